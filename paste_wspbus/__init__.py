@@ -1,0 +1,1 @@
+"""The Web Site Process Bus for PasteDeploy sites."""

@@ -1,0 +1,115 @@
+"""Time limits of listeners and of whole transitions, and the stacks that a late one is shown with."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+
+
+class Cut(BaseException):
+    """Raised inside a listener that is over its time.
+
+    A BaseException, so that a listener's own ``except Exception`` lets it out.
+    """
+
+
+def stack_of(thread: threading.Thread) -> str:
+    """The stack of one thread, as a traceback prints it; '' when it has none."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return _format(frame) if frame else ''
+
+
+def stacks() -> str:
+    """The stacks of all threads, each under its thread's name."""
+    frames = sys._current_frames()
+    named = {thread.ident: thread.name for thread in threading.enumerate()}
+    return '\n'.join(
+        f'Thread {named.get(ident, ident)}:\n{_format(frame)}'
+        for ident, frame in frames.items()
+    )
+
+
+def _format(frame: FrameType) -> str:
+    import traceback
+
+    return ''.join(traceback.format_stack(frame)).rstrip()
+
+
+def can_cut() -> bool:
+    """Whether this thread can be interrupted by SIGALRM without taking it from the app.
+
+    Only the main thread runs signal handlers (``signal`` module), Windows has
+    no SIGALRM, and an app that set a handler or a timer of its own keeps it.
+    """
+    return (
+        hasattr(signal, 'setitimer')
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+        and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    )
+
+
+class TimeLimit:
+    """``with TimeLimit(seconds, late) as limit:`` bounds what stands inside it.
+
+    Where this thread can be cut, `Cut` is raised inside the block and
+    ``limit.stack`` says where it was; elsewhere ``late(stack)`` is called by
+    another thread while the block goes on. ``limit.expired`` is true in both.
+    """
+
+    def __init__(self, seconds: float, late: Callable[[str], None]) -> None:
+        self.expired = False
+        self.stack = ''
+        self._seconds = max(seconds, 0.001)
+        self._late = late
+        self._done = False
+        self._thread = threading.current_thread()
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> TimeLimit:
+        if can_cut():
+            signal.signal(signal.SIGALRM, self._alarm)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        else:
+            self._timer = daemon_timer(self._seconds, self._watch)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done = True
+        if self._timer is not None:
+            self._timer.cancel()
+        # == because each look at a bound method makes a new one.
+        elif signal.getsignal(signal.SIGALRM) == self._alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def _alarm(self, signum: int, frame: FrameType | None) -> None:
+        # Nothing is logged in here: the interrupted code may hold a lock of the log's.
+        if not self._done:
+            self._done = self.expired = True
+            self.stack = _format(frame) if frame else ''
+            raise Cut
+
+    def _watch(self) -> None:
+        if not self._done:
+            self.expired = True
+            self._late(stack_of(self._thread))
+
+
+def daemon_timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
+    """A started timer that does not keep the process alive."""
+    timer = threading.Timer(seconds, function)
+    timer.name, timer.daemon = 'wspbus time limit', True
+    timer.start()
+    return timer
