@@ -18,7 +18,6 @@ from collections import deque
 from queue import Empty, SimpleQueue
 
 from paste_wspbus.channels import (
-    STATE_CHANNELS,
     Channel,
     ChannelFailures,
     Listener,
@@ -43,7 +42,15 @@ if TYPE_CHECKING:
     F = TypeVar('F', bound='Callable[..., Any]')
     T = TypeVar('T')
 
-__all__ = ['TRANSITIONS', 'Bus', 'Call', 'ChannelFailures', 'Lifespan', 'State', 'states']
+__all__ = [
+    'TRANSITIONS',
+    'Bus',
+    'Call',
+    'ChannelFailures',
+    'Lifespan',
+    'State',
+    'states',
+]
 
 
 class State(enum.Enum):
@@ -170,10 +177,10 @@ class Lifespan:
 class _Request:
     """A command for the thread that runs transitions, and what came of it."""
 
-    __slots__ = ('command', 'error')
+    __slots__ = ('args', 'command', 'error')
 
-    def __init__(self, command: str) -> None:
-        self.command = command
+    def __init__(self, command: str, args: tuple[Any, ...] = ()) -> None:
+        self.command, self.args = command, args
         self.error: BaseException | None = None
 
 
@@ -217,6 +224,8 @@ class Bus:
     drain_delay: float = 0
     #: Seconds that `block` waits at its end for threads that are not daemons.
     join_timeout: float = 5
+    #: Whether the end of the process is this bus's ordinary exit, not worth a warning.
+    exits_with_process = False
 
     def __init__(self) -> None:
         self.execv = False
@@ -331,6 +340,18 @@ class Bus:
         except Exception:
             return self._publish_rest(str(channel), calls, output, args, kwargs)
         return output
+
+    def post(self, channel: str, *args: Any) -> None:
+        """Have ``channel`` published by the thread in `block`; at once if there is none.
+
+        For whoever must not run listeners: signal handlers. Failures are logged.
+        """
+        self._requests.put(_Request('publish', (channel, *args)))
+        self._run_requests()
+
+    def _publish_posted(self, channel: str, *args: Any) -> None:
+        with contextlib.suppress(ChannelFailures):  # each is in the log
+            self.publish(channel, *args)
 
     def _publish_rest(
         self,
@@ -601,7 +622,7 @@ class Bus:
             self._leaving.remove(request)
         self._current = request.command
         try:
-            _PERFORMERS[request.command](self)
+            _PERFORMERS[request.command](self, *request.args)
         except BaseException as error:
             request.error = error
             if not isinstance(error, KeyboardInterrupt):
@@ -663,7 +684,9 @@ class Bus:
         ordered = self._channel('start').ordered
         pending = [listener for listener in ordered if not listener.blocking]
         self._start_until = (
-            None if self.start_timeout is None else time.monotonic() + self.start_timeout
+            None
+            if self.start_timeout is None
+            else time.monotonic() + self.start_timeout
         )
         self._position = None
         try:
@@ -677,12 +700,15 @@ class Bus:
                 except BaseException as error:
                     failures = ChannelFailures()
                     self._note_failure('start', listener.name, failures)
+                    failures.listener = listener.name
                     raise failures from error
                 started.add(id(listener.owner))
                 self._pid = os.getpid()  # a Daemonizer forked: the bus is the child's
                 while self._arrivals:
                     pending.append(self._arrivals.pop(0).start_listener)
-                    pending.sort(key=lambda listener: (listener.priority, listener.order))
+                    pending.sort(
+                        key=lambda listener: (listener.priority, listener.order)
+                    )
         finally:
             self._position = (float('inf'), 0)
             self._start_until = None
@@ -741,6 +767,7 @@ class Bus:
             if error is not None:
                 failures = ChannelFailures()
                 failures.add(error)
+                failures.listener = server.name
                 raise failures from error
 
     def _end_server(self) -> None:
@@ -776,7 +803,9 @@ class Bus:
         if not self.drain_delay and not self.listeners.get('drain'):
             return
         self._move(State.DRAINING)
-        with contextlib.suppress(ChannelFailures):  # each is in the log; the stop goes on
+        with contextlib.suppress(
+            ChannelFailures
+        ):  # each is in the log; the stop goes on
             self._tell('drain', (), {})
         if self.drain_delay > 0 and not self.hurried:
             with contextlib.suppress(Empty):
@@ -986,7 +1015,9 @@ class Bus:
                     timeout = max(due - time.monotonic(), 0)
                 request = self._requests.get(timeout=timeout)
             except Empty:
-                with contextlib.suppress(ChannelFailures):  # in the log; the site goes on
+                with contextlib.suppress(
+                    ChannelFailures
+                ):  # in the log; the site goes on
                     self.publish(channel)
                 due = time.monotonic() + interval
                 continue
@@ -1026,7 +1057,9 @@ class Bus:
         if self._owner == threading.get_ident():
             raise WouldDeadlock('block()')
         left = self._block_until(
-            _states(states or ()) | {State.EXITING}, 'stop' if states else 'exit', interval
+            _states(states or ()) | {State.EXITING},
+            'stop' if states else 'exit',
+            interval,
         )
         if states:
             if left is not None:
@@ -1093,7 +1126,9 @@ class Bus:
         with contextlib.suppress(KeyboardInterrupt):
             for thread in waited:
                 self.log(f'Waiting for thread {thread.name}.')
-                while thread.is_alive() and time.monotonic() < until and not self.hurried:
+                while (
+                    thread.is_alive() and time.monotonic() < until and not self.hurried
+                ):
                     thread.join(min(0.1, max(0, until - time.monotonic())))
         running = [thread for thread in waited if thread.is_alive()]
         for thread in running:
@@ -1174,11 +1209,12 @@ class Bus:
                     os.set_inheritable(fd, False)
 
 
-_PERFORMERS: dict[str, Callable[[Bus], None]] = {
+_PERFORMERS: dict[str, Callable[..., None]] = {
     'start': Bus._start,
     'stop': Bus._stop,
     'exit': Bus._exit,
     'graceful': Bus._graceful,
+    'publish': Bus._publish_posted,
 }
 
 
@@ -1268,13 +1304,15 @@ def _exit_late(bus: Bus) -> None:
     import warnings
 
     try:
-        warnings.warn(
-            f'The main thread is exiting, but the Bus is in the {bus.state!r} state; '
-            'shutting it down automatically now. You must either call bus.block() '
-            'after start(), or call bus.exit() before the main thread exits.',
-            RuntimeWarning,
-            stacklevel=1,
-        )
+        if not bus.exits_with_process:
+            warnings.warn(
+                f'The main thread is exiting, but the Bus is in the {bus.state!r} '
+                'state; shutting it down automatically now. You must either call '
+                'bus.block() after start(), or call bus.exit() before the main '
+                'thread exits.',
+                RuntimeWarning,
+                stacklevel=1,
+            )
     finally:
         bus.execv = False
         watcher = _Watcher(_states(State.EXITING))

@@ -32,6 +32,8 @@ class ChannelFailures(Exception):
     """
 
     delimiter = '\n'
+    #: Of a failed start: the name of the listener that failed.
+    listener: str | None = None
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
@@ -39,7 +41,7 @@ class ChannelFailures(Exception):
 
     def handle_exception(self) -> None:
         """Keep the exception that is being handled."""
-        error = sys.exception() if sys.version_info >= (3, 11) else sys.exc_info()[1]
+        error = sys.exception()
         if error is not None:
             self._exceptions.append(error)
 
@@ -127,7 +129,11 @@ def name_of(callback: object) -> str:
         return name_of(callback.func)
     bound = getattr(callback, '__self__', None)
     kind: Any
-    if bound is not None and not isinstance(bound, type) and hasattr(callback, '__func__'):
+    if (
+        bound is not None
+        and not isinstance(bound, type)
+        and hasattr(callback, '__func__')
+    ):
         kind, method = type(bound), f'.{getattr(callback, "__name__", "?")}'
     elif hasattr(callback, '__qualname__'):
         kind, method = callback, ''

@@ -133,3 +133,13 @@ class BindError(WSPBusError):
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(f'Cannot listen on {address}: {reason}')
         self.address, self.reason = address, reason
+
+
+class SettingError(WSPBusError):
+    """A setting is wrong; whoever knows its file and section makes a ConfigError of it."""
+
+    exit_code = 2
+
+    def __init__(self, key: str | None, problem: str) -> None:
+        super().__init__(f'{key}: {problem}' if key else problem)
+        self.key, self.problem = key, problem

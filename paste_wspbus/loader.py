@@ -1,0 +1,942 @@
+"""From an .ini to a Site: the bus, the application, the server, the plugins."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import functools
+import inspect
+import os
+import re
+import sys
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+from paste.deploy import loadwsgi
+from paste.deploy.util import importlib_metadata
+
+from paste_wspbus.bus import Bus, exit_code_of
+from paste_wspbus.errors import ConfigError, FactoryError, SettingError, WSPBusError
+from paste_wspbus.handoff import KEY, BusRef
+from paste_wspbus.middleware import BusFilter
+from paste_wspbus.plugins.signals import signal_name
+from paste_wspbus.servers import (
+    BlockingServer,
+    Server,
+    adapter_for,
+    boolean,
+    find_adapter,
+    nearest,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from typing import Any
+
+#: The prefix of ``%(ENV_NAME)s``.
+ENV = 'ENV_'
+
+
+class Terminated(SystemExit):
+    """SIGTERM came while the site was being composed."""
+
+
+# -- kinds of sections that PasteDeploy does not know -------------------------
+
+
+class _BusType(loadwsgi._ObjectType):  # type: ignore[misc]
+    name = 'bus'
+    egg_protocols = ['paste_wspbus.bus_factory']
+    config_prefixes = ['wspbus']
+
+    def invoke(self, context: Any) -> Any:
+        factory = context.object
+        if isinstance(factory, type) and issubclass(factory, Bus):
+            return factory()
+        return factory(context.global_conf)
+
+
+class _PluginType(loadwsgi._ObjectType):  # type: ignore[misc]
+    name = 'plugin'
+    egg_protocols = ['paste_wspbus.plugin_factory']
+    config_prefixes = ['plugin']
+
+    def invoke(self, context: Any) -> Any:
+        bus = context.global_conf[KEY].bus
+        return context.object(bus, context.global_conf, **context.local_conf)
+
+
+BUS = _BusType()
+PLUGIN = _PluginType()
+
+
+def make_bus(global_conf: Mapping[str, Any]) -> Bus:
+    """``use = egg:paste_wspbus#bus`` (paste_wspbus.bus_factory)."""
+    return Bus()
+
+
+# -- [wspbus:main] --------------------------------------------------------------
+
+
+def _not_negative(convert: Callable[[str], float]) -> Callable[[str], float]:
+    def converter(text: str) -> float:
+        number = convert(text)
+        if not number >= 0:
+            raise ValueError(text)
+        return number
+
+    return converter
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def converter(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return converter
+
+
+_SECONDS = (_not_negative(float), 'a number of seconds')
+
+#: The keys of [wspbus:main]: the function that converts a value, and what it takes.
+SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
+    'use': (str, 'egg:DIST#NAME or call:MODULE:FUNCTION'),
+    'plugins': (str.split, 'names of [plugin:NAME] sections'),
+    'site_plugins': (str.split, 'names of [plugin:NAME] sections'),
+    'workers': (_not_negative(int), 'a whole number'),
+    'preload': (boolean, 'true or false'),
+    'restart': (_one_of('execv', 'child', 'fork'), 'execv, child or fork'),
+    'drain_delay': _SECONDS,
+    'stop_timeout': _SECONDS,
+    'start_timeout': _SECONDS,
+}
+
+#: What holds where [wspbus:main] is silent. stop_timeout is below Kubernetes' 30.
+DEFAULTS = {'stop_timeout': 25.0, 'start_timeout': 60.0, 'drain_delay': 0.0}
+
+
+class Site:
+    """What an .ini describes: composed, not started."""
+
+    def __init__(self, file: str | None, bus: Bus, server: Any) -> None:
+        self.file, self.bus, self.server = file, bus, server
+        self.app: Any = None
+        self.plugins: dict[str, Any] = {}
+        #: The section that each 'start' listener came with, by the listener's name.
+        self.origins: dict[str, str] = {}
+
+    def place_of(self, listener: str) -> str:
+        """The file and section that a 'start' listener came with."""
+        section = self.origins.get(listener, 'server:main')
+        return f'{self.file} [{section}]' if self.file else f'[{section}]'
+
+
+# -- reading .ini files -----------------------------------------------------------
+
+
+class _Names(Mapping[str, str]):
+    """What ``%(name)s`` can name in a section: its own keys, the command's vars,
+    [DEFAULT], and ENV_NAME for environment variables, in this order.
+
+    PasteDeploy puts vars into [DEFAULT], where they lose against it, and take
+    away every section's key of the same name.
+    """
+
+    def __init__(
+        self,
+        section: Mapping[str, str],
+        option: str,
+        known: Mapping[str, str],
+        vars: Mapping[str, str],
+    ) -> None:
+        self._section, self._option, self._known, self._vars = (
+            section,
+            option,
+            known,
+            vars,
+        )
+
+    def __getitem__(self, name: str) -> str:
+        own = name in self._section and name != self._option
+        if not own and name in self._vars:
+            return _literal(self._vars[name])
+        if name in self._known:
+            return self._known[name]
+        return _environment(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._known, **self._vars})
+
+    def __len__(self) -> int:
+        return len({**self._known, **self._vars})
+
+
+def _literal(text: str) -> str:
+    return str(text).replace('%', '%%')
+
+
+def _environment(name: str) -> str:
+    """The environment variable of ``ENV_NAME``.
+
+    `logging.config` lower-cases the name: then case does not count.
+    """
+    prefix, variable = name[: len(ENV)], name[len(ENV) :]
+    if prefix == ENV:
+        return _literal(os.environ[variable])
+    if prefix == ENV.lower():
+        for known, value in os.environ.items():
+            if known.lower() == variable:
+                return _literal(value)
+    raise KeyError(name)
+
+
+class Interpolation(configparser.BasicInterpolation):
+    """``%(name)s``, where name may also be a var of the command, or ENV_NAME."""
+
+    def __init__(self, vars: Mapping[str, str]) -> None:
+        self._vars = vars
+
+    def before_get(
+        self, parser: Any, section: str, option: str, value: str, defaults: Any
+    ) -> str:
+        """Interpolate ``value`` (configparser's hook)."""
+        own = parser._sections.get(section, {})
+        names = _Names(own, option, defaults, self._vars)
+        return super().before_get(parser, section, option, value, names)
+
+
+class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
+    """PasteDeploy's, with errors that say where, and vars that work as expected."""
+
+    def __init__(self, filename: str, vars: Mapping[str, str]) -> None:
+        self.vars = vars
+        self._resolving: list[tuple[str, str]] = []
+        with _reading(filename):
+            super().__init__(filename)
+        self.parser._interpolation = Interpolation(vars)
+
+    def get_context(
+        self, object_type: Any, name: str | None = None, global_conf: Any = None
+    ) -> Any:
+        """Find what ``name`` stands for, as PasteDeploy does.
+
+        :raises ConfigError: names the file, the section and the key.
+        """
+        if self.absolute_name(name):
+            return self._load_uri(object_type, str(name), global_conf)
+        section = self.find_config_section(object_type, name=name)
+        place = (object_type.name, section)
+        if place in self._resolving:
+            circle = ' → '.join(
+                f'[{one}]'
+                for _, one in [*self._resolving[self._resolving.index(place) :], place]
+            )
+            raise ConfigError(
+                self.filename, f'sections use each other in a circle: {circle}'
+            )
+        self._resolving.append(place)
+        try:
+            with self._translating(section):
+                context = super().get_context(object_type, name, global_conf)
+        finally:
+            self._resolving.pop()
+        if not hasattr(context, 'section'):
+            context.section, context.file = section, self.filename
+        context.create = functools.partial(_create, context)
+        return context
+
+    def find_config_section(self, object_type: Any, name: str | None = None) -> str:
+        """The section's full name.
+
+        :raises ConfigError: if there is none, or more than one.
+        """
+        try:
+            return super().find_config_section(object_type, name=name)  # type: ignore[no-any-return]
+        except LookupError as error:
+            raise self._no_section(object_type, name or 'main', error) from None
+
+    def _no_section(
+        self, object_type: Any, name: str, error: LookupError
+    ) -> ConfigError:
+        file, key = self.filename, None
+        section = self._resolving[-1][1] if self._resolving else None
+        if 'Ambiguous' in str(error):
+            return ConfigError(file, str(error).partition(' found in')[0])
+        prefix = loadwsgi._flatten(object_type.config_prefixes)[0]
+        names = [
+            one.partition(':')[2] or 'main'
+            for one in self.parser.sections()
+            if one.partition(':')[0] in loadwsgi._flatten(object_type.config_prefixes)
+        ]
+        hint = nearest(name, names)
+        return ConfigError(
+            file,
+            f'there is no section [{prefix}:{name}]{hint}',
+            section=section,
+            key=key,
+        )
+
+    def _load_uri(self, object_type: Any, uri: str, global_conf: Any) -> Any:
+        scheme, _, rest = uri.partition(':')
+        if scheme.lower() != 'config':
+            return loadwsgi.loadcontext(
+                object_type,
+                uri,
+                relative_to=os.path.dirname(self.filename),
+                global_conf=global_conf,
+            )
+        path, _, name = rest.partition('#')
+        path = os.path.join(os.path.dirname(self.filename), unquote(path))
+        if any(path == file for _, file in self._resolving):
+            raise ConfigError(path, 'it is included by itself')
+        loader = ConfigLoader(path, self.vars)
+        # What is in [DEFAULT] here is a default there, but for the vars.
+        inherited = {
+            k: v
+            for k, v in (global_conf or {}).items()
+            if k not in self.vars and k != KEY
+        }
+        loader.update_defaults(inherited, overwrite=False)
+        loader._resolving = [*self._resolving, (object_type.name, path)]
+        context = loader.get_context(object_type, name or None, global_conf)
+        loader._resolving.clear()
+        return context
+
+    @contextlib.contextmanager
+    def _translating(self, section: str) -> Generator[None]:
+        """Turn what PasteDeploy raises into a ConfigError that names the section."""
+        try:
+            yield
+        except (WSPBusError, SystemExit, KeyboardInterrupt):
+            raise
+        except configparser.InterpolationError as error:
+            raise _interpolation_error(self.filename, error) from error
+        except BaseException as error:
+            key, problem = self._explain(section, error)
+            raise ConfigError(
+                self.filename, problem, section=section, key=key
+            ) from error
+
+    def _explain(self, section: str, error: BaseException) -> tuple[str | None, str]:
+        own = self.parser._sections.get(section, {})
+        use = own.get('use') or next(
+            (v for k, v in own.items() if k.startswith('paste.')), None
+        )
+        key = 'use' if 'use' in own else None
+        said = str(error).strip('"\'') or type(error).__name__
+        if isinstance(error, importlib_metadata.PackageNotFoundError):
+            return (
+                key,
+                f'{use}: the distribution {error.name or said!r} is not installed',
+            )
+        if isinstance(error, ModuleNotFoundError):
+            return key, f'{use}: there is no module {error.name!r}'
+        if isinstance(error, AttributeError) and use:
+            return key, f'{use}: {said}'
+        if isinstance(error, LookupError):
+            if said.startswith('Entry point'):
+                return key, f'{use}: {_entry_points(said)}'
+            if said.startswith('No loader given'):
+                return (
+                    'use',
+                    'missing; it names what to load: egg:DIST#NAME or call:MODULE:FUNCTION',
+                )
+            if said.startswith('Configuration not in'):
+                return key, f'{use}: call: takes MODULE:FUNCTION'
+            return key, re.sub(r' in \S+ ', ' ', said)
+        return key, f'{use or section}: {type(error).__name__}: {said}'
+
+
+def _entry_points(said: str) -> str:
+    """PasteDeploy's "Entry point 'x' not found in egg 'y' (protocols: …)", with what there is."""
+    found = re.match(
+        r"Entry point '(.*?)' not found in egg '(.*?)' \(protocols: (.*?);", said
+    )
+    if not found:
+        return said
+    name, dist, protocols = found.groups()
+    groups = [group.strip() for group in protocols.split(',')]
+    names = sorted(
+        entry.name
+        for entry in importlib_metadata.distribution(dist).entry_points
+        if entry.group in groups
+    )
+    there = f'it has {", ".join(names)}' if names else f'it has no {groups[0]}'
+    return f'{dist} has no entry point {name!r}; {there}'
+
+
+def _interpolation_error(
+    file: str, error: configparser.InterpolationError
+) -> ConfigError:
+    reference = getattr(error, 'reference', None)
+    if reference and reference.startswith(ENV):
+        problem = f'the environment variable {reference[len(ENV) :]} is not set'
+    elif reference:
+        problem = f'%({reference})s names nothing; a literal % is written %%'
+    else:
+        problem = str(error).splitlines()[-1]
+    return ConfigError(file, problem, section=error.section, key=error.option)
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Generator[None]:
+    """Turn what opening and parsing an .ini raises into a ConfigError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ConfigError(path, 'there is no such file') from None
+    except IsADirectoryError:
+        raise ConfigError(path, 'it is a directory, not an .ini file') from None
+    except PermissionError:
+        raise ConfigError(path, 'permission denied') from None
+    except OSError as error:
+        raise ConfigError(path, error.strerror or str(error)) from None
+    except configparser.DuplicateSectionError as error:
+        raise ConfigError(
+            path,
+            f'the section is there twice (line {error.lineno})',
+            section=error.section,
+        ) from None
+    except configparser.DuplicateOptionError as error:
+        raise ConfigError(
+            path,
+            f'the key is there twice (line {error.lineno})',
+            section=error.section,
+            key=error.option,
+        ) from None
+    except (configparser.Error, UnicodeDecodeError) as error:
+        first = str(error).replace(f'{path!r}', 'it').splitlines()
+        raise ConfigError(path, f'it is not an .ini file: {" ".join(first)}') from None
+
+
+def _create(context: Any) -> Any:
+    """Call the factory; an instance's stand-in for PasteDeploy's ``create``.
+
+    :raises FactoryError: names the section, if it raises, exits or returns None.
+    """
+    name = getattr(context.object, '__qualname__', type(context.object).__name__)
+    place = {'section': getattr(context, 'section', None)}
+    file = getattr(context, 'file', None)
+    try:
+        made = context.object_type.invoke(context)
+    except (WSPBusError, KeyboardInterrupt, Terminated):
+        raise
+    except SystemExit as error:
+        raise FactoryError(
+            file,
+            f'{name} exited with code {exit_code_of(error)} instead of making something',
+            **place,
+        ) from error
+    except BaseException as error:
+        raise FactoryError(
+            file, f'{name} failed: {one_line(error)}', **place
+        ) from error
+    if made is None and context.object_type is not PLUGIN:
+        raise FactoryError(
+            file,
+            f'{name} returned None, not {"an" if context.object_type is loadwsgi.APP else "a"} {context.object_type.name}',
+            **place,
+        )
+    return made
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: its type and the first line of what it says."""
+    said = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
+
+
+# -- the site -----------------------------------------------------------------------
+
+
+class Config:
+    """One site's configuration: where it comes from, read and checked, nothing composed.
+
+    :param uri: a path, ``config:path#name`` or ``egg:Dist#name``.
+    :param vars: what the command line sets.
+    :param relative_to: the folder that a relative path starts from.
+    :raises ConfigError: if the file cannot be read, or [wspbus:main] is wrong.
+    """
+
+    def __init__(self, uri: str, vars: Mapping[str, str], relative_to: str) -> None:
+        scheme, colon, rest = uri.partition(':')
+        if not colon or not re.fullmatch('[a-zA-Z][a-zA-Z]+', scheme):
+            scheme, rest = 'config', uri
+        self.vars = dict(vars)
+        path, _, name = rest.partition('#')
+        self.app_name: str | None = name or None
+        self.uri = f'{scheme}:{path}'
+        self.file: str | None = None
+        self._loader: Any
+        if scheme.lower() == 'config':
+            self.file = _find(path, relative_to)
+            self._loader = ConfigLoader(self.file, self.vars)
+        elif scheme.lower() == 'egg':
+            self._loader = _EggLoader(path)
+        else:
+            raise ConfigError(uri, 'what to serve is a file, config:FILE or egg:DIST')
+        self.settings = self._read_settings()
+
+    # [wspbus:main]
+
+    def _section(self) -> str | None:
+        sections = self._loader.parser.sections() if self.file else []
+        return next((one for one in sections if one in ('wspbus', 'wspbus:main')), None)
+
+    def _read_settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {**DEFAULTS, 'plugins': [], 'signals': {}}
+        section = self._section()
+        if section is None:
+            return settings
+        parser = self._loader.parser
+        for key in parser._sections[section]:
+            if key.startswith('signal.'):
+                settings['signals'].update(self._read_signal(section, key))
+                continue
+            if key not in SETTINGS:
+                raise ConfigError(
+                    self.file,
+                    f'unknown key{nearest(key, [*SETTINGS, "signal.SIGUSR1"])}',
+                    section=section,
+                    key=key,
+                )
+            settings[key] = self._convert(section, key)
+        self._check_plugins(section, settings)
+        return settings
+
+    def _get(self, section: str, key: str) -> str:
+        try:
+            return self._loader.parser.get(section, key)  # type: ignore[no-any-return]
+        except configparser.InterpolationError as error:
+            raise _interpolation_error(str(self.file), error) from error
+
+    def _convert(self, section: str, key: str) -> Any:
+        convert, what = SETTINGS[key]
+        value = self._get(section, key)
+        try:
+            return convert(value)
+        except ValueError:
+            raise ConfigError(
+                self.file, f'{value!r} is not {what}', section=section, key=key
+            ) from None
+
+    def _read_signal(self, section: str, key: str) -> dict[str, str]:
+        try:
+            name = signal_name(key.removeprefix('signal.'))
+        except SettingError as error:
+            raise ConfigError(
+                self.file, error.problem, section=section, key=key
+            ) from None
+        return {name: self._get(section, key).strip()}
+
+    def _check_plugins(self, section: str, settings: dict[str, Any]) -> None:
+        sections = self._loader.parser.sections()
+        known = [
+            one.partition(':')[2].strip()
+            for one in sections
+            if one.startswith('plugin:')
+        ]
+        for key in ('plugins', 'site_plugins'):
+            names = settings.get(key, [])
+            for name in names:
+                place = {'section': section, 'key': key}
+                if names.count(name) > 1:
+                    raise ConfigError(self.file, f'{name} is there twice', **place)
+                if name not in known:
+                    raise ConfigError(
+                        self.file,
+                        f'there is no section [plugin:{name}]{nearest(name, known)}',
+                        **place,
+                    )
+
+    # composing
+
+    def make_bus(self) -> Bus:
+        """The bus that [wspbus:main] asks for, with its settings.
+
+        :raises ConfigError: if its ``use`` is wrong, or makes something else.
+        """
+        bus: Any = Bus()
+        if 'use' in self.settings:
+            context = self._loader.get_context(BUS, None, dict(self.vars))
+            # Its keys are the command's, not the factory's.
+            context.local_conf.clear()
+            bus = context.create()
+            missing = [
+                n
+                for n in ('start', 'block', 'publish', 'lifespan')
+                if not hasattr(bus, n)
+            ]
+            if missing:
+                raise FactoryError(
+                    self.file,
+                    f'{bus!r} is not a bus: it has no {missing[0]}',
+                    section=self._section(),
+                    key='use',
+                )
+        for name in DEFAULTS:
+            setattr(bus, name, self.settings[name])
+        return bus  # type: ignore[no-any-return]
+
+    def make_server(
+        self,
+        bus: Bus,
+        name: str | None = None,
+        kind: str | None = None,
+        listen: str | None = None,
+    ) -> Server | BlockingServer:
+        """The server of ``[server:NAME]``, its sockets bound.
+
+        :param kind: instead, a server of egg:PasteScript.
+        :param listen: where to listen, instead of what the section says;
+            without a section, waitress listens there.
+        :raises ConfigError: if the section is missing or wrong.
+        :raises BindError: if an address cannot be had.
+        """
+        global_conf = self._global_conf(bus)
+        try:
+            if kind:
+                context = _EggLoader('PasteScript').get_context(
+                    loadwsgi.SERVER, kind, global_conf
+                )
+            else:
+                context = self._loader.get_context(loadwsgi.SERVER, name, global_conf)
+        except ConfigError as error:
+            if kind or name or 'there is no section' not in error.problem:
+                raise
+            if not listen:
+                raise ConfigError(
+                    self.file,
+                    'there is no section [server:main]; add one, or say --listen HOST:PORT',
+                ) from None
+            return self._known_server(
+                'waitress:serve_paste', bus, {}, global_conf, listen, None
+            )
+        return self._adapt(context, bus, listen)
+
+    def _adapt(
+        self, context: Any, bus: Bus, listen: str | None
+    ) -> Server | BlockingServer:
+        adapter, conf = adapter_for(context.object), context.local_conf
+        section = getattr(context, 'section', None)
+        if adapter is not None and adapter.knows(conf):
+            return self._bind(adapter, bus, conf, context.global_conf, listen, section)
+        if listen:
+            raise ConfigError(
+                self.file,
+                '--listen works with waitress, Paste#http, cheroot and wsgiref only',
+                section=section,
+            )
+        server = context.create()
+        if not callable(server):
+            raise FactoryError(
+                self.file,
+                f'{server!r} is not a server: it cannot be called',
+                section=section,
+            )
+        return BlockingServer(server, f'[{section}]')
+
+    def _known_server(
+        self,
+        name: str,
+        bus: Bus,
+        conf: dict[str, str],
+        global_conf: Any,
+        listen: str,
+        section: str | None,
+    ) -> Server:
+        adapter = find_adapter(name)
+        assert adapter is not None
+        return self._bind(adapter, bus, conf, global_conf, listen, section)
+
+    def _bind(
+        self,
+        adapter: type[Server],
+        bus: Bus,
+        conf: dict[str, str],
+        global_conf: Any,
+        listen: str | None,
+        section: str | None,
+    ) -> Server:
+        if listen:
+            conf = {
+                k: v
+                for k, v in conf.items()
+                if k not in ('host', 'port', 'listen', 'unix_socket')
+            }
+            conf['listen_on'] = listen
+        try:
+            server = adapter(bus, conf, global_conf)
+            server.bind()
+        except SettingError as error:
+            if error.key == 'listen_on' or (error.key or '').startswith('--'):
+                raise
+            raise ConfigError(
+                self.file, error.problem, section=section, key=error.key
+            ) from error
+        return server
+
+    def compose(self, bus: Bus, server: Any, app_name: str | None = None) -> Site:
+        """Make the plugins and the application, both with the bus in ``global_conf``.
+
+        :raises ConfigError: if a section is missing or wrong.
+        :raises FactoryError: if a factory fails.
+        """
+        site = Site(self.file, bus, server)
+        for name in self.settings['plugins']:
+            with self._origin(site, f'plugin:{name}'):
+                self._make_plugin(site, name)
+        with self._origin(site, 'app:main'):
+            context = self._loader.get_context(
+                loadwsgi.APP, app_name or self.app_name, self._global_conf(bus)
+            )
+            site.app = _create(context)
+        if not callable(site.app):
+            raise FactoryError(
+                self.file,
+                f'{site.app!r} is not an application: it cannot be called',
+                section=getattr(context, 'section', None),
+            )
+        if not (isinstance(site.app, BusFilter) and site.app.bus is bus):
+            site.app = BusFilter(site.app, bus)
+        return site
+
+    def _global_conf(self, bus: Bus) -> dict[str, str]:
+        return {**self.vars, KEY: BusRef(bus)}
+
+    @contextlib.contextmanager
+    def _origin(self, site: Site, section: str) -> Generator[None]:
+        def names() -> set[str]:
+            return {one.name for one in site.bus._channel('start').ordered}
+
+        before = names()
+        yield
+        site.origins.update(dict.fromkeys(names() - before, section))
+
+    def _make_plugin(self, site: Site, name: str) -> None:
+        bus = site.bus
+        context = self._loader.get_context(PLUGIN, name, self._global_conf(bus))
+        if inspect.isgeneratorfunction(context.object):
+            # What it does before its yield is the start, what it does after is the stop.
+            bus.lifespan(self._generator(context), name=name)
+            plugin: Any = bus.lifespans[name]
+        else:
+            plugin = context.create()
+            subscribe = getattr(plugin, 'subscribe', None)
+            if callable(subscribe):
+                subscribe()
+        site.plugins[name] = bus.plugins[name] = plugin
+
+    def _generator(self, context: Any) -> Callable[[], Iterator[Any]]:
+        try:
+            inspect.signature(context.object).bind(
+                context.global_conf[KEY].bus, context.global_conf, **context.local_conf
+            )
+        except TypeError as error:
+            raise FactoryError(
+                self.file,
+                f'{context.object.__qualname__}: {error}',
+                section=context.section,
+            ) from error
+        make = functools.partial(PLUGIN.invoke, context)
+        return functools.update_wrapper(make, context.object)
+
+    # logging
+
+    def configure_logging(self) -> bool:
+        """Set up logging as the .ini says; loggers that exist already stay alive.
+
+        :returns: whether the .ini says anything.
+        :raises ConfigError: if what it says is wrong.
+        """
+        if self.file is None or not self._loader.parser.has_section('loggers'):
+            return False
+        from logging.config import fileConfig
+
+        path = os.path.abspath(self.file)
+        names = {'here': os.path.dirname(path), '__file__': path}
+        parser = configparser.ConfigParser(
+            {key: _literal(value) for key, value in names.items()},
+            interpolation=Interpolation(
+                {k.lower(): v for k, v in self.vars.items()} | self.vars
+            ),
+        )
+        try:
+            with open(path) as lines:
+                parser.read_file(lines)
+            fileConfig(parser, disable_existing_loggers=False)
+        except configparser.InterpolationError as error:
+            raise _interpolation_error(path, error) from error
+        except Exception as error:
+            raise ConfigError(
+                path, f'its logging sections are wrong: {one_line(error)}'
+            ) from error
+        return True
+
+    # checking
+
+    def check(
+        self, server_name: str | None = None, app_name: str | None = None
+    ) -> list[str]:
+        """Look at everything that can be seen without composing; return warnings.
+
+        :raises ConfigError: for what could not be served.
+        """
+        if self.file is None:
+            return []
+        return [
+            *self._check_values(),
+            *self._check_needed(server_name, app_name or self.app_name),
+        ]
+
+    def _check_values(self) -> Iterator[str]:
+        parser = self._loader.parser
+        defaults = set(parser._defaults) - {'here', '__file__'}
+        for section in parser.sections():
+            if section.partition('_')[0] in ('logger', 'handler', 'formatter'):
+                continue
+            for key in parser._sections[section]:
+                self._get(section, key)
+                if key in defaults:
+                    yield (
+                        f'[{section}] {key} is ignored: PasteDeploy takes the {key} of [DEFAULT]; '
+                        f'write "set {key} = …" to change it here'
+                    )
+                elif key in self.vars:
+                    yield (
+                        f'[{section}] {key} is kept, though the command line sets a var {key}; '
+                        f'paster serve would ignore it'
+                    )
+
+    def _check_needed(
+        self, server_name: str | None, app_name: str | None
+    ) -> Iterator[str]:
+        self._check_section(loadwsgi.APP, app_name, set())
+        for name in self.settings['plugins']:
+            self._check_section(PLUGIN, name, set())
+        try:
+            self._check_section(loadwsgi.SERVER, server_name, set())
+        except ConfigError as error:
+            if server_name or 'there is no section' not in error.problem:
+                raise
+            yield 'there is no section [server:main]: serving it needs --listen HOST:PORT'
+
+    def _check_section(self, kind: Any, name: str | None, seen: set[str]) -> None:
+        section = self._loader.find_config_section(kind, name)
+        if section in seen:
+            raise ConfigError(
+                self.file,
+                'sections use each other in a circle',
+                section=section,
+                key='use',
+            )
+        seen.add(section)
+        own = self._loader.parser._sections[section]
+        for key, target in self._targets(section, own, kind):
+            try:
+                if self._loader.absolute_name(target):
+                    _check_uri(target, loadwsgi.FILTER if key == 'filter' else kind)
+                else:
+                    self._check_section(
+                        loadwsgi.FILTER
+                        if key == 'filter'
+                        else loadwsgi.APP
+                        if key == 'next'
+                        else kind,
+                        target,
+                        seen,
+                    )
+            except ConfigError as error:
+                if error.section:
+                    raise
+                raise ConfigError(
+                    self.file, error.problem, section=section, key='use'
+                ) from None
+
+    def _targets(
+        self, section: str, own: Mapping[str, str], kind: Any
+    ) -> Iterator[tuple[str, str]]:
+        if 'use' in own:
+            key = 'filter' if section.startswith('filter-app:') else 'use'
+            yield key, self._get(section, 'use')
+        if 'next' in own and section.startswith('filter-app:'):
+            yield 'next', self._get(section, 'next')
+        if 'filter-with' in own:
+            yield 'filter', self._get(section, 'filter-with')
+        if section.startswith('pipeline:'):
+            *filters, app = self._get(section, 'pipeline').split()
+            yield from (('filter', one) for one in filters)
+            yield 'next', app
+
+
+def _check_uri(uri: str, kind: Any) -> None:
+    """Whether a distribution, an entry point or a module is there; nothing is imported."""
+    from importlib.util import find_spec
+
+    scheme, _, rest = uri.partition(':')
+    if scheme == 'egg':
+        dist, _, name = rest.partition('#')
+        try:
+            entries = importlib_metadata.distribution(dist).entry_points
+        except importlib_metadata.PackageNotFoundError:
+            raise ConfigError(
+                None, f'{uri}: the distribution {dist!r} is not installed'
+            ) from None
+        groups = loadwsgi._flatten(kind.egg_protocols)
+        if not any(e.group in groups and e.name == (name or 'main') for e in entries):
+            names = sorted(e.name for e in entries if e.group in groups)
+            raise ConfigError(
+                None,
+                f'{uri}: {dist} has no entry point {name or "main"!r}; it has {", ".join(names) or "none"}',
+            )
+    elif (
+        scheme == 'call' and find_spec(rest.partition(':')[0].partition('.')[0]) is None
+    ):
+        raise ConfigError(None, f'{uri}: there is no module {rest.partition(":")[0]!r}')
+
+
+class _EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]
+    """PasteDeploy's, with errors that say what is wrong."""
+
+    def get_context(
+        self, object_type: Any, name: str | None = None, global_conf: Any = None
+    ) -> Any:
+        """Find an entry point.
+
+        :raises ConfigError: if the distribution or the entry point is missing.
+        """
+        where = f'egg:{self.spec}'
+        try:
+            context = super().get_context(object_type, name, global_conf)
+        except importlib_metadata.PackageNotFoundError:
+            raise ConfigError(
+                where, f'the distribution {self.spec!r} is not installed'
+            ) from None
+        except LookupError as error:
+            if object_type is loadwsgi.SERVER and not name:
+                raise ConfigError(where, 'there is no section [server:main]') from None
+            raise ConfigError(where, _entry_points(str(error).strip('"'))) from None
+        except Exception as error:
+            raise ConfigError(where, one_line(error)) from error
+        context.file = where
+        return context
+
+
+def _find(path: str, relative_to: str) -> str:
+    """The file that a path names; PasteDeploy's paths may be quoted as in a URL."""
+    full = os.path.join(relative_to, path)
+    quoted = os.path.join(relative_to, unquote(path))
+    return quoted if not os.path.exists(full) and os.path.exists(quoted) else full
+
+
+def site_path(file: str | None) -> None:
+    """Have modules beside the .ini found, if it is in the working directory or below it.
+
+    `paster` finds a project's modules by its egg-info folder; ``call:`` in an
+    .ini without a project would find none.
+    """
+    folder = os.path.dirname(os.path.abspath(file)) if file else os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)

@@ -1,0 +1,75 @@
+"""Things that ride the bus: a plugin's base class, and how it names its channels."""
+
+from __future__ import annotations
+
+import difflib
+
+from paste_wspbus.errors import PluginError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
+
+    from paste_wspbus.bus import Bus
+
+    F = TypeVar('F', bound='Callable[..., Any]')
+
+#: The channels that this package publishes, and CherryPy's threads' and requests'.
+CHANNELS = frozenset(
+    ['start', 'drain', 'stop', 'exit', 'graceful', 'restart', 'log', 'main', 'reopen_logs', 'status', 'watch', 'start_thread', 'stop_thread', 'acquire_thread', 'release_thread', 'before_request', 'after_request']
+)
+
+
+def on(channel: str, *, priority: float | None = None) -> Callable[[F], F]:
+    """Mark a plugin's method as a listener of ``channel``.
+
+    :param priority: lower is earlier; 50 if None.
+    """
+
+    def mark(method: F) -> F:
+        method.wspbus_channels = (  # type: ignore[attr-defined]
+            *getattr(method, 'wspbus_channels', ()),
+            (channel, priority),
+        )
+        return method
+
+    return mark
+
+
+class Plugin:
+    """Subscribes the methods that `on` marked.
+
+    ``channels``: names of channels of its own, beside the bus's.
+    """
+
+    channels: tuple[str, ...] = ()
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+
+    def subscribe(self) -> None:
+        """Plug in.
+
+        :raises PluginError: if a method names a channel that does not exist.
+        """
+        known = CHANNELS | set(self.channels) | set(self.bus.listeners)
+        listeners = list(self._listeners())
+        for channel, method, _ in listeners:
+            if channel not in known:
+                near = difflib.get_close_matches(channel, known, 1)
+                name = f'{type(self).__qualname__}.{method.__name__}'
+                raise PluginError(name, channel, near[0] if near else None)
+        for channel, method, priority in listeners:
+            self.bus.subscribe(channel, method, priority=priority)
+
+    def unsubscribe(self) -> None:
+        """Unplug."""
+        for channel, method, _ in self._listeners():
+            self.bus.unsubscribe(channel, method)
+
+    def _listeners(self) -> Iterator[tuple[str, Callable[..., Any], float | None]]:
+        for name in dir(type(self)):
+            marks = getattr(getattr(type(self), name), 'wspbus_channels', ())
+            for channel, priority in marks:
+                yield channel, getattr(self, name), priority

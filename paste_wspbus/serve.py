@@ -1,0 +1,387 @@
+"""The command: ``wspserve CONFIG_FILE [var=value …]``, in the place of ``paster serve``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+
+from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
+from paste_wspbus.errors import TimedOut, UsageError, WSPBusError
+from paste_wspbus.loader import Config, Site, Terminated, one_line, site_path
+from paste_wspbus.plugins.signals import SignalHandler
+from paste_wspbus.plugins.sitelog import SiteLog
+from paste_wspbus.servers import BlockingServer, Server, nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import NoReturn
+
+USAGE = '%(prog)s [options] CONFIG_FILE [var=value …]'
+SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
+
+#: 128 + SIGTERM, as a shell reports it.
+TERMINATED = 128 + signal.SIGTERM
+#: 128 + SIGINT.
+INTERRUPTED = 128 + signal.SIGINT
+
+#: What `paster serve` takes and this command does not yet.
+LATER = frozenset(
+    ['--daemon', '--pid-file', '--reload', '--reload-interval', '--monitor-restart', '--status', '--user', '--group', '--stop-daemon', '--workers', '--reloader']
+)
+SUBCOMMANDS = frozenset({'start', 'stop', 'restart', 'status', 'graceful'})
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r'unrecognized arguments: (\S+)', message)
+        if unknown:
+            option = unknown[1].partition('=')[0]
+            if option in LATER:
+                raise UsageError(f'{self.prog}: {option} is not there yet')
+            message = (
+                f'unknown option {option}{nearest(option, self._option_string_actions)}'
+            )
+        raise UsageError(f'{self.prog}: {message}')
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line's parser; its options are spelled as `paster serve`'s."""
+    parser = _Parser(
+        prog=prog,
+        usage=USAGE,
+        description=SUMMARY + '.',
+        epilog='var=value sets %(var)s in the file. $PASTE_CONFIG_FILE names a file to '
+        'serve if none is given.',
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add('args', nargs='*', metavar='CONFIG_FILE', help=argparse.SUPPRESS)
+    add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
+    add('-q', '--quiet', action='count', default=0, help='Print nothing')
+    add(
+        '-n',
+        '--app-name',
+        metavar='NAME',
+        help='Load the named application (default main)',
+    )
+    add(
+        '-s',
+        '--server',
+        metavar='SERVER_TYPE',
+        help='Use this server of egg:PasteScript',
+    )
+    add(
+        '--server-name',
+        metavar='SECTION_NAME',
+        help='Use [server:SECTION_NAME] (default main)',
+    )
+    add('--log-file', metavar='LOG_FILE', help='Append output to this file')
+    add(
+        '--listen',
+        metavar='ADDRESS',
+        help='HOST:PORT, unix:PATH or fd://N: where to listen, '
+        'for a file without [server:main], or instead of what that says',
+    )
+    add(
+        '--check',
+        action='store_true',
+        help='Look for mistakes; compose and serve nothing',
+    )
+    add('--version', action='store_true', help='Print the version')
+    return parser
+
+
+class Options(argparse.Namespace):
+    """The command line, parsed."""
+
+    args: list[str]
+    verbose: int
+    quiet: int
+    app_name: str | None
+    server: str | None
+    server_name: str | None
+    log_file: str | None
+    listen: str | None
+    check: bool
+    version: bool
+    config: str
+    vars: dict[str, str]
+    verbosity: int
+
+
+def parse(argv: list[str], prog: str) -> Options:
+    """Parse the command line, with what the environment and an [exe] section add.
+
+    :raises UsageError: if it is wrong.
+    """
+    parser = make_parser(prog)
+    options = parser.parse_intermixed_args(argv, Options())
+    if options.args and _is_script(options.args[0]):
+        more = _exe_options(options.args[0])
+        options = parser.parse_intermixed_args([*more, *argv], Options())
+    options.verbosity = 1 + options.verbose - options.quiet
+    if os.environ.get('PASTE_DEFAULT_QUIET'):
+        options.verbosity = 0
+    args = options.args
+    default = os.environ.get('PASTE_CONFIG_FILE')
+    if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
+        args.insert(0, default)
+    if not args:
+        if options.version:
+            return options
+        raise UsageError(f'{prog}: which file? Usage: {parser.usage}' % {'prog': prog})
+    options.config = args[0]
+    options.vars = _parse_vars(args[1:], prog)
+    return options
+
+
+def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
+    vars = {}
+    for arg in args:
+        if arg in SUBCOMMANDS:
+            raise UsageError(f'{prog}: {arg} is not there yet')
+        name, equals, value = arg.partition('=')
+        if not equals or not name:
+            raise UsageError(f'{prog}: {arg!r} is not a variable: NAME=VALUE')
+        vars[name] = value
+    return vars
+
+
+def _is_script(path: str) -> bool:
+    """Whether the .ini itself was executed: it is what the shell says it ran."""
+    return (
+        bool(os.environ.get('_')) and os.environ['_'] == path and os.path.isfile(path)
+    )
+
+
+def _exe_options(path: str) -> list[str]:
+    """The options in the [exe] section of an executed .ini, as paster reads them."""
+    names = {'here': os.path.dirname(path), '__file__': path}
+    options: list[str] = []
+    inside = False
+    with open(path) as lines:
+        for line in map(str.strip, lines):
+            if line.startswith('['):
+                inside = re.fullmatch(r'\[\s*exe\s*\]', line) is not None
+            elif inside and line and line[0] not in '#;':
+                options += _exe_option(path, line, names)
+    return options
+
+
+def _exe_option(path: str, line: str, names: dict[str, str]) -> list[str]:
+    name, equals, value = map(str.strip, line.partition('='))
+    if not equals:
+        raise UsageError(f'{path} [exe]: {line!r} has no =')
+    if name in ('require', 'plugin'):
+        return []
+    if name in ('command', 'add'):
+        words = shlex.split(value)
+        return words[1:] if name == 'command' else words
+    return [f'--{name.replace("_", "-")}={value % names}']
+
+
+def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:
+    """Run the command.
+
+    :param argv: the arguments, without the program's name; sys.argv's if None.
+    :returns: the exit code: 0 clean stop, 1 the site failed to start or
+        stopped with failures, 2 usage or configuration, 143 SIGTERM before
+        the site was composed. 70, forced out, does not return.
+    """
+    options: Options | None = None
+    try:
+        with _sigterm_raises():
+            options = parse(sys.argv[1:] if argv is None else argv, prog)
+            return _run(options)
+    except WSPBusError as error:
+        return _complain(error, options)
+    except Terminated:
+        return TERMINATED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _complain(error: WSPBusError, options: Options | None) -> int:
+    verbose = options is not None and options.verbosity > 1
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    line = ' '.join(str(error).split('\n'))
+    with contextlib.suppress(FileNotFoundError):
+        line = line.replace(os.getcwd() + os.sep, '')
+    if error.__cause__ is not None and not verbose:
+        line += ' (-v shows the traceback)'
+    print(line, file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Generator[None]:
+    """SIGTERM ends the composition, with the clean-up that an exception gets."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(signum: int, frame: object) -> None:
+        raise Terminated(TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _run(options: Options) -> int:
+    if options.version:
+        from importlib.metadata import version
+
+        print(f'paste_wspbus {version("paste_wspbus")}')
+        return 0
+    config = Config(options.config, options.vars, os.getcwd())
+    if options.check:
+        return _check(config, options)
+    if options.log_file:
+        _redirect_output(options.log_file)
+    site_path(config.file)
+    site = _compose(config, options)
+    return _serve(site, options.verbosity)
+
+
+def _check(config: Config, options: Options) -> int:
+    warnings = config.check(options.server_name, options.app_name)
+    for warning in warnings:
+        print(f'{options.config}: warning: {warning}')
+    print(
+        f'{options.config}: {"no mistakes found" if not warnings else "can be served"}'
+    )
+    return 0
+
+
+def _redirect_output(path: str) -> None:
+    """Have stdout and stderr, of the process and not of Python alone, appended to a file."""
+    try:
+        log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f'--log-file {path}: {error.strerror}') from None
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log, stream.fileno())
+    os.close(log)
+
+
+def _compose(config: Config, options: Options) -> Site:
+    bus: Bus | None = None
+    try:
+        configured = config.configure_logging()
+        bus = config.make_bus()
+        _plug_in(bus, config, options.verbosity, configured)
+        server = config.make_server(
+            bus, options.server_name, options.server, options.listen
+        )
+        return config.compose(bus, server, options.app_name)
+    except BaseException:
+        if bus is not None and 'server' in bus.plugins:
+            bus.plugins['server'].close()
+        raise
+
+
+def _plug_in(bus: Bus, config: Config, verbosity: int, configured: bool) -> None:
+    """The default plugins; a site finds them in ``bus.plugins``."""
+    if not configured:
+        level = logging.INFO if verbosity > 1 else logging.WARNING
+        logging.basicConfig(
+            level=level, format='%(levelname)-5.5s [%(name)s] %(message)s'
+        )
+    sitelog = bus.plugins['sitelog'] = SiteLog(bus)
+    # While the site starts, the command tells of a failure itself.
+    sitelog.tracebacks = verbosity > 1
+    sitelog.quiet = not configured and verbosity <= 1
+    sitelog.subscribe()
+    bus.plugins['signals'] = SignalHandler(bus, config.settings['signals'])
+
+
+class StartFailed(WSPBusError):
+    """A 'start' listener failed: ``place``, the file and section it came from."""
+
+    def __init__(self, place: str, listener: str, error: BaseException) -> None:
+        if isinstance(error, TimedOut):
+            what = f'{listener} did not start within {error.seconds:.3g} s'
+        elif isinstance(error, WSPBusError):
+            what = str(error)
+        else:
+            what = f'{listener} did not start: {one_line(error)}'
+        super().__init__(f'{place}: {what}')
+        self.place, self.listener, self.error = place, listener, error
+
+
+def _serve(site: Site, verbosity: int) -> int:
+    """Run the site: what `paster serve` did by ``server(app)``."""
+    bus, server, app = site.bus, site.server, site.app
+    signals, sitelog = bus.plugins['signals'], bus.plugins['sitelog']
+    signals.subscribe()
+    try:
+        bus.subscribe('start', server, app)
+        if isinstance(server, BlockingServer):  # start() returns when it stops
+            _announce(server, verbosity)
+        with _failing(site):
+            bus.start()
+        sitelog.tracebacks, sitelog.quiet = True, False
+        if bus.state is State.STARTED:
+            _announce(server, verbosity)
+        bus.block(states=State.STOPPED)
+        _exit(bus)
+        return _leave(bus)
+    finally:
+        signals.unsubscribe()
+
+
+@contextlib.contextmanager
+def _failing(site: Site) -> Generator[None]:
+    """If the start fails: exit, and say in one line what failed."""
+    try:
+        yield
+    except ChannelFailures as failures:
+        _exit(site.bus)
+        listener, error = failures.listener or '', failures.get_instances()[0]
+        raise StartFailed(site.place_of(listener), listener, error) from error
+    except (KeyboardInterrupt, SystemExit):
+        _exit(site.bus)
+        raise
+
+
+def _exit(bus: Bus) -> None:
+    with contextlib.suppress(ChannelFailures):  # in the log, and in bus.exit_code
+        bus.exit()
+
+
+def _announce(server: Server | BlockingServer, verbosity: int) -> None:
+    if verbosity > 0:
+        print(f'Starting server in PID {os.getpid()}.')
+        for url in server.urls:
+            print(f'Serving on {url}')
+        sys.stdout.flush()
+
+
+def _leave(bus: Bus) -> int:
+    if bus.execv:
+        bus._do_execv()
+    if bus.join_threads():
+        print('Threads are left that do not end; leaving without them', file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(EX_SOFTWARE)
+    return bus.exit_code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

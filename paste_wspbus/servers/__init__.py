@@ -1,0 +1,337 @@
+"""How each WSGI server starts and stops: one adapter per known server, one for all others."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import threading
+import time
+
+from paste_wspbus.bus import Bus
+from paste_wspbus.errors import BindError, SettingError
+from paste_wspbus.sockets import (
+    ListeningSocket,
+    bind_tcp,
+    bind_unix,
+    inherited,
+    parse_address,
+    parse_port,
+    resolve,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+#: Seconds that a kept-alive connection must have been idle, after draining
+#: began, before it is closed: a request may be on its way.
+IDLE_GRACE = 0.03
+
+#: Seconds between two looks at what a stopping server still has to do.
+LOOK = 0.005
+
+#: From the factory that ``[server:main]`` names to the adapter that knows it.
+ADAPTERS = {
+    'waitress:serve_paste': 'waitress:WaitressServer',
+    'paste.httpserver:server_runner': 'paste_http:PasteServer',
+    'paste_wspbus.servers:cheroot_server': 'cheroot:CherootServer',
+    'paste_wspbus.servers:wsgiref_server': 'wsgiref:WsgirefServer',
+    'pyramid.scripts.pserve:wsgiref_server_runner': 'wsgiref:WsgirefServer',
+}
+
+
+class Server:
+    """A known HTTP server: it serves in threads of its own and stops without losing requests.
+
+    It is subscribed as the founding post has it, ``bus.subscribe('start',
+    server, app)``, and subscribes by itself to 'drain' and 'stop'.
+
+    :param conf: the settings of ``[server:main]``, all strings.
+    :raises SettingError: if one of them is wrong.
+    """
+
+    priority = 75  # CherryPy's: the server starts after what its requests need
+    scheme = 'http'
+    default_host = '127.0.0.1'
+    default_port = 8080
+
+    def __init__(
+        self, bus: Bus, conf: Mapping[str, str], global_conf: Mapping[str, Any]
+    ) -> None:
+        self.bus, self.global_conf = bus, global_conf
+        self.conf = self.read_settings(dict(conf))
+        self.sockets: list[ListeningSocket] = []
+        self.draining = False
+        self.drain_since = 0.0
+        self._thread: threading.Thread | None = None
+        bus.subscribe('drain', self.drain)
+        bus.subscribe('stop', self.stop, priority=25)
+        bus.subscribe('exit', self.close)
+        bus.plugins['server'] = self
+
+    # What each server does in its own way.
+
+    def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
+        """Convert the settings; raise SettingError for what is wrong."""
+        raise NotImplementedError
+
+    def open(self, app: Any) -> None:
+        """Make the server and listen on ``self.sockets``."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Serve until `end`."""
+        raise NotImplementedError
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; nobody waits there any more."""
+        raise NotImplementedError
+
+    def finish(self) -> bool:
+        """Close connections that are idle; return whether none is left."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Have `run` return; drop what is left."""
+        raise NotImplementedError
+
+    @classmethod
+    def knows(cls, conf: Mapping[str, str]) -> bool:
+        """Whether this adapter can do what the settings ask for."""
+        return True
+
+    # What all do alike.
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it is reached, such as ['http://127.0.0.1:8080']."""
+        return [listening.url(self.scheme) for listening in self.sockets]
+
+    def bind(self) -> None:
+        """Bind, not listen: so that a port that is taken is known first.
+
+        :raises BindError: if an address cannot be had.
+        """
+        if not self.sockets:
+            self.sockets = self.make_sockets()
+
+    def make_sockets(self) -> list[ListeningSocket]:
+        """The sockets for the settings ``host`` and ``port``, ``unix_socket`` or ``listen_on``."""
+        if 'listen_on' in self.conf:
+            return sockets_for(self.conf['listen_on'])
+        if self.conf.get('unix_socket'):
+            return [bind_unix(self.conf['unix_socket'])]
+        host, port = self.conf.get('host'), self.conf.get('port')
+        host = (host or self.default_host).strip('[]')
+        family, address = resolve(host, self.default_port if port is None else port)[0]
+        return [bind_tcp(family, address)]
+
+    def __call__(self, app: Any) -> None:
+        """Serve ``app``; the 'start' listener.
+
+        :raises BindError: if an address cannot be had.
+        """
+        self.bind()
+        self.draining = False
+        try:
+            self.open(app)
+        except OSError as error:
+            urls = ', '.join(self.urls)
+            self.close()
+            raise BindError(urls, error.strerror or str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        self._thread = threading.Thread(
+            target=self._run, name='HTTP server', daemon=True
+        )
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.run()
+        except BaseException:
+            self.bus.log('The HTTP server failed: the site stops', 40, traceback=True)
+            self.bus.exit_code = 1
+            self.bus.exit()
+
+    def drain(self) -> None:
+        """Close connections after their response; go on accepting."""
+        if not self.draining:
+            self.drain_since = time.time()
+            self.draining = True
+
+    def stop(self) -> None:
+        """Stop accepting, answer all that came, close, in this order.
+
+        Takes as long as the requests take; ``bus.hurry()`` skips that.
+        """
+        thread = self._thread
+        if thread is None:
+            return
+        self.drain()
+        owned = [listening for listening in self.sockets if listening.owned]
+        for listening in owned:
+            listening.refuse_new()
+        try:
+            self._wait_until(lambda: all(one.is_empty() for one in owned), looks=2)
+            self.stop_accepting()
+            self._wait_until(self.finish)
+        finally:
+            self.end()
+            thread.join(1)
+            self._thread = None
+            self.close()
+
+    def _wait_until(self, done: Callable[[], bool], looks: int = 1) -> None:
+        clean = 0
+        while not self.bus.hurried:
+            clean = clean + 1 if done() else 0
+            if clean == looks:
+                return
+            time.sleep(LOOK)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        while self.sockets:
+            self.sockets.pop().close()
+
+    def idle_since(self, last_used: float) -> bool:
+        """Whether a connection last used then (seconds since the epoch) may be closed."""
+        return time.time() - max(last_used, self.drain_since) > IDLE_GRACE
+
+
+class BlockingServer:
+    """Any other ``server(app)``: it runs in the main thread, last, until the site stops."""
+
+    blocking = True
+    priority = 100
+    urls: tuple[str, ...] = ()
+
+    def __init__(self, server: Callable[[Any], object], name: str) -> None:
+        self.server, self.name = server, name
+
+    def __call__(self, app: Any) -> None:
+        """Serve ``app`` until the server returns."""
+        self.server(app)
+
+    def bind(self) -> None:
+        """It binds by itself."""
+
+
+def adapter_for(factory: object) -> type[Server] | None:
+    """The adapter of the server that ``factory`` makes, or None if it is not known."""
+    name = (
+        f'{getattr(factory, "__module__", "")}:{getattr(factory, "__qualname__", "")}'
+    )
+    return find_adapter(name)
+
+
+def find_adapter(name: str) -> type[Server] | None:
+    """The adapter of a factory by its name, ``module:function``."""
+    if name not in ADAPTERS:
+        return None
+    module, _, attribute = ADAPTERS[name].partition(':')
+    return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)  # type: ignore[no-any-return]
+
+
+def sockets_for(address: str) -> list[ListeningSocket]:
+    """The sockets for a value of ``--listen``.
+
+    :raises SettingError: if it is not an address.
+    :raises BindError: if it cannot be had.
+    """
+    kind, host, port = parse_address(address)
+    if kind == 'unix':
+        return [bind_unix(str(host))]
+    if kind == 'fd':
+        return [inherited(int(host))]
+    family, resolved = resolve(str(host), port)[0]
+    return [bind_tcp(family, resolved)]
+
+
+def convert(
+    conf: dict[str, str], known: Mapping[str, Callable[[str], Any]]
+) -> dict[str, Any]:
+    """Convert each setting by its function in ``known``.
+
+    :raises SettingError: for one that is unknown (names the nearest), or that
+        its function refuses.
+    """
+    converted = {}
+    for key, value in conf.items():
+        if key not in known:
+            raise SettingError(key, f'unknown setting{nearest(key, known)}')
+        try:
+            converted[key] = known[key](value)
+        except ValueError:
+            what = {int: 'a whole number', float: 'a number'}.get(known[key], 'valid')  # type: ignore[call-overload]
+            raise SettingError(key, f'{value!r} is not {what}') from None
+    return converted
+
+
+def nearest(word: str, known: Any) -> str:
+    """A hint to append to a message: the known word that comes nearest."""
+    found = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f'; did you mean {found[0]!r}?' if found else ''
+
+
+def boolean(text: str) -> bool:
+    """PasteDeploy's idea of true and false.
+
+    :raises ValueError: if it is neither.
+    """
+    word = str(text).strip().lower()
+    if word in ('true', 'yes', 'on', 'y', 't', '1'):
+        return True
+    if word in ('false', 'no', 'off', 'n', 'f', '0'):
+        return False
+    raise ValueError(text)
+
+
+ADDRESS: dict[str, Callable[[str], Any]] = {
+    'host': str,
+    'port': parse_port,
+    'unix_socket': str,
+    'listen_on': str,
+}
+
+
+def _standalone(
+    name: str, global_conf: Mapping[str, Any], conf: dict[str, str]
+) -> Callable[[Any], None]:
+    """The same servers for commands that call ``server(app)`` and know of no bus."""
+
+    def serve(app: Any) -> None:
+        adapter = find_adapter(name)
+        assert adapter is not None
+        bus = Bus()
+        server = adapter(bus, conf, global_conf)
+        bus.subscribe('start', server, app)
+        bus.start()
+        bus.block()
+
+    return serve
+
+
+def cheroot_server(
+    global_conf: Mapping[str, Any], **conf: str
+) -> Callable[[Any], None]:
+    """``use = egg:paste_wspbus#cheroot`` (paste.server_factory).
+
+    Settings: host, port, unix_socket, numthreads, max, request_queue_size,
+    timeout, server_name, accepted_queue_size, accepted_queue_timeout,
+    ssl_certificate, ssl_private_key, ssl_certificate_chain.
+    """
+    return _standalone('paste_wspbus.servers:cheroot_server', global_conf, conf)
+
+
+def wsgiref_server(
+    global_conf: Mapping[str, Any], **conf: str
+) -> Callable[[Any], None]:
+    """``use = egg:paste_wspbus#wsgiref`` (paste.server_factory).
+
+    Settings: host, port.
+    """
+    return _standalone('paste_wspbus.servers:wsgiref_server', global_conf, conf)

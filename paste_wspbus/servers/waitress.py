@@ -1,0 +1,195 @@
+"""waitress: its loop in a thread, stopped from inside that loop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from queue import Empty, SimpleQueue
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer, create_server
+from waitress.task import WSGITask
+
+from paste_wspbus.errors import SettingError
+from paste_wspbus.servers import Server, nearest, sockets_for
+from paste_wspbus.sockets import (
+    ListeningSocket,
+    bind_tcp,
+    bind_unix,
+    parse_port,
+    readable,
+    resolve,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: Settings that say where to listen: we bind, waitress gets the sockets.
+_WHERE = (
+    'host',
+    'port',
+    'listen',
+    'unix_socket',
+    'unix_socket_perms',
+    'ipv4',
+    'ipv6',
+    'listen_on',
+)
+
+
+class WaitressServer(Server):
+    """``use = egg:waitress``, with all of waitress's settings."""
+
+    default_host = '0.0.0.0'  # waitress's
+
+    def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
+        """Have waitress convert each setting, so that a wrong one can be named."""
+        known = dict(Adjustments._params)
+        for key, value in conf.items():
+            if key == 'listen_on':
+                continue
+            if key not in known:
+                raise SettingError(
+                    key, f'waitress has no such setting{nearest(key, known)}'
+                )
+            if key == 'port':
+                parse_port(value)
+            try:
+                known[key](value)
+            except (ValueError, TypeError):
+                raise SettingError(key, f'{value!r} is not valid') from None
+        for where in conf.get('listen', '').split():
+            parse_port(_split(where)[1], 'listen')
+        self._check_together({k: v for k, v in conf.items() if k not in _WHERE})
+        return conf
+
+    def _check_together(self, conf: dict[str, str]) -> None:
+        try:
+            Adjustments(**conf)
+        except ValueError as error:
+            raise SettingError(None, str(error)) from None
+
+    def make_sockets(self) -> list[ListeningSocket]:
+        """Where waitress itself would listen."""
+        conf = self.conf
+        if 'listen_on' in conf:
+            return sockets_for(conf['listen_on'])
+        if conf.get('unix_socket'):
+            return [
+                bind_unix(
+                    conf['unix_socket'], int(conf.get('unix_socket_perms', '600'), 8)
+                )
+            ]
+        listen = conf.get('listen') or '{}:{}'.format(
+            conf.get('host', self.default_host), conf.get('port', self.default_port)
+        )
+        bound: list[ListeningSocket] = []
+        try:
+            for where in listen.split():
+                self._bind(where, bound)
+        except BaseException:
+            for listening in bound:
+                listening.close()
+            raise
+        return bound
+
+    def _bind(self, where: str, bound: list[ListeningSocket]) -> None:
+        host, port = _split(where)
+        number = parse_port(port)
+        for family, (address, _) in resolve(host, number, self._family()):
+            bound.append(bind_tcp(family, (address, number)))
+            number = bound[-1].sock.getsockname()[1]  # of 0, the same for all families
+
+    def _family(self) -> int:
+        adjustments = Adjustments(
+            **{k: v for k, v in self.conf.items() if k in ('ipv4', 'ipv6')}
+        )
+        if adjustments.ipv4 and adjustments.ipv6:
+            return socket.AF_UNSPEC
+        return socket.AF_INET if adjustments.ipv4 else socket.AF_INET6
+
+    def open(self, app: Any) -> None:
+        """Make waitress's server on our sockets; it listens from here on."""
+        self._map: dict[int, Any] = {}
+        conf = {key: value for key, value in self.conf.items() if key not in _WHERE}
+        made = create_server(
+            app, map=self._map, sockets=[one.sock for one in self.sockets], **conf
+        )
+        self._adjustments = made.adj
+        self._dispatcher = made.task_dispatcher
+        self._servers = [s for s in self._map.values() if isinstance(s, BaseWSGIServer)]
+        channel_class = _channel_class(self)
+        for server in self._servers:
+            server.channel_class = channel_class
+
+    def run(self) -> None:
+        """Run waitress's loop until its map is empty."""
+        wasyncore.loop(
+            timeout=self._adjustments.asyncore_loop_timeout,
+            map=self._map,
+            use_poll=self._adjustments.asyncore_use_poll,
+        )
+
+    def _in_loop(self, function: Callable[[], bool | None]) -> bool:
+        """Run ``function`` in the loop's thread; its result, or False if that takes long."""
+        result: SimpleQueue[bool | None] = SimpleQueue()
+        self._servers[0].trigger.pull_trigger(lambda: result.put(function()))
+        with contextlib.suppress(Empty):
+            return bool(result.get(timeout=1))
+        return False
+
+    def stop_accepting(self) -> None:
+        """Close the listeners alone; their triggers stay."""
+        self._in_loop(
+            lambda: [wasyncore.dispatcher.close(s) for s in self._servers] and None
+        )
+
+    def finish(self) -> bool:
+        """Close idle channels; whether no channel is left."""
+        return self._in_loop(self._close_idle)
+
+    def _close_idle(self) -> bool:
+        channels = [c for s in self._servers for c in list(s.active_channels.values())]
+        for channel in channels:
+            busy = channel.requests or channel.request or channel.total_outbufs_len
+            if (
+                not busy
+                and self.idle_since(channel.last_activity)
+                and not readable(channel.socket)
+            ):
+                channel.handle_close()
+        return not channels
+
+    def end(self) -> None:
+        """Stop its threads; close what is left; the loop ends with an empty map."""
+        self._dispatcher.shutdown(timeout=0.2 if self.bus.hurried else 5)
+        self._in_loop(self._close_all)
+
+    def _close_all(self) -> None:
+        for server in self._servers:
+            for channel in list(server.active_channels.values()):
+                channel.handle_close()
+            server.close()
+
+
+def _split(where: str) -> tuple[str, str]:
+    host, colon, port = where.rpartition(':')
+    return (host.strip('[]'), port) if colon else (where, '8080')
+
+
+def _channel_class(adapter: WaitressServer) -> type[HTTPChannel]:
+    class DrainingTask(WSGITask):  # type: ignore[misc]
+        def build_response_header(self) -> Any:
+            if adapter.draining:
+                # As if the client had asked for it: waitress does the rest.
+                self.request.headers['CONNECTION'] = 'close'
+            return super().build_response_header()
+
+    class DrainingChannel(HTTPChannel):  # type: ignore[misc]
+        task_class = DrainingTask
+
+    return DrainingChannel
