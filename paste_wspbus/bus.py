@@ -66,6 +66,17 @@ class State(enum.Enum):
     def __repr__(self) -> str:
         return f'states.{self.name}'
 
+    def __eq__(self, other: object) -> bool:
+        """Also equal to CherryPy's state of the same name."""
+        if isinstance(other, State):
+            return self is other
+        return (
+            type(other).__name__ == 'State' and getattr(other, 'name', '') == self.name
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
 
 states = State
 
@@ -580,8 +591,8 @@ class Bus:
 
     def _submit(self, command: str) -> None:
         """Queue a command, and run it unless somebody else does."""
-        if command == self._current:
-            return
+        if command == self._current and command != 'graceful':
+            return  # but what a graceful reads may have changed meanwhile
         request = self._enqueue(command)
         if self._serving is not None and command in LEAVING:
             self._end_server()
@@ -747,7 +758,10 @@ class Bus:
         self._serving, self._owner, self._current = self._owner, None, None
         self._turn.release()
         try:
-            with _interruptible(lambda: self._serving is not None):
+            with (
+                _interruptible(lambda: self._serving is not None),
+                _signals_wake(_poke),
+            ):
                 if not self._leaving:
                     server.call()
         except KeyboardInterrupt:
@@ -1056,11 +1070,9 @@ class Bus:
         """
         if self._owner == threading.get_ident():
             raise WouldDeadlock('block()')
-        left = self._block_until(
-            _states(states or ()) | {State.EXITING},
-            'stop' if states else 'exit',
-            interval,
-        )
+        goal = _states(states or ()) | {State.EXITING}
+        with _signals_wake(lambda: self._requests.put(_WAKE)):
+            left = self._block_until(goal, 'stop' if states else 'exit', interval)
         if states:
             if left is not None:
                 self._keep_exit_code(left)
@@ -1076,19 +1088,24 @@ class Bus:
     def _block_until(
         self, goal: frozenset[State], leave: str, interval: float
     ) -> SystemExit | None:
-        """Hold the turn until the goal is reached; return a SystemExit that came."""
+        """Hold the turn until the goal is reached; return a SystemExit that came.
+
+        A subclass's own ``wait`` knows of no queue: then callers run transitions.
+        """
         notice, left, mine = '', None, False
         if leave == 'exit' and self._server_ended:
             self._enqueue('exit')
         while True:
             try:
-                if not mine:
+                if not mine and type(self).wait is Bus.wait:
                     mine = self._turn.acquire()
                     self._owner = self._blocker = threading.get_ident()
                 if notice:
                     self.log(notice)
                     notice = ''
-                self.wait(goal, interval=interval, channel='main')
+                if not mine:
+                    self._run_requests()
+                self.wait(tuple(goal), interval=interval, channel='main')
                 break
             except KeyboardInterrupt:
                 self._enqueue(leave)
@@ -1097,15 +1114,16 @@ class Bus:
                 self._enqueue(leave)
                 notice, left = 'SystemExit raised: shutting down bus', left or error
             except BaseException:
-                self._leave_block()
+                self._leave_block(mine)
                 raise
-        self._leave_block()
+        self._leave_block(mine)
         self._run_requests()
         return left
 
-    def _leave_block(self) -> None:
-        self._owner = self._blocker = None
-        self._turn.release()
+    def _leave_block(self, mine: bool) -> None:
+        if mine:
+            self._owner = self._blocker = None
+            self._turn.release()
 
     def join_threads(self) -> list[threading.Thread]:
         """Wait for threads that are not daemons, ``join_timeout`` seconds in all.
@@ -1178,11 +1196,13 @@ class Bus:
         if self.listeners.get('restart'):
             return  # how is the listener's concern
         main = getattr(sys.modules.get('__main__'), '__file__', None)
+        if main == '<stdin>':
+            raise RestartImpossible('its program was read from standard input')
         if not sys.executable or not os.access(sys.executable, os.X_OK):
             raise RestartImpossible(f'cannot execute {sys.executable!r}')
         if not os.path.isdir(_startup_cwd):
             raise RestartImpossible('the directory it was started in is gone')
-        if main and not os.path.exists(os.path.join(_startup_cwd, main)):
+        if main and not _is_there(os.path.join(_startup_cwd, main)):
             raise RestartImpossible(f'{main} is gone')
 
     def _do_execv(self) -> None:
@@ -1218,6 +1238,13 @@ _PERFORMERS: dict[str, Callable[..., None]] = {
 }
 
 
+def _is_there(path: str) -> bool:
+    """Whether a program is at ``path``, which may lead into a zip file."""
+    while path and not os.path.exists(path):
+        path = os.path.dirname(path)
+    return bool(getattr(sys, 'frozen', False)) or os.path.isfile(path)
+
+
 def _is_priority(value: object) -> bool:
     return value is None or (
         isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -1229,7 +1256,9 @@ def _is_interrupt(error: BaseException | None) -> bool:
 
 
 def _states(state: Any) -> frozenset[State]:
-    return frozenset([state]) if isinstance(state, State) else frozenset(state)
+    """One state or several, ours or CherryPy's, as ours."""
+    several = state if isinstance(state, (tuple, list, set, frozenset)) else (state,)
+    return frozenset(State[one.name] for one in several)
 
 
 def exit_code_of(error: SystemExit) -> int:
@@ -1250,24 +1279,68 @@ def _not_zero(error: BaseException) -> BaseException:
 def _interruptible(wanted: Callable[[], bool]) -> Generator[None]:
     """Let SIGINT raise KeyboardInterrupt in here, but not a moment later.
 
-    Only where Python's own handler would; a handler of the site's stays.
+    Only where Python's own handler would; a handler of the site's stays. And
+    let SIGURG, which is ignored otherwise, interrupt system calls.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield
-        return
 
     def interrupt(signum: int, frame: object) -> None:
         if wanted():
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, interrupt)
+    stand_ins: dict[str, tuple[object, Callable[..., None]]] = {
+        'SIGINT': (signal.default_int_handler, interrupt),
+        'SIGURG': (signal.SIG_DFL, lambda *_: None),
+    }
+    replaced: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name, (usual, stand_in) in stand_ins.items():
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is usual:
+                replaced[number] = signal.signal(number, stand_in)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, usual in replaced.items():
+            signal.signal(number, usual)
+
+
+@contextlib.contextmanager
+def _signals_wake(wake: Callable[[], None]) -> Generator[None]:
+    """Call ``wake`` in a thread of its own whenever a signal has come.
+
+    Python runs signal handlers in the main thread, but the kernel hands the
+    signal to any thread, and then nothing wakes a main thread that sleeps. In
+    a process that makes threads all the time, a third of all signals is lost
+    so. `signal.set_wakeup_fd` tells of every one; if the site uses it, it stays.
+    """
+    if threading.current_thread() is not threading.main_thread() or os.name == 'nt':
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    if previous != -1:
+        signal.set_wakeup_fd(previous)
+
+    def relay() -> None:
+        while came := os.read(reader, 512):
+            if set(came) != {signal.SIGURG}:
+                wake()
+        os.close(reader)
+
+    threading.Thread(target=relay, name='wspbus signals', daemon=True).start()
+    try:
+        yield
+    finally:
+        if previous == -1:
+            signal.set_wakeup_fd(-1)
+        os.close(writer)
+
+
+def _poke() -> None:
+    """Interrupt whatever system call the main thread sleeps in."""
+    if signal.getsignal(signal.SIGURG) is not signal.SIG_DFL:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
 
 
 # -- the end of the process ---------------------------------------------------

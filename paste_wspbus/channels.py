@@ -100,6 +100,8 @@ class Listener:
         self.name = name or name_of(callback)
         if priority is None:
             priority = getattr(callback, 'priority', DEFAULT_PRIORITY)
+            if not isinstance(priority, (int, float)):
+                priority = DEFAULT_PRIORITY  # the attribute is there for something else
         self.priority = _number('priority', priority, self.name)
         if timeout is None and hasattr(callback, '__code__'):
             # Of functions and methods only: a server object's ``timeout`` is its own.

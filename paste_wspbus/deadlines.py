@@ -55,6 +55,11 @@ def can_cut() -> bool:
     )
 
 
+#: Seconds between one SIGALRM and the next: the kernel may give one to a thread
+#: other than the main one, which then sleeps on.
+AGAIN = 0.05
+
+
 class TimeLimit:
     """``with TimeLimit(seconds, late) as limit:`` bounds what stands inside it.
 
@@ -75,7 +80,7 @@ class TimeLimit:
     def __enter__(self) -> TimeLimit:
         if can_cut():
             signal.signal(signal.SIGALRM, self._alarm)
-            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds, AGAIN)
         else:
             self._timer = daemon_timer(self._seconds, self._watch)
         return self

@@ -73,10 +73,11 @@ class BusFilter:
 
     def __init__(self, app: WSGIApp, bus: Bus) -> None:
         self.app, self.bus = app, bus
-        self.requests = bus.plugins.get('requests')
-        if self.requests is None:
-            self.requests = bus.plugins['requests'] = RequestsInFlight()
-            bus.subscribe('status', self.requests.report)
+        requests = bus.plugins.get('requests')
+        if requests is None:
+            requests = bus.plugins['requests'] = RequestsInFlight()
+            bus.subscribe('status', requests.report)
+        self.requests: RequestsInFlight = requests
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]

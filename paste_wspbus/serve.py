@@ -34,7 +34,19 @@ INTERRUPTED = 128 + signal.SIGINT
 
 #: What `paster serve` takes and this command does not yet.
 LATER = frozenset(
-    ['--daemon', '--pid-file', '--reload', '--reload-interval', '--monitor-restart', '--status', '--user', '--group', '--stop-daemon', '--workers', '--reloader']
+    [
+        '--daemon',
+        '--pid-file',
+        '--reload',
+        '--reload-interval',
+        '--monitor-restart',
+        '--status',
+        '--user',
+        '--group',
+        '--stop-daemon',
+        '--workers',
+        '--reloader',
+    ]
 )
 SUBCOMMANDS = frozenset({'start', 'stop', 'restart', 'status', 'graceful'})
 

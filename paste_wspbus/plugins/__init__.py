@@ -17,7 +17,25 @@ if TYPE_CHECKING:
 
 #: The channels that this package publishes, and CherryPy's threads' and requests'.
 CHANNELS = frozenset(
-    ['start', 'drain', 'stop', 'exit', 'graceful', 'restart', 'log', 'main', 'reopen_logs', 'status', 'watch', 'start_thread', 'stop_thread', 'acquire_thread', 'release_thread', 'before_request', 'after_request']
+    [
+        'start',
+        'drain',
+        'stop',
+        'exit',
+        'graceful',
+        'restart',
+        'log',
+        'main',
+        'reopen_logs',
+        'status',
+        'watch',
+        'start_thread',
+        'stop_thread',
+        'acquire_thread',
+        'release_thread',
+        'before_request',
+        'after_request',
+    ]
 )
 
 

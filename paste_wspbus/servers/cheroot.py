@@ -98,8 +98,14 @@ class CherootServer(Server):
         self._server.timeout = IDLE_GRACE
         self._server.expiration_interval = IDLE_GRACE / 2
         done: SimpleQueue[None] = SimpleQueue()
-        self._server._connections.wake(lambda: done.put(self._server.close_listener()))
+        self._server._connections.wake(lambda: self._close_listener(done))
         done.get(timeout=2)
+
+    def _close_listener(self, done: SimpleQueue[None]) -> None:
+        """In the loop's thread: it does not accept any more."""
+        self._server._connections._selector.unregister(self._server.socket.fileno())
+        self._server.socket.close()
+        done.put(None)
 
     def finish(self) -> bool:
         """End connections that never sent anything; whether no connection is left."""
@@ -122,7 +128,7 @@ class CherootServer(Server):
     def end(self) -> None:
         """Stop cheroot; after `bus.hurry()` without waiting for its workers."""
         # It would connect to its socket to wake its loop; the loop is awake.
-        self._server.socket = None
+        self._server.socket = None  # type: ignore[assignment]
         self._server.shutdown_timeout = 0.2 if self.bus.hurried else 5
         self._server._connections.wake(lambda: None)
         self._server.stop()
@@ -167,6 +173,7 @@ class _Wake:
 
 class _Connections(ConnectionManager):  # type: ignore[misc]
     _again = False
+    _stop_requested: bool
 
     def wake(self, function: Callable[[], object]) -> None:
         """Run ``function`` in the loop's thread, and have the loop read its settings again."""
@@ -181,12 +188,12 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         """The loop's thread, from `_Server.process_conn`."""
         wake.close()
         wake.function()
-        self._again = self._stop_requested = not self._stop_requested
+        self._again = self._stop_requested = True
 
     def _run(self, expiration_interval: float) -> None:
         while True:
             super()._run(self.server.expiration_interval)
-            if not self._again:
+            if not self._again or not self.server.ready:  # stop() asked, too
                 return
             self._again = self._stop_requested = False
 
@@ -200,6 +207,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
 class _Server(wsgi.Server):  # type: ignore[misc]
     ConnectionClass = _Connection
     wspbus_socket: socket.socket
+    _connections: _Connections
 
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:
         return self._take_socket()
@@ -223,8 +231,3 @@ class _Server(wsgi.Server):  # type: ignore[misc]
             self._connections.woken(conn)
         else:
             super().process_conn(conn)
-
-    def close_listener(self) -> None:
-        """In the loop's thread: it does not accept any more."""
-        self._connections._selector.unregister(self.socket.fileno())
-        self.socket.close()

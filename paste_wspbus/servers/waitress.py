@@ -144,9 +144,11 @@ class WaitressServer(Server):
 
     def stop_accepting(self) -> None:
         """Close the listeners alone; their triggers stay."""
-        self._in_loop(
-            lambda: [wasyncore.dispatcher.close(s) for s in self._servers] and None
-        )
+        self._in_loop(self._close_listeners)
+
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            wasyncore.dispatcher.close(server)
 
     def finish(self) -> bool:
         """Close idle channels; whether no channel is left."""
