@@ -99,6 +99,9 @@ TIMELINE_LENGTH = 1000
 #: The commands that end a start, or a server that blocks.
 LEAVING = frozenset({'stop', 'exit'})
 
+#: The commands whose failure is the process's.
+STATE_COMMANDS = LEAVING | {'start'}
+
 try:
     # A relative sys.executable or script is found from here, wherever the site went.
     _startup_cwd = os.getcwd()
@@ -205,6 +208,32 @@ class _Watcher:
         self.reached: SimpleQueue[State | None] = SimpleQueue()
 
 
+class _Deferred:
+    """What goes wrong in a sequence of steps of which every one is to be taken."""
+
+    def __init__(self) -> None:
+        self._failures = ChannelFailures()
+        self._interrupt: BaseException | None = None
+
+    @contextlib.contextmanager
+    def step(self) -> Generator[None]:
+        try:
+            yield
+        except ChannelFailures as failures:
+            self._failures.add(failures)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._interrupt = self._interrupt or error
+
+    def raise_interrupt(self) -> None:
+        if self._interrupt is not None:
+            raise _not_zero(self._interrupt) if self._failures else self._interrupt
+
+    def raise_it(self) -> None:
+        self.raise_interrupt()
+        if self._failures:
+            raise self._failures
+
+
 #: A request that asks for nothing: the thread in `Bus.block` looks around.
 _WAKE = _Request('')
 
@@ -245,6 +274,7 @@ class Bus:
             name: Channel(name)
             for name in ('start', 'stop', 'exit', 'graceful', 'log', 'main')
         }
+        self._new_channel = threading.RLock()
         #: The default plugins by name, to unsubscribe and replace.
         self.plugins: dict[str, Any] = {}
         #: What each lifespan yielded, by its name, while it is started.
@@ -265,6 +295,7 @@ class Bus:
         self._current: str | None = None
         self._serving: int | None = None
         self._server_ended = False
+        self._server_told = False
 
         self._visited: set[State] = set()
         self._watchers: list[_Watcher] = []
@@ -392,13 +423,17 @@ class Bus:
 
     def _channel(self, name: str) -> Channel:
         channel = self.listeners.get(name)
-        if not isinstance(channel, Channel):
+        if isinstance(channel, Channel):
+            return channel
+        with self._new_channel:
+            channel = self.listeners.get(name)
+            if isinstance(channel, Channel):
+                return channel
             # A channel that is new, or a plain set that somebody assigned.
             made = Channel(name, channel or ())
-            if channel is None:
-                return self.listeners.setdefault(name, made)  # type: ignore[no-any-return]
-            self.listeners[name] = channel = made
-        return channel
+            made.update(self.listeners.get(name) or ())
+            self.listeners[name] = made
+            return made
 
     def log(self, msg: str = '', level: int = 20, traceback: bool = False) -> None:
         """Publish ``msg`` and its ``level`` (as in `logging`) on 'log'.
@@ -502,9 +537,10 @@ class Bus:
                 self._arrivals.append(lifespan)  # its turn is to come
                 if self.state is State.STARTING or not self._take_arrival(lifespan):
                     return
-        if self.state in (State.STARTING, State.STARTED):
+        alive = (State.STARTING, State.STARTED)
+        if self.state in alive:
             self._call('start', listener, (), {})
-            if self._is_stopping():  # meanwhile: the stop may have missed it
+            if self.state not in alive:  # a stop came meanwhile, and may have missed it
                 lifespan.stop()
                 raise LifespanRefused(lifespan.name, self.state)
 
@@ -555,9 +591,17 @@ class Bus:
     def restart(self) -> None:
         """Exit, and have the thread in `block` replace the process.
 
-        :raises RestartImpossible: before anything is stopped.
+        :raises RestartImpossible: before anything is stopped. While a thread
+            is in `block`, that is logged: the caller may be a signal handler,
+            in the midst of anything.
         """
-        self._check_restart()
+        try:
+            self._check_restart()
+        except RestartImpossible as error:
+            if self._blocker is None and self.state is not State.EXITING:
+                raise
+            self.log(str(error), level=40)
+            return
         self.execv = True
         self._submit('exit')
 
@@ -591,8 +635,10 @@ class Bus:
 
     def _submit(self, command: str) -> None:
         """Queue a command, and run it unless somebody else does."""
-        if command == self._current and command != 'graceful':
-            return  # but what a graceful reads may have changed meanwhile
+        if command == self._current and (
+            command != 'graceful' or self._owner == threading.get_ident()
+        ):
+            return  # another thread's graceful: what it is about may have changed since
         request = self._enqueue(command)
         if self._serving is not None and command in LEAVING:
             self._end_server()
@@ -636,7 +682,12 @@ class Bus:
             _PERFORMERS[request.command](self, *request.args)
         except BaseException as error:
             request.error = error
-            if not isinstance(error, KeyboardInterrupt):
+            if not _is_interrupt(error) and not isinstance(error, ChannelFailures):
+                # Who asked may be gone; of failures, each is in the log.
+                self.log(f'Bus {request.command} refused: {error!r}', level=40)
+            if request.command in STATE_COMMANDS and isinstance(
+                error, (ChannelFailures, SystemExit)
+            ):
                 self._keep_exit_code(error)
         finally:
             self._current = None
@@ -671,11 +722,14 @@ class Bus:
             servers = self._run_start_listeners(started)
             if servers is not None:
                 self._move(State.STARTED)
-        except (KeyboardInterrupt, SystemExit):
-            self._roll_back(started)
-            raise
         except BaseException as error:
-            self.log(f'Shutting down due to error in start listener: {error}', level=40)
+            if os.getpid() != self._pid:
+                raise  # a listener forked, and the child leaves
+            with _Deferred().step():
+                if not _is_interrupt(error):
+                    self.log(
+                        f'Shutting down due to error in start listener: {error}', 40
+                    )
             self._roll_back(started)
             raise
         if servers is None:  # stop() or exit() came in the midst of it
@@ -685,7 +739,8 @@ class Bus:
         while self._arrivals:  # they came between the last listener and STARTED
             self._call('start', self._arrivals.pop(0).start_listener, (), {})
         for server in servers:
-            self._run_blocking(server)
+            if self.state is State.STARTED:
+                self._run_blocking(server)
 
     def _run_start_listeners(self, started: set[int]) -> list[Listener] | None:
         """Call them in order; return those that block, or None if cut short.
@@ -733,19 +788,24 @@ class Bus:
             id(listener.owner)
             for listener in self._channel('start').ordered
             if id(listener.owner) not in started
-            # A function that listens to both is two listeners, not a plugin.
+            # A lifespan is told only if it was entered, and a function that
+            # listens to both is two listeners, not a plugin.
+            and not isinstance(listener.owner, Lifespan)
             and not hasattr(listener.owner, '__code__')
         }
         self._arrivals.clear()
-        self._move(State.STOPPING)
-        try:
-            self.log('Bus STOPPING')
-            with contextlib.suppress(ChannelFailures):  # each is in the log
+        later = _Deferred()
+        with self._stop_limit():
+            self._move(State.STOPPING)
+            with later.step():
+                self.log('Bus STOPPING')
+            with later.step():
                 self._tell('stop', (), {}, skip=failed)
-        finally:
             self._stop_told = True
             self._move(State.STOPPED)
-            self.log('Bus STOPPED')
+            with later.step():
+                self.log('Bus STOPPED')
+        later.raise_interrupt()  # of failures, the start's own is the one to raise
 
     def _run_blocking(self, server: Listener) -> None:
         """Run a server in this thread until it returns, which means stop.
@@ -758,10 +818,7 @@ class Bus:
         self._serving, self._owner, self._current = self._owner, None, None
         self._turn.release()
         try:
-            with (
-                _interruptible(lambda: self._serving is not None),
-                _signals_wake(_poke),
-            ):
+            with self._interruptible(), _signals_wake(_poke):
                 if not self._leaving:
                     server.call()
         except KeyboardInterrupt:
@@ -785,33 +842,71 @@ class Bus:
                 raise failures from error
 
     def _end_server(self) -> None:
-        """Raise KeyboardInterrupt in the thread of a server that blocks."""
-        serving = self._serving
-        if threading.get_ident() == serving:
+        """Raise KeyboardInterrupt, once, in the thread of a server that blocks."""
+        if threading.get_ident() == self._serving:
+            self._server_told = True
             raise KeyboardInterrupt
-        if serving is None or threading.main_thread().ident != serving:
-            return  # it cannot be reached; it must end by itself
         if hasattr(signal, 'pthread_kill'):
-            signal.pthread_kill(serving, signal.SIGINT)
-        else:
+            threading.Thread(target=self._urge_server, daemon=True).start()
+        elif not self._server_told:
             import _thread
 
             _thread.interrupt_main()
 
+    def _urge_server(self) -> None:
+        # A signal that comes just before the main thread begins to sleep in a
+        # system call does not end that: again, until the handler has run.
+        while self._serving is not None and not self._server_told:
+            _poke()
+            time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Generator[None]:
+        """Let SIGINT raise KeyboardInterrupt in here, but not a moment later.
+
+        Only where Python's own handler would; a handler of the site's stays.
+        SIGURG, which is ignored otherwise, does so when somebody asked for a
+        stop; and it interrupts system calls, so that other handlers run.
+        """
+        self._server_told = False
+
+        def interrupt(signum: int, frame: object) -> None:
+            meant = signum == signal.SIGINT or self._leaving
+            if meant and self._serving is not None and not self._server_told:
+                self._server_told = True
+                raise KeyboardInterrupt
+
+        usual = {'SIGINT': signal.default_int_handler, 'SIGURG': signal.SIG_DFL}
+        replaced: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for name, handler in usual.items():
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is handler:
+                    replaced[number] = signal.signal(number, interrupt)
+        try:
+            yield
+        finally:
+            for number, handler in replaced.items():
+                signal.signal(number, handler)
+
     def _stop(self) -> None:
         if self.state is State.EXITING or self._stop_told:
             return
+        later = _Deferred()
         with self._stop_limit():
             if self.state is State.STARTED:
-                self._drain()
+                with later.step():
+                    self._drain()
             self._move(State.STOPPING)
-            try:
+            with later.step():
                 self.log('Bus STOPPING')
+            with later.step():
                 self._tell('stop', (), {})
-            finally:
-                self._stop_told = True
-                self._move(State.STOPPED)
+            self._stop_told = True
+            self._move(State.STOPPED)
+            with later.step():
                 self.log('Bus STOPPED')
+        later.raise_it()
 
     def _drain(self) -> None:
         if not self.drain_delay and not self.listeners.get('drain'):
@@ -829,27 +924,18 @@ class Bus:
     def _exit(self) -> None:
         if self.state is State.EXITING:
             return
-        failures = ChannelFailures()
-        interrupt: BaseException | None = None
+        later = _Deferred()
         with self._stop_limit():
-            try:
+            with later.step():
                 self._stop()
-            except ChannelFailures as error:
-                failures.add(error)
-            except (KeyboardInterrupt, SystemExit) as error:
-                interrupt = error
             self._move(State.EXITING)
-            try:
+            with later.step():
                 self.log('Bus EXITING')
+            with later.step():
                 self._tell('exit', (), {})
-            except ChannelFailures as error:
-                failures.add(error)
-            finally:
+            with later.step():
                 self.log('Bus EXITED')
-        if interrupt is not None:
-            raise interrupt
-        if failures:
-            raise failures
+        later.raise_it()
 
     def _graceful(self) -> None:
         self.log('Bus graceful')
@@ -878,7 +964,12 @@ class Bus:
                     raise
                 interrupt = interrupt or error
             except BaseException:
-                self._note_failure(channel, listener.name, failures)
+                try:
+                    self._note_failure(channel, listener.name, failures)
+                except (KeyboardInterrupt, SystemExit) as error:
+                    if channel not in LEAVING:
+                        raise
+                    interrupt = interrupt or error
         if interrupt is not None:
             raise _not_zero(interrupt) if failures else interrupt
         if failures:
@@ -970,10 +1061,12 @@ class Bus:
         daemon_timer(2, lambda: os._exit(EX_SOFTWARE))
         try:
             self.log(f'{why}; leaving now. Stacks:\n{stacks()}', level=50)
-            for report in self.publish('status'):
-                self.log(f'Status: {report}', level=50)
+            for listener in self._channel('status').ordered:
+                with contextlib.suppress(Exception):
+                    self.log(f'Status: {listener.call()}', level=50)
             for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+                with contextlib.suppress(Exception):
+                    stream.flush()
         finally:
             os._exit(EX_SOFTWARE)
 
@@ -1079,6 +1172,8 @@ class Bus:
             return
         if left is not None:
             raise left
+        with contextlib.suppress(KeyboardInterrupt):
+            self.log('Waiting for child threads to terminate...')
         self.join_threads()
         if self.execv:
             self._publish_restart()
@@ -1107,12 +1202,15 @@ class Bus:
                     self._run_requests()
                 self.wait(tuple(goal), interval=interval, channel='main')
                 break
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit) as error:
+                if os.getpid() != self._pid:
+                    raise  # a listener forked, and the child leaves
                 self._enqueue(leave)
                 notice = 'Keyboard Interrupt: shutting down bus'
-            except SystemExit as error:
-                self._enqueue(leave)
-                notice, left = 'SystemExit raised: shutting down bus', left or error
+                if isinstance(error, SystemExit):
+                    notice, left = 'SystemExit raised: shutting down bus', left or error
+            except IllegalTransition as error:
+                notice = str(error)  # raised by a signal handler; the site goes on
             except BaseException:
                 self._leave_block(mine)
                 raise
@@ -1132,7 +1230,6 @@ class Bus:
 
         :returns: those that still run.
         """
-        self.log('Waiting for child threads to terminate...')
         until = time.monotonic() + self.join_timeout
         waited = [
             thread
@@ -1182,7 +1279,11 @@ class Bus:
         thread = threading.Thread(target=callback)
         thread.name = 'Bus Callback ' + thread.name
         thread.start()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            watcher.reached.put(State.STOPPING)
+            raise
         return thread
 
     # -- restart --------------------------------------------------------------
@@ -1276,35 +1377,6 @@ def _not_zero(error: BaseException) -> BaseException:
 
 
 @contextlib.contextmanager
-def _interruptible(wanted: Callable[[], bool]) -> Generator[None]:
-    """Let SIGINT raise KeyboardInterrupt in here, but not a moment later.
-
-    Only where Python's own handler would; a handler of the site's stays. And
-    let SIGURG, which is ignored otherwise, interrupt system calls.
-    """
-
-    def interrupt(signum: int, frame: object) -> None:
-        if wanted():
-            raise KeyboardInterrupt
-
-    stand_ins: dict[str, tuple[object, Callable[..., None]]] = {
-        'SIGINT': (signal.default_int_handler, interrupt),
-        'SIGURG': (signal.SIG_DFL, lambda *_: None),
-    }
-    replaced: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for name, (usual, stand_in) in stand_ins.items():
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is usual:
-                replaced[number] = signal.signal(number, stand_in)
-    try:
-        yield
-    finally:
-        for number, usual in replaced.items():
-            signal.signal(number, usual)
-
-
-@contextlib.contextmanager
 def _signals_wake(wake: Callable[[], None]) -> Generator[None]:
     """Call ``wake`` in a thread of its own whenever a signal has come.
 
@@ -1377,7 +1449,7 @@ def _exit_late(bus: Bus) -> None:
     import warnings
 
     try:
-        if not bus.exits_with_process:
+        if not bus.exits_with_process and bus.state is not State.STOPPED:
             warnings.warn(
                 f'The main thread is exiting, but the Bus is in the {bus.state!r} '
                 'state; shutting it down automatically now. You must either call '

@@ -6,6 +6,7 @@ import functools
 import itertools
 import sys
 import threading
+from types import ModuleType
 
 from paste_wspbus.errors import BadPriority, NotCallable
 
@@ -115,7 +116,9 @@ class Listener:
     @property
     def owner(self) -> object:
         """The object that the callback belongs to: the plugin of a plugin's method."""
-        return getattr(self.callback, '__self__', self.callback)
+        owner = getattr(self.callback, '__self__', self.callback)
+        # A builtin function's is its module, which is nobody's plugin.
+        return self.callback if isinstance(owner, ModuleType) else owner
 
 
 def _number(what: str, value: object, name: str) -> float:
@@ -229,7 +232,45 @@ class Channel(set):  # type: ignore[type-arg]
 
     def clear(self) -> None:
         """Unsubscribe all."""
-        with self._lock:
-            self._listeners.clear()
-            super().clear()
-            self._rebuild()
+        self._become(set())
+
+    def pop(self) -> Any:
+        """Unsubscribe any one, and return it; KeyError if there is none."""
+        callback = next(iter(self), None)
+        self.remove(callback)
+        return callback
+
+    def _become(self, callbacks: set[Any]) -> Channel:
+        for callback in set(self) - callbacks:
+            self.unsubscribe(callback)
+        for callback in callbacks - set(self):
+            self.add(callback)
+        return self
+
+    def update(self, *others: Iterable[Any]) -> None:
+        """Subscribe all of them."""
+        self._become(set(self).union(*others))
+
+    def difference_update(self, *others: Iterable[Any]) -> None:
+        """Unsubscribe all of them."""
+        self._become(set(self).difference(*others))
+
+    def intersection_update(self, *others: Iterable[Any]) -> None:
+        """Unsubscribe all others."""
+        self._become(set(self).intersection(*others))
+
+    def symmetric_difference_update(self, other: Iterable[Any]) -> None:
+        """Subscribe those that are not, unsubscribe those that are."""
+        self._become(set(self).symmetric_difference(other))
+
+    def __ior__(self, other: Any) -> Channel:  # type: ignore[misc]
+        return self._become(set(self) | other)
+
+    def __isub__(self, other: Any) -> Channel:  # type: ignore[misc]
+        return self._become(set(self) - other)
+
+    def __iand__(self, other: Any) -> Channel:  # type: ignore[misc]
+        return self._become(set(self) & other)
+
+    def __ixor__(self, other: Any) -> Channel:  # type: ignore[misc]
+        return self._become(set(self) ^ other)

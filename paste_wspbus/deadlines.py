@@ -94,9 +94,12 @@ class TimeLimit:
         self._done = True
         if self._timer is not None:
             self._timer.cancel()
+            return
         # == because each look at a bound method makes a new one.
-        elif signal.getsignal(signal.SIGALRM) == self._alarm:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        mine = signal.getsignal(signal.SIGALRM) == self._alarm
+        if mine or abs(signal.getitimer(signal.ITIMER_REAL)[1] - AGAIN) < 1e-6:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it is ours, not the listener's
+        if mine:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def _alarm(self, signum: int, frame: FrameType | None) -> None:

@@ -117,6 +117,10 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
 DEFAULTS = {'stop_timeout': 25.0, 'start_timeout': 60.0, 'drain_delay': 0.0}
 
 
+#: Keys of which only this value can be had so far.
+NOT_YET = {'workers': 0, 'preload': False, 'site_plugins': [], 'restart': 'execv'}
+
+
 class Site:
     """What an .ini describes: composed, not started."""
 
@@ -503,6 +507,10 @@ class Config:
                     key=key,
                 )
             settings[key] = self._convert(section, key)
+            if settings[key] != NOT_YET.get(key, settings[key]):
+                raise ConfigError(
+                    self.file, 'this is not there yet', section=section, key=key
+                )
         self._check_plugins(section, settings)
         return settings
 

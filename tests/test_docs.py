@@ -1,0 +1,27 @@
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_reference_s_examples_run():
+    examples = re.findall(
+        r'```python\n(.*?)```', (ROOT / 'docs/bus.md').read_text(), re.S
+    )
+    assert len(examples) > 8
+    names: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, 'docs/bus.md', 'exec'), names)
+
+
+@pytest.mark.parametrize(
+    'page',
+    [path.relative_to(ROOT) for path in [ROOT / 'README.md', *ROOT.glob('docs/*.md')]],
+    ids=str,
+)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r'\]\((?!http)([^)#]+)', text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
