@@ -290,6 +290,9 @@ class Bus:
         self._requests: SimpleQueue[_Request] = SimpleQueue()
         self._leaving: list[_Request] = []
         self._turn = threading.Lock()
+        #: The thread (its ident) that will be in `block`, if that is known: others
+        #: do not run transitions in its place before it is there.
+        self.home: int | None = None
         self._owner: int | None = None
         self._blocker: int | None = None
         self._current: str | None = None
@@ -642,6 +645,8 @@ class Bus:
         request = self._enqueue(command)
         if self._serving is not None and command in LEAVING:
             self._end_server()
+            return
+        if self._serving is None and self.home not in (None, threading.get_ident()):
             return
         self._run_requests()
         if request.error is not None:

@@ -216,7 +216,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
 
     def __init__(self, filename: str, vars: Mapping[str, str]) -> None:
         self.vars = vars
-        self._resolving: list[tuple[str, str]] = []
+        self._resolving: list[tuple[str, str, str]] = []
         with _reading(filename):
             super().__init__(filename)
         self.parser._interpolation = Interpolation(vars)
@@ -231,14 +231,12 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         if self.absolute_name(name):
             return self._load_uri(object_type, str(name), global_conf)
         section = self.find_config_section(object_type, name=name)
-        place = (object_type.name, section)
+        place = (os.path.realpath(self.filename), object_type.name, section)
         if place in self._resolving:
-            circle = ' → '.join(
-                f'[{one}]'
-                for _, one in [*self._resolving[self._resolving.index(place) :], place]
-            )
+            circle = self._resolving[self._resolving.index(place) :]
+            steps = ' → '.join(f'[{one}]' for *_, one in [*circle, place])
             raise ConfigError(
-                self.filename, f'sections use each other in a circle: {circle}'
+                self.filename, f'sections use each other in a circle: {steps}'
             )
         self._resolving.append(place)
         try:
@@ -265,7 +263,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         self, object_type: Any, name: str, error: LookupError
     ) -> ConfigError:
         file, key = self.filename, None
-        section = self._resolving[-1][1] if self._resolving else None
+        section = self._resolving[-1][2] if self._resolving else None
         if 'Ambiguous' in str(error):
             return ConfigError(file, str(error).partition(' found in')[0])
         prefix = loadwsgi._flatten(object_type.config_prefixes)[0]
@@ -293,8 +291,6 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             )
         path, _, name = rest.partition('#')
         path = os.path.join(os.path.dirname(self.filename), unquote(path))
-        if any(path == file for _, file in self._resolving):
-            raise ConfigError(path, 'it is included by itself')
         loader = ConfigLoader(path, self.vars)
         # What is in [DEFAULT] here is a default there, but for the vars.
         inherited = {
@@ -303,10 +299,8 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             if k not in self.vars and k != KEY
         }
         loader.update_defaults(inherited, overwrite=False)
-        loader._resolving = [*self._resolving, (object_type.name, path)]
-        context = loader.get_context(object_type, name or None, global_conf)
-        loader._resolving.clear()
-        return context
+        loader._resolving = self._resolving
+        return loader.get_context(object_type, name or None, global_conf)
 
     @contextlib.contextmanager
     def _translating(self, section: str) -> Generator[None]:
@@ -415,35 +409,52 @@ def _reading(path: str) -> Generator[None]:
         raise ConfigError(path, f'it is not an .ini file: {" ".join(first)}') from None
 
 
+#: The (file, section) pairs that are being made: each was asked for by the one before.
+_making: list[tuple[str | None, str | None]] = []
+
+
 def _create(context: Any) -> Any:
     """Call the factory; an instance's stand-in for PasteDeploy's ``create``.
 
     :raises FactoryError: names the section, if it raises, exits or returns None.
+    :raises ConfigError: if a composite's application contains the composite.
     """
-    name = getattr(context.object, '__qualname__', type(context.object).__name__)
-    place = {'section': getattr(context, 'section', None)}
-    file = getattr(context, 'file', None)
+    place = getattr(context, 'file', None), getattr(context, 'section', None)
+    if place in _making:
+        raise ConfigError(place[0], 'it is part of itself', section=place[1])
+    _making.append(place)
     try:
-        made = context.object_type.invoke(context)
-    except (WSPBusError, KeyboardInterrupt, Terminated):
-        raise
-    except SystemExit as error:
-        raise FactoryError(
-            file,
-            f'{name} exited with code {exit_code_of(error)} instead of making something',
-            **place,
-        ) from error
-    except BaseException as error:
-        raise FactoryError(
-            file, f'{name} failed: {one_line(error)}', **place
-        ) from error
+        with _translating_factory(context, *place):
+            made = context.object_type.invoke(context)
+    finally:
+        _making.pop()
     if made is None and context.object_type is not PLUGIN:
         raise FactoryError(
-            file,
-            f'{name} returned None, not {"an" if context.object_type is loadwsgi.APP else "a"} {context.object_type.name}',
-            **place,
+            place[0],
+            f'{_factory_name(context)} returned None instead of the '
+            f'{context.object_type.name}',
+            section=place[1],
         )
     return made
+
+
+def _factory_name(context: Any) -> str:
+    return getattr(context.object, '__qualname__', type(context.object).__name__)
+
+
+@contextlib.contextmanager
+def _translating_factory(
+    context: Any, file: str | None, section: str | None
+) -> Generator[None]:
+    try:
+        yield
+    except (WSPBusError, KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as error:
+        name, problem = _factory_name(context), f'failed: {one_line(error)}'
+        if isinstance(error, SystemExit):
+            problem = f'exited with code {exit_code_of(error)} instead of making it'
+        raise FactoryError(file, f'{name} {problem}', section=section) from error
 
 
 def one_line(error: BaseException) -> str:

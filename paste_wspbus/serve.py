@@ -260,11 +260,11 @@ def _run(options: Options) -> int:
         print(f'paste_wspbus {version("paste_wspbus")}')
         return 0
     config = Config(options.config, options.vars, os.getcwd())
+    site_path(config.file)
     if options.check:
         return _check(config, options)
     if options.log_file:
         _redirect_output(options.log_file)
-    site_path(config.file)
     site = _compose(config, options)
     return _serve(site, options.verbosity)
 
@@ -342,6 +342,8 @@ def _serve(site: Site, verbosity: int) -> int:
     signals, sitelog = bus.plugins['signals'], bus.plugins['sitelog']
     signals.subscribe()
     try:
+        # A request can come, and ask for an exit, before this thread is in block().
+        bus.home = threading.get_ident()
         bus.subscribe('start', server, app)
         if isinstance(server, BlockingServer):  # start() returns when it stops
             _announce(server, verbosity)
