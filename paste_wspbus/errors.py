@@ -128,11 +128,15 @@ class FactoryError(ConfigError):
 
 
 class BindError(WSPBusError):
-    """A listening socket cannot be had: ``address`` as text and the system's reason."""
+    """A listening socket cannot be had: ``address`` as text and the system's reason.
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f'Cannot listen on {address}: {reason}')
-        self.address, self.reason = address, reason
+    ``place``: the file and section that ask for it, if they are known.
+    """
+
+    def __init__(self, address: str, reason: str, place: str = '') -> None:
+        prefix = f'{place}: ' if place else ''
+        super().__init__(f'{prefix}cannot listen on {address}: {reason}')
+        self.address, self.reason, self.place = address, reason, place
 
 
 class SettingError(WSPBusError):

@@ -16,7 +16,13 @@ from paste.deploy import loadwsgi
 from paste.deploy.util import importlib_metadata
 
 from paste_wspbus.bus import Bus, exit_code_of
-from paste_wspbus.errors import ConfigError, FactoryError, SettingError, WSPBusError
+from paste_wspbus.errors import (
+    BindError,
+    ConfigError,
+    FactoryError,
+    SettingError,
+    WSPBusError,
+)
 from paste_wspbus.handoff import KEY, BusRef
 from paste_wspbus.middleware import BusFilter
 from paste_wspbus.plugins.signals import signal_name
@@ -219,6 +225,10 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         self._resolving: list[tuple[str, str, str]] = []
         with _reading(filename):
             super().__init__(filename)
+        if not self.parser.sections():
+            raise ConfigError(
+                filename, 'it is empty; a site has [app:main] and [server:main]'
+            )
         self.parser._interpolation = Interpolation(vars)
 
     def get_context(
@@ -310,12 +320,15 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         except (WSPBusError, SystemExit, KeyboardInterrupt):
             raise
         except configparser.InterpolationError as error:
-            raise _interpolation_error(self.filename, error) from error
+            raise _interpolation_error(self.filename, error) from None
         except BaseException as error:
             key, problem = self._explain(section, error)
+            # PasteDeploy's own errors have nothing to add; those of a module have.
+            known = (LookupError, importlib_metadata.PackageNotFoundError)
+            cause = None if type(error) in known else error
             raise ConfigError(
                 self.filename, problem, section=section, key=key
-            ) from error
+            ) from cause
 
     def _explain(self, section: str, error: BaseException) -> tuple[str | None, str]:
         own = self.parser._sections.get(section, {})
@@ -323,7 +336,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             (v for k, v in own.items() if k.startswith('paste.')), None
         )
         key = 'use' if 'use' in own else None
-        said = str(error).strip('"\'') or type(error).__name__
+        said = str(error).strip('"') or type(error).__name__
         if isinstance(error, importlib_metadata.PackageNotFoundError):
             return (
                 key,
@@ -529,7 +542,7 @@ class Config:
         try:
             return self._loader.parser.get(section, key)  # type: ignore[no-any-return]
         except configparser.InterpolationError as error:
-            raise _interpolation_error(str(self.file), error) from error
+            raise _interpolation_error(str(self.file), error) from None
 
     def _convert(self, section: str, key: str) -> Any:
         convert, what = SETTINGS[key]
@@ -655,7 +668,7 @@ class Config:
                 f'{server!r} is not a server: it cannot be called',
                 section=section,
             )
-        return BlockingServer(server, f'[{section}]')
+        return BlockingServer(server, _factory_name(context))
 
     def _known_server(
         self,
@@ -694,7 +707,10 @@ class Config:
                 raise
             raise ConfigError(
                 self.file, error.problem, section=section, key=error.key
-            ) from error
+            ) from None
+        except BindError as error:
+            place = f'{self.file} [{section}]' if section and not listen else ''
+            raise BindError(error.address, error.reason, place) from None
         return server
 
     def compose(self, bus: Bus, server: Any, app_name: str | None = None) -> Site:

@@ -127,6 +127,8 @@ class Options(argparse.Namespace):
     config: str
     vars: dict[str, str]
     verbosity: int
+    #: Where stderr was before --log-file.
+    terminal: int | None = None
 
 
 def parse(argv: list[str], prog: str) -> Options:
@@ -233,6 +235,8 @@ def _complain(error: WSPBusError, options: Options | None) -> int:
     if error.__cause__ is not None and not verbose:
         line += ' (-v shows the traceback)'
     print(line, file=sys.stderr, flush=True)
+    if options is not None and options.terminal is not None:
+        os.write(options.terminal, f'{line}\n'.encode())
     return error.exit_code
 
 
@@ -264,7 +268,7 @@ def _run(options: Options) -> int:
     if options.check:
         return _check(config, options)
     if options.log_file:
-        _redirect_output(options.log_file)
+        options.terminal = _redirect_output(options.log_file)
     site = _compose(config, options)
     return _serve(site, options.verbosity)
 
@@ -279,16 +283,21 @@ def _check(config: Config, options: Options) -> int:
     return 0
 
 
-def _redirect_output(path: str) -> None:
-    """Have stdout and stderr, of the process and not of Python alone, appended to a file."""
+def _redirect_output(path: str) -> int:
+    """Have stdout and stderr, of the process and not of Python alone, appended to a file.
+
+    :returns: a copy of what stderr was.
+    """
     try:
         log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     except OSError as error:
         raise UsageError(f'--log-file {path}: {error.strerror}') from None
-    for stream in (sys.stdout, sys.stderr):
+    terminal = os.dup(2)
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         stream.flush()
-        os.dup2(log, stream.fileno())
+        os.dup2(log, number)
     os.close(log)
+    return terminal
 
 
 def _compose(config: Config, options: Options) -> Site:
@@ -331,7 +340,7 @@ class StartFailed(WSPBusError):
         elif isinstance(error, WSPBusError):
             what = str(error)
         else:
-            what = f'{listener} did not start: {one_line(error)}'
+            what = f'{listener} failed: {one_line(error)}'
         super().__init__(f'{place}: {what}')
         self.place, self.listener, self.error = place, listener, error
 

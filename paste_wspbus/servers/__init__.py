@@ -31,6 +31,9 @@ IDLE_GRACE = 0.03
 #: Seconds between two looks at what a stopping server still has to do.
 LOOK = 0.005
 
+#: Seconds that a stop waits in silence.
+PATIENCE = 2
+
 #: From the factory that ``[server:main]`` names to the adapter that knows it.
 ADAPTERS = {
     'waitress:serve_paste': 'waitress:WaitressServer',
@@ -185,11 +188,19 @@ class Server:
             self.close()
 
     def _wait_until(self, done: Callable[[], bool], looks: int = 1) -> None:
-        clean = 0
+        clean, patience = 0, time.monotonic() + PATIENCE
         while not self.bus.hurried:
             clean = clean + 1 if done() else 0
             if clean == looks:
                 return
+            if time.monotonic() > patience:
+                patience = float('inf')
+                waiting = len(self.bus.plugins.get('requests', ()))
+                self.bus.log(
+                    f'Stopping: {waiting} requests are in flight; '
+                    'a second signal skips the wait',
+                    level=30,
+                )
             time.sleep(LOOK)
 
     def close(self) -> None:
@@ -210,7 +221,9 @@ class BlockingServer:
     urls: tuple[str, ...] = ()
 
     def __init__(self, server: Callable[[Any], object], name: str) -> None:
-        self.server, self.name = server, name
+        self.server = server
+        # What the log calls it: as it is known to whoever wrote the .ini.
+        self.__qualname__, self.__module__ = name, '__main__'
 
     def __call__(self, app: Any) -> None:
         """Serve ``app`` until the server returns."""
