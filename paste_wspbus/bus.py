@@ -33,6 +33,7 @@ from paste_wspbus.errors import (
     WouldDeadlock,
     WSPBusError,
 )
+from paste_wspbus.interrupts import Interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,15 +163,17 @@ class Lifespan:
         # A list, because taking the last thing out of it is one step: of two
         # threads that want to leave, one does.
         self._entered: list[contextlib.AbstractContextManager[Any]] = []
+        self._entering = threading.RLock()
 
     def start(self, *args: object, **kwargs: object) -> None:
         """Enter; what it yields becomes ``bus.resources[name]``."""
-        if self._entered:
-            return
-        context = self._make()
-        self.bus.resources[self.name] = context.__enter__()
-        self._entered.append(context)
-        self.bus._channel('stop').subscribe(self.stop_listener)
+        with self._entering:  # a start may find it being entered by another thread
+            if self._entered:
+                return
+            context = self._make()
+            self.bus.resources[self.name] = context.__enter__()
+            self._entered.append(context)
+            self.bus._channel('stop').subscribe(self.stop_listener)
 
     def stop(self, *args: object, **kwargs: object) -> None:
         """Leave, if it was entered."""
@@ -299,10 +302,12 @@ class Bus:
         self._serving: int | None = None
         self._server_ended = False
         self._server_told = False
+        self._interrupts: Interrupts | None = None
 
         self._visited: set[State] = set()
         self._watchers: list[_Watcher] = []
         self._stop_told = False
+        self._failed = False
         self._position: tuple[float, int] | None = None
         self._arrivals: list[Lifespan] = []
         self._start_until: float | None = None
@@ -421,6 +426,7 @@ class Bus:
 
     def _note_failure(self, channel: str, name: str, failures: ChannelFailures) -> None:
         failures.handle_exception()
+        self._failed = self._failed or channel in STATE_CHANNELS
         if channel != 'log':  # whoever cannot log cannot log that either
             self.log(f'Error in {channel!r} listener {name}', level=40, traceback=True)
 
@@ -587,9 +593,12 @@ class Bus:
 
         :raises ChannelFailures: at the end, if listeners failed.
         """
-        self._submit('exit')
-        if self.execv and self.state is State.EXITING and self._owner is None:
-            self._publish_restart()
+        try:
+            self._submit('exit')
+        except ChannelFailures:
+            self._restart_if_alone()
+            raise
+        self._restart_if_alone()
 
     def restart(self) -> None:
         """Exit, and have the thread in `block` replace the process.
@@ -682,24 +691,20 @@ class Bus:
             return
         if request in self._leaving:
             self._leaving.remove(request)
-        self._current = request.command
+        self._current, self._failed = request.command, False
         try:
             _PERFORMERS[request.command](self, *request.args)
         except BaseException as error:
-            request.error = error
-            if not _is_interrupt(error) and not isinstance(error, ChannelFailures):
-                # Who asked may be gone; of failures, each is in the log.
-                self.log(f'Bus {request.command} refused: {error!r}', level=40)
-            if request.command in STATE_COMMANDS and isinstance(
-                error, (ChannelFailures, SystemExit)
-            ):
+            request.error = _not_zero(error) if self._failed else error
+            if isinstance(error, SystemExit) and request.command in STATE_COMMANDS:
                 self._keep_exit_code(error)
         finally:
+            if self._failed and request.command in STATE_COMMANDS:
+                self.exit_code = self.exit_code or 1
             self._current = None
 
-    def _keep_exit_code(self, error: BaseException) -> None:
-        code = exit_code_of(error) if isinstance(error, SystemExit) else 1
-        self.exit_code = self.exit_code or code
+    def _keep_exit_code(self, error: SystemExit) -> None:
+        self.exit_code = self.exit_code or exit_code_of(error)
 
     # -- transitions; only the thread whose turn it is comes here ----------
 
@@ -730,12 +735,16 @@ class Bus:
         except BaseException as error:
             if os.getpid() != self._pid:
                 raise  # a listener forked, and the child leaves
-            with _Deferred().step():
+            later = _Deferred()
+            with later.step():
                 if not _is_interrupt(error):
                     self.log(
                         f'Shutting down due to error in start listener: {error}', 40
                     )
-            self._roll_back(started)
+            with later.step():
+                self._roll_back(started)
+            if not _is_interrupt(error):
+                later.raise_interrupt()
             raise
         if servers is None:  # stop() or exit() came in the midst of it
             self._roll_back(started)
@@ -823,7 +832,7 @@ class Bus:
         self._serving, self._owner, self._current = self._owner, None, None
         self._turn.release()
         try:
-            with self._interruptible(), _signals_wake(_poke):
+            with self._interruptible():
                 if not self._leaving:
                     server.call()
         except KeyboardInterrupt:
@@ -841,6 +850,7 @@ class Bus:
             self._stop()
         finally:
             if error is not None:
+                self._failed = True
                 failures = ChannelFailures()
                 failures.add(error)
                 failures.listener = server.name
@@ -849,50 +859,39 @@ class Bus:
     def _end_server(self) -> None:
         """Raise KeyboardInterrupt, once, in the thread of a server that blocks."""
         if threading.get_ident() == self._serving:
+            self._interrupt_server()
+        elif self._interrupts is not None:
+            threading.Thread(target=self._interrupts.poke, daemon=True).start()
+
+    def _interrupt_server(self) -> None:
+        if self._serving is not None and not self._server_told:
             self._server_told = True
             raise KeyboardInterrupt
-        if hasattr(signal, 'pthread_kill'):
-            threading.Thread(target=self._urge_server, daemon=True).start()
-        elif not self._server_told:
-            import _thread
 
-            _thread.interrupt_main()
-
-    def _urge_server(self) -> None:
-        # A signal that comes just before the main thread begins to sleep in a
-        # system call does not end that: again, until the handler has run.
-        while self._serving is not None and not self._server_told:
-            _poke()
-            time.sleep(0.02)
+    def _urgent(self) -> None:
+        if self._leaving:
+            self._interrupt_server()
 
     @contextlib.contextmanager
     def _interruptible(self) -> Generator[None]:
         """Let SIGINT raise KeyboardInterrupt in here, but not a moment later.
 
         Only where Python's own handler would; a handler of the site's stays.
-        SIGURG, which is ignored otherwise, does so when somebody asked for a
-        stop; and it interrupts system calls, so that other handlers run.
         """
         self._server_told = False
-
-        def interrupt(signum: int, frame: object) -> None:
-            meant = signum == signal.SIGINT or self._leaving
-            if meant and self._serving is not None and not self._server_told:
-                self._server_told = True
-                raise KeyboardInterrupt
-
-        usual = {'SIGINT': signal.default_int_handler, 'SIGURG': signal.SIG_DFL}
-        replaced: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for name, handler in usual.items():
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) is handler:
-                    replaced[number] = signal.signal(number, interrupt)
+        in_main = threading.current_thread() is threading.main_thread()
+        usual = (
+            in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if usual:
+            signal.signal(signal.SIGINT, lambda *_: self._interrupt_server())
         try:
-            yield
+            with Interrupts(self._urgent) as self._interrupts:
+                yield
         finally:
-            for number, handler in replaced.items():
-                signal.signal(number, handler)
+            self._interrupts = None
+            if usual:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _stop(self) -> None:
         if self.state is State.EXITING or self._stop_told:
@@ -917,14 +916,14 @@ class Bus:
         if not self.drain_delay and not self.listeners.get('drain'):
             return
         self._move(State.DRAINING)
-        with contextlib.suppress(
-            ChannelFailures
-        ):  # each is in the log; the stop goes on
+        later = _Deferred()
+        with later.step():
             self._tell('drain', (), {})
         if self.drain_delay > 0 and not self.hurried:
-            with contextlib.suppress(Empty):
+            with later.step(), contextlib.suppress(Empty):
                 self._hurried.get(timeout=self.drain_delay)
                 self._hurried.put(None)
+        later.raise_it()
 
     def _exit(self) -> None:
         if self.state is State.EXITING:
@@ -1136,6 +1135,8 @@ class Bus:
             self._perform(request)
             if _is_interrupt(request.error):
                 raise request.error  # type: ignore[misc]
+            if isinstance(request.error, WSPBusError):  # who asked has gone on
+                self.log(f'{request.error}', level=40)
         return reached
 
     def _reached(self, wanted: frozenset[State]) -> State | None:
@@ -1169,7 +1170,7 @@ class Bus:
         if self._owner == threading.get_ident():
             raise WouldDeadlock('block()')
         goal = _states(states or ()) | {State.EXITING}
-        with _signals_wake(lambda: self._requests.put(_WAKE)):
+        with Interrupts():
             left = self._block_until(goal, 'stop' if states else 'exit', interval)
         if states:
             if left is not None:
@@ -1180,10 +1181,8 @@ class Bus:
         with contextlib.suppress(KeyboardInterrupt):
             self.log('Waiting for child threads to terminate...')
         self.join_threads()
-        if self.execv:
-            self._publish_restart()
-            if self.execv:
-                self._do_execv()
+        if self.execv and not self._publish_restart():
+            self._do_execv()
 
     def _block_until(
         self, goal: frozenset[State], leave: str, interval: float
@@ -1293,10 +1292,17 @@ class Bus:
 
     # -- restart --------------------------------------------------------------
 
-    def _publish_restart(self) -> None:
-        if self.listeners.get('restart'):
-            self.execv = False
-            self._tell('restart', (), {})
+    def _restart_if_alone(self) -> None:
+        if self.execv and self.state is State.EXITING and self._owner is None:
+            self._publish_restart()
+
+    def _publish_restart(self) -> bool:
+        """Leave the restart to whoever listens for it; whether there is anybody."""
+        if not self.listeners.get('restart'):
+            return False
+        self.execv = False
+        self._tell('restart', (), {})
+        return True
 
     def _check_restart(self) -> None:
         if self.listeners.get('restart'):
@@ -1379,45 +1385,6 @@ def _not_zero(error: BaseException) -> BaseException:
     if isinstance(error, SystemExit) and not error.code:
         error.code = 1
     return error
-
-
-@contextlib.contextmanager
-def _signals_wake(wake: Callable[[], None]) -> Generator[None]:
-    """Call ``wake`` in a thread of its own whenever a signal has come.
-
-    Python runs signal handlers in the main thread, but the kernel hands the
-    signal to any thread, and then nothing wakes a main thread that sleeps. In
-    a process that makes threads all the time, a third of all signals is lost
-    so. `signal.set_wakeup_fd` tells of every one; if the site uses it, it stays.
-    """
-    if threading.current_thread() is not threading.main_thread() or os.name == 'nt':
-        yield
-        return
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    if previous != -1:
-        signal.set_wakeup_fd(previous)
-
-    def relay() -> None:
-        while came := os.read(reader, 512):
-            if set(came) != {signal.SIGURG}:
-                wake()
-        os.close(reader)
-
-    threading.Thread(target=relay, name='wspbus signals', daemon=True).start()
-    try:
-        yield
-    finally:
-        if previous == -1:
-            signal.set_wakeup_fd(-1)
-        os.close(writer)
-
-
-def _poke() -> None:
-    """Interrupt whatever system call the main thread sleeps in."""
-    if signal.getsignal(signal.SIGURG) is not signal.SIG_DFL:
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
 
 
 # -- the end of the process ---------------------------------------------------

@@ -313,8 +313,10 @@ def test_a_failing_drain_listener_does_not_keep_the_site_from_stopping(
     bus.subscribe('drain', raiser(ValueError))
     record('stop')
     bus.start()
-    bus.stop()
+    with pytest.raises(ChannelFailures):
+        bus.stop()
     assert calls == ['stop']
+    assert bus.state is State.STOPPED
     assert any("Error in 'drain' listener" in line for line in log)
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     ['plugins.signals', 'plugins.sitelog'],
     ['plugins', 'sockets', 'handoff'],
     ['bus'],
-    ['channels', 'deadlines'],
+    ['channels', 'deadlines', 'interrupts'],
     ['errors'],
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
@@ -64,7 +64,7 @@ def test_only_one_file_knows_paste_deploy_and_one_paste_script(path):
 def test_the_bus_is_made_of_the_standard_library_alone():
     import sys
 
-    for module in ('bus', 'channels', 'deadlines', 'errors'):
+    for module in ('bus', 'channels', 'deadlines', 'interrupts', 'errors'):
         for name in imports(PACKAGE / f'{module}.py'):
             top = name.partition('.')[0]
             assert top in sys.stdlib_module_names or top == 'paste_wspbus', name
