@@ -18,6 +18,7 @@ from collections import deque
 from queue import Empty, SimpleQueue
 
 from paste_wspbus.channels import (
+    STATE_CHANNELS,
     Channel,
     ChannelFailures,
     Listener,

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
+APP, FILTER, SERVER = loadwsgi.APP, loadwsgi.FILTER, loadwsgi.SERVER
+
 #: The prefix of ``%(ENV_NAME)s``.
 ENV = 'ENV_'
 
@@ -272,23 +274,23 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
     def _no_section(
         self, object_type: Any, name: str, error: LookupError
     ) -> ConfigError:
-        file, key = self.filename, None
         section = self._resolving[-1][2] if self._resolving else None
+        if section is None and _making:  # a composite's factory asks for its parts
+            section = _making[-1][1]
+        own = self.parser._sections.get(section, {})
+        key = next((key for key, value in own.items() if name in value.split()), None)
         if 'Ambiguous' in str(error):
-            return ConfigError(file, str(error).partition(' found in')[0])
-        prefix = loadwsgi._flatten(object_type.config_prefixes)[0]
-        names = [
-            one.partition(':')[2] or 'main'
-            for one in self.parser.sections()
-            if one.partition(':')[0] in loadwsgi._flatten(object_type.config_prefixes)
-        ]
-        hint = nearest(name, names)
-        return ConfigError(
-            file,
-            f'there is no section [{prefix}:{name}]{hint}',
-            section=section,
-            key=key,
-        )
+            problem = str(error).partition(' found in')[0]
+        else:
+            prefixes = loadwsgi._flatten(object_type.config_prefixes)
+            known = [
+                one.partition(':')[2] or 'main'
+                for one in self.parser.sections()
+                if one.partition(':')[0] in prefixes
+            ]
+            hint = nearest(name, known)
+            problem = f'there is no section [{prefixes[0]}:{name}]{hint}'
+        return ConfigError(self.filename, problem, section=section, key=key)
 
     def _load_uri(self, object_type: Any, uri: str, global_conf: Any) -> Any:
         scheme, _, rest = uri.partition(':')
@@ -300,8 +302,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
                 global_conf=global_conf,
             )
         path, _, name = rest.partition('#')
-        path = os.path.join(os.path.dirname(self.filename), unquote(path))
-        loader = ConfigLoader(path, self.vars)
+        loader = self.included(path)
         # What is in [DEFAULT] here is a default there, but for the vars.
         inherited = {
             k: v
@@ -312,15 +313,28 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         loader._resolving = self._resolving
         return loader.get_context(object_type, name or None, global_conf)
 
+    def included(self, path: str) -> ConfigLoader:
+        """The file that a ``config:`` URI in this one names.
+
+        :raises ConfigError: if it cannot be read.
+        """
+        folder = os.path.dirname(self.filename)
+        return ConfigLoader(os.path.join(folder, unquote(path)), self.vars)
+
     @contextlib.contextmanager
     def _translating(self, section: str) -> Generator[None]:
         """Turn what PasteDeploy raises into a ConfigError that names the section."""
         try:
             yield
-        except (WSPBusError, SystemExit, KeyboardInterrupt):
+        except (WSPBusError, KeyboardInterrupt, Terminated):
             raise
+        except SystemExit as error:
+            problem = f'importing it exited: {error or exit_code_of(error)}'
+            raise FactoryError(
+                self.filename, problem, section=section, key='use'
+            ) from error
         except configparser.InterpolationError as error:
-            raise _interpolation_error(self.filename, error) from None
+            raise interpolation_error(self.filename, error) from None
         except BaseException as error:
             key, problem = self._explain(section, error)
             # PasteDeploy's own errors have nothing to add; those of a module have.
@@ -378,9 +392,10 @@ def _entry_points(said: str) -> str:
     return f'{dist} has no entry point {name!r}; {there}'
 
 
-def _interpolation_error(
+def interpolation_error(
     file: str, error: configparser.InterpolationError
 ) -> ConfigError:
+    """What configparser says about ``%(name)s``, in our words."""
     reference = getattr(error, 'reference', None)
     if reference and reference.startswith(ENV):
         problem = f'the environment variable {reference[len(ENV) :]} is not set'
@@ -497,12 +512,12 @@ class Config:
         self.app_name: str | None = name or None
         self.uri = f'{scheme}:{path}'
         self.file: str | None = None
-        self._loader: Any
+        self.loader: Any
         if scheme.lower() == 'config':
             self.file = _find(path, relative_to)
-            self._loader = ConfigLoader(self.file, self.vars)
+            self.loader = ConfigLoader(self.file, self.vars)
         elif scheme.lower() == 'egg':
-            self._loader = _EggLoader(path)
+            self.loader = _EggLoader(path)
         else:
             raise ConfigError(uri, 'what to serve is a file, config:FILE or egg:DIST')
         self.settings = self._read_settings()
@@ -510,7 +525,7 @@ class Config:
     # [wspbus:main]
 
     def _section(self) -> str | None:
-        sections = self._loader.parser.sections() if self.file else []
+        sections = self.loader.parser.sections() if self.file else []
         return next((one for one in sections if one in ('wspbus', 'wspbus:main')), None)
 
     def _read_settings(self) -> dict[str, Any]:
@@ -518,7 +533,7 @@ class Config:
         section = self._section()
         if section is None:
             return settings
-        parser = self._loader.parser
+        parser = self.loader.parser
         for key in parser._sections[section]:
             if key.startswith('signal.'):
                 settings['signals'].update(self._read_signal(section, key))
@@ -538,15 +553,19 @@ class Config:
         self._check_plugins(section, settings)
         return settings
 
-    def _get(self, section: str, key: str) -> str:
+    def get(self, section: str, key: str) -> str:
+        """A value, interpolated.
+
+        :raises ConfigError: if it names what is not there.
+        """
         try:
-            return self._loader.parser.get(section, key)  # type: ignore[no-any-return]
+            return self.loader.parser.get(section, key)  # type: ignore[no-any-return]
         except configparser.InterpolationError as error:
-            raise _interpolation_error(str(self.file), error) from None
+            raise interpolation_error(str(self.file), error) from None
 
     def _convert(self, section: str, key: str) -> Any:
         convert, what = SETTINGS[key]
-        value = self._get(section, key)
+        value = self.get(section, key)
         try:
             return convert(value)
         except ValueError:
@@ -561,10 +580,10 @@ class Config:
             raise ConfigError(
                 self.file, error.problem, section=section, key=key
             ) from None
-        return {name: self._get(section, key).strip()}
+        return {name: self.get(section, key).strip()}
 
     def _check_plugins(self, section: str, settings: dict[str, Any]) -> None:
-        sections = self._loader.parser.sections()
+        sections = self.loader.parser.sections()
         known = [
             one.partition(':')[2].strip()
             for one in sections
@@ -592,7 +611,7 @@ class Config:
         """
         bus: Any = Bus()
         if 'use' in self.settings:
-            context = self._loader.get_context(BUS, None, dict(self.vars))
+            context = self.loader.get_context(BUS, None, dict(self.vars))
             # Its keys are the command's, not the factory's.
             context.local_conf.clear()
             bus = context.create()
@@ -634,7 +653,7 @@ class Config:
                     loadwsgi.SERVER, kind, global_conf
                 )
             else:
-                context = self._loader.get_context(loadwsgi.SERVER, name, global_conf)
+                context = self.loader.get_context(loadwsgi.SERVER, name, global_conf)
         except ConfigError as error:
             if kind or name or 'there is no section' not in error.problem:
                 raise
@@ -724,7 +743,7 @@ class Config:
             with self._origin(site, f'plugin:{name}'):
                 self._make_plugin(site, name)
         with self._origin(site, 'app:main'):
-            context = self._loader.get_context(
+            context = self.loader.get_context(
                 loadwsgi.APP, app_name or self.app_name, self._global_conf(bus)
             )
             site.app = _create(context)
@@ -752,7 +771,7 @@ class Config:
 
     def _make_plugin(self, site: Site, name: str) -> None:
         bus = site.bus
-        context = self._loader.get_context(PLUGIN, name, self._global_conf(bus))
+        context = self.loader.get_context(PLUGIN, name, self._global_conf(bus))
         if inspect.isgeneratorfunction(context.object):
             # What it does before its yield is the start, what it does after is the stop.
             bus.lifespan(self._generator(context), name=name)
@@ -780,156 +799,39 @@ class Config:
 
     # logging
 
+    def logging_parser(self) -> configparser.ConfigParser:
+        """The file as `logging.config` reads it, with ``here`` and the vars."""
+        path = os.path.abspath(str(self.file))
+        names = {'here': os.path.dirname(path), '__file__': path}
+        # It lower-cases the names that are looked up.
+        vars = {key.lower(): value for key, value in self.vars.items()} | self.vars
+        parser = configparser.ConfigParser(
+            {key: _literal(value) for key, value in names.items()},
+            interpolation=Interpolation(vars),
+        )
+        with open(path) as lines:
+            parser.read_file(lines)
+        return parser
+
     def configure_logging(self) -> bool:
         """Set up logging as the .ini says; loggers that exist already stay alive.
 
         :returns: whether the .ini says anything.
         :raises ConfigError: if what it says is wrong.
         """
-        if self.file is None or not self._loader.parser.has_section('loggers'):
+        if self.file is None or not self.loader.parser.has_section('loggers'):
             return False
         from logging.config import fileConfig
 
-        path = os.path.abspath(self.file)
-        names = {'here': os.path.dirname(path), '__file__': path}
-        parser = configparser.ConfigParser(
-            {key: _literal(value) for key, value in names.items()},
-            interpolation=Interpolation(
-                {k.lower(): v for k, v in self.vars.items()} | self.vars
-            ),
-        )
         try:
-            with open(path) as lines:
-                parser.read_file(lines)
-            fileConfig(parser, disable_existing_loggers=False)
+            fileConfig(self.logging_parser(), disable_existing_loggers=False)
         except configparser.InterpolationError as error:
-            raise _interpolation_error(path, error) from error
+            raise interpolation_error(self.file, error) from None
         except Exception as error:
             raise ConfigError(
-                path, f'its logging sections are wrong: {one_line(error)}'
+                self.file, f'its logging sections are wrong: {one_line(error)}'
             ) from error
         return True
-
-    # checking
-
-    def check(
-        self, server_name: str | None = None, app_name: str | None = None
-    ) -> list[str]:
-        """Look at everything that can be seen without composing; return warnings.
-
-        :raises ConfigError: for what could not be served.
-        """
-        if self.file is None:
-            return []
-        return [
-            *self._check_values(),
-            *self._check_needed(server_name, app_name or self.app_name),
-        ]
-
-    def _check_values(self) -> Iterator[str]:
-        parser = self._loader.parser
-        defaults = set(parser._defaults) - {'here', '__file__'}
-        for section in parser.sections():
-            if section.partition('_')[0] in ('logger', 'handler', 'formatter'):
-                continue
-            for key in parser._sections[section]:
-                self._get(section, key)
-                if key in defaults:
-                    yield (
-                        f'[{section}] {key} is ignored: PasteDeploy takes the {key} of [DEFAULT]; '
-                        f'write "set {key} = …" to change it here'
-                    )
-                elif key in self.vars:
-                    yield (
-                        f'[{section}] {key} is kept, though the command line sets a var {key}; '
-                        f'paster serve would ignore it'
-                    )
-
-    def _check_needed(
-        self, server_name: str | None, app_name: str | None
-    ) -> Iterator[str]:
-        self._check_section(loadwsgi.APP, app_name, set())
-        for name in self.settings['plugins']:
-            self._check_section(PLUGIN, name, set())
-        try:
-            self._check_section(loadwsgi.SERVER, server_name, set())
-        except ConfigError as error:
-            if server_name or 'there is no section' not in error.problem:
-                raise
-            yield 'there is no section [server:main]: serving it needs --listen HOST:PORT'
-
-    def _check_section(self, kind: Any, name: str | None, seen: set[str]) -> None:
-        section = self._loader.find_config_section(kind, name)
-        if section in seen:
-            raise ConfigError(
-                self.file,
-                'sections use each other in a circle',
-                section=section,
-                key='use',
-            )
-        seen.add(section)
-        own = self._loader.parser._sections[section]
-        for key, target in self._targets(section, own, kind):
-            try:
-                if self._loader.absolute_name(target):
-                    _check_uri(target, loadwsgi.FILTER if key == 'filter' else kind)
-                else:
-                    self._check_section(
-                        loadwsgi.FILTER
-                        if key == 'filter'
-                        else loadwsgi.APP
-                        if key == 'next'
-                        else kind,
-                        target,
-                        seen,
-                    )
-            except ConfigError as error:
-                if error.section:
-                    raise
-                raise ConfigError(
-                    self.file, error.problem, section=section, key='use'
-                ) from None
-
-    def _targets(
-        self, section: str, own: Mapping[str, str], kind: Any
-    ) -> Iterator[tuple[str, str]]:
-        if 'use' in own:
-            key = 'filter' if section.startswith('filter-app:') else 'use'
-            yield key, self._get(section, 'use')
-        if 'next' in own and section.startswith('filter-app:'):
-            yield 'next', self._get(section, 'next')
-        if 'filter-with' in own:
-            yield 'filter', self._get(section, 'filter-with')
-        if section.startswith('pipeline:'):
-            *filters, app = self._get(section, 'pipeline').split()
-            yield from (('filter', one) for one in filters)
-            yield 'next', app
-
-
-def _check_uri(uri: str, kind: Any) -> None:
-    """Whether a distribution, an entry point or a module is there; nothing is imported."""
-    from importlib.util import find_spec
-
-    scheme, _, rest = uri.partition(':')
-    if scheme == 'egg':
-        dist, _, name = rest.partition('#')
-        try:
-            entries = importlib_metadata.distribution(dist).entry_points
-        except importlib_metadata.PackageNotFoundError:
-            raise ConfigError(
-                None, f'{uri}: the distribution {dist!r} is not installed'
-            ) from None
-        groups = loadwsgi._flatten(kind.egg_protocols)
-        if not any(e.group in groups and e.name == (name or 'main') for e in entries):
-            names = sorted(e.name for e in entries if e.group in groups)
-            raise ConfigError(
-                None,
-                f'{uri}: {dist} has no entry point {name or "main"!r}; it has {", ".join(names) or "none"}',
-            )
-    elif (
-        scheme == 'call' and find_spec(rest.partition(':')[0].partition('.')[0]) is None
-    ):
-        raise ConfigError(None, f'{uri}: there is no module {rest.partition(":")[0]!r}')
 
 
 class _EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]

@@ -162,6 +162,10 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
     for arg in args:
         if arg in SUBCOMMANDS:
             raise UsageError(f'{prog}: {arg} is not there yet')
+        if arg.startswith('-'):  # argparse takes one that has a space for a value
+            option = arg.partition('=')[0]
+            known = make_parser(prog)._option_string_actions
+            raise UsageError(f'{prog}: unknown option {option}{nearest(option, known)}')
         name, equals, value = arg.partition('=')
         if not equals or not name:
             raise UsageError(f'{prog}: {arg!r} is not a variable: NAME=VALUE')
@@ -274,7 +278,9 @@ def _run(options: Options) -> int:
 
 
 def _check(config: Config, options: Options) -> int:
-    warnings = config.check(options.server_name, options.app_name)
+    from paste_wspbus.checking import check  # serving has no use for it
+
+    warnings = check(config, options.server_name, options.app_name)
     for warning in warnings:
         print(f'{options.config}: warning: {warning}')
     print(
@@ -336,7 +342,7 @@ class StartFailed(WSPBusError):
 
     def __init__(self, place: str, listener: str, error: BaseException) -> None:
         if isinstance(error, TimedOut):
-            what = f'{listener} did not start within {error.seconds:.3g} s'
+            what = f'{listener} did not start within {round(error.seconds, 1):g} s'
         elif isinstance(error, WSPBusError):
             what = str(error)
         else:

@@ -218,7 +218,9 @@ def bind_tcp(family: int, address: tuple[str, int]) -> ListeningSocket:
     return ListeningSocket(sock)
 
 
-def bind_unix(path: str, mode: int = 0o600) -> ListeningSocket:
+def bind_unix(
+    path: str, mode: int = 0o600, key: str = 'unix_socket'
+) -> ListeningSocket:
     """A bound Unix socket, its file's permissions ``mode``; a stale one is replaced.
 
     :raises SettingError: if the path is too long or empty.
@@ -226,7 +228,7 @@ def bind_unix(path: str, mode: int = 0o600) -> ListeningSocket:
     """
     if not path or len(os.fsencode(path)) > UNIX_PATH_MAX:
         raise SettingError(
-            'unix_socket',
+            key,
             f'{path!r} has {len(os.fsencode(path))} bytes; '
             f'a socket path has 1 to {UNIX_PATH_MAX}',
         )

@@ -253,7 +253,7 @@ def test_start_works_again_after_stop_and_after_exit(bus, calls, record):
 def test_start_on_a_started_bus_names_both_states(bus, calls, record):
     bus.start()
     record('start')
-    with pytest.raises(IllegalTransition, match='STARTED.*STARTING') as caught:
+    with pytest.raises(IllegalTransition, match=r'STARTED.*STARTING') as caught:
         bus.start()
     assert isinstance(caught.value, WSPBusError)
     assert (caught.value.old, caught.value.new) == (State.STARTED, State.STARTING)

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / 'paste_wspbus'
 LAYERS = [
     ['paster', '__main__'],
     ['serve'],
+    ['checking'],
     ['loader'],
     ['hello', 'middleware'],
     ['servers.waitress', 'servers.paste_http', 'servers.cheroot', 'servers.wsgiref'],

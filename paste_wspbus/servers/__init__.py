@@ -257,7 +257,7 @@ def sockets_for(address: str) -> list[ListeningSocket]:
     """
     kind, host, port = parse_address(address)
     if kind == 'unix':
-        return [bind_unix(str(host))]
+        return [bind_unix(str(host), key='--listen')]
     if kind == 'fd':
         return [inherited(int(host))]
     family, resolved = resolve(str(host), port)[0]

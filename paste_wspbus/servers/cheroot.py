@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from queue import SimpleQueue
@@ -49,6 +50,9 @@ class CherootServer(Server):
             raise SettingError(
                 'ssl_certificate', 'ssl_certificate and ssl_private_key go together'
             )
+        for key in ('ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain'):
+            if not os.path.isfile(converted.get(key, __file__)):
+                raise SettingError(key, f'there is no file {converted[key]}')
         if 'ssl_certificate' in converted:
             self.scheme = 'https'
         return converted

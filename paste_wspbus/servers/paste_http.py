@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paste.httpserver import WSGIHandler, serve
 
+from paste_wspbus.errors import SettingError
 from paste_wspbus.servers import ADDRESS, boolean, convert
 from paste_wspbus.servers.socketserver import SocketServer
 
@@ -23,6 +24,12 @@ _POOL = (
 )
 
 
+def _protocol(text: str) -> str:
+    if text not in ('HTTP/0.9', 'HTTP/1.0', 'HTTP/1.1'):
+        raise SettingError('protocol_version', f'{text!r} is not HTTP/1.0 or HTTP/1.1')
+    return text
+
+
 class PasteServer(SocketServer):
     """``use = egg:Paste#http``, with all of its settings."""
 
@@ -30,7 +37,7 @@ class PasteServer(SocketServer):
         **ADDRESS,
         'ssl_pem': str,
         'server_version': str,
-        'protocol_version': str,
+        'protocol_version': _protocol,
         'socket_timeout': int,
         'threadpool_workers': int,
         'request_queue_size': int,

@@ -41,6 +41,13 @@ _WHERE = (
 )
 
 
+#: As waitress itself has it.
+_NOT_TOGETHER = {
+    'listen': ('host', 'port'),
+    'unix_socket': ('host', 'port', 'listen'),
+}
+
+
 class WaitressServer(Server):
     """``use = egg:waitress``, with all of waitress's settings."""
 
@@ -62,6 +69,10 @@ class WaitressServer(Server):
                 known[key](value)
             except (ValueError, TypeError):
                 raise SettingError(key, f'{value!r} is not valid') from None
+        for key, others in _NOT_TOGETHER.items():
+            for other in others:
+                if key in conf and other in conf:
+                    raise SettingError(key, f'{other} may not be set beside it')
         for where in conf.get('listen', '').split():
             parse_port(_split(where)[1], 'listen')
         self._check_together({k: v for k, v in conf.items() if k not in _WHERE})
