@@ -25,3 +25,11 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r'\]\((?!http)([^)#]+)', text):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_first_example_of_the_readme_is_the_sample():
+    readme = (ROOT / 'README.md').read_text()
+    first = re.search(r'```python\n(.*?)```', readme, re.S)[1]
+    assert first.split() == (ROOT / 'sample_ini/pool.py').read_text().split()
+    first_ini = re.search(r'```ini\n(.*?)```', readme, re.S)[1]
+    assert first_ini in (ROOT / 'sample_ini/shop.ini').read_text()

@@ -12,13 +12,14 @@ import pytest
 SAMPLES = Path(__file__).parent.parent / 'sample_ini'
 WSPSERVE = Path(sys.executable).with_name('wspserve')
 
-SEEN = {'custom_bus.ini': 'Bus STARTED'}
+SEEN = {'custom_bus.ini': 'Bus STARTED', 'shop.ini': 'ok'}
 
 
 @pytest.mark.parametrize('name', sorted(path.name for path in SAMPLES.glob('*.ini')))
-def test_a_sample_serves_a_page_and_stops(name):
+def test_a_sample_serves_a_page_and_stops(name, tmp_path):
     process = subprocess.Popen(
         [WSPSERVE, SAMPLES / name, '--listen', '127.0.0.1:0'],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
     )
