@@ -347,6 +347,16 @@ def test_a_connection_that_sends_nothing_does_not_hold_up_the_stop(tmp_path, ser
 
 
 @each_server
+def test_half_a_request_head_does_not_hold_up_the_stop(tmp_path, server):
+    with site_of(tmp_path, server) as site, site.connect() as halted:
+        assert site.get().body == b'hello'
+        halted.socket.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\nX-')
+        site.send(signal.SIGTERM)
+        assert halted.file.read()[:12] in (b'', b'HTTP/1.1 400')
+        assert stopped(site)
+
+
+@each_server
 def test_sigint_stops_it_too_with_nothing_to_do(tmp_path, server):
     with site_of(tmp_path, server) as site:
         assert site.get().body == b'hello'

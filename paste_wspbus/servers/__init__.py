@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import enum
 import importlib
 import threading
 import time
@@ -24,9 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-#: Seconds that a kept-alive connection must have been idle, after draining
-#: began, before it is closed: a request may be on its way.
-IDLE_GRACE = 0.03
+
+class Stage(enum.Enum):
+    """Where a connection is: between requests, in a request's head, or behind that."""
+
+    IDLE = 'idle'
+    HEAD = 'head'
+    BUSY = 'busy'
+
+
+#: Seconds of silence, after draining began, until a connection is closed: the
+#: first byte of a request may be on its way; half a head may never be a whole one.
+GRACE = {Stage.IDLE: 0.03, Stage.HEAD: 1.0}
 
 #: Seconds between two looks at what a stopping server still has to do.
 LOOK = 0.005
@@ -208,9 +218,10 @@ class Server:
         while self.sockets:
             self.sockets.pop().close()
 
-    def idle_since(self, last_used: float) -> bool:
+    def may_close(self, stage: Stage, last_used: float) -> bool:
         """Whether a connection last used then (seconds since the epoch) may be closed."""
-        return time.time() - max(last_used, self.drain_since) > IDLE_GRACE
+        idle = time.time() - max(last_used, self.drain_since)
+        return stage in GRACE and idle > GRACE[stage]
 
 
 class BlockingServer:

@@ -13,7 +13,7 @@ from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPConnection, HTTPRequest
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.servers import ADDRESS, IDLE_GRACE, Server, boolean, convert
+from paste_wspbus.servers import ADDRESS, GRACE, Server, Stage, boolean, convert
 from paste_wspbus.sockets import readable
 
 TYPE_CHECKING = False
@@ -99,8 +99,8 @@ class CherootServer(Server):
     def stop_accepting(self) -> None:
         """Close the listening socket, and expire idle connections quickly."""
         self._server.keep_alive_conn_limit = -1
-        self._server.timeout = IDLE_GRACE
-        self._server.expiration_interval = IDLE_GRACE / 2
+        self._server.timeout = GRACE[Stage.IDLE]
+        self._server.expiration_interval = GRACE[Stage.IDLE] / 2
         done: SimpleQueue[None] = SimpleQueue()
         self._server._connections.wake(lambda: self._close_listener(done))
         done.get(timeout=2)
@@ -117,8 +117,7 @@ class CherootServer(Server):
         for conn in workers:
             if (
                 conn is not None
-                and not conn.busy
-                and self.idle_since(conn.since)
+                and self.may_close(conn.stage, conn.since)
                 and not readable(conn.socket)
             ):
                 with contextlib.suppress(OSError):
@@ -141,24 +140,30 @@ class CherootServer(Server):
 class _Request(HTTPRequest):  # type: ignore[misc]
     def read_request_line(self) -> Any:
         found = super().read_request_line()
-        self.conn.busy = True
+        self.conn.is_at(Stage.HEAD)
+        return found
+
+    def read_request_headers(self) -> Any:
+        found = super().read_request_headers()
+        self.conn.is_at(Stage.BUSY)
         return found
 
 
 class _Connection(HTTPConnection):  # type: ignore[misc]
     RequestHandlerClass = _Request
-    #: Whether a request is being read or answered, and since when it is not.
-    busy = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.since = time.time()
+        self.is_at(Stage.IDLE)
+
+    def is_at(self, stage: Stage) -> None:
+        self.stage, self.since = stage, time.time()
 
     def communicate(self) -> Any:
         try:
             return super().communicate()
         finally:
-            self.busy, self.since = False, time.time()
+            self.is_at(Stage.IDLE)
 
 
 class _Wake:

@@ -7,7 +7,7 @@ import selectors
 import socket
 import time
 
-from paste_wspbus.servers import ADDRESS, Server
+from paste_wspbus.servers import ADDRESS, Server, Stage
 from paste_wspbus.sockets import readable
 
 TYPE_CHECKING = False
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 
 class _Connection:
-    """An accepted connection: whether a request is under way, and since when none is."""
+    """An accepted connection: where it is, and since when."""
 
     def __init__(self) -> None:
-        self.busy, self.since = False, time.time()
+        self.is_at(Stage.IDLE)
+        #: Whether its reads were ended: what came last may be half a request.
+        self.cut = False
 
-    def is_busy(self, busy: bool) -> None:
-        self.busy, self.since = busy, time.time()
+    def is_at(self, stage: Stage) -> None:
+        self.stage, self.since = stage, time.time()
 
 
 class SocketServer(Server):
@@ -77,12 +79,14 @@ class SocketServer(Server):
 
         class DrainingHandler(self.handler_class()):  # type: ignore[misc]
             def parse_request(self) -> Any:
-                adapter.mark(self.request, busy=True)
-                return super().parse_request()
+                adapter.mark(self.request, Stage.HEAD)
+                found = super().parse_request()
+                adapter.mark(self.request, Stage.BUSY)
+                return found and not adapter.is_cut(self.request)
 
             def handle_one_request(self) -> None:
                 super().handle_one_request()
-                adapter.mark(self.request, busy=False)
+                adapter.mark(self.request, Stage.IDLE)
 
             def end_headers(self) -> None:
                 if adapter.draining and not self.close_connection:
@@ -91,18 +95,24 @@ class SocketServer(Server):
 
         return DrainingHandler
 
-    def mark(self, connection: Any, busy: bool) -> None:
-        """A handler tells that a request began or ended."""
+    def mark(self, connection: Any, stage: Stage) -> None:
+        """A handler tells where its connection is."""
         known = self._open.get(connection)
         if known is not None:
-            known.is_busy(busy)
+            known.is_at(stage)
+
+    def is_cut(self, connection: Any) -> bool:
+        """Whether we ended the connection's reads."""
+        known = self._open.get(connection)
+        return known is not None and known.cut
 
     def finish(self) -> bool:
         """End idle connections' reads; whether no connection is left."""
         for connection, known in list(self._open.items()):
-            if not known.busy and self.idle_since(known.since):
+            if self.may_close(known.stage, known.since):
                 with contextlib.suppress(OSError, ValueError):
                     if not readable(connection):
+                        known.cut = True
                         connection.shutdown(socket.SHUT_RD)
         return not self._open
 

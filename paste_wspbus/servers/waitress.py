@@ -13,7 +13,7 @@ from waitress.server import BaseWSGIServer, create_server
 from waitress.task import WSGITask
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.servers import Server, nearest, sockets_for
+from paste_wspbus.servers import Server, Stage, nearest, sockets_for
 from paste_wspbus.sockets import (
     ListeningSocket,
     bind_tcp,
@@ -168,11 +168,8 @@ class WaitressServer(Server):
     def _close_idle(self) -> bool:
         channels = [c for s in self._servers for c in list(s.active_channels.values())]
         for channel in channels:
-            busy = channel.requests or channel.request or channel.total_outbufs_len
-            if (
-                not busy
-                and self.idle_since(channel.last_activity)
-                and not readable(channel.socket)
+            if self.may_close(_stage(channel), channel.last_activity) and not readable(
+                channel.socket
             ):
                 channel.handle_close()
         return not channels
@@ -192,6 +189,14 @@ class WaitressServer(Server):
 def _split(where: str) -> tuple[str, str]:
     host, colon, port = where.rpartition(':')
     return (host.strip('[]'), port) if colon else (where, '8080')
+
+
+def _stage(channel: Any) -> Stage:
+    if channel.requests or channel.total_outbufs_len:
+        return Stage.BUSY
+    if channel.request is None:
+        return Stage.IDLE
+    return Stage.BUSY if channel.request.headers_finished else Stage.HEAD
 
 
 def _channel_class(adapter: WaitressServer) -> type[HTTPChannel]:
