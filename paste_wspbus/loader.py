@@ -30,10 +30,9 @@ from paste_wspbus.servers import (
     BlockingServer,
     Server,
     adapter_for,
-    boolean,
     find_adapter,
-    nearest,
 )
+from paste_wspbus.settings import boolean, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 
 from paste_wspbus.bus import State
 from paste_wspbus.handoff import KEY, get_bus, start_embedded
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
+#: A member of an Enum costs a slow look-up for each request.
+STOPPED = State.STOPPED
+
+
 class RequestsInFlight(dict):  # type: ignore[type-arg]
     """The requests that are being answered: {id: (environ, monotonic seconds)}.
 
@@ -25,7 +29,7 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
 
     def report(self) -> dict[str, Any]:
         """What the 'status' channel gets: method, path and age of each, in seconds."""
-        now = time.monotonic()
+        now = monotonic()
         return {
             'requests_in_flight': [
                 f'{environ.get("REQUEST_METHOD")!a} '
@@ -38,10 +42,12 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
 class _Body:
     """A response body whose close() ends its request."""
 
-    __slots__ = ('_body', '_end')
+    __slots__ = ('_body', '_environ', '_filter')
 
-    def __init__(self, body: Iterable[bytes], end: Callable[[], None]) -> None:
-        self._body, self._end = body, end
+    def __init__(
+        self, body: Iterable[bytes], environ: dict[str, Any], filter: BusFilter
+    ) -> None:
+        self._body, self._environ, self._filter = body, environ, filter
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
@@ -52,7 +58,7 @@ class _Body:
             if close is not None:
                 close()
         finally:
-            self._end()
+            self._filter.end(self._environ)
 
 
 class _SizedBody(_Body):
@@ -86,31 +92,31 @@ class BusFilter:
         bus = self.bus
         if environ.get(KEY) is bus:
             return self.app(environ, start_response)
-        if bus.state is State.STOPPED:
+        if bus.state is STOPPED:
             start_embedded(bus)
         environ[KEY] = bus
-        key = id(environ)
-        self.requests[key] = environ, time.monotonic()
-
-        def end() -> None:
-            if self.requests.pop(key, None) and bus.listeners.get('after_request'):
-                bus.publish('after_request', environ)
-
+        self.requests[id(environ)] = environ, monotonic()
         try:
             if bus.listeners.get('before_request'):
                 bus.publish('before_request', environ)
             body = self.app(environ, start_response)
         except BaseException:
-            end()
+            self.end(environ)
             raise
-        return _wrapped(body, environ.get('wsgi.file_wrapper'), end)
+        file_wrapper = environ.get('wsgi.file_wrapper')
+        if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
+            return self._ending(body, environ)
+        return (_SizedBody if hasattr(body, '__len__') else _Body)(body, environ, self)
 
+    def end(self, environ: dict[str, Any]) -> None:
+        """The response's body was closed."""
+        if self.requests.pop(id(environ), None) is None:
+            return  # closed twice
+        if self.bus.listeners.get('after_request'):
+            self.bus.publish('after_request', environ)
 
-def _wrapped(
-    body: Iterable[bytes], file_wrapper: object, end: Callable[[], None]
-) -> Iterable[bytes]:
-    if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
-        # The server looks for its own type, to send the file by itself.
+    def _ending(self, body: Any, environ: dict[str, Any]) -> Iterable[bytes]:
+        """A file that the server sends by itself: it looks for its own type."""
         close = getattr(body, 'close', None)
 
         def close_and_end() -> None:
@@ -118,11 +124,10 @@ def _wrapped(
                 if close is not None:
                     close()
             finally:
-                end()
+                self.end(environ)
 
-        body.close = close_and_end  # type: ignore[attr-defined]
-        return body
-    return (_SizedBody if hasattr(body, '__len__') else _Body)(body, end)
+        body.close = close_and_end
+        return body  # type: ignore[no-any-return]
 
 
 def make_filter(

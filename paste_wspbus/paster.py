@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paste_wspbus.serve import SUMMARY, main
+from paste_wspbus.arguments import SUMMARY
+from paste_wspbus.serve import main
 
 
 class WspServeCommand:

@@ -2,208 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
-import re
-import shlex
 import signal
 import sys
 import threading
 
+from paste_wspbus.arguments import Options, parse
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.errors import TimedOut, UsageError, WSPBusError
 from paste_wspbus.loader import Config, Site, Terminated, one_line, site_path
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
-from paste_wspbus.servers import BlockingServer, Server, nearest
+from paste_wspbus.servers import BlockingServer, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from typing import NoReturn
-
-USAGE = '%(prog)s [options] CONFIG_FILE [var=value …]'
-SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
 #: 128 + SIGTERM, as a shell reports it.
 TERMINATED = 128 + signal.SIGTERM
 #: 128 + SIGINT.
 INTERRUPTED = 128 + signal.SIGINT
-
-#: What `paster serve` takes and this command does not yet.
-LATER = frozenset(
-    [
-        '--daemon',
-        '--pid-file',
-        '--reload',
-        '--reload-interval',
-        '--monitor-restart',
-        '--status',
-        '--user',
-        '--group',
-        '--stop-daemon',
-        '--workers',
-        '--reloader',
-    ]
-)
-SUBCOMMANDS = frozenset({'start', 'stop', 'restart', 'status', 'graceful'})
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        unknown = re.match(r'unrecognized arguments: (\S+)', message)
-        if unknown:
-            option = unknown[1].partition('=')[0]
-            if option in LATER:
-                raise UsageError(f'{self.prog}: {option} is not there yet')
-            message = (
-                f'unknown option {option}{nearest(option, self._option_string_actions)}'
-            )
-        raise UsageError(f'{self.prog}: {message}')
-
-
-def make_parser(prog: str) -> argparse.ArgumentParser:
-    """The command line's parser; its options are spelled as `paster serve`'s."""
-    parser = _Parser(
-        prog=prog,
-        usage=USAGE,
-        description=SUMMARY + '.',
-        epilog='var=value sets %(var)s in the file. $PASTE_CONFIG_FILE names a file to '
-        'serve if none is given.',
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add('args', nargs='*', metavar='CONFIG_FILE', help=argparse.SUPPRESS)
-    add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
-    add('-q', '--quiet', action='count', default=0, help='Print nothing')
-    add(
-        '-n',
-        '--app-name',
-        metavar='NAME',
-        help='Load the named application (default main)',
-    )
-    add(
-        '-s',
-        '--server',
-        metavar='SERVER_TYPE',
-        help='Use this server of egg:PasteScript',
-    )
-    add(
-        '--server-name',
-        metavar='SECTION_NAME',
-        help='Use [server:SECTION_NAME] (default main)',
-    )
-    add('--log-file', metavar='LOG_FILE', help='Append output to this file')
-    add(
-        '--listen',
-        metavar='ADDRESS',
-        help='HOST:PORT, unix:PATH or fd://N: where to listen, '
-        'for a file without [server:main], or instead of what that says',
-    )
-    add(
-        '--check',
-        action='store_true',
-        help='Look for mistakes; compose and serve nothing',
-    )
-    add('--version', action='store_true', help='Print the version')
-    return parser
-
-
-class Options(argparse.Namespace):
-    """The command line, parsed."""
-
-    args: list[str]
-    verbose: int
-    quiet: int
-    app_name: str | None
-    server: str | None
-    server_name: str | None
-    log_file: str | None
-    listen: str | None
-    check: bool
-    version: bool
-    config: str
-    vars: dict[str, str]
-    verbosity: int
-    #: Where stderr was before --log-file.
-    terminal: int | None = None
-
-
-def parse(argv: list[str], prog: str) -> Options:
-    """Parse the command line, with what the environment and an [exe] section add.
-
-    :raises UsageError: if it is wrong.
-    """
-    parser = make_parser(prog)
-    options = parser.parse_intermixed_args(argv, Options())
-    if options.args and _is_script(options.args[0]):
-        more = _exe_options(options.args[0])
-        options = parser.parse_intermixed_args([*more, *argv], Options())
-    options.verbosity = 1 + options.verbose - options.quiet
-    if os.environ.get('PASTE_DEFAULT_QUIET'):
-        options.verbosity = 0
-    args = options.args
-    default = os.environ.get('PASTE_CONFIG_FILE')
-    if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
-        args.insert(0, default)
-    if not args:
-        if options.version:
-            return options
-        raise UsageError(f'{prog}: which file? Usage: {parser.usage}' % {'prog': prog})
-    options.config = args[0]
-    options.vars = _parse_vars(args[1:], prog)
-    return options
-
-
-def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
-    vars = {}
-    for arg in args:
-        if arg in SUBCOMMANDS:
-            raise UsageError(f'{prog}: {arg} is not there yet')
-        if arg.startswith('-'):  # argparse takes one that has a space for a value
-            option = arg.partition('=')[0]
-            known = make_parser(prog)._option_string_actions
-            raise UsageError(f'{prog}: unknown option {option}{nearest(option, known)}')
-        name, equals, value = arg.partition('=')
-        if not equals or not name:
-            raise UsageError(f'{prog}: {arg!r} is not a variable: NAME=VALUE')
-        vars[name] = value
-    return vars
-
-
-def _is_script(path: str) -> bool:
-    """Whether the .ini itself was executed: it is what the shell says it ran."""
-    return (
-        bool(os.environ.get('_')) and os.environ['_'] == path and os.path.isfile(path)
-    )
-
-
-def _exe_options(path: str) -> list[str]:
-    """The options in the [exe] section of an executed .ini, as paster reads them."""
-    names = {'here': os.path.dirname(path), '__file__': path}
-    options: list[str] = []
-    inside = False
-    with open(path) as lines:
-        for line in map(str.strip, lines):
-            if line.startswith('['):
-                inside = re.fullmatch(r'\[\s*exe\s*\]', line) is not None
-            elif inside and line and line[0] not in '#;':
-                options += _exe_option(path, line, names)
-    return options
-
-
-def _exe_option(path: str, line: str, names: dict[str, str]) -> list[str]:
-    name, equals, value = map(str.strip, line.partition('='))
-    if not equals:
-        raise UsageError(f'{path} [exe]: {line!r} has no =')
-    if name in ('require', 'plugin'):
-        return []
-    if name in ('command', 'add'):
-        words = shlex.split(value)
-        return words[1:] if name == 'command' else words
-    return [f'--{name.replace("_", "-")}={value % names}']
 
 
 def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:

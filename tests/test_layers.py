@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / 'paste_wspbus'
 LAYERS = [
     ['paster', '__main__'],
     ['serve'],
+    ['arguments'],
     ['checking'],
     ['loader'],
     ['hello', 'middleware'],
@@ -19,6 +20,7 @@ LAYERS = [
     ['servers'],
     ['plugins.signals', 'plugins.sitelog'],
     ['plugins', 'sockets', 'handoff'],
+    ['settings'],
     ['bus'],
     ['channels', 'deadlines', 'interrupts'],
     ['errors'],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from paste_wspbus.errors import PluginError
 
 TYPE_CHECKING = False
@@ -75,7 +73,9 @@ class Plugin:
         listeners = list(self._listeners())
         for channel, method, _ in listeners:
             if channel not in known:
-                near = difflib.get_close_matches(channel, known, 1)
+                from difflib import get_close_matches  # for an error alone
+
+                near = get_close_matches(channel, known, 1)
                 name = f'{type(self).__qualname__}.{method.__name__}'
                 raise PluginError(name, channel, near[0] if near else None)
         for channel, method, priority in listeners:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import importlib
 import threading
 import time
 
 from paste_wspbus.bus import Bus
-from paste_wspbus.errors import BindError, SettingError
+from paste_wspbus.errors import BindError
 from paste_wspbus.sockets import (
     ListeningSocket,
     bind_tcp,
@@ -273,45 +272,6 @@ def sockets_for(address: str) -> list[ListeningSocket]:
         return [inherited(int(host))]
     family, resolved = resolve(str(host), port)[0]
     return [bind_tcp(family, resolved)]
-
-
-def convert(
-    conf: dict[str, str], known: Mapping[str, Callable[[str], Any]]
-) -> dict[str, Any]:
-    """Convert each setting by its function in ``known``.
-
-    :raises SettingError: for one that is unknown (names the nearest), or that
-        its function refuses.
-    """
-    converted = {}
-    for key, value in conf.items():
-        if key not in known:
-            raise SettingError(key, f'unknown setting{nearest(key, known)}')
-        try:
-            converted[key] = known[key](value)
-        except ValueError:
-            what = {int: 'a whole number', float: 'a number'}.get(known[key], 'valid')  # type: ignore[call-overload]
-            raise SettingError(key, f'{value!r} is not {what}') from None
-    return converted
-
-
-def nearest(word: str, known: Any) -> str:
-    """A hint to append to a message: the known word that comes nearest."""
-    found = difflib.get_close_matches(word, list(known), 1, 0.5)
-    return f'; did you mean {found[0]!r}?' if found else ''
-
-
-def boolean(text: str) -> bool:
-    """PasteDeploy's idea of true and false.
-
-    :raises ValueError: if it is neither.
-    """
-    word = str(text).strip().lower()
-    if word in ('true', 'yes', 'on', 'y', 't', '1'):
-        return True
-    if word in ('false', 'no', 'off', 'n', 'f', '0'):
-        return False
-    raise ValueError(text)
 
 
 ADDRESS: dict[str, Callable[[str], Any]] = {

@@ -13,7 +13,8 @@ from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPConnection, HTTPRequest
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.servers import ADDRESS, GRACE, Server, Stage, boolean, convert
+from paste_wspbus.servers import ADDRESS, GRACE, Server, Stage
+from paste_wspbus.settings import boolean, convert
 from paste_wspbus.sockets import readable
 
 TYPE_CHECKING = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 from paste.httpserver import WSGIHandler, serve
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.servers import ADDRESS, boolean, convert
+from paste_wspbus.servers import ADDRESS
 from paste_wspbus.servers.socketserver import SocketServer
+from paste_wspbus.settings import boolean, convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

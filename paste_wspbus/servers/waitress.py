@@ -13,7 +13,8 @@ from waitress.server import BaseWSGIServer, create_server
 from waitress.task import WSGITask
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.servers import Server, Stage, nearest, sockets_for
+from paste_wspbus.servers import Server, Stage, sockets_for
+from paste_wspbus.settings import nearest
 from paste_wspbus.sockets import (
     ListeningSocket,
     bind_tcp,

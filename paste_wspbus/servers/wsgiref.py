@@ -6,8 +6,8 @@ import socketserver
 import sys
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from paste_wspbus.servers import convert
 from paste_wspbus.servers.socketserver import SocketServer
+from paste_wspbus.settings import convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

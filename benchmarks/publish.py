@@ -1,0 +1,110 @@
+"""What it costs to publish to 1 and to 10 listeners that do nothing."""
+
+from __future__ import annotations
+
+import timeit
+
+import rounds
+
+LOOPS = {1: 40_000, 10: 10_000}
+OURS, CHERRYPY, MAGICBUS = 'paste_wspbus', 'CherryPy', 'magicbus'
+
+
+def listeners(count):
+    return [lambda *args: None for _ in range(count)]
+
+
+def on_a_bus(bus, count):
+    for listener in listeners(count):
+        bus.subscribe('measured', listener)
+    return lambda: bus.publish('measured')
+
+
+def ours(count):
+    from paste_wspbus.bus import Bus
+
+    return on_a_bus(Bus(), count)
+
+
+def cherrypy(count):
+    from cherrypy.process.wspbus import Bus
+
+    return on_a_bus(Bus(), count)
+
+
+def magicbus(count):
+    from magicbus.base import Bus
+
+    return on_a_bus(Bus(), count)
+
+
+def blinker(count):
+    from blinker import Signal
+
+    signal, receivers = Signal(), listeners(count)
+    for receiver in receivers:
+        signal.connect(receiver, weak=False)
+    return lambda: signal.send('measured')
+
+
+def pluggy(count):
+    from pluggy import HookimplMarker, HookspecMarker, PluginManager
+
+    class Spec:
+        @HookspecMarker('benchmark')
+        def measured(self):
+            pass
+
+    class Plugin:
+        @HookimplMarker('benchmark')
+        def measured(self):
+            pass
+
+    manager = PluginManager('benchmark')
+    manager.add_hookspecs(Spec)
+    for _ in range(count):
+        manager.register(Plugin())
+    return lambda: manager.hook.measured()
+
+
+def plain_loop(count):
+    callables = listeners(count)
+
+    def publish():
+        output = []
+        for call in callables:
+            output.append(call())
+        return output
+
+    return publish
+
+
+def microseconds(publish, count):
+    timer = timeit.Timer(publish)
+    return lambda: timer.timeit(LOOPS[count]) / LOOPS[count] * 1e6
+
+
+def main():
+    options = rounds.options(__doc__)
+    peers = {
+        OURS: ('paste_wspbus', ours),
+        CHERRYPY: ('cherrypy', cherrypy),
+        MAGICBUS: ('magicbus', magicbus),
+        '(blinker)': ('blinker', blinker),
+        '(pluggy)': ('pluggy', pluggy),
+        '(a plain loop)': ('timeit', plain_loop),
+    }
+    there = {name: make for name, (module, make) in peers.items() if rounds.has(module)}
+    for count in LOOPS:
+        samples = rounds.alternate(
+            {name: microseconds(make(count), count) for name, make in there.items()},
+            options.rounds,
+        )
+        title = f'publish to {count} listener{"s" if count > 1 else ""}'
+        faster = rounds.table(title, 'µs', samples, OURS, rounds.TIMES_AS_FAST)
+        for peer in (CHERRYPY, MAGICBUS):
+            rounds.judge(f'times as fast as {peer}', faster.get(peer), at_least=3)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,256 @@
+"""Rounds in which contenders alternate, the tables of what they took, and the children they run in."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import select
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).parent
+SITE = str(HERE / 'small_site.ini')
+
+#: Seconds after which a child that does not answer, or does not end, is given up.
+PATIENCE = 30.0
+
+_REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
+
+
+class Unavailable(Exception):
+    """A contender cannot be measured; the message says why."""
+
+
+def options(description: str, **more: float) -> argparse.Namespace:
+    """The command line: --rounds, and an option with its default for each of ``more``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--rounds', type=int, default=15, help='default 15')
+    for name, default in more.items():
+        flag = '--' + name.replace('_', '-')
+        parser.add_argument(
+            flag, type=float, default=default, help=f'default {default:g}'
+        )
+    chosen = parser.parse_args()
+    chosen.rounds = max(2, chosen.rounds)  # percentiles need two
+    return chosen
+
+
+# -- contenders ---------------------------------------------------------------
+
+
+def has(module: str) -> bool:
+    """Whether a peer is installed; says so if it is not."""
+    if importlib.util.find_spec(module.partition('.')[0]) is not None:
+        return True
+    print(f'{module} is not installed: left out')
+    return False
+
+
+def command(name: str) -> str:
+    """A console script that was installed beside this Python."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        raise Unavailable(f'there is no {name} beside {Path(sys.executable).name}')
+    return str(path)
+
+
+def alternate(
+    contenders: dict[str, Callable[[], float]], rounds: int
+) -> dict[str, list[float]]:
+    """Call each contender once a round; the order turns by one from round to round.
+
+    A first round, which warms up, is not counted. Who is `Unavailable` is left out.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
+    for number in range(rounds + 1):
+        if sys.stderr.isatty():
+            print(f'\rround {number} of {rounds}', end='\r', file=sys.stderr)
+        for name in [one for one in order if one in samples]:
+            try:
+                value = contenders[name]()
+            except Unavailable as why:
+                print(f'{name} is left out: {why}')
+                del samples[name]
+                continue
+            if number:
+                samples[name].append(value)
+        order = order[1:] + order[:1]
+    return samples
+
+
+# -- tables -------------------------------------------------------------------
+
+#: Ways to compare ours with a peer: the column's head, and what is in it.
+RATIO = ('ours ÷ peer', lambda ours, peer: ours / peer)
+TIMES_AS_FAST = ('peer ÷ ours', lambda ours, peer: peer / ours)
+DIFFERENCE = ('ours - peer', lambda ours, peer: ours - peer)
+
+
+def table(
+    title: str,
+    unit: str,
+    samples: dict[str, list[float]],
+    ours: str,
+    compare: tuple[str, Callable[[float, float], float]] = RATIO,
+) -> dict[str, float]:
+    """Print one figure of all contenders.
+
+    :returns: for each peer, the median over the rounds of its comparison with ours.
+    """
+    mine, compared = samples.get(ours), {}
+    head, function = compare
+    counted = max(map(len, samples.values()), default=0)
+    print(f'\n{title}, {unit}, {counted} rounds')
+    print(f'  {"":<26}{"median":>9}{"min – max":>20}{head:>14}  10th – 90th')
+    for name, values in samples.items():
+        line = f'  {name:<26}{statistics.median(values):>9.3g}'
+        line += f'{f"{min(values):.3g} – {max(values):.3g}":>20}'
+        if mine and name != ours:
+            each = [function(*pair) for pair in zip(mine, values, strict=True)]
+            compared[name] = statistics.median(each)
+            tenths = statistics.quantiles(each, n=10, method='inclusive')
+            line += f'{compared[name]:>14.3g}  {tenths[0]:.3g} – {tenths[-1]:.3g}'
+        print(line)
+    return compared
+
+
+def judge(
+    what: str,
+    value: float | None,
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+) -> None:
+    """Print a target, and whether it was met."""
+    if at_most is not None:
+        target, met = f'at most {at_most:g}', value is not None and value <= at_most
+    else:
+        target, met = f'at least {at_least:g}', value is not None and value >= at_least
+    if value is None:
+        print(f'  target: {what} {target}: not measured')
+    else:
+        print(f'  target: {what} {target}: {value:.3g}, {"met" if met else "missed"}')
+
+
+def median(samples: dict[str, list[float]], name: str) -> float | None:
+    """A contender's median, or None if it was left out."""
+    return statistics.median(samples[name]) if name in samples else None
+
+
+# -- children -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def child(arguments: list[str], **popen: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process that ends with the block, and may keep its bytecode."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
+    environment['PYTHONPATH'] = str(HERE)
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=popen.get('stdout', subprocess.DEVNULL),
+            stderr=errors,
+        )
+        try:
+            yield process
+        except Unavailable as why:
+            errors.seek(0)
+            said = errors.read().decode(errors='replace').strip().splitlines()
+            raise Unavailable(f'{why}: {said[-1]}' if said else str(why)) from None
+        finally:
+            process.terminate()
+            with contextlib.suppress(Unavailable):
+                wait_for_end(process)
+            process.kill()
+            process.wait(PATIENCE)
+
+
+def wait_for_end(process: subprocess.Popen[bytes]) -> None:
+    """Wait as precisely as the kernel tells; `Popen.wait` with a timeout polls."""
+    if process.returncode is not None:
+        return
+    handle = os.pidfd_open(process.pid)
+    try:
+        ended, _, _ = select.select([handle], [], [], PATIENCE)
+    finally:
+        os.close(handle)
+    if not ended:
+        raise Unavailable(f'it did not end within {PATIENCE:g} s')
+    process.wait(PATIENCE)
+
+
+def output_of(program: str) -> str:
+    """What a program prints that is run by this Python, with what is installed."""
+    # -P: not with what lies in the working directory.
+    arguments = [sys.executable, '-P', '-c', program]
+    with child(arguments, stdout=subprocess.PIPE) as process:
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f'it did not end within {PATIENCE:g} s') from None
+        if process.returncode:
+            raise Unavailable(f'it exited with {process.returncode}')
+    return said.decode()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_response(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Ask until the server answers; read the whole answer."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(('127.0.0.1', port), PATIENCE) as connection,
+        ):
+            connection.sendall(_REQUEST)
+            if b''.join(iter(lambda: connection.recv(65536), b'')):
+                return
+        if server.poll() is not None:
+            raise Unavailable(f'it exited with {server.returncode}')
+        time.sleep(0.0005)
+    raise Unavailable(f'it did not answer within {PATIENCE:g} s')
+
+
+# -- the same small site in several servers -------------------------------------
+
+
+def wspserve(port: int, server: str = 'main') -> list[str]:
+    """Ours."""
+    return [command('wspserve'), '--server-name', server, SITE, f'http_port={port}']
+
+
+def ten_lines(port: int) -> list[str]:
+    """A script that does without."""
+    return [sys.executable, str(HERE / 'ten_lines.py'), SITE, str(port)]
+
+
+def waitress_serve(port: int) -> list[str]:
+    """waitress's own command."""
+    listen = f'--listen=127.0.0.1:{port}'
+    return [command('waitress-serve'), '--threads=4', listen, 'small_site:app']
+
+
+def paster_serve(port: int) -> list[str]:
+    """PasteScript's command."""
+    return [command('paster'), 'serve', SITE, f'http_port={port}']

@@ -1,0 +1,61 @@
+"""How soon a server answers after it was executed, and how long the bus takes to import."""
+
+from __future__ import annotations
+
+import time
+
+import rounds
+
+IMPORT = """
+import time
+began = time.perf_counter()
+import {module}
+print(time.perf_counter() - began)
+"""
+
+
+def milliseconds_to_response(serve):
+    def measure():
+        port = rounds.free_port()
+        command = serve(port)
+        began = time.perf_counter()
+        with rounds.child(command) as server:
+            rounds.wait_for_response(port, server)
+            return (time.perf_counter() - began) * 1000
+
+    return measure
+
+
+def milliseconds_to_import(module):
+    program = IMPORT.format(module=module)
+    return lambda: float(rounds.output_of(program)) * 1000
+
+
+def main():
+    options = rounds.options(__doc__)
+    script = 'a ten-line script'
+    samples = rounds.alternate(
+        {
+            'wspserve': milliseconds_to_response(rounds.wspserve),
+            script: milliseconds_to_response(rounds.ten_lines),
+            '(waitress-serve, no .ini)': milliseconds_to_response(
+                rounds.waitress_serve
+            ),
+            '(paster serve)': milliseconds_to_response(rounds.paster_serve),
+        },
+        options.rounds,
+    )
+    ratios = rounds.table('from exec to the first response', 'ms', samples, 'wspserve')
+    rounds.judge(f'wspserve ÷ {script}', ratios.get(script), at_most=1.1)
+
+    ours, peers = 'paste_wspbus.bus', ('cherrypy.process.wspbus', 'magicbus.base')
+    modules = filter(rounds.has, (ours, *peers))
+    samples = rounds.alternate(
+        {module: milliseconds_to_import(module) for module in modules}, options.rounds
+    )
+    rounds.table('import', 'ms', samples, ours)
+    rounds.judge('milliseconds', rounds.median(samples, ours), at_most=10)
+
+
+if __name__ == '__main__':
+    main()
