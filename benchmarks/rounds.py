@@ -235,9 +235,10 @@ def wait_for_response(port: int, server: subprocess.Popen[bytes]) -> None:
 # -- the same small site in several servers -------------------------------------
 
 
-def wspserve(port: int, server: str = 'main') -> list[str]:
+def wspserve(port: int, server: str | None = None) -> list[str]:
     """Ours."""
-    return [command('wspserve'), '--server-name', server, SITE, f'http_port={port}']
+    named = ['--server-name', server] if server else []
+    return [command('wspserve'), *named, SITE, f'http_port={port}']
 
 
 def ten_lines(port: int) -> list[str]:

@@ -14,7 +14,7 @@ from waitress.task import WSGITask
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.servers import Server, Stage, sockets_for
-from paste_wspbus.settings import nearest
+from paste_wspbus.settings import boolean, nearest
 from paste_wspbus.sockets import (
     ListeningSocket,
     bind_tcp,
@@ -76,7 +76,8 @@ class WaitressServer(Server):
                     raise SettingError(key, f'{other} may not be set beside it')
         for where in conf.get('listen', '').split():
             parse_port(_split(where)[1], 'listen')
-        self._check_together({k: v for k, v in conf.items() if k not in _WHERE})
+        if any('trusted' in key for key in conf):  # those that belong together
+            self._check_together({k: v for k, v in conf.items() if k not in _WHERE})
         return conf
 
     def _check_together(self, conf: dict[str, str]) -> None:
@@ -117,12 +118,10 @@ class WaitressServer(Server):
             number = bound[-1].sock.getsockname()[1]  # of 0, the same for all families
 
     def _family(self) -> int:
-        adjustments = Adjustments(
-            **{k: v for k, v in self.conf.items() if k in ('ipv4', 'ipv6')}
-        )
-        if adjustments.ipv4 and adjustments.ipv6:
+        ipv4, ipv6 = (boolean(self.conf.get(key, 'true')) for key in ('ipv4', 'ipv6'))
+        if ipv4 and ipv6:
             return socket.AF_UNSPEC
-        return socket.AF_INET if adjustments.ipv4 else socket.AF_INET6
+        return socket.AF_INET if ipv4 else socket.AF_INET6
 
     def open(self, app: Any) -> None:
         """Make waitress's server on our sockets; it listens from here on."""
