@@ -24,7 +24,7 @@ from paste_wspbus.channels import (
     Listener,
     name_of,
 )
-from paste_wspbus.deadlines import Cut, TimeLimit, daemon_timer, stack_of, stacks
+from paste_wspbus.deadlines import Cut, TimeLimit, call_after, stack_of, stacks
 from paste_wspbus.errors import (
     IllegalTransition,
     LifespanRefused,
@@ -312,7 +312,7 @@ class Bus:
         self._position: tuple[float, int] | None = None
         self._arrivals: list[Lifespan] = []
         self._start_until: float | None = None
-        self._stop_timer: threading.Timer | None = None
+        self._cancel_deadline: Callable[[], None] | None = None
         self._hurried: SimpleQueue[None] = SimpleQueue()
         self._pid = os.getpid()
 
@@ -1049,21 +1049,23 @@ class Bus:
     @contextlib.contextmanager
     def _stop_limit(self) -> Generator[None]:
         """Leave with 70 if what stands inside takes longer than ``stop_timeout``."""
-        if self.stop_timeout is None or self._stop_timer is not None:
+        if self.stop_timeout is None or self._cancel_deadline is not None:
             yield
             return
         why = f'The site did not stop within {self.stop_timeout:g} s'
-        self._stop_timer = daemon_timer(self.stop_timeout, lambda: self.force_exit(why))
+        self._cancel_deadline = call_after(
+            self.stop_timeout, lambda: self.force_exit(why)
+        )
         try:
             yield
         finally:
-            self._stop_timer.cancel()
-            self._stop_timer = None
+            self._cancel_deadline()
+            self._cancel_deadline = None
 
     def force_exit(self, why: str) -> None:
         """Log ``why``, every thread's stack and what 'status' listeners tell; leave with 70."""
         # The log may wait for a lock that the thread which hangs holds.
-        daemon_timer(2, lambda: os._exit(EX_SOFTWARE))
+        call_after(2, lambda: os._exit(EX_SOFTWARE))
         try:
             self.log(f'{why}; leaving now. Stacks:\n{stacks()}', level=50)
             for listener in self._channel('status').ordered:

@@ -75,14 +75,14 @@ class TimeLimit:
         self._late = late
         self._done = False
         self._thread = threading.current_thread()
-        self._timer: threading.Timer | None = None
+        self._cancel: Callable[[], None] | None = None
 
     def __enter__(self) -> TimeLimit:
         if can_cut():
             signal.signal(signal.SIGALRM, self._alarm)
             signal.setitimer(signal.ITIMER_REAL, self._seconds, AGAIN)
         else:
-            self._timer = daemon_timer(self._seconds, self._watch)
+            self._cancel = call_after(self._seconds, self._watch)
         return self
 
     def __exit__(
@@ -92,8 +92,8 @@ class TimeLimit:
         traceback: TracebackType | None,
     ) -> None:
         self._done = True
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._cancel is not None:
+            self._cancel()
             return
         # == because each look at a bound method makes a new one.
         mine = signal.getsignal(signal.SIGALRM) == self._alarm
@@ -115,9 +115,28 @@ class TimeLimit:
             self._late(stack_of(self._thread))
 
 
-def daemon_timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
-    """A started timer that does not keep the process alive."""
+def call_after(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    """Have ``function`` called by a thread that does not keep the process alive.
+
+    At the end of the process no thread can be had any more (Python 3.12): then
+    by SIGALRM, where that is free.
+
+    :returns: what cancels it.
+    """
     timer = threading.Timer(seconds, function)
     timer.name, timer.daemon = 'wspbus time limit', True
-    timer.start()
-    return timer
+    try:
+        timer.start()
+    except RuntimeError:
+        return _alarm_after(seconds, function) if can_cut() else lambda: None
+    return timer.cancel
+
+
+def _alarm_after(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGALRM, lambda *_: function())
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    return cancel
