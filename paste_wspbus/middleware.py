@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic
 
 from paste_wspbus.bus import State
@@ -70,6 +71,17 @@ class _SizedBody(_Body):
         return len(self._body)  # type: ignore[arg-type]
 
 
+class _ListBody(list):  # type: ignore[type-arg]
+    """The same for a list, without a line of Python between its items and its end.
+
+    What runs after the response was sent holds up the next request.
+    """
+
+    __slots__ = ('close',)
+
+    close: Callable[[], object]
+
+
 class BusFilter:
     """Wraps ``app``: ``environ['wspbus']`` is the bus, in every request.
 
@@ -84,6 +96,7 @@ class BusFilter:
             requests = bus.plugins['requests'] = RequestsInFlight()
             bus.subscribe('status', requests.report)
         self.requests: RequestsInFlight = requests
+        self._forget = requests.pop
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -103,6 +116,10 @@ class BusFilter:
         except BaseException:
             self.end(environ)
             raise
+        if type(body) is list and not bus.listeners.get('after_request'):
+            listed = _ListBody(body)
+            listed.close = partial(self._forget, id(environ), None)
+            return listed
         file_wrapper = environ.get('wsgi.file_wrapper')
         if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
             return self._ending(body, environ)
