@@ -207,9 +207,10 @@ class _Watcher:
 
     __slots__ = ('reached', 'wanted')
 
-    def __init__(self, wanted: frozenset[State]) -> None:
-        self.wanted = wanted
-        self.reached: SimpleQueue[State | None] = SimpleQueue()
+    def __init__(
+        self, wanted: frozenset[State], reached: SimpleQueue[State | None]
+    ) -> None:
+        self.wanted, self.reached = wanted, reached
 
 
 class _Deferred:
@@ -270,6 +271,12 @@ class Bus:
     join_timeout: float = 5
     #: Whether the end of the process is this bus's ordinary exit, not worth a warning.
     exits_with_process = False
+    #: What threads sleep on: put, get(timeout=seconds) and empty of a SimpleQueue.
+    #: put() is called in signal handlers, too.
+    queue_class: type[SimpleQueue[Any]] = SimpleQueue
+    #: A context manager around what sleeps in `block`: it sees to it that signals
+    #: are handled meanwhile.
+    interrupts_class: type[contextlib.AbstractContextManager[Any]] = Interrupts
 
     def __init__(self) -> None:
         self.execv = False
@@ -291,7 +298,7 @@ class Bus:
 
         # Requests for transitions, the lock that one thread holds while it
         # runs them, and who that is. Nothing here blocks a signal handler.
-        self._requests: SimpleQueue[_Request] = SimpleQueue()
+        self._requests: SimpleQueue[_Request] = self.queue_class()
         self._leaving: list[_Request] = []
         self._turn = threading.Lock()
         #: The thread (its ident) that will be in `block`, if that is known: others
@@ -313,7 +320,7 @@ class Bus:
         self._arrivals: list[Lifespan] = []
         self._start_until: float | None = None
         self._cancel_deadline: Callable[[], None] | None = None
-        self._hurried: SimpleQueue[None] = SimpleQueue()
+        self._hurried: SimpleQueue[None] = self.queue_class()
         self._pid = os.getpid()
 
     # -- channels ---------------------------------------------------------
@@ -1097,12 +1104,16 @@ class Bus:
             return self.state
         if threading.get_ident() == self._blocker:
             return self._wait_as_blocker(wanted, interval, channel)
-        watcher = _Watcher(wanted)
-        self._watchers.append(watcher)
+        watcher = self._watch(wanted)
         try:
             return self._wait_for(watcher, interval, channel)
         finally:
             self._watchers.remove(watcher)
+
+    def _watch(self, wanted: frozenset[State]) -> _Watcher:
+        watcher = _Watcher(wanted, self.queue_class())
+        self._watchers.append(watcher)
+        return watcher
 
     def _wait_for(
         self, watcher: _Watcher, interval: float, channel: str | None
@@ -1173,7 +1184,7 @@ class Bus:
         if self._owner == threading.get_ident():
             raise WouldDeadlock('block()')
         goal = _states(states or ()) | {State.EXITING}
-        with Interrupts():
+        with self.interrupts_class():
             left = self._block_until(goal, 'stop' if states else 'exit', interval)
         if states:
             if left is not None:
@@ -1273,8 +1284,7 @@ class Bus:
 
         :returns: the thread.
         """
-        watcher = _Watcher(_states((State.STARTED, State.STOPPING)))
-        self._watchers.append(watcher)
+        watcher = self._watch(_states((State.STARTED, State.STOPPING)))
 
         def callback() -> None:
             while (reached := watcher.reached.get()) is None:
@@ -1435,8 +1445,7 @@ def _exit_late(bus: Bus) -> None:
             )
     finally:
         bus.execv = False
-        watcher = _Watcher(_states(State.EXITING))
-        bus._watchers.append(watcher)
+        watcher = bus._watch(_states(State.EXITING))
         with contextlib.suppress(ChannelFailures, WSPBusError):  # each is in the log
             bus.exit()
         with contextlib.suppress(Empty):  # a thread in block() may be at it
