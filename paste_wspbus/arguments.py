@@ -13,26 +13,19 @@ if TYPE_CHECKING:
     import argparse
     from typing import NoReturn
 
-USAGE = '%(prog)s [options] CONFIG_FILE [var=value …]'
+    from paste_wspbus.plugins.daemon import Identity
+    from paste_wspbus.report import Report
+
+USAGE = '%(prog)s [options] CONFIG_FILE [start|stop|restart|status] [var=value …]'
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
 #: What `paster serve` takes and this command does not yet.
-LATER = frozenset(
-    [
-        '--daemon',
-        '--pid-file',
-        '--reload',
-        '--reload-interval',
-        '--monitor-restart',
-        '--status',
-        '--user',
-        '--group',
-        '--stop-daemon',
-        '--workers',
-        '--reloader',
-    ]
-)
-SUBCOMMANDS = frozenset({'start', 'stop', 'restart', 'status', 'graceful'})
+LATER = frozenset({'--reload', '--reload-interval', '--workers', '--reloader'})
+
+SUBCOMMANDS = frozenset({'start', 'stop', 'restart', 'status'})
+
+#: paster's names for the files of a daemon, in the working directory.
+PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
 
 
 class Options:
@@ -45,6 +38,13 @@ class Options:
     server: str | None = None
     server_name: str | None = None
     log_file: str | None = None
+    pid_file: str | None = None
+    daemon = False
+    monitor_restart = False
+    user: str | None = None
+    group: str | None = None
+    status = False
+    stop_daemon = False
     listen: str | None = None
     check = False
     version = False
@@ -53,8 +53,16 @@ class Options:
     vars: dict[str, str]
     #: 0 nothing is printed, 1 the usual, 2 and more: tracebacks, too.
     verbosity: int
+    #: start, stop, restart or status.
+    subcommand: str | None = None
+    #: Whether a site that runs makes way for this one.
+    replaces = False
+    #: Whom --user and --group name.
+    identity: Identity | None = None
     #: Where stderr was before --log-file.
     terminal: int | None = None
+    #: Whoever waits for this start.
+    report: Report
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
@@ -94,7 +102,26 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         metavar='SECTION_NAME',
         help='Use [server:SECTION_NAME] (default main)',
     )
-    add('--log-file', metavar='LOG_FILE', help='Append output to this file')
+    add('--daemon', action='store_true', help='Run in the background')
+    add(
+        '--pid-file',
+        metavar='FILENAME',
+        help=f'Lock this file and write the process ID to it (a daemon: {PID_FILE})',
+    )
+    add(
+        '--log-file',
+        metavar='LOG_FILE',
+        help=f'Append output to this file (a daemon: {LOG_FILE})',
+    )
+    add('--user', metavar='USERNAME', help='Become this user, by name or number')
+    add('--group', metavar='GROUP', help='Become this group, by name or number')
+    add(
+        '--monitor-restart',
+        action='store_true',
+        help='Start the site again when it crashes',
+    )
+    add('--status', action='store_true', help='As the subcommand status')
+    add('--stop-daemon', action='store_true', help='As the subcommand stop')
     add(
         '--listen',
         metavar='ADDRESS',
@@ -144,20 +171,40 @@ def parse(argv: list[str], prog: str) -> Options:
     default = os.environ.get('PASTE_CONFIG_FILE')
     if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
         args.insert(0, default)
-    if not args:
-        if options.version:
-            return options
+    if options.version and not args:
+        return options
+    if not args and not (options.status or options.stop_daemon):
         usage = USAGE % {'prog': prog}
         raise UsageError(f'{prog}: which file? Usage: {usage}')
-    options.config = args[0]
+    options.config = args[0] if args else ''
+    _take_subcommand(options, args)
     options.vars = _parse_vars(args[1:], prog)
+    if options.user is not None or options.group is not None:
+        from paste_wspbus.plugins.daemon import Identity
+
+        options.identity = Identity(options.user, options.group)
     return options
+
+
+def _take_subcommand(options: Options, args: list[str]) -> None:
+    given = [arg for arg in args[1:] if arg in SUBCOMMANDS]
+    given += ['status'] * options.status + ['stop'] * options.stop_daemon
+    if len(set(given)) > 1:
+        raise UsageError(f'one of them at a time: {", ".join(given)}')
+    if given:
+        options.subcommand = given[0]
+        args[1:] = [arg for arg in args[1:] if arg not in SUBCOMMANDS]
+    options.replaces = options.subcommand == 'restart'
+    options.daemon = options.daemon or options.subcommand in ('start', 'restart')
+    if options.daemon:
+        options.pid_file = options.pid_file or PID_FILE
+        options.log_file = options.log_file or LOG_FILE
 
 
 def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
     vars = {}
     for arg in args:
-        if arg in SUBCOMMANDS:
+        if arg == 'graceful':
             raise UsageError(f'{prog}: {arg} is not there yet')
         if arg.startswith('-'):  # argparse takes one that has a space for a value
             option = arg.partition('=')[0]

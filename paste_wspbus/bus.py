@@ -261,6 +261,9 @@ class Bus:
     #: 0: files that were made inheritable stay open over a restart by execv.
     max_cloexec_files = 1
 
+    #: Descriptors that stay open over a restart by execv all the same.
+    kept_files: Iterable[int] = ()
+
     #: Seconds for a whole stop and exit; then the process leaves with 70. None: no limit.
     stop_timeout: float | None = None
     #: Seconds for all start listeners together; then start() fails. None: no limit.
@@ -294,6 +297,9 @@ class Bus:
         self.lifespans: dict[str, Lifespan] = {}
         #: What the process should exit with (see DESIGN: 0, 1, or a SystemExit's).
         self.exit_code = 0
+        #: The listener of a state channel that runs now: (channel, name, seconds
+        #: since the epoch), for whoever asks what a transition waits for.
+        self.calling: tuple[str, str, float] | None = None
         self._timeline: deque[Call] = deque(maxlen=TIMELINE_LENGTH)
 
         # Requests for transitions, the lock that one thread holds while it
@@ -996,6 +1002,7 @@ class Bus:
         kwargs: dict[str, Any],
     ) -> Any:
         start, clock, outcome = time.time(), time.perf_counter(), 'failed'
+        outer, self.calling = self.calling, (channel, listener.name, start)
         try:
             seconds = self._time_for(channel, listener)
             if seconds is None:
@@ -1007,6 +1014,7 @@ class Bus:
             outcome = 'timed out'
             raise
         finally:
+            self.calling = outer
             duration = time.perf_counter() - clock
             self._timeline.append(
                 Call(channel, listener.name, start, duration, outcome)
@@ -1337,6 +1345,8 @@ class Bus:
         os.chdir(_startup_cwd)
         if self.max_cloexec_files:
             self._set_cloexec()
+        for fd in self.kept_files:
+            os.set_inheritable(fd, True)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()

@@ -27,6 +27,7 @@ from paste_wspbus.handoff import KEY, BusRef
 from paste_wspbus.middleware import BusFilter
 from paste_wspbus.plugins.signals import signal_name
 from paste_wspbus.servers import (
+    WHERE,
     BlockingServer,
     Server,
     adapter_for,
@@ -311,6 +312,37 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         loader.update_defaults(inherited, overwrite=False)
         loader._resolving = self._resolving
         return loader.get_context(object_type, name or None, global_conf)
+
+    def factory_name(self, kind: Any, name: str | None, steps: int = 20) -> str | None:
+        """The factory that a section names, as 'module:function'; nothing is imported.
+
+        :returns: None if it cannot be told so, or the section is wrong.
+        """
+        try:
+            own = self.parser[self.find_config_section(kind, name)]
+            groups = [
+                key for key in loadwsgi._flatten(kind.egg_protocols) if key in own
+            ]
+            use = own[groups[0]] if groups else own.get('use', '')
+        except (ConfigError, configparser.Error):
+            return None
+        scheme, _, rest = use.partition(':')
+        if groups or scheme == 'call':
+            return str(use if groups else rest)
+        if not use or not steps:
+            return None
+        if not self.absolute_name(use):
+            return self.factory_name(kind, use, steps - 1)
+        path, _, target = rest.partition('#')
+        if scheme == 'egg':
+            return _EggLoader(path).factory_name(kind, target)
+        try:
+            if scheme == 'config':
+                included = self.included(path)
+                return included.factory_name(kind, target or None, steps - 1)
+        except ConfigError:
+            pass  # to be told of when it is loaded
+        return None
 
     def included(self, path: str) -> ConfigLoader:
         """The file that a ``config:`` URI in this one names.
@@ -630,49 +662,102 @@ class Config:
             setattr(bus, name, self.settings[name])
         return bus  # type: ignore[no-any-return]
 
+    def known_server(
+        self,
+        name: str | None = None,
+        kind: str | None = None,
+        listen: str | None = None,
+    ) -> Server | None:
+        """The server of ``[server:NAME]``, its sockets not bound yet, if it is a known one.
+
+        Nothing of the site's own is imported.
+
+        :param kind: instead, a server of egg:PasteScript.
+        :param listen: where to listen, instead of what the section says;
+            without a section, waitress listens there.
+        :returns: None if it is not one of `servers.ADAPTERS`: see `make_server`.
+        :raises ConfigError: if the section is missing or wrong.
+        """
+        if not (kind or name or self._has_server()):
+            if not listen:
+                raise ConfigError(
+                    self.file,
+                    'there is no section [server:main]; add one, or say --listen HOST:PORT',
+                )
+            waitress = find_adapter('waitress:serve_paste')
+            assert waitress is not None
+            return self._configure(waitress, {}, self.vars, listen, None)
+        loader = _EggLoader('PasteScript') if kind else self.loader
+        if find_adapter(loader.factory_name(SERVER, kind or name) or '') is None:
+            return None
+        context = loader.get_context(SERVER, kind or name, dict(self.vars))
+        adapter, conf = adapter_for(context.object), context.local_conf
+        if adapter is None or not adapter.knows(conf):
+            return None
+        section = getattr(context, 'section', None)
+        return self._configure(adapter, conf, context.global_conf, listen, section)
+
+    def _has_server(self) -> bool:
+        if self.file is None:
+            return self.loader.factory_name(SERVER, None) is not None
+        sections = self.loader.parser.sections()
+        return any(one in ('server', 'server:main') for one in sections)
+
+    def _configure(
+        self,
+        adapter: type[Server],
+        conf: dict[str, str],
+        global_conf: Any,
+        listen: str | None,
+        section: str | None,
+    ) -> Server:
+        if listen:
+            conf = {k: v for k, v in conf.items() if k not in WHERE}
+            conf['listen_on'] = listen
+        with self._naming(section, listen):
+            return adapter(conf, global_conf)
+
+    @contextlib.contextmanager
+    def _naming(self, section: str | None, listen: str | None) -> Generator[None]:
+        """Errors of a server's settings name the file and the section."""
+        try:
+            yield
+        except SettingError as error:
+            if error.key == 'listen_on' or (error.key or '').startswith('--'):
+                raise
+            raise ConfigError(
+                self.file, error.problem, section=section, key=error.key
+            ) from None
+        except BindError as error:
+            place = f'{self.file} [{section}]' if section and not listen else ''
+            raise BindError(error.address, error.reason, place) from None
+
+    def bind(self, server: Server, name: str | None, listen: str | None) -> None:
+        """Bind a known server's sockets.
+
+        :raises ConfigError, BindError: if that cannot be.
+        """
+        section = None
+        if self.file and (name or self._has_server()):
+            section = self.loader.find_config_section(SERVER, name)
+        with self._naming(section, listen):
+            server.bind()
+
     def make_server(
         self,
         bus: Bus,
         name: str | None = None,
         kind: str | None = None,
         listen: str | None = None,
-    ) -> Server | BlockingServer:
-        """The server of ``[server:NAME]``, its sockets bound.
+    ) -> BlockingServer:
+        """A server that no adapter knows: its factory's ``server(app)``.
 
-        :param kind: instead, a server of egg:PasteScript.
-        :param listen: where to listen, instead of what the section says;
-            without a section, waitress listens there.
-        :raises ConfigError: if the section is missing or wrong.
-        :raises BindError: if an address cannot be had.
+        :raises ConfigError: if the section is wrong.
+        :raises FactoryError: if the factory fails.
         """
-        global_conf = self._global_conf(bus)
-        try:
-            if kind:
-                context = _EggLoader('PasteScript').get_context(
-                    loadwsgi.SERVER, kind, global_conf
-                )
-            else:
-                context = self.loader.get_context(loadwsgi.SERVER, name, global_conf)
-        except ConfigError as error:
-            if kind or name or 'there is no section' not in error.problem:
-                raise
-            if not listen:
-                raise ConfigError(
-                    self.file,
-                    'there is no section [server:main]; add one, or say --listen HOST:PORT',
-                ) from None
-            return self._known_server(
-                'waitress:serve_paste', bus, {}, global_conf, listen, None
-            )
-        return self._adapt(context, bus, listen)
-
-    def _adapt(
-        self, context: Any, bus: Bus, listen: str | None
-    ) -> Server | BlockingServer:
-        adapter, conf = adapter_for(context.object), context.local_conf
+        loader = _EggLoader('PasteScript') if kind else self.loader
+        context = loader.get_context(SERVER, kind or name, self._global_conf(bus))
         section = getattr(context, 'section', None)
-        if adapter is not None and adapter.knows(conf):
-            return self._bind(adapter, bus, conf, context.global_conf, listen, section)
         if listen:
             raise ConfigError(
                 self.file,
@@ -687,49 +772,6 @@ class Config:
                 section=section,
             )
         return BlockingServer(server, _factory_name(context))
-
-    def _known_server(
-        self,
-        name: str,
-        bus: Bus,
-        conf: dict[str, str],
-        global_conf: Any,
-        listen: str,
-        section: str | None,
-    ) -> Server:
-        adapter = find_adapter(name)
-        assert adapter is not None
-        return self._bind(adapter, bus, conf, global_conf, listen, section)
-
-    def _bind(
-        self,
-        adapter: type[Server],
-        bus: Bus,
-        conf: dict[str, str],
-        global_conf: Any,
-        listen: str | None,
-        section: str | None,
-    ) -> Server:
-        if listen:
-            conf = {
-                k: v
-                for k, v in conf.items()
-                if k not in ('host', 'port', 'listen', 'unix_socket')
-            }
-            conf['listen_on'] = listen
-        try:
-            server = adapter(bus, conf, global_conf)
-            server.bind()
-        except SettingError as error:
-            if error.key == 'listen_on' or (error.key or '').startswith('--'):
-                raise
-            raise ConfigError(
-                self.file, error.problem, section=section, key=error.key
-            ) from None
-        except BindError as error:
-            place = f'{self.file} [{section}]' if section and not listen else ''
-            raise BindError(error.address, error.reason, place) from None
-        return server
 
     def compose(self, bus: Bus, server: Any, app_name: str | None = None) -> Site:
         """Make the plugins and the application, both with the bus in ``global_conf``.
@@ -858,6 +900,18 @@ class _EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]
             raise ConfigError(where, one_line(error)) from error
         context.file = where
         return context
+
+    def factory_name(self, kind: Any, name: str | None) -> str | None:
+        """The factory of an entry point, as 'module:function'; nothing is imported."""
+        groups = loadwsgi._flatten(kind.egg_protocols)
+        try:
+            known = importlib_metadata.distribution(self.spec).entry_points
+        except importlib_metadata.PackageNotFoundError:
+            return None
+        for entry in known:
+            if entry.group in groups and entry.name == (name or 'main'):
+                return str(entry.value).partition(' ')[0]
+        return None
 
 
 def _find(path: str, relative_to: str) -> str:

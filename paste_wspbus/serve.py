@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -12,9 +13,13 @@ import threading
 from paste_wspbus.arguments import Options, parse
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.errors import TimedOut, UsageError, WSPBusError
+from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.loader import Config, Site, Terminated, one_line, site_path
+from paste_wspbus.plugins.pidfile import AlreadyRunning, PIDLock
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
+from paste_wspbus.process import Process
+from paste_wspbus.report import Report
 from paste_wspbus.servers import BlockingServer, Server
 
 TYPE_CHECKING = False
@@ -33,19 +38,21 @@ def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:
     :param argv: the arguments, without the program's name; sys.argv's if None.
     :returns: the exit code: 0 clean stop, 1 the site failed to start or
         stopped with failures, 2 usage or configuration, 143 SIGTERM before
-        the site was composed. 70, forced out, does not return.
+        the site was composed; of `status` those of LSB; of `stop` 3 if the
+        site does not die. 70, forced out, does not return.
     """
     options: Options | None = None
     try:
         with _sigterm_raises():
             options = parse(sys.argv[1:] if argv is None else argv, prog)
+            options.report = Report()
             return _run(options)
     except WSPBusError as error:
         return _complain(error, options)
     except Terminated:
-        return TERMINATED
+        return _left(TERMINATED, options)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _left(INTERRUPTED, options)
 
 
 def _complain(error: WSPBusError, options: Options | None) -> int:
@@ -62,7 +69,14 @@ def _complain(error: WSPBusError, options: Options | None) -> int:
     print(line, file=sys.stderr, flush=True)
     if options is not None and options.terminal is not None:
         os.write(options.terminal, f'{line}\n'.encode())
-    return error.exit_code
+    return _left(error.exit_code, options, line)
+
+
+def _left(code: int, options: Options | None, line: str = '') -> int:
+    """Whoever waits for this start gets to know why it comes to nothing."""
+    if options is not None:
+        options.report.failed(code, line)
+    return code
 
 
 @contextlib.contextmanager
@@ -88,14 +102,54 @@ def _run(options: Options) -> int:
 
         print(f'paste_wspbus {version("paste_wspbus")}')
         return 0
+    if options.subcommand in ('status', 'stop'):
+        from paste_wspbus import subcommands
+
+        return subcommands.SUBCOMMANDS[options.subcommand](options)
     config = Config(options.config, options.vars, os.getcwd())
     site_path(config.file)
     if options.check:
         return _check(config, options)
-    if options.log_file:
-        options.terminal = _redirect_output(options.log_file)
-    site = _compose(config, options)
-    return _serve(site, options.verbosity)
+    inheritance = Inheritance.from_environ(os.environ)
+    if options.daemon and not inheritance.daemon:
+        _daemonize(options)
+    process = Process(config, options, inheritance)
+    try:
+        try:
+            process.open()
+        except AlreadyRunning as error:
+            return _runs_already(error, process)
+        if options.monitor_restart or os.getpid() == 1:
+            code = _supervise(process)
+            if code is not None:
+                return code
+        return _run_site(process)
+    finally:
+        process.close()
+
+
+def _daemonize(options: Options) -> None:
+    from paste_wspbus.plugins.daemon import daemonize, wait_for_start
+
+    if os.getpid() == 1:
+        raise UsageError(
+            'process 1 cannot become a daemon: with it, all others end; '
+            'leave out start and --daemon'
+        )
+    options.report = daemonize(wait_for_start)
+
+
+def _runs_already(error: AlreadyRunning, process: Process) -> int:
+    """`start` of what runs: 0, saying so, once it is known that it runs."""
+    options = process.options
+    if options.subcommand != 'start':
+        raise error
+    from paste_wspbus.subcommands import wait_for_other_start
+
+    lock = PIDLock(error.path)
+    line = wait_for_other_start(lock, process.config.settings['start_timeout'])
+    options.report.ready([line])
+    return 0
 
 
 def _check(config: Config, options: Options) -> int:
@@ -110,52 +164,45 @@ def _check(config: Config, options: Options) -> int:
     return 0
 
 
-def _redirect_output(path: str) -> int:
-    """Have stdout and stderr, of the process and not of Python alone, appended to a file.
-
-    :returns: a copy of what stderr was.
-    """
-    try:
-        log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UsageError(f'--log-file {path}: {error.strerror}') from None
-    terminal = os.dup(2)
-    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-        stream.flush()
-        os.dup2(log, number)
-    os.close(log)
-    return terminal
-
-
-def _compose(config: Config, options: Options) -> Site:
-    bus: Bus | None = None
-    try:
-        configured = config.configure_logging()
-        bus = config.make_bus()
-        _plug_in(bus, config, options.verbosity, configured)
+def _compose(process: Process) -> Site:
+    config, options = process.config, process.options
+    configured = config.configure_logging()
+    bus = config.make_bus()
+    _plug_in(bus, process, configured)
+    server: Server | BlockingServer | None = process.server
+    if server is None:
         server = config.make_server(
             bus, options.server_name, options.server, options.listen
         )
-        return config.compose(bus, server, options.app_name)
-    except BaseException:
-        if bus is not None and 'server' in bus.plugins:
-            bus.plugins['server'].close()
-        raise
+    server.plug_in(bus)
+    return config.compose(bus, server, options.app_name)
 
 
-def _plug_in(bus: Bus, config: Config, verbosity: int, configured: bool) -> None:
+def _plug_in(bus: Bus, process: Process, configured: bool) -> None:
     """The default plugins; a site finds them in ``bus.plugins``."""
+    verbosity = process.options.verbosity
+    sitelog = _log_to_logging(bus, process, configured)
+    # While the site starts, the command tells of a failure itself.
+    sitelog.tracebacks = verbosity > 1
+    sitelog.quiet = not configured and verbosity <= 1
+    handler = process.signal_handler
+    bus.plugins['signals'] = handler(bus, process.config.settings['signals'])
+
+
+def _log_to_logging(bus: Bus, process: Process, configured: bool) -> SiteLog:
     if not configured:
-        level = logging.INFO if verbosity > 1 else logging.WARNING
+        level = logging.INFO if process.options.verbosity > 1 else logging.WARNING
         logging.basicConfig(
             level=level, format='%(levelname)-5.5s [%(name)s] %(message)s'
         )
     sitelog = bus.plugins['sitelog'] = SiteLog(bus)
-    # While the site starts, the command tells of a failure itself.
-    sitelog.tracebacks = verbosity > 1
-    sitelog.quiet = not configured and verbosity <= 1
+    if process.log_file is not None:
+        sitelog.files.append((process.log_file, (1, 2)))
     sitelog.subscribe()
-    bus.plugins['signals'] = SignalHandler(bus, config.settings['signals'])
+    for note in process.notes:
+        bus.log(note, 30)
+    process.notes.clear()
+    return sitelog
 
 
 class StartFailed(WSPBusError):
@@ -172,25 +219,41 @@ class StartFailed(WSPBusError):
         self.place, self.listener, self.error = place, listener, error
 
 
-def _serve(site: Site, verbosity: int) -> int:
+def _run_site(process: Process) -> int:
+    """Compose the site and run it to its end; its exit code."""
+    code = 1
+    try:
+        site = _compose(process)
+        code = _serve(site, process)
+    except WSPBusError as error:
+        code = error.exit_code
+        raise
+    finally:
+        process.finish(code)
+    return code
+
+
+def _serve(site: Site, process: Process) -> int:
     """Run the site: what `paster serve` did by ``server(app)``."""
     bus, server, app = site.bus, site.server, site.app
     signals, sitelog = bus.plugins['signals'], bus.plugins['sitelog']
+    announce = functools.partial(_announce, server, process)
     signals.subscribe()
+    process.ride(bus)
     try:
         # A request can come, and ask for an exit, before this thread is in block().
         bus.home = threading.get_ident()
         bus.subscribe('start', server, app)
         if isinstance(server, BlockingServer):  # start() returns when it stops
-            _announce(server, verbosity)
+            bus.subscribe('start', announce, priority=float('inf'))
         with _failing(site):
             bus.start()
         sitelog.tracebacks, sitelog.quiet = True, False
         if bus.state is State.STARTED:
-            _announce(server, verbosity)
+            announce()
         bus.block(states=State.STOPPED)
         _exit(bus)
-        return _leave(bus)
+        return _leave(bus, process)
     finally:
         signals.unsubscribe()
 
@@ -214,23 +277,70 @@ def _exit(bus: Bus) -> None:
         bus.exit()
 
 
-def _announce(server: Server | BlockingServer, verbosity: int) -> None:
-    if verbosity > 0:
-        print(f'Starting server in PID {os.getpid()}.')
-        for url in server.urls:
-            print(f'Serving on {url}')
-        sys.stdout.flush()
+def _announce(server: Server | BlockingServer, process: Process) -> None:
+    """The site is STARTED: tell the terminal, and whoever waits for it."""
+    lines = []
+    if process.options.verbosity > 0:
+        lines = [f'Starting server in PID {os.getpid()}.']
+        lines += [f'Serving on {url}' for url in server.urls]
+        print('\n'.join(lines), flush=True)
+    process.options.report.ready(lines)
 
 
-def _leave(bus: Bus) -> int:
-    if bus.execv:
+def _leave(bus: Bus, process: Process) -> int:
+    if bus.execv and process.is_worker:
+        process.options.report.restart()
+    elif bus.execv:
+        bus.kept_files = process.leave_to_next_program()
         bus._do_execv()
     if bus.join_threads():
         print('Threads are left that do not end; leaving without them', file=sys.stderr)
+        process.finish(EX_SOFTWARE)
+        process.close()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(EX_SOFTWARE)
     return bus.exit_code
+
+
+def _supervise(process: Process) -> int | None:
+    """Have a child run the site, and start it again when it crashes.
+
+    :returns: the exit code; in the child, which is to run the site, None.
+    """
+    from paste_wspbus import supervisor as supervision
+
+    options, settings = process.options, process.config.settings
+    bus = supervision.SupervisorBus()
+    supervisor = supervision.Supervisor(
+        bus, options.monitor_restart, settings['stop_timeout']
+    )
+    sitelog = _log_to_logging(bus, process, configured=False)
+    sitelog.quiet = options.verbosity <= 1  # the worker tells what fails
+    signals = SignalHandler(bus, settings['signals'])
+    supervisor.subscribe(signals)
+    process.ride(bus)
+    signals.subscribe()
+    code = 1
+    try:
+        code = supervisor.run(lambda lines: _supervised(sitelog, options, lines))
+        return code
+    except supervision.BecomeWorker as worker:
+        connection = worker.connection
+    except supervision.WorkerFailed as failed:
+        code = failed.exit_code
+        return _left(code, options, str(failed))
+    finally:
+        signals.unsubscribe()
+        if bus._pid == os.getpid():
+            process.finish(code)
+    process.become_worker(connection)
+    return None
+
+
+def _supervised(sitelog: SiteLog, options: Options, lines: list[str]) -> None:
+    sitelog.quiet = False
+    options.report.ready(lines)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,8 @@ from paste_wspbus.errors import BindError, SettingError
 #: <linux/filter.h>: SO_ATTACH_FILTER. The socket module does not name it.
 SO_ATTACH_FILTER = 26
 
+SO_DETACH_FILTER = 27
+
 #: Classic BPF (code, jt, jf, k): drop a segment whose flags are SYN alone. For a
 #: listening TCP socket offset 0 is the TCP header, whose byte 13 are the flags.
 #: The handshakes in progress go on, for their segments carry ACK.
@@ -69,6 +71,10 @@ class ListeningSocket:
         host = f'[{name[0]}]' if ':' in name[0] else name[0]
         return f'{scheme}://{host}:{name[1]}'
 
+    def copy(self) -> ListeningSocket:
+        """The same socket in a descriptor of its own."""
+        return ListeningSocket(self.sock.dup(), owned=False)
+
     def refuse_new(self) -> None:
         """Turn away whoever connects from now on; those who did wait on."""
         if self.is_unix:
@@ -86,6 +92,17 @@ class ListeningSocket:
                 )
                 # Room for the ACKs that a full accept queue turned away.
                 self.sock.listen(socket.SOMAXCONN)
+
+    def take_new(self) -> None:
+        """Undo `refuse_new`: it is another process's turn to accept."""
+        if sys.platform == 'linux' and not self.is_unix:
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+    def chown(self, uid: int, gid: int) -> None:
+        """Give a Unix socket's file to another user (-1: as it is)."""
+        if self._path is not None:
+            os.chown(self._path[0], uid, gid)
 
     def is_empty(self) -> bool:
         """Whether nobody waits to be accepted."""
@@ -111,7 +128,7 @@ class ListeningSocket:
         self.sock.close()
 
     def _unlink(self) -> None:
-        if self._path is not None:
+        if self.owned and self._path is not None:
             path, identity = self._path
             self._path = None
             with contextlib.suppress(OSError):

@@ -43,6 +43,18 @@ LOOK = 0.005
 #: Seconds that a stop waits in silence.
 PATIENCE = 2
 
+#: Settings that say where to listen, of all servers.
+WHERE = (
+    'host',
+    'port',
+    'listen',
+    'unix_socket',
+    'unix_socket_perms',
+    'ipv4',
+    'ipv6',
+    'listen_on',
+)
+
 #: From the factory that ``[server:main]`` names to the adapter that knows it.
 ADAPTERS = {
     'waitress:serve_paste': 'waitress:WaitressServer',
@@ -56,27 +68,34 @@ ADAPTERS = {
 class Server:
     """A known HTTP server: it serves in threads of its own and stops without losing requests.
 
-    It is subscribed as the founding post has it, ``bus.subscribe('start',
-    server, app)``, and subscribes by itself to 'drain' and 'stop'.
+    It binds before there is a bus, and rides one by `plug_in`; then it is
+    subscribed as the founding post has it, ``bus.subscribe('start', server, app)``.
 
     :param conf: the settings of ``[server:main]``, all strings.
     :raises SettingError: if one of them is wrong.
     """
 
+    bus: Bus
+
     priority = 75  # CherryPy's: the server starts after what its requests need
     scheme = 'http'
     default_host = '127.0.0.1'
     default_port = 8080
+    takes_several = False
 
-    def __init__(
-        self, bus: Bus, conf: Mapping[str, str], global_conf: Mapping[str, Any]
-    ) -> None:
-        self.bus, self.global_conf = bus, global_conf
+    def __init__(self, conf: Mapping[str, str], global_conf: Mapping[str, Any]) -> None:
+        self.global_conf = global_conf
         self.conf = self.read_settings(dict(conf))
+        #: What of the settings says where to listen.
+        self.where = {key: conf[key] for key in WHERE if key in conf}
         self.sockets: list[ListeningSocket] = []
         self.draining = False
         self.drain_since = 0.0
         self._thread: threading.Thread | None = None
+
+    def plug_in(self, bus: Bus) -> None:
+        """Ride ``bus``: drain, stop and close when it says so."""
+        self.bus = bus
         bus.subscribe('drain', self.drain)
         bus.subscribe('stop', self.stop, priority=25)
         bus.subscribe('exit', self.close)
@@ -127,6 +146,28 @@ class Server:
         """
         if not self.sockets:
             self.sockets = self.make_sockets()
+
+    def adopt(self, sockets: list[ListeningSocket]) -> None:
+        """Listen on these, which somebody else bound.
+
+        :raises BindError: if it takes one socket alone, and there are several.
+        """
+        if len(sockets) > 1 and not self.takes_several:
+            raise BindError(
+                ', '.join(one.url(self.scheme) for one in sockets),
+                f'this server takes one socket, not {len(sockets)}; '
+                'name it: --listen fd://NAME',
+            )
+        self.sockets = sockets
+
+    def bequeath(self) -> list[ListeningSocket]:
+        """Copies of the listening sockets, for whoever serves after this process.
+
+        From now on a stop leaves what waits in their backlogs to the successor.
+        """
+        for listening in self.sockets:
+            listening.owned = False
+        return [listening.copy() for listening in self.sockets]
 
     def make_sockets(self) -> list[ListeningSocket]:
         """The sockets for the settings ``host`` and ``port``, ``unix_socket`` or ``listen_on``."""
@@ -239,8 +280,8 @@ class BlockingServer:
         """Serve ``app`` until the server returns."""
         self.server(app)
 
-    def bind(self) -> None:
-        """It binds by itself."""
+    def plug_in(self, bus: Bus) -> None:
+        """The bus ends it by raising KeyboardInterrupt in its thread."""
 
 
 def adapter_for(factory: object) -> type[Server] | None:
@@ -291,7 +332,8 @@ def _standalone(
         adapter = find_adapter(name)
         assert adapter is not None
         bus = Bus()
-        server = adapter(bus, conf, global_conf)
+        server = adapter(conf, global_conf)
+        server.plug_in(bus)
         bus.subscribe('start', server, app)
         bus.start()
         bus.block()

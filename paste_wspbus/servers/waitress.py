@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
+import time
 from queue import Empty, SimpleQueue
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, create_server
-from waitress.task import WSGITask
+from waitress.task import ThreadedTaskDispatcher, WSGITask
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.servers import Server, Stage, sockets_for
+from paste_wspbus.plugins.threads import acquired
+from paste_wspbus.servers import WHERE, Server, Stage, sockets_for
 from paste_wspbus.settings import boolean, nearest
 from paste_wspbus.sockets import (
     ListeningSocket,
@@ -29,18 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: Settings that say where to listen: we bind, waitress gets the sockets.
-_WHERE = (
-    'host',
-    'port',
-    'listen',
-    'unix_socket',
-    'unix_socket_perms',
-    'ipv4',
-    'ipv6',
-    'listen_on',
-)
-
+    from paste_wspbus.bus import Bus
 
 #: As waitress itself has it.
 _NOT_TOGETHER = {
@@ -53,6 +45,7 @@ class WaitressServer(Server):
     """``use = egg:waitress``, with all of waitress's settings."""
 
     default_host = '0.0.0.0'  # waitress's
+    takes_several = True
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
         """Have waitress convert each setting, so that a wrong one can be named."""
@@ -77,7 +70,7 @@ class WaitressServer(Server):
         for where in conf.get('listen', '').split():
             parse_port(_split(where)[1], 'listen')
         if any('trusted' in key for key in conf):  # those that belong together
-            self._check_together({k: v for k, v in conf.items() if k not in _WHERE})
+            self._check_together({k: v for k, v in conf.items() if k not in WHERE})
         return conf
 
     def _check_together(self, conf: dict[str, str]) -> None:
@@ -126,12 +119,17 @@ class WaitressServer(Server):
     def open(self, app: Any) -> None:
         """Make waitress's server on our sockets; it listens from here on."""
         self._map: dict[int, Any] = {}
-        conf = {key: value for key, value in self.conf.items() if key not in _WHERE}
+        conf = {key: value for key, value in self.conf.items() if key not in WHERE}
+        self._dispatcher = _Dispatcher(self.bus)
         made = create_server(
-            app, map=self._map, sockets=[one.sock for one in self.sockets], **conf
+            app,
+            map=self._map,
+            sockets=[one.sock for one in self.sockets],
+            _dispatcher=self._dispatcher,
+            **conf,
         )
         self._adjustments = made.adj
-        self._dispatcher = made.task_dispatcher
+        self._dispatcher.set_thread_count(made.adj.threads)
         self._servers = [s for s in self._map.values() if isinstance(s, BaseWSGIServer)]
         channel_class = _channel_class(self)
         for server in self._servers:
@@ -184,6 +182,29 @@ class WaitressServer(Server):
             for channel in list(server.active_channels.values()):
                 channel.handle_close()
             server.close()
+
+
+class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """waitress's threads, each acquired before its first request and released at its end."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__()
+        self.bus = bus
+        self._begun: list[threading.Thread] = []
+
+    def handler_thread(self, thread_no: int) -> None:
+        self._begun.append(threading.current_thread())
+        with acquired(self.bus):
+            super().handler_thread(thread_no)
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> Any:
+        """Also wait, in this time, until the threads are released."""
+        until = time.monotonic() + timeout
+        done = super().shutdown(cancel_pending, timeout)
+        for thread in self._begun:
+            if thread is not threading.current_thread():
+                thread.join(max(until - time.monotonic(), 0))
+        return done
 
 
 def _split(where: str) -> tuple[str, str]:

@@ -1,0 +1,291 @@
+"""Becoming a daemon, and becoming another user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+from paste_wspbus.errors import UsageError, WSPBusError
+from paste_wspbus.plugins import Plugin, on
+from paste_wspbus.plugins.sitelog import append_to
+from paste_wspbus.report import Inbox, Report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from paste_wspbus.bus import Bus
+
+
+class ThreadsAlive(WSPBusError):
+    """A process with threads cannot become a daemon: fork(2) would lose them."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(
+            f'cannot daemonize: threads run already: {", ".join(sorted(names))}'
+        )
+        self.names = names
+
+
+class PrivilegesKept(WSPBusError):
+    """After the change of user, the process could still become root again."""
+
+
+# -- daemonizing ----------------------------------------------------------------
+
+
+def daemonize(launch: Callable[[Inbox, int], NoReturn]) -> Report:
+    """Fork twice (PEP 3143), in a session of its own, stdin on /dev/null.
+
+    Umask and working directory are kept.
+
+    :param launch: called in the process that was there before, with what the
+        daemon reports and its first child's process ID; it does not return.
+    :returns: in the daemon: where to report what came of the start.
+    :raises ThreadsAlive: if threads run, naming them.
+    """
+    if not hasattr(os, 'fork'):
+        raise UsageError('cannot daemonize: this system has no fork(2)')
+    others = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread()
+    ]
+    if others:
+        raise ThreadsAlive(others)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        launch(Inbox(reader), child)
+    os.close(reader)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    report = Report(writer)
+    report.pid()
+    return report
+
+
+def wait_for_start(inbox: Inbox, child: int) -> NoReturn:
+    """In the process that was there before: wait for the daemon's result, exit with it.
+
+    An interrupt (Ctrl-C) stops the daemon that starts.
+    """
+    code, daemon, interrupted = 1, None, 0
+    os.waitpid(child, 0)
+    while True:
+        try:
+            for message in inbox:
+                daemon = message.get('pid', daemon)
+                code = _tell(message, code)
+            break
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupted = 128 + (2 if isinstance(error, KeyboardInterrupt) else 15)
+            if daemon is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(daemon, signal.SIGTERM)
+    os._exit(interrupted or code)
+
+
+def _tell(message: dict[str, Any], code: int) -> int:
+    if 'ready' in message:
+        os.write(1, ''.join(f'{line}\n' for line in message['ready']).encode())
+        return 0
+    if 'failed' in message:
+        if message['line']:
+            os.write(2, f'{message["line"]}\n'.encode())
+        return int(message['failed'])
+    return code
+
+
+class Daemonizer(Plugin):
+    """Makes the process a daemon at 'start'; CherryPy's signature and priority.
+
+    What starts before it (priority below 65) must not start threads. The
+    process that was there before exits when the bus is STARTED (0), or could
+    not start (1).
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        stdin: str = os.devnull,
+        stdout: str = os.devnull,
+        stderr: str = os.devnull,
+    ) -> None:
+        super().__init__(bus)
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.finalized = False
+        self._report = Report()
+
+    @on('start', priority=65)
+    def start(self) -> None:
+        """Fork; go on in the child.
+
+        :raises ThreadsAlive: if threads run.
+        """
+        if self.finalized:
+            self.bus.log('Already deamonized.')
+            return
+        self._report = daemonize(wait_for_start)
+        if self.stdin != os.devnull:
+            with open(self.stdin) as file:
+                os.dup2(file.fileno(), 0)
+        append_to(self.stdout, (1,))
+        append_to(self.stderr, (2,))
+        self.finalized = True
+        self.bus.log(f'Daemonized to PID: {os.getpid()}')
+
+    @on('start', priority=float('inf'))
+    def tell_of_start(self) -> None:
+        """Everything else has started: let the shell go on."""
+        self._report.ready()
+
+    @on('stop', priority=0)
+    def tell_of_failure(self) -> None:
+        """If that comes before: the shell gets 1."""
+        self._report.failed(1, 'The site did not start.')
+
+
+# -- users ------------------------------------------------------------------------
+
+
+class Identity:
+    """Whom a process is to become: ``uid`` and ``gid`` (None: as it is), by name or number.
+
+    :raises UsageError: if there is no such user or group, or only root could
+        become it.
+    """
+
+    def __init__(self, user: str | int | None, group: str | int | None) -> None:
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.name: str | None = None
+        if user is not None:
+            self._find_user(user)
+        if group is not None:
+            self.gid = _find_group(group)
+        if user is not None and self.gid is None:
+            raise UsageError(f'--user {user}: it has no entry in passwd: add --group')
+        self._check_root(user, group)
+
+    def _find_user(self, user: str | int) -> None:
+        import pwd
+
+        try:
+            number = str(user).isdigit()
+            entry = pwd.getpwuid(int(user)) if number else pwd.getpwnam(str(user))
+        except (KeyError, OverflowError):
+            if not number:
+                raise UsageError(f'--user {user}: there is no such user') from None
+            self.uid = int(user)
+        else:
+            self.uid, self.gid, self.name = entry.pw_uid, entry.pw_gid, entry.pw_name
+
+    def _check_root(self, user: str | int | None, group: str | int | None) -> None:
+        if os.geteuid() == 0 or self.is_current:
+            return
+        option = f'--user {user}' if user is not None else f'--group {group}'
+        raise UsageError(f'{option}: only root can change that')
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the process is this one already."""
+        return self.uid in (None, os.geteuid()) and self.gid in (None, os.getegid())
+
+    def take(self) -> None:
+        """Become it: supplementary groups, group, user, in this order; and verify it.
+
+        :raises PrivilegesKept: if the system did not do what it was asked for.
+        """
+        if os.geteuid() != 0:
+            return
+        if self.gid is not None:
+            if self.name is not None:
+                os.initgroups(self.name, self.gid)
+            else:
+                os.setgroups([self.gid])
+            os.setresgid(self.gid, self.gid, self.gid)
+        if self.uid is not None:
+            os.setresuid(self.uid, self.uid, self.uid)
+        self._verify()
+
+    def _verify(self) -> None:
+        if self.gid is not None and set(os.getresgid()) != {self.gid}:
+            raise PrivilegesKept(f'the group did not become {self.gid}')
+        if self.uid is None:
+            return
+        if set(os.getresuid()) != {self.uid}:
+            raise PrivilegesKept(f'the user did not become {self.uid}')
+        if self.uid != 0:
+            if 0 in os.getgroups() and self.gid != 0 and not self._is_in_group_0():
+                raise PrivilegesKept('the process is in group 0 still')
+            try:
+                os.setuid(0)
+            except PermissionError:
+                return
+            raise PrivilegesKept('the process can become root again')
+
+    def _is_in_group_0(self) -> bool:
+        return self.name is not None and 0 in os.getgrouplist(self.name, self.gid or 0)
+
+
+def _find_group(group: str | int) -> int:
+    import grp
+
+    try:
+        if str(group).isdigit():
+            return int(group)
+        return grp.getgrnam(str(group)).gr_gid
+    except KeyError:
+        raise UsageError(f'--group {group}: there is no such group') from None
+
+
+class DropPrivileges(Plugin):
+    """Changes user, group and umask at 'start', after the server has its port.
+
+    CherryPy's signature; names as well as numbers. Where nothing is asked for,
+    nothing is done.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        umask: int | None = None,
+        uid: str | int | None = None,
+        gid: str | int | None = None,
+    ) -> None:
+        super().__init__(bus)
+        self.umask, self.uid, self.gid = umask, uid, gid
+        self.finalized = False
+
+    @on('start', priority=77)
+    def start(self) -> None:
+        """Change them, once.
+
+        :raises UsageError: for an unknown user or group, and if not root.
+        :raises PrivilegesKept: if the change did not take effect.
+        """
+        if self.finalized:
+            return
+        if self.umask is not None:
+            os.umask(self.umask)
+        if self.uid is not None or self.gid is not None:
+            Identity(self.uid, self.gid).take()
+            self.bus.log(f'Now uid {os.getuid()}, gid {os.getgid()}.')
+        self.finalized = True
+
+    def __repr__(self) -> str:
+        wanted: dict[str, Any] = {'uid': self.uid, 'gid': self.gid}
+        return f'<DropPrivileges {wanted}>'

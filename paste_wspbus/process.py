@@ -1,0 +1,315 @@
+"""What a process holds before there is a site: PID file, log file, sockets, a user."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+
+from paste_wspbus.activation import Activated, activated, named
+from paste_wspbus.control import (
+    Connection,
+    Control,
+    NoAnswer,
+    ask,
+    connect,
+    path_for,
+    send,
+)
+from paste_wspbus.errors import UsageError, WSPBusError
+from paste_wspbus.inheritance import Inheritance
+from paste_wspbus.plugins.pidfile import AlreadyRunning, PIDLock
+from paste_wspbus.plugins.signals import SignalHandler
+from paste_wspbus.plugins.sitelog import append_to
+from paste_wspbus.report import Report
+from paste_wspbus.sockets import ListeningSocket, inherited
+from paste_wspbus.stopping import patience, stop_site
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.arguments import Options
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.loader import Config
+    from paste_wspbus.servers import Server
+
+
+class Process:
+    """Opens everything that a start needs, in the order that privileges demand.
+
+    ``server`` is the known server, its sockets bound; None if the site's is
+    not a known one.
+    """
+
+    def __init__(
+        self, config: Config, options: Options, inheritance: Inheritance
+    ) -> None:
+        self.config, self.options, self.inheritance = config, options, inheritance
+        self.server: Server | None = None
+        self.lock: PIDLock | None = None
+        self.control: Control | None = None
+        #: The connection to the process that forked this one to run the site.
+        self.supervisor: socket.socket | None = None
+        self.signal_handler = SignalHandler
+        #: The log file that descriptors 1 and 2 are.
+        self.log_file: str | None = None
+        #: What is worth a line in the log, once there is one.
+        self.notes: list[str] = []
+        self._bus: Bus | None = None
+        self._began = time.time()
+        self._asked_to_stop: list[Connection] = []
+        self._successor: Connection | None = None
+        self._left: list[ListeningSocket] = []
+        self._owned = True
+
+    # -- opening --------------------------------------------------------------
+
+    def open(self) -> None:
+        """PID file, log file, sockets; then become who the site runs as.
+
+        Nothing of the site's own is imported.
+
+        :raises AlreadyRunning: if the site runs, and is not to be replaced.
+        :raises WSPBusError: for what cannot be had.
+        """
+        options = self.options
+        if options.pid_file:
+            self._open_pid_file(options.pid_file)
+        if options.log_file:
+            self._open_log(options.log_file)
+        self.server = self.config.known_server(
+            options.server_name, options.server, options.listen
+        )
+        if self.server is not None:
+            self._open_sockets(self.server)
+        if self.lock is not None:
+            self.lock.write()
+            self._open_control(path_for(self.lock.path))
+        if options.identity is not None:
+            self._change_owner()
+            options.identity.take()
+
+    def _open_pid_file(self, path: str) -> None:
+        self.lock = PIDLock(path)
+        if self.inheritance.pid_file is not None:
+            self.lock.adopt(self.inheritance.pid_file)
+            return
+        try:
+            left = self.lock.acquire()
+        except AlreadyRunning:
+            if not self.options.replaces:
+                raise
+            left = self._succeed(self.lock)
+        if left is not None:
+            self.notes.append(f'{left}; taken over')
+
+    def _succeed(self, lock: PIDLock) -> WSPBusError | None:
+        """Have the running site stop and leave its sockets to this process."""
+        left = None
+        with contextlib.suppress(NoAnswer, OSError):
+            path = path_for(lock.path)
+            with connect(path, patience(ask(path, 'status'))) as sock:
+                send(sock, 'replace')
+                left = Inheritance.receive(sock)
+        if left is None or left.pid_file is None:
+            stop_site(lock)  # it cannot be asked
+            return lock.acquire()
+        self.inheritance = left
+        lock.adopt(left.pid_file)
+        return None
+
+    def _open_log(self, path: str) -> None:
+        path = os.path.abspath(path)
+        terminal = None if self.options.daemon else os.dup(2)
+        try:
+            append_to(path, (1, 2))
+        except OSError as error:
+            if terminal is not None:
+                os.close(terminal)
+            if error.errno not in (errno.EACCES, errno.EPERM) or not self.inherits:
+                reason = (error.strerror or str(error)).lower()
+                raise UsageError(f'--log-file {path}: {reason}') from None
+            self.notes.append(f'{path} cannot be opened by this user any more')
+            return
+        self.log_file, self.options.terminal = path, terminal
+
+    @property
+    def inherits(self) -> bool:
+        """Whether this process was another program before, as another user perhaps."""
+        return bool(self.inheritance.descriptors)
+
+    def _open_sockets(self, server: Server) -> None:
+        passed = activated()
+        left = self.inheritance.take_sockets(server.where)
+        if left:
+            adopted = [
+                ListeningSocket(socket.socket(fileno=fd), owned=self.inheritance.owned)
+                for fd in left
+            ]
+            for listening in adopted:
+                listening.take_new()
+            server.adopt(adopted)
+        elif passed and self._wants(passed):
+            server.adopt([_adopted(one) for one in self._chosen(passed)])
+        else:
+            self.config.bind(server, self.options.server_name, self.options.listen)
+
+    def _wants(self, passed: list[Activated]) -> bool:
+        listen = self.options.listen or 'fd://'
+        if listen.startswith('fd://') and not listen[5:].isdigit():
+            return True
+        self.notes.append(
+            f'{len(passed)} sockets that were passed (LISTEN_FDS) are not used: '
+            f'--listen {listen}'
+        )
+        return False
+
+    def _chosen(self, passed: list[Activated]) -> list[Activated]:
+        name = (self.options.listen or '').removeprefix('fd://')
+        return named(passed, name) if name else passed
+
+    def _open_control(self, path: str) -> None:
+        self.control = Control(
+            path, {'status': self._status, 'stop': self._stop, 'replace': self._replace}
+        )
+        try:
+            if self.inheritance.control is not None:
+                self.control.adopt(self.inheritance.control)
+            else:
+                self.control.open()
+        except OSError as error:
+            reason = error.strerror or error
+            self.notes.append(f'no control socket {path}: {reason}')
+            self.control = None
+
+    def _change_owner(self) -> None:
+        identity = self.options.identity
+        assert identity is not None
+        if identity.is_current or os.geteuid() != 0:
+            return
+        uid = -1 if identity.uid is None else identity.uid
+        gid = -1 if identity.gid is None else identity.gid
+        if self.lock is not None:
+            self.lock.chown(uid, gid)
+        if self.control is not None:
+            self.control.chown(uid, gid)
+        if self.log_file is not None:
+            os.fchown(1, uid, gid)
+        for listening in self.server.sockets if self.server else ():
+            if listening.owned:
+                listening.chown(uid, gid)
+
+    # -- answering ------------------------------------------------------------
+
+    def ride(self, bus: Bus) -> None:
+        """From now on it is this bus that is asked about and stopped."""
+        self._bus = bus
+        bus.subscribe('stop', self._keep_sockets, priority=float('-inf'))
+        if self.supervisor is not None:
+            from paste_wspbus.supervisor import Orders
+
+            Orders(bus, self.supervisor, self.server).subscribe()
+        elif self.control is not None:
+            self.control.serve(bus)
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether another process holds PID file and control socket."""
+        return self.supervisor is not None
+
+    def _status(self, connection: Connection) -> dict[str, Any]:
+        bus = self._bus
+        assert bus is not None
+        calling = bus.calling
+        requests = bus.plugins.get('requests')
+        return {
+            'pid': os.getpid(),
+            'state': bus.state.name,
+            'since': self._began,
+            'urls': self.server.urls if self.server is not None else [],
+            'requests': requests.report()['requests_in_flight'] if requests else [],
+            'calling': None
+            if calling is None
+            else f'{calling[0]!r} listener {calling[1]}, '
+            f'{time.time() - calling[2]:.1f} s',
+            'stop_timeout': self.config.settings['stop_timeout'],
+            'drain_delay': self.config.settings['drain_delay'],
+        }
+
+    def _stop(self, connection: Connection) -> None:
+        assert self._bus is not None
+        self._asked_to_stop.append(connection)
+        self._bus.exit()
+
+    def _replace(self, connection: Connection) -> dict[str, Any] | None:
+        assert self._bus is not None
+        if self._successor is not None:
+            return {'error': 'another process takes over already'}
+        self._successor = connection
+        self._bus.exit()
+        return None
+
+    # -- leaving --------------------------------------------------------------
+
+    def _keep_sockets(self) -> None:
+        """The first 'stop' listener: what waits is the successor's, if one comes."""
+        assert self._bus is not None
+        if self.server is not None and (self._bus.execv or self._successor):
+            self._owned = all(listening.owned for listening in self.server.sockets)
+            self._left = self.server.bequeath()
+
+    def finish(self, code: int) -> None:
+        """The site has stopped: tell whoever asked for it; leave all to the successor."""
+        for connection in self._asked_to_stop:
+            connection.answer({'exit_code': code})
+        if self._successor is not None:
+            with contextlib.suppress(OSError):
+                self._inheritance().send(self._successor.sock)
+                if self.lock is not None:
+                    self.lock.forget()
+
+    def leave_to_next_program(self) -> list[int]:
+        """What this process executes next gets everything; the descriptors to keep open."""
+        left = self._inheritance()
+        left.daemon = self.options.daemon
+        left.to_environ(os.environ)
+        return left.descriptors
+
+    def _inheritance(self) -> Inheritance:
+        return Inheritance(
+            where=self.server.where if self.server is not None else {},
+            sockets=[listening.sock.detach() for listening in self._left],
+            pid_file=None if self.lock is None else self.lock.fd,
+            control=None if self.control is None else self.control.bequeath(),
+            owned=self._owned,
+        )
+
+    def become_worker(self, connection: socket.socket) -> None:
+        """In a forked child: PID file and control socket are the parent's."""
+        from paste_wspbus.supervisor import WorkerSignals
+
+        if self.control is not None:
+            self.control.forget()
+        self.lock = self.control = None
+        self.supervisor, self.signal_handler = connection, WorkerSignals
+        self.options.report.close()
+        self.options.report = Report(connection.dup().detach(), lasting=True)
+
+    def close(self) -> None:
+        """Close what is open; remove the PID file and the control socket."""
+        if self.server is not None:
+            self.server.close()
+        if self.control is not None:
+            self.control.close()
+        if self.lock is not None:
+            self.lock.release()
+
+
+def _adopted(one: Activated) -> ListeningSocket:
+    try:
+        return inherited(one.fd)
+    finally:
+        os.close(one.fd)

@@ -1,0 +1,234 @@
+"""Stopping a site from outside: asking, waiting as long as it may take, escalating last."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+
+from paste_wspbus.control import NoAnswer, ask, connect, path_for, receive, send
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.plugins.pidfile import ForeignPIDFile, PIDLock, StalePIDFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+#: Seconds beyond the site's own deadline until it is killed.
+MARGIN = 5.0
+
+#: Seconds that a process has for dying of SIGKILL.
+DYING = 10.0
+
+#: What the .ini says if nobody answers.
+UNKNOWN = {'stop_timeout': 25.0, 'drain_delay': 0.0}
+
+
+class NotPermitted(WSPBusError):
+    """The site is another user's (LSB: 4)."""
+
+    exit_code = 4
+
+
+class DoesNotDie(WSPBusError):
+    """Not even SIGKILL ended it."""
+
+    exit_code = 3
+
+
+def patience(status: dict[str, Any]) -> float:
+    """Seconds to wait for a site's end: its own deadline, and a little more."""
+    return float(status['stop_timeout']) + float(status['drain_delay']) + MARGIN
+
+
+class _Process:
+    """A running process that is not our child, to be waited for."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = -1
+        with contextlib.suppress(AttributeError, OSError):
+            self._fd = os.pidfd_open(pid)
+
+    def is_gone_within(self, seconds: float, others: list[socket.socket]) -> bool:
+        """Wait until it ends, one of ``others`` is readable, or the time is over."""
+        if self._fd != -1:
+            watched: list[Any] = [self._fd, *others]
+            ready, _, _ = select.select(watched, [], [], max(seconds, 0))
+            return self._fd in ready
+        select.select(others, [], [], min(max(seconds, 0), 0.05))
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal.
+
+        :raises NotPermitted: if it is another user's.
+        """
+        try:
+            if self._fd != -1:
+                signal.pidfd_send_signal(self._fd, number)
+            else:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            raise NotPermitted(
+                f'process {self.pid} is not yours to stop: permission denied'
+            ) from None
+
+    def close(self) -> None:
+        if self._fd != -1:
+            os.close(self._fd)
+
+
+class Stop:
+    """One stop of one site, seen from outside."""
+
+    def __init__(self, lock: PIDLock, pid: int) -> None:
+        self.lock, self.pid = lock, pid
+        self.control = path_for(lock.path)
+        self.process = _Process(pid)
+        self.status: dict[str, Any] = dict(UNKNOWN)
+        self.exit_code: int | None = None
+        self._said = ''
+        self._began = time.monotonic()
+
+    def run(self) -> int | None:
+        """Stop it; returns its exit code, None if it could not tell.
+
+        :raises NotPermitted, DoesNotDie: if that cannot be.
+        """
+        try:
+            connection = self._ask()
+            if not self._wait(connection):
+                self._kill()
+            if connection is not None:
+                connection.close()
+        finally:
+            self._end_line()
+            self.process.close()
+        return self.exit_code
+
+    def _ask(self) -> socket.socket | None:
+        """Over the control socket; by SIGTERM if nobody answers there (yet)."""
+        try:
+            self.status.update(ask(self.control, 'status'))
+            connection = connect(self.control, 2)
+            send(connection, 'stop')
+        except NoAnswer:
+            self.process.signal(signal.SIGTERM)
+            return None
+        return connection
+
+    def _wait(self, connection: socket.socket | None) -> bool:
+        """Wait until its own deadline; whether it is gone."""
+        until = self._began + patience(self.status)
+        others = [] if connection is None else [connection]
+        look = time.monotonic() + 1
+        while (now := time.monotonic()) < until:
+            if self.process.is_gone_within(min(look, until) - now, others):
+                self._hear(others)
+                return True
+            if others and select.select(others, [], [], 0)[0]:
+                self._hear(others)
+            if time.monotonic() >= look:
+                self._progress()
+                look += 1
+        return False
+
+    def _hear(self, others: list[socket.socket]) -> None:
+        """It has stopped, and says how."""
+        with contextlib.suppress(NoAnswer):
+            for connection in others:
+                answer = receive(connection)
+                if answer is not None:
+                    self.exit_code = answer.get('exit_code')
+        others.clear()
+
+    def _progress(self) -> None:
+        status: dict[str, Any] = {}
+        with contextlib.suppress(NoAnswer):
+            status = ask(self.control, 'status', 1)
+        seconds = time.monotonic() - self._began
+        waits = what_it_waits_for(status)
+        if sys.stderr.isatty():
+            line = f'Stopping process {self.pid}, {seconds:.0f} s: {waits}'
+            columns = os.get_terminal_size(2).columns
+            sys.stderr.write(f'\r\033[K{line[: columns - 1]}')
+            sys.stderr.flush()
+        elif not self._said:
+            print(f'Stopping process {self.pid}: {waits}', file=sys.stderr, flush=True)
+        self._said = waits
+
+    def _end_line(self) -> None:
+        if self._said and sys.stderr.isatty():
+            sys.stderr.write('\r\033[K')
+            sys.stderr.flush()
+
+    def _kill(self) -> None:
+        self._end_line()
+        print(
+            f'Process {self.pid} did not stop within {patience(self.status):g} s: killed',
+            file=sys.stderr,
+        )
+        self.exit_code = 128 + signal.SIGKILL
+        self.process.signal(signal.SIGKILL)
+        until = time.monotonic() + DYING
+        while (left := until - time.monotonic()) > 0:
+            if self.process.is_gone_within(left, []):
+                return
+        raise DoesNotDie(f'process {self.pid} does not even die of SIGKILL')
+
+
+def what_it_waits_for(status: dict[str, Any]) -> str:
+    """In words: requests in flight, the listener that runs."""
+    if not status:
+        return 'it does not answer'
+    parts = []
+    requests = status.get('requests') or []
+    if requests:
+        parts.append(
+            f'{len(requests)} request{"s" * (len(requests) > 1)} in flight '
+            f'({", ".join(requests[:3])}{", …" * (len(requests) > 3)})'
+        )
+    if status.get('calling'):
+        parts.append(f'the {status["calling"]}')
+    return f'waiting for {" and ".join(parts)}' if parts else status['state'].lower()
+
+
+def stop_site(lock: PIDLock) -> int | None:
+    """Stop the site that holds this PID file, and clean up behind it if it was killed.
+
+    :returns: its exit code, None if it could not tell (or was gone already).
+    :raises PIDFileError: if the file cannot be read.
+    :raises NotPermitted, DoesNotDie: if it cannot be stopped.
+    """
+    with contextlib.suppress(StalePIDFile, ForeignPIDFile):
+        until = time.monotonic() + MARGIN
+        while (pid := lock.read()) == 0 and time.monotonic() < until:
+            time.sleep(0.02)  # its start is about to write it
+        if pid:
+            stop = Stop(lock, pid)
+            if lock.read() == pid:  # so its number is still its own
+                return stop.run()
+            stop.process.close()
+    return None
+
+
+def clean_up(lock: PIDLock) -> None:
+    """Remove what a site that was killed left behind."""
+    with contextlib.suppress(WSPBusError):
+        lock.acquire()
+        with contextlib.suppress(OSError):
+            os.unlink(path_for(lock.path))
+        lock.release()
