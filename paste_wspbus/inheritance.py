@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 
@@ -61,6 +60,8 @@ class Inheritance:
 
     def to_environ(self, environ: MutableMapping[str, str]) -> None:
         """Leave it to the program that this process executes next."""
+        import json  # a start that inherits nothing has no use for it
+
         environ[VARIABLE] = json.dumps(
             {
                 'pid': os.getpid(),
@@ -79,6 +80,8 @@ class Inheritance:
         text = environ.pop(VARIABLE, None)
         if text is None:
             return cls()
+        import json
+
         try:
             left = json.loads(text)
             if left.pop('pid') != os.getpid():
@@ -94,6 +97,8 @@ class Inheritance:
 
     def send(self, connection: socket.socket) -> None:
         """Send it (SCM_RIGHTS, unix(7))."""
+        import json
+
         left: dict[str, Any] = {
             'where': self.where,
             'sockets': len(self.sockets),
@@ -106,6 +111,8 @@ class Inheritance:
     @classmethod
     def receive(cls, connection: socket.socket) -> Inheritance | None:
         """Wait for it; None if the other end leaves without one."""
+        import json
+
         text, fds, _, _ = socket.recv_fds(connection, 65536, MAX_DESCRIPTORS)
         if not text:
             return None

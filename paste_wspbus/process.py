@@ -8,32 +8,23 @@ import os
 import socket
 import time
 
-from paste_wspbus.activation import Activated, activated, named
-from paste_wspbus.control import (
-    Connection,
-    Control,
-    NoAnswer,
-    ask,
-    connect,
-    path_for,
-    send,
-)
 from paste_wspbus.errors import UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
-from paste_wspbus.plugins.pidfile import AlreadyRunning, PIDLock
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.report import Report
 from paste_wspbus.sockets import ListeningSocket, inherited
-from paste_wspbus.stopping import patience, stop_site
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from paste_wspbus.activation import Activated
     from paste_wspbus.arguments import Options
     from paste_wspbus.bus import Bus
+    from paste_wspbus.control import Connection, Control
     from paste_wspbus.loader import Config
+    from paste_wspbus.plugins.pidfile import PIDLock
     from paste_wspbus.servers import Server
 
 
@@ -87,12 +78,14 @@ class Process:
             self._open_sockets(self.server)
         if self.lock is not None:
             self.lock.write()
-            self._open_control(path_for(self.lock.path))
+            self._open_control(self.lock.path)
         if options.identity is not None:
             self._change_owner()
             options.identity.take()
 
     def _open_pid_file(self, path: str) -> None:
+        from paste_wspbus.plugins.pidfile import AlreadyRunning, PIDLock
+
         self.lock = PIDLock(path)
         if self.inheritance.pid_file is not None:
             self.lock.adopt(self.inheritance.pid_file)
@@ -108,6 +101,9 @@ class Process:
 
     def _succeed(self, lock: PIDLock) -> WSPBusError | None:
         """Have the running site stop and leave its sockets to this process."""
+        from paste_wspbus.control import NoAnswer, ask, connect, path_for, send
+        from paste_wspbus.stopping import patience, stop_site
+
         left = None
         with contextlib.suppress(NoAnswer, OSError):
             path = path_for(lock.path)
@@ -142,7 +138,7 @@ class Process:
         return bool(self.inheritance.descriptors)
 
     def _open_sockets(self, server: Server) -> None:
-        passed = activated()
+        passed = _passed()
         left = self.inheritance.take_sockets(server.where)
         if left:
             adopted = [
@@ -168,10 +164,15 @@ class Process:
         return False
 
     def _chosen(self, passed: list[Activated]) -> list[Activated]:
+        from paste_wspbus.activation import named
+
         name = (self.options.listen or '').removeprefix('fd://')
         return named(passed, name) if name else passed
 
-    def _open_control(self, path: str) -> None:
+    def _open_control(self, pid_file: str) -> None:
+        from paste_wspbus.control import Control, path_for
+
+        path = path_for(pid_file)
         self.control = Control(
             path, {'status': self._status, 'stop': self._stop, 'replace': self._replace}
         )
@@ -306,6 +307,14 @@ class Process:
             self.control.close()
         if self.lock is not None:
             self.lock.release()
+
+
+def _passed() -> list[Activated]:
+    if 'LISTEN_PID' not in os.environ:
+        return []
+    from paste_wspbus.activation import activated
+
+    return activated()
 
 
 def _adopted(one: Activated) -> ListeningSocket:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 
 TYPE_CHECKING = False
@@ -44,6 +43,8 @@ class Report:
     def _send(self, message: dict[str, Any], last: bool) -> None:
         if self.fd is None:
             return
+        import json  # only where somebody waits
+
         with contextlib.suppress(OSError):
             os.write(self.fd, json.dumps(message).encode() + b'\n')
         if last:
@@ -65,6 +66,8 @@ class Inbox:
 
     def read(self) -> list[dict[str, Any]] | None:
         """Read once: the messages that are complete now; None at the end."""
+        import json
+
         came = os.read(self.fd, 65536)
         if not came:
             return None

@@ -15,7 +15,6 @@ from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.errors import TimedOut, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.loader import Config, Site, Terminated, one_line, site_path
-from paste_wspbus.plugins.pidfile import AlreadyRunning, PIDLock
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
 from paste_wspbus.process import Process
@@ -117,7 +116,9 @@ def _run(options: Options) -> int:
     try:
         try:
             process.open()
-        except AlreadyRunning as error:
+        except WSPBusError as error:
+            if options.subcommand != 'start':
+                raise
             return _runs_already(error, process)
         if options.monitor_restart or os.getpid() == 1:
             code = _supervise(process)
@@ -139,16 +140,16 @@ def _daemonize(options: Options) -> None:
     options.report = daemonize(wait_for_start)
 
 
-def _runs_already(error: AlreadyRunning, process: Process) -> int:
+def _runs_already(error: WSPBusError, process: Process) -> int:
     """`start` of what runs: 0, saying so, once it is known that it runs."""
-    options = process.options
-    if options.subcommand != 'start':
-        raise error
+    from paste_wspbus.plugins.pidfile import AlreadyRunning, PIDLock
     from paste_wspbus.subcommands import wait_for_other_start
 
-    lock = PIDLock(error.path)
-    line = wait_for_other_start(lock, process.config.settings['start_timeout'])
-    options.report.ready([line])
+    if not isinstance(error, AlreadyRunning):
+        raise error
+    patience = process.config.settings['start_timeout']
+    line = wait_for_other_start(PIDLock(error.path), patience)
+    process.options.report.ready([line])
     return 0
 
 
