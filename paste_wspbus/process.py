@@ -205,6 +205,26 @@ class Process:
 
     # -- answering ------------------------------------------------------------
 
+    def plug_in(self, bus: Bus) -> None:
+        """What was done before there was a bus, as the plugins that do it."""
+        if self.lock is not None:
+            from paste_wspbus.plugins.pidfile import PIDFile
+
+            pid_file = bus.plugins['pidfile'] = PIDFile(bus, self.lock)
+            pid_file.subscribe()
+        options = self.options
+        if options.daemon:
+            from paste_wspbus.plugins.daemon import Daemonizer
+
+            daemonizer = bus.plugins['daemonizer'] = Daemonizer(bus)
+            daemonizer.finalized = True
+        if options.identity is not None:
+            from paste_wspbus.plugins.daemon import DropPrivileges
+
+            dropped = DropPrivileges(bus, uid=options.user, gid=options.group)
+            dropped.finalized = True
+            bus.plugins['privileges'] = dropped
+
     def ride(self, bus: Bus) -> None:
         """From now on it is this bus that is asked about and stopped."""
         self._bus = bus
@@ -258,7 +278,11 @@ class Process:
     def _keep_sockets(self) -> None:
         """The first 'stop' listener: what waits is the successor's, if one comes."""
         assert self._bus is not None
-        if self.server is not None and (self._bus.execv or self._successor):
+        if not (self._bus.execv or self._successor):
+            return
+        if self.lock is not None:
+            self.lock.stays = True
+        if self.server is not None:
             self._owned = all(listening.owned for listening in self.server.sockets)
             self._left = self.server.bequeath()
 
@@ -266,6 +290,8 @@ class Process:
         """The site has stopped: tell whoever asked for it; leave all to the successor."""
         for connection in self._asked_to_stop:
             connection.answer({'exit_code': code})
+        if self.lock is not None:
+            self.lock.stays = False
         if self._successor is not None:
             with contextlib.suppress(OSError):
                 self._inheritance().send(self._successor.sock)

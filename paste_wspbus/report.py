@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Report:
         self.fd = fd
         #: Whether there is more to say after the start.
         self.lasting = lasting
+        self._has_failed = False
         if fd is not None:
             os.set_inheritable(fd, False)
 
@@ -37,8 +39,13 @@ class Report:
         self._send({'restart': True}, last=True)
 
     def failed(self, code: int, line: str = '') -> None:
-        """The start failed: the exit code, and what to print."""
-        self._send({'failed': code, 'line': line}, last=True)
+        """The start failed: the exit code, and what to print.
+
+        It stays open: its end tells that this process has cleaned up and is gone.
+        """
+        if not self._has_failed:
+            self._has_failed = True
+            self._send({'failed': code, 'line': line}, last=False)
 
     def _send(self, message: dict[str, Any], last: bool) -> None:
         if self.fd is None:
@@ -73,6 +80,15 @@ class Inbox:
             return None
         *lines, self._buffer = (self._buffer + came).split(b'\n')
         return [json.loads(line) for line in lines]
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until the process at the other end is gone, but not for ever."""
+        import select
+
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if select.select([self.fd], [], [], left)[0] and self.read() is None:
+                return
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """All messages, until the end."""

@@ -137,7 +137,16 @@ def _daemonize(options: Options) -> None:
             'process 1 cannot become a daemon: with it, all others end; '
             'leave out start and --daemon'
         )
-    options.report = daemonize(wait_for_start)
+    # The daemon may not be allowed to, once it is another user.
+    clean_up = functools.partial(_clean_up, str(options.pid_file))
+    options.report = daemonize(functools.partial(wait_for_start, clean_up=clean_up))
+
+
+def _clean_up(pid_file: str) -> None:
+    from paste_wspbus.plugins.pidfile import PIDLock
+    from paste_wspbus.stopping import clean_up
+
+    clean_up(PIDLock(pid_file))
 
 
 def _runs_already(error: WSPBusError, process: Process) -> int:
@@ -188,6 +197,7 @@ def _plug_in(bus: Bus, process: Process, configured: bool) -> None:
     sitelog.quiet = not configured and verbosity <= 1
     handler = process.signal_handler
     bus.plugins['signals'] = handler(bus, process.config.settings['signals'])
+    process.plug_in(bus)
 
 
 def _log_to_logging(bus: Bus, process: Process, configured: bool) -> SiteLog:

@@ -226,7 +226,9 @@ def stop_site(lock: PIDLock) -> int | None:
 
 
 def clean_up(lock: PIDLock) -> None:
-    """Remove what a site that was killed left behind."""
+    """Remove what a site that is gone left behind; another one's stays."""
+    if not os.path.exists(lock.path):
+        return
     with contextlib.suppress(WSPBusError):
         lock.acquire()
         with contextlib.suppress(OSError):

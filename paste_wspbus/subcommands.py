@@ -82,6 +82,7 @@ def stop(options: Options) -> int:
         _print(f'The site is not running: {error}; removed')
         return 0
     if pid is None:
+        clean_up(lock)
         _print(f'The site is not running (no process holds {_short(lock.path)}).')
         return 0
     code = stop_site(lock)

@@ -35,6 +35,10 @@ class PrivilegesKept(WSPBusError):
     """After the change of user, the process could still become root again."""
 
 
+#: Seconds that a daemon whose start failed has for cleaning up.
+GOING = 10.0
+
+
 # -- daemonizing ----------------------------------------------------------------
 
 
@@ -77,28 +81,40 @@ def daemonize(launch: Callable[[Inbox, int], NoReturn]) -> Report:
     return report
 
 
-def wait_for_start(inbox: Inbox, child: int) -> NoReturn:
+def wait_for_start(
+    inbox: Inbox, child: int, clean_up: Callable[[], None] | None = None
+) -> NoReturn:
     """In the process that was there before: wait for the daemon's result, exit with it.
 
     An interrupt (Ctrl-C) stops the daemon that starts.
+
+    :param clean_up: called when the start has failed and the daemon is gone.
     """
-    code, daemon, interrupted = 1, None, 0
     os.waitpid(child, 0)
+    code, daemon, interrupted = None, 0, 0
     while True:
         try:
             for message in inbox:
                 daemon = message.get('pid', daemon)
                 code = _tell(message, code)
+                if code:
+                    inbox.wait_for_end(GOING)
+                    break
             break
         except (KeyboardInterrupt, SystemExit) as error:
             interrupted = 128 + (2 if isinstance(error, KeyboardInterrupt) else 15)
-            if daemon is not None:
+            if daemon:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(daemon, signal.SIGTERM)
+    if code is None:
+        os.write(2, f'The site (process {daemon}) died while it started.\n'.encode())
+        code = 1
+    if code and clean_up is not None:
+        clean_up()
     os._exit(interrupted or code)
 
 
-def _tell(message: dict[str, Any], code: int) -> int:
+def _tell(message: dict[str, Any], code: int | None) -> int | None:
     if 'ready' in message:
         os.write(1, ''.join(f'{line}\n' for line in message['ready']).encode())
         return 0
@@ -156,6 +172,7 @@ class Daemonizer(Plugin):
     def tell_of_failure(self) -> None:
         """If that comes before: the shell gets 1."""
         self._report.failed(1, 'The site did not start.')
+        self._report.close()
 
 
 # -- users ------------------------------------------------------------------------

@@ -99,6 +99,8 @@ class PIDLock:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self.fd: int | None = None
+        #: Whether `release` does nothing: a successor is to get it.
+        self.stays = False
         self._owner = 0
 
     def acquire(self) -> WSPBusError | None:
@@ -186,6 +188,8 @@ class PIDLock:
 
         Only the process that took it does; a forked child does nothing.
         """
+        if self.stays:
+            return
         fd, self.fd = self.fd, None
         _held.discard(self)
         if fd is None:
@@ -303,7 +307,7 @@ class PIDFile(Plugin):
     @on('exit')
     def exit(self) -> None:
         """Remove the file."""
-        if self.lock.fd is not None:
+        if self.lock.fd is not None and not self.lock.stays:
             self.lock.release()
             self.bus.log(f'PID file removed: {self.pidfile!r}.')
 
