@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -97,6 +98,8 @@ class Control:
 
         :raises OSError: if it cannot be.
         """
+        if not hasattr(socket, 'AF_UNIX'):
+            raise OSError(errno.EAFNOSUPPORT, 'this system has no Unix sockets')
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with contextlib.suppress(FileNotFoundError):

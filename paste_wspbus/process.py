@@ -246,9 +246,11 @@ class Process:
         assert bus is not None
         calling = bus.calling
         requests = bus.plugins.get('requests')
+        supervisor = bus.plugins.get('supervisor')
         return {
             'pid': os.getpid(),
             'state': bus.state.name,
+            'is_crashed': supervisor is not None and supervisor.worker is None,
             'since': self._began,
             'urls': self.server.urls if self.server is not None else [],
             'requests': requests.report()['requests_in_flight'] if requests else [],

@@ -198,6 +198,16 @@ def _plug_in(bus: Bus, process: Process, configured: bool) -> None:
     handler = process.signal_handler
     bus.plugins['signals'] = handler(bus, process.config.settings['signals'])
     process.plug_in(bus)
+    _tell_systemd(bus)
+
+
+def _tell_systemd(bus: Bus) -> None:
+    if 'NOTIFY_SOCKET' not in os.environ:
+        return
+    from paste_wspbus.plugins.systemd import SystemdNotifier
+
+    notifier = bus.plugins['systemd'] = SystemdNotifier(bus)
+    notifier.subscribe()
 
 
 def _log_to_logging(bus: Bus, process: Process, configured: bool) -> SiteLog:
@@ -326,10 +336,15 @@ def _supervise(process: Process) -> int | None:
     supervisor = supervision.Supervisor(
         bus, options.monitor_restart, settings['stop_timeout']
     )
+    bus.plugins['supervisor'] = supervisor
+    # The worker has deadlines of its own; this one is for when it ignores them.
+    bus.stop_timeout = sum(settings[key] for key in ('stop_timeout', 'drain_delay'))
+    bus.stop_timeout += 2 * supervision.MARGIN
     sitelog = _log_to_logging(bus, process, configured=False)
     sitelog.quiet = options.verbosity <= 1  # the worker tells what fails
-    signals = SignalHandler(bus, settings['signals'])
+    signals = bus.plugins['signals'] = SignalHandler(bus, settings['signals'])
     supervisor.subscribe(signals)
+    _tell_systemd(bus)
     process.ride(bus)
     signals.subscribe()
     code = 1

@@ -56,6 +56,8 @@ def _describe(pid: int, lock: PIDLock) -> list[str]:
     age = _age(time.time() - told['since'])
     lines = [f'The site is {_in_words(told["state"])} (process {pid}), for {age}.']
     lines += [f'Serving on {url}' for url in told['urls']]
+    if told['is_crashed']:
+        lines.append('It has crashed, and is about to be started again.')
     if told['requests'] or told['calling']:
         lines.append(what_it_waits_for(told).capitalize())
     return lines

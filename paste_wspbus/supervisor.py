@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import heapq
+import itertools
 import os
 import selectors
 import signal
@@ -68,6 +69,7 @@ class Events:
         self.woken: Callable[[], None] = lambda: None
         self._requests: deque[Any] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -105,7 +107,7 @@ class Events:
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         """Have `step` call ``function`` in so many seconds."""
-        entry = time.monotonic() + seconds, id(function), function
+        entry = time.monotonic() + seconds, next(self._numbers), function
         heapq.heappush(self._timers, entry)
 
     def _drain(self) -> None:
@@ -129,6 +131,25 @@ class Events:
         self._writer.close()
 
 
+class Repeat:
+    """Calls ``function`` every ``seconds`` until that returns False, or `end`; no thread."""
+
+    def __init__(
+        self, events: Events, seconds: float, function: Callable[[], bool]
+    ) -> None:
+        self._events, self._seconds, self._function = events, seconds, function
+        self._ended = False
+        events.call_later(seconds, self._call)
+
+    def _call(self) -> None:
+        if not self._ended and self._function():
+            self._events.call_later(self._seconds, self._call)
+
+    def end(self) -> None:
+        """End it."""
+        self._ended = True
+
+
 class SupervisorBus(Bus):
     """The supervisor's own bus: a process of one thread, which sleeps in select."""
 
@@ -139,6 +160,10 @@ class SupervisorBus(Bus):
         self.events = Events()
         self._requests = self.events  # type: ignore[assignment]
         self.supervisor: Supervisor
+
+    def repeat(self, name: str, seconds: float, function: Callable[[], bool]) -> Repeat:
+        """What plugins have instead of a thread of their own."""
+        return Repeat(self.events, seconds, function)
 
     def restart(self) -> None:
         """Restart the worker; this process stays."""

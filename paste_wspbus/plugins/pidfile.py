@@ -173,7 +173,8 @@ class PIDLock:
         text = b'%d\n' % os.getpid()
         try:
             os.ftruncate(self.fd, 0)
-            if os.pwrite(self.fd, text, 0) != len(text):
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            if os.write(self.fd, text) != len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise PIDFileError(self.path, error.strerror or str(error)) from None
