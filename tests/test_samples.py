@@ -54,3 +54,16 @@ def test_an_executable_sample_needs_no_more_than_its_first_line(tmp_path):
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, '')
+
+
+@pytest.mark.parametrize('name', sorted(path.name for path in SAMPLES.glob('*.ini')))
+def test_check_finds_nothing_wrong_with_a_sample(name, tmp_path):
+    done = subprocess.run(
+        [WSPSERVE, '--check', SAMPLES / name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    assert 'no mistakes found' in done.stdout

@@ -1,0 +1,344 @@
+"""What systemd is told: the site is ready, reloads, stops, needs time, is alive."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from queue import Empty, SimpleQueue
+
+from paste_wspbus.bus import State
+from paste_wspbus.plugins import Plugin, on
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from paste_wspbus.bus import Bus
+
+FIRST, LAST = float('-inf'), float('inf')
+
+#: Seconds that a datagram may wait for a systemd that does not read.
+SEND_TIMEOUT = 5
+
+#: The variables that are meant for this process, and for no child of it.
+VARIABLES = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID')
+
+
+class SystemdNotifier(Plugin):
+    """Speaks sd_notify(3); without NOTIFY_SOCKET in the environment it does nothing.
+
+    READY=1 when the bus is STARTED; RELOADING=1 around 'graceful' and over a
+    restart by execv; STOPPING=1 at 'drain' or 'stop', for to systemd a site that
+    is stopped is leaving; EXTEND_TIMEOUT_USEC while start and stop last, as far as
+    ``bus.start_timeout`` and ``bus.stop_timeout`` reach (where the bus has no
+    limit, systemd's holds); WATCHDOG=1 while the thread in ``block()`` does its
+    work. Beside a server that blocks there is none: then WATCHDOG=1 says no more
+    than that the interpreter runs.
+
+    While it is subscribed, the variables are out of the environment, so that no
+    child of the site speaks for it; a restart by execv finds them again.
+
+    :param socket_path: a path, or an abstract address with ``@``; NOTIFY_SOCKET
+        if None.
+    :param watchdog_usec: microseconds, 0 for no watchdog; WATCHDOG_USEC, if
+        WATCHDOG_PID is this process or unset, if None.
+    :param environ: where the variables are; os.environ if None.
+    """
+
+    #: Channels of its own: what is posted there runs in the thread in block().
+    channels = ('systemd_ready', 'watchdog')
+    #: Seconds between two demands for time, and how much is demanded at once.
+    extend_every: float = 5
+    extend_by: float = 15
+
+    def __init__(
+        self,
+        bus: Bus,
+        socket_path: str | None = None,
+        watchdog_usec: int | None = None,
+        environ: MutableMapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(bus)
+        # A supervisor has no threads: its bus repeats things in its own loop.
+        self._repeat = getattr(bus, 'repeat', _Repeat)
+        self._environ = os.environ if environ is None else environ
+        if socket_path is None:
+            socket_path = self._environ.get('NOTIFY_SOCKET', '')
+        self.socket_path, self.watchdog_usec = socket_path, watchdog_usec
+        self._taken: dict[str, str] | None = None
+        self._transition: _Repeat | None = None
+        self._watchdog: _Repeat | None = None
+        self._asked = self._complained = False
+        self._served = self._reloading = self._leaving = False
+        self._until = 0.0
+
+    def subscribe(self) -> None:
+        """Plug in, if there is somebody to tell."""
+        if not self.socket_path or self._taken is not None:
+            return
+        if self.socket_path[0] not in '/@':
+            self.bus.log(
+                f'systemd is told nothing: NOTIFY_SOCKET={self.socket_path} is neither '
+                'a path nor an abstract address with @',
+                level=30,
+            )
+            return
+        if self.watchdog_usec is None:
+            self.watchdog_usec = self._read_watchdog()
+        self._taken = {
+            name: self._environ.pop(name) for name in VARIABLES if name in self._environ
+        }
+        super().subscribe()
+        if self.bus.state is State.STARTED:
+            self.bus.post('systemd_ready')
+        else:
+            self.notify(STATUS='Composing the site')
+
+    def unsubscribe(self) -> None:
+        """Unplug: end the threads, put the variables back."""
+        super().unsubscribe()
+        self._end_transition()
+        self._end_watchdog()
+        self._environ.update(self._taken or {})
+        self._taken = None
+
+    def _read_watchdog(self) -> int:
+        """WATCHDOG_USEC, as sd_watchdog_enabled(3) reads it; 0 where it is not meant for us."""
+        text = self._environ.get('WATCHDOG_USEC', '0')
+        if self._environ.get('WATCHDOG_PID', str(os.getpid())) != str(os.getpid()):
+            return 0
+        if not (text.isascii() and text.isdigit()):
+            self.bus.log(f'WATCHDOG_USEC={text} is not a number: no watchdog', 30)
+            return 0
+        return int(text)
+
+    def notify(self, **variables: object) -> None:
+        """Send one datagram of assignments: ``notify(STATUS='Warming the cache')``.
+
+        Nothing happens where there is no systemd; a socket that cannot be reached
+        is told in the log, once.
+        """
+        if self._taken is None:
+            return
+        message = '\n'.join(
+            f'{name}={" ".join(str(value).splitlines())}'
+            for name, value in variables.items()
+        )
+        address = self.socket_path
+        if address.startswith('@'):
+            address = '\0' + address[1:]
+        try:
+            # A socket for each: nothing to close at the end, or after a fork.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(SEND_TIMEOUT)
+                sock.sendto(message.encode('utf-8', 'replace'), address)
+        except OSError as error:
+            if not self._complained:
+                self._complained = True
+                reason = error.strerror or str(error)
+                self.bus.log(
+                    f'systemd cannot be told at {self.socket_path}: {reason}', 30
+                )
+
+    # -- start ----------------------------------------------------------------
+
+    @on('start', priority=FIRST)
+    def starting(self) -> None:
+        """Ask for the time that the start may take."""
+        self._served = self._leaving = False
+        self._end_transition()
+        self._begin_transition(self.bus.start_timeout, lambda: 'Starting')
+
+    @on('start', priority=LAST)
+    def almost_started(self) -> None:
+        """Have READY=1 sent as soon as the bus is STARTED, and only then."""
+        self._end_transition()
+        if self._server_blocks():  # start() returns when the site stops
+            self._ready()
+        else:
+            # Queued behind this start, and behind a stop that came meanwhile.
+            self.bus.post('systemd_ready')
+
+    def _server_blocks(self) -> bool:
+        return any(one.blocking for one in self.bus._channel('start').ordered)
+
+    @on('systemd_ready')
+    def started(self) -> None:
+        """Tell that the site is ready, unless a stop was faster."""
+        if self.bus.state is State.STARTED:
+            self._ready()
+
+    def _ready(self) -> None:
+        self._served = True
+        urls = getattr(self.bus.plugins.get('server'), 'urls', ())
+        self.notify(
+            READY=1,
+            MAINPID=os.getpid(),
+            STATUS=f'Serving on {", ".join(urls)}' if urls else 'Started',
+        )
+        if self.watchdog_usec and self._watchdog is None:
+            self._asked = False
+            self._watchdog = self._repeat(
+                'systemd watchdog', self.watchdog_usec / 2e6, self._ask_main_loop
+            )
+
+    # -- reload ---------------------------------------------------------------
+
+    @on('graceful', priority=FIRST)
+    def reloading(self) -> None:
+        """Tell that the site reloads; READY=1 follows."""
+        if self.bus.state is State.STARTED:
+            self._reloading = True
+            self._tell_reloading('Reloading')
+
+    @on('graceful', priority=LAST)
+    def reloaded(self) -> None:
+        """Tell that it has reloaded."""
+        if self._reloading:
+            self._reloading = False
+            self._ready()
+
+    def _tell_reloading(self, status: str) -> None:
+        # Type=notify-reload compares it with the time at which it asked.
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self.notify(RELOADING=1, MONOTONIC_USEC=now, STATUS=status)
+
+    # -- stop -----------------------------------------------------------------
+
+    @on('drain', priority=FIRST)
+    def draining(self) -> None:
+        """Tell that the site is leaving, and ask for the time that the stop may take."""
+        self._leave(lambda: self._with_requests('Draining, still accepting'))
+
+    @on('stop', priority=FIRST)
+    def stopping(self) -> None:
+        """The same, where nothing was drained."""
+        self._leave(lambda: self._with_requests('Stopping'))
+
+    @on('stop', priority=LAST)
+    def stopped(self) -> None:
+        """Ask for no more time; an exit will."""
+        self._end_transition()
+
+    @on('exit', priority=FIRST)
+    def exiting(self) -> None:
+        """Ask for the time that is left."""
+        self._leave(lambda: 'Exiting')
+
+    @on('exit', priority=LAST)
+    def exited(self) -> None:
+        """Leave the new program of a restart what it needs."""
+        self._end_transition()
+        if not self.bus.execv:
+            self.notify(STATUS='Stopped' if self._served else 'The site did not start')
+            return
+        self._environ.update(self._taken or {})
+        time_for_it = {}
+        if self.bus.start_timeout:  # systemd's watchdog goes on over a reload
+            time_for_it['EXTEND_TIMEOUT_USEC'] = _usec(self.bus.start_timeout)
+        self.notify(STATUS='Restarting: the new program begins', **time_for_it)
+
+    def _leave(self, status: Callable[[], str]) -> None:
+        self._end_watchdog()
+        self._end_transition()
+        if not self._leaving:
+            self._leaving = True
+            self._until = 0
+            if self.bus.execv:
+                # After STOPPING=1 systemd would kill the new program.
+                self._tell_reloading('Restarting')
+            else:
+                self.notify(STOPPING=1)
+        limit = self.bus.stop_timeout
+        if limit is not None and self._until > time.monotonic():
+            limit = self._until - time.monotonic()  # one limit for drain, stop and exit
+        elif limit is not None:
+            self._until = time.monotonic() + limit
+        self._begin_transition(limit, status)
+
+    def _with_requests(self, what: str) -> str:
+        if self.bus.execv:
+            what = f'Restarting: {what}'
+        requests = len(self.bus.plugins.get('requests', ()))
+        return f'{what}, requests in flight: {requests}' if requests else what
+
+    # -- time -------------------------------------------------------------------
+
+    def _begin_transition(self, limit: float | None, status: Callable[[], str]) -> None:
+        """Ask for time now and again, for ``limit`` seconds in all; None: never."""
+        if limit is None:
+            self.notify(STATUS=status())
+            return
+        until = time.monotonic() + limit
+
+        def extend() -> bool:
+            left = until - time.monotonic()
+            if left > 0:
+                self.notify(
+                    STATUS=status(),
+                    EXTEND_TIMEOUT_USEC=_usec(min(left, self.extend_by)),
+                )
+            return left > 0
+
+        extend()
+        self._transition = self._repeat('systemd timeout', self.extend_every, extend)
+
+    def _end_transition(self) -> None:
+        transition, self._transition = self._transition, None
+        if transition is not None:
+            transition.end()
+
+    # -- watchdog -----------------------------------------------------------------
+
+    def _ask_main_loop(self) -> bool:
+        if self._server_blocks():
+            # Nobody is in block(): a post would run here, and with it a stop that
+            # is queued for the main thread.
+            self.notify(WATCHDOG=1)
+        elif not self._asked:
+            self._asked = True  # one question at a time, however long it hangs
+            self.bus.post('watchdog')
+        return True
+
+    @on('watchdog')
+    def alive(self) -> None:
+        """Answer for the main loop."""
+        self._asked = False
+        if self._watchdog is not None:
+            self.notify(WATCHDOG=1)
+
+    def _end_watchdog(self) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.end()
+
+
+class _Repeat:
+    """A thread that calls ``function`` every ``seconds`` until that returns False, or `end`."""
+
+    def __init__(self, name: str, seconds: float, function: Callable[[], bool]) -> None:
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        self._seconds, self._function = seconds, function
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._ended.get(timeout=self._seconds)
+                return
+            except Empty:
+                if not self._function():
+                    return
+
+    def end(self) -> None:
+        """End it; afterwards it calls nothing."""
+        self._ended.put(None)
+        if self._thread is not threading.current_thread():
+            self._thread.join(2 * SEND_TIMEOUT)
+
+
+def _usec(seconds: float) -> int:
+    return int(seconds * 1_000_000)
