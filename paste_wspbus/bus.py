@@ -411,7 +411,7 @@ class Bus:
         For whoever must not run listeners: signal handlers. Failures are logged.
         """
         self._requests.put(_Request('publish', (channel, *args)))
-        self._run_requests()
+        self._run_if_nobody_will()
 
     def _publish_posted(self, channel: str, *args: Any) -> None:
         with contextlib.suppress(ChannelFailures):  # each is in the log
@@ -669,9 +669,7 @@ class Bus:
         if self._serving is not None and command in LEAVING:
             self._end_server()
             return
-        if self._serving is None and self.home not in (None, threading.get_ident()):
-            return
-        self._run_requests()
+        self._run_if_nobody_will()
         if request.error is not None:
             raise request.error
 
@@ -681,6 +679,11 @@ class Bus:
             self._leaving.append(request)
         self._requests.put(request)
         return request
+
+    def _run_if_nobody_will(self) -> None:
+        """Leave what is queued to the thread that is going to be in `block`."""
+        if self._serving is not None or self.home in (None, threading.get_ident()):
+            self._run_requests()
 
     def _run_requests(self) -> None:
         # Looks again after giving up its turn: what was queued in between,

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     Target = tuple[str, Any, str]
 
 
+#: What `logging.config` reads as it is: the % in there are for records.
+_RAW = frozenset(('formatter', key) for key in ('format', 'datefmt', 'style'))
+
+
 def check(
     config: Config, server_name: str | None = None, app_name: str | None = None
 ) -> list[str]:
@@ -62,7 +66,8 @@ def _check_logging(config: Config) -> None:
     parser = config.logging_parser()
     for section in filter(_is_logging, parser.sections()):
         try:
-            parser.items(section)
+            for key, _ in parser.items(section, raw=True):
+                parser.get(section, key, raw=(section.partition('_')[0], key) in _RAW)
         except configparser.InterpolationError as error:
             raise interpolation_error(str(config.file), error) from None
 

@@ -14,7 +14,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ThreadedTaskDispatcher, WSGITask
 
-from paste_wspbus.errors import SettingError
+from paste_wspbus.errors import BindError, SettingError
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers import WHERE, Server, Stage, sockets_for
 from paste_wspbus.settings import boolean, nearest
@@ -102,6 +102,16 @@ class WaitressServer(Server):
                 listening.close()
             raise
         return bound
+
+    def adopt(self, sockets: list[ListeningSocket]) -> None:
+        """Several may be passed, but of one kind: waitress's own limit."""
+        if len({listening.is_unix for listening in sockets}) > 1:
+            raise BindError(
+                ', '.join(listening.url() for listening in sockets),
+                'waitress takes TCP or Unix sockets, not both; '
+                'name one of them: --listen fd://NAME',
+            )
+        super().adopt(sockets)
 
     def _bind(self, where: str, bound: list[ListeningSocket]) -> None:
         host, port = _split(where)
