@@ -61,8 +61,12 @@ class Options:
     identity: Identity | None = None
     #: Where stderr was before --log-file.
     terminal: int | None = None
+    #: Whether stderr is the log file now.
+    logs = False
     #: Whoever waits for this start.
     report: Report
+    #: The signals that came before the site could handle them.
+    early: list[int]
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:

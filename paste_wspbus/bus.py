@@ -659,6 +659,11 @@ class Bus:
         """Whether `hurry` was called since the last start."""
         return not self._hurried.empty()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether a stop or exit was asked for, and has not begun."""
+        return bool(self._leaving)
+
     def _submit(self, command: str) -> None:
         """Queue a command, and run it unless somebody else does."""
         if command == self._current and (
@@ -795,6 +800,8 @@ class Bus:
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as error:
+                    if os.getpid() != self._pid:
+                        raise  # a listener forked, and the child leaves
                     failures = ChannelFailures()
                     self._note_failure('start', listener.name, failures)
                     failures.listener = listener.name

@@ -328,4 +328,6 @@ def ask(path: str, command: str, timeout: float = 2) -> dict[str, Any]:
         answer = receive(sock)
     if answer is None:
         raise NoAnswer(path, 'it closed the connection')
+    if 'error' in answer:
+        raise NoAnswer(path, answer['error'])
     return answer

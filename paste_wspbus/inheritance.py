@@ -47,14 +47,10 @@ class Inheritance:
             *(fd for fd in (self.pid_file, self.control) if fd is not None),
         ]
 
-    def take_sockets(self, where: dict[str, str]) -> list[int]:
-        """The sockets, if they were bound for these settings; else they are closed."""
+    def take_sockets(self) -> list[int]:
+        """The descriptors of the sockets; they are the caller's from now on."""
         taken, self.sockets = self.sockets, []
-        if where == self.where:
-            return taken
-        for fd in taken:
-            os.close(fd)
-        return []
+        return taken
 
     # From a process to itself, over execv.
 

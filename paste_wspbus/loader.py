@@ -37,8 +37,10 @@ from paste_wspbus.settings import boolean, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from typing import Any
+
+    from paste_wspbus.sockets import ListeningSocket
 
 APP, FILTER, SERVER = loadwsgi.APP, loadwsgi.FILTER, loadwsgi.SERVER
 
@@ -732,16 +734,23 @@ class Config:
             place = f'{self.file} [{section}]' if section and not listen else ''
             raise BindError(error.address, error.reason, place) from None
 
-    def bind(self, server: Server, name: str | None, listen: str | None) -> None:
+    def bind(
+        self,
+        server: Server,
+        name: str | None,
+        listen: str | None,
+        left: Iterable[ListeningSocket] = (),
+    ) -> None:
         """Bind a known server's sockets.
 
+        :param left: a predecessor's.
         :raises ConfigError, BindError: if that cannot be.
         """
         section = None
         if self.file and (name or self._has_server()):
             section = self.loader.find_config_section(SERVER, name)
         with self._naming(section, listen):
-            server.bind()
+            server.bind(left)
 
     def make_server(
         self,

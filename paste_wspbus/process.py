@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import socket
+import sys
 import time
 
 from paste_wspbus.errors import UsageError, WSPBusError
@@ -55,6 +57,7 @@ class Process:
         self._successor: Connection | None = None
         self._left: list[ListeningSocket] = []
         self._owned = True
+        self._shared: list[ListeningSocket] = []
 
     # -- opening --------------------------------------------------------------
 
@@ -88,7 +91,7 @@ class Process:
 
         self.lock = PIDLock(path)
         if self.inheritance.pid_file is not None:
-            self.lock.adopt(self.inheritance.pid_file)
+            self._adopt(self.inheritance.pid_file, path)
             return
         try:
             left = self.lock.acquire()
@@ -114,8 +117,16 @@ class Process:
             stop_site(lock)  # it cannot be asked
             return lock.acquire()
         self.inheritance = left
-        lock.adopt(left.pid_file)
+        self._adopt(left.pid_file, lock.path)
         return None
+
+    def _adopt(self, pid_file: int, path: str) -> None:
+        """Take over what stands beside each other: if the start fails, it is removed."""
+        assert self.lock is not None
+        self.lock.adopt(pid_file)
+        if self.inheritance.control is not None:
+            self.control = self._make_control(path)
+            self.control.adopt(self.inheritance.control)
 
     def _open_log(self, path: str) -> None:
         path = os.path.abspath(path)
@@ -131,6 +142,10 @@ class Process:
             self.notes.append(f'{path} cannot be opened by this user any more')
             return
         self.log_file, self.options.terminal = path, terminal
+        self.options.logs = True
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a rotation must not tear lines
+                stream.reconfigure(line_buffering=True)
 
     @property
     def inherits(self) -> bool:
@@ -139,19 +154,20 @@ class Process:
 
     def _open_sockets(self, server: Server) -> None:
         passed = _passed()
-        left = self.inheritance.take_sockets(server.where)
-        if left:
-            adopted = [
-                ListeningSocket(socket.socket(fileno=fd), owned=self.inheritance.owned)
-                for fd in left
-            ]
-            for listening in adopted:
-                listening.take_new()
-            server.adopt(adopted)
+        left = [
+            ListeningSocket(socket.socket(fileno=fd), owned=self.inheritance.owned)
+            for fd in self.inheritance.take_sockets()
+        ]
+        for listening in left:
+            listening.take_new()
+        complete = left and all(listening.is_reachable for listening in left)
+        if complete and server.where == self.inheritance.where:
+            server.adopt(left)
         elif passed and self._wants(passed):
             server.adopt([_adopted(one) for one in self._chosen(passed)])
         else:
-            self.config.bind(server, self.options.server_name, self.options.listen)
+            name, listen = self.options.server_name, self.options.listen
+            self.config.bind(server, name, listen, left)
 
     def _wants(self, passed: list[Activated]) -> bool:
         listen = self.options.listen or 'fd://'
@@ -169,22 +185,26 @@ class Process:
         name = (self.options.listen or '').removeprefix('fd://')
         return named(passed, name) if name else passed
 
-    def _open_control(self, pid_file: str) -> None:
+    def _make_control(self, pid_file: str) -> Control:
         from paste_wspbus.control import Control, path_for
 
-        path = path_for(pid_file)
-        self.control = Control(
-            path, {'status': self._status, 'stop': self._stop, 'replace': self._replace}
+        return Control(
+            path_for(pid_file),
+            {'status': self._status, 'stop': self._stop, 'replace': self._replace},
         )
+
+    def _open_control(self, pid_file: str) -> None:
+        if self.control is not None:
+            return
+        control = self._make_control(pid_file)
         try:
-            if self.inheritance.control is not None:
-                self.control.adopt(self.inheritance.control)
-            else:
-                self.control.open()
+            control.open()
         except OSError as error:
-            reason = error.strerror or error
-            self.notes.append(f'no control socket {path}: {reason}')
-            self.control = None
+            self.notes.append(
+                f'no control socket {control.path}: {error.strerror or error}'
+            )
+        else:
+            self.control = control
 
     def _change_owner(self) -> None:
         identity = self.options.identity
@@ -199,9 +219,12 @@ class Process:
             self.control.chown(uid, gid)
         if self.log_file is not None:
             os.fchown(1, uid, gid)
-        for listening in self.server.sockets if self.server else ():
+        for listening in self._sockets():
             if listening.owned:
                 listening.chown(uid, gid)
+
+    def _sockets(self) -> list[ListeningSocket]:
+        return self.server.sockets if self.server is not None else []
 
     # -- answering ------------------------------------------------------------
 
@@ -232,7 +255,8 @@ class Process:
         if self.supervisor is not None:
             from paste_wspbus.supervisor import Orders
 
-            Orders(bus, self.supervisor, self.server).subscribe()
+            report = self.options.report
+            Orders(bus, self.supervisor, report, self._shared).subscribe()
         elif self.control is not None:
             self.control.serve(bus)
 
@@ -323,6 +347,9 @@ class Process:
         if self.control is not None:
             self.control.forget()
         self.lock = self.control = None
+        self._shared = [listening for listening in self._sockets() if listening.owned]
+        for listening in self._shared:
+            listening.owned = False  # the supervisor says when that changes
         self.supervisor, self.signal_handler = connection, WorkerSignals
         self.options.report.close()
         self.options.report = Report(connection.dup().detach(), lasting=True)
@@ -335,6 +362,22 @@ class Process:
             self.control.close()
         if self.lock is not None:
             self.lock.release()
+
+
+def abandon(inheritance: Inheritance, pid_file: str | None) -> None:
+    """The start has failed before there was a `Process`: leave nothing behind."""
+    if pid_file is None or inheritance.pid_file is None:
+        return
+    from paste_wspbus.control import Control, path_for
+    from paste_wspbus.plugins.pidfile import PIDLock
+
+    lock = PIDLock(pid_file)
+    lock.adopt(inheritance.pid_file)
+    control = Control(path_for(lock.path), {})
+    if inheritance.control is not None:
+        control.adopt(inheritance.control)
+    control.close()
+    lock.release()
 
 
 def _passed() -> list[Activated]:

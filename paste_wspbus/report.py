@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
+import weakref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Report:
         self._has_failed = False
         if fd is not None:
             os.set_inheritable(fd, False)
+            _watch_forks(self)
 
     def pid(self) -> None:
         """Say which process it is that starts."""
@@ -34,15 +35,16 @@ class Report:
         """The site is STARTED; ``lines`` are for the terminal."""
         self._send({'ready': list(lines)}, last=not self.lasting)
 
+    def leave(self) -> None:
+        """The site wishes to stop."""
+        self._send({'leave': True}, last=False)
+
     def restart(self) -> None:
         """The site stops, and asks to be started again."""
         self._send({'restart': True}, last=True)
 
     def failed(self, code: int, line: str = '') -> None:
-        """The start failed: the exit code, and what to print.
-
-        It stays open: its end tells that this process has cleaned up and is gone.
-        """
+        """The start failed: the exit code, and what to print."""
         if not self._has_failed:
             self._has_failed = True
             self._send({'failed': code, 'line': line}, last=False)
@@ -64,6 +66,24 @@ class Report:
             os.close(fd)
 
 
+_open: weakref.WeakSet[Report] = weakref.WeakSet()
+_forks_watched = False
+
+
+def _watch_forks(report: Report) -> None:
+    """A forked child must not keep the pipe open: its end tells of the parent's death."""
+    global _forks_watched
+    _open.add(report)
+    if not _forks_watched and hasattr(os, 'register_at_fork'):
+        _forks_watched = True
+        os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _close_in_child() -> None:
+    for report in list(_open):
+        report.close()
+
+
 class Inbox:
     """The reading end of a `Report`."""
 
@@ -80,15 +100,6 @@ class Inbox:
             return None
         *lines, self._buffer = (self._buffer + came).split(b'\n')
         return [json.loads(line) for line in lines]
-
-    def wait_for_end(self, seconds: float) -> None:
-        """Wait until the process at the other end is gone, but not for ever."""
-        import select
-
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if select.select([self.fd], [], [], left)[0] and self.read() is None:
-                return
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """All messages, until the end."""

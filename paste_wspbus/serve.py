@@ -15,15 +15,16 @@ from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.errors import TimedOut, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.loader import Config, Site, Terminated, one_line, site_path
-from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
-from paste_wspbus.process import Process
+from paste_wspbus.plugins.threads import ThreadManager
+from paste_wspbus.process import Process, abandon
 from paste_wspbus.report import Report
 from paste_wspbus.servers import BlockingServer, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from typing import TextIO
 
 #: 128 + SIGTERM, as a shell reports it.
 TERMINATED = 128 + signal.SIGTERM
@@ -42,9 +43,9 @@ def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:
     """
     options: Options | None = None
     try:
-        with _sigterm_raises():
+        with _handling_signals() as early:
             options = parse(sys.argv[1:] if argv is None else argv, prog)
-            options.report = Report()
+            options.report, options.early = Report(), early
             return _run(options)
     except WSPBusError as error:
         return _complain(error, options)
@@ -52,6 +53,28 @@ def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:
         return _left(TERMINATED, options)
     except KeyboardInterrupt:
         return _left(INTERRUPTED, options)
+    finally:
+        _flush()
+
+
+def _print(text: str, stream: TextIO | None = None) -> None:
+    """Print, unless nobody reads it, or the disk is full: no reason to end a site."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=stream, flush=True)
+
+
+def _flush() -> None:
+    """What cannot be written now cannot be when the interpreter ends: no error then."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+        except ValueError:
+            pass  # closed
 
 
 def _complain(error: WSPBusError, options: Options | None) -> int:
@@ -65,9 +88,11 @@ def _complain(error: WSPBusError, options: Options | None) -> int:
         line = line.replace(os.getcwd() + os.sep, '')
     if error.__cause__ is not None and not verbose:
         line += ' (-v shows the traceback)'
-    print(line, file=sys.stderr, flush=True)
+    if options is None or options.logs or options.report.fd is None:
+        _print(line, sys.stderr)  # else the launcher tells the terminal
     if options is not None and options.terminal is not None:
-        os.write(options.terminal, f'{line}\n'.encode())
+        with contextlib.suppress(OSError):
+            os.write(options.terminal, f'{line}\n'.encode())
     return _left(error.exit_code, options, line)
 
 
@@ -78,21 +103,59 @@ def _left(code: int, options: Options | None, line: str = '') -> int:
     return code
 
 
+#: What else an operator may send to a site that is not composed yet.
+_LATER = [
+    getattr(signal, name)
+    for name in ('SIGHUP', 'SIGUSR1', 'SIGUSR2')
+    if hasattr(signal, name)
+]
+
+
 @contextlib.contextmanager
-def _sigterm_raises() -> Generator[None]:
-    """SIGTERM ends the composition, with the clean-up that an exception gets."""
+def _handling_signals() -> Generator[list[int]]:
+    """Signals until the site has its own handlers.
+
+    SIGTERM ends the composition, with the clean-up that an exception gets;
+    so does SIGHUP if a terminal sends it. The others are kept for later: by
+    themselves they would kill the process.
+    """
+    early: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield early
         return
 
     def terminate(signum: int, frame: object) -> None:
         raise Terminated(TERMINATED)
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    def keep(signum: int, frame: object) -> None:
+        if signum == getattr(signal, 'SIGHUP', None) and _has_terminal():
+            raise Terminated(128 + signum)
+        early.append(signum)
+
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+    for number in _LATER:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            previous[number] = signal.signal(number, keep)
+    _hold_signals(False)  # the program before this one held them over execv
     try:
-        yield
+        yield early
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
+
+
+def _hold_signals(hold: bool) -> None:
+    """Have signals wait (also over execv, sigprocmask(2)), or wait no longer."""
+    if hasattr(signal, 'pthread_sigmask'):
+        how = signal.SIG_BLOCK if hold else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, [signal.SIGTERM, *_LATER])
 
 
 def _run(options: Options) -> int:
@@ -105,11 +168,15 @@ def _run(options: Options) -> int:
         from paste_wspbus import subcommands
 
         return subcommands.SUBCOMMANDS[options.subcommand](options)
-    config = Config(options.config, options.vars, os.getcwd())
-    site_path(config.file)
+    inheritance = Inheritance.from_environ(os.environ)
+    try:
+        config = Config(options.config, options.vars, os.getcwd())
+        site_path(config.file)
+    except WSPBusError:
+        abandon(inheritance, options.pid_file)
+        raise
     if options.check:
         return _check(config, options)
-    inheritance = Inheritance.from_environ(os.environ)
     if options.daemon and not inheritance.daemon:
         _daemonize(options)
     process = Process(config, options, inheritance)
@@ -158,7 +225,8 @@ def _runs_already(error: WSPBusError, process: Process) -> int:
         raise error
     patience = process.config.settings['start_timeout']
     line = wait_for_other_start(PIDLock(error.path), patience)
-    process.options.report.ready([line])
+    options = process.options
+    options.report.ready([line] if options.verbosity > 0 else [])
     return 0
 
 
@@ -197,6 +265,8 @@ def _plug_in(bus: Bus, process: Process, configured: bool) -> None:
     sitelog.quiet = not configured and verbosity <= 1
     handler = process.signal_handler
     bus.plugins['signals'] = handler(bus, process.config.settings['signals'])
+    threads = bus.plugins['threads'] = ThreadManager(bus)
+    threads.subscribe()
     process.plug_in(bus)
     _tell_systemd(bus)
 
@@ -260,6 +330,7 @@ def _serve(site: Site, process: Process) -> int:
     signals, sitelog = bus.plugins['signals'], bus.plugins['sitelog']
     announce = functools.partial(_announce, server, process)
     signals.subscribe()
+    _repeat_early(process.options)
     process.ride(bus)
     try:
         # A request can come, and ask for an exit, before this thread is in block().
@@ -277,6 +348,12 @@ def _serve(site: Site, process: Process) -> int:
         return _leave(bus, process)
     finally:
         signals.unsubscribe()
+
+
+def _repeat_early(options: Options) -> None:
+    """Signals that came before there was a handler for them."""
+    while options.early:
+        os.kill(os.getpid(), options.early.pop(0))
 
 
 @contextlib.contextmanager
@@ -304,22 +381,25 @@ def _announce(server: Server | BlockingServer, process: Process) -> None:
     if process.options.verbosity > 0:
         lines = [f'Starting server in PID {os.getpid()}.']
         lines += [f'Serving on {url}' for url in server.urls]
-        print('\n'.join(lines), flush=True)
+        _print('\n'.join(lines))
     process.options.report.ready(lines)
 
 
 def _leave(bus: Bus, process: Process) -> int:
-    if bus.execv and process.is_worker:
-        process.options.report.restart()
-    elif bus.execv:
-        bus.kept_files = process.leave_to_next_program()
-        bus._do_execv()
+    _hold_signals(True)
+    try:
+        if bus.execv and process.is_worker:
+            process.options.report.restart()
+        elif bus.execv:
+            bus.kept_files = process.leave_to_next_program()
+            bus._do_execv()
+    finally:
+        _hold_signals(False)
     if bus.join_threads():
-        print('Threads are left that do not end; leaving without them', file=sys.stderr)
+        _print('Threads are left that do not end; leaving without them', sys.stderr)
         process.finish(EX_SOFTWARE)
         process.close()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        _flush()
         os._exit(EX_SOFTWARE)
     return bus.exit_code
 
@@ -334,7 +414,7 @@ def _supervise(process: Process) -> int | None:
     options, settings = process.options, process.config.settings
     bus = supervision.SupervisorBus()
     supervisor = supervision.Supervisor(
-        bus, options.monitor_restart, settings['stop_timeout']
+        bus, process.server, options.monitor_restart, settings['stop_timeout']
     )
     bus.plugins['supervisor'] = supervisor
     # The worker has deadlines of its own; this one is for when it ignores them.
@@ -342,11 +422,13 @@ def _supervise(process: Process) -> int | None:
     bus.stop_timeout += 2 * supervision.MARGIN
     sitelog = _log_to_logging(bus, process, configured=False)
     sitelog.quiet = options.verbosity <= 1  # the worker tells what fails
-    signals = bus.plugins['signals'] = SignalHandler(bus, settings['signals'])
+    signals = supervision.SupervisorSignals(bus, settings['signals'])
+    bus.plugins['signals'] = signals
     supervisor.subscribe(signals)
     _tell_systemd(bus)
     process.ride(bus)
     signals.subscribe()
+    _repeat_early(options)
     code = 1
     try:
         code = supervisor.run(lambda lines: _supervised(sitelog, options, lines))
@@ -355,6 +437,8 @@ def _supervise(process: Process) -> int | None:
         connection = worker.connection
     except supervision.WorkerFailed as failed:
         code = failed.exit_code
+        if not failed.told:
+            _print(str(failed), sys.stderr)
         return _left(code, options, str(failed))
     finally:
         signals.unsubscribe()

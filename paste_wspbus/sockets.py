@@ -56,6 +56,7 @@ class ListeningSocket:
 
     def __init__(self, sock: socket.socket, *, owned: bool = True) -> None:
         self.sock, self.owned = sock, owned
+        self.name = sock.getsockname()
         self._path = _path_of(sock) if owned else None
 
     @property
@@ -65,7 +66,7 @@ class ListeningSocket:
 
     def url(self, scheme: str = 'http') -> str:
         """Where a browser finds it, such as http://127.0.0.1:8080 or unix:/path."""
-        name = self.sock.getsockname()
+        name = self.name
         if self.is_unix:
             return f'unix:{os.fsdecode(name)}'
         host = f'[{name[0]}]' if ':' in name[0] else name[0]
@@ -74,6 +75,20 @@ class ListeningSocket:
     def copy(self) -> ListeningSocket:
         """The same socket in a descriptor of its own."""
         return ListeningSocket(self.sock.dup(), owned=False)
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether its address leads to it: a Unix socket's file may be gone."""
+        return not self.is_unix or os.path.exists(self.sock.getsockname())
+
+    def is_at(self, family: int, address: tuple[str, int] | str) -> bool:
+        """Whether it is bound to (host, port), or to a path."""
+        if self.sock.family != family:
+            return False
+        name = self.sock.getsockname()
+        if not isinstance(name, str):
+            return [*name[:2]] == [*address]
+        return os.path.abspath(name) == os.path.abspath(str(address))
 
     def refuse_new(self) -> None:
         """Turn away whoever connects from now on; those who did wait on."""
@@ -149,7 +164,10 @@ def _path_of(sock: socket.socket) -> tuple[str, tuple[int, int]] | None:
     name = sock.getsockname()
     if not isinstance(name, str) or not name:
         return None
-    return os.path.abspath(name), _identity(name)
+    try:
+        return os.path.abspath(name), _identity(name)
+    except FileNotFoundError:
+        return None  # it was inherited, and somebody has removed its file
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -9,8 +9,10 @@ import signal
 import sys
 import time
 
+from paste_wspbus.bus import EX_SOFTWARE
 from paste_wspbus.control import NoAnswer, ask, connect, path_for, receive, send
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.plugins.daemon import OtherProcess
 from paste_wspbus.plugins.pidfile import ForeignPIDFile, PIDLock, StalePIDFile
 
 TYPE_CHECKING = False
@@ -28,12 +30,6 @@ DYING = 10.0
 UNKNOWN = {'stop_timeout': 25.0, 'drain_delay': 0.0}
 
 
-class NotPermitted(WSPBusError):
-    """The site is another user's (LSB: 4)."""
-
-    exit_code = 4
-
-
 class DoesNotDie(WSPBusError):
     """Not even SIGKILL ended it."""
 
@@ -45,59 +41,13 @@ def patience(status: dict[str, Any]) -> float:
     return float(status['stop_timeout']) + float(status['drain_delay']) + MARGIN
 
 
-class _Process:
-    """A running process that is not our child, to be waited for."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._fd = -1
-        with contextlib.suppress(AttributeError, OSError):
-            self._fd = os.pidfd_open(pid)
-
-    def is_gone_within(self, seconds: float, others: list[socket.socket]) -> bool:
-        """Wait until it ends, one of ``others`` is readable, or the time is over."""
-        if self._fd != -1:
-            watched: list[Any] = [self._fd, *others]
-            ready, _, _ = select.select(watched, [], [], max(seconds, 0))
-            return self._fd in ready
-        select.select(others, [], [], min(max(seconds, 0), 0.05))
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        return False
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal.
-
-        :raises NotPermitted: if it is another user's.
-        """
-        try:
-            if self._fd != -1:
-                signal.pidfd_send_signal(self._fd, number)
-            else:
-                os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
-        except PermissionError:
-            raise NotPermitted(
-                f'process {self.pid} is not yours to stop: permission denied'
-            ) from None
-
-    def close(self) -> None:
-        if self._fd != -1:
-            os.close(self._fd)
-
-
 class Stop:
     """One stop of one site, seen from outside."""
 
     def __init__(self, lock: PIDLock, pid: int) -> None:
         self.lock, self.pid = lock, pid
         self.control = path_for(lock.path)
-        self.process = _Process(pid)
+        self.process = OtherProcess(pid)
         self.status: dict[str, Any] = dict(UNKNOWN)
         self.exit_code: int | None = None
         self._said = ''
@@ -151,8 +101,8 @@ class Stop:
         with contextlib.suppress(NoAnswer):
             for connection in others:
                 answer = receive(connection)
-                if answer is not None:
-                    self.exit_code = answer.get('exit_code')
+                # Without an answer it was forced out, or somebody killed it.
+                self.exit_code = (answer or {}).get('exit_code', EX_SOFTWARE)
         others.clear()
 
     def _progress(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 
+from paste_wspbus.bus import EX_SOFTWARE
 from paste_wspbus.control import NoAnswer, ask, path_for
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.plugins.pidfile import (
@@ -59,7 +60,8 @@ def _describe(pid: int, lock: PIDLock) -> list[str]:
     if told['is_crashed']:
         lines.append('It has crashed, and is about to be started again.')
     if told['requests'] or told['calling']:
-        lines.append(what_it_waits_for(told).capitalize())
+        waits = what_it_waits_for(told)
+        lines.append(waits[0].upper() + waits[1:])
     return lines
 
 
@@ -89,6 +91,9 @@ def stop(options: Options) -> int:
         return 0
     code = stop_site(lock)
     clean_up(lock)
+    if code == EX_SOFTWARE:
+        _print('The site was forced out at its deadline: see its log.')
+        return 1
     if code:
         _print(f'The site stopped with failures (exit code {code}): see its log.')
         return 1

@@ -24,9 +24,12 @@ from paste_wspbus.report import Inbox
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import FrameType
     from typing import Any
 
+    from paste_wspbus.report import Report
     from paste_wspbus.servers import Server
+    from paste_wspbus.sockets import ListeningSocket
 
 #: Seconds before the first, second, … restart of a site that crashes again and again.
 BACKOFF = (0.0, 1.0, 2.0, 4.0, 8.0)
@@ -37,16 +40,22 @@ HEALTHY = 60.0
 #: What of the signals' meanings is the supervisor's, not the worker's.
 _OWN = frozenset({'exit', 'stop', 'hangup', 'restart', 'graceful'})
 
+#: Seconds that a worker waits for the supervisor's consent to its stop.
+ANSWER = 2.0
+
+#: Seconds that the terminal's Ctrl-C has for ending a worker that composes.
+TERMINAL = 0.5
+
 #: Seconds beyond the worker's own deadline until it is killed.
 MARGIN = 5.0
 
 
 class WorkerFailed(WSPBusError):
-    """The worker ended before it was ready; it has said why itself."""
+    """The worker ended before it was ready; ``told``: it has said why itself."""
 
-    def __init__(self, code: int, line: str) -> None:
+    def __init__(self, code: int, line: str, told: bool) -> None:
         super().__init__(line)
-        self.exit_code = code
+        self.exit_code, self.told = code, told
 
 
 class BecomeWorker(BaseException):
@@ -183,7 +192,8 @@ class Worker:
         self.inbox = Inbox(connection.fileno())
         self.since = time.monotonic()
         self.ready: list[str] | None = None
-        self.failed: dict[str, Any] = {}
+        #: The signals that it gets when it is ready.
+        self.waiting: list[str] = []
         #: Whether it was asked to make way for the next one.
         self.leaving = False
 
@@ -193,9 +203,20 @@ class Worker:
         return time.monotonic() - self.since
 
 
+class SupervisorSignals(SignalHandler):
+    """Remembers the ``last`` signal's number."""
+
+    last = 0
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.last = signum
+        super()._handle(signum, frame)
+
+
 class Supervisor:
     """Forks the worker, waits for it to be ready, replaces it when it crashes.
 
+    :param server: holds the listening sockets, and never serves.
     :param restarts: whether a crash is followed by a new worker; else the
         supervisor ends as the worker did.
     :param stop_timeout: the worker's own deadline, in seconds.
@@ -205,18 +226,27 @@ class Supervisor:
     healthy = HEALTHY
 
     def __init__(
-        self, bus: SupervisorBus, restarts: bool, stop_timeout: float | None
+        self,
+        bus: SupervisorBus,
+        server: Server | None,
+        restarts: bool,
+        stop_timeout: float,
     ) -> None:
-        self.bus, self.restarts = bus, restarts
+        self.bus, self.server, self.restarts = bus, server, restarts
         self.events = bus.events
         self.stop_timeout = stop_timeout
         self.worker: Worker | None = None
+        self.signals: SupervisorSignals | None = None
         self.code = 0
+        self._line = self._death = ''
+        self._lines: list[str] = []
+        self._previous: Any = signal.SIG_DFL
         self._crashes = 0
         bus.supervisor = self
 
-    def subscribe(self, signals: SignalHandler) -> None:
+    def subscribe(self, signals: SupervisorSignals) -> None:
         """Ride the bus; signals that mean something to the site go to the worker."""
+        self.signals = signals
         self.bus.subscribe('start', self.start)
         self.bus.subscribe('stop', self.stop)
         self.bus.subscribe('graceful', self.replace)
@@ -239,8 +269,8 @@ class Supervisor:
             except ChannelFailures as failures:
                 bus.exit()
                 raise failures.get_instances()[0] from None
-            if bus.state is State.STARTED and self.worker is not None:
-                ready(self.worker.ready or [])
+            if bus.state is State.STARTED:
+                ready(self._lines)
             bus.block(states=State.STOPPED)
             bus.exit()
         return bus.exit_code
@@ -253,34 +283,54 @@ class Supervisor:
         :raises WorkerFailed: if it ends before.
         """
         self.events.woken = self._reap
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # it wakes up `Events.step`
-        self._spawn()
-        while self.worker is not None and self.worker.ready is None:
-            if not self.events.empty():
-                return  # told to stop
+        # It wakes up `Events.step`.
+        self._previous = signal.signal(signal.SIGCHLD, lambda *_: None)
+        first = self._spawn()
+        while self.worker is first and first.ready is None:
+            if self.bus.leaving:
+                return
             self.events.step(None)
-        if self.worker is None:
-            raise WorkerFailed(self.code or 1, self._line)
+        if first.ready is None and not self.bus.leaving:
+            raise WorkerFailed(
+                self.code or 1, self._line or self._death, bool(self._line)
+            )
+        self._lines = first.ready or []
 
     def stop(self) -> None:
         """Have the worker stop, and wait for its end."""
         if self.worker is None:
             return
-        self._signal(signal.SIGTERM)
-        until, hurried = float('inf'), False
-        if self.stop_timeout is not None:
-            until = time.monotonic() + self.stop_timeout + MARGIN
+        if self.worker.ready is None:
+            self._interrupt()
+        else:
+            self._order_stop()
+        until, hurried = time.monotonic() + self.stop_timeout + MARGIN, False
         while self.worker is not None:
             if self.bus.hurried and not hurried:
                 hurried = True
                 self.tell('hurry')
-            if time.monotonic() > until:
+            left = until - time.monotonic()
+            if left <= 0:
                 self.bus.log(f'Process {self.worker.pid} does not stop: killed', 50)
                 self._signal(signal.SIGKILL)
-                until = float('inf')
-            left = until - time.monotonic()
-            self.events.step(None if left == float('inf') else max(left, 0))
+                until, left = float('inf'), float('inf')
+            self.events.step(None if left == float('inf') else left)
         self.bus.exit_code = self.bus.exit_code or self.code
+
+    def _interrupt(self) -> None:
+        """A worker that composes does not listen to messages yet."""
+        if self.signals is None or self.signals.last != signal.SIGINT:
+            self._signal(signal.SIGTERM)
+            return
+        until = time.monotonic() + TERMINAL
+        while self.worker is not None and (left := until - time.monotonic()) > 0:
+            self.events.step(left)  # Ctrl-C has reached it, too, if it was one
+        self._signal(signal.SIGINT)
+
+    def _order_stop(self) -> None:
+        """Nobody accepts from the sockets after this worker: it is to empty them first."""
+        sockets = self.server.sockets if self.server is not None else []
+        self.tell('stop' if any(one.owned for one in sockets) else 'make_way')
 
     def replace(self) -> None:
         """Have the worker stop; a new one takes its place, on the same sockets."""
@@ -289,14 +339,17 @@ class Supervisor:
             self.tell('make_way')
 
     def tell(self, message: str) -> None:
-        """Send the worker a message: hurry, force or make_way."""
+        """Send the worker a message: stop, make_way, hurry or force."""
         if self.worker is not None:
             with contextlib.suppress(OSError):
                 self.worker.connection.send(f'{message}\n'.encode())
 
     def forward(self, name: str) -> None:
-        """Pass a signal on to the worker."""
-        self._signal(signal.Signals[name])
+        """Pass a signal on to the worker, when it is ready: before, it would die of it."""
+        if self.worker is not None and self.worker.ready is None:
+            self.worker.waiting.append(name)
+        else:
+            self._signal(signal.Signals[name])
 
     def _signal(self, number: signal.Signals) -> None:
         if self.worker is not None:
@@ -305,7 +358,7 @@ class Supervisor:
 
     # What becomes of the worker.
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> Worker:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         mine, its = socket.socketpair()
@@ -313,12 +366,14 @@ class Supervisor:
         if not pid:
             mine.close()
             self.events.close()
+            signal.signal(signal.SIGCHLD, self._previous)
             raise BecomeWorker(its)
         its.close()
         self.worker = Worker(pid, mine)
         self._line = ''
         self.events.selector.register(mine, selectors.EVENT_READ, self._hear)
         self.bus.publish('worker_started', pid)
+        return self.worker
 
     def _hear(self) -> None:
         worker = self.worker
@@ -332,13 +387,24 @@ class Supervisor:
                 self.events.selector.unregister(worker.connection)
             return
         for message in messages:
-            if 'ready' in message:
-                worker.ready = message['ready']
-                self.bus.publish('worker_ready', worker.pid)
-            elif 'failed' in message:
-                self._line = message['line']
-            elif 'restart' in message:
-                worker.leaving = True
+            self._understand(worker, message)
+
+    def _understand(self, worker: Worker, message: dict[str, Any]) -> None:
+        if 'ready' in message:
+            worker.ready = message['ready']
+            self.bus.publish('worker_ready', worker.pid)
+            while worker.waiting:
+                self.forward(worker.waiting.pop(0))
+            if self.bus.state is State.STOPPING:
+                self._order_stop()  # SIGTERM may have come too late
+        elif 'failed' in message:
+            self._line = message['line']
+        elif 'restart' in message:
+            worker.leaving = True
+        elif 'leave' in message:
+            if self.bus.state is State.STOPPING:
+                self._order_stop()
+            self.bus.exit()
 
     def _reap(self) -> None:
         """Take note of children that ended; as process 1, also of orphans."""
@@ -351,17 +417,28 @@ class Supervisor:
                     self._has_died(os.waitstatus_to_exitcode(status))
 
     def _has_died(self, code: int) -> None:
-        worker, self.worker = self.worker, None
+        worker = self.worker
         assert worker is not None
         with contextlib.suppress(KeyError):
             self.events.selector.unregister(worker.connection)
-        with contextlib.suppress(BlockingIOError, OSError):
-            worker.connection.setblocking(False)
+        worker.connection.setblocking(False)
+        with contextlib.suppress(OSError):  # its last words, or none
             for message in worker.inbox.read() or ():
-                self._line = message.get('line', self._line)
+                self._understand(worker, message)
         worker.connection.close()
+        self.worker = None
         self.code = code if code >= 0 else 128 - code
+        self._death = (
+            f'The site (process {worker.pid}) died while it started, {_how(code)}'
+        )
         self.bus.publish('worker_died', worker.pid, code)
+        if self.bus.state is State.STARTED:
+            self._succeed(worker, code)
+        elif self.bus.state is State.STARTING and worker.ready is not None:
+            self.events.call_later(0, lambda: self._succeed(worker, code))
+
+    def _succeed(self, worker: Worker, code: int) -> None:
+        """After a worker's end: the next one, or the end of all."""
         if self.bus.state is not State.STARTED:
             return
         if worker.leaving:
@@ -373,8 +450,7 @@ class Supervisor:
             self._restart(worker, code)
 
     def _restart(self, worker: Worker, code: int) -> None:
-        how = f'exit code {code}' if code > 0 else f'signal {_signal_name(-code)}'
-        what = f'The site (process {worker.pid}) crashed, {how}'
+        what = f'The site (process {worker.pid}) crashed, {_how(code)}'
         self._crashes = 1 if worker.age > self.healthy else self._crashes + 1
         if self._crashes > len(self.backoff):
             self.bus.log(f'{what}, {self._crashes} times in a row: given up', 50)
@@ -390,55 +466,86 @@ class Supervisor:
             self._spawn()
 
 
-def _signal_name(number: int) -> str:
+def _how(code: int) -> str:
+    """The end of a process, in words: os.waitstatus_to_exitcode's number."""
+    if code >= 0:
+        return f'exit code {code}'
     try:
-        return signal.Signals(number).name
+        return f'signal {signal.Signals(-code).name}'
     except ValueError:
-        return str(number)
+        return f'signal {-code}'
 
 
 # -- in the worker --------------------------------------------------------------------
 
 
 class WorkerSignals(SignalHandler):
-    """Signals of a worker: only the supervisor's messages count to three.
+    """Signals of a worker: to stop is for the supervisor to say, and to count.
 
     Ctrl-C and systemd signal a whole group: the worker gets it twice.
     """
 
     def _leave(self, command: str) -> None:
-        getattr(self.bus, command)()
+        if self.bus.state is State.STARTED:
+            self.bus.post('ask_to_leave')
+        else:
+            getattr(self.bus, command)()
 
 
 class Orders:
-    """The worker's end of its connection: a thread does what the supervisor says."""
+    """The worker's end of its connection: a thread does what the supervisor says.
+
+    :param owned: the supervisor's listening sockets, from which nobody else accepts.
+    """
 
     def __init__(
-        self, bus: Bus, connection: socket.socket, server: Server | None
+        self,
+        bus: Bus,
+        connection: socket.socket,
+        report: Report,
+        owned: list[ListeningSocket],
     ) -> None:
-        self.bus, self.connection, self.server = bus, connection, server
+        self.bus, self.connection, self.report = bus, connection, report
+        self._owned = owned
+        self._listens = False
+        self._told = threading.Event()
         self._orders: Mapping[str, Callable[[], object]] = {
+            'stop': self._stop,
+            'make_way': self._make_way,
             'hurry': bus.hurry,
             'force': lambda: bus.force_exit('Told to stop three times'),
-            'make_way': self._make_way,
         }
 
     def subscribe(self) -> None:
         """Listen to the supervisor from the start of the site on."""
         self.bus.subscribe('start', self.start, priority=66)
+        self.bus.subscribe('stop', self.announce, priority=float('-inf'))
+        self.bus.subscribe('ask_to_leave', self.report.leave)
 
     def start(self) -> None:
         """Start the thread."""
+        self._listens = True
         threading.Thread(target=self._run, name='supervisor', daemon=True).start()
+
+    def announce(self) -> None:
+        """A stop that the site began itself: the supervisor is to refuse newcomers first."""
+        if self._told.is_set() or self.bus.execv or not self._listens:
+            return
+        self.report.leave()
+        self._told.wait(ANSWER)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError), self.connection.makefile() as lines:
             for line in lines:
                 self._orders[line.strip()]()
         self.bus.log('The supervisor is gone: the site stops', 40)
-        self.bus.exit()
+        self._stop()
+
+    def _stop(self) -> None:
+        for listening in self._owned:
+            listening.owned = True
+        self._make_way()
 
     def _make_way(self) -> None:
-        for listening in self.server.sockets if self.server else ():
-            listening.owned = False
+        self._told.set()
         self.bus.exit()

@@ -88,6 +88,13 @@ class Plugin:
 
     def _listeners(self) -> Iterator[tuple[str, Callable[..., Any], float | None]]:
         for name in dir(type(self)):
-            marks = getattr(getattr(type(self), name), 'wspbus_channels', ())
-            for channel, priority in marks:
+            for channel, priority in self._channels_of(name):
                 yield channel, getattr(self, name), priority
+
+    def _channels_of(self, name: str) -> tuple[tuple[str, float | None], ...]:
+        """Those of a method, or of the one that it overrides."""
+        for cls in type(self).__mro__:
+            marks = getattr(vars(cls).get(name), 'wspbus_channels', ())
+            if marks:
+                return marks  # type: ignore[no-any-return]
+        return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -15,7 +16,8 @@ from paste_wspbus.report import Inbox, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Iterable
     from typing import Any, NoReturn
 
     from paste_wspbus.bus import Bus
@@ -90,39 +92,124 @@ def wait_for_start(
 
     :param clean_up: called when the start has failed and the daemon is gone.
     """
-    os.waitpid(child, 0)
-    code, daemon, interrupted = None, 0, 0
-    while True:
+    launch = _Launch()
+    while launch.code is None:
         try:
-            for message in inbox:
-                daemon = message.get('pid', daemon)
-                code = _tell(message, code)
-                if code:
-                    inbox.wait_for_end(GOING)
-                    break
-            break
+            os.waitpid(child, 0)
         except (KeyboardInterrupt, SystemExit) as error:
-            interrupted = 128 + (2 if isinstance(error, KeyboardInterrupt) else 15)
-            if daemon:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(daemon, signal.SIGTERM)
-    if code is None:
-        os.write(2, f'The site (process {daemon}) died while it started.\n'.encode())
-        code = 1
-    if code and clean_up is not None:
+            launch.interrupt(error)
+            continue
+        except ChildProcessError:
+            pass  # it was waited for before the interrupt
+        try:
+            launch.read(inbox)
+        except (KeyboardInterrupt, SystemExit) as error:
+            launch.interrupt(error)
+    if launch.code and clean_up is not None:
         clean_up()
-    os._exit(interrupted or code)
+    os._exit(launch.interrupted or launch.code)
 
 
-def _tell(message: dict[str, Any], code: int | None) -> int | None:
-    if 'ready' in message:
-        os.write(1, ''.join(f'{line}\n' for line in message['ready']).encode())
-        return 0
-    if 'failed' in message:
-        if message['line']:
-            os.write(2, f'{message["line"]}\n'.encode())
-        return int(message['failed'])
-    return code
+class _Launch:
+    """What the launching process knows of the daemon's start."""
+
+    def __init__(self) -> None:
+        #: The daemon's exit code, or 0 when it is started.
+        self.code: int | None = None
+        #: What the launching process exits with if it was interrupted.
+        self.interrupted = 0
+        self._daemon: OtherProcess | None = None
+
+    def read(self, inbox: Inbox) -> None:
+        """Read what is reported, until it is known what came of it."""
+        for message in inbox:
+            self._understand(message)
+            if self.code is not None:
+                return
+        pid = self._daemon.pid if self._daemon is not None else 0
+        _write(2, f'The site (process {pid}) died while it started.\n')
+        self.code = 1
+
+    def _understand(self, message: dict[str, Any]) -> None:
+        if 'pid' in message:
+            self._daemon = OtherProcess(message['pid'])
+            if self.interrupted:
+                self._daemon.signal(signal.SIGTERM)
+        elif 'ready' in message:
+            _write(1, ''.join(f'{line}\n' for line in message['ready']))
+            self.code = 0
+        elif 'failed' in message:
+            if message['line']:
+                _write(2, f'{message["line"]}\n')
+            if self._daemon is not None:
+                self._daemon.is_gone_within(GOING)
+            self.code = int(message['failed'])
+
+    def interrupt(self, error: BaseException) -> None:
+        """Ctrl-C or SIGTERM: the daemon is to stop, too."""
+        self.interrupted = 128 + (2 if isinstance(error, KeyboardInterrupt) else 15)
+        if self._daemon is not None:
+            self._daemon.signal(signal.SIGTERM)
+
+
+def _write(fd: int, text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it
+        os.write(fd, text.encode())
+
+
+class NotPermitted(WSPBusError):
+    """The process is another user's (LSB: 4)."""
+
+    exit_code = 4
+
+
+class OtherProcess:
+    """A process that is not our child, to be waited for (pidfd_open(2) where there is one)."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = -1
+        with contextlib.suppress(AttributeError, OSError):
+            self._fd = os.pidfd_open(pid)
+
+    def is_gone_within(
+        self, seconds: float, others: Iterable[socket.socket] = ()
+    ) -> bool:
+        """Wait until it ends, one of ``others`` is readable, or the time is over."""
+        if self._fd != -1:
+            watched: list[Any] = [self._fd, *others]
+            ready, _, _ = select.select(watched, [], [], max(seconds, 0))
+            return self._fd in ready
+        select.select(others, [], [], min(max(seconds, 0), 0.05))
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal.
+
+        :raises NotPermitted: if it is another user's.
+        """
+        try:
+            if self._fd != -1:
+                signal.pidfd_send_signal(self._fd, number)
+            else:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            raise NotPermitted(
+                f'process {self.pid} is not yours to stop: permission denied'
+            ) from None
+
+    def close(self) -> None:
+        """Forget it."""
+        if self._fd != -1:
+            os.close(self._fd)
 
 
 class Daemonizer(Plugin):
@@ -201,12 +288,12 @@ class Identity:
         import pwd
 
         try:
-            number = str(user).isdigit()
-            entry = pwd.getpwuid(int(user)) if number else pwd.getpwnam(str(user))
-        except (KeyError, OverflowError):
-            if not number:
+            number = _number(user)
+            entry = pwd.getpwnam(str(user)) if number is None else pwd.getpwuid(number)
+        except (KeyError, ValueError):
+            if number is None:
                 raise UsageError(f'--user {user}: there is no such user') from None
-            self.uid = int(user)
+            self.uid = number
         else:
             self.uid, self.gid, self.name = entry.pw_uid, entry.pw_gid, entry.pw_name
 
@@ -258,14 +345,22 @@ class Identity:
         return self.name is not None and 0 in os.getgrouplist(self.name, self.gid or 0)
 
 
+def _number(text: str | int) -> int | None:
+    """A user's or group's number; None if it is no number, or not a possible one."""
+    word = str(text)
+    if not (word.isascii() and word.isdecimal()):
+        return None
+    # The last one, (uid_t)-1, is 'as it is' to chown(2) and setresuid(2).
+    return int(word) if len(word) <= 10 and int(word) < 2**32 - 1 else None
+
+
 def _find_group(group: str | int) -> int:
     import grp
 
     try:
-        if str(group).isdigit():
-            return int(group)
-        return grp.getgrnam(str(group)).gr_gid
-    except KeyError:
+        number = _number(group)
+        return grp.getgrnam(str(group)).gr_gid if number is None else number
+    except (KeyError, ValueError):
         raise UsageError(f'--group {group}: there is no such group') from None
 
 

@@ -11,10 +11,22 @@ from paste_wspbus.errors import SettingError, WSPBusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
     from paste_wspbus.bus import Bus
+
+    Target = str | Callable[..., object] | None
+
+#: What signals do where nobody says otherwise; Windows has not all of them.
+DEFAULTS = {
+    'SIGINT': 'exit',
+    'SIGTERM': 'exit',
+    'SIGHUP': 'hangup',
+    'SIGUSR1': 'reopen_logs',
+    'SIGUSR2': 'reopen_logs',
+}
 
 #: Methods of the bus that a signal can name; anything else is a channel.
 _METHODS = frozenset({'exit', 'stop', 'restart', 'graceful', 'start'})
@@ -25,52 +37,101 @@ class SignalHandler:
 
     ``handlers`` may be changed before `subscribe`: {'SIGUSR1': 'reopen_logs'}.
     'exit' and 'stop' escalate: the first signal stops gracefully, the second
-    skips every wait, the third leaves at once (exit code 70). Whoever
-    subscribes to a channel named like a signal ('SIGUSR1') is told, too.
+    skips every wait, the third leaves at once (exit code 70). 'hangup' is exit
+    on a terminal and restart elsewhere. None or 'ignore': the signal is
+    ignored, in programs that the site starts, too (as by nohup). A function is
+    a listener, as in `set_handler`. Whoever subscribes to a channel named like
+    a signal ('SIGUSR1') is told of every one that is handled.
+
+    :raises BadSignal: if a signal does not exist, or cannot be caught.
     """
 
-    def __init__(self, bus: Bus, handlers: dict[str, str] | None = None) -> None:
+    def __init__(self, bus: Bus, handlers: dict[str, Any] | None = None) -> None:
         self.bus = bus
-        self.handlers = {
-            'SIGINT': 'exit',
-            'SIGTERM': 'exit',
-            'SIGHUP': 'hangup',
-            'SIGUSR1': 'reopen_logs',
-            'SIGUSR2': 'reopen_logs',
-            **(handlers or {}),
+        self.handlers: dict[str, Target] = {
+            name: target for name, target in DEFAULTS.items() if hasattr(signal, name)
         }
+        for name, target in (handlers or {}).items():
+            self.handlers[signal_name(name)] = target
         self._previous: dict[int, Any] = {}
         self._asked_to_leave = 0
-        self._pid = os.getpid()
         self._terminal = False
 
     def subscribe(self) -> None:
-        """Take the signals over; outside the main thread, say so and do nothing."""
-        if threading.current_thread() is not threading.main_thread():
-            self.bus.log('Signals are not handled: this is not the main thread.')
-            return
-        self._terminal = os.isatty(0) if _is_open(0) else False
-        for name in self.handlers:
-            number = getattr(signal, name, None)
-            if number is not None and number not in self._previous:  # not on Windows
-                self._previous[number] = signal.signal(number, self._handle)
+        """Take the signals over; outside the main thread, say so and do nothing.
+
+        :raises BadSignal: if ``handlers`` names one that does not exist, or
+            cannot be caught; none is taken over then.
+        """
+        for given in list(self.handlers):
+            name = signal_name(given)
+            self.handlers[name] = self.handlers.pop(given)
+        if self._is_main_thread():
+            self._asked_to_leave = 0
+            self._terminal = os.isatty(0) if _is_open(0) else False
+            for name in self.handlers:
+                self._install(name)
 
     def unsubscribe(self) -> None:
         """Give them back to whom they belonged."""
+        for name, target in self.handlers.items():
+            if callable(target):
+                self.bus.unsubscribe(name, target)
+        if not self._previous or not self._is_main_thread('given back'):
+            return
         for number, previous in self._previous.items():
             # None: a handler that was not installed from Python cannot be put back.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
         self._previous.clear()
 
+    def set_handler(
+        self, signal: str | int, listener: Callable[[], object] | None = None
+    ) -> None:
+        """Handle a signal from now on; ``listener`` subscribes to the channel of its name.
+
+        What ``handlers`` says of the signal stays, but for 'ignore'.
+
+        :param signal: its name or number.
+        :raises BadSignal: (a ValueError) if it does not exist, or cannot be caught.
+        """
+        name = signal_name(signal)
+        if _is_ignored(self.handlers.get(name)):
+            self.handlers[name] = name
+        if self._is_main_thread():
+            self._install(name)
+        if listener is not None:
+            self.bus.subscribe(name, listener)
+
+    def _is_main_thread(self, wish: str = 'handled') -> bool:
+        if threading.current_thread() is threading.main_thread():
+            return True
+        self.bus.log(f'Signals are not {wish}: this is not the main thread.')
+        return False
+
+    def _install(self, name: str) -> None:
+        number, target = getattr(signal, name), self.handlers[name]
+        handler = signal.SIG_IGN if _is_ignored(target) else self._handle
+        try:
+            previous = signal.signal(number, handler)
+        except OSError:
+            raise BadSignal(name, f'{name} cannot be caught') from None
+        self._previous.setdefault(number, previous)
+        if callable(target):
+            self.bus.subscribe(name, target)
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
+        if os.getpid() != self.bus._pid:
             _die_of(signum)
             return
         name = signal.Signals(signum).name
-        target = self.handlers[name]
         self.bus.post('log', f'Caught signal {name}.', 20)
         if self.bus.listeners.get(name):
             self.bus.post(name)
+        target = self.handlers.get(name)
+        if isinstance(target, str) and target != name:  # the others have been told
+            self._carry_out(target)
+
+    def _carry_out(self, target: str) -> None:
         if target == 'hangup':
             # Without a terminal it is an operator's wish, not the terminal's end.
             target = 'exit' if self._terminal else 'restart'
@@ -88,6 +149,7 @@ class SignalHandler:
 
     def _leave(self, command: str) -> None:
         self._asked_to_leave += 1
+        self.bus.execv = False  # who is told to leave does not come back
         if self._asked_to_leave == 1:
             getattr(self.bus, command)()
         elif self._asked_to_leave == 2:
@@ -96,18 +158,35 @@ class SignalHandler:
             self.bus.force_exit('Told to stop three times')
 
 
-def signal_name(text: str) -> str:
+class BadSignal(SettingError, ValueError):
+    """A signal does not exist, or cannot be caught; ``name`` as it was given."""
+
+    def __init__(self, name: str | int, problem: str) -> None:
+        super().__init__(f'signal.{name}', problem)
+        self.name = name
+
+
+def signal_name(signum: str | int) -> str:
     """The name of a signal that a program may catch, such as 'SIGUSR1'.
 
-    :raises SettingError: if there is no such signal, or it cannot be caught.
+    :param signum: its number, or its name, in capitals or not, with 'SIG' or without.
+    :raises BadSignal: if there is no such signal, or it cannot be caught.
     """
-    name = text.upper()
+    name = str(signum).upper()
     name = name if name.startswith('SIG') else f'SIG{name}'
-    if name in ('SIGKILL', 'SIGSTOP') or name.startswith('SIG_'):
-        raise SettingError(f'signal.{text}', f'{name} cannot be caught')
-    if not isinstance(getattr(signal, name, None), signal.Signals):
-        raise SettingError(f'signal.{text}', 'there is no such signal')
-    return name
+    try:
+        known = (
+            signal.Signals(signum) if isinstance(signum, int) else signal.Signals[name]
+        )
+    except (KeyError, ValueError):
+        raise BadSignal(signum, 'there is no such signal') from None
+    if known.name in ('SIGKILL', 'SIGSTOP'):
+        raise BadSignal(signum, f'{known.name} cannot be caught')
+    return known.name  # SIGCLD's is SIGCHLD
+
+
+def _is_ignored(target: Target) -> bool:
+    return target in (None, '', 'ignore')
 
 
 def _is_open(fd: int) -> bool:

@@ -138,11 +138,11 @@ def _reopen(handler: logging.FileHandler) -> None:
 
     :raises OSError: if there is none to be had; the old one stays.
     """
-    if not _writes_to_a_file(handler):
-        return  # and whoever waits for a pipe's reader would hold the lock
+    if _file_type(handler.stream) not in (0, stat.S_IFREG):
+        return  # whoever waits for a pipe's reader holds the lock
     with _locked(handler):
-        old: Any = handler.stream
-        if old is None:
+        old: Any = handler.stream  # None: never opened, or closed
+        if _file_type(old) != stat.S_IFREG:
             return
         with _appending(handler):
             handler.stream = handler._open()
@@ -153,12 +153,12 @@ def _reopen(handler: logging.FileHandler) -> None:
         old.close()
 
 
-def _writes_to_a_file(handler: logging.FileHandler) -> bool:
-    stream: Any = handler.stream  # None: never opened, or closed
+def _file_type(stream: Any) -> int:
+    """As `stat` has it; 0 of a stream that is closed, in memory, or None."""
     try:
-        return stream is not None and _is_file(stream.fileno())
+        return stat.S_IFMT(os.fstat(stream.fileno()).st_mode)
     except (AttributeError, OSError, ValueError):
-        return False  # closed by somebody, or in memory
+        return 0
 
 
 @contextlib.contextmanager

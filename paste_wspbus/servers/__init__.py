@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import socket
 import threading
 import time
 
@@ -21,7 +22,7 @@ from paste_wspbus.sockets import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 
@@ -139,13 +140,53 @@ class Server:
         """Where it is reached, such as ['http://127.0.0.1:8080']."""
         return [listening.url(self.scheme) for listening in self.sockets]
 
-    def bind(self) -> None:
+    def bind(self, left: Iterable[ListeningSocket] = ()) -> None:
         """Bind, not listen: so that a port that is taken is known first.
 
+        :param left: a predecessor's sockets: those that are wanted are used,
+            the others closed.
         :raises BindError: if an address cannot be had.
         """
-        if not self.sockets:
-            self.sockets = self.make_sockets()
+        self._left = list(left)
+        try:
+            if not self.sockets:
+                self.sockets = self.make_sockets()
+        finally:
+            while self._left:
+                self._left.pop().close()
+
+    def bind_tcp(self, family: int, address: tuple[str, int]) -> ListeningSocket:
+        """A socket at an address, the predecessor's if there is one."""
+        return self._take_left(family, address) or bind_tcp(family, address)
+
+    def bind_unix(
+        self, path: str, mode: int = 0o600, key: str = 'unix_socket'
+    ) -> ListeningSocket:
+        """The same for a Unix socket."""
+        return self._take_left(socket.AF_UNIX, path) or bind_unix(path, mode, key)
+
+    def _take_left(
+        self, family: int, address: tuple[str, int] | str
+    ) -> ListeningSocket | None:
+        for listening in self._left:
+            if listening.is_reachable and listening.is_at(family, address):
+                self._left.remove(listening)
+                return listening
+        return None
+
+    def sockets_for(self, address: str) -> list[ListeningSocket]:
+        """The sockets for a value of ``--listen``.
+
+        :raises SettingError: if it is not an address.
+        :raises BindError: if it cannot be had.
+        """
+        kind, host, port = parse_address(address)
+        if kind == 'unix':
+            return [self.bind_unix(str(host), key='--listen')]
+        if kind == 'fd':
+            return [inherited(int(host))]
+        family, resolved = resolve(str(host), port)[0]
+        return [self.bind_tcp(family, resolved)]
 
     def adopt(self, sockets: list[ListeningSocket]) -> None:
         """Listen on these, which somebody else bound.
@@ -172,13 +213,13 @@ class Server:
     def make_sockets(self) -> list[ListeningSocket]:
         """The sockets for the settings ``host`` and ``port``, ``unix_socket`` or ``listen_on``."""
         if 'listen_on' in self.conf:
-            return sockets_for(self.conf['listen_on'])
+            return self.sockets_for(self.conf['listen_on'])
         if self.conf.get('unix_socket'):
-            return [bind_unix(self.conf['unix_socket'])]
+            return [self.bind_unix(self.conf['unix_socket'])]
         host, port = self.conf.get('host'), self.conf.get('port')
         host = (host or self.default_host).strip('[]')
         family, address = resolve(host, self.default_port if port is None else port)[0]
-        return [bind_tcp(family, address)]
+        return [self.bind_tcp(family, address)]
 
     def __call__(self, app: Any) -> None:
         """Serve ``app``; the 'start' listener.
@@ -298,21 +339,6 @@ def find_adapter(name: str) -> type[Server] | None:
         return None
     module, _, attribute = ADAPTERS[name].partition(':')
     return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)  # type: ignore[no-any-return]
-
-
-def sockets_for(address: str) -> list[ListeningSocket]:
-    """The sockets for a value of ``--listen``.
-
-    :raises SettingError: if it is not an address.
-    :raises BindError: if it cannot be had.
-    """
-    kind, host, port = parse_address(address)
-    if kind == 'unix':
-        return [bind_unix(str(host), key='--listen')]
-    if kind == 'fd':
-        return [inherited(int(host))]
-    family, resolved = resolve(str(host), port)[0]
-    return [bind_tcp(family, resolved)]
 
 
 ADDRESS: dict[str, Callable[[str], Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -11,8 +12,10 @@ from queue import SimpleQueue
 from cheroot import wsgi
 from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.workers.threadpool import WorkerThread
 
 from paste_wspbus.errors import SettingError
+from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers import ADDRESS, GRACE, Server, Stage
 from paste_wspbus.settings import boolean, convert
 from paste_wspbus.sockets import readable
@@ -21,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from paste_wspbus.bus import Bus
 
 _KNOWN: dict[str, Callable[[str], Any]] = {
     **ADDRESS,
@@ -72,6 +77,7 @@ class CherootServer(Server):
         )
         self._server.wspbus_socket = listening.sock
         self._server.error_log = self._error_log
+        self._server.requests._spawn_worker = self._spawn_worker
         if self.scheme == 'https':
             from cheroot.ssl.builtin import BuiltinSSLAdapter
 
@@ -86,6 +92,13 @@ class CherootServer(Server):
         self, msg: str = '', level: int = 20, traceback: bool = False
     ) -> None:
         self.bus.log(f'cheroot: {msg}', level, traceback)
+
+    def _spawn_worker(self) -> _Worker:
+        worker = _Worker(self._server)
+        worker.bus = self.bus
+        worker.name = f'CP Server {worker.name}'  # as cheroot's own pool calls it
+        worker.start()
+        return worker
 
     def run(self) -> None:
         """Run cheroot's loop."""
@@ -135,7 +148,22 @@ class CherootServer(Server):
         self._server.socket = None  # type: ignore[assignment]
         self._server.shutdown_timeout = 0.2 if self.bus.hurried else 5
         self._server._connections.wake(lambda: None)
-        self._server.stop()
+        try:
+            self._server.stop()
+        finally:
+            # cheroot puts its figures there, and with them itself.
+            statistics = getattr(logging, 'statistics', {})
+            statistics.pop(f'Cheroot HTTPServer {id(self._server)}', None)
+
+
+class _Worker(WorkerThread):  # type: ignore[misc]
+    """A thread of cheroot's pool, acquired before its first request and released at its end."""
+
+    bus: Bus
+
+    def run(self) -> None:
+        with acquired(self.bus):
+            super().run()
 
 
 class _Request(HTTPRequest):  # type: ignore[misc]

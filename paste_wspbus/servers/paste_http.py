@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from paste.httpserver import WSGIHandler, serve
+import atexit
+import contextlib
+import threading
+
+from paste import httpserver
+from paste.httpserver import ThreadPool, WSGIHandler, serve
 
 from paste_wspbus.errors import SettingError
+from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers import ADDRESS
 from paste_wspbus.servers.socketserver import SocketServer
 from paste_wspbus.settings import boolean, convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from typing import Any
+
+    from paste_wspbus.bus import Bus
 
 _POOL = (
     'hung_thread_limit',
@@ -72,24 +80,92 @@ class PasteServer(SocketServer):
         }
         if 'error_email' in self.global_conf:
             pool.setdefault('error_email', self.global_conf['error_email'])
-        return serve(
-            app,
-            host='127.0.0.1',
-            port=0,
-            handler=handler,
-            start_loop=False,
-            threadpool_options=pool,
-            **conf,
-        )
+        with _pool_class(_acquiring_pool(self.bus)):
+            server = serve(
+                app,
+                host='127.0.0.1',
+                port=0,
+                handler=handler,
+                start_loop=False,
+                threadpool_options=pool,
+                **conf,
+            )
+        if not hasattr(server, 'thread_pool'):
+            self._acquire_for_each_request(server)
+        return server
+
+    def _acquire_for_each_request(self, server: Any) -> None:
+        answer = server.process_request_thread
+
+        def process_request_thread(*args: Any) -> None:
+            with acquired(self.bus):
+                answer(*args)
+
+        server.process_request_thread = process_request_thread
 
     def end(self) -> None:
         """Also end the pool's threads, unless they still work."""
         super().end()
         pool = getattr(self._server, 'thread_pool', None)
         if pool is not None and not self._open:
-            pool.shutdown()  # kills what is not done within half a second
+            pool.shutdown()  # kills what does not end in time
+            atexit.unregister(pool.shutdown)  # Paste registered it
 
     @classmethod
     def knows(cls, conf: Mapping[str, str]) -> bool:
         """Not pyOpenSSL's sockets."""
         return 'ssl_pem' not in conf and 'ssl_context' not in conf
+
+
+@contextlib.contextmanager
+def _pool_class(kind: type[ThreadPool]) -> Generator[None]:
+    """Have paste make its thread pool of this class: serve() has no argument for it."""
+    usual, httpserver.ThreadPool = httpserver.ThreadPool, kind
+    try:
+        yield
+    finally:
+        httpserver.ThreadPool = usual
+
+
+#: Seconds that the pool's threads are given to end, before paste kills them.
+_END = 5
+
+
+def _acquiring_pool(bus: Bus) -> type[ThreadPool]:
+    class AcquiringPool(ThreadPool):  # type: ignore[misc]
+        """Its threads are acquired before their first request and released at their end."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Paste's own list does not have those that begin, nor those that end.
+            self._alive, self._changed = 0, threading.Condition()
+            super().__init__(*args, **kwargs)
+
+        def _count(self, change: int) -> None:
+            with self._changed:
+                self._alive += change
+                self._changed.notify_all()
+
+        def add_worker_thread(self, *args: Any, **kwargs: Any) -> None:
+            self._count(1)
+            try:
+                super().add_worker_thread(*args, **kwargs)
+            except BaseException:
+                self._count(-1)
+                raise
+
+        def worker_thread_callback(self, message: str | None = None) -> None:
+            try:
+                with acquired(bus):
+                    super().worker_thread_callback(message)
+            finally:
+                self._count(-1)
+
+        def shutdown(self, force_quit_timeout: float = 0) -> None:
+            with self._changed:
+                for _ in range(self._alive):
+                    self.queue.put(self.SHUTDOWN)
+                seconds = 0.2 if bus.hurried else _END
+                self._changed.wait_for(lambda: not self._alive, seconds)
+            super().shutdown(force_quit_timeout)
+
+    return AcquiringPool

@@ -16,12 +16,10 @@ from waitress.task import ThreadedTaskDispatcher, WSGITask
 
 from paste_wspbus.errors import BindError, SettingError
 from paste_wspbus.plugins.threads import acquired
-from paste_wspbus.servers import WHERE, Server, Stage, sockets_for
+from paste_wspbus.servers import WHERE, Server, Stage
 from paste_wspbus.settings import boolean, nearest
 from paste_wspbus.sockets import (
     ListeningSocket,
-    bind_tcp,
-    bind_unix,
     parse_port,
     readable,
     resolve,
@@ -83,10 +81,10 @@ class WaitressServer(Server):
         """Where waitress itself would listen."""
         conf = self.conf
         if 'listen_on' in conf:
-            return sockets_for(conf['listen_on'])
+            return self.sockets_for(conf['listen_on'])
         if conf.get('unix_socket'):
             return [
-                bind_unix(
+                self.bind_unix(
                     conf['unix_socket'], int(conf.get('unix_socket_perms', '600'), 8)
                 )
             ]
@@ -117,7 +115,7 @@ class WaitressServer(Server):
         host, port = _split(where)
         number = parse_port(port)
         for family, (address, _) in resolve(host, number, self._family()):
-            bound.append(bind_tcp(family, (address, number)))
+            bound.append(self.bind_tcp(family, (address, number)))
             number = bound[-1].sock.getsockname()[1]  # of 0, the same for all families
 
     def _family(self) -> int:

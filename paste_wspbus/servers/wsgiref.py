@@ -6,6 +6,7 @@ import socketserver
 import sys
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.socketserver import SocketServer
 from paste_wspbus.settings import convert
 
@@ -13,11 +14,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from paste_wspbus.bus import Bus
+
 
 class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
     # One client that sends nothing would hold up all others, and the stop.
     daemon_threads = True
     block_on_close = False
+    bus: Bus
+
+    def process_request_thread(self, *args: Any) -> None:
+        """The thread of one request, as the bus is told of it."""
+        with acquired(self.bus):
+            super().process_request_thread(*args)
 
     def server_bind(self) -> None:
         """We bind; wsgiref would look up its name in the DNS."""
@@ -51,6 +60,7 @@ class WsgirefServer(SocketServer):
         """Make it."""
         server = _ThreadingServer(('127.0.0.1', 0), handler)
         server.set_app(app)
+        server.bus = self.bus
         return server
 
     def open(self, app: Any) -> None:
