@@ -6,6 +6,7 @@ plugins made for that bus ride on this one. Standard library only.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import enum
@@ -94,6 +95,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 #: sysexits.h's EX_SOFTWARE, which CherryPy's bus leaves with, too.
 EX_SOFTWARE = 70
+
+#: Seconds between two KeyboardInterrupts in a server that blocks.
+INTERRUPT_AGAIN = 1.0
 
 #: How many calls `Bus.timeline` remembers.
 TIMELINE_LENGTH = 1000
@@ -279,7 +283,7 @@ class Bus:
     queue_class: type[SimpleQueue[Any]] = SimpleQueue
     #: A context manager around what sleeps in `block`: it sees to it that signals
     #: are handled meanwhile.
-    interrupts_class: type[contextlib.AbstractContextManager[Any]] = Interrupts
+    interrupts_class: Callable[..., contextlib.AbstractContextManager[Any]] = Interrupts
 
     def __init__(self) -> None:
         self.execv = False
@@ -291,6 +295,8 @@ class Bus:
         self._new_channel = threading.RLock()
         #: The default plugins by name, to unsubscribe and replace.
         self.plugins: dict[str, Any] = {}
+        #: Called before a restart by execv; they raise RestartImpossible.
+        self.restart_checks: list[Callable[[], object]] = []
         #: What each lifespan yielded, by its name, while it is started.
         self.resources: dict[str, Any] = {}
         #: All lifespans by name.
@@ -316,6 +322,7 @@ class Bus:
         self._serving: int | None = None
         self._server_ended = False
         self._server_told = False
+        self._server_gone: threading.Event | None = None
         self._interrupts: Interrupts | None = None
 
         self._visited: set[State] = set()
@@ -867,6 +874,9 @@ class Bus:
             self.log(f"Error in 'start' listener {server.name}", 40, traceback=True)
             error = failure
         owner, self._serving = self._serving, None
+        if self._server_gone is not None:
+            self._server_gone.set()
+            self._server_gone = None
         self._turn.acquire()
         self._owner, self._blocker, self._current = owner, blocker, 'start'
         self._server_ended = True
@@ -882,10 +892,27 @@ class Bus:
 
     def _end_server(self) -> None:
         """Raise KeyboardInterrupt, once, in the thread of a server that blocks."""
+        if self._interrupts is not None and self._server_gone is None:
+            self._server_gone = threading.Event()
+            # Not a Thread: its start() takes locks, and this may be a signal handler.
+            _thread.start_new_thread(self._interrupt_again, (self._server_gone,))
         if threading.get_ident() == self._serving:
             self._interrupt_server()
-        elif self._interrupts is not None:
-            threading.Thread(target=self._interrupts.poke, daemon=True).start()
+
+    def _interrupt_again(self, gone: threading.Event) -> None:
+        """A server may swallow KeyboardInterrupt: raise it until it is gone."""
+        until = None
+        if self.stop_timeout is not None:
+            until = time.monotonic() + self.stop_timeout
+        while not gone.is_set() and self._interrupts is not None:
+            self._interrupts.poke()
+            if gone.wait(INTERRUPT_AGAIN):
+                return
+            if until is not None and time.monotonic() > until:
+                self.force_exit(
+                    f'The server did not stop within {self.stop_timeout:g} s'
+                )
+            self._server_told = False
 
     def _interrupt_server(self) -> None:
         if self._serving is not None and not self._server_told:
@@ -1202,7 +1229,7 @@ class Bus:
         if self._owner == threading.get_ident():
             raise WouldDeadlock('block()')
         goal = _states(states or ()) | {State.EXITING}
-        with self.interrupts_class():
+        with self.interrupts_class(wake=lambda: self._requests.put(_WAKE)):
             left = self._block_until(goal, 'stop' if states else 'exit', interval)
         if states:
             if left is not None:
@@ -1338,6 +1365,8 @@ class Bus:
     def _check_restart(self) -> None:
         if self.listeners.get('restart'):
             return  # how is the listener's concern
+        for check in self.restart_checks:
+            check()
         main = getattr(sys.modules.get('__main__'), '__file__', None)
         if main == '<stdin>':
             raise RestartImpossible('its program was read from standard input')

@@ -11,6 +11,7 @@ import socket
 import stat
 import struct
 import threading
+import time
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.sockets import UNIX_PATH_MAX
@@ -127,7 +128,7 @@ class Control:
 
     def chown(self, uid: int, gid: int) -> None:
         """Give it to whom the process is going to be."""
-        os.chown(self.path, uid, gid)
+        os.chown(self.path, uid, gid, follow_symlinks=False)
 
     def serve(self, bus: Bus) -> None:
         """Answer from the start of ``bus`` on: in its loop if it has one, else in a thread."""
@@ -135,9 +136,8 @@ class Control:
         if events is not None:
             self.register(events.selector)
         else:
-            thread = ControlThread(self)
-            # After a Daemonizer, which does not fork where threads are.
-            bus.subscribe('start', thread.start, priority=66)
+            thread = ControlThread(self, bus)
+            bus.subscribe('start', thread.start, priority=float('-inf'))
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Answer from now on: whoever selects calls each key's ``data``."""
@@ -186,7 +186,8 @@ class Control:
         except (ValueError, KeyError, TypeError, RecursionError):
             connection.answer({'error': 'what was asked is not a request'})
             return
-        if version != VERSION or command not in self.commands:
+        known_one = isinstance(command, str) and command in self.commands
+        if version != VERSION or not known_one:
             known = ', '.join(self.commands)
             problem = f'version {VERSION} is spoken here, and knows: {known}'
             connection.answer({'error': problem})
@@ -208,12 +209,11 @@ class Control:
         connection.sock.close()
 
     def bequeath(self) -> int | None:
-        """A copy of the socket's descriptor, for the successor; then `close` leaves the file."""
-        self._identity = None
+        """A copy of the socket's descriptor, for the successor; see `forget`."""
         return None if self.sock is None else self.sock.dup().detach()
 
     def forget(self) -> None:
-        """Close all, and leave the file: in a forked child."""
+        """Close all, and leave the file: in a forked child, or for the successor."""
         self._identity = None
         self.close()
 
@@ -235,8 +235,8 @@ class Control:
 class ControlThread:
     """A thread that serves a `Control`, where the main thread sleeps in block()."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, control: Control, bus: Bus) -> None:
+        self._control, self._bus = control, bus
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -253,7 +253,10 @@ class ControlThread:
     def _run(self) -> None:
         while True:
             for key, _ in self._selector.select():
-                key.data()
+                try:
+                    key.data()
+                except Exception:  # no client may end it
+                    self._bus.log('The control socket failed', 40, traceback=True)
 
 
 def _may_ask(sock: socket.socket) -> bool:
@@ -278,9 +281,17 @@ def connect(path: str, timeout: float | None) -> socket.socket:
         raise NoAnswer(path, 'this system has no Unix sockets')
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        until = None if timeout is None else time.monotonic() + timeout
         sock.settimeout(timeout)
         with _address(path) as address:
-            sock.connect(address)
+            while True:
+                try:
+                    sock.connect(address)
+                    break
+                except BlockingIOError:  # others wait there: connect(2), EAGAIN
+                    if until is not None and time.monotonic() > until:
+                        raise
+                    time.sleep(0.01)
     except OSError as error:
         sock.close()
         raise NoAnswer(path, error.strerror or str(error)) from None
@@ -309,12 +320,12 @@ def receive(sock: socket.socket) -> dict[str, Any] | None:
             if not came:
                 return None
             line += came
-        answer: dict[str, Any] = json.loads(line)
+        answer = json.loads(line)
     except TimeoutError:
         raise NoAnswer('', 'no answer in time') from None
     except (OSError, ValueError):
         return None
-    return answer
+    return answer if isinstance(answer, dict) else None
 
 
 def ask(path: str, command: str, timeout: float = 2) -> dict[str, Any]:

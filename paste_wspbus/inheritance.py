@@ -52,6 +52,11 @@ class Inheritance:
         taken, self.sockets = self.sockets, []
         return taken
 
+    def forget(self) -> None:
+        """Close all of it."""
+        for fd in self.descriptors:
+            os.close(fd)
+
     # From a process to itself, over execv.
 
     def to_environ(self, environ: MutableMapping[str, str]) -> None:
@@ -113,6 +118,8 @@ class Inheritance:
         if not text:
             return None
         left = json.loads(text)
+        if 'sockets' not in left:  # an error: it does not leave yet, or to another
+            return None
         for fd in fds:
             os.set_inheritable(fd, False)
         control = fds.pop() if left['control'] else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from types import FrameType
 
@@ -24,13 +26,22 @@ class Interrupts:
     call with SIGURG, which is ignored otherwise. What the site has set itself,
     wake-up descriptor or SIGURG's handler, stays.
 
-    Elsewhere than in a main thread on POSIX it does nothing.
+    On Windows nothing interrupts a main thread that waits for a lock: there
+    ``wake`` is called at every signal, to end the wait. Elsewhere than in a main
+    thread it does nothing.
 
-    :param urgent: called in the main thread by `poke`.
+    :param urgent: called in the main thread by `poke`, on POSIX.
+    :param wake: called in another thread, on Windows.
     """
 
-    def __init__(self, urgent: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        urgent: Callable[[], None] | None = None,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
         self._urgent = urgent
+        self._wake = wake
+        self._stack = contextlib.ExitStack()
         self._handled = True
         self._usual = False
         self._watching = False
@@ -38,7 +49,10 @@ class Interrupts:
         self._main = 0
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is not threading.main_thread() or os.name == 'nt':
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if os.name == 'nt':
+            self._watch_on_windows()
             return self
         self._main = threading.get_ident()
         self._usual = signal.getsignal(signal.SIGURG) is signal.SIG_DFL
@@ -58,8 +72,35 @@ class Interrupts:
         ).start()
         return self
 
+    def _watch_on_windows(self) -> None:
+        import socket
+
+        # Windows' select() and Python's set_wakeup_fd() take no pipes there.
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        if previous != -1 or self._wake is None:
+            signal.set_wakeup_fd(previous)
+            reader.close()
+            writer.close()
+            return
+        self._stack.callback(writer.close)
+        self._stack.callback(signal.set_wakeup_fd, -1)
+        threading.Thread(
+            target=self._watch_socket,
+            args=(reader, self._wake),
+            name='wspbus signals',
+            daemon=True,
+        ).start()
+
+    def _watch_socket(self, reader: socket.socket, wake: Callable[[], None]) -> None:
+        with reader:
+            while reader.recv(512):
+                wake()
+
     def __exit__(self, *_: object) -> None:
         self._main = 0
+        self._stack.close()
         if self._watching:
             signal.set_wakeup_fd(-1)
             os.close(self._writer)

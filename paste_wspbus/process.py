@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
+import signal
 import socket
+import stat
 import sys
 import time
 
-from paste_wspbus.errors import UsageError, WSPBusError
+from paste_wspbus.errors import RestartImpossible, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import append_to
@@ -104,21 +105,37 @@ class Process:
 
     def _succeed(self, lock: PIDLock) -> WSPBusError | None:
         """Have the running site stop and leave its sockets to this process."""
-        from paste_wspbus.control import NoAnswer, ask, connect, path_for, send
+        from paste_wspbus.control import NoAnswer, ask, path_for
+        from paste_wspbus.plugins.pidfile import AlreadyRunning
         from paste_wspbus.stopping import patience, stop_site
 
-        left = None
-        with contextlib.suppress(NoAnswer, OSError):
-            path = path_for(lock.path)
-            with connect(path, patience(ask(path, 'status'))) as sock:
+        while True:  # another restart may be first: then that one's site is next
+            try:
+                status = ask(path_for(lock.path), 'status')
+            except NoAnswer:
+                stop_site(lock)
+                status = {}
+            left = self._ask_for_all(lock, patience(status)) if status else None
+            if left is not None and left.pid_file is not None:
+                self.inheritance = left
+                self._adopt(left.pid_file, lock.path)
+                return None
+            try:
+                return lock.acquire()
+            except AlreadyRunning as error:
+                if error.pid == status.get('pid'):
+                    stop_site(lock)
+
+    def _ask_for_all(self, lock: PIDLock, seconds: float) -> Inheritance | None:
+        """What the running site leaves when it has stopped; None if it refuses or is gone."""
+        from paste_wspbus.control import NoAnswer, connect, path_for, send
+
+        try:
+            with connect(path_for(lock.path), seconds) as sock:
                 send(sock, 'replace')
-                left = Inheritance.receive(sock)
-        if left is None or left.pid_file is None:
-            stop_site(lock)  # it cannot be asked
-            return lock.acquire()
-        self.inheritance = left
-        self._adopt(left.pid_file, lock.path)
-        return None
+                return Inheritance.receive(sock)
+        except (NoAnswer, OSError):
+            return None
 
     def _adopt(self, pid_file: int, path: str) -> None:
         """Take over what stands beside each other: if the start fails, it is removed."""
@@ -218,7 +235,7 @@ class Process:
         if self.control is not None:
             self.control.chown(uid, gid)
         if self.log_file is not None:
-            os.fchown(1, uid, gid)
+            _chown_log(self.log_file, uid, gid)
         for listening in self._sockets():
             if listening.owned:
                 listening.chown(uid, gid)
@@ -235,6 +252,8 @@ class Process:
 
             pid_file = bus.plugins['pidfile'] = PIDFile(bus, self.lock)
             pid_file.subscribe()
+        if hasattr(bus, 'restart_checks'):
+            bus.restart_checks.append(self._check_restart)
         options = self.options
         if options.daemon:
             from paste_wspbus.plugins.daemon import Daemonizer
@@ -247,6 +266,11 @@ class Process:
             dropped = DropPrivileges(bus, uid=options.user, gid=options.group)
             dropped.finalized = True
             bus.plugins['privileges'] = dropped
+
+    def _check_restart(self) -> None:
+        file = self.config.file
+        if file is not None and not os.access(file, os.R_OK):
+            raise RestartImpossible(f'{file} cannot be read by this user')
 
     def ride(self, bus: Bus) -> None:
         """From now on it is this bus that is asked about and stopped."""
@@ -319,10 +343,16 @@ class Process:
         if self.lock is not None:
             self.lock.stays = False
         if self._successor is not None:
-            with contextlib.suppress(OSError):
-                self._inheritance().send(self._successor.sock)
-                if self.lock is not None:
-                    self.lock.forget()
+            left = self._inheritance()
+            try:
+                left.send(self._successor.sock)
+            except OSError:  # it is gone, so all this is ours to remove
+                left.forget()
+                return
+            if self.lock is not None:
+                self.lock.forget()
+            if self.control is not None:
+                self.control.forget()
 
     def leave_to_next_program(self) -> list[int]:
         """What this process executes next gets everything; the descriptors to keep open."""
@@ -335,7 +365,7 @@ class Process:
         return Inheritance(
             where=self.server.where if self.server is not None else {},
             sockets=[listening.sock.detach() for listening in self._left],
-            pid_file=None if self.lock is None else self.lock.fd,
+            pid_file=None if self.lock is None else self.lock.copy(),
             control=None if self.control is None else self.control.bequeath(),
             owned=self._owned,
         )
@@ -351,6 +381,9 @@ class Process:
         for listening in self._shared:
             listening.owned = False  # the supervisor says when that changes
         self.supervisor, self.signal_handler = connection, WorkerSignals
+        # Ctrl-C reaches the supervisor, too, and that says what comes of it. Not
+        # SIG_IGN, which programs that the site starts would inherit.
+        signal.signal(signal.SIGINT, lambda *_: None)
         self.options.report.close()
         self.options.report = Report(connection.dup().detach(), lasting=True)
 
@@ -378,6 +411,14 @@ def abandon(inheritance: Inheritance, pid_file: str | None) -> None:
         control.adopt(inheritance.control)
     control.close()
     lock.release()
+
+
+def _chown_log(path: str, uid: int, gid: int) -> None:
+    """Give the log file away, but not what a link in the user's folder leads to."""
+    log, there = os.fstat(1), os.lstat(path)
+    same = (log.st_dev, log.st_ino) == (there.st_dev, there.st_ino)
+    if same and stat.S_ISREG(log.st_mode) and log.st_nlink == 1:
+        os.fchown(1, uid, gid)
 
 
 def _passed() -> list[Activated]:

@@ -15,6 +15,7 @@ from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.errors import TimedOut, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.loader import Config, Site, Terminated, one_line, site_path
+from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
 from paste_wspbus.plugins.threads import ThreadManager
 from paste_wspbus.process import Process, abandon
@@ -88,12 +89,17 @@ def _complain(error: WSPBusError, options: Options | None) -> int:
         line = line.replace(os.getcwd() + os.sep, '')
     if error.__cause__ is not None and not verbose:
         line += ' (-v shows the traceback)'
-    if options is None or options.logs or options.report.fd is None:
-        _print(line, sys.stderr)  # else the launcher tells the terminal
+    if options is None or not _is_launched(options):
+        _print(line, sys.stderr)
     if options is not None and options.terminal is not None:
         with contextlib.suppress(OSError):
             os.write(options.terminal, f'{line}\n'.encode())
     return _left(error.exit_code, options, line)
+
+
+def _is_launched(options: Options) -> bool:
+    """Whether stderr is the launcher's still, who tells what is reported."""
+    return options.daemon and not options.logs and options.report.fd is not None
 
 
 def _left(code: int, options: Options | None, line: str = '') -> int:
@@ -330,7 +336,6 @@ def _serve(site: Site, process: Process) -> int:
     signals, sitelog = bus.plugins['signals'], bus.plugins['sitelog']
     announce = functools.partial(_announce, server, process)
     signals.subscribe()
-    _repeat_early(process.options)
     process.ride(bus)
     try:
         # A request can come, and ask for an exit, before this thread is in block().
@@ -381,8 +386,11 @@ def _announce(server: Server | BlockingServer, process: Process) -> None:
     if process.options.verbosity > 0:
         lines = [f'Starting server in PID {os.getpid()}.']
         lines += [f'Serving on {url}' for url in server.urls]
-        _print('\n'.join(lines))
+    # First: who reads the lines may end this process at once.
     process.options.report.ready(lines)
+    if lines:
+        _print('\n'.join(lines))
+    _repeat_early(process.options)
 
 
 def _leave(bus: Bus, process: Process) -> int:
@@ -391,6 +399,9 @@ def _leave(bus: Bus, process: Process) -> int:
         if bus.execv and process.is_worker:
             process.options.report.restart()
         elif bus.execv:
+            if os.name == 'nt':
+                process.close()  # a new process begins, and inherits nothing
+                bus._do_execv()
             bus.kept_files = process.leave_to_next_program()
             bus._do_execv()
     finally:
@@ -411,6 +422,8 @@ def _supervise(process: Process) -> int | None:
     """
     from paste_wspbus import supervisor as supervision
 
+    if not hasattr(os, 'fork'):
+        raise UsageError('--monitor-restart: this system has no fork(2)')
     options, settings = process.options, process.config.settings
     bus = supervision.SupervisorBus()
     supervisor = supervision.Supervisor(
@@ -422,7 +435,7 @@ def _supervise(process: Process) -> int | None:
     bus.stop_timeout += 2 * supervision.MARGIN
     sitelog = _log_to_logging(bus, process, configured=False)
     sitelog.quiet = options.verbosity <= 1  # the worker tells what fails
-    signals = supervision.SupervisorSignals(bus, settings['signals'])
+    signals = SignalHandler(bus, settings['signals'])
     bus.plugins['signals'] = signals
     supervisor.subscribe(signals)
     _tell_systemd(bus)

@@ -117,7 +117,7 @@ class ListeningSocket:
     def chown(self, uid: int, gid: int) -> None:
         """Give a Unix socket's file to another user (-1: as it is)."""
         if self._path is not None:
-            os.chown(self._path[0], uid, gid)
+            os.chown(self._path[0], uid, gid, follow_symlinks=False)
 
     def is_empty(self) -> bool:
         """Whether nobody waits to be accepted."""
@@ -268,6 +268,8 @@ def bind_unix(
             f'a socket path has 1 to {UNIX_PATH_MAX}',
         )
     address = f'unix:{path}'
+    if not hasattr(socket, 'AF_UNIX'):
+        raise BindError(address, 'Python has no Unix sockets on this system')
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise BindError(address, 'a file is there that is not a socket')

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import stat
 import sys
 import time
 
@@ -13,7 +14,12 @@ from paste_wspbus.bus import EX_SOFTWARE
 from paste_wspbus.control import NoAnswer, ask, connect, path_for, receive, send
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.plugins.daemon import OtherProcess
-from paste_wspbus.plugins.pidfile import ForeignPIDFile, PIDLock, StalePIDFile
+from paste_wspbus.plugins.pidfile import (
+    AlreadyRunning,
+    ForeignPIDFile,
+    PIDLock,
+    StalePIDFile,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Seconds beyond the site's own deadline until it is killed.
 MARGIN = 5.0
+
+#: Windows has no signal for it: os.kill ends a process by any other.
+KILL = getattr(signal, 'SIGKILL', signal.SIGTERM)
 
 #: Seconds that a process has for dying of SIGKILL.
 DYING = 10.0
@@ -76,7 +85,7 @@ class Stop:
             connection = connect(self.control, 2)
             send(connection, 'stop')
         except NoAnswer:
-            self.process.signal(signal.SIGTERM)
+            self.process.ask_to_stop()
             return None
         return connection
 
@@ -131,8 +140,8 @@ class Stop:
             f'Process {self.pid} did not stop within {patience(self.status):g} s: killed',
             file=sys.stderr,
         )
-        self.exit_code = 128 + signal.SIGKILL
-        self.process.signal(signal.SIGKILL)
+        self.exit_code = 128 + KILL
+        self.process.signal(KILL)
         until = time.monotonic() + DYING
         while (left := until - time.monotonic()) > 0:
             if self.process.is_gone_within(left, []):
@@ -164,23 +173,41 @@ def stop_site(lock: PIDLock) -> int | None:
     :raises NotPermitted, DoesNotDie: if it cannot be stopped.
     """
     with contextlib.suppress(StalePIDFile, ForeignPIDFile):
-        until = time.monotonic() + MARGIN
-        while (pid := lock.read()) == 0 and time.monotonic() < until:
-            time.sleep(0.02)  # its start is about to write it
+        pid = _read_number(lock)
         if pid:
             stop = Stop(lock, pid)
-            if lock.read() == pid:  # so its number is still its own
+            if lock.read() in (pid, 0):  # held still, so its number is its own
                 return stop.run()
             stop.process.close()
     return None
 
 
-def clean_up(lock: PIDLock) -> None:
-    """Remove what a site that is gone left behind; another one's stays."""
-    if not os.path.exists(lock.path):
-        return
-    with contextlib.suppress(WSPBusError):
-        lock.acquire()
-        with contextlib.suppress(OSError):
-            os.unlink(path_for(lock.path))
-        lock.release()
+def _read_number(lock: PIDLock) -> int | None:
+    """The process that holds the file; None if nobody does.
+
+    :raises AlreadyRunning: if somebody does, and it cannot be known who.
+    """
+    until = time.monotonic() + MARGIN
+    while (pid := lock.read()) == 0:  # its start is about to write it
+        with contextlib.suppress(NoAnswer, KeyError):
+            return int(ask(path_for(lock.path), 'status', 1)['pid'])
+        if time.monotonic() > until:
+            raise AlreadyRunning(lock.path, None)
+        time.sleep(0.02)
+    return pid
+
+
+def clean_up(lock: PIDLock) -> bool:
+    """Remove what a site that is gone left behind; another one's stays.
+
+    :returns: whether there is no PID file now.
+    """
+    if os.path.lexists(lock.path):
+        with contextlib.suppress(WSPBusError):
+            lock.acquire()
+            path = path_for(lock.path)
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.lstat(path).st_mode):
+                    os.unlink(path)
+            lock.release()
+    return not os.path.lexists(lock.path)

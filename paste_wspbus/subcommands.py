@@ -82,8 +82,8 @@ def stop(options: Options) -> int:
     try:
         pid = lock.read()
     except (StalePIDFile, ForeignPIDFile) as error:
-        clean_up(lock)
-        _print(f'The site is not running: {error}; removed')
+        removed = '; removed' if clean_up(lock) else ''
+        _print(f'The site is not running: {error}{removed}')
         return 0
     if pid is None:
         clean_up(lock)

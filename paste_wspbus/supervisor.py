@@ -24,7 +24,6 @@ from paste_wspbus.report import Inbox
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import FrameType
     from typing import Any
 
     from paste_wspbus.report import Report
@@ -42,9 +41,6 @@ _OWN = frozenset({'exit', 'stop', 'hangup', 'restart', 'graceful'})
 
 #: Seconds that a worker waits for the supervisor's consent to its stop.
 ANSWER = 2.0
-
-#: Seconds that the terminal's Ctrl-C has for ending a worker that composes.
-TERMINAL = 0.5
 
 #: Seconds beyond the worker's own deadline until it is killed.
 MARGIN = 5.0
@@ -162,7 +158,7 @@ class Repeat:
 class SupervisorBus(Bus):
     """The supervisor's own bus: a process of one thread, which sleeps in select."""
 
-    interrupts_class = contextlib.nullcontext
+    interrupts_class = staticmethod(lambda **_: contextlib.nullcontext())
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,16 +199,6 @@ class Worker:
         return time.monotonic() - self.since
 
 
-class SupervisorSignals(SignalHandler):
-    """Remembers the ``last`` signal's number."""
-
-    last = 0
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.last = signum
-        super()._handle(signum, frame)
-
-
 class Supervisor:
     """Forks the worker, waits for it to be ready, replaces it when it crashes.
 
@@ -236,7 +222,6 @@ class Supervisor:
         self.events = bus.events
         self.stop_timeout = stop_timeout
         self.worker: Worker | None = None
-        self.signals: SupervisorSignals | None = None
         self.code = 0
         self._line = self._death = ''
         self._lines: list[str] = []
@@ -244,9 +229,8 @@ class Supervisor:
         self._crashes = 0
         bus.supervisor = self
 
-    def subscribe(self, signals: SupervisorSignals) -> None:
+    def subscribe(self, signals: SignalHandler) -> None:
         """Ride the bus; signals that mean something to the site go to the worker."""
-        self.signals = signals
         self.bus.subscribe('start', self.start)
         self.bus.subscribe('stop', self.stop)
         self.bus.subscribe('graceful', self.replace)
@@ -301,7 +285,7 @@ class Supervisor:
         if self.worker is None:
             return
         if self.worker.ready is None:
-            self._interrupt()
+            self._signal(signal.SIGTERM)  # it does not listen to messages yet
         else:
             self._order_stop()
         until, hurried = time.monotonic() + self.stop_timeout + MARGIN, False
@@ -316,16 +300,6 @@ class Supervisor:
                 until, left = float('inf'), float('inf')
             self.events.step(None if left == float('inf') else left)
         self.bus.exit_code = self.bus.exit_code or self.code
-
-    def _interrupt(self) -> None:
-        """A worker that composes does not listen to messages yet."""
-        if self.signals is None or self.signals.last != signal.SIGINT:
-            self._signal(signal.SIGTERM)
-            return
-        until = time.monotonic() + TERMINAL
-        while self.worker is not None and (left := until - time.monotonic()) > 0:
-            self.events.step(left)  # Ctrl-C has reached it, too, if it was one
-        self._signal(signal.SIGINT)
 
     def _order_stop(self) -> None:
         """Nobody accepts from the sockets after this worker: it is to empty them first."""
@@ -377,7 +351,8 @@ class Supervisor:
 
     def _hear(self) -> None:
         worker = self.worker
-        assert worker is not None
+        if worker is None:
+            return  # its end was noticed first, and all it said was read
         try:
             messages = worker.inbox.read()
         except OSError:

@@ -8,9 +8,11 @@ import select
 import signal
 import sys
 import threading
+import time
 
 from paste_wspbus.errors import UsageError, WSPBusError
 from paste_wspbus.plugins import Plugin, on
+from paste_wspbus.plugins.pidfile import is_alive
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.report import Inbox, Report
 
@@ -180,14 +182,28 @@ class OtherProcess:
             watched: list[Any] = [self._fd, *others]
             ready, _, _ = select.select(watched, [], [], max(seconds, 0))
             return self._fd in ready
-        select.select(others, [], [], min(max(seconds, 0), 0.05))
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        return False
+        until = time.monotonic() + seconds
+        while is_alive(self.pid):  # there is nothing to wait on but others
+            pause = min(max(until - time.monotonic(), 0), 0.05)
+            if not others:
+                time.sleep(pause)
+            elif select.select([*others], [], [], pause)[0]:
+                return False
+            if time.monotonic() >= until:
+                return False
+        return True
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM; on Windows, where that kills, a command to its win32 bus.
+
+        :raises WSPBusError: if it cannot be asked.
+        """
+        if os.name == 'nt':
+            from paste_wspbus.plugins.win32 import signal_child
+
+            signal_child(self.pid, 'exit')
+        else:
+            self.signal(signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal.
@@ -245,8 +261,12 @@ class Daemonizer(Plugin):
         if self.stdin != os.devnull:
             with open(self.stdin) as file:
                 os.dup2(file.fileno(), 0)
-        append_to(self.stdout, (1,))
-        append_to(self.stderr, (2,))
+        for number, path in ((1, self.stdout), (2, self.stderr)):
+            try:
+                append_to(path, (number,))
+            except OSError as error:
+                self._report.failed(1, f'{path}: {error.strerror or error}')
+                raise
         self.finalized = True
         self.bus.log(f'Daemonized to PID: {os.getpid()}')
 
@@ -276,6 +296,8 @@ class Identity:
         self.uid: int | None = None
         self.gid: int | None = None
         self.name: str | None = None
+        if not hasattr(os, 'setresuid') and (user, group) != (None, None):
+            raise UsageError('--user and --group: this system has no setresuid(2)')
         if user is not None:
             self._find_user(user)
         if group is not None:

@@ -14,7 +14,7 @@ from paste_wspbus.plugins import Plugin, on
 
 try:
     import fcntl
-except ImportError:  # Windows: the file is written, not locked
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 TYPE_CHECKING = False
@@ -32,7 +32,12 @@ _FLAGS = (
     | getattr(os, 'O_CLOEXEC', 0)
     | getattr(os, 'O_NONBLOCK', 0)  # a FIFO would wait for its other end
     | getattr(os, 'O_NOCTTY', 0)
+    | getattr(os, 'O_BINARY', 0)
+    | getattr(os, 'O_NOINHERIT', 0)
 )
+
+#: Windows locks bytes, which nobody else can read then: one that no file has.
+_LOCKED_BYTE = 2**30
 
 #: Programs that serve a site and write PID files, but do not lock them.
 _SERVERS = frozenset({'paster', 'pserve', 'gearbox', 'runwsgi', 'zdaemon', 'gunicorn'})
@@ -197,12 +202,22 @@ class PIDLock:
             return
         if self._owner == os.getpid():
             with contextlib.suppress(OSError):
-                if self._is_at_path(fd):
+                if fcntl is None:  # Windows removes no open file
+                    os.ftruncate(fd, 0)
+                    os.close(fd)
+                    fd = -1
+                    os.unlink(self.path)
+                elif self._is_at_path(fd):
                     try:
                         os.unlink(self.path)
                     except OSError:
                         os.ftruncate(fd, 0)
-        os.close(fd)
+        if fd != -1:
+            os.close(fd)
+
+    def copy(self) -> int | None:
+        """Another descriptor of the locked file."""
+        return None if self.fd is None else os.dup(self.fd)
 
     def forget(self) -> None:
         """Close it without a change: it is the successor's now."""
@@ -234,18 +249,18 @@ class PIDLock:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise UnreadablePIDFile(self.path, 'it is not a file')
+        if os.fstat(fd).st_nlink > 1:  # another's file, by a name in this folder
+            os.close(fd)
+            raise UnreadablePIDFile(self.path, 'it has other names (hard links)')
         return fd
 
     def _lock(self, fd: int, shared: bool = False, patience: float = 0) -> bool:
         """Lock it; ``patience``: seconds, for one that reads it holds it a moment."""
-        if fcntl is None:
-            return True
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         until = time.monotonic() + patience
         try:
             while True:
                 try:
-                    fcntl.flock(fd, kind | fcntl.LOCK_NB)
+                    _try_to_lock(fd, shared)
                     return True
                 except BlockingIOError:
                     if time.monotonic() >= until:
@@ -277,7 +292,7 @@ class PIDLock:
         """What a file is that nobody has locked."""
         if pid is None:
             return None
-        if not _is_alive(pid):
+        if not is_alive(pid):
             return StalePIDFile(self.path, pid)
         return ForeignPIDFile(self.path, pid, _program(pid))
 
@@ -313,13 +328,34 @@ class PIDFile(Plugin):
             self.bus.log(f'PID file removed: {self.pidfile!r}.')
 
 
+def _try_to_lock(fd: int, shared: bool) -> None:
+    """Lock an open file, for its readers or for its owner.
+
+    :raises BlockingIOError: if somebody else has it locked.
+    """
+    if fcntl is not None:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        return
+    import msvcrt
+
+    os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+    except OSError as error:  # EACCES, or EDEADLOCK
+        raise BlockingIOError(*error.args) from None
+
+
 def _close_in_child() -> None:
     """A forked child must not keep its parent's lock alive."""
     for lock in list(_held):
         lock.forget()
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    if os.name == 'nt':
+        return _is_alive_on_windows(pid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -331,6 +367,23 @@ def _is_alive(pid: int) -> bool:
             return file.read().rpartition(')')[2].split()[0] != 'Z'
     except OSError:
         return True
+
+
+def _is_alive_on_windows(pid: int) -> bool:
+    # os.kill(pid, 0) would send it Ctrl-C: CTRL_C_EVENT is 0.
+    import ctypes
+
+    kernel32 = ctypes.WinDLL('kernel32', use_last_error=True)  # type: ignore[attr-defined]
+    kernel32.OpenProcess.restype = ctypes.c_void_p
+    synchronize, access_denied, wait_timeout = 0x100000, 5, 258
+    process = kernel32.OpenProcess(synchronize, False, pid)
+    if not process:
+        return bool(ctypes.get_last_error() == access_denied)  # type: ignore[attr-defined]
+    handle = ctypes.c_void_p(process)
+    try:
+        return bool(kernel32.WaitForSingleObject(handle, 0) == wait_timeout)
+    finally:
+        kernel32.CloseHandle(handle)
 
 
 def _program(pid: int) -> str:

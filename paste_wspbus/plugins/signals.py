@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULTS = {
     'SIGINT': 'exit',
     'SIGTERM': 'exit',
+    'SIGBREAK': 'exit',  # Windows': Ctrl-Break
     'SIGHUP': 'hangup',
     'SIGUSR1': 'reopen_logs',
     'SIGUSR2': 'reopen_logs',
