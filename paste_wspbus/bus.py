@@ -276,6 +276,8 @@ class Bus:
     drain_delay: float = 0
     #: Seconds that `block` waits at its end for threads that are not daemons.
     join_timeout: float = 5
+    #: Whether signals are this bus's to handle; not so under Apache, for one.
+    owns_signals = True
     #: Whether the end of the process is this bus's ordinary exit, not worth a warning.
     exits_with_process = False
     #: What threads sleep on: put, get(timeout=seconds) and empty of a SimpleQueue.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from paste_wspbus.loader import Config
     from paste_wspbus.plugins.pidfile import PIDLock
     from paste_wspbus.servers import Server
+
+
+#: Seconds that a site has for answering, before it is stopped by signals.
+ANSWER = 2.0
 
 
 class Process:
@@ -105,16 +110,13 @@ class Process:
 
     def _succeed(self, lock: PIDLock) -> WSPBusError | None:
         """Have the running site stop and leave its sockets to this process."""
-        from paste_wspbus.control import NoAnswer, ask, path_for
         from paste_wspbus.plugins.pidfile import AlreadyRunning
         from paste_wspbus.stopping import patience, stop_site
 
         while True:  # another restart may be first: then that one's site is next
-            try:
-                status = ask(path_for(lock.path), 'status')
-            except NoAnswer:
+            status = _status_of(lock)
+            if not status:
                 stop_site(lock)
-                status = {}
             left = self._ask_for_all(lock, patience(status)) if status else None
             if left is not None and left.pid_file is not None:
                 self.inheritance = left
@@ -411,6 +413,22 @@ def abandon(inheritance: Inheritance, pid_file: str | None) -> None:
         control.adopt(inheritance.control)
     control.close()
     lock.release()
+
+
+def _status_of(lock: PIDLock) -> dict[str, Any]:
+    """What the site says of itself; {} if it does not answer for a while.
+
+    One that has just taken over may not listen yet.
+    """
+    from paste_wspbus.control import NoAnswer, ask, path_for
+
+    until = time.monotonic() + ANSWER
+    while True:
+        with contextlib.suppress(NoAnswer):
+            return ask(path_for(lock.path), 'status')
+        if time.monotonic() > until:
+            return {}
+        time.sleep(0.02)
 
 
 def _chown_log(path: str, uid: int, gid: int) -> None:

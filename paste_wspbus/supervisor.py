@@ -225,6 +225,7 @@ class Supervisor:
         self.code = 0
         self._line = self._death = ''
         self._lines: list[str] = []
+        self._ended: tuple[Worker, int] | None = None
         self._previous: Any = signal.SIG_DFL
         self._crashes = 0
         bus.supervisor = self
@@ -255,6 +256,8 @@ class Supervisor:
                 raise failures.get_instances()[0] from None
             if bus.state is State.STARTED:
                 ready(self._lines)
+                if self._ended is not None:
+                    self._succeed(*self._ended)
             bus.block(states=State.STOPPED)
             bus.exit()
         return bus.exit_code
@@ -410,7 +413,7 @@ class Supervisor:
         if self.bus.state is State.STARTED:
             self._succeed(worker, code)
         elif self.bus.state is State.STARTING and worker.ready is not None:
-            self.events.call_later(0, lambda: self._succeed(worker, code))
+            self._ended = worker, code  # it was faster than our reading of it
 
     def _succeed(self, worker: Worker, code: int) -> None:
         """After a worker's end: the next one, or the end of all."""

@@ -145,4 +145,4 @@ def test_cycles_leave_no_threads_files_and_listeners_behind(benchmark, server):
         'listeners more than before': 0,
         'logging handlers more than before': 0,
     }
-    assert memory < 10  # BUG 1, 2: that of cheroot and Paste grows with each cycle
+    assert memory < 10

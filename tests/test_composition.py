@@ -24,6 +24,8 @@ from paste_wspbus.handoff import BusRef, get_bus
 from paste_wspbus.plugins import Plugin, on
 
 seen = []
+#: What the command plugs in.
+DEFAULT = {'sitelog', 'signals', 'server', 'threads'}
 
 
 def say(text):
@@ -50,7 +52,7 @@ def make(global_conf, **conf):
             'same': bus is mine and conf.get('x', BusRef(bus)).bus is mine,
             'in_flight': len(mine.plugins['requests']),
             'resources': mine.resources,
-            'plugins': sorted(set(mine.plugins) - {'sitelog', 'signals', 'server'}),
+            'plugins': sorted(set(mine.plugins) - DEFAULT),
             'settings': [mine.drain_delay, mine.stop_timeout, mine.start_timeout],
             'bus': type(mine).__name__,
             'seen': seen,

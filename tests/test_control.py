@@ -136,7 +136,7 @@ def test_it_tells_of_the_state_while_the_site_stops(site):
         stopping.sendall(request('stop'))
         eventually(lambda: talk(site, request('status')).get('state') != 'STARTED')
         status = talk(site, request('status'))
-        assert status.get('state') == 'STOPPING', status  # BUG 3
+        assert status.get('state') == 'STOPPING', status
         assert len(status['requests']) == 1
         assert "'stop' listener" in status['calling']
         assert status['pid'] == site.pid
@@ -209,7 +209,7 @@ def test_what_is_no_request_is_answered_with_an_error(site):
 
 @pytest.mark.parametrize('command', [[], {}, None, 7, ['status']])
 def test_a_command_that_is_no_text_is_answered_with_an_error(site, command):
-    answer = talk(site, request(command))  # BUG 14
+    answer = talk(site, request(command))
     assert answer is not None
     assert 'error' in answer
     assert answers(site)
@@ -301,7 +301,7 @@ def test_asking_waits_where_others_are_before_it(site):
         thread.start()
     for thread in threads:
         thread.join(TIMEOUT)
-    assert failures == []  # BUG 16
+    assert failures == []
 
 
 def test_clients_that_leave_at_once_stall_nobody(site):
@@ -374,7 +374,7 @@ def test_a_file_in_its_place_is_left_alone_when_a_killed_site_is_tidied_up(groun
     kill(ground.pid)
     assert ground.run('site.ini', 'stop').code == 0
     assert not ground.pid_file.exists()
-    assert ground.control.read_text() == 'precious'  # BUG 15
+    assert ground.control.read_text() == 'precious'
 
 
 def test_restart_and_hup_of_a_site_without_one_work(ground):
@@ -441,7 +441,7 @@ def test_what_is_no_answer_is_taken_for_none(tmp_path, sent):
         thread.start()
         try:
             with pytest.raises(NoAnswer):
-                ask(path, 'status', TIMEOUT)  # BUG 21
+                ask(path, 'status', TIMEOUT)
         finally:
             thread.join(TIMEOUT)
 
@@ -464,6 +464,6 @@ def test_status_does_not_believe_a_control_socket_that_answers_nonsense(ground):
         thread.start()
         told = ground.run('site.ini', 'status')
         thread.join(TIMEOUT)
-    assert told.code == 0, told.report()  # BUG 3
+    assert told.code == 0, told.report()
     assert f'process {pid}' in told.out.text
     assert told.err.text == ''

@@ -592,9 +592,9 @@ def test_the_commands_leave_the_file_of_another_server_alone(ground):
             assert 'pserve' in text
             assert str(other.pid) in text
         assert ground.pid_file.read_text() == f'{other.pid}\n'
-        assert 'removed' not in texts[2]  # BUG 17
+        assert 'removed' not in texts[2]
         assert other.process.poll() is None
-    assert len(texts[1].splitlines()) == 1, texts[1]  # BUG 7
+    assert len(texts[1].splitlines()) == 1, texts[1]
 
 
 UNKNOWN = {
@@ -612,7 +612,7 @@ def test_the_commands_do_not_touch_what_is_no_pid_file(ground, make):
     codes, texts = outcomes(ground)
     assert codes == [4, 2, 2]
     assert all('paster.pid' in text for text in texts)
-    assert [len(text.splitlines()) for text in texts] == [1, 1, 1], texts  # BUG 7
+    assert [len(text.splitlines()) for text in texts] == [1, 1, 1], texts
     after = ground.pid_file.lstat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert ground.processes() == []
@@ -624,7 +624,7 @@ def test_the_commands_say_that_they_may_not_read_the_file(ground):
     codes, texts = outcomes(ground, command=AS_PLAIN_USER)
     assert codes == [4, 2, 2]
     assert all('ermission denied' in text for text in texts)
-    assert [len(text.splitlines()) for text in texts] == [1, 1, 1], texts  # BUG 7
+    assert [len(text.splitlines()) for text in texts] == [1, 1, 1], texts
     assert ground.processes() == []
 
 
@@ -634,7 +634,7 @@ def test_the_commands_say_that_they_may_not_write_in_the_folder(ground):
     codes, texts = outcomes(ground, name, command=AS_PLAIN_USER)
     assert codes == [3, 2, 0]
     assert 'ermission denied' in texts[1]
-    assert len(texts[1].splitlines()) == 1, texts[1]  # BUG 7
+    assert len(texts[1].splitlines()) == 1, texts[1]
     assert ground.processes() == []
 
 
@@ -642,7 +642,7 @@ def test_the_commands_say_that_the_folder_is_missing(ground):
     codes, texts = outcomes(ground, '--pid-file=no/such/site.pid')
     assert codes == [3, 2, 0]
     assert 'no/such' in texts[1]
-    assert len(texts[1].splitlines()) == 1, texts[1]  # BUG 7
+    assert len(texts[1].splitlines()) == 1, texts[1]
     assert ground.processes() == []
 
 
@@ -710,7 +710,7 @@ def test_a_running_sites_file_that_somebody_emptied_does_not_fool_the_commands(g
     assert told.code == 0
     assert 'is running' in told.out.text
     stopped = ground.run('site.ini', 'stop')
-    assert has_ended(pid) or stopped.code != 0, stopped.report()  # BUG 18
+    assert has_ended(pid) or stopped.code != 0, stopped.report()
     assert ('has stopped' in stopped.out.text) == has_ended(pid), stopped.report()
 
 

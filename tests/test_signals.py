@@ -193,7 +193,8 @@ def test_what_the_table_is_given_replaces_the_default_and_may_be_spelled_as_in_a
     bus,
 ):
     handler = SignalHandler(bus, {'usr1': 'tea', 'SIGCHLD': 'children'})
-    assert handler.handlers == {**DEFAULTS, 'SIGUSR1': 'tea', 'SIGCHLD': 'children'}
+    there = {name: DEFAULTS[name] for name in DEFAULTS if hasattr(signal, name)}
+    assert handler.handlers == {**there, 'SIGUSR1': 'tea', 'SIGCHLD': 'children'}
 
 
 def test_the_table_may_name_a_signal_by_another_of_its_names(bus, dispositions):
@@ -394,3 +395,15 @@ for _ in range(2):
         assert process.wait() == 0, process.report()
     assert process.err.text.count('hurried False') == 2
     assert process.err.text.count('Bus EXITED') == 2
+
+
+def test_it_stands_down_where_the_host_owns_the_signals(bus, dispositions):
+    logged = []
+    bus.subscribe('log', lambda msg, level: logged.append(msg))
+    bus.owns_signals = False
+    before = signal.getsignal(signal.SIGTERM)
+    handler = SignalHandler(bus)
+    handler.subscribe()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert logged == ['Signals are not handled: they are for the host of this process.']
+    handler.unsubscribe()

@@ -67,7 +67,11 @@ class SignalHandler:
         for given in list(self.handlers):
             name = signal_name(given)
             self.handlers[name] = self.handlers.pop(given)
-        if self._is_main_thread():
+        if not getattr(self.bus, 'owns_signals', True):
+            self.bus.log(
+                'Signals are not handled: they are for the host of this process.'
+            )
+        elif self._is_main_thread():
             self._asked_to_leave = 0
             self._terminal = os.isatty(0) if _is_open(0) else False
             for name in self.handlers:
