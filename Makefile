@@ -10,7 +10,7 @@ serve: $(VENV)/.served
 	$(VENV)/bin/wspserve $(INI)
 
 test: $(VENV)/.tested
-	$(VENV)/bin/python -W error -m pytest $(ARGS)
+	$(VENV)/bin/python -W error -m pytest -n 3 $(ARGS)
 
 # The suite on every Python we support, each in a virtual environment of its own.
 test-all:

@@ -5,6 +5,7 @@ What `cherrypy.process.win32` does for CherryPy's bus. Needs pywin32.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -172,6 +173,11 @@ class Win32Bus(Bus):
     """
 
     queue_class = EventQueue  # type: ignore[assignment]
+
+    @staticmethod
+    def interrupts_class(**_: object) -> contextlib.AbstractContextManager[None]:
+        """Nothing: its waits end at a signal by themselves."""
+        return contextlib.nullcontext()
 
     def __init__(self) -> None:
         super().__init__()
