@@ -204,10 +204,10 @@ def program(wine, tmp_path):
 def wspserve(wine, tmp_path):
     """Start wspserve on SITE, with what [wspbus:main] is to have."""
 
-    def start(wspbus):
+    def start(wspbus, *args):
         write(tmp_path, {'site.ini': f'[wspbus:main]\n{wspbus}\n{SITE}'})
         write(tmp_path, {'parts.py': PARTS})
-        return wine(tmp_path, '-m', 'paste_wspbus', 'site.ini')
+        return wine(tmp_path, '-m', 'paste_wspbus', 'site.ini', *args)
 
     return start
 
@@ -256,6 +256,45 @@ def test_the_default_bus_serves_and_stops_when_a_request_says_so(wspserve):
         code, lines = site.end()
     assert code == 0
     assert lines[-1] == 'db closes'
+
+
+def test_ctrl_c_stops_the_default_bus_too(wspserve):
+    with wspserve('plugins = db') as site:
+        site.expect_url()
+        site.press_ctrl_c()
+        code, lines = site.end()
+    assert code == 0
+    assert lines[-1] == 'db closes'
+
+
+def test_a_pid_file_is_held_and_the_site_found_and_stopped_by_it(wspserve, tmp_path):
+    def code_and_text(*args):
+        with wspserve(WIN32, *args, '--pid-file', 'site.pid') as command:
+            code, lines = command.end()
+        return code, '\n'.join(lines)
+
+    assert code_and_text('status')[0] == 3
+    with wspserve(WIN32, '--pid-file', 'site.pid') as site:
+        site.expect_url()
+        assert code_and_text('status')[0] == 0
+        code, text = code_and_text()
+        assert code == 1
+        assert 'already' in text
+        assert code_and_text('stop')[0] == 0
+        assert site.end()[0] == 0
+    assert not (tmp_path / 'site.pid').exists()
+    assert code_and_text('status')[0] == 3
+
+
+@pytest.mark.parametrize(
+    'args', [['start'], ['--monitor-restart'], ['--user', 'somebody']], ids=str
+)
+def test_what_needs_posix_is_refused_in_one_line(wspserve, args):
+    with wspserve(WIN32, *args) as site:
+        code, lines = site.end()
+    assert code == 2
+    assert len(lines) == 1
+    assert 'this system has no' in lines[0]
 
 
 def test_a_start_that_fails_is_told_in_one_line(wspserve):
