@@ -245,7 +245,7 @@ class Process:
     def _sockets(self) -> list[ListeningSocket]:
         return self.server.sockets if self.server is not None else []
 
-    # -- answering ------------------------------------------------------------
+    # -- riding a bus -----------------------------------------------------------
 
     def plug_in(self, bus: Bus) -> None:
         """What was done before there was a bus, as the plugins that do it."""

@@ -22,7 +22,8 @@ class Report:
         self.fd = fd
         #: Whether there is more to say after the start.
         self.lasting = lasting
-        self._has_failed = False
+        #: Whether it is told what came of the start.
+        self.told = False
         if fd is not None:
             os.set_inheritable(fd, False)
             _watch_forks(self)
@@ -33,7 +34,9 @@ class Report:
 
     def ready(self, lines: Iterable[str] = ()) -> None:
         """The site is STARTED; ``lines`` are for the terminal."""
-        self._send({'ready': list(lines)}, last=not self.lasting)
+        if not self.told:
+            self.told = True
+            self._send({'ready': list(lines)}, last=not self.lasting)
 
     def leave(self) -> None:
         """The site wishes to stop."""
@@ -45,8 +48,8 @@ class Report:
 
     def failed(self, code: int, line: str = '') -> None:
         """The start failed: the exit code, and what to print."""
-        if not self._has_failed:
-            self._has_failed = True
+        if not self.told:
+            self.told = True
             self._send({'failed': code, 'line': line}, last=False)
 
     def _send(self, message: dict[str, Any], last: bool) -> None:

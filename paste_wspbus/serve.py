@@ -12,6 +12,7 @@ import threading
 
 from paste_wspbus.arguments import Options, parse
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
+from paste_wspbus.deadlines import call_after
 from paste_wspbus.errors import TimedOut, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.loader import Config, Site, Terminated, one_line, site_path
@@ -302,6 +303,10 @@ def _log_to_logging(bus: Bus, process: Process, configured: bool) -> SiteLog:
     return sitelog
 
 
+#: Seconds after which a server that is not known is taken to serve.
+BINDING = 0.5
+
+
 class StartFailed(WSPBusError):
     """A 'start' listener failed: ``place``, the file and section it came from."""
 
@@ -327,6 +332,7 @@ def _run_site(process: Process) -> int:
         raise
     finally:
         process.finish(code)
+    process.options.report.failed(code or 1, 'The site stopped as soon as it was started.')
     return code
 
 
@@ -382,12 +388,15 @@ def _exit(bus: Bus) -> None:
 
 def _announce(server: Server | BlockingServer, process: Process) -> None:
     """The site is STARTED: tell the terminal, and whoever waits for it."""
-    lines = []
+    lines, report = [], process.options.report
     if process.options.verbosity > 0:
         lines = [f'Starting server in PID {os.getpid()}.']
         lines += [f'Serving on {url}' for url in server.urls]
-    # First: who reads the lines may end this process at once.
-    process.options.report.ready(lines)
+    if isinstance(server, BlockingServer) and report.fd is not None:
+        # It binds by itself, and may fail to: then it does not run that long.
+        call_after(BINDING, lambda: report.ready(lines))
+    else:  # first, for who reads the lines may end this process at once
+        report.ready(lines)
     if lines:
         _print('\n'.join(lines))
     _repeat_early(process.options)

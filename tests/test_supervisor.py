@@ -586,6 +586,8 @@ def test_a_server_that_is_not_known_is_kept_alive_too(tmp_path):
     files = {**FILES, 'server.py': UNKNOWN_SERVER, 'site.ini': UNKNOWN}
     with supervised(tmp_path, files=files) as site:
         first = ask(site)
+        # What such a server does at first may be its failure to bind.
+        eventually(lambda: state_of(site) == 'STARTED')
         crash(site)
         site.wait_until_served(2)
         second = ask(site)
@@ -594,6 +596,22 @@ def test_a_server_that_is_not_known_is_kept_alive_too(tmp_path):
         assert site.stop()[0] == 0
     assert site.err.text.endswith('closed\n')
     assert has_cleaned_up(site)
+
+
+def state_of(site):
+    path = control_socket.path_for(site.folder / 'site.pid')
+    return control_socket.ask(path, 'status')['state']
+
+
+def test_a_server_that_is_not_known_and_cannot_bind_is_not_repeated(tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        ini = UNKNOWN.replace('port = 0', f'port = {taken.getsockname()[1]}')
+        files = {**FILES, 'server.py': UNKNOWN_SERVER, 'site.ini': ini}
+        with supervised(tmp_path, files=files, wait=False) as site:
+            assert site.wait() == 1
+    assert 'Address already in use' in site.err.text.splitlines()[-1]
+    assert 'crashed' not in site.err.text
+    assert not (tmp_path / 'site.pid').exists()
 
 
 @pytest.mark.parametrize(

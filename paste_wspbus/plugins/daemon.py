@@ -107,7 +107,9 @@ def wait_for_start(
             launch.read(inbox)
         except (KeyboardInterrupt, SystemExit) as error:
             launch.interrupt(error)
-    if launch.code and clean_up is not None:
+    if launch.interrupted:
+        launch.wait_for_end()  # it may have been ready already
+    if (launch.code or launch.interrupted) and clean_up is not None:
         clean_up()
     os._exit(launch.interrupted or launch.code)
 
@@ -143,9 +145,13 @@ class _Launch:
         elif 'failed' in message:
             if message['line']:
                 _write(2, f'{message["line"]}\n')
-            if self._daemon is not None:
-                self._daemon.is_gone_within(GOING)
+            self.wait_for_end()
             self.code = int(message['failed'])
+
+    def wait_for_end(self) -> None:
+        """Give the daemon time for cleaning up."""
+        if self._daemon is not None:
+            self._daemon.is_gone_within(GOING)
 
     def interrupt(self, error: BaseException) -> None:
         """Ctrl-C or SIGTERM: the daemon is to stop, too."""
