@@ -332,7 +332,9 @@ def _run_site(process: Process) -> int:
         raise
     finally:
         process.finish(code)
-    process.options.report.failed(code or 1, 'The site stopped as soon as it was started.')
+    process.options.report.failed(
+        code or 1, 'The site stopped as soon as it was started.'
+    )
     return code
 
 
