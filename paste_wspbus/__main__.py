@@ -12,11 +12,13 @@ def main() -> int:
     # Nothing that is made by importing is garbage: looking for some costs as
     # much as all of our own modules. What the site makes is looked at.
     gc.disable()
-    from paste_wspbus.serve import main
+    from paste_wspbus.serve import limit_the_end, main
 
     gc.freeze()
     gc.enable()
-    return main()
+    code = main()
+    limit_the_end()
+    return code
 
 
 if __name__ == '__main__':

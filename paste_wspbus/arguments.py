@@ -180,6 +180,8 @@ def parse(argv: list[str], prog: str) -> Options:
     if not args and not (options.status or options.stop_daemon):
         usage = USAGE % {'prog': prog}
         raise UsageError(f'{prog}: which file? Usage: {usage}')
+    if args[1:] and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
+        raise UsageError(f'{prog}: the file comes first: {prog} {args[1]} {args[0]}')
     options.config = args[0] if args else ''
     _take_subcommand(options, args)
     options.vars = _parse_vars(args[1:], prog)
@@ -216,7 +218,8 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
             raise UsageError(f'{prog}: unknown option {option}{nearest(option, known)}')
         name, equals, value = arg.partition('=')
         if not equals or not name:
-            raise UsageError(f'{prog}: {arg!r} is not a variable: NAME=VALUE')
+            hint = nearest(arg, SUBCOMMANDS)
+            raise UsageError(f'{prog}: {arg!r} is not a variable: NAME=VALUE{hint}')
         vars[name] = value
     return vars
 

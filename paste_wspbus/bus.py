@@ -233,6 +233,10 @@ class _Deferred:
         except (KeyboardInterrupt, SystemExit) as error:
             self._interrupt = self._interrupt or error
 
+    @property
+    def interrupted(self) -> bool:
+        return self._interrupt is not None
+
     def raise_interrupt(self) -> None:
         if self._interrupt is not None:
             raise _not_zero(self._interrupt) if self._failures else self._interrupt
@@ -637,6 +641,9 @@ class Bus:
                 raise
             self.log(str(error), level=40)
             return
+        if not self.execv and (self.leaving or self._is_stopping()):
+            self.log('Not restarted: the bus is told to stop already.', level=30)
+            return
         self.execv = True
         self._submit('exit')
 
@@ -703,17 +710,25 @@ class Bus:
         # Looks again after giving up its turn: what was queued in between,
         # its sender could not run.
         interrupt: BaseException | None = None
+        held: list[_Request] = []
         while not self._requests.empty() and self._turn.acquire(blocking=False):
             self._owner = threading.get_ident()
             try:
                 while not self._requests.empty():
                     request = self._requests.get()
+                    if self._serving is not None and request.command in LEAVING:
+                        held.append(request)  # for when the server that blocks is gone
+                        continue
                     self._perform(request)
                     if _is_interrupt(request.error):
                         interrupt = interrupt or request.error
             finally:
                 self._owner = None
                 self._turn.release()
+            if held:
+                for request in held:
+                    self._requests.put(request)
+                break
         if interrupt is not None:
             raise interrupt
 
@@ -972,7 +987,7 @@ class Bus:
         later = _Deferred()
         with later.step():
             self._tell('drain', (), {})
-        if self.drain_delay > 0 and not self.hurried:
+        if self.drain_delay > 0 and not (self.hurried or later.interrupted):
             with later.step(), contextlib.suppress(Empty):
                 self._hurried.get(timeout=self.drain_delay)
                 self._hurried.put(None)

@@ -61,6 +61,16 @@ def _address(path: str) -> Generator[str]:
         os.close(folder)
 
 
+def remove_socket(path: str) -> None:
+    """Remove what a site that is gone has left there, if it is a socket.
+
+    :raises OSError: if that is not allowed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+
+
 class Connection:
     """A client's request, perhaps not whole yet."""
 
@@ -103,9 +113,7 @@ class Control:
             raise OSError(errno.EAFNOSUPPORT, 'this system has no Unix sockets')
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                if stat.S_ISSOCK(os.lstat(self.path).st_mode):
-                    os.unlink(self.path)
+            remove_socket(self.path)
             with _address(self.path) as address:
                 sock.bind(address)
             os.chmod(self.path, 0o600)  # nobody can connect before listen()
@@ -146,7 +154,9 @@ class Control:
         selector.register(self.sock, selectors.EVENT_READ, self._accept)
 
     def _accept(self) -> None:
-        assert self.sock is not None and self._selector is not None
+        assert self._selector is not None
+        if self.sock is None:
+            return  # closed meanwhile
         try:
             sock, _ = self.sock.accept()
         except OSError:
@@ -224,6 +234,9 @@ class Control:
         self._connections.clear()
         if self.sock is None:
             return
+        if self._selector is not None:
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                self._selector.unregister(self.sock)
         with contextlib.suppress(OSError):
             status = os.lstat(self.path)
             if (status.st_dev, status.st_ino) == self._identity:

@@ -23,7 +23,8 @@ class Inheritance:
     file and of the control socket.
 
     ``owned``: whether nobody else accepts from the sockets (see
-    `sockets.ListeningSocket`); ``daemon``: whether the process is one already.
+    `sockets.ListeningSocket`); ``daemon``: whether the process is one already;
+    ``report``: where somebody waits for the start still (over execv alone).
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Inheritance:
         control: int | None = None,
         owned: bool = True,
         daemon: bool = False,
+        report: int | None = None,
     ) -> None:
         self.where, self.sockets = where or {}, sockets or []
         self.pid_file, self.control = pid_file, control
-        self.owned, self.daemon = owned, daemon
+        self.owned, self.daemon, self.report = owned, daemon, report
 
     @property
     def descriptors(self) -> list[int]:
@@ -72,6 +74,7 @@ class Inheritance:
                 'control': self.control,
                 'owned': self.owned,
                 'daemon': self.daemon,
+                'report': self.report,
             }
         )
 
@@ -88,8 +91,9 @@ class Inheritance:
             if left.pop('pid') != os.getpid():
                 return cls()  # a child's, which got the variable by accident
             inheritance = cls(**left)
-            for fd in inheritance.descriptors:
-                os.set_inheritable(fd, False)
+            for fd in (*inheritance.descriptors, inheritance.report):
+                if fd is not None:
+                    os.set_inheritable(fd, False)
         except (ValueError, TypeError, KeyError, AttributeError, OSError):
             return cls()
         return inheritance

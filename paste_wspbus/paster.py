@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paste_wspbus.arguments import SUMMARY
-from paste_wspbus.serve import main
+from paste_wspbus.serve import limit_the_end, main
 
 
 class WspServeCommand:
@@ -24,4 +24,6 @@ class WspServeCommand:
 
     def run(self, args: list[str]) -> int:
         """Serve; returns the exit code."""
-        return main(list(args), prog=f'paster {self.command_name}')
+        code = main(list(args), prog=f'paster {self.command_name}')
+        limit_the_end()
+        return code

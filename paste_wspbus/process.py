@@ -10,8 +10,10 @@ import signal
 import socket
 import stat
 import sys
+import threading
 import time
 
+from paste_wspbus.bus import State
 from paste_wspbus.errors import RestartImpossible, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.plugins.signals import SignalHandler
@@ -90,9 +92,13 @@ class Process:
             self._open_control(self.lock.path)
         if options.identity is not None:
             self._change_owner()
+            # getaddrinfo imports it late; its file may not be the user's to read.
+            import encodings.idna  # noqa: F401
+
             options.identity.take()
 
     def _open_pid_file(self, path: str) -> None:
+        from paste_wspbus.control import path_for, remove_socket
         from paste_wspbus.plugins.pidfile import AlreadyRunning, PIDLock
 
         self.lock = PIDLock(path)
@@ -107,6 +113,7 @@ class Process:
             left = self._succeed(self.lock)
         if left is not None:
             self.notes.append(f'{left}; taken over')
+            remove_socket(path_for(self.lock.path))
 
     def _succeed(self, lock: PIDLock) -> WSPBusError | None:
         """Have the running site stop and leave its sockets to this process."""
@@ -287,6 +294,11 @@ class Process:
             self.control.serve(bus)
 
     @property
+    def was_started(self) -> bool:
+        """Whether the bus was ever STARTED."""
+        return self._bus is not None and State.STARTED in self._bus._visited
+
+    @property
     def is_worker(self) -> bool:
         """Whether another process holds PID file and control socket."""
         return self.supervisor is not None
@@ -304,6 +316,7 @@ class Process:
             'since': self._began,
             'urls': self.server.urls if self.server is not None else [],
             'requests': requests.report()['requests_in_flight'] if requests else [],
+            'threads': _lingering() if bus.state is State.EXITING else [],
             'calling': None
             if calling is None
             else f'{calling[0]!r} listener {calling[1]}, '
@@ -360,8 +373,9 @@ class Process:
         """What this process executes next gets everything; the descriptors to keep open."""
         left = self._inheritance()
         left.daemon = self.options.daemon
+        left.report = self.options.report.fd
         left.to_environ(os.environ)
-        return left.descriptors
+        return [*left.descriptors, *([left.report] if left.report is not None else [])]
 
     def _inheritance(self) -> Inheritance:
         return Inheritance(
@@ -379,6 +393,8 @@ class Process:
         if self.control is not None:
             self.control.forget()
         self.lock = self.control = None
+        if self.server is not None:
+            self.server.shared = False
         self._shared = [listening for listening in self._sockets() if listening.owned]
         for listening in self._shared:
             listening.owned = False  # the supervisor says when that changes
@@ -429,6 +445,15 @@ def _status_of(lock: PIDLock) -> dict[str, Any]:
         if time.monotonic() > until:
             return {}
         time.sleep(0.02)
+
+
+def _lingering() -> list[str]:
+    """The threads that the end of the process waits for."""
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]
 
 
 def _chown_log(path: str, uid: int, gid: int) -> None:

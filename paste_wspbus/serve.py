@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import os
 import signal
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:
         site does not die. 70, forced out, does not return.
     """
     options: Options | None = None
+    _open_standard_streams()
     try:
         with _handling_signals() as early:
             options = parse(sys.argv[1:] if argv is None else argv, prog)
@@ -57,6 +59,43 @@ def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:
         return _left(INTERRUPTED, options)
     finally:
         _flush()
+
+
+#: Seconds that atexit handlers have, after the site has stopped.
+LINGER = 10.0
+
+
+def limit_the_end() -> None:
+    """For a process that ends with the command: it does, whatever the site left running.
+
+    multiprocessing waits, by atexit, for child processes without end.
+    """
+
+    def leave() -> None:
+        multiprocessing = sys.modules.get('multiprocessing')
+        children = multiprocessing.active_children() if multiprocessing else []
+        names = ', '.join(f'{child.name} (process {child.pid})' for child in children)
+        what = (
+            f'child processes do not end: {names}' if names else 'atexit handlers hang'
+        )
+        _print(f'The site has stopped, but {what}; leaving without them', sys.stderr)
+        os._exit(EX_SOFTWARE)
+
+    call_after(LINGER, leave)
+
+
+def _open_standard_streams() -> None:
+    """Where one is closed, a pipe or socket of ours would get its number, and be written to."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name, fd in (('stdout', 1), ('stderr', 2)):
+        if getattr(sys, name) is None:  # a log file may take its place
+            file = io.FileIO(fd, 'w', closefd=False)
+            stream = io.TextIOWrapper(io.BufferedWriter(file), line_buffering=True)
+            setattr(sys, name, stream)
 
 
 def _print(text: str, stream: TextIO | None = None) -> None:
@@ -184,6 +223,8 @@ def _run(options: Options) -> int:
         raise
     if options.check:
         return _check(config, options)
+    if inheritance.report is not None:
+        options.report = Report(inheritance.report)
     if options.daemon and not inheritance.daemon:
         _daemonize(options)
     process = Process(config, options, inheritance)
@@ -332,9 +373,12 @@ def _run_site(process: Process) -> int:
         raise
     finally:
         process.finish(code)
-    process.options.report.failed(
-        code or 1, 'The site stopped as soon as it was started.'
-    )
+    report = process.options.report
+    if not report.told and report.fd is not None:
+        line = 'The site stopped before it was started.'
+        if process.is_worker and not process.was_started:
+            _print(line, sys.stderr)
+        report.failed(code or 1, line)
     return code
 
 
@@ -456,6 +500,7 @@ def _supervise(process: Process) -> int | None:
     code = 1
     try:
         code = supervisor.run(lambda lines: _supervised(sitelog, options, lines))
+        options.report.failed(code or 1)  # unless it was ready, and said so
         return code
     except supervision.BecomeWorker as worker:
         connection = worker.connection

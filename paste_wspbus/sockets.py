@@ -137,6 +137,12 @@ class ListeningSocket:
                     return True
         return False
 
+    def end(self) -> None:
+        """Close it for every process that has it."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
     def close(self) -> None:
         """Close it; of a Unix socket that is ours, remove the file."""
         self._unlink()

@@ -6,12 +6,19 @@ import contextlib
 import os
 import select
 import signal
-import stat
 import sys
 import time
 
 from paste_wspbus.bus import EX_SOFTWARE
-from paste_wspbus.control import NoAnswer, ask, connect, path_for, receive, send
+from paste_wspbus.control import (
+    NoAnswer,
+    ask,
+    connect,
+    path_for,
+    receive,
+    remove_socket,
+    send,
+)
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.plugins.daemon import OtherProcess
 from paste_wspbus.plugins.pidfile import (
@@ -162,6 +169,7 @@ def what_it_waits_for(status: dict[str, Any]) -> str:
         )
     if status.get('calling'):
         parts.append(f'the {status["calling"]}')
+    parts += [f'the thread {name}' for name in status.get('threads') or ()]
     return f'waiting for {" and ".join(parts)}' if parts else status['state'].lower()
 
 
@@ -205,9 +213,7 @@ def clean_up(lock: PIDLock) -> bool:
     if os.path.lexists(lock.path):
         with contextlib.suppress(WSPBusError):
             lock.acquire()
-            path = path_for(lock.path)
             with contextlib.suppress(OSError):
-                if stat.S_ISSOCK(os.lstat(path).st_mode):
-                    os.unlink(path)
+                remove_socket(path_for(lock.path))
             lock.release()
     return not os.path.lexists(lock.path)

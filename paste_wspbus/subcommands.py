@@ -92,7 +92,7 @@ def stop(options: Options) -> int:
     code = stop_site(lock)
     clean_up(lock)
     if code == EX_SOFTWARE:
-        _print('The site was forced out at its deadline: see its log.')
+        _print('The site was forced out: see its log.')
         return 1
     if code:
         _print(f'The site stopped with failures (exit code {code}): see its log.')

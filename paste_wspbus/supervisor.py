@@ -229,6 +229,8 @@ class Supervisor:
         self._previous: Any = signal.SIG_DFL
         self._crashes = 0
         bus.supervisor = self
+        if server is not None:
+            server.shared = True
 
     def subscribe(self, signals: SignalHandler) -> None:
         """Ride the bus; signals that mean something to the site go to the worker."""
@@ -273,9 +275,11 @@ class Supervisor:
         # It wakes up `Events.step`.
         self._previous = signal.signal(signal.SIGCHLD, lambda *_: None)
         first = self._spawn()
-        while self.worker is first and first.ready is None:
+        while first.ready is None and (self.worker is first or first.leaving):
             if self.bus.leaving:
                 return
+            if self.worker is None:  # it asked to be started again
+                first = self._spawn()
             self.events.step(None)
         if first.ready is None and not self.bus.leaving:
             raise WorkerFailed(

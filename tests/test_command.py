@@ -594,7 +594,7 @@ def test_sighup_without_a_terminal_restarts_the_process_in_its_place(tmp_path, c
         assert again['argv'] == first['argv']
         assert again['vars'] == first['vars']
         assert again['cwd'] == first['cwd']
-        assert site.err.text.count('opened') == 2
+        site.expect('opened', 2)
         assert site.err.text.count('closed') == 1
         assert site.stop()[0] == 0, site.report()
         assert site.err.text.count('closed') == 2

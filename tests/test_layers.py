@@ -11,11 +11,13 @@ PACKAGE = Path(__file__).parent.parent / 'paste_wspbus'
 LAYERS = [
     ['paster', '__main__'],
     ['serve'],
+    ['testing'],
     ['process', 'subcommands'],
     ['arguments'],
     ['checking'],
     ['supervisor', 'stopping'],
     ['loader'],
+    ['frameworks'],
     ['hello', 'middleware'],
     ['servers.waitress', 'servers.paste_http', 'servers.cheroot', 'servers.wsgiref'],
     ['servers.socketserver'],

@@ -607,3 +607,18 @@ print('ended')
     assert 'Bus EXITED' in (tmp_path / 'site.log').read_text()
     assert (tmp_path / 'out.log').read_text() == 'ended\n'
     assert (tmp_path / 'out.log.1').read_text() == ''
+
+
+def test_a_redirected_file_is_made_anew_with_the_mode_that_it_had(bus, tmp_path):
+    path = tmp_path / 'site.log'
+    with open(os.devnull) as spare:
+        sitelog = SiteLog(bus)
+        sitelog.redirect(path, spare.fileno())
+        path.chmod(0o640)
+        path.rename(tmp_path / 'site.log.1')
+        previous = os.umask(0o777)
+        try:
+            sitelog.reopen_logs()
+        finally:
+            os.umask(previous)
+    assert path.stat().st_mode & 0o777 == 0o640

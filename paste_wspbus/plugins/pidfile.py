@@ -325,7 +325,8 @@ class PIDFile(Plugin):
         """Remove the file."""
         if self.lock.fd is not None and not self.lock.stays:
             self.lock.release()
-            self.bus.log(f'PID file removed: {self.pidfile!r}.')
+            done = 'emptied' if os.path.lexists(self.pidfile) else 'removed'
+            self.bus.log(f'PID file {done}: {self.pidfile!r}.')
 
 
 def _try_to_lock(fd: int, shared: bool) -> None:

@@ -73,7 +73,8 @@ class SiteLog(Plugin):
         for path, fds in self.files:
             try:
                 if all(map(_is_file, fds)):
-                    append_to(path, fds)
+                    # The site may have set another umask since.
+                    append_to(path, fds, stat.S_IMODE(os.fstat(fds[0]).st_mode))
             except OSError as error:
                 failures[path] = error
         for handler in _file_handlers():
@@ -86,12 +87,20 @@ class SiteLog(Plugin):
             self.bus.log(f'Cannot reopen {path}: {reason}; the old file is used', 40)
 
 
-def append_to(path: str, fds: tuple[int, ...]) -> None:
+def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> None:
     """Have descriptors of this process appended to a file, made with mode 0644.
+
+    :param mode: the mode instead, whatever the umask says.
 
     :raises OSError: if it cannot be opened; nothing is changed then.
     """
-    opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    append = os.O_WRONLY | os.O_APPEND
+    try:
+        opened = os.open(path, append)
+    except FileNotFoundError:
+        opened = os.open(path, append | os.O_CREAT, 0o644)
+        if mode is not None:
+            os.fchmod(opened, mode)
     try:
         for stream in (sys.stdout, sys.stderr):
             # None where there is none (pythonw); what it holds back is the old file's.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import importlib
+import os
 import socket
 import threading
 import time
+import weakref
 
-from paste_wspbus.bus import Bus
+from paste_wspbus.bus import Bus, State
 from paste_wspbus.errors import BindError
 from paste_wspbus.sockets import (
     ListeningSocket,
@@ -90,6 +92,9 @@ class Server:
         #: What of the settings says where to listen.
         self.where = {key: conf[key] for key in WHERE if key in conf}
         self.sockets: list[ListeningSocket] = []
+        #: Whether a forked child is to have the sockets, too: a supervisor's worker.
+        self.shared = False
+        _close_in_children(self)
         self.draining = False
         self.drain_since = 0.0
         self._thread: threading.Thread | None = None
@@ -268,11 +273,14 @@ class Server:
         owned = [listening for listening in self.sockets if listening.owned]
         for listening in owned:
             listening.refuse_new()
+        copies = [listening.copy() for listening in owned]
         try:
             self._wait_until(lambda: all(one.is_empty() for one in owned), looks=2)
             self.stop_accepting()
             self._wait_until(self.finish)
         finally:
+            for copy in copies:
+                copy.end()
             self.end()
             thread.join(1)
             self._thread = None
@@ -303,6 +311,37 @@ class Server:
         """Whether a connection last used then (seconds since the epoch) may be closed."""
         idle = time.time() - max(last_used, self.drain_since)
         return stage in GRACE and idle > GRACE[stage]
+
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+_forks_watched = False
+
+
+def _close_in_children(server: Server) -> None:
+    """A child that the site forks must not keep the port: whoever connects would wait."""
+    global _forks_watched
+    _servers.add(server)
+    if not _forks_watched and hasattr(os, 'register_at_fork'):
+        _forks_watched = True
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    for server in list(_servers):
+        if server.shared or _is_starting(server):
+            continue
+        while server.sockets:
+            server.sockets.pop().sock.close()
+
+
+def _is_starting(server: Server) -> bool:
+    """Whether this may be a Daemonizer, whose child is the site from now on."""
+    bus: Bus | None = getattr(server, 'bus', None)
+    return (
+        bus is not None
+        and bus.state is State.STARTING
+        and bus._owner == threading.get_ident()
+    )
 
 
 class BlockingServer:
