@@ -261,6 +261,8 @@ class Process:
 
             pid_file = bus.plugins['pidfile'] = PIDFile(bus, self.lock)
             pid_file.subscribe()
+            # It goes last, in `close`: until then, this process is there.
+            bus.unsubscribe('exit', pid_file.exit)
         if hasattr(bus, 'restart_checks'):
             bus.restart_checks.append(self._check_restart)
         options = self.options
@@ -321,8 +323,7 @@ class Process:
             if calling is None
             else f'{calling[0]!r} listener {calling[1]}, '
             f'{time.time() - calling[2]:.1f} s',
-            'stop_timeout': self.config.settings['stop_timeout'],
-            'drain_delay': self.config.settings['drain_delay'],
+            'deadline': bus.stop_timeout,
         }
 
     def _stop(self, connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import io
@@ -457,6 +458,9 @@ def _leave(bus: Bus, process: Process) -> int:
             if os.name == 'nt':
                 process.close()  # a new process begins, and inherits nothing
                 bus._do_execv()
+            # execv(2) runs none: multiprocessing's children would live on.
+            limit_the_end()
+            atexit._run_exitfuncs()
             bus.kept_files = process.leave_to_next_program()
             bus._do_execv()
     finally:

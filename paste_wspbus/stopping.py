@@ -42,8 +42,11 @@ KILL = getattr(signal, 'SIGKILL', signal.SIGTERM)
 #: Seconds that a process has for dying of SIGKILL.
 DYING = 10.0
 
-#: What the .ini says if nobody answers.
-UNKNOWN = {'stop_timeout': 25.0, 'drain_delay': 0.0}
+#: What is assumed if nobody answers: the .ini's default.
+UNKNOWN = {'deadline': 25.0}
+
+#: Seconds for a site that says it has no deadline.
+NO_DEADLINE = 86400.0
 
 
 class DoesNotDie(WSPBusError):
@@ -54,7 +57,8 @@ class DoesNotDie(WSPBusError):
 
 def patience(status: dict[str, Any]) -> float:
     """Seconds to wait for a site's end: its own deadline, and a little more."""
-    return float(status['stop_timeout']) + float(status['drain_delay']) + MARGIN
+    deadline = status['deadline']
+    return (NO_DEADLINE if deadline is None else float(deadline)) + MARGIN
 
 
 class Stop:

@@ -513,6 +513,8 @@ class Orders:
         """A stop that the site began itself: the supervisor is to refuse newcomers first."""
         if self._told.is_set() or self.bus.execv or not self._listens:
             return
+        if not self.report.told:
+            return  # a start that failed: that is reported instead
         self.report.leave()
         self._told.wait(ANSWER)
 

@@ -121,7 +121,7 @@ def test_it_tells_of_the_sites_state(site):
     assert status['urls'] == [site.url]
     assert status['requests'] == []
     assert status['calling'] is None
-    assert status['stop_timeout'] == 25
+    assert status['deadline'] == 25
 
 
 def test_it_names_the_requests_in_flight(site):

@@ -876,7 +876,7 @@ IMPATIENT = """
 
     from paste_wspbus import serve, stopping
 
-    stopping.UNKNOWN['stop_timeout'], stopping.MARGIN = 0.0, 0.5
+    stopping.UNKNOWN['deadline'], stopping.MARGIN = 0.0, 0.5
     sys.exit(serve.main())
 """
 

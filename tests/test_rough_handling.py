@@ -1,6 +1,7 @@
 """Sites that fork and linger, operators who signal at the wrong moment or close the streams."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -61,8 +62,14 @@ def make(global_conf):
         import multiprocessing
         context = multiprocessing.get_context('fork')
         context.Process(target=time.sleep, args=(%d,), name='digger').start()
+    if os.path.exists('helped'):
+        import multiprocessing
+        context = multiprocessing.get_context('fork')
+        helper = context.Process(target=time.sleep, args=(%d,), daemon=True)
+        helper.start()
+        say(f'helper {helper.pid}')
     return app
-""" % (TIMEOUT, TIMEOUT)
+""" % (TIMEOUT, TIMEOUT, TIMEOUT)
 
 FILES = {'rough.py': ROUGH}
 
@@ -110,6 +117,31 @@ def test_a_hangup_while_the_site_stops_does_not_bring_it_back(tmp_path):
         site.release()
         assert site.wait() == 0, site.report()
     assert site.out.text.count('Serving on ') == 1
+
+
+def test_a_hangup_ends_the_child_processes_that_the_end_of_the_site_would_end(tmp_path):
+    with Site(tmp_path, INI, files={**FILES, 'helped': ''}) as site:
+        site.send(signal.SIGHUP)
+        site.wait_until_served(2)
+        site.expect('helper ', 2)
+        first, second = re.findall(r'helper (\d+)', site.err.text)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(first), 0)
+        os.kill(int(second), 0)
+        site.send(signal.SIGTERM)
+        assert site.wait() == 0
+
+
+def test_a_server_that_fails_in_its_start_is_told_of_under_a_supervisor_too(tmp_path):
+    taken = 'use = egg:Paste#http\nthreadpool_workers = 3\n'
+    ini = INI.replace('use = egg:waitress\n', taken)
+    with Site(
+        tmp_path, ini, 'start', '--monitor-restart', files=FILES, wait=False
+    ) as command:
+        assert command.wait() == 1
+    (line,) = command.err.text.splitlines()
+    assert line.startswith('site.ini [server:main]: ')
+    assert 'spawn_if_under' in line
 
 
 def test_a_hangup_while_components_start_does_not_end_the_wait_for_the_start(tmp_path):
