@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from contextvars import ContextVar
 
 from paste_wspbus.bus import Bus, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from typing import Any
 
 #: The key of a BusRef in ``global_conf``, and of the bus in ``environ``.
 KEY = 'wspbus'
+
+#: The bus of the site that is being composed.
+_composing: ContextVar[Bus | None] = ContextVar('composing', default=None)
 
 _embedded: Bus | None = None
 _embedding = threading.Lock()
@@ -51,12 +56,26 @@ def get_bus(global_conf: Mapping[str, Any] | None = None) -> Bus:
     """The bus that a PasteDeploy factory is to ride on.
 
     :param global_conf: what the factory was given.
-    :returns: the bus of `wspserve`; under a server that made none, this
-        process's embedded bus, which the filter starts with the first request
-        and the end of the process stops.
+    :returns: the bus of `wspserve`, which code that is given no ``global_conf``
+        finds as long as the site is composed; under a server that made none,
+        this process's embedded bus, which the filter starts with the first
+        request and the end of the process stops.
     """
     ref = (global_conf or {}).get(KEY)
-    return ref.bus if isinstance(ref, BusRef) else embedded_bus()
+    if isinstance(ref, BusRef):
+        return ref.bus
+    composed = _composing.get()
+    return embedded_bus() if composed is None else composed
+
+
+@contextlib.contextmanager
+def composing(bus: Bus) -> Generator[None]:
+    """While a site is composed, `get_bus` finds its bus without ``global_conf``."""
+    token = _composing.set(bus)
+    try:
+        yield
+    finally:
+        _composing.reset(token)
 
 
 def embedded_bus() -> Bus:

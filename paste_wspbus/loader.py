@@ -23,7 +23,8 @@ from paste_wspbus.errors import (
     SettingError,
     WSPBusError,
 )
-from paste_wspbus.handoff import KEY, BusRef
+from paste_wspbus.frameworks import introduce
+from paste_wspbus.handoff import KEY, BusRef, composing
 from paste_wspbus.middleware import BusFilter
 from paste_wspbus.plugins.signals import signal_name
 from paste_wspbus.servers import (
@@ -788,6 +789,10 @@ class Config:
         :raises ConfigError: if a section is missing or wrong.
         :raises FactoryError: if a factory fails.
         """
+        with composing(bus):
+            return self._compose(bus, server, app_name)
+
+    def _compose(self, bus: Bus, server: Any, app_name: str | None) -> Site:
         site = Site(self.file, bus, server)
         for name in self.settings['plugins']:
             with self._origin(site, f'plugin:{name}'):
@@ -805,6 +810,7 @@ class Config:
             )
         if not (isinstance(site.app, BusFilter) and site.app.bus is bus):
             site.app = BusFilter(site.app, bus)
+        introduce(site.app, bus)
         return site
 
     def _global_conf(self, bus: Bus) -> dict[str, str]:

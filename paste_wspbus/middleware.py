@@ -6,6 +6,7 @@ from functools import partial
 from time import monotonic
 
 from paste_wspbus.bus import State
+from paste_wspbus.frameworks import introduce
 from paste_wspbus.handoff import KEY, get_bus, start_embedded
 
 TYPE_CHECKING = False
@@ -158,4 +159,10 @@ def make_filter(
     if local_conf:
         raise TypeError(f'the bus filter takes no settings: {", ".join(local_conf)}')
     bus = get_bus(global_conf)
-    return lambda app: BusFilter(app, bus)
+
+    def wrap(app: WSGIApp) -> BusFilter:
+        if getattr(bus, 'exits_with_process', False):  # no command will do it
+            introduce(app, bus)
+        return BusFilter(app, bus)
+
+    return wrap
