@@ -641,9 +641,6 @@ class Bus:
                 raise
             self.log(str(error), level=40)
             return
-        if not self.execv and (self.leaving or self._is_stopping()):
-            self.log('Not restarted: the bus is told to stop already.', level=30)
-            return
         self.execv = True
         self._submit('exit')
 
@@ -679,6 +676,11 @@ class Bus:
     def leaving(self) -> bool:
         """Whether a stop or exit was asked for, and has not begun."""
         return bool(self._leaving)
+
+    @property
+    def is_told_to_leave(self) -> bool:
+        """Whether a stop or exit was asked for, has begun, or has been."""
+        return self.leaving or self._current in LEAVING or self.state is State.EXITING
 
     def _submit(self, command: str) -> None:
         """Queue a command, and run it unless somebody else does."""
@@ -1007,6 +1009,7 @@ class Bus:
                 self._tell('exit', (), {})
             with later.step():
                 self.log('Bus EXITED')
+        _running.discard(self)  # its end is no concern of the process's any more
         later.raise_it()
 
     def _graceful(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -307,9 +308,14 @@ def run(folder, *args, files=None, command='wspserve', **kwargs):
 
 
 def free_port():
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.create_server(('127.0.0.1', 0)) as sock:
-        return sock.getsockname()[1]
+    """A port of 127.0.0.1 that was free a moment ago.
+
+    Not one that the system gives to somebody else next (ip_local_port_range).
+    """
+    while True:
+        port = random.randrange(15000, 32000)
+        if is_free(port):
+            return port
 
 
 def is_free(port, host='127.0.0.1'):

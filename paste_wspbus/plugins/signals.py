@@ -143,6 +143,8 @@ class SignalHandler:
         try:
             if target in ('exit', 'stop'):
                 self._leave(target)
+            elif target == 'restart' and self._is_leaving():
+                self.bus.post('log', 'Not restarted: the site is told to stop.', 30)
             elif target in _METHODS:
                 getattr(self.bus, target)()
             else:
@@ -151,6 +153,9 @@ class SignalHandler:
             pass  # nobody is in block(), so it was done here; each is in the log
         except WSPBusError as error:
             self.bus.post('log', str(error), 40)
+
+    def _is_leaving(self) -> bool:
+        return self.bus.is_told_to_leave and not self.bus.execv
 
     def _leave(self, command: str) -> None:
         self._asked_to_leave += 1

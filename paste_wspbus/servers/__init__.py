@@ -275,9 +275,10 @@ class Server:
             listening.refuse_new()
         copies = [listening.copy() for listening in owned]
         try:
-            self._wait_until(lambda: all(one.is_empty() for one in owned), looks=2)
-            self.stop_accepting()
-            self._wait_until(self.finish)
+            if thread.is_alive():  # else its loop has failed
+                self._wait_until(lambda: all(one.is_empty() for one in owned), looks=2)
+                self.stop_accepting()
+                self._wait_until(self.finish)
         finally:
             for copy in copies:
                 copy.end()
@@ -301,6 +302,9 @@ class Server:
                     level=30,
                 )
             time.sleep(LOOK)
+
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
         """Close the sockets."""

@@ -28,6 +28,27 @@ class _Connection:
         self.stage, self.since = stage, time.time()
 
 
+class _Lines:
+    """A file of lines, and whether the last that was read was an empty one."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.has_ended = False
+
+    def readline(self, *args: Any) -> Any:
+        line = self._file.readline(*args)
+        self.has_ended = line in (b'\r\n', b'\n')
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _has_body(headers: Any) -> bool:
+    length = headers.get('Content-Length', '0')
+    return length != '0' or 'Transfer-Encoding' in headers
+
+
 class SocketServer(Server):
     """Stops a `socketserver.BaseServer` without resetting anybody."""
 
@@ -80,9 +101,17 @@ class SocketServer(Server):
         class DrainingHandler(self.handler_class()):  # type: ignore[misc]
             def parse_request(self) -> Any:
                 adapter.mark(self.request, Stage.HEAD)
-                found = super().parse_request()
+                rfile: Any = self.rfile
+                self.rfile = lines = _Lines(rfile)
+                try:
+                    found = super().parse_request()
+                finally:
+                    self.rfile = rfile
                 adapter.mark(self.request, Stage.BUSY)
-                return found and not adapter.is_cut(self.request)
+                if found and adapter.is_cut(self.request):
+                    # It was read, and not marked yet, when its connection seemed idle.
+                    return lines.has_ended and not _has_body(self.headers)
+                return found
 
             def handle_one_request(self) -> None:
                 super().handle_one_request()

@@ -153,6 +153,8 @@ class WaitressServer(Server):
 
     def _in_loop(self, function: Callable[[], bool | None]) -> bool:
         """Run ``function`` in the loop's thread; its result, or False if that takes long."""
+        if not self._runs():
+            return bool(function())
         result: SimpleQueue[bool | None] = SimpleQueue()
         self._servers[0].trigger.pull_trigger(lambda: result.put(function()))
         with contextlib.suppress(Empty):
