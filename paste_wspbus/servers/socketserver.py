@@ -99,9 +99,11 @@ class SocketServer(Server):
         adapter = self
 
         class DrainingHandler(self.handler_class()):  # type: ignore[misc]
+            rfile: Any
+
             def parse_request(self) -> Any:
                 adapter.mark(self.request, Stage.HEAD)
-                rfile: Any = self.rfile
+                rfile = self.rfile
                 self.rfile = lines = _Lines(rfile)
                 try:
                     found = super().parse_request()
