@@ -37,7 +37,7 @@ def activated(
 
     LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES are taken out of ``environ``: neither
     a child nor a server that reads them by itself shall see them. The descriptors
-    are closed on exec; `pass_on` undoes both.
+    are closed on exec.
 
     :param environ: os.environ if None.
     :param pid: this process's if None.
@@ -85,26 +85,6 @@ def named(sockets: Sequence[Activated], name: str) -> list[Activated]:
             '--listen', f'fd://{name}: no socket of that name was passed (but: {known})'
         )
     return chosen
-
-
-def pass_on(
-    sockets: Sequence[Activated],
-    environ: MutableMapping[str, str] | None = None,
-    pid: int | None = None,
-) -> None:
-    """Undo `activated`: what this process executes next finds its sockets again.
-
-    :param environ: os.environ if None.
-    :param pid: of the process that is to find them; this one's if None.
-    """
-    environ = os.environ if environ is None else environ
-    if not sockets:
-        return
-    for one in sockets:
-        os.set_inheritable(one.fd, True)
-    environ['LISTEN_PID'] = str(pid or os.getpid())
-    environ['LISTEN_FDS'] = str(len(sockets))
-    environ['LISTEN_FDNAMES'] = ':'.join(one.name for one in sockets)
 
 
 def _number(variable: str, text: str) -> int:

@@ -452,6 +452,9 @@ COMMAND_LINES = {
     ),
     'unknown letter': command('site.ini', '-z', words=['-z']),
     'option without its value': command('site.ini', '-n', words=['-n']),
+    'a daemon that reloads': command(
+        'site.ini', '--daemon', '--reload', words=['--reload', 'not there yet']
+    ),
     'log file that cannot be': command(
         'site.ini', '--log-file', 'no/where.log', words=['--log-file', 'no/where.log']
     ),

@@ -857,39 +857,35 @@ def test_a_socket_is_chosen_by_its_name():
         named([], 'web')
 
 
-SERVE_TWICE = """
-import os, socket, sys
-from paste_wspbus.activation import activated, pass_on
-sockets = activated()
-with socket.socket(fileno=os.dup(sockets[0].fd)) as listening:
-    connection, _ = listening.accept()
-    connection.sendall(f'{os.getpid()} {sockets[0].name}'.encode())
-    connection.close()
-if len(sys.argv) == 1:
-    pass_on(sockets)
-    os.execv(sys.executable, [sys.executable, 'serve.py', 'again'])
+PASSED = """
+[app:main]
+use = egg:paste_wspbus#hello
+
+[server:main]
+use = egg:waitress
 """
 
 
 def test_systemd_s_own_tool_passes_a_socket_which_outlives_a_restart(tmp_path):
-    (tmp_path / 'serve.py').write_text(SERVE_TWICE)
+    (tmp_path / 'site.ini').write_text(PASSED)
     command = [
         tool('systemd-socket-activate'),
         '--fdname=web',
         f'--listen={tmp_path}/web',
         sys.executable,
-        'serve.py',
+        '-m',
+        'paste_wspbus',
+        'site.ini',
     ]
     with Process(command, tmp_path) as process:
         process.expect('Listening on')
-        answers = []
-        for _ in range(2):
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(TIMEOUT)
-                client.connect(str(tmp_path / 'web'))
-                answers.append(client.recv(100).decode())
-        assert answers == [f'{process.pid} web'] * 2
+        for count in (1, 2):
+            with Connection(f'{tmp_path}/web') as client:
+                assert client.get(connection='close').status == 200
+            assert process.out.wait_for('Serving on ', count), process.report()
+            process.send(signal.SIGHUP if count == 1 else signal.SIGTERM)
         assert process.wait() == 0
+        assert process.out.text.count(f'Starting server in PID {process.pid}.') == 2
 
 
 @pytest.mark.parametrize(

@@ -425,7 +425,3 @@ class DropPrivileges(Plugin):
             Identity(self.uid, self.gid).take()
             self.bus.log(f'Now uid {os.getuid()}, gid {os.getgid()}.')
         self.finalized = True
-
-    def __repr__(self) -> str:
-        wanted: dict[str, Any] = {'uid': self.uid, 'gid': self.gid}
-        return f'<DropPrivileges {wanted}>'
