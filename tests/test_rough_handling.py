@@ -43,6 +43,12 @@ def part(bus, global_conf):
         def starting():
             say('starting')
             sys.stdin.read() if not os.path.exists('gate') else open('gate').read()
+    if os.path.exists('forks_at_start'):
+        @bus.subscribe('start')
+        def fork():
+            if not os.fork():
+                time.sleep(%d)
+                os._exit(0)
     @bus.subscribe('stop')
     def stopping():
         say('stopping')
@@ -69,7 +75,7 @@ def make(global_conf):
         helper.start()
         say(f'helper {helper.pid}')
     return app
-""" % (TIMEOUT, TIMEOUT, TIMEOUT)
+""" % (TIMEOUT, TIMEOUT, TIMEOUT, TIMEOUT)
 
 FILES = {'rough.py': ROUGH}
 
@@ -83,8 +89,9 @@ sys.exit(code)
 """
 
 
-def test_a_child_that_the_site_forked_does_not_keep_the_port(tmp_path):
-    with Site(tmp_path, INI, files={**FILES, 'forks': ''}) as site:
+@pytest.mark.parametrize('when', ['forks', 'forks_at_start'])
+def test_a_child_that_the_site_forked_does_not_keep_the_port(tmp_path, when):
+    with Site(tmp_path, INI, files={**FILES, when: ''}) as site:
         assert site.get().text == 'ok'
         site.send(signal.SIGTERM)
         assert site.process.wait(TIMEOUT) == 0  # its child has stderr still
