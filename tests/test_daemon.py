@@ -1456,11 +1456,12 @@ bus.block()
     log = ground.folder / 'daemon.log'
     for fd in (1, 2):
         assert os.readlink(f'/proc/{pid}/fd/{fd}') == str(log)
+    # The shell goes on before the daemon's own next line runs.
+    eventually(lambda: 'state STARTED' in log.read_text().splitlines())
     kill(pid, signal.SIGTERM)
     eventually(lambda: has_ended(pid))
     lines = log.read_text().splitlines()
     assert f'Daemonized to PID: {pid}' in lines
-    assert 'state STARTED' in lines
     assert lines.count('Bus EXITED') == 1
     assert 'Bus EXITED' not in process.out.text
 
