@@ -6,23 +6,26 @@ import os
 import re
 
 from paste_wspbus.errors import UsageError
-from paste_wspbus.settings import nearest
+from paste_wspbus.settings import MAX_WORKERS, nearest, worker_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from typing import NoReturn
 
     from paste_wspbus.plugins.daemon import Identity
     from paste_wspbus.report import Report
 
-USAGE = '%(prog)s [options] CONFIG_FILE [start|stop|restart|status] [var=value …]'
+USAGE = (
+    '%(prog)s [options] CONFIG_FILE [start|stop|restart|graceful|status] [var=value …]'
+)
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
 #: What `paster serve` takes and this command does not yet.
-LATER = frozenset({'--reload', '--reload-interval', '--workers', '--reloader'})
+LATER = frozenset({'--reload', '--reload-interval', '--reloader'})
 
-SUBCOMMANDS = frozenset({'start', 'stop', 'restart', 'status'})
+SUBCOMMANDS = frozenset({'start', 'stop', 'restart', 'graceful', 'status'})
 
 #: paster's names for the files of a daemon, in the working directory.
 PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
@@ -46,6 +49,12 @@ class Options:
     status = False
     stop_daemon = False
     listen: str | None = None
+    #: How many worker processes; None: what the .ini says.
+    workers: int | None = None
+    #: Whether `graceful` returns at once.
+    no_wait = False
+    #: Whether `status` prints JSON.
+    json = False
     check = False
     version = False
     #: The first of ``args``, and the others.
@@ -53,7 +62,7 @@ class Options:
     vars: dict[str, str]
     #: 0 nothing is printed, 1 the usual, 2 and more: tracebacks, too.
     verbosity: int
-    #: start, stop, restart or status.
+    #: One of SUBCOMMANDS.
     subcommand: str | None = None
     #: Whether a site that runs makes way for this one.
     replaces = False
@@ -67,6 +76,8 @@ class Options:
     report: Report
     #: The signals that came before the site could handle them.
     early: list[int]
+    #: Whether the site has been started before: errors are looked for in its log.
+    later = False
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
@@ -85,10 +96,31 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         'serve if none is given.',
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add('args', nargs='*', metavar='CONFIG_FILE', help=argparse.SUPPRESS)
+    parser.add_argument(
+        'args', nargs='*', metavar='CONFIG_FILE', help=argparse.SUPPRESS
+    )
+    _add_general(parser.add_argument)
+    _add_site(parser.add_argument)
+    _add_process(parser.add_argument)
+    return parser
+
+
+def _add_general(add: Callable[..., object]) -> None:
     add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
     add('-q', '--quiet', action='count', default=0, help='Print nothing')
+    add('--version', action='store_true', help='Print the version')
+    add(
+        '--check',
+        action='store_true',
+        help='Look for mistakes; compose and serve nothing',
+    )
+    add('--status', action='store_true', help='As the subcommand status')
+    add('--json', action='store_true', help='status: print one JSON document')
+    add('--stop-daemon', action='store_true', help='As the subcommand stop')
+    add('--no-wait', action='store_true', help='graceful: ask, and return at once')
+
+
+def _add_site(add: Callable[..., object]) -> None:
     add(
         '-n',
         '--app-name',
@@ -106,6 +138,15 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         metavar='SECTION_NAME',
         help='Use [server:SECTION_NAME] (default main)',
     )
+    add(
+        '--listen',
+        metavar='ADDRESS',
+        help='HOST:PORT, unix:PATH or fd://N: where to listen, '
+        'for a file without [server:main], or instead of what that says',
+    )
+
+
+def _add_process(add: Callable[..., object]) -> None:
     add('--daemon', action='store_true', help='Run in the background')
     add(
         '--pid-file',
@@ -120,25 +161,26 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add('--user', metavar='USERNAME', help='Become this user, by name or number')
     add('--group', metavar='GROUP', help='Become this group, by name or number')
     add(
+        '--workers',
+        type=_workers,
+        metavar='N|auto',
+        help='Serve from N worker processes, or one per CPU; 0: from one process, '
+        'without a supervisor',
+    )
+    add(
         '--monitor-restart',
         action='store_true',
         help='Start the site again when it crashes',
     )
-    add('--status', action='store_true', help='As the subcommand status')
-    add('--stop-daemon', action='store_true', help='As the subcommand stop')
-    add(
-        '--listen',
-        metavar='ADDRESS',
-        help='HOST:PORT, unix:PATH or fd://N: where to listen, '
-        'for a file without [server:main], or instead of what that says',
-    )
-    add(
-        '--check',
-        action='store_true',
-        help='Look for mistakes; compose and serve nothing',
-    )
-    add('--version', action='store_true', help='Print the version')
-    return parser
+
+
+def _workers(text: str) -> int:
+    try:
+        return worker_count(text)
+    except ValueError:
+        raise UsageError(
+            f'--workers {text}: a number of workers from 0 to {MAX_WORKERS}, or auto'
+        ) from None
 
 
 def _explained(message: str, parser: argparse.ArgumentParser) -> str:
@@ -200,6 +242,12 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
     if given:
         options.subcommand = given[0]
         args[1:] = [arg for arg in args[1:] if arg not in SUBCOMMANDS]
+    for option, of, said in (
+        ('--json', 'status', options.json),
+        ('--no-wait', 'graceful', options.no_wait),
+    ):
+        if said and options.subcommand != of:
+            raise UsageError(f'{option} is for the subcommand {of}')
     options.replaces = options.subcommand == 'restart'
     options.daemon = options.daemon or options.subcommand in ('start', 'restart')
     if options.daemon:
@@ -210,8 +258,6 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
 def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
     vars = {}
     for arg in args:
-        if arg == 'graceful':
-            raise UsageError(f'{prog}: {arg} is not there yet')
         if arg.startswith('-'):  # argparse takes one that has a space for a value
             option = arg.partition('=')[0]
             known = make_parser(prog)._option_string_actions

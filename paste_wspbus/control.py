@@ -1,4 +1,4 @@
-"""The control socket: a local socket beside the PID file that answers status and stop."""
+"""The control socket: a local one, beside the PID file, that answers status, graceful, stop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import stat
 import struct
 import threading
 import time
+import weakref
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.sockets import UNIX_PATH_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from typing import Any
 
     from paste_wspbus.bus import Bus
@@ -35,17 +36,91 @@ MAX_REQUEST = 4096
 MAX_CONNECTIONS = 32
 
 
-class NoAnswer(WSPBusError):
-    """Nobody answers on a control socket: ``path``."""
+#: Seconds for others who open a socket in the same folder.
+PATIENCE = 5.0
 
-    def __init__(self, path: str, reason: str) -> None:
+#: Seconds of rest when connections can be neither accepted nor refused.
+REST = 0.05
+
+#: How many bytes of the .ini's name the socket's name has: its path must stay short.
+_NAME_BYTES = 32
+
+
+class NoAnswer(WSPBusError):
+    """Nobody answers on a control socket: ``path``, ``reason``, and ``code``, an errno.
+
+    ETIMEDOUT: the site starts, or hangs; ECONNRESET: it closed the connection;
+    EPROTO: it did not understand.
+    """
+
+    def __init__(self, path: str, reason: str, code: int = 0) -> None:
         super().__init__(f'{path}: {reason}')
-        self.path = path
+        self.path, self.reason, self.code = path, reason, code
+
+    @property
+    def listens(self) -> bool:
+        """Whether a process has the socket open."""
+        return self.code in (errno.ETIMEDOUT, errno.ECONNRESET, errno.EPROTO)
 
 
 def path_for(pid_file: str) -> str:
     """Where the control socket of the site with this PID file is."""
     return f'{os.path.abspath(pid_file)}.sock'
+
+
+def runtime_paths(config: str) -> list[str]:
+    """Where the control socket of a site without a PID file may be, likeliest first.
+
+    Sessions of one user differ in it: cron's knows of no $XDG_RUNTIME_DIR,
+    and the folder in /run/user is there while somebody is logged in.
+
+    :param config: the .ini's path.
+    """
+    if not hasattr(os, 'geteuid'):
+        return []
+    from _blake2 import blake2b  # hashlib would load OpenSSL: ten times the time
+
+    path = os.fsencode(os.path.realpath(config))
+    name = os.fsdecode(os.path.basename(path)[:_NAME_BYTES])
+    digest = blake2b(path, digest_size=8).hexdigest()
+    return [f'{folder}/{name}-{digest}.sock' for folder in _runtime_folders()]
+
+
+def runtime_path(config: str) -> str | None:
+    """Where a site without a PID file is to open its control socket.
+
+    The folder is made if it is not there.
+
+    :param config: the .ini's path.
+    :returns: None if there is no folder that is this user's alone.
+    """
+    for path in runtime_paths(config)[:1]:
+        folder = os.path.dirname(path)
+        with contextlib.suppress(OSError):
+            os.mkdir(folder, 0o700)
+        if is_private(folder):
+            return path
+    return None
+
+
+def is_private(folder: str) -> bool:
+    """Whether it is a folder of this user's that nobody else may write to; no link."""
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return False
+    ours = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    return stat.S_ISDIR(status.st_mode) and ours
+
+
+def _runtime_folders() -> Iterator[str]:
+    uid = os.geteuid()
+    for base in (os.environ.get('XDG_RUNTIME_DIR', ''), f'/run/user/{uid}'):
+        # One of another user's is left there by su and sudo.
+        if os.path.isabs(base) and is_private(base.rstrip('/')):
+            yield f'{base.rstrip("/")}/paste_wspbus'
+    base = os.environ.get('TMPDIR', '')
+    yield f'{base.rstrip("/") if os.path.isabs(base) else "/tmp"}/paste_wspbus-{uid}'
 
 
 @contextlib.contextmanager
@@ -77,22 +152,46 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.buffer = b''
-        #: Whether it was answered, or will be later.
-        self.asked = False
+        #: What was asked, parsed; its ``command`` is known.
+        self.request: dict[str, Any] = {}
+        #: Sees to it that the rest of an answer is sent when there is room for it.
+        self.send_later: Callable[[Connection], None] | None = None
+        _watch_forks(self)
 
     def answer(self, message: dict[str, Any]) -> None:
-        """Send the answer, and close; a client that does not read gets less."""
-        with contextlib.suppress(OSError):
-            line = json.dumps({'version': VERSION, **message}) + '\n'
-            self.sock.send(line.encode())
+        """Send the answer, and close; never wait for a client that does not read."""
+        self.buffer = json.dumps({'version': VERSION, **message}).encode() + b'\n'
+        if self.send() or self.send_later is None:
+            self.close()
+        else:
+            self.send_later(self)
+
+    def send(self) -> bool:
+        """Send what there is room for; whether there is no more to send."""
+        try:
+            sent = self.sock.send(self.buffer)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # nobody reads it
+            sent = len(self.buffer)
+        self.buffer = self.buffer[sent:]
+        return not self.buffer
+
+    def close(self) -> None:
+        """Close it, answered or not."""
         self.sock.close()
+
+    def disown(self) -> None:
+        """In a forked child: the parent answers."""
+        self.send_later = None
+        self.close()
 
 
 class Control:
     """The answering end. It never waits for a client.
 
-    :param commands: what it can be asked for; a handler gets the connection
-        and returns the answer, or None and answers later.
+    :param commands: what it can be asked for; a handler gets the connection,
+        with the ``request``, and returns the answer, or None and answers later.
     """
 
     def __init__(self, path: str, commands: Mapping[str, Handler]) -> None:
@@ -101,16 +200,29 @@ class Control:
         self._identity: tuple[int, int] | None = None
         self._selector: selectors.BaseSelector | None = None
         self._connections: list[Connection] = []
+        self._sending: list[Connection] = []
+        #: A descriptor to give up where there is none left.
+        self._reserve: int | None = None
 
-    def open(self) -> None:
+    def open(self, *, shared: bool = False) -> None:
         """Bind and listen, mode 0600; a socket that is left there is replaced.
 
-        The caller holds the PID file's lock: nobody else listens there.
-
-        :raises OSError: if it cannot be.
+        :param shared: whether another site may listen there, as in
+            `runtime_path`; else the caller holds the PID file's lock.
+        :raises OSError: if it cannot be; EADDRINUSE if another site listens.
         """
         if not hasattr(socket, 'AF_UNIX'):
             raise OSError(errno.EAFNOSUPPORT, 'this system has no Unix sockets')
+        if not shared:
+            self._open()
+            return
+        with _locked(os.path.dirname(self.path)):
+            if _listens(self.path):
+                problem = 'another site of this file answers there'
+                raise OSError(errno.EADDRINUSE, problem)
+            self._open()
+
+    def _open(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             remove_socket(self.path)
@@ -130,6 +242,7 @@ class Control:
     def _use(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
+        _watch_forks(self)
         with contextlib.suppress(OSError):
             status = os.lstat(self.path)
             self._identity = status.st_dev, status.st_ino
@@ -151,6 +264,7 @@ class Control:
         """Answer from now on: whoever selects calls each key's ``data``."""
         assert self.sock is not None
         self._selector = selector
+        self._open_reserve()
         selector.register(self.sock, selectors.EVENT_READ, self._accept)
 
     def _accept(self) -> None:
@@ -159,20 +273,38 @@ class Control:
             return  # closed meanwhile
         try:
             sock, _ = self.sock.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._refuse()
             return
         if not _may_ask(sock):
             sock.close()
             return
         sock.setblocking(False)
-        idle = [one for one in self._connections if not one.asked]
-        if len(idle) >= MAX_CONNECTIONS:
-            self._drop(idle[0])
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self._drop(self._connections[0])
         connection = Connection(sock)
+        connection.send_later = self._send_later
         self._connections.append(connection)
         self._selector.register(
             sock, selectors.EVENT_READ, lambda: self._read(connection)
         )
+
+    def _refuse(self) -> None:
+        """Close who comes while no descriptor is free: select() would tell of it for ever."""
+        assert self.sock is not None
+        if self._reserve is None:
+            time.sleep(REST)
+        else:
+            os.close(self._reserve)
+            self._reserve = None
+            with contextlib.suppress(OSError):
+                self.sock.accept()[0].close()
+        self._open_reserve()
+
+    def _open_reserve(self) -> None:
+        with contextlib.suppress(OSError):  # others may have taken the last one
+            self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     def _read(self, connection: Connection) -> None:
         try:
@@ -189,7 +321,6 @@ class Control:
             self._drop(connection)
 
     def _answer(self, connection: Connection) -> None:
-        connection.asked = True
         try:
             request = json.loads(connection.buffer.partition(b'\n')[0])
             version, command = request['version'], request['command']
@@ -202,6 +333,7 @@ class Control:
             problem = f'version {VERSION} is spoken here, and knows: {known}'
             connection.answer({'error': problem})
             return
+        connection.request = request
         try:
             answer = self.commands[command](connection)
         except Exception as error:
@@ -209,29 +341,59 @@ class Control:
         if answer is not None:
             connection.answer(answer)
 
+    def _send_later(self, connection: Connection) -> None:
+        if self._selector is None or self.sock is None:
+            connection.close()
+            return
+        if len(self._sending) >= MAX_CONNECTIONS:
+            self._end_sending(self._sending[0])
+        self._sending.append(connection)
+        self._selector.register(
+            connection.sock, selectors.EVENT_WRITE, lambda: self._send(connection)
+        )
+
+    def _send(self, connection: Connection) -> None:
+        if connection.send():
+            self._end_sending(connection)
+
+    def _end_sending(self, connection: Connection) -> None:
+        if self._selector is not None and connection in self._sending:
+            self._sending.remove(connection)
+            self._selector.unregister(connection.sock)
+        connection.close()
+
     def _forget(self, connection: Connection) -> None:
-        assert self._selector is not None
-        self._connections.remove(connection)
-        self._selector.unregister(connection.sock)
+        if self._selector is not None and connection in self._connections:
+            self._connections.remove(connection)
+            self._selector.unregister(connection.sock)
 
     def _drop(self, connection: Connection) -> None:
         self._forget(connection)
-        connection.sock.close()
+        connection.close()
 
     def bequeath(self) -> int | None:
         """A copy of the socket's descriptor, for the successor; see `forget`."""
         return None if self.sock is None else self.sock.dup().detach()
 
     def forget(self) -> None:
-        """Close all, and leave the file: in a forked child, or for the successor."""
+        """Close all, and leave the file: it is the successor's now."""
         self._identity = None
         self.close()
 
+    def disown(self) -> None:
+        """In a forked child: close all, and leave file and selector to the parent."""
+        self._selector = None  # its epoll(7) is the parent's, too
+        self.forget()
+
     def close(self) -> None:
         """Close all, and remove the socket's file if it is still ours."""
-        for connection in self._connections:
-            connection.sock.close()
+        for connection in [*self._connections, *self._sending]:
+            connection.close()
         self._connections.clear()
+        self._sending.clear()
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
         if self.sock is None:
             return
         if self._selector is not None:
@@ -243,6 +405,61 @@ class Control:
                 os.unlink(self.path)
         self.sock.close()
         self.sock = None
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Generator[None]:
+    """Whoever opens a socket in the folder does it alone.
+
+    :raises OSError: if another does not come to an end with it.
+    """
+    import fcntl
+
+    fd = os.open(folder, os.O_RDONLY)
+    until = time.monotonic() + PATIENCE
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _listens(path: str) -> bool:
+    """Whether a process listens there, however slow it is."""
+    with socket.socket(socket.AF_UNIX) as sock, _address(path) as address:
+        sock.setblocking(False)
+        try:
+            sock.connect(address)
+        except BlockingIOError:  # others wait there
+            return True
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+
+_open: weakref.WeakSet[Control | Connection] = weakref.WeakSet()
+_forks_watched = False
+
+
+def _watch_forks(one: Control | Connection) -> None:
+    """A forked child must not seem to be the site, nor keep its clients waiting."""
+    global _forks_watched
+    _open.add(one)
+    if not _forks_watched and hasattr(os, 'register_at_fork'):
+        _forks_watched = True
+        os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _close_in_child() -> None:
+    for one in list(_open):
+        one.disown()
 
 
 class ControlThread:
@@ -307,21 +524,23 @@ def connect(path: str, timeout: float | None) -> socket.socket:
                     time.sleep(0.01)
     except OSError as error:
         sock.close()
-        raise NoAnswer(path, error.strerror or str(error)) from None
+        busy = isinstance(error, (BlockingIOError, TimeoutError))
+        code = errno.ETIMEDOUT if busy else error.errno or 0
+        raise NoAnswer(path, error.strerror or str(error), code) from None
     return sock
 
 
-def send(sock: socket.socket, command: str) -> None:
+def send(sock: socket.socket, command: str, **more: Any) -> None:
     """Ask for ``command``.
 
+    :param more: further keys of the request.
     :raises NoAnswer: if the other end is gone.
     """
+    request = {'version': VERSION, 'command': command, **more}
     try:
-        sock.sendall(
-            json.dumps({'version': VERSION, 'command': command}).encode() + b'\n'
-        )
+        sock.sendall(json.dumps(request).encode() + b'\n')
     except OSError as error:
-        raise NoAnswer('', error.strerror or str(error)) from None
+        raise NoAnswer('', error.strerror or str(error), errno.ECONNRESET) from None
 
 
 def receive(sock: socket.socket) -> dict[str, Any] | None:
@@ -333,25 +552,30 @@ def receive(sock: socket.socket) -> dict[str, Any] | None:
             if not came:
                 return None
             line += came
-        answer = json.loads(line)
+        # JSON has no Infinity, but Python writes it: a deadline that never comes.
+        answer = json.loads(line, parse_constant=lambda _: None)
     except TimeoutError:
-        raise NoAnswer('', 'no answer in time') from None
+        raise NoAnswer('', 'no answer in time', errno.ETIMEDOUT) from None
     except (OSError, ValueError):
         return None
     return answer if isinstance(answer, dict) else None
 
 
-def ask(path: str, command: str, timeout: float = 2) -> dict[str, Any]:
+def ask(path: str, command: str, timeout: float = 2, **more: Any) -> dict[str, Any]:
     """Ask for ``command`` and wait for the answer.
 
-    :param timeout: seconds.
+    :param timeout: seconds for each step.
+    :param more: further keys of the request.
     :raises NoAnswer: if there is none.
     """
     with connect(path, timeout) as sock:
-        send(sock, command)
-        answer = receive(sock)
+        try:
+            send(sock, command, **more)
+            answer = receive(sock)
+        except NoAnswer as error:
+            raise NoAnswer(path, error.reason, error.code) from None
     if answer is None:
-        raise NoAnswer(path, 'it closed the connection')
+        raise NoAnswer(path, 'it closed the connection', errno.ECONNRESET)
     if 'error' in answer:
-        raise NoAnswer(path, answer['error'])
+        raise NoAnswer(path, str(answer['error']), errno.EPROTO)
     return answer

@@ -57,20 +57,63 @@ class DoesNotDie(WSPBusError):
 
 def patience(status: dict[str, Any]) -> float:
     """Seconds to wait for a site's end: its own deadline, and a little more."""
-    deadline = status['deadline']
-    return (NO_DEADLINE if deadline is None else float(deadline)) + MARGIN
+    deadline = number(status, 'deadline')
+    return (NO_DEADLINE if deadline is None else deadline) + MARGIN
+
+
+def number(status: dict[str, Any], key: str) -> float | None:
+    """What a site tells, if it is a number: another version may tell other things."""
+    value = status.get(key)
+    return value if isinstance(value, (int, float)) else None
+
+
+def texts(status: dict[str, Any], key: str) -> list[str]:
+    """What a site tells, if it is a list of texts; else an empty one."""
+    value = status.get(key)
+    return list(map(str, value)) if isinstance(value, list) else []
+
+
+class ProgressLine:
+    """A line on the terminal's standard error, written over and over; else nothing."""
+
+    def __init__(self) -> None:
+        self.is_seen = sys.stderr is not None and sys.stderr.isatty()
+        self._there = False
+
+    def show(self, line: str) -> None:
+        """Write it over the one before, cut where the terminal ends."""
+        if self.is_seen:
+            self._there = True
+            columns = 0
+            with contextlib.suppress(OSError):
+                columns = os.get_terminal_size(2).columns
+            self._write(f'\r\033[K{line[: (columns or 80) - 1]}')
+
+    def end(self) -> None:
+        """Erase it: what is printed next stands in its place."""
+        if self._there:
+            self._there = False
+            self._write('\r\033[K')
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal went away
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 class Stop:
-    """One stop of one site, seen from outside."""
+    """One stop of one site, seen from outside.
 
-    def __init__(self, lock: PIDLock, pid: int) -> None:
-        self.lock, self.pid = lock, pid
-        self.control = path_for(lock.path)
+    :param control: the path of its control socket.
+    """
+
+    def __init__(self, control: str, pid: int) -> None:
+        self.control, self.pid = control, pid
+        self.progress = ProgressLine()
         self.process = OtherProcess(pid)
         self.status: dict[str, Any] = dict(UNKNOWN)
         self.exit_code: int | None = None
-        self._said = ''
+        self._said = False
         self._began = time.monotonic()
 
     def run(self) -> int | None:
@@ -85,7 +128,7 @@ class Stop:
             if connection is not None:
                 connection.close()
         finally:
-            self._end_line()
+            self.progress.end()
             self.process.close()
         return self.exit_code
 
@@ -131,22 +174,13 @@ class Stop:
             status = ask(self.control, 'status', 1)
         seconds = time.monotonic() - self._began
         waits = what_it_waits_for(status)
-        if sys.stderr.isatty():
-            line = f'Stopping process {self.pid}, {seconds:.0f} s: {waits}'
-            columns = os.get_terminal_size(2).columns
-            sys.stderr.write(f'\r\033[K{line[: columns - 1]}')
-            sys.stderr.flush()
-        elif not self._said:
+        self.progress.show(f'Stopping process {self.pid}, {seconds:.0f} s: {waits}')
+        if not (self._said or self.progress.is_seen):
             print(f'Stopping process {self.pid}: {waits}', file=sys.stderr, flush=True)
-        self._said = waits
-
-    def _end_line(self) -> None:
-        if self._said and sys.stderr.isatty():
-            sys.stderr.write('\r\033[K')
-            sys.stderr.flush()
+        self._said = True
 
     def _kill(self) -> None:
-        self._end_line()
+        self.progress.end()
         print(
             f'Process {self.pid} did not stop within {patience(self.status):g} s: killed',
             file=sys.stderr,
@@ -165,7 +199,7 @@ def what_it_waits_for(status: dict[str, Any]) -> str:
     if not status:
         return 'it does not answer'
     parts = []
-    requests = status.get('requests') or []
+    requests = texts(status, 'requests')
     if requests:
         parts.append(
             f'{len(requests)} request{"s" * (len(requests) > 1)} in flight '
@@ -173,8 +207,10 @@ def what_it_waits_for(status: dict[str, Any]) -> str:
         )
     if status.get('calling'):
         parts.append(f'the {status["calling"]}')
-    parts += [f'the thread {name}' for name in status.get('threads') or ()]
-    return f'waiting for {" and ".join(parts)}' if parts else status['state'].lower()
+    parts += [f'the thread {name}' for name in texts(status, 'threads')]
+    if parts:
+        return f'waiting for {" and ".join(parts)}'
+    return str(status.get('state', 'in an unknown state')).lower()
 
 
 def stop_site(lock: PIDLock) -> int | None:
@@ -187,10 +223,27 @@ def stop_site(lock: PIDLock) -> int | None:
     with contextlib.suppress(StalePIDFile, ForeignPIDFile):
         pid = _read_number(lock)
         if pid:
-            stop = Stop(lock, pid)
+            stop = Stop(path_for(lock.path), pid)
             if lock.read() in (pid, 0):  # held still, so its number is its own
                 return stop.run()
             stop.process.close()
+    return None
+
+
+def stop_process(control: str, pid: int) -> int | None:
+    """Stop the site without a PID file that answers at ``control``, as process ``pid``.
+
+    :returns: its exit code, None if it could not tell (or was gone already).
+    :raises NotPermitted, DoesNotDie: if it cannot be stopped.
+    """
+    stop = Stop(control, pid)
+    try:
+        there = ask(control, 'status').get('pid') == pid
+    except NoAnswer as error:
+        there = error.listens
+    if there:  # held still, so its number is its own
+        return stop.run()
+    stop.process.close()
     return None
 
 

@@ -415,7 +415,12 @@ SETTINGS = {
     'no number at all': settings('stop_timeout =', 2, 'stop_timeout', 'number'),
     'below 0': settings('drain_delay = -1', 2, 'drain_delay', "'-1'"),
     'not a number by name': settings('start_timeout = nan', 2, 'start_timeout', 'nan'),
-    'not a whole number': settings('workers = 1.5', 2, 'workers', 'whole'),
+    'not a whole number': settings('workers = 1.5', 2, 'workers', 'whole', 'auto'),
+    'fewer workers than none': settings('workers = -1', 2, 'workers', "'-1'", '0'),
+    'too many workers': settings('workers = 1001', 2, 'workers', "'1001'", '1000'),
+    'workers without a number': settings('workers =', 2, 'workers', 'auto'),
+    'a word for workers': settings('workers = many', 2, 'workers', "'many'", 'auto'),
+    "another script's digit": settings('workers = ١', 2, 'workers', 'auto'),
     'neither true nor false': settings(
         'preload = maybe', 2, 'preload', 'true or false'
     ),
@@ -441,6 +446,12 @@ STARTS = {
     ),
 }
 
+
+def workers(text):
+    said = f'--workers {text}: a number of workers from 0 to 1000, or auto'
+    return command('site.ini', f'--workers={text}', words=[said])
+
+
 COMMAND_LINES = {
     'var without =': command('site.ini', 'color', words=["'color'", 'NAME=VALUE']),
     'var without a name': command('site.ini', '=red', words=["'=red'", 'NAME=VALUE']),
@@ -452,6 +463,30 @@ COMMAND_LINES = {
     ),
     'unknown letter': command('site.ini', '-z', words=['-z']),
     'option without its value': command('site.ini', '-n', words=['-n']),
+    'workers: below 0': workers('-1'),
+    'workers: half a one': workers('1.5'),
+    'workers: none': workers(''),
+    'workers: a word': workers('many'),
+    'workers: too many': workers('1001'),
+    'workers: far too many': workers(str(10**30)),
+    'workers: nan': workers('nan'),
+    "workers: another script's digit": workers('١'),
+    'workers: nothing': command('site.ini', '--workers', words=['--workers']),
+    'no-wait without graceful': command(
+        'site.ini', '--no-wait', words=['--no-wait', 'graceful']
+    ),
+    'json without status': command('site.ini', '--json', words=['--json', 'status']),
+    'json of graceful': command('site.ini', 'graceful', '--json', words=['--json']),
+    'graceful and stop': command(
+        'site.ini', 'graceful', 'stop', words=['one of them', 'graceful, stop']
+    ),
+    'graceful before the file': command(
+        'graceful', 'site.ini', words=['the file comes first', 'site.ini graceful']
+    ),
+    'gracefull': command('site.ini', 'gracefull', words=["'graceful'"]),
+    'graceful of what does not run': command(
+        'site.ini', 'graceful', words=['not running', 'paster.pid'], code=1
+    ),
     'a daemon that reloads': command(
         'site.ini', '--daemon', '--reload', words=['--reload', 'not there yet']
     ),
