@@ -43,7 +43,7 @@ def check(
     _check_logging(config)
     warnings = list(_check_values(config))
     _check_section(config.loader, APP, app_name or config.app_name, [])
-    for name in config.settings['plugins']:
+    for name in [*config.settings['site_plugins'], *config.settings['plugins']]:
         _check_section(config.loader, PLUGIN, name, [])
     if server_name or any(_is_server(one) for one in config.loader.parser.sections()):
         _check_section(config.loader, SERVER, server_name, [])

@@ -34,7 +34,7 @@ from paste_wspbus.servers import (
     adapter_for,
     find_adapter,
 )
-from paste_wspbus.settings import boolean, nearest
+from paste_wspbus.settings import MAX_WORKERS, boolean, nearest, worker_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     'use': (str, 'egg:DIST#NAME or call:MODULE:FUNCTION'),
     'plugins': (str.split, 'names of [plugin:NAME] sections'),
     'site_plugins': (str.split, 'names of [plugin:NAME] sections'),
-    'workers': (_not_negative(int), 'a whole number'),
+    'workers': (worker_count, f'a whole number from 0 to {MAX_WORKERS}, or auto'),
     'preload': (boolean, 'true or false'),
     'restart': (_one_of('execv', 'child', 'fork'), 'execv, child or fork'),
     'drain_delay': _SECONDS,
@@ -127,9 +127,11 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
 #: What holds where [wspbus:main] is silent. stop_timeout is below Kubernetes' 30.
 DEFAULTS = {'stop_timeout': 25.0, 'start_timeout': 60.0, 'drain_delay': 0.0}
 
+#: The same for what is not an attribute of the bus.
+OTHER_DEFAULTS: dict[str, Any] = {'workers': 0, 'preload': False}
 
 #: Keys of which only this value can be had so far.
-NOT_YET = {'workers': 0, 'preload': False, 'site_plugins': [], 'restart': 'execv'}
+NOT_YET = {'restart': 'execv'}
 
 
 class Site:
@@ -563,7 +565,8 @@ class Config:
         return next((one for one in sections if one in ('wspbus', 'wspbus:main')), None)
 
     def _read_settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {**DEFAULTS, 'plugins': [], 'signals': {}}
+        settings = {**DEFAULTS, **OTHER_DEFAULTS}
+        settings.update({'plugins': [], 'site_plugins': [], 'signals': {}})
         section = self._section()
         if section is None:
             return settings
@@ -629,6 +632,8 @@ class Config:
                 place = {'section': section, 'key': key}
                 if names.count(name) > 1:
                     raise ConfigError(self.file, f'{name} is there twice', **place)
+                if key == 'site_plugins' and name in settings['plugins']:
+                    raise ConfigError(self.file, f'{name} is in plugins, too', **place)
                 if name not in known:
                     raise ConfigError(
                         self.file,
@@ -783,20 +788,45 @@ class Config:
             )
         return BlockingServer(server, _factory_name(context))
 
-    def compose(self, bus: Bus, server: Any, app_name: str | None = None) -> Site:
+    def compose(
+        self,
+        bus: Bus,
+        server: Any,
+        app_name: str | None = None,
+        *,
+        with_site_plugins: bool = True,
+    ) -> Site:
         """Make the plugins and the application, both with the bus in ``global_conf``.
+
+        :param with_site_plugins: whether there is no other process for them.
+        :raises ConfigError: if a section is missing or wrong.
+        :raises FactoryError: if a factory fails.
+        """
+        with composing(bus):
+            site = Site(self.file, bus, server)
+            if with_site_plugins:
+                self._make_plugins(site, 'site_plugins')
+            self._make_plugins(site, 'plugins')
+            return self._compose(site, app_name)
+
+    def compose_site_plugins(self, bus: Bus) -> Site:
+        """Make the site plugins alone: no application, no server.
 
         :raises ConfigError: if a section is missing or wrong.
         :raises FactoryError: if a factory fails.
         """
         with composing(bus):
-            return self._compose(bus, server, app_name)
+            site = Site(self.file, bus, None)
+            self._make_plugins(site, 'site_plugins')
+            return site
 
-    def _compose(self, bus: Bus, server: Any, app_name: str | None) -> Site:
-        site = Site(self.file, bus, server)
-        for name in self.settings['plugins']:
+    def _make_plugins(self, site: Site, key: str) -> None:
+        for name in self.settings[key]:
             with self._origin(site, f'plugin:{name}'):
                 self._make_plugin(site, name)
+
+    def _compose(self, site: Site, app_name: str | None) -> Site:
+        bus = site.bus
         with self._origin(site, 'app:main'):
             context = self.loader.get_context(
                 loadwsgi.APP, app_name or self.app_name, self._global_conf(bus)

@@ -14,8 +14,10 @@ import threading
 import time
 
 from paste_wspbus.bus import State
+from paste_wspbus.deadlines import stacks
 from paste_wspbus.errors import RestartImpossible, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
+from paste_wspbus.loader import Config, Terminated
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.report import Report
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
     from paste_wspbus.arguments import Options
     from paste_wspbus.bus import Bus
     from paste_wspbus.control import Connection, Control
-    from paste_wspbus.loader import Config
     from paste_wspbus.plugins.pidfile import PIDLock
     from paste_wspbus.servers import Server
+    from paste_wspbus.worker import Role
 
 
 #: Seconds that a site has for answering, before it is stopped by signals.
@@ -52,15 +54,21 @@ class Process:
         self.server: Server | None = None
         self.lock: PIDLock | None = None
         self.control: Control | None = None
-        #: The connection to the process that forked this one to run the site.
+        #: The connection to the process that forked this one to run the site, and
+        #: what it is for.
         self.supervisor: socket.socket | None = None
+        self.role: Role | None = None
         self.signal_handler = SignalHandler
         #: The log file that descriptors 1 and 2 are.
         self.log_file: str | None = None
+        #: Whether it was told to stop while it composed.
+        self._terminated = False
         #: What is worth a line in the log, once there is one.
         self.notes: list[str] = []
         self._bus: Bus | None = None
         self._began = time.time()
+        self._forked = time.monotonic()
+        self._folder = os.getcwd()
         self._asked_to_stop: list[Connection] = []
         self._successor: Connection | None = None
         self._left: list[ListeningSocket] = []
@@ -82,20 +90,68 @@ class Process:
             self._open_pid_file(options.pid_file)
         if options.log_file:
             self._open_log(options.log_file)
-        self.server = self.config.known_server(
-            options.server_name, options.server, options.listen
-        )
+        self.server = self._known_server(self.config)
+        self._check_workers(self.server)
         if self.server is not None:
             self._open_sockets(self.server)
         if self.lock is not None:
             self.lock.write()
             self._open_control(self.lock.path)
+        elif self.is_supervised:
+            self._open_control_in_runtime_folder()
         if options.identity is not None:
             self._change_owner()
             # getaddrinfo imports it late; its file may not be the user's to read.
             import encodings.idna  # noqa: F401
 
             options.identity.take()
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes are asked for; 0: none, or one without a number."""
+        asked: int | None = self.options.workers
+        return self.config.settings['workers'] if asked is None else asked
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether other processes serve, and this one looks after them."""
+        return bool(self.workers or self.options.monitor_restart or os.getpid() == 1)
+
+    def _known_server(self, config: Config) -> Server | None:
+        options = self.options
+        return config.known_server(options.server_name, options.server, options.listen)
+
+    def _check_workers(self, server: Server | None) -> None:
+        if self.is_supervised and not hasattr(os, 'fork'):
+            raise UsageError('workers, --monitor-restart: this system has no fork(2)')
+        if server is None and self.workers > 1:
+            raise UsageError(
+                f'workers = {self.workers} takes a server that can share its listening '
+                'socket: waitress, Paste#http, cheroot or wsgiref; this one binds by '
+                'itself'
+            )
+
+    def reconfigure(self) -> None:
+        """Read the .ini anew, for what is composed from now on; the sockets stay.
+
+        :raises WSPBusError: if it is wrong; nothing is changed then.
+        """
+        config = Config(self.options.config, self.options.vars, self._folder)
+        server, old = self._known_server(config), self.server
+        if (server is None) != (old is None):
+            raise UsageError(
+                'another kind of server in the .ini takes a restart, not a graceful one'
+            )
+        if server is not None and old is not None:
+            if server.where != old.where:
+                self.notes.append(
+                    f'Where to listen has changed in the .ini: it takes a restart; '
+                    f'{", ".join(old.urls)} stays'
+                )
+                server.where = old.where
+            server.adopt(old.sockets)
+            old.sockets = []
+        self.config, self.server = config, server
 
     def _open_pid_file(self, path: str) -> None:
         from paste_wspbus.control import path_for, remove_socket
@@ -212,19 +268,35 @@ class Process:
         return named(passed, name) if name else passed
 
     def _make_control(self, pid_file: str) -> Control:
-        from paste_wspbus.control import Control, path_for
+        from paste_wspbus.control import path_for
 
-        return Control(
-            path_for(pid_file),
-            {'status': self._status, 'stop': self._stop, 'replace': self._replace},
-        )
+        return self._control_at(path_for(pid_file))
+
+    def _control_at(self, path: str) -> Control:
+        from paste_wspbus.control import Control
+
+        commands = {
+            'status': self._status,
+            'stop': self._stop,
+            'replace': self._replace,
+            'graceful': self._graceful,
+        }
+        return Control(path, commands)
 
     def _open_control(self, pid_file: str) -> None:
-        if self.control is not None:
-            return
-        control = self._make_control(pid_file)
+        if self.control is None:
+            self._listen(self._make_control(pid_file))
+
+    def _open_control_in_runtime_folder(self) -> None:
+        from paste_wspbus.control import runtime_path
+
+        path = self.config.file and runtime_path(self.config.file)
+        if path:
+            self._listen(self._control_at(path), shared=True)
+
+    def _listen(self, control: Control, shared: bool = False) -> None:
         try:
-            control.open()
+            control.open(shared=shared)
         except OSError as error:
             self.notes.append(
                 f'no control socket {control.path}: {error.strerror or error}'
@@ -288,7 +360,7 @@ class Process:
         self._bus = bus
         bus.subscribe('stop', self._keep_sockets, priority=float('-inf'))
         if self.supervisor is not None:
-            from paste_wspbus.supervisor import Orders
+            from paste_wspbus.worker import Orders
 
             report = self.options.report
             Orders(bus, self.supervisor, report, self._shared).subscribe()
@@ -305,26 +377,49 @@ class Process:
         """Whether another process holds PID file and control socket."""
         return self.supervisor is not None
 
-    def _status(self, connection: Connection) -> dict[str, Any]:
+    def _status(self, connection: Connection) -> dict[str, Any] | None:
+        assert self._bus is not None
+        supervisor = self._bus.plugins.get('supervisor')
+        if supervisor is None:
+            return self._describe()
+
+        def answer() -> None:
+            connection.answer(self._describe() | _in_words(supervisor.describe()))
+
+        supervisor.inquire(connection, answer)
+        return None
+
+    def _describe(self) -> dict[str, Any]:
         bus = self._bus
         assert bus is not None
-        calling = bus.calling
         requests = bus.plugins.get('requests')
+        return _in_words(
+            {
+                'pid': os.getpid(),
+                'state': bus.state.name,
+                'is_crashed': False,
+                'since': self._began,
+                'urls': self.server.urls if self.server is not None else [],
+                'generation': 1,
+                'workers': [],
+                'requests': requests.report()['requests_in_flight'] if requests else [],
+                'threads': _lingering() if bus.state is State.EXITING else [],
+                'calling': bus.calling,
+                'deadline': bus.stop_timeout,
+                'failure': None,
+            }
+        )
+
+    def _graceful(self, connection: Connection) -> dict[str, Any] | None:
+        bus = self._bus
+        assert bus is not None
         supervisor = bus.plugins.get('supervisor')
-        return {
-            'pid': os.getpid(),
-            'state': bus.state.name,
-            'is_crashed': supervisor is not None and supervisor.worker is None,
-            'since': self._began,
-            'urls': self.server.urls if self.server is not None else [],
-            'requests': requests.report()['requests_in_flight'] if requests else [],
-            'threads': _lingering() if bus.state is State.EXITING else [],
-            'calling': None
-            if calling is None
-            else f'{calling[0]!r} listener {calling[1]}, '
-            f'{time.time() - calling[2]:.1f} s',
-            'deadline': bus.stop_timeout,
-        }
+        if supervisor is not None:
+            return supervisor.ask_for_renewal(connection)  # type: ignore[no-any-return]
+        bus._check_restart()
+        connection.answer({'restarting': True})  # before it is another program
+        bus.restart()
+        return None
 
     def _stop(self, connection: Connection) -> None:
         assert self._bus is not None
@@ -387,24 +482,105 @@ class Process:
             owned=self._owned,
         )
 
-    def become_worker(self, connection: socket.socket) -> None:
+    def become(self, connection: socket.socket, role: Role) -> None:
         """In a forked child: PID file and control socket are the parent's."""
-        from paste_wspbus.supervisor import WorkerSignals
+        from paste_wspbus import worker
 
         if self.control is not None:
             self.control.forget()
         self.lock = self.control = None
+        self.supervisor, self.role = connection, role
+        self.options.later = role.later
+        self._forked, self._terminated = time.monotonic(), False
+        is_numbered = role.number or role.kind != worker.WORKER
+        self.signal_handler = (
+            worker.NumberedSignals if is_numbered else worker.WorkerSignals
+        )
         if self.server is not None:
-            self.server.shared = False
-        self._shared = [listening for listening in self._sockets() if listening.owned]
-        for listening in self._shared:
-            listening.owned = False  # the supervisor says when that changes
-        self.supervisor, self.signal_handler = connection, WorkerSignals
+            self.server.shared = False  # not with what the site forks
+        if role.kind == worker.WORKER:
+            self._share_sockets()
+        elif role.kind == worker.SITE:
+            self._forget_sockets()
         # Ctrl-C reaches the supervisor, too, and that says what comes of it. Not
         # SIG_IGN, which programs that the site starts would inherit.
         signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._terminate)
         self.options.report.close()
         self.options.report = Report(connection.dup().detach(), lasting=True)
+        worker.close_in_children(connection)
+        worker.watch_for_the_end(connection, self._terminate)
+
+    @property
+    def name(self) -> str:
+        """What log lines name it by: 'worker 2'; '' where there is one process for the site."""
+        role = self.role
+        return '' if role is None or role.name == 'site' else role.name
+
+    @property
+    def runs_site_plugins(self) -> bool:
+        """Whether it is for the site plugins, and nothing else."""
+        return self.role is not None and self.role.kind == 'site plugins'
+
+    def waits_for_the_word(self) -> bool:
+        """Wait, composed, until it may start; False if it is not to."""
+        from paste_wspbus import worker
+
+        role, connection = self.role, self.supervisor
+        if role is None or connection is None:
+            return True
+        if not role.hold and role.kind != worker.SITE:
+            return True
+        self.options.report.composed()
+        return worker.wait_for_the_word(connection)
+
+    def fork_workers(self, bus: Bus) -> bool:
+        """Fork, composed, a worker for each order; True in each of them, False at the end."""
+        from paste_wspbus.preload import Forker
+
+        assert self.supervisor is not None
+        if self.server is not None:
+            self.server.shared = True
+        sitelog = bus.plugins['sitelog']
+        forker = Forker(self.supervisor, self.options.report, sitelog.reopen_logs)
+        forked = forker.run()
+        if forked is None:
+            return False
+        self.become(*forked)
+        bus._pid = os.getpid()
+        sitelog.name(self.name)
+        return True
+
+    def _share_sockets(self) -> None:
+        self._shared = [listening for listening in self._sockets() if listening.owned]
+        for listening in self._shared:
+            listening.owned = False  # the supervisor says when that changes
+
+    def _forget_sockets(self) -> None:
+        for listening in self._sockets():
+            listening.owned = False
+        if self.server is not None:
+            self.server.close()
+        self.server = None
+
+    def _terminate(self, *_: object) -> None:
+        """SIGTERM while the site is composed; it may come again and again."""
+        if self._terminated:
+            return  # what cleans up is not to be disturbed
+        self._terminated = True
+        limit = self.config.settings['start_timeout']
+        if time.monotonic() - self._forked >= limit:
+            text = f'The site was not composed within {limit:g} s. Stacks:\n{stacks()}'
+            os.write(2, text.encode('utf-8', 'backslashreplace'))
+        raise Terminated(128 + signal.SIGTERM)
+
+    @property
+    def time_to_start(self) -> float:
+        """Seconds that are left of ``start_timeout``: a supervisor waits no longer."""
+        limit: float = self.config.settings['start_timeout']
+        if self.role is None:
+            return limit
+        return max(limit - (time.monotonic() - self._forked), 0.1)
 
     def close(self) -> None:
         """Close what is open; remove the PID file and the control socket."""
@@ -446,6 +622,15 @@ def _status_of(lock: PIDLock) -> dict[str, Any]:
         if time.monotonic() > until:
             return {}
         time.sleep(0.02)
+
+
+def _in_words(told: dict[str, Any]) -> dict[str, Any]:
+    """With ``calling`` (channel, listener, since when) as a text."""
+    if told['calling'] is not None:
+        channel, listener, since = told['calling']
+        seconds = time.time() - since
+        told['calling'] = f'{channel!r} listener {listener}, {seconds:.1f} s'
+    return told
 
 
 def _lingering() -> list[str]:

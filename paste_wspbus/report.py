@@ -38,9 +38,29 @@ class Report:
             self.told = True
             self._send({'ready': list(lines)}, last=not self.lasting)
 
+    def composed(self) -> None:
+        """The site is composed, and waits for the word to start."""
+        self._send({'composed': True}, last=False)
+
+    def status(self, told: dict[str, Any]) -> None:
+        """What this process does, for whoever asked."""
+        self._send({'status': told}, last=False)
+
+    def forked(self, token: int, pid: int) -> None:
+        """The process that was asked for is there."""
+        self._send({'forked': token, 'pid': pid}, last=False)
+
+    def ended(self, token: int, code: int) -> None:
+        """It has ended: os.waitstatus_to_exitcode's number."""
+        self._send({'ended': token, 'code': code}, last=False)
+
     def leave(self) -> None:
         """The site wishes to stop."""
         self._send({'leave': True}, last=False)
+
+    def succeed(self) -> None:
+        """This process wishes to be succeeded by another one."""
+        self._send({'succeed': True}, last=False)
 
     def restart(self) -> None:
         """The site stops, and asks to be started again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import io
 import logging
 import os
@@ -27,8 +28,10 @@ from paste_wspbus.servers import BlockingServer, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from typing import TextIO
+
+    from paste_wspbus.supervisor import Plan, Supervisor, SupervisorBus
 
 #: 128 + SIGTERM, as a shell reports it.
 TERMINATED = 128 + signal.SIGTERM
@@ -120,27 +123,35 @@ def _flush() -> None:
 
 
 def _complain(error: WSPBusError, options: Options | None) -> int:
-    verbose = options is not None and options.verbosity > 1
+    verbose = options is not None and (options.verbosity > 1 or options.later)
     if verbose:
         import traceback
 
         traceback.print_exception(error)
-    line = ' '.join(str(error).split('\n'))
-    with contextlib.suppress(FileNotFoundError):
-        line = line.replace(os.getcwd() + os.sep, '')
+    line = _told(error)
     if error.__cause__ is not None and not verbose:
         line += ' (-v shows the traceback)'
-    if options is None or not _is_launched(options):
+    told_by_others = options is not None and _is_told_by_others(options)
+    if not told_by_others:
         _print(line, sys.stderr)
-    if options is not None and options.terminal is not None:
+    if options is not None and options.terminal is not None and not told_by_others:
         with contextlib.suppress(OSError):
             os.write(options.terminal, f'{line}\n'.encode())
     return _left(error.exit_code, options, line)
 
 
-def _is_launched(options: Options) -> bool:
-    """Whether stderr is the launcher's still, who tells what is reported."""
-    return options.daemon and not options.logs and options.report.fd is not None
+def _told(error: WSPBusError) -> str:
+    line = ' '.join(str(error).split('\n'))
+    with contextlib.suppress(FileNotFoundError):
+        line = line.replace(os.getcwd() + os.sep, '')
+    return line
+
+
+def _is_told_by_others(options: Options) -> bool:
+    """Whether whoever gets the report prints it: the launcher on its stderr, a supervisor."""
+    report = options.report
+    launched = options.daemon and not options.logs and report.fd is not None
+    return launched or (report.lasting and report.fd is not None)
 
 
 def _left(code: int, options: Options | None, line: str = '') -> int:
@@ -211,7 +222,7 @@ def _run(options: Options) -> int:
 
         print(f'paste_wspbus {version("paste_wspbus")}')
         return 0
-    if options.subcommand in ('status', 'stop'):
+    if options.subcommand in ('status', 'stop', 'graceful'):
         from paste_wspbus import subcommands
 
         return subcommands.SUBCOMMANDS[options.subcommand](options)
@@ -236,7 +247,7 @@ def _run(options: Options) -> int:
             if options.subcommand != 'start':
                 raise
             return _runs_already(error, process)
-        if options.monitor_restart or os.getpid() == 1:
+        if process.is_supervised:
             code = _supervise(process)
             if code is not None:
                 return code
@@ -296,13 +307,17 @@ def _compose(process: Process) -> Site:
     configured = config.configure_logging()
     bus = config.make_bus()
     _plug_in(bus, process, configured)
+    if process.runs_site_plugins:
+        return config.compose_site_plugins(bus)
     server: Server | BlockingServer | None = process.server
     if server is None:
         server = config.make_server(
             bus, options.server_name, options.server, options.listen
         )
     server.plug_in(bus)
-    return config.compose(bus, server, options.app_name)
+    return config.compose(
+        bus, server, options.app_name, with_site_plugins=not process.workers
+    )
 
 
 def _plug_in(bus: Bus, process: Process, configured: bool) -> None:
@@ -332,10 +347,13 @@ def _tell_systemd(bus: Bus) -> None:
 def _log_to_logging(bus: Bus, process: Process, configured: bool) -> SiteLog:
     if not configured:
         level = logging.INFO if process.options.verbosity > 1 else logging.WARNING
+        number = '[%(processName)s] ' if process.name else ''
         logging.basicConfig(
-            level=level, format='%(levelname)-5.5s [%(name)s] %(message)s'
+            level=level, format=f'%(levelname)-5.5s {number}[%(name)s] %(message)s'
         )
     sitelog = bus.plugins['sitelog'] = SiteLog(bus)
+    if process.name:
+        sitelog.name(process.name)
     if process.log_file is not None:
         sitelog.files.append((process.log_file, (1, 2)))
     sitelog.subscribe()
@@ -367,7 +385,9 @@ def _run_site(process: Process) -> int:
     """Compose the site and run it to its end; its exit code."""
     code = 1
     try:
-        site = _compose(process)
+        site = _compose_in_role(process)
+        if site is None:
+            return 0
         code = _serve(site, process)
     except WSPBusError as error:
         code = error.exit_code
@@ -383,6 +403,37 @@ def _run_site(process: Process) -> int:
     return code
 
 
+def _compose_in_role(process: Process) -> Site | None:
+    """The site, when it is time to start it; None if a supervisor has no use for it."""
+    role = process.role
+    if role is None:
+        return _compose(process)
+    if role.kind != 'preload':
+        site = _compose(process)
+        return site if process.waits_for_the_word() else None
+    gc.disable()  # what it would move about, the workers share
+    site = _compose(process)
+    _warn_of_threads(site.bus)
+    if not process.fork_workers(site.bus):
+        return None
+    gc.enable()
+    return site
+
+
+def _warn_of_threads(bus: Bus) -> None:
+    names = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread()
+    ]
+    if names:
+        bus.log(
+            'preload: the site has started threads while it was composed, which its '
+            f'workers will not have: {", ".join(names)}',
+            30,
+        )
+
+
 def _serve(site: Site, process: Process) -> int:
     """Run the site: what `paster serve` did by ``server(app)``."""
     bus, server, app = site.bus, site.server, site.app
@@ -390,10 +441,13 @@ def _serve(site: Site, process: Process) -> int:
     announce = functools.partial(_announce, server, process)
     signals.subscribe()
     process.ride(bus)
+    if process.role is not None:
+        bus.start_timeout = process.time_to_start
     try:
         # A request can come, and ask for an exit, before this thread is in block().
         bus.home = threading.get_ident()
-        bus.subscribe('start', server, app)
+        if server is not None:
+            bus.subscribe('start', server, app)
         if isinstance(server, BlockingServer):  # start() returns when it stops
             bus.subscribe('start', announce, priority=float('inf'))
         with _failing(site):
@@ -433,12 +487,11 @@ def _exit(bus: Bus) -> None:
         bus.exit()
 
 
-def _announce(server: Server | BlockingServer, process: Process) -> None:
+def _announce(server: Server | BlockingServer | None, process: Process) -> None:
     """The site is STARTED: tell the terminal, and whoever waits for it."""
     lines, report = [], process.options.report
-    if process.options.verbosity > 0:
-        lines = [f'Starting server in PID {os.getpid()}.']
-        lines += [f'Serving on {url}' for url in server.urls]
+    if server is not None and not process.name:  # of several, the supervisor tells
+        lines = _lines(server.urls, process.options)
     if isinstance(server, BlockingServer) and report.fd is not None:
         # It binds by itself, and may fail to: then it does not run that long.
         call_after(BINDING, lambda: report.ready(lines))
@@ -447,6 +500,13 @@ def _announce(server: Server | BlockingServer, process: Process) -> None:
     if lines:
         _print('\n'.join(lines))
     _repeat_early(process.options)
+
+
+def _lines(urls: Iterable[str], options: Options) -> list[str]:
+    if options.verbosity <= 0:
+        return []
+    lines = [f'Starting server in PID {os.getpid()}.']
+    return lines + [f'Serving on {url}' for url in urls]
 
 
 def _leave(bus: Bus, process: Process) -> int:
@@ -475,55 +535,98 @@ def _leave(bus: Bus, process: Process) -> int:
 
 
 def _supervise(process: Process) -> int | None:
-    """Have a child run the site, and start it again when it crashes.
+    """Have other processes run the site, and look after them.
 
-    :returns: the exit code; in the child, which is to run the site, None.
+    :returns: the exit code; in a child, which is to do its part, None.
     """
     from paste_wspbus import supervisor as supervision
+    from paste_wspbus.children import BecomeWorker
 
-    if not hasattr(os, 'fork'):
-        raise UsageError('--monitor-restart: this system has no fork(2)')
-    options, settings = process.options, process.config.settings
     bus = supervision.SupervisorBus()
     supervisor = supervision.Supervisor(
-        bus, process.server, options.monitor_restart, settings['stop_timeout']
+        bus, _plan(process), process.server, lambda: _plan_anew(process, bus)
     )
     bus.plugins['supervisor'] = supervisor
-    # The worker has deadlines of its own; this one is for when it ignores them.
-    bus.stop_timeout = sum(settings[key] for key in ('stop_timeout', 'drain_delay'))
-    bus.stop_timeout += 2 * supervision.MARGIN
     sitelog = _log_to_logging(bus, process, configured=False)
-    sitelog.quiet = options.verbosity <= 1  # the worker tells what fails
-    signals = SignalHandler(bus, settings['signals'])
-    bus.plugins['signals'] = signals
-    supervisor.subscribe(signals)
-    _tell_systemd(bus)
-    process.ride(bus)
-    signals.subscribe()
-    _repeat_early(options)
+    # A failure of the first start is told in one line.
+    sitelog.quiet = process.options.verbosity <= 1
+    _prepare(bus, process, supervisor)
     code = 1
     try:
-        code = supervisor.run(lambda lines: _supervised(sitelog, options, lines))
-        options.report.failed(code or 1)  # unless it was ready, and said so
+        code = supervisor.run(lambda lines: _supervised(supervisor, process, lines))
+        process.options.report.failed(code or 1)  # unless it was ready, and said so
         return code
-    except supervision.BecomeWorker as worker:
-        connection = worker.connection
-    except supervision.WorkerFailed as failed:
-        code = failed.exit_code
-        if not failed.told:
-            _print(str(failed), sys.stderr)
-        return _left(code, options, str(failed))
+    except BecomeWorker as child:
+        connection, role = child.connection, child.role
+    except WSPBusError as error:
+        code = error.exit_code
+        raise
     finally:
-        signals.unsubscribe()
+        bus.plugins['signals'].unsubscribe()
         if bus._pid == os.getpid():
             process.finish(code)
-    process.become_worker(connection)
+    process.become(connection, role)
     return None
 
 
-def _supervised(sitelog: SiteLog, options: Options, lines: list[str]) -> None:
-    sitelog.quiet = False
-    options.report.ready(lines)
+def _prepare(bus: SupervisorBus, process: Process, supervisor: Supervisor) -> None:
+    from paste_wspbus.supervisor import SIGNALS
+
+    table = process.config.settings['signals']
+    signals = SignalHandler(bus, {**SIGNALS, **table} if process.workers else table)
+    bus.plugins['signals'] = signals
+    supervisor.subscribe(signals)
+    if process.options.verbosity > 0:
+        bus.subscribe('generation_serves', _tell_of_generation)
+    _tell_systemd(bus)
+    process.ride(bus)
+    signals.subscribe()
+    _repeat_early(process.options)
+
+
+def _tell_of_generation(generation: int, pids: list[int]) -> None:
+    numbers = ', '.join(map(str, pids))
+    _print(f'Generation {generation} serves, workers in PIDs {numbers}.')
+
+
+def _plan(process: Process) -> Plan:
+    from paste_wspbus.supervisor import Plan
+
+    settings, workers = process.config.settings, process.workers
+    return Plan(
+        workers=workers,
+        restarts=bool(workers) or process.options.monitor_restart,
+        preload=bool(workers) and settings['preload'],
+        site_plugins=bool(workers) and bool(settings['site_plugins']),
+        start_timeout=settings['start_timeout'],
+        stop_timeout=settings['stop_timeout'] + settings['drain_delay'],
+    )
+
+
+def _plan_anew(process: Process, bus: Bus) -> tuple[Plan, Server | None]:
+    """For a graceful restart, which takes the .ini as it is now."""
+    try:
+        process.reconfigure()
+    except WSPBusError as error:
+        told = WSPBusError(_told(error))
+        told.exit_code = error.exit_code
+        raise told from None
+    finally:
+        for note in process.notes:
+            bus.log(note, 30)
+        process.notes.clear()
+    return _plan(process), process.server
+
+
+def _supervised(supervisor: Supervisor, process: Process, lines: list[str]) -> None:
+    """The first generation is READY."""
+    supervisor.bus.plugins['sitelog'].quiet = False
+    if supervisor.plan.workers:
+        lines = _lines(process.server.urls if process.server else (), process.options)
+        if lines:
+            lines.append(f'Workers in PIDs {", ".join(map(str, supervisor.pids))}.')
+            _print('\n'.join(lines))
+    process.options.report.ready(lines)
 
 
 if __name__ == '__main__':

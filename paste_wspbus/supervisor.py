@@ -1,158 +1,83 @@
-"""A parent that holds the sockets and the PID file, and keeps the site's process alive."""
+"""Generations of worker processes under a parent that never lets go of the sockets."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import heapq
-import itertools
-import os
-import selectors
+import random
 import signal
-import socket
-import sys
-import threading
 import time
-from collections import deque
-from queue import Empty
+from typing import NamedTuple
 
 from paste_wspbus.bus import Bus, ChannelFailures, State
+from paste_wspbus.children import (
+    AGAIN,
+    Children,
+    Worker,
+    WorkerFailed,
+    exit_code,
+    how,
+)
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.plugins.signals import SignalHandler
-from paste_wspbus.report import Inbox
+from paste_wspbus.events import Events, Repeat
+from paste_wspbus.worker import PRELOAD, SITE, WORKER, Role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
-    from paste_wspbus.report import Report
+    from paste_wspbus.control import Connection
+    from paste_wspbus.plugins.signals import SignalHandler
     from paste_wspbus.servers import Server
-    from paste_wspbus.sockets import ListeningSocket
 
-#: Seconds before the first, second, … restart of a site that crashes again and again.
+#: Seconds before the first, second, … replacement of a worker that crashes again
+#: and again; each is drawn out or cut by up to JITTER of it.
 BACKOFF = (0.0, 1.0, 2.0, 4.0, 8.0)
+JITTER = 0.2
 
-#: A site that ran so many seconds is healthy: the next crash is a first one.
-HEALTHY = 60.0
+#: A worker that was ready for so many seconds is healthy: its next crash is a
+#: first one. Supervisord's startsecs.
+HEALTHY = 1.0
 
 #: What of the signals' meanings is the supervisor's, not the worker's.
-_OWN = frozenset({'exit', 'stop', 'hangup', 'restart', 'graceful'})
+_OWN = frozenset(
+    {'exit', 'stop', 'hangup', 'restart', 'graceful', 'add_worker', 'remove_worker'}
+)
 
-#: Seconds that a worker waits for the supervisor's consent to its stop.
-ANSWER = 2.0
+#: Signals that mean something to a supervisor of several workers alone.
+SIGNALS = {'SIGTTIN': 'add_worker', 'SIGTTOU': 'remove_worker'}
 
-#: Seconds beyond the worker's own deadline until it is killed.
+#: Seconds beyond a worker's own deadline until it is killed.
 MARGIN = 5.0
 
+#: Seconds that workers have to tell of themselves.
+STATUS = 1.0
 
-class WorkerFailed(WSPBusError):
-    """The worker ended before it was ready; ``told``: it has said why itself."""
-
-    def __init__(self, code: int, line: str, told: bool) -> None:
-        super().__init__(line)
-        self.exit_code, self.told = code, told
-
-
-class BecomeWorker(BaseException):
-    """Raised in a forked child, to unwind the supervisor's stack: see `supervise`."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
+#: Seconds until a worker that was told to stop by a signal is replaced: who
+#: signals all of a group (systemd, a terminal) means the supervisor, too.
+GROUP = 0.2
 
 
-class Events:
-    """A bus's queue (put, get, empty) whose get() also serves descriptors, timers, signals.
+class Plan(NamedTuple):
+    """What the .ini and the command line ask for. Seconds all.
 
-    For a process of a single thread, which may fork at any time. Each key's
-    ``data`` in ``selector`` is called when its descriptor is readable.
+    ``workers``: how many; 0: one, of which nobody asked for a number.
+    ``restarts``: whether a crash is followed by a new worker; else the
+    supervisor ends as the worker did. ``start_timeout``: from the fork to READY.
+    ``stop_timeout``: a worker's own deadline, the drain delay included.
     """
 
-    def __init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-        #: Called after each signal.
-        self.woken: Callable[[], None] = lambda: None
-        self._requests: deque[Any] = deque()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self.selector.register(self._reader, selectors.EVENT_READ, self._drain)
-
-    def put(self, request: Any) -> None:
-        """Queue a request; signal handlers do, too."""
-        self._requests.append(request)
-        with contextlib.suppress(OSError):  # full: it wakes up anyhow
-            self._writer.send(b'.')
-
-    def empty(self) -> bool:
-        """Whether there is no request."""
-        return not self._requests
-
-    def get(self, timeout: float | None = None) -> Any:
-        """Wait for a request; raise queue.Empty after ``timeout`` seconds."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while not self._requests:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                raise Empty
-            self.step(left)
-        return self._requests.popleft()
-
-    def step(self, timeout: float | None) -> None:
-        """Sleep until something happens, or for ``timeout`` seconds; see to it."""
-        if self._timers:
-            due = max(self._timers[0][0] - time.monotonic(), 0)
-            timeout = due if timeout is None else min(timeout, due)
-        for key, _ in self.selector.select(timeout):
-            key.data()
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            heapq.heappop(self._timers)[2]()
-
-    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
-        """Have `step` call ``function`` in so many seconds."""
-        entry = time.monotonic() + seconds, next(self._numbers), function
-        heapq.heappush(self._timers, entry)
-
-    def _drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._reader.recv(4096):
-                pass
-        self.woken()
-
-    def __enter__(self) -> Events:
-        """From now on, a signal wakes `step`."""
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
-
-    def close(self) -> None:
-        """Close its descriptors."""
-        self.selector.close()
-        self._reader.close()
-        self._writer.close()
+    workers: int
+    restarts: bool
+    preload: bool
+    site_plugins: bool
+    start_timeout: float
+    stop_timeout: float
 
 
-class Repeat:
-    """Calls ``function`` every ``seconds`` until that returns False, or `end`; no thread."""
-
-    def __init__(
-        self, events: Events, seconds: float, function: Callable[[], bool]
-    ) -> None:
-        self._events, self._seconds, self._function = events, seconds, function
-        self._ended = False
-        events.call_later(seconds, self._call)
-
-    def _call(self) -> None:
-        if not self._ended and self._function():
-            self._events.call_later(self._seconds, self._call)
-
-    def end(self) -> None:
-        """End it."""
-        self._ended = True
+class ToldToLeave(Exception):
+    """The site is told to stop while something was waited for."""
 
 
 class SupervisorBus(Bus):
@@ -170,42 +95,43 @@ class SupervisorBus(Bus):
         """What plugins have instead of a thread of their own."""
         return Repeat(self.events, seconds, function)
 
+    @property
+    def start_patience(self) -> float:
+        """Seconds that the first start may take: one process after another, then all workers."""
+        plan = self.supervisor.plan
+        return plan.start_timeout * (1 + plan.preload + plan.site_plugins)
+
+    @property
+    def reload_patience(self) -> float:
+        """Seconds that a graceful restart may take: a worker starts, an old one stops, …"""
+        plan, processes = self.supervisor.plan, self.supervisor.count + 2
+        return (plan.start_timeout + plan.stop_timeout + MARGIN) * processes
+
+    def graceful(self) -> None:
+        """Queue a graceful restart, also while one is under way: the code may have changed since."""
+        if all(request.command != 'graceful' for request in self.events.requests):
+            self._enqueue('graceful')
+            self._run_if_nobody_will()
+
     def restart(self) -> None:
-        """Restart the worker; this process stays."""
+        """Restart the workers; this process stays."""
         self.graceful()
 
     def force_exit(self, why: str) -> None:
-        """Have the worker leave at once, too."""
-        self.supervisor.tell('force')
+        """Have the workers leave at once, too."""
+        self.supervisor.children.tell_all('force')
         super().force_exit(why)
 
 
-class Worker:
-    """The child process: its number, its reports, and whether it is ready."""
-
-    def __init__(self, pid: int, connection: socket.socket) -> None:
-        self.pid, self.connection = pid, connection
-        self.inbox = Inbox(connection.fileno())
-        self.since = time.monotonic()
-        self.ready: list[str] | None = None
-        #: The signals that it gets when it is ready.
-        self.waiting: list[str] = []
-        #: Whether it was asked to make way for the next one.
-        self.leaving = False
-
-    @property
-    def age(self) -> float:
-        """Seconds since it was forked."""
-        return time.monotonic() - self.since
-
-
 class Supervisor:
-    """Forks the worker, waits for it to be ready, replaces it when it crashes.
+    """Forks the workers, waits until they are ready, replaces them.
+
+    ``current`` has the process that stands for each name ('worker 1', 'site
+    plugins', …), ``children.alive`` all there are: those that drain, too.
 
     :param server: holds the listening sockets, and never serves.
-    :param restarts: whether a crash is followed by a new worker; else the
-        supervisor ends as the worker did.
-    :param stop_timeout: the worker's own deadline, in seconds.
+    :param configure: reads the configuration anew: the plan, and the server
+        with its settings, on the same sockets.
     """
 
     backoff = BACKOFF
@@ -214,40 +140,67 @@ class Supervisor:
     def __init__(
         self,
         bus: SupervisorBus,
+        plan: Plan,
         server: Server | None,
-        restarts: bool,
-        stop_timeout: float,
+        configure: Callable[[], tuple[Plan, Server | None]],
     ) -> None:
-        self.bus, self.server, self.restarts = bus, server, restarts
+        self.bus, self.configure = bus, configure
         self.events = bus.events
-        self.stop_timeout = stop_timeout
-        self.worker: Worker | None = None
+        self.count = max(plan.workers, 1)
+        self.generation = self._latest = 1
+        #: Why the last graceful restart failed.
+        self.failure: str | None = None
+        self.current: dict[str, Worker] = {}
+        heard = {
+            'ready': self._is_ready,
+            'composed': self._is_composed,
+            'failed': self._has_failed,
+            'restart': self._asks_for_another,
+            'leave': self._wants_to_leave,
+            'succeed': self._wants_a_successor,
+            'status': self._tells_status,
+        }
+        self.children = Children(bus.events, heard, self._has_ended)
+        self.server: Server | None = None
         self.code = 0
-        self._line = self._death = ''
-        self._lines: list[str] = []
-        self._ended: tuple[Worker, int] | None = None
-        self._previous: Any = signal.SIG_DFL
-        self._crashes = 0
+        self._use(plan, server)
+        self._crashes: dict[str, int] = {}
+        #: Those that died while the site was starting, after they were ready.
+        self._late: list[Worker] = []
+        self._stopping = False
+        #: Who waits for the next graceful restart, for this one; for a status.
+        self._asking: list[Connection] = []
+        self._waiting: list[Connection] = []
+        self._inquiries: list[Inquiry] = []
         bus.supervisor = self
+
+    def _use(self, plan: Plan, server: Server | None) -> None:
+        self.plan, self.server = plan, server
+        # The workers have deadlines of their own; this one is for when they ignore them.
+        self.bus.stop_timeout = plan.stop_timeout + 2 * MARGIN
         if server is not None:
             server.shared = True
 
     def subscribe(self, signals: SignalHandler) -> None:
-        """Ride the bus; signals that mean something to the site go to the worker."""
+        """Ride the bus; signals that mean something to the site go to the workers."""
         self.bus.subscribe('start', self.start)
         self.bus.subscribe('stop', self.stop)
-        self.bus.subscribe('graceful', self.replace)
+        self.bus.subscribe('graceful', self.renew)
+        self.bus.subscribe('add_worker', self.add_worker)
+        self.bus.subscribe('remove_worker', self.remove_worker)
         for name, target in signals.handlers.items():
             if target not in _OWN:
-                self.bus.subscribe(name, functools.partial(self.forward, name))
+                forward = functools.partial(self.forward, name, target)
+                self.bus.subscribe(name, forward)
 
     def run(self, ready: Callable[[list[str]], None]) -> int:
         """Run the supervisor's bus to its end.
 
-        :param ready: called with the worker's lines for the terminal when it is STARTED.
+        :param ready: called with the first worker's lines for the terminal when
+            all are STARTED.
         :returns: the exit code.
-        :raises WorkerFailed: if the first worker ends before it is ready.
-        :raises BecomeWorker: in each worker.
+        :raises WorkerFailed: if the first generation does not get ready.
+        :raises BecomeWorker: in each child.
         """
         bus = self.bus
         with bus.events:
@@ -257,279 +210,547 @@ class Supervisor:
                 bus.exit()
                 raise failures.get_instances()[0] from None
             if bus.state is State.STARTED:
-                ready(self._lines)
-                if self._ended is not None:
-                    self._succeed(*self._ended)
+                first = self.current.get('worker 1') or self.current.get('site')
+                ready(first.lines if first else [])
+                for worker in self._late:
+                    self._after_the_end(worker)
             bus.block(states=State.STOPPED)
             bus.exit()
         return bus.exit_code
 
-    # What the bus says.
+    # -- what the bus says ----------------------------------------------------
 
     def start(self) -> None:
-        """Fork the worker and wait until it is ready.
+        """Start the first generation, all at once, and wait until it is ready.
 
-        :raises WorkerFailed: if it ends before.
+        :raises WorkerFailed: if one of them does not get ready; none is left then.
         """
-        self.events.woken = self._reap
-        # It wakes up `Events.step`.
-        self._previous = signal.signal(signal.SIGCHLD, lambda *_: None)
-        first = self._spawn()
-        while first.ready is None and (self.worker is first or first.leaving):
-            if self.bus.leaving:
-                return
-            if self.worker is None:  # it asked to be started again
-                first = self._spawn()
-            self.events.step(None)
-        if first.ready is None and not self.bus.leaving:
-            raise WorkerFailed(
-                self.code or 1, self._line or self._death, bool(self._line)
-            )
-        self._lines = first.ready or []
+        self.children.watch()
+        try:
+            self._start_first()
+        except ToldToLeave:
+            pass
+        except WorkerFailed:
+            self.stop()
+            raise
+
+    def _start_first(self) -> None:
+        for kind in self._singles():
+            self.current[kind] = self._spawn(Role(kind))
+            self._await_ready(kind)
+        for role in self._roles(1):
+            self.current[role.name] = self._spawn(role)
+        for role in self._roles(1):
+            self._await_ready(role.name)
+
+    def _singles(self) -> list[str]:
+        """The kinds of processes of which there is one."""
+        wanted = {PRELOAD: self.plan.preload, SITE: self.plan.site_plugins}
+        return [kind for kind, is_wanted in wanted.items() if is_wanted]
+
+    def _roles(self, generation: int) -> list[Role]:
+        if not self.plan.workers:
+            return [Role(generation=generation)]
+        numbers = range(1, self.count + 1)
+        return [Role(WORKER, number, generation) for number in numbers]
 
     def stop(self) -> None:
-        """Have the worker stop, and wait for its end."""
-        if self.worker is None:
-            return
-        if self.worker.ready is None:
-            self._signal(signal.SIGTERM)  # it does not listen to messages yet
-        else:
-            self._order_stop()
-        until, hurried = time.monotonic() + self.stop_timeout + MARGIN, False
-        while self.worker is not None:
-            if self.bus.hurried and not hurried:
-                hurried = True
-                self.tell('hurry')
-            left = until - time.monotonic()
-            if left <= 0:
-                self.bus.log(f'Process {self.worker.pid} does not stop: killed', 50)
-                self._signal(signal.SIGKILL)
-                until, left = float('inf'), float('inf')
-            self.events.step(None if left == float('inf') else left)
+        """Have all stop, and wait for their end: the workers first, as they started last."""
+        until = time.monotonic() + self.plan.stop_timeout + MARGIN
+        self._stopping = True
+        for kind in (WORKER, SITE, PRELOAD):
+            group = self.children.of_kind(kind)
+            for child in group:
+                self._order_stop(child)
+            self._wait_for_the_end(group, until)
         self.bus.exit_code = self.bus.exit_code or self.code
 
-    def _order_stop(self) -> None:
-        """Nobody accepts from the sockets after this worker: it is to empty them first."""
-        sockets = self.server.sockets if self.server is not None else []
-        self.tell('stop' if any(one.owned for one in sockets) else 'make_way')
+    def _wait_for_the_end(self, group: list[Worker], until: float) -> None:
+        hurried = False
+        while not all(child.ended for child in group):
+            if self.bus.hurried and not hurried:
+                hurried = True
+                self.children.tell_all('hurry')
+            left = until - time.monotonic()
+            if left <= 0:
+                for child in group:
+                    self._kill(child)
+                until, left = float('inf'), AGAIN
+            self.events.step(None if left == float('inf') else left)
 
-    def replace(self) -> None:
-        """Have the worker stop; a new one takes its place, on the same sockets."""
-        if self.worker is not None and not self.worker.leaving:
-            self.worker.leaving = True
-            self.tell('make_way')
-
-    def tell(self, message: str) -> None:
-        """Send the worker a message: stop, make_way, hurry or force."""
-        if self.worker is not None:
-            with contextlib.suppress(OSError):
-                self.worker.connection.send(f'{message}\n'.encode())
-
-    def forward(self, name: str) -> None:
-        """Pass a signal on to the worker, when it is ready: before, it would die of it."""
-        if self.worker is not None and self.worker.ready is None:
-            self.worker.waiting.append(name)
-        else:
-            self._signal(signal.Signals[name])
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.worker is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.worker.pid, number)
-
-    # What becomes of the worker.
-
-    def _spawn(self) -> Worker:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        mine, its = socket.socketpair()
-        pid = os.fork()
-        if not pid:
-            mine.close()
-            self.events.close()
-            signal.signal(signal.SIGCHLD, self._previous)
-            raise BecomeWorker(its)
-        its.close()
-        self.worker = Worker(pid, mine)
-        self._line = ''
-        self.events.selector.register(mine, selectors.EVENT_READ, self._hear)
-        self.bus.publish('worker_started', pid)
-        return self.worker
-
-    def _hear(self) -> None:
-        worker = self.worker
-        if worker is None:
-            return  # its end was noticed first, and all it said was read
-        try:
-            messages = worker.inbox.read()
-        except OSError:
-            messages = None
-        if messages is None:  # it closed its end; its death comes by SIGCHLD
-            with contextlib.suppress(KeyError):
-                self.events.selector.unregister(worker.connection)
+    def _order_stop(self, child: Worker) -> None:
+        child.leaving = True
+        if child.ready_since is None:
+            self.children.press(child)  # it does not listen to messages yet
             return
-        for message in messages:
-            self._understand(worker, message)
+        # Nobody accepts from the sockets afterwards: they are to be emptied first.
+        sockets = self.server.sockets if self.server is not None else []
+        owned = any(one.owned for one in sockets)
+        child.tell('stop' if owned else 'make_way')
 
-    def _understand(self, worker: Worker, message: dict[str, Any]) -> None:
-        if 'ready' in message:
-            worker.ready = message['ready']
-            self.bus.publish('worker_ready', worker.pid)
-            while worker.waiting:
-                self.forward(worker.waiting.pop(0))
-            if self.bus.state is State.STOPPING:
-                self._order_stop()  # SIGTERM may have come too late
-        elif 'failed' in message:
-            self._line = message['line']
-        elif 'restart' in message:
-            worker.leaving = True
-        elif 'leave' in message:
-            if self.bus.state is State.STOPPING:
-                self._order_stop()
-            self.bus.exit()
+    def _order_end(self, child: Worker) -> None:
+        if self._stopping:
+            self._order_stop(child)
+        else:
+            child.tell('make_way')
 
-    def _reap(self) -> None:
-        """Take note of children that ended; as process 1, also of orphans."""
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
-                if self.worker is not None and pid == self.worker.pid:
-                    self._has_died(os.waitstatus_to_exitcode(status))
+    def forward(self, name: str, target: object) -> None:
+        """Pass a signal on, to who is ready: before, it would die of it."""
+        for child in self.children.alive:
+            if child.role.kind == PRELOAD:
+                if target == 'reopen_logs':  # those whom it forks write there
+                    child.tell('reopen_logs')
+            elif child.is_ready:
+                child.signal(signal.Signals[name])
+            else:
+                child.waiting.append(name)
 
-    def _has_died(self, code: int) -> None:
-        worker = self.worker
-        assert worker is not None
-        with contextlib.suppress(KeyError):
-            self.events.selector.unregister(worker.connection)
-        worker.connection.setblocking(False)
-        with contextlib.suppress(OSError):  # its last words, or none
-            for message in worker.inbox.read() or ():
-                self._understand(worker, message)
-        worker.connection.close()
-        self.worker = None
-        self.code = code if code >= 0 else 128 - code
-        self._death = (
-            f'The site (process {worker.pid}) died while it started, {_how(code)}'
-        )
-        self.bus.publish('worker_died', worker.pid, code)
-        if self.bus.state is State.STARTED:
-            self._succeed(worker, code)
-        elif self.bus.state is State.STARTING and worker.ready is not None:
-            self._ended = worker, code  # it was faster than our reading of it
+    def add_worker(self) -> None:
+        """Start one worker more (SIGTTIN)."""
+        if not self.plan.workers:
+            return
+        self.count += 1
+        role = Role(WORKER, self.count, self.generation)
+        self.bus.log(f'One worker more: {self.count}', 30)
+        self._respawn(role)
 
-    def _succeed(self, worker: Worker, code: int) -> None:
-        """After a worker's end: the next one, or the end of all."""
+    def remove_worker(self) -> None:
+        """Have the last worker make way (SIGTTOU); one stays."""
+        if self.count == 1:
+            self.bus.log('There is one worker only: it stays', 30)
+            return
+        self._shrink_to(self.count - 1)
+        self.bus.log(f'One worker less: {self.count}', 30)
+
+    def _shrink_to(self, count: int) -> None:
+        self.count = count
+        for name, worker in list(self.current.items()):
+            if worker.role.number > count:
+                del self.current[name]
+                self._let_go(worker)
+
+    # -- a graceful restart ---------------------------------------------------
+
+    def ask_for_renewal(self, connection: Connection) -> dict[str, Any] | None:
+        """The control socket's 'graceful': the answer comes when it is done."""
+        wait = connection.request.get('wait', True)
+        if wait:
+            self._asking.append(connection)
+        self.bus.graceful()
+        return None if wait else {'accepted': True}
+
+    def renew(self) -> None:
+        """A new generation in the place of the old one, or word of why not."""
         if self.bus.state is not State.STARTED:
             return
-        if worker.leaving:
-            self.events.call_later(0, self._spawn_again)
-        elif code == 0 or not self.restarts:
-            self.bus.exit_code = self.code
-            self.bus.exit()
-        else:
-            self._restart(worker, code)
+        self._waiting, self._asking = self._asking, []
+        told: dict[str, Any]
+        try:
+            self._renew()
+            self.failure, told = None, {'generation': self.generation}
+            self.bus.publish('generation_serves', self.generation, self.pids)
+        except ToldToLeave:
+            told = {'failed': 1, 'line': 'The site was told to stop meanwhile'}
+        except WSPBusError as failed:
+            self.failure = f'Generation {self._latest} failed: {failed}'
+            goes_on = f'generation {self.generation} goes on'
+            if self.generation == self._latest:
+                goes_on = 'its workers serve'
+            self.bus.log(f'{self.failure}; {goes_on}', 40)
+            told = {
+                'failed': failed.exit_code,
+                'line': str(failed),
+                'generation': self.generation,
+            }
+        for connection in self._waiting:
+            connection.answer(told)
+        self._waiting = []
 
-    def _restart(self, worker: Worker, code: int) -> None:
-        what = f'The site (process {worker.pid}) crashed, {_how(code)}'
-        self._crashes = 1 if worker.age > self.healthy else self._crashes + 1
-        if self._crashes > len(self.backoff):
-            self.bus.log(f'{what}, {self._crashes} times in a row: given up', 50)
+    def _renew(self) -> None:
+        self._latest += 1
+        generation, old = self._latest, self.plan
+        self._use(*self.configure())
+        if self.plan.workers != old.workers:
+            self.count = max(self.plan.workers, 1)
+        singles: dict[str, Worker] = {}
+        try:
+            for kind in self._singles():
+                role = Role(kind, generation=generation, hold=kind == SITE)
+                singles[kind] = self._spawn(role)
+                self._await(singles[kind], lambda one: one.composed or one.is_ready)
+            for role in self._roles(generation):
+                self._renew_one(role)
+        except WSPBusError:
+            for single in singles.values():
+                self._let_go(single)
+            self._restore(generation)
+            raise
+        self.generation = generation
+        self._shrink_to(self.count)
+        for kind in (SITE, PRELOAD):
+            self._exchange(kind, singles.get(kind))
+
+    def _renew_one(self, role: Role) -> None:
+        """A worker of the new generation; when it is READY, the old one drains."""
+        old = self.current.get(role.name)
+        if self.server is not None or old is None:
+            worker = self._spawn(role)
+            self._await(worker, lambda one: one.is_ready)  # and has taken its place
+            if old is not None:
+                self._await_end(old)
+            return
+        # Its server binds by itself: it cannot before the old one has let go.
+        worker = self._spawn(role._replace(hold=not self.plan.preload))
+        if worker.role.hold:
+            self._await(worker, lambda one: one.composed)
+        self.current[role.name] = worker
+        self._let_go(old)
+        self._await_end(old)
+        self._go(worker)
+        self._await_ready(role.name)
+
+    def _exchange(self, kind: str, new: Worker | None) -> None:
+        """Of what there is one, the old one ends before the new one starts."""
+        old = self.current.pop(kind, None)
+        if new is not None:
+            self.current[kind] = new
+        if old is not None:
+            self._let_go(old)
+            if kind == SITE:
+                self._await_end(old)
+        if new is not None and new.role.hold:
+            self._go(new)
+            self._await_ready(kind)
+
+    def _go(self, worker: Worker) -> None:
+        worker.until = time.monotonic() + self.plan.start_timeout
+        worker.role = worker.role._replace(hold=False)
+        self._watch(worker)
+        worker.tell('go')
+
+    def _restore(self, failed: int) -> None:
+        """Where the old code is still composed, those of a generation that failed go, too."""
+        if self._template(self.generation) is None:
+            return
+        for name, worker in list(self.current.items()):
+            if worker.role.generation == failed:
+                role = worker.role._replace(generation=self.generation)
+                with contextlib.suppress(WorkerFailed):
+                    self._await(self._spawn(role), lambda one: one.is_ready)
+                    self.bus.log(
+                        f'{role.title} is of generation {self.generation} again'
+                    )
+                if self.current[name] is not worker:
+                    self._await_end(worker)
+
+    # -- waiting ------------------------------------------------------------------
+
+    def _await(self, worker: Worker, so: Callable[[Worker], bool]) -> None:
+        """Wait until it is ``so`` with a process.
+
+        :raises WorkerFailed: if it ends before, or is too slow.
+        :raises ToldToLeave: if the site is to stop.
+        """
+        while not (so(worker) or worker.ready_since is not None):
+            if self.bus.leaving:
+                raise ToldToLeave
+            if worker.problem and worker.leaving:  # too slow
+                raise WorkerFailed(*worker.problem)
+            if worker.ended:
+                code = exit_code(worker.code) or 1
+                raise WorkerFailed(
+                    *(worker.problem or (code, self._how_it_failed(worker)))
+                )
+            self.events.step()
+
+    def _await_ready(self, name: str) -> None:
+        """The same for who stands for a name: a process that asks for another in its place may."""
+        while True:
+            worker = self.current[name]
+            try:
+                self._await(worker, lambda one: one.is_ready)
+                return
+            except WorkerFailed:
+                if not worker.again:
+                    raise
+                self.current[name] = self._spawn(worker.role)
+
+    def _await_end(self, worker: Worker) -> None:
+        while not worker.ended:
+            if self.bus.leaving:
+                raise ToldToLeave
+            self.events.step()
+
+    def _how_it_failed(self, worker: Worker) -> str:
+        what = f'{worker.title} died while it started, {how(worker.code)}'
+        if worker.code == 0:
+            what += ': a site that becomes a daemon by itself cannot be supervised'
+        return what
+
+    # -- letting go ---------------------------------------------------------------
+
+    def _let_go(self, worker: Worker) -> None:
+        """Have a process end, as orderly as it can; its place is taken, or nobody's."""
+        if worker.ended:
+            return
+        worker.leaving = True
+        worker.tell('make_way')
+        limit = self.plan.stop_timeout + MARGIN
+        if worker.ready_since is None:
+            self.children.press(worker)
+            limit = MARGIN
+        self.events.call_later(limit, lambda: self._kill(worker))
+
+    def _kill(self, worker: Worker) -> None:
+        if not worker.ended:
+            self.bus.log(f'{worker.title} does not stop: killed', 50)
+            worker.signal(signal.SIGKILL)
+
+    def _watch(self, worker: Worker) -> None:
+        """See to it that a process is ready in time."""
+        left = worker.until - time.monotonic()
+        self.events.call_later(left + AGAIN, lambda: self._look_at(worker))
+
+    def _look_at(self, worker: Worker) -> None:
+        is_held = worker.composed and worker.role.hold
+        if worker.ended or worker.leaving or worker.is_ready or is_held:
+            return
+        if time.monotonic() < worker.until:
+            return  # it was told to go, and is watched anew
+        worker.problem = worker.problem or (
+            1,
+            f'{worker.title} was not ready within {self.plan.start_timeout:g} s '
+            '(start_timeout)',
+        )
+        self._let_go(worker)
+
+    # -- starting -----------------------------------------------------------------
+
+    def _spawn(self, role: Role) -> Worker:
+        """Start a process.
+
+        :raises WorkerFailed: if the system has none to give.
+        :raises BecomeWorker: in the child.
+        """
+        role = role._replace(later=self._was_started)
+        template = self._template(role.generation) if role.kind == WORKER else None
+        worker = self.children.spawn(role, template, self.plan.start_timeout)
+        self._watch(worker)
+        self.bus.publish('worker_started', worker.name, worker.pid)
+        return worker
+
+    def _template(self, generation: int) -> Worker | None:
+        """The process that has composed a generation's site, or else the current one's."""
+        composed = self.children.composed()
+        own = [one for one in composed if one.role.generation == generation]
+        return next(iter(own or (composed if self.plan.preload else [])), None)
+
+    def _respawn(self, role: Role) -> None:
+        """Start a process in the place of one that is gone, if it is wanted still."""
+        old = self.current.get(role.name)
+        wanted = self.bus.state is State.STARTED and not self.bus.leaving
+        if not wanted or role.number > self.count or (old and not old.ended):
+            return
+        needs_template = role.kind == WORKER and self.plan.preload
+        if needs_template and self._template(role.generation) is None:
+            self._respawn(Role(PRELOAD, generation=self.generation))
+            return  # it comes when that is ready
+        try:
+            self.current[role.name] = self._spawn(role._replace(hold=False))
+        except WorkerFailed as failed:
+            self._try_again(role, str(failed), is_healthy=False)
+
+    # -- what the children say ----------------------------------------------------
+
+    def _is_ready(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.ready_since, worker.lines = time.monotonic(), message['ready']
+        self.bus.log(f'{worker.title} is ready')
+        self.bus.publish('worker_ready', worker.name, worker.pid)
+        while worker.waiting:
+            worker.signal(signal.Signals[worker.waiting.pop(0)])
+        if worker.leaving:  # SIGTERM may have come too late
+            self._order_end(worker)
+        elif worker.role.kind == WORKER:
+            self._take_place(worker)
+        elif self.current.get(worker.name) is worker:
+            for role in self._roles(self.generation):  # those who waited for it
+                self._respawn(role)
+
+    def _take_place(self, worker: Worker) -> None:
+        old = self.current.get(worker.name)
+        self.current[worker.name] = worker
+        if old is not None and old is not worker:
+            self._let_go(old)
+
+    def _is_composed(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.composed = True
+        if not worker.role.hold:
+            worker.tell('go')
+
+    def _has_failed(self, worker: Worker, message: dict[str, Any]) -> None:
+        if message['line']:
+            worker.problem = worker.problem or (message['failed'], message['line'])
+
+    def _asks_for_another(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.again = True
+
+    def _wants_to_leave(self, worker: Worker, message: dict[str, Any]) -> None:
+        if worker.leaving:
+            self._order_end(worker)
+        else:
+            self.bus.exit()
+
+    def _wants_a_successor(self, worker: Worker, message: dict[str, Any]) -> None:
+        self.events.call_later(GROUP, lambda: self._succeed(worker))
+
+    def _succeed(self, worker: Worker) -> None:
+        """A worker was told to stop by somebody else: when another one is ready."""
+        is_current = self.current.get(worker.name) is worker and not worker.ended
+        if is_current and self.bus.state is State.STARTED and not self.bus.leaving:
+            self.bus.log(
+                f'{worker.title} was told to stop: another takes its place', 30
+            )
+            try:
+                self._spawn(worker.role._replace(generation=self.generation))
+            except WorkerFailed as failed:
+                self.bus.log(f'{failed}; {worker.title} goes on', 40)
+
+    def _tells_status(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.status = message['status']
+        self._no_need_to_wait_for(worker)
+
+    # -- what becomes of them -----------------------------------------------------
+
+    def _has_ended(self, worker: Worker) -> None:
+        self._no_need_to_wait_for(worker)
+        if self._stopping and (worker.ready_since or not self._was_started):
+            self.code = self.code or exit_code(worker.code)
+        self.bus.publish('worker_died', worker.name, worker.pid, worker.code)
+        if self.bus.state is State.STARTED:
+            self._after_the_end(worker)
+        elif self.bus.state is State.STARTING and worker.ready_since is not None:
+            self._late.append(worker)  # it was faster than our reading of it
+
+    def _after_the_end(self, worker: Worker) -> None:
+        """After a process's end: the next one, or the end of all."""
+        if self.bus.state is not State.STARTED:
+            return
+        if self.current.get(worker.name) is not worker:
+            self._forget_candidate(worker)
+        elif worker.again:
+            self.events.call_later(0, lambda: self._respawn(worker.role))
+        elif not self.plan.restarts or (worker.code == 0 and not self.plan.workers):
+            self.bus.exit_code = self.code = exit_code(worker.code)
+            self.bus.exit()
+        elif worker.role.kind == PRELOAD and worker.ready_since is not None:
+            del self.current[PRELOAD]  # composed anew when there is need of it
+            self.bus.log(f'{worker.title} has ended, {how(worker.code)}', 40)
+        else:
+            self._has_crashed(worker)
+
+    def _forget_candidate(self, worker: Worker) -> None:
+        """It was to take another's place, or to make way."""
+        is_alone = self.bus._current != 'graceful'  # else that tells of it
+        if worker.ready_since is None and not worker.leaving and is_alone:
+            why = worker.problem[1] if worker.problem else self._how_it_failed(worker)
+            self.bus.log(f'{why}; {worker.name} goes on', 40)
+
+    def _has_crashed(self, worker: Worker) -> None:
+        what = f'{worker.title} crashed, {how(worker.code)}'
+        if worker.ready_since is None:
+            why = worker.problem[1] if worker.problem else how(worker.code)
+            what = f'{worker.title} failed to start: {why}'
+        role = worker.role
+        if self._template(role.generation) is None:
+            role = role._replace(generation=self.generation)
+        # No site kills itself so: the system was out of memory, or somebody did it.
+        was_killed = worker.ready_since is not None and worker.code == -signal.SIGKILL
+        is_healthy = was_killed or worker.was_ready_for(self.healthy)
+        self._try_again(role, what, is_healthy)
+
+    def _try_again(self, role: Role, what: str, is_healthy: bool) -> None:
+        crashes = 1 if is_healthy else self._crashes.get(role.name, 0) + 1
+        self._crashes[role.name] = crashes
+        if crashes > len(self.backoff) and not self._somebody_serves():
+            self.bus.log(f'{what}, {crashes} times in a row: given up', 50)
             self.bus.exit_code = 1
             self.bus.exit()
             return
-        wait = self.backoff[self._crashes - 1]
+        wait = self.backoff[min(crashes, len(self.backoff)) - 1]
         self.bus.log(f'{what}; restarting{f" in {wait:g} s" if wait else ""}', 40)
-        self.events.call_later(wait, self._spawn_again)
+        wait *= random.uniform(1 - JITTER, 1 + JITTER)  # not all at the same instant
+        self.events.call_later(wait, lambda: self._respawn(role))
 
-    def _spawn_again(self) -> None:
-        if self.worker is None and self.bus.state is State.STARTED:
-            self._spawn()
+    def _somebody_serves(self) -> bool:
+        return any(
+            one.is_ready and one.role.kind == WORKER for one in self.current.values()
+        )
 
+    # -- status -------------------------------------------------------------------
 
-def _how(code: int) -> str:
-    """The end of a process, in words: os.waitstatus_to_exitcode's number."""
-    if code >= 0:
-        return f'exit code {code}'
-    try:
-        return f'signal {signal.Signals(-code).name}'
-    except ValueError:
-        return f'signal {-code}'
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process numbers."""
+        return [self.current[role.name].pid for role in self._roles(self.generation)]
 
+    @property
+    def _was_started(self) -> bool:
+        return State.STARTED in self.bus._visited
 
-# -- in the worker --------------------------------------------------------------------
+    @property
+    def is_crashed(self) -> bool:
+        """Whether nobody serves, and nobody is about to."""
+        return all(one.ended for one in self.current.values())
 
+    def inquire(self, connection: Connection, answer: Callable[[], object]) -> None:
+        """Have ``answer`` called when the workers have told their status, or do not."""
+        asked = [
+            child
+            for child in self.children.alive
+            if child.is_ready and child.role.kind != PRELOAD
+        ]
+        inquiry = Inquiry(connection, set(asked), answer)
+        self._inquiries.append(inquiry)
+        for child in asked:
+            child.status = None
+            child.tell('status')
+        self.events.call_later(STATUS, lambda: self._end_inquiry(inquiry))
+        if not asked:
+            self._end_inquiry(inquiry)
 
-class WorkerSignals(SignalHandler):
-    """Signals of a worker: to stop is for the supervisor to say, and to count.
+    def _no_need_to_wait_for(self, worker: Worker) -> None:
+        for inquiry in list(self._inquiries):
+            inquiry.asked.discard(worker)
+            if not inquiry.asked:
+                self._end_inquiry(inquiry)
 
-    Ctrl-C and systemd signal a whole group: the worker gets it twice.
-    """
+    def _end_inquiry(self, inquiry: Inquiry) -> None:
+        if inquiry in self._inquiries:
+            self._inquiries.remove(inquiry)
+            inquiry.answer()
 
-    def _leave(self, command: str) -> None:
-        if self.bus.state is State.STARTED:
-            self.bus.post('ask_to_leave')
-        else:
-            getattr(self.bus, command)()
-
-
-class Orders:
-    """The worker's end of its connection: a thread does what the supervisor says.
-
-    :param owned: the supervisor's listening sockets, from which nobody else accepts.
-    """
-
-    def __init__(
-        self,
-        bus: Bus,
-        connection: socket.socket,
-        report: Report,
-        owned: list[ListeningSocket],
-    ) -> None:
-        self.bus, self.connection, self.report = bus, connection, report
-        self._owned = owned
-        self._listens = False
-        self._told = threading.Event()
-        self._orders: Mapping[str, Callable[[], object]] = {
-            'stop': self._stop,
-            'make_way': self._make_way,
-            'hurry': bus.hurry,
-            'force': lambda: bus.force_exit('Told to stop three times'),
+    def describe(self) -> dict[str, Any]:
+        """What `status` tells of the generations; of requests, all that are in flight."""
+        children = sorted(
+            (child for child in self.children.alive if child.role.kind != PRELOAD),
+            key=lambda child: (child.role.kind != WORKER, child.role.number),
+        )
+        told = [child.status for child in children if child.status]
+        calling = next((one['calling'] for one in told if one['calling']), None)
+        return {
+            'generation': self.generation,
+            'workers': [child.describe() for child in children],
+            'requests': [text for one in told for text in one['requests']],
+            'calling': calling,
+            'is_crashed': self.is_crashed,
+            'failure': self.failure,
         }
 
-    def subscribe(self) -> None:
-        """Listen to the supervisor from the start of the site on."""
-        self.bus.subscribe('start', self.start, priority=66)
-        self.bus.subscribe('stop', self.announce, priority=float('-inf'))
-        self.bus.subscribe('ask_to_leave', self.report.leave)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._listens = True
-        threading.Thread(target=self._run, name='supervisor', daemon=True).start()
+class Inquiry:
+    """Somebody's question for the status: those who have not answered yet."""
 
-    def announce(self) -> None:
-        """A stop that the site began itself: the supervisor is to refuse newcomers first."""
-        if self._told.is_set() or self.bus.execv or not self._listens:
-            return
-        if not self.report.told:
-            return  # a start that failed: that is reported instead
-        self.report.leave()
-        self._told.wait(ANSWER)
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError), self.connection.makefile() as lines:
-            for line in lines:
-                self._orders[line.strip()]()
-        self.bus.log('The supervisor is gone: the site stops', 40)
-        self._stop()
-
-    def _stop(self) -> None:
-        for listening in self._owned:
-            listening.owned = True
-        self._make_way()
-
-    def _make_way(self) -> None:
-        self._told.set()
-        self.bus.exit()
+    def __init__(
+        self, connection: Connection, asked: set[Worker], answer: Callable[[], object]
+    ) -> None:
+        self.connection, self.asked, self.answer = connection, asked, answer

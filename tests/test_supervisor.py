@@ -359,24 +359,24 @@ def test_the_child_is_no_daemon_of_its_own(tmp_path):
 
 def test_a_second_crash_is_followed_by_a_wait(tmp_path):
     with supervised(tmp_path) as site:
-        crash(site)
-        site.expect('crashed, signal SIGKILL; restarting\n')
+        crash(site, '/segv')
+        site.expect('crashed, signal SIGSEGV; restarting\n')
         site.wait_until_served(2)
-        crash(site)
-        site.expect('crashed, signal SIGKILL; restarting in 1 s\n')
+        crash(site, '/segv')
+        site.expect('crashed, signal SIGSEGV; restarting in 1 s\n')
         site.wait_until_served(3)
         assert site.stop()[0] == 0
 
 
 def test_it_gives_up_a_site_that_crashes_again_and_again(tmp_path):
     with impatient(tmp_path) as site:
-        crash(site)
+        crash(site, '/segv')
         site.wait_until_served(2)
-        crash(site)
+        crash(site, '/segv')
         site.wait_until_served(3)
         crash(site, '/exit3')
         assert site.wait() == 1
-    assert 'crashed, signal SIGKILL; restarting in 0.1 s\n' in site.err.text
+    assert 'crashed, signal SIGSEGV; restarting in 0.1 s\n' in site.err.text
     last = site.err.text.splitlines()[-1]
     assert last.endswith('crashed, exit code 3, 3 times in a row: given up')
     assert has_cleaned_up(site)
@@ -387,7 +387,8 @@ def test_it_gives_up_a_site_that_does_not_start_any_more(tmp_path):
         (tmp_path / 'broken').write_text("raise RuntimeError('broken meanwhile')")
         crash(site)
         assert site.wait() == 1
-    assert site.err.text.count('broken meanwhile') == 2
+    assert site.err.text.count('failed to start: site.ini [app:main]') == 2
+    assert 'Traceback' in site.err.text
     assert '3 times in a row: given up' in site.err.text
     assert site.out.text.count('Serving on') == 1
     assert has_cleaned_up(site)
@@ -396,10 +397,19 @@ def test_it_gives_up_a_site_that_does_not_start_any_more(tmp_path):
 def test_a_site_that_was_healthy_for_a_while_may_crash_again(tmp_path):
     with impatient(tmp_path, backoff=(0,), healthy=0) as site:
         for count in range(2, 5):
-            crash(site)
+            crash(site, '/segv')
             site.wait_until_served(count)
         assert site.stop()[0] == 0
-    assert site.err.text.count('crashed, signal SIGKILL; restarting\n') == 3
+    assert site.err.text.count('crashed, signal SIGSEGV; restarting\n') == 3
+
+
+def test_a_site_that_somebody_kills_is_not_given_up(tmp_path):
+    with impatient(tmp_path, backoff=(0,)) as site:
+        for count in range(2, 6):
+            crash(site, '/kill')
+            site.wait_until_served(count)
+        assert site.stop()[0] == 0
+    assert site.err.text.count('crashed, signal SIGKILL; restarting\n') == 4
 
 
 def test_a_crash_before_the_parent_has_heard_of_the_start_is_a_crash(tmp_path):
@@ -777,7 +787,7 @@ def test_sigterm_while_a_later_child_composes(tmp_path):
         site.expect('composing')
         code = site.stop()[0]
         assert has_cleaned_up(site)
-    assert code == 143
+    assert code == 0  # the site had been started before
     assert 'composition given up' in site.err.text
     assert site.err.text.count('crashed') == 1
 
@@ -878,7 +888,7 @@ def test_ctrl_c_while_the_child_composes(tmp_path):
 
 
 @pytest.mark.parametrize('ini', [INI, UNIX], ids=['tcp', 'unix'])
-def test_sighup_replaces_the_child_and_requests_wait(tmp_path, ini):
+def test_sighup_replaces_the_child_when_the_next_one_is_ready(tmp_path, ini):
     with (
         supervised(tmp_path, files={**FILES, 'site.ini': ini}) as site,
         site.connect() as client,
@@ -888,20 +898,17 @@ def test_sighup_replaces_the_child_and_requests_wait(tmp_path, ini):
         site.expect('waiting')
         close_gate(tmp_path)
         site.send(signal.SIGHUP)
-        site.expect('stopping')
-        site.release()
-        assert json.loads(client.receive().body)['pid'] == first['pid']
         site.expect('composing')
-        with contextlib.ExitStack() as stack:
-            others = [stack.enter_context(site.connect()) for _ in range(3)]
-            for other in others:
-                other.send('/', connection='close')
-            open_gate(tmp_path)
-            answers = [json.loads(other.receive().body) for other in others]
+        assert ask(site)['pid'] == first['pid']
+        assert 'stopping' not in site.err.text
+        open_gate(tmp_path)
         site.wait_until_served(2)
         assert site.urls[0] == site.urls[1]
-        assert {answer['pid'] for answer in answers} == {imported(tmp_path)[1]}
-        assert {answer['ppid'] for answer in answers} == {site.pid}
+        site.expect('stopping')
+        eventually(lambda: ask(site)['pid'] == imported(tmp_path)[1])
+        site.release()
+        assert json.loads(client.receive().body)['pid'] == first['pid']
+        site.expect('closed')
         assert site.stop()[0] == 0
     assert 'crashed' not in site.err.text
     assert site.err.text.count('opened') == site.err.text.count('closed') == 2
@@ -970,7 +977,7 @@ def test_sighup_to_both_processes_replaces_the_child_once(tmp_path):
     with supervised(tmp_path) as site:
         os.killpg(site.pid, signal.SIGHUP)
         site.wait_until_served(2)
-        assert ask(site)['pid'] == imported(tmp_path)[1]
+        eventually(lambda: ask(site)['pid'] == imported(tmp_path)[1])
         assert site.stop()[0] == 0
     assert len(imported(tmp_path)) == 2
     assert 'crashed' not in site.err.text
@@ -1150,8 +1157,7 @@ def test_a_child_that_composes_while_its_parent_is_killed_does_not_serve(tmp_pat
         site.expect('composing')
         site.send(signal.SIGKILL)
         site.process.wait()
-        open_gate(tmp_path)
-        eventually(site.has_left_nothing)
+        eventually(site.has_left_nothing)  # though the gate is closed still
         assert is_free(site.port)
         site.wait()
     assert site.out.text.count('Serving on') == 1
@@ -1181,9 +1187,10 @@ def test_the_parent_imports_nothing_of_the_site_and_has_one_thread(tmp_path):
         site.wait_until_served(2)
         site.send(signal.SIGHUP)
         site.wait_until_served(3)
-        last = ask(site)['pid']
+        last = imported(tmp_path)[-1]
+        eventually(lambda: children(site.pid) == [last])
+        assert ask(site)['pid'] == last
         assert len(os.listdir(f'/proc/{site.pid}/task')) == 1
-        assert children(site.pid) == [last]
         assert site.stop()[0] == 0
     pids = imported(tmp_path)
     assert len(set(pids)) == len(pids) == 3
@@ -1448,7 +1455,6 @@ def test_process_1_replaces_its_child(tmp_path):
         second = ask(site)['pid']
         site.send(signal.SIGHUP)
         site.wait_until_served(3)
-        third = ask(site)['pid']
-        assert len({first, second, third}) == 3
+        eventually(lambda: ask(site)['pid'] not in (first, second))
         assert site.stop()[0] == 0
     assert site.err.text.count('crashed') == 1

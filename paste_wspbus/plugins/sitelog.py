@@ -37,6 +37,15 @@ class SiteLog(Plugin):
         self.quiet = False
         self.files: list[tuple[str, tuple[int, ...]]] = []
 
+    def name(self, process: str) -> None:
+        """Have all log lines of this process carry its name, such as 'worker 2'.
+
+        Those of the bus in the logger's name, all records as %(processName)s.
+        """
+        name = f'paste_wspbus.{process.replace(" ", "")}'
+        self.logger = logging.getLogger(name)
+        name_process(process)
+
     @on('log')
     def log(self, msg: str, level: int = logging.INFO) -> None:
         """Log one message of the bus."""
@@ -85,6 +94,18 @@ class SiteLog(Plugin):
         for path, failure in failures.items():
             reason = getattr(failure, 'strerror', None) or failure
             self.bus.log(f'Cannot reopen {path}: {reason}; the old file is used', 40)
+
+
+def name_process(name: str) -> None:
+    """Have log records carry ``name`` as %(processName)s, whoever makes them."""
+    make = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.processName = name
+        return record
+
+    logging.setLogRecordFactory(factory)
 
 
 def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> None:

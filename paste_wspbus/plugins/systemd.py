@@ -149,7 +149,9 @@ class SystemdNotifier(Plugin):
         """Ask for the time that the start may take."""
         self._served = self._leaving = False
         self._end_transition()
-        self._begin_transition(self.bus.start_timeout, lambda: 'Starting')
+        # A supervisor's bus has no deadline of its own for its processes' start.
+        limit = getattr(self.bus, 'start_patience', self.bus.start_timeout)
+        self._begin_transition(limit, lambda: 'Starting')
 
     @on('start', priority=LAST)
     def almost_started(self) -> None:
@@ -192,12 +194,16 @@ class SystemdNotifier(Plugin):
         if self.bus.state is State.STARTED:
             self._reloading = True
             self._tell_reloading('Reloading')
+            patience = getattr(self.bus, 'reload_patience', None)
+            if patience is not None:
+                self._begin_transition(patience, lambda: 'Reloading')
 
     @on('graceful', priority=LAST)
     def reloaded(self) -> None:
         """Tell that it has reloaded."""
         if self._reloading:
             self._reloading = False
+            self._end_transition()
             self._ready()
 
     def _tell_reloading(self, status: str) -> None:

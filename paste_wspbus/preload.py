@@ -1,0 +1,138 @@
+"""The process that has composed a site once, and forks the workers that serve it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections import deque
+
+from paste_wspbus.events import Events
+from paste_wspbus.report import Report
+from paste_wspbus.worker import WORKER, Role, watch_for_the_end
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: What one recvmsg(2) brings: a few orders, each with a descriptor.
+MAX_BYTES, MAX_FDS = 4096, 64
+
+#: Signals that end other processes: this one ends when its supervisor says so, for
+#: it is the one that knows how the workers ended.
+_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+
+
+class Forker:
+    """Forks a worker for each order of the supervisor's.
+
+    :param reopen_logs: has the log files opened anew: later workers inherit them.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        report: Report,
+        reopen_logs: Callable[[], object],
+    ) -> None:
+        self.connection, self.report, self._reopen_logs = (
+            connection,
+            report,
+            reopen_logs,
+        )
+        self.events = Events()
+        self._buffer = b''
+        self._fds: deque[int] = deque()
+        self._orders: deque[tuple[int, Role, int]] = deque()
+        self._children: dict[int, int] = {}
+        self._told_to_leave = False
+
+    def run(self) -> tuple[socket.socket, Role] | None:
+        """Fork until the supervisor is gone, or has no use for this process any more.
+
+        :returns: None then; in each worker, its connection and its role.
+        """
+        # What is there now is shared with the workers: a collection would write to it.
+        gc.freeze()
+        previous: dict[int, Any] = {
+            number: signal.signal(number, lambda *_: None) for number in _IGNORED
+        }
+        watch_for_the_end(self.connection, None)
+        self.events.woken = self._reap
+        self.events.selector.register(self.connection, selectors.EVENT_READ, self._hear)
+        self.report.ready()
+        try:
+            with self.events:
+                return self._run()
+        finally:
+            self.events.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _run(self) -> tuple[socket.socket, Role] | None:
+        while not self._told_to_leave:
+            while self._orders:
+                token, role, fd = self._orders.popleft()
+                connection = socket.socket(fileno=fd)
+                if self._fork(token, role, connection):
+                    return connection, role
+                connection.close()
+            self.events.step()
+        return None
+
+    def _fork(self, token: int, role: Role, connection: socket.socket) -> bool:
+        """Fork a worker; whether this is it."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            line = f'{role.title} cannot be started: {error.strerror}'
+            Report(connection.dup().detach()).failed(1, line)
+            self.report.ended(token, 1)
+            return False
+        if not pid:
+            for _, _, fd in self._orders:
+                os.close(fd)
+            return True
+        self._children[pid] = token
+        self.report.forked(token, pid)
+        return False
+
+    def _hear(self) -> None:
+        try:
+            came, fds, _, _ = socket.recv_fds(self.connection, MAX_BYTES, MAX_FDS)
+        except OSError:
+            came, fds = b'', []
+        self._fds.extend(fds)
+        *lines, self._buffer = (self._buffer + came).split(b'\n')
+        for line in lines:
+            self._understand(line.decode().split())
+        if not came:
+            self._told_to_leave = True
+
+    def _understand(self, words: list[str]) -> None:
+        if words[0] == 'fork':
+            token, number, generation, later = map(int, words[1:])
+            fd = self._fds.popleft()
+            os.set_inheritable(fd, False)
+            role = Role(WORKER, number, generation, later=bool(later))
+            self._orders.append((token, role, fd))
+        elif words[0] == 'reopen_logs':
+            self._reopen_logs()
+        elif words[0] in ('make_way', 'stop'):
+            self._told_to_leave = True
+
+    def _reap(self) -> None:
+        # Not waitpid(-1): others may be children of the site's.
+        for pid, token in list(self._children.items()):
+            with contextlib.suppress(ChildProcessError):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    del self._children[pid]
+                    self.report.ended(token, os.waitstatus_to_exitcode(status))
