@@ -47,10 +47,14 @@ def check(
         _check_section(config.loader, PLUGIN, name, [])
     if server_name or any(_is_server(one) for one in config.loader.parser.sections()):
         _check_section(config.loader, SERVER, server_name, [])
+        server = config.known_server(server_name)
+        config.check_workers(config.settings['workers'], server)
     else:
         warnings.append(
             'there is no section [server:main]: serving it needs --listen HOST:PORT'
         )
+    if config.settings['preload'] and not config.settings['workers']:
+        warnings.append('preload = true means something to workers only')
     return warnings
 
 

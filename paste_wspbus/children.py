@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import selectors
 import signal
@@ -100,7 +101,7 @@ class Worker:
         return since is not None and time.monotonic() - since >= seconds
 
     def tell(self, message: str, *fds: int) -> None:
-        """Send it a line: stop, make_way, hurry, force, go, status, or fork with a descriptor."""
+        """Send it a line: see `worker.Orders`; go; or fork, with a descriptor."""
         with contextlib.suppress(OSError):
             socket.send_fds(self.connection, [f'{message}\n'.encode()], fds)
 
@@ -224,9 +225,7 @@ class Children:
     ) -> None:
         token = next(self._tokens)
         self._ordered[token] = worker
-        role = worker.role
-        order = f'fork {token} {role.number} {role.generation} {role.later:d}'
-        template.tell(order, its.fileno())
+        template.tell(f'fork {token} {json.dumps(worker.role)}', its.fileno())
 
     def composed(self) -> list[Worker]:
         """The processes that can fork workers."""

@@ -705,6 +705,19 @@ class Config:
         section = getattr(context, 'section', None)
         return self._configure(adapter, conf, context.global_conf, listen, section)
 
+    def check_workers(self, workers: int, server: Server | None) -> None:
+        """Whether so many processes can serve.
+
+        :raises ConfigError: if the server is not one that can share its socket.
+        """
+        if server is None and workers > 1:
+            raise ConfigError(
+                self.file,
+                f'workers = {workers} takes waitress, Paste#http, cheroot or wsgiref, '
+                'which can share a listening socket; this server binds by itself',
+                section='server:main',
+            )
+
     def _has_server(self) -> bool:
         if self.file is None:
             return self.loader.factory_name(SERVER, None) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import selectors
 import signal
@@ -13,7 +14,7 @@ from collections import deque
 
 from paste_wspbus.events import Events
 from paste_wspbus.report import Report
-from paste_wspbus.worker import WORKER, Role, watch_for_the_end
+from paste_wspbus.worker import Role, watch_for_the_end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,20 +113,18 @@ class Forker:
         self._fds.extend(fds)
         *lines, self._buffer = (self._buffer + came).split(b'\n')
         for line in lines:
-            self._understand(line.decode().split())
+            self._understand(*line.decode().split(' ', 2))
         if not came:
             self._told_to_leave = True
 
-    def _understand(self, words: list[str]) -> None:
-        if words[0] == 'fork':
-            token, number, generation, later = map(int, words[1:])
+    def _understand(self, word: str, token: str = '', role: str = '') -> None:
+        if word == 'fork':
             fd = self._fds.popleft()
             os.set_inheritable(fd, False)
-            role = Role(WORKER, number, generation, later=bool(later))
-            self._orders.append((token, role, fd))
-        elif words[0] == 'reopen_logs':
+            self._orders.append((int(token), Role(*json.loads(role)), fd))
+        elif word == 'reopen_logs':
             self._reopen_logs()
-        elif words[0] in ('make_way', 'stop'):
+        elif word in ('make_way', 'stop', 'release'):
             self._told_to_leave = True
 
     def _reap(self) -> None:

@@ -25,6 +25,7 @@ from paste_wspbus.sockets import ListeningSocket, inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from paste_wspbus.activation import Activated
@@ -124,18 +125,15 @@ class Process:
     def _check_workers(self, server: Server | None) -> None:
         if self.is_supervised and not hasattr(os, 'fork'):
             raise UsageError('workers, --monitor-restart: this system has no fork(2)')
-        if server is None and self.workers > 1:
-            raise UsageError(
-                f'workers = {self.workers} takes a server that can share its listening '
-                'socket: waitress, Paste#http, cheroot or wsgiref; this one binds by '
-                'itself'
-            )
+        self.config.check_workers(self.workers, server)
 
-    def reconfigure(self) -> None:
+    def reconfigure(self) -> Callable[[], None]:
         """Read the .ini anew, for what is composed from now on; the sockets stay.
 
+        :returns: what takes it back.
         :raises WSPBusError: if it is wrong; nothing is changed then.
         """
+        before = self.config
         config = Config(self.options.config, self.options.vars, self._folder)
         server, old = self._known_server(config), self.server
         if (server is None) != (old is None):
@@ -152,6 +150,14 @@ class Process:
             server.adopt(old.sockets)
             old.sockets = []
         self.config, self.server = config, server
+
+        def undo() -> None:
+            if server is not None and old is not None:
+                old.adopt(server.sockets)
+                server.sockets = []
+            self.config, self.server = before, old
+
+        return undo
 
     def _open_pid_file(self, path: str) -> None:
         from paste_wspbus.control import path_for, remove_socket
@@ -498,6 +504,7 @@ class Process:
         )
         if self.server is not None:
             self.server.shared = False  # not with what the site forks
+            self.server.competes = role.several
         if role.kind == worker.WORKER:
             self._share_sockets()
         elif role.kind == worker.SITE:
@@ -508,6 +515,7 @@ class Process:
         signal.signal(signal.SIGTERM, self._terminate)
         self.options.report.close()
         self.options.report = Report(connection.dup().detach(), lasting=True)
+        self.options.report.pid()
         worker.close_in_children(connection)
         worker.watch_for_the_end(connection, self._terminate)
 

@@ -28,8 +28,8 @@ from paste_wspbus.servers import BlockingServer, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
-    from typing import TextIO
+    from collections.abc import Callable, Generator, Iterable
+    from typing import Any, TextIO
 
     from paste_wspbus.supervisor import Plan, Supervisor, SupervisorBus
 
@@ -326,7 +326,8 @@ def _plug_in(bus: Bus, process: Process, configured: bool) -> None:
     sitelog = _log_to_logging(bus, process, configured)
     # While the site starts, the command tells of a failure itself.
     sitelog.tracebacks = verbosity > 1
-    sitelog.quiet = not configured and verbosity <= 1
+    first = not process.options.later
+    sitelog.quiet = first and not configured and verbosity <= 1
     handler = process.signal_handler
     bus.plugins['signals'] = handler(bus, process.config.settings['signals'])
     threads = bus.plugins['threads'] = ThreadManager(bus)
@@ -443,6 +444,8 @@ def _serve(site: Site, process: Process) -> int:
     process.ride(bus)
     if process.role is not None:
         bus.start_timeout = process.time_to_start
+        if process.role.number:
+            app = _in_many_processes(app)
     try:
         # A request can come, and ask for an exit, before this thread is in block().
         bus.home = threading.get_ident()
@@ -460,6 +463,16 @@ def _serve(site: Site, process: Process) -> int:
         return _leave(bus, process)
     finally:
         signals.unsubscribe()
+
+
+def _in_many_processes(app: Any) -> Any:
+    """No server knows that it is one of several: wsgi.multiprocess (PEP 3333)."""
+
+    def multiprocess(environ: dict[str, Any], start_response: Any) -> Any:
+        environ['wsgi.multiprocess'] = True
+        return app(environ, start_response)
+
+    return multiprocess
 
 
 def _repeat_early(options: Options) -> None:
@@ -603,10 +616,12 @@ def _plan(process: Process) -> Plan:
     )
 
 
-def _plan_anew(process: Process, bus: Bus) -> tuple[Plan, Server | None]:
+def _plan_anew(
+    process: Process, bus: Bus
+) -> tuple[Plan, Server | None, Callable[[], None]]:
     """For a graceful restart, which takes the .ini as it is now."""
     try:
-        process.reconfigure()
+        undo = process.reconfigure()
     except WSPBusError as error:
         told = WSPBusError(_told(error))
         told.exit_code = error.exit_code
@@ -615,7 +630,7 @@ def _plan_anew(process: Process, bus: Bus) -> tuple[Plan, Server | None]:
         for note in process.notes:
             bus.log(note, 30)
         process.notes.clear()
-    return _plan(process), process.server
+    return _plan(process), process.server, undo
 
 
 def _supervised(supervisor: Supervisor, process: Process, lines: list[str]) -> None:

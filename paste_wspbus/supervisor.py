@@ -20,6 +20,7 @@ from paste_wspbus.children import (
 )
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.events import Events, Repeat
+from paste_wspbus.settings import cpu_count
 from paste_wspbus.worker import PRELOAD, SITE, WORKER, Role
 
 TYPE_CHECKING = False
@@ -97,9 +98,10 @@ class SupervisorBus(Bus):
 
     @property
     def start_patience(self) -> float:
-        """Seconds that the first start may take: one process after another, then all workers."""
+        """Seconds that the first start may take, on a machine of one CPU."""
         plan = self.supervisor.plan
-        return plan.start_timeout * (1 + plan.preload + plan.site_plugins)
+        steps = plan.workers + plan.preload + plan.site_plugins
+        return plan.start_timeout * max(steps, 1)
 
     @property
     def reload_patience(self) -> float:
@@ -130,8 +132,8 @@ class Supervisor:
     plugins', …), ``children.alive`` all there are: those that drain, too.
 
     :param server: holds the listening sockets, and never serves.
-    :param configure: reads the configuration anew: the plan, and the server
-        with its settings, on the same sockets.
+    :param configure: reads the configuration anew: the plan, the server with its
+        settings, on the same sockets, and what takes that back.
     """
 
     backoff = BACKOFF
@@ -142,7 +144,7 @@ class Supervisor:
         bus: SupervisorBus,
         plan: Plan,
         server: Server | None,
-        configure: Callable[[], tuple[Plan, Server | None]],
+        configure: Callable[[], tuple[Plan, Server | None, Callable[[], object]]],
     ) -> None:
         self.bus, self.configure = bus, configure
         self.events = bus.events
@@ -152,6 +154,7 @@ class Supervisor:
         self.failure: str | None = None
         self.current: dict[str, Worker] = {}
         heard = {
+            'pid': self._tells_pid,
             'ready': self._is_ready,
             'composed': self._is_composed,
             'failed': self._has_failed,
@@ -172,6 +175,7 @@ class Supervisor:
         self._asking: list[Connection] = []
         self._waiting: list[Connection] = []
         self._inquiries: list[Inquiry] = []
+        self._at_a_time = max(cpu_count(), 2)
         bus.supervisor = self
 
     def _use(self, plan: Plan, server: Server | None) -> None:
@@ -209,12 +213,16 @@ class Supervisor:
             except ChannelFailures as failures:
                 bus.exit()
                 raise failures.get_instances()[0] from None
+            # This thread may be printing when a signal comes: it is for block(),
+            # as if that were another thread's.
+            bus.home = 0
             if bus.state is State.STARTED:
                 first = self.current.get('worker 1') or self.current.get('site')
                 ready(first.lines if first else [])
                 for worker in self._late:
                     self._after_the_end(worker)
             bus.block(states=State.STOPPED)
+            bus.home = None
             bus.exit()
         return bus.exit_code
 
@@ -238,10 +246,13 @@ class Supervisor:
         for kind in self._singles():
             self.current[kind] = self._spawn(Role(kind))
             self._await_ready(kind)
-        for role in self._roles(1):
-            self.current[role.name] = self._spawn(role)
-        for role in self._roles(1):
-            self._await_ready(role.name)
+        roles = self._roles(1)
+        while roles:  # so many at a time that they do not keep each other from it
+            batch, roles = roles[: self._at_a_time], roles[self._at_a_time :]
+            for role in batch:
+                self.current[role.name] = self._spawn(role)
+            for role in batch:
+                self._await_ready(role.name)
 
     def _singles(self) -> list[str]:
         """The kinds of processes of which there is one."""
@@ -286,7 +297,7 @@ class Supervisor:
         # Nobody accepts from the sockets afterwards: they are to be emptied first.
         sockets = self.server.sockets if self.server is not None else []
         owned = any(one.owned for one in sockets)
-        child.tell('stop' if owned else 'make_way')
+        child.tell('stop' if owned else 'release')
 
     def _order_end(self, child: Worker) -> None:
         if self._stopping:
@@ -351,14 +362,15 @@ class Supervisor:
             self.bus.publish('generation_serves', self.generation, self.pids)
         except ToldToLeave:
             told = {'failed': 1, 'line': 'The site was told to stop meanwhile'}
-        except WSPBusError as failed:
+        except Exception as failed:
             self.failure = f'Generation {self._latest} failed: {failed}'
             goes_on = f'generation {self.generation} goes on'
             if self.generation == self._latest:
                 goes_on = 'its workers serve'
-            self.bus.log(f'{self.failure}; {goes_on}', 40)
+            unexpected = not isinstance(failed, WSPBusError)
+            self.bus.log(f'{self.failure}; {goes_on}', 40, traceback=unexpected)
             told = {
-                'failed': failed.exit_code,
+                'failed': getattr(failed, 'exit_code', 1),
                 'line': str(failed),
                 'generation': self.generation,
             }
@@ -368,10 +380,11 @@ class Supervisor:
 
     def _renew(self) -> None:
         self._latest += 1
-        generation, old = self._latest, self.plan
-        self._use(*self.configure())
-        if self.plan.workers != old.workers:
-            self.count = max(self.plan.workers, 1)
+        generation, before = self._latest, (self.plan, self.server, self.count)
+        plan, server, undo = self.configure()
+        self._use(plan, server)
+        if plan.workers != before[0].workers:
+            self.count = max(plan.workers, 1)
         singles: dict[str, Worker] = {}
         try:
             for kind in self._singles():
@@ -380,9 +393,12 @@ class Supervisor:
                 self._await(singles[kind], lambda one: one.composed or one.is_ready)
             for role in self._roles(generation):
                 self._renew_one(role)
-        except WSPBusError:
+        except Exception:
             for single in singles.values():
                 self._let_go(single)
+            undo()
+            self._use(*before[:2])
+            self._shrink_to(before[2])
             self._restore(generation)
             raise
         self.generation = generation
@@ -532,7 +548,7 @@ class Supervisor:
         :raises WorkerFailed: if the system has none to give.
         :raises BecomeWorker: in the child.
         """
-        role = role._replace(later=self._was_started)
+        role = role._replace(later=self._was_started, several=self.count > 1)
         template = self._template(role.generation) if role.kind == WORKER else None
         worker = self.children.spawn(role, template, self.plan.start_timeout)
         self._watch(worker)
@@ -548,8 +564,10 @@ class Supervisor:
     def _respawn(self, role: Role) -> None:
         """Start a process in the place of one that is gone, if it is wanted still."""
         old = self.current.get(role.name)
-        wanted = self.bus.state is State.STARTED and not self.bus.leaving
-        if not wanted or role.number > self.count or (old and not old.ended):
+        wanted = role.kind == WORKER or role.kind in self._singles()
+        if self.bus.state is not State.STARTED or self.bus.leaving or not wanted:
+            return
+        if role.number > self.count or (old and not old.ended):
             return
         needs_template = role.kind == WORKER and self.plan.preload
         if needs_template and self._template(role.generation) is None:
@@ -561,6 +579,9 @@ class Supervisor:
             self._try_again(role, str(failed), is_healthy=False)
 
     # -- what the children say ----------------------------------------------------
+
+    def _tells_pid(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.pid = message['pid']  # its preloading process's word may come later
 
     def _is_ready(self, worker: Worker, message: dict[str, Any]) -> None:
         worker.ready_since, worker.lines = time.monotonic(), message['ready']

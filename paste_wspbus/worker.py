@@ -37,6 +37,7 @@ class Role(NamedTuple):
     number of them. ``generation``: which deployment it belongs to. ``hold``:
     whether it waits, composed, for the word to start. ``later``: whether the
     site has been started before, so that its log is where errors are looked for.
+    ``several``: whether others accept from the same sockets.
     """
 
     kind: str = WORKER
@@ -44,6 +45,7 @@ class Role(NamedTuple):
     generation: int = 1
     hold: bool = False
     later: bool = False
+    several: bool = False
 
     @property
     def name(self) -> str:
@@ -121,7 +123,11 @@ class Orders:
         self._listens = False
         self._told = threading.Event()
         self._orders: Mapping[str, Callable[[], object]] = {
+            # The site stops: empty the sockets first, nobody accepts after this one.
             'stop': self._stop,
+            # The site stops, and somebody else has the sockets.
+            'release': self._leave,
+            # Another worker takes the place of this one.
             'make_way': self._make_way,
             'hurry': bus.hurry,
             'force': lambda: bus.force_exit('Told to stop three times'),
@@ -168,9 +174,13 @@ class Orders:
     def _stop(self) -> None:
         for listening in self._owned:
             listening.owned = True
-        self._make_way()
+        self._leave()
 
     def _make_way(self) -> None:
+        self.bus.drain_delay = 0  # that is for who sends requests to a site that leaves
+        self._leave()
+
+    def _leave(self) -> None:
         self._told.set()
         self.bus.exit()
 
