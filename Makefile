@@ -24,7 +24,7 @@ lint: $(VENV)/.linted
 	$(VENV)/bin/mypy --strict paste_wspbus
 
 bench: $(VENV)/.benched
-	set -e; for script in publish wakeup throughput startup start stop cycles memory; do \
+	set -e; for script in publish wakeup throughput startup start stop cycles memory restart; do \
 	  $(VENV)/bin/python benchmarks/$$script.py; \
 	done
 

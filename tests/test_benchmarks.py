@@ -1,5 +1,8 @@
 """The benchmarks run, and say of each target what is so; how fast anything is, is theirs."""
 
+import contextlib
+import itertools
+import multiprocessing
 import os
 import re
 import signal
@@ -146,3 +149,101 @@ def test_cycles_leave_no_threads_files_and_listeners_behind(benchmark, server):
         'logging handlers more than before': 0,
     }
     assert memory < 10
+
+
+def test_restart_finds_no_request_lost_by_workers(benchmark):
+    output = benchmark(
+        *('restart', 'graceful', 'broken', 'kill', 'idle', '--servers=wspserve, w'),
+        *('--restarts=1', '--requests=100', '--seconds=1', '--idle-seconds=1'),
+    )
+    found = targets(output)
+    slow = [found.pop(what) for what in list(found) if what.startswith('ms of')]
+    assert len(slow) == 2  # for 1 and for 2 workers
+    assert len(found) == 8, output
+    assert not any(found.values()), output
+    assert 'left out' not in output
+    assert 'note:' not in output  # one did not stop, or gave up
+
+
+def accept(listener, reply):
+    """Send each connection ``reply(number)`` for each of its requests, None: a reset."""
+    with listener:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return  # it was shut down
+            with contextlib.suppress(ConnectionError), connection:
+                for number in itertools.count():
+                    response = connection.recv(65536) and reply(number)
+                    if not response:
+                        linger = struct.pack('ii', 1, 0)
+                        connection.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, linger
+                        )
+                        break
+                    connection.sendall(response)
+                    if response != PAGE:
+                        break
+
+
+PAGE = b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n1 77'
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """The failures that restart_load.py's clients count, by what they are replied."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import restart_load
+
+    def ask(reply):
+        listener = socket.create_server(('127.0.0.1', 0))
+        mine, its = multiprocessing.Pipe()
+        clients = restart_load.Clients(listener.getsockname()[1], its)
+        server = threading.Thread(target=accept, args=(listener, reply))
+        load = threading.Thread(target=clients.run)
+        server.start()
+        load.start()
+        try:
+            ended = False
+            while not ended:
+                mine.send('tell')
+                result = mine.recv()
+                ended = result.fresh.total() + result.kept.total() >= 50
+        finally:
+            mine.send('end')
+            load.join(TIMEOUT)
+            for client in clients.clients:
+                client.close()
+            clients.selector.close()
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join(TIMEOUT)
+            mine.close()
+            its.close()
+        return set(result.fresh), set(result.kept)
+
+    return ask
+
+
+def test_restarts_clients_tell_how_a_request_failed(ask):
+    assert ask(lambda number: RESET) == ({'reset'}, set())
+    assert ask(lambda number: PAGE[:-1]) == ({'truncated'}, set())
+    failed = b'HTTP/1.1 500 Failed\r\nContent-Length: 0\r\n\r\n'
+    assert ask(lambda number: failed) == ({'5xx'}, set())
+
+
+def test_restarts_clients_tell_a_reset_on_a_connection_that_was_kept_alive(ask):
+    found = ask(lambda number: PAGE if number == 0 else RESET)
+    assert found == ({'answered'}, {'repeatable'})
+
+
+def test_restarts_clients_tell_a_connection_that_is_refused(ask, monkeypatch):
+    import restart_load
+
+    with socket.create_server(('127.0.0.1', 0)) as closed:
+        port = closed.getsockname()[1]
+    start = restart_load.Clients.__init__
+    monkeypatch.setattr(
+        restart_load.Clients, '__init__', lambda self, _, its: start(self, port, its)
+    )
+    assert ask(lambda number: PAGE) == ({'refused'}, set())
