@@ -66,6 +66,8 @@ class Options:
     subcommand: str | None = None
     #: Whether a site that runs makes way for this one.
     replaces = False
+    #: Whether that one is gone.
+    took_over = False
     #: Whom --user and --group name.
     identity: Identity | None = None
     #: Where stderr was before --log-file.
@@ -248,6 +250,8 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
     ):
         if said and options.subcommand != of:
             raise UsageError(f'{option} is for the subcommand {of}')
+    if options.subcommand == 'graceful' and options.workers is not None:
+        raise UsageError('graceful takes the number of workers from the file')
     options.replaces = options.subcommand == 'restart'
     options.daemon = options.daemon or options.subcommand in ('start', 'restart')
     if options.daemon:

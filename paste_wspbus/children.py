@@ -267,7 +267,7 @@ class Children:
     def _has_forked(self, template: Worker, message: dict[str, Any]) -> None:
         worker = self._ordered.get(message['forked'])
         if worker is not None:
-            worker.pid = message['pid']
+            worker.pid = message['process']
             if worker.leaving:
                 self.press(worker)
 

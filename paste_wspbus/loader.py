@@ -396,7 +396,9 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             return key, f'{use}: there is no module {error.name!r}'
         if isinstance(error, AttributeError) and use:
             return key, f'{use}: {said}'
-        if isinstance(error, LookupError):
+        if (
+            type(error) is LookupError
+        ):  # PasteDeploy's own; a module's may be a KeyError
             if said.startswith('Entry point'):
                 return key, f'{use}: {_entry_points(said)}'
             if said.startswith('No loader given'):

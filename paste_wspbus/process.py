@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import io
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 
-from paste_wspbus.bus import State
+from paste_wspbus.bus import EX_SOFTWARE, State
 from paste_wspbus.deadlines import stacks
 from paste_wspbus.errors import RestartImpossible, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
@@ -188,7 +189,7 @@ class Process:
                 stop_site(lock)
             left = self._ask_for_all(lock, patience(status)) if status else None
             if left is not None and left.pid_file is not None:
-                self.inheritance = left
+                self.inheritance, self.options.took_over = left, True
                 self._adopt(left.pid_file, lock.path)
                 return None
             try:
@@ -517,7 +518,7 @@ class Process:
         self.options.report = Report(connection.dup().detach(), lasting=True)
         self.options.report.pid()
         worker.close_in_children(connection)
-        worker.watch_for_the_end(connection, self._terminate)
+        worker.watch_for_the_end(connection, self._lose_supervisor)
 
     @property
     def name(self) -> str:
@@ -570,6 +571,17 @@ class Process:
         if self.server is not None:
             self.server.close()
         self.server = None
+
+    def _lose_supervisor(self) -> None:
+        """Stop; and should somebody swallow that exception (a callback of fork's), be gone."""
+
+        def leave() -> None:
+            time.sleep(self.config.settings['stop_timeout'] + ANSWER)
+            os._exit(EX_SOFTWARE)
+
+        # Not a Thread: its start() takes locks, and this is a signal handler.
+        _thread.start_new_thread(leave, ())
+        self._terminate()
 
     def _terminate(self, *_: object) -> None:
         """SIGTERM while the site is composed; it may come again and again."""

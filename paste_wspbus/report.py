@@ -48,7 +48,7 @@ class Report:
 
     def forked(self, token: int, pid: int) -> None:
         """The process that was asked for is there."""
-        self._send({'forked': token, 'pid': pid}, last=False)
+        self._send({'forked': token, 'process': pid}, last=False)
 
     def ended(self, token: int, code: int) -> None:
         """It has ended: os.waitstatus_to_exitcode's number."""

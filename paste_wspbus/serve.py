@@ -28,10 +28,15 @@ from paste_wspbus.servers import BlockingServer, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Generator, Iterable
     from typing import Any, TextIO
 
-    from paste_wspbus.supervisor import Plan, Supervisor, SupervisorBus
+    from paste_wspbus.supervisor import (
+        Configuration,
+        Plan,
+        Supervisor,
+        SupervisorBus,
+    )
 
 #: 128 + SIGTERM, as a shell reports it.
 TERMINATED = 128 + signal.SIGTERM
@@ -129,6 +134,8 @@ def _complain(error: WSPBusError, options: Options | None) -> int:
 
         traceback.print_exception(error)
     line = _told(error)
+    if options is not None and options.took_over:
+        line += '; the old site has stopped'
     if error.__cause__ is not None and not verbose:
         line += ' (-v shows the traceback)'
     told_by_others = options is not None and _is_told_by_others(options)
@@ -316,7 +323,7 @@ def _compose(process: Process) -> Site:
         )
     server.plug_in(bus)
     return config.compose(
-        bus, server, options.app_name, with_site_plugins=not process.workers
+        bus, server, options.app_name, with_site_plugins=not process.name
     )
 
 
@@ -348,10 +355,11 @@ def _tell_systemd(bus: Bus) -> None:
 def _log_to_logging(bus: Bus, process: Process, configured: bool) -> SiteLog:
     if not configured:
         level = logging.INFO if process.options.verbosity > 1 else logging.WARNING
-        number = '[%(processName)s] ' if process.name else ''
-        logging.basicConfig(
-            level=level, format=f'%(levelname)-5.5s {number}[%(name)s] %(message)s'
-        )
+        parts = ['%(asctime)s'] if process.log_file else []  # a terminal's needs none
+        parts += ['%(levelname)-5.5s']
+        parts += ['[%(processName)s]'] if process.name else []
+        parts += ['[%(name)s] %(message)s']
+        logging.basicConfig(level=level, format=' '.join(parts))
     sitelog = bus.plugins['sitelog'] = SiteLog(bus)
     if process.name:
         sitelog.name(process.name)
@@ -557,7 +565,10 @@ def _supervise(process: Process) -> int | None:
 
     bus = supervision.SupervisorBus()
     supervisor = supervision.Supervisor(
-        bus, _plan(process), process.server, lambda: _plan_anew(process, bus)
+        bus,
+        _plan(process),
+        process.server,
+        lambda: _configure_anew(process, bus, supervisor.plan),
     )
     bus.plugins['supervisor'] = supervisor
     sitelog = _log_to_logging(bus, process, configured=False)
@@ -616,21 +627,27 @@ def _plan(process: Process) -> Plan:
     )
 
 
-def _plan_anew(
-    process: Process, bus: Bus
-) -> tuple[Plan, Server | None, Callable[[], None]]:
-    """For a graceful restart, which takes the .ini as it is now."""
+def _configure_anew(process: Process, bus: Bus, plan: Plan) -> Configuration:
+    """For a graceful restart, which takes the .ini as it is now.
+
+    :param plan: the one so far.
+    """
+    from paste_wspbus.supervisor import Configuration
+
     try:
         undo = process.reconfigure()
     except WSPBusError as error:
         told = WSPBusError(_told(error))
         told.exit_code = error.exit_code
         raise told from None
-    finally:
-        for note in process.notes:
-            bus.log(note, 30)
-        process.notes.clear()
-    return _plan(process), process.server, undo
+    new, notes = _plan(process), process.notes
+    if bool(new.workers) != bool(plan.workers):
+        notes.append(f'workers = {new.workers} takes a restart; one worker serves')
+        new = new._replace(workers=1 if plan.workers else 0, restarts=plan.restarts)
+    process.notes = []
+    for note in notes:
+        bus.log(note, 30)
+    return Configuration(new, process.server, undo, notes)
 
 
 def _supervised(supervisor: Supervisor, process: Process, lines: list[str]) -> None:

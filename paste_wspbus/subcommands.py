@@ -366,7 +366,11 @@ class Graceful:
             if not wait:
                 return f'Process {pid} was asked for a graceful restart.'
             if not answer.get('restarting'):
-                return f'Generation {answer.get("generation")} serves (process {pid}).'
+                notes = [str(note) for note in answer.get('notes') or ()]
+                serves = (
+                    f'Generation {answer.get("generation")} serves (process {pid}).'
+                )
+                return '\n'.join([*notes, serves])
             self._wait_for_program(told, process)
             return f'The site has restarted (process {pid}).'
         finally:

@@ -77,6 +77,17 @@ class Plan(NamedTuple):
     stop_timeout: float
 
 
+class Configuration(NamedTuple):
+    """The .ini, read anew: what it asks for, and the server with its settings, on the
+    same sockets; ``undo`` takes that back, ``notes`` are for whoever asked.
+    """
+
+    plan: Plan
+    server: Server | None
+    undo: Callable[[], object]
+    notes: list[str]
+
+
 class ToldToLeave(Exception):
     """The site is told to stop while something was waited for."""
 
@@ -132,8 +143,7 @@ class Supervisor:
     plugins', …), ``children.alive`` all there are: those that drain, too.
 
     :param server: holds the listening sockets, and never serves.
-    :param configure: reads the configuration anew: the plan, the server with its
-        settings, on the same sockets, and what takes that back.
+    :param configure: reads the configuration anew.
     """
 
     backoff = BACKOFF
@@ -144,12 +154,14 @@ class Supervisor:
         bus: SupervisorBus,
         plan: Plan,
         server: Server | None,
-        configure: Callable[[], tuple[Plan, Server | None, Callable[[], object]]],
+        configure: Callable[[], Configuration],
     ) -> None:
         self.bus, self.configure = bus, configure
         self.events = bus.events
         self.count = max(plan.workers, 1)
         self.generation = self._latest = 1
+        #: What to tell of a configuration that was read anew.
+        self.notes: list[str] = []
         #: Why the last graceful restart failed.
         self.failure: str | None = None
         self.current: dict[str, Worker] = {}
@@ -358,17 +370,19 @@ class Supervisor:
         told: dict[str, Any]
         try:
             self._renew()
-            self.failure, told = None, {'generation': self.generation}
+            self.failure = None
+            told = {'generation': self.generation, 'notes': self.notes}
             self.bus.publish('generation_serves', self.generation, self.pids)
         except ToldToLeave:
             told = {'failed': 1, 'line': 'The site was told to stop meanwhile'}
         except Exception as failed:
-            self.failure = f'Generation {self._latest} failed: {failed}'
+            self.failure = str(failed)
             goes_on = f'generation {self.generation} goes on'
             if self.generation == self._latest:
                 goes_on = 'its workers serve'
             unexpected = not isinstance(failed, WSPBusError)
-            self.bus.log(f'{self.failure}; {goes_on}', 40, traceback=unexpected)
+            line = f'Generation {self._latest} failed: {failed}; {goes_on}'
+            self.bus.log(line, 40, traceback=unexpected)
             told = {
                 'failed': getattr(failed, 'exit_code', 1),
                 'line': str(failed),
@@ -381,7 +395,7 @@ class Supervisor:
     def _renew(self) -> None:
         self._latest += 1
         generation, before = self._latest, (self.plan, self.server, self.count)
-        plan, server, undo = self.configure()
+        plan, server, undo, self.notes = self.configure()
         self._use(plan, server)
         if plan.workers != before[0].workers:
             self.count = max(plan.workers, 1)

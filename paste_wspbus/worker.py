@@ -168,8 +168,8 @@ class Orders:
         with contextlib.suppress(OSError), self.connection.makefile() as lines:
             for line in lines:
                 self._orders.get(line.strip(), lambda: None)()
+        self._stop()  # first, for a log may hang
         self.bus.log('The supervisor is gone: the site stops', 40)
-        self._stop()
 
     def _stop(self) -> None:
         for listening in self._owned:

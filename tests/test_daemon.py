@@ -656,7 +656,7 @@ def test_status_of_a_running_site_tells_process_and_url(ground):
     assert code == 0
     first, second = text.splitlines()
     assert re.fullmatch(
-        rf'The site is running \(process {ground.pid}\), for \d+ seconds\.', first
+        rf'The site is running \(process {ground.pid}\), for \d+ seconds?\.', first
     )
     assert second == f'Serving on {ground.url}'
 

@@ -660,7 +660,13 @@ def test_what_it_waits_for_makes_do_with_little():
     assert what_it_waits_for({'requests': 'x', 'state': 'STOPPING'}) == 'stopping'
 
 
-@pytest.mark.parametrize('subcommand', ['status', 'stop', 'graceful'])
+def test_graceful_takes_no_number_of_workers(folder):
+    told = run(folder, 'site.ini', 'graceful', '--workers=3')
+    assert told.code == 2
+    assert told.err.text == 'graceful takes the number of workers from the file\n'
+
+
+@pytest.mark.parametrize('subcommand', ['status', 'stop'])
 def test_a_number_of_workers_does_no_harm(folder, subcommand):
     told = run(folder, 'site.ini', subcommand, '--workers=3')
     assert 'is not running' in told.out.text + told.err.text
