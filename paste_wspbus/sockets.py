@@ -56,6 +56,10 @@ class ListeningSocket:
 
     def __init__(self, sock: socket.socket, *, owned: bool = True) -> None:
         self.sock, self.owned = sock, owned
+        # The flag is that of all processes that have the socket, and who loses the
+        # race for a connection must not wait in accept(). From the first, because
+        # Python sets it again in each copy, as it believes it to be.
+        sock.setblocking(False)
         self.name = sock.getsockname()
         self._path = _path_of(sock) if owned else None
 
@@ -122,15 +126,24 @@ class ListeningSocket:
     def is_empty(self) -> bool:
         """Whether nobody waits to be accepted."""
         if self.is_unix or sys.platform != 'linux':
-            return not readable(self.sock)
+            return not readable(self.sock) or self._is_ended()
         info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         (queued,) = struct.unpack('I', info[_TCPI_UNACKED])
         return not queued and not self._half_open()
 
+    def _is_ended(self) -> bool:
+        """Whether another process did `end` it: it is readable for ever."""
+        if not hasattr(select, 'poll'):
+            return False
+        poll = select.poll()
+        poll.register(self.sock, 0)
+        return any(flags & select.POLLHUP for _, flags in poll.poll(0))
+
     def _half_open(self) -> bool:
         port = f':{self.sock.getsockname()[1]:04X}'
         table = 'tcp6' if self.sock.family == socket.AF_INET6 else 'tcp'
-        with open(f'/proc/self/net/{table}') as lines:
+        # Without a descriptor that is free, a stop is not to fail for this.
+        with contextlib.suppress(OSError), open(f'/proc/self/net/{table}') as lines:
             for line in lines:
                 _, local, _, state, *_ = line.split(None, 4)
                 if state == _SYN_RECV and local.endswith(port):
@@ -157,13 +170,16 @@ class ListeningSocket:
                     os.unlink(path)
 
 
-def readable(sock: socket.socket) -> bool:
-    """Whether a read (of a listening socket: an accept) would find something, or the end."""
+def readable(sock: socket.socket, within: float = 0) -> bool:
+    """Whether a read (of a listening socket: an accept) would find something, or the end.
+
+    :param within: seconds to wait for that.
+    """
     if not hasattr(select, 'poll'):
-        return bool(select.select([sock], [], [], 0)[0])
+        return bool(select.select([sock], [], [], within)[0])
     poll = select.poll()  # select() takes no descriptor above 1023
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(within * 1000))
 
 
 def _path_of(sock: socket.socket) -> tuple[str, tuple[int, int]] | None:

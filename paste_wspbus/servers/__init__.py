@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import errno
 import importlib
 import os
 import socket
@@ -45,6 +47,17 @@ LOOK = 0.005
 
 #: Seconds that a stop waits in silence.
 PATIENCE = 2
+
+#: Seconds that a process waits before it accepts, for each connection that it has, and
+#: at most; and what part of all its time, which it may save up for a burst.
+COURTESY, MOST_COURTESY, COURTESY_SHARE, COURTESY_SAVED = 0.00005, 0.0005, 0.05, 0.05
+
+#: Seconds without a look at the listening socket after accept() failed: it is
+#: readable all the time.
+PAUSE = 0.5
+
+#: Seconds between two lines in the log about that.
+REPEAT = 10.0
 
 #: Settings that say where to listen, of all servers.
 WHERE = (
@@ -94,10 +107,14 @@ class Server:
         self.sockets: list[ListeningSocket] = []
         #: Whether a forked child is to have the sockets, too: a supervisor's worker.
         self.shared = False
+        #: Whether other processes accept from the same sockets at the same time.
+        self.competes = False
         _close_in_children(self)
         self.draining = False
         self.drain_since = 0.0
         self._thread: threading.Thread | None = None
+        self._accepts_again = self._complained = float('-inf')
+        self._courtesy = _Courtesy()
 
     def plug_in(self, bus: Bus) -> None:
         """Ride ``bus``: drain, stop and close when it says so."""
@@ -127,6 +144,10 @@ class Server:
 
     def finish(self) -> bool:
         """Close connections that are idle; return whether none is left."""
+        raise NotImplementedError
+
+    def count(self) -> int:
+        """How many connections are open."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -255,6 +276,41 @@ class Server:
             self.bus.exit_code = 1
             self.bus.exit()
 
+    def accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection, as one of several processes that do.
+
+        :raises BlockingIOError: if another one was faster.
+        :raises ConnectionAbortedError: if the client has gone.
+        :raises BlockingIOError: if that failed; from then on, the server `is_paused`.
+        """
+        if self.competes:
+            self._courtesy.wait(self.count())
+        try:
+            return sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            raise
+        except OSError as error:
+            self._pause(error)
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
+
+    def _pause(self, error: OSError) -> None:
+        now = time.monotonic()
+        self._accepts_again = now + PAUSE
+        if error.errno == errno.EINVAL:
+            return  # the socket was shut down: the site stops, another process is done
+        if now - self._complained > REPEAT:
+            self._complained = now
+            self.bus.log(
+                f'No connection can be accepted: {error.strerror}; '
+                'those that are open are served',
+                level=40,
+            )
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether accept() failed a moment ago, for want of descriptors perhaps."""
+        return time.monotonic() < self._accepts_again
+
     def drain(self) -> None:
         """Close connections after their response; go on accepting."""
         if not self.draining:
@@ -273,19 +329,34 @@ class Server:
         owned = [listening for listening in self.sockets if listening.owned]
         for listening in owned:
             listening.refuse_new()
-        copies = [listening.copy() for listening in owned]
+        copies = _copies(owned)
         try:
             if thread.is_alive():  # else its loop has failed
-                self._wait_until(lambda: all(one.is_empty() for one in owned), looks=2)
+                self._wait_until(lambda: self._is_emptied(owned, copies), looks=2)
                 self.stop_accepting()
                 self._wait_until(self.finish)
         finally:
             for copy in copies:
-                copy.end()
+                # What waits may be another process's to answer, unless nobody is to.
+                if self.bus.hurried or copy.is_empty():
+                    copy.end()
+                else:
+                    copy.close()
             self.end()
             thread.join(1)
             self._thread = None
             self.close()
+
+    def _is_emptied(
+        self, sockets: list[ListeningSocket], copies: list[ListeningSocket]
+    ) -> bool:
+        if all(one.is_empty() for one in sockets):
+            return True
+        if self.is_paused:  # these, and the idle connections, have the descriptors
+            while copies:
+                copies.pop().close()
+            self.finish()
+        return False
 
     def _wait_until(self, done: Callable[[], bool], looks: int = 1) -> None:
         clean, patience = 0, time.monotonic() + PATIENCE
@@ -297,7 +368,7 @@ class Server:
                 patience = float('inf')
                 waiting = len(self.bus.plugins.get('requests', ()))
                 self.bus.log(
-                    f'Stopping: {waiting} requests are in flight; '
+                    f'Stopping: requests in flight: {waiting}; '
                     'a second signal skips the wait',
                     level=30,
                 )
@@ -315,6 +386,35 @@ class Server:
         """Whether a connection last used then (seconds since the epoch) may be closed."""
         idle = time.time() - max(last_used, self.drain_since)
         return stage in GRACE and idle > GRACE[stage]
+
+
+def _copies(sockets: list[ListeningSocket]) -> list[ListeningSocket]:
+    """To end them after they are closed; none if no descriptor is free."""
+    copies: list[ListeningSocket] = []
+    with contextlib.suppress(OSError):
+        for listening in sockets:
+            copies.append(listening.copy())
+    return copies
+
+
+class _Courtesy:
+    """Of processes that share a socket, the one with the fewest connections is first.
+
+    All wake up for a newcomer, and without this a single one may get a whole burst
+    of connections, which it keeps for as long as they are kept alive.
+    """
+
+    def __init__(self) -> None:
+        self._saved, self._since = COURTESY_SAVED, time.monotonic()
+
+    def wait(self, connections: int) -> None:
+        """Wait before accept(), the longer the more connections there are."""
+        began = time.monotonic()
+        earned = (began - self._since) * COURTESY_SHARE
+        self._saved, self._since = min(self._saved + earned, COURTESY_SAVED), began
+        if connections and self._saved > 0:
+            time.sleep(min(connections * COURTESY, MOST_COURTESY))
+            self._saved -= time.monotonic() - began
 
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
 import time
-from queue import SimpleQueue
+import weakref
+from queue import Empty, SimpleQueue
 
 from cheroot import wsgi
 from cheroot.connections import ConnectionManager
@@ -75,7 +77,7 @@ class CherootServer(Server):
             app,
             **conf,
         )
-        self._server.wspbus_socket = listening.sock
+        self._server.wspbus_socket, self._server.adapter = listening.sock, self
         self._server.error_log = self._error_log
         self._server.requests._spawn_worker = self._spawn_worker
         if self.scheme == 'https':
@@ -117,12 +119,12 @@ class CherootServer(Server):
         self._server.expiration_interval = GRACE[Stage.IDLE] / 2
         done: SimpleQueue[None] = SimpleQueue()
         self._server._connections.wake(lambda: self._close_listener(done))
-        done.get(timeout=2)
+        with contextlib.suppress(Empty):  # a TLS handshake may hold up the loop
+            done.get(timeout=2)
 
     def _close_listener(self, done: SimpleQueue[None]) -> None:
         """In the loop's thread: it does not accept any more."""
-        self._server._connections._selector.unregister(self._server.socket.fileno())
-        self._server.socket.close()
+        self._server._connections.close_listener()
         done.put(None)
 
     def finish(self) -> bool:
@@ -136,11 +138,11 @@ class CherootServer(Server):
             ):
                 with contextlib.suppress(OSError):
                     conn.socket.shutdown(socket.SHUT_RD)
-        return not (
-            any(workers)
-            or self._server.requests.qsize
-            or self._server._connections.has_idle()
-        )
+        return not self._server.open_connections
+
+    def count(self) -> int:
+        """Those that were accepted and not closed."""
+        return len(self._server.open_connections)
 
     def end(self) -> None:
         """Stop cheroot; after `bus.hurry()` without waiting for its workers."""
@@ -184,6 +186,13 @@ class _Connection(HTTPConnection):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.is_at(Stage.IDLE)
+        self.server.open_connections.add(self)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self.server.open_connections.discard(self)
 
     def is_at(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.time()
@@ -200,8 +209,9 @@ class _Wake:
 
     last_used = float('inf')
 
-    def __init__(self, function: Callable[[], object]) -> None:
-        self.function = function
+    function: Callable[[], object]
+
+    def __init__(self) -> None:
         self.reader, self.writer = socket.socketpair()
 
     def close(self) -> None:
@@ -209,13 +219,29 @@ class _Wake:
         self.writer.close()
 
 
+class _Listener:
+    """What accepts in the place of cheroot's listening socket."""
+
+    def __init__(self, adapter: Server, sock: socket.socket) -> None:
+        self.accept = functools.partial(adapter.accept, sock)
+
+
 class _Connections(ConnectionManager):  # type: ignore[misc]
     _again = False
     _stop_requested: bool
+    _looks_away = False
+
+    def __init__(self, server: _Server) -> None:
+        super().__init__(server)
+        #: The loop's thread alone uses it; None when it is closed.
+        self._listener: socket.socket | None = server.socket
+        # So that a stop needs no descriptors; once used, it is closed, and leaves two.
+        self._spare = [_Wake()]
 
     def wake(self, function: Callable[[], object]) -> None:
         """Run ``function`` in the loop's thread, and have the loop read its settings again."""
-        wake = _Wake(function)
+        wake = self._spare.pop() if self._spare else _Wake()
+        wake.function = function
         with contextlib.suppress(
             KeyError, RuntimeError, ValueError
         ):  # the loop has ended
@@ -235,17 +261,45 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
                 return
             self._again = self._stop_requested = False
 
-    def has_idle(self) -> bool:
-        return any(
-            conn is not self.server and not isinstance(conn, _Wake)
-            for _, conn in list(self._selector.connections)
-        )
+    def _from_server_socket(self, server_socket: socket.socket) -> Any:
+        if self._listener is None:
+            return None  # it was closed in the pass in which somebody came
+        adapter = self.server.adapter
+        found = super()._from_server_socket(_Listener(adapter, self._listener))
+        if adapter.is_paused:
+            self._selector.unregister(self._listener.fileno())
+            self._looks_away = True
+        return found
+
+    def _expire(self, threshold: float) -> None:
+        adapter = self.server.adapter
+        if adapter.draining and self._looks_away:
+            threshold = time.time() - GRACE[Stage.IDLE]  # for their descriptors
+        super()._expire(threshold)
+        if self._listener and self._looks_away and not adapter.is_paused:
+            self._looks_away = False
+            self._selector.register(self._listener.fileno(), 1, data=self.server)
+
+    def close_listener(self) -> None:
+        """Accept no more; call it in the loop's thread."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        if not self._looks_away:
+            self._selector.unregister(listener.fileno())
+        listener.close()
 
 
 class _Server(wsgi.Server):  # type: ignore[misc]
     ConnectionClass = _Connection
     wspbus_socket: socket.socket
+    adapter: Server
     _connections: _Connections
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: From accept() to close(), wherever in cheroot they are.
+        self.open_connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
 
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:
         return self._take_socket()
@@ -261,6 +315,9 @@ class _Server(wsgi.Server):  # type: ignore[misc]
 
     def prepare(self) -> None:
         super().prepare()
+        # cheroot's timeout of a second is one for accept(), too: if another process
+        # is faster, the loop would serve nobody until then.
+        self.socket.setblocking(False)
         self._connections._selector.close()
         self._connections = _Connections(self)
 

@@ -7,7 +7,7 @@ import selectors
 import socket
 import time
 
-from paste_wspbus.servers import ADDRESS, Server, Stage
+from paste_wspbus.servers import ADDRESS, PAUSE, Server, Stage
 from paste_wspbus.sockets import readable
 
 TYPE_CHECKING = False
@@ -73,16 +73,14 @@ class SocketServer(Server):
         listening = self.sockets[0]
         server.socket.close()
         server.socket = listening.sock
-        # Another process may accept from it, too, and be faster than this one.
-        server.socket.setblocking(False)
         server.server_address = (
             ('localhost', 0) if listening.is_unix else listening.sock.getsockname()[:2]
         )
         server.server_name, server.server_port = server.server_address
-        accept, close = server.get_request, server.close_request
+        close = server.close_request
 
         def get_request() -> Any:
-            connection, address = accept()
+            connection, address = self.accept(server.socket)
             if connection.gettimeout() is None:
                 connection.setblocking(True)  # BSD's inherit the listener's mode
             self._open[connection] = _Connection()
@@ -147,6 +145,10 @@ class SocketServer(Server):
                         connection.shutdown(socket.SHUT_RD)
         return not self._open
 
+    def count(self) -> int:
+        """Those that were accepted and not closed."""
+        return len(self._open)
+
     def run(self) -> None:
         """Serve until `stop_accepting`.
 
@@ -161,6 +163,8 @@ class SocketServer(Server):
                 if self._wake_reader in ready:
                     return
                 self._server.handle_request()
+                if self.is_paused and readable(self._wake_reader, within=PAUSE):
+                    return
 
     def stop_accepting(self) -> None:
         """End `run`, close the listener."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
 import time
@@ -142,6 +143,27 @@ class WaitressServer(Server):
         channel_class = _channel_class(self)
         for server in self._servers:
             server.channel_class = channel_class
+            server.accept = functools.partial(self._accept_for, server)
+
+    def _accept_for(self, server: BaseWSGIServer) -> Any:
+        """`wasyncore.dispatcher.accept`: None if there is no connection."""
+        try:
+            return self.accept(server.socket)
+        except (BlockingIOError, ConnectionAbortedError):
+            if self.is_paused:
+                self._look_away(server)
+            return None
+
+    def _look_away(self, server: BaseWSGIServer) -> None:
+        """Have the loop leave out the listener while the server `is_paused`."""
+
+        def readable() -> bool:
+            if self.is_paused:
+                return False
+            del server.readable  # its class's own again
+            return bool(server.readable())
+
+        server.readable = readable
 
     def run(self) -> None:
         """Run waitress's loop until its map is empty."""
@@ -181,6 +203,10 @@ class WaitressServer(Server):
             ):
                 channel.handle_close()
         return not channels
+
+    def count(self) -> int:
+        """waitress's channels."""
+        return sum(len(server.active_channels) for server in self._servers)
 
     def end(self) -> None:
         """Stop its threads; close what is left; the loop ends with an empty map."""
