@@ -298,6 +298,8 @@ class Bus:
             name: Channel(name)
             for name in ('start', 'stop', 'exit', 'graceful', 'log', 'main')
         }
+        #: Asked for a restart in this process's place: a supervisor.
+        self.restarter: Callable[[], object] | None = None
         self._new_channel = threading.RLock()
         #: The default plugins by name, to unsubscribe and replace.
         self.plugins: dict[str, Any] = {}
@@ -628,12 +630,15 @@ class Bus:
         self._restart_if_alone()
 
     def restart(self) -> None:
-        """Exit, and have the thread in `block` replace the process.
+        """Exit, and have the thread in `block` replace the process; or ask the supervisor.
 
         :raises RestartImpossible: before anything is stopped. While a thread
             is in `block`, that is logged: the caller may be a signal handler,
             in the midst of anything.
         """
+        if self.restarter is not None and not self.listeners.get('restart'):
+            self.restarter()
+            return
         try:
             self._check_restart()
         except RestartImpossible as error:

@@ -70,8 +70,8 @@ class Worker:
         self.composed = False
         #: The signals that it gets when it is ready.
         self.waiting: list[str] = []
-        #: Whether it was asked to go; whether it asks for a process in its place.
-        self.leaving = self.again = False
+        #: Whether it was asked to go.
+        self.leaving = False
         #: Whether its end of the connection is closed.
         self.silent = False
         self.ended = False
@@ -113,7 +113,11 @@ class Worker:
 
     def describe(self) -> dict[str, Any]:
         """What `status` tells of it."""
+        requests = self.status and self.status['requests']
+        if self.role.kind == PRELOAD or self.ended:
+            requests = []
         state = 'draining' if self.leaving else 'ready' if self.is_ready else 'starting'
+        state = 'crashed' if self.ended else state
         return {
             'name': self.name,
             'number': self.role.number or None,
@@ -121,7 +125,7 @@ class Worker:
             'state': state,
             'generation': self.role.generation,
             'age': round(time.monotonic() - self.since, 3),
-            'requests': self.status and self.status['requests'],
+            'requests': requests,
         }
 
 
@@ -144,6 +148,7 @@ class Children:
         self.events, self._ended = events, ended
         self._heard = {
             **heard,
+            'exits': self._is_about_to_end,
             'forked': self._has_forked,
             'ended': self._knows_an_end,
         }
@@ -271,6 +276,9 @@ class Children:
             if worker.leaving:
                 self.press(worker)
 
+    def _is_about_to_end(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.code = message['exits']
+
     def _knows_an_end(self, template: Worker, message: dict[str, Any]) -> None:
         worker = self._ordered.pop(message['ended'], None)
         if worker is not None and not worker.ended:
@@ -289,7 +297,7 @@ class Children:
                         break
 
     def _has_ended(self, worker: Worker, code: int | None) -> None:
-        """:param code: None: nobody knows."""
+        """:param code: None: nobody knows, but the process itself perhaps."""
         self._unregister(worker)
         worker.connection.setblocking(False)
         with contextlib.suppress(OSError):  # its last words, or none
@@ -297,7 +305,8 @@ class Children:
                 for message in messages:
                     self._understand(worker, message)
         worker.connection.close()
-        worker.ended, worker.code = True, code
+        worker.ended = True
+        worker.code = worker.code if code is None else code
         self.alive.remove(worker)
         for child in [one for one in self.alive if one.template is worker]:
             if child.silent:  # nobody is left to tell how it ended

@@ -456,6 +456,8 @@ class Process:
 
     def finish(self, code: int) -> None:
         """The site has stopped: tell whoever asked for it; leave all to the successor."""
+        if self.is_worker:
+            self.options.report.exits(code)
         for connection in self._asked_to_stop:
             connection.answer({'exit_code': code})
         if self.lock is not None:
@@ -506,10 +508,10 @@ class Process:
         if self.server is not None:
             self.server.shared = False  # not with what the site forks
             self.server.competes = role.several
-        if role.kind == worker.WORKER:
-            self._share_sockets()
-        elif role.kind == worker.SITE:
+        if role.kind == worker.SITE:
             self._forget_sockets()
+        else:
+            self._share_sockets()
         # Ctrl-C reaches the supervisor, too, and that says what comes of it. Not
         # SIG_IGN, which programs that the site starts would inherit.
         signal.signal(signal.SIGINT, lambda *_: None)
@@ -557,11 +559,16 @@ class Process:
             return False
         self.become(*forked)
         bus._pid = os.getpid()
+        # Those are the other process's, and nobody else may wait for them.
+        multiprocessing = sys.modules.get('multiprocessing.process')
+        if multiprocessing is not None:
+            multiprocessing._children = set()  # type: ignore[attr-defined]
         sitelog.name(self.name)
         return True
 
     def _share_sockets(self) -> None:
-        self._shared = [listening for listening in self._sockets() if listening.owned]
+        owned = [listening for listening in self._sockets() if listening.owned]
+        self._shared = self._shared or owned
         for listening in self._shared:
             listening.owned = False  # the supervisor says when that changes
 

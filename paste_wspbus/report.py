@@ -62,9 +62,13 @@ class Report:
         """This process wishes to be succeeded by another one."""
         self._send({'succeed': True}, last=False)
 
-    def restart(self) -> None:
-        """The site stops, and asks to be started again."""
-        self._send({'restart': True}, last=True)
+    def renew(self) -> None:
+        """The site wishes to be restarted, all of it."""
+        self._send({'renew': True}, last=False)
+
+    def exits(self, code: int) -> None:
+        """The process is about to end: its last words."""
+        self._send({'exits': code}, last=False)
 
     def failed(self, code: int, line: str = '') -> None:
         """The start failed: the exit code, and what to print."""

@@ -29,7 +29,7 @@ from paste_wspbus.servers import BlockingServer, Server
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
-    from typing import Any, TextIO
+    from typing import Any, NoReturn, TextIO
 
     from paste_wspbus.supervisor import (
         Configuration,
@@ -110,7 +110,9 @@ def _open_standard_streams() -> None:
 def _print(text: str, stream: TextIO | None = None) -> None:
     """Print, unless nobody reads it, or the disk is full: no reason to end a site."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=stream, flush=True)
+        out = stream or sys.stdout
+        out.write(f'{text}\n')  # at once, for other processes write there, too
+        out.flush()
 
 
 def _flush() -> None:
@@ -134,7 +136,8 @@ def _complain(error: WSPBusError, options: Options | None) -> int:
 
         traceback.print_exception(error)
     line = _told(error)
-    if options is not None and options.took_over:
+    supervised = options is not None and options.report.lasting
+    if options is not None and options.took_over and not supervised:
         line += '; the old site has stopped'
     if error.__cause__ is not None and not verbose:
         line += ' (-v shows the traceback)'
@@ -232,7 +235,11 @@ def _run(options: Options) -> int:
     if options.subcommand in ('status', 'stop', 'graceful'):
         from paste_wspbus import subcommands
 
-        return subcommands.SUBCOMMANDS[options.subcommand](options)
+        run = subcommands.SUBCOMMANDS[options.subcommand]
+        if options.verbosity > 0:
+            return run(options)
+        with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
+            return run(options)
     inheritance = Inheritance.from_environ(os.environ)
     try:
         config = Config(options.config, options.vars, os.getcwd())
@@ -359,7 +366,9 @@ def _log_to_logging(bus: Bus, process: Process, configured: bool) -> SiteLog:
         parts += ['%(levelname)-5.5s']
         parts += ['[%(processName)s]'] if process.name else []
         parts += ['[%(name)s] %(message)s']
-        logging.basicConfig(level=level, format=' '.join(parts))
+        # A worker's root logger has the supervisor's handler.
+        force = bool(process.name)
+        logging.basicConfig(level=level, format=' '.join(parts), force=force)
     sitelog = bus.plugins['sitelog'] = SiteLog(bus)
     if process.name:
         sitelog.name(process.name)
@@ -424,9 +433,17 @@ def _compose_in_role(process: Process) -> Site | None:
     site = _compose(process)
     _warn_of_threads(site.bus)
     if not process.fork_workers(site.bus):
-        return None
+        _end_composer()
     gc.enable()
     return site
+
+
+def _end_composer() -> NoReturn:
+    """Leave, with the handlers of atexit, but without the threads that the site has started."""
+    limit_the_end()
+    atexit._run_exitfuncs()
+    _flush()
+    os._exit(0)
 
 
 def _warn_of_threads(bus: Bus) -> None:
@@ -435,12 +452,15 @@ def _warn_of_threads(bus: Bus) -> None:
         for thread in threading.enumerate()
         if thread is not threading.main_thread()
     ]
+    sitelog = bus.plugins['sitelog']
+    quiet, sitelog.quiet = sitelog.quiet, False
     if names:
         bus.log(
             'preload: the site has started threads while it was composed, which its '
             f'workers will not have: {", ".join(names)}',
             30,
         )
+    sitelog.quiet = quiet
 
 
 def _serve(site: Site, process: Process) -> int:
@@ -533,9 +553,7 @@ def _lines(urls: Iterable[str], options: Options) -> list[str]:
 def _leave(bus: Bus, process: Process) -> int:
     _hold_signals(True)
     try:
-        if bus.execv and process.is_worker:
-            process.options.report.restart()
-        elif bus.execv:
+        if bus.execv and not process.is_worker:
             if os.name == 'nt':
                 process.close()  # a new process begins, and inherits nothing
                 bus._do_execv()

@@ -208,6 +208,10 @@ def what_it_waits_for(status: dict[str, Any]) -> str:
     if status.get('calling'):
         parts.append(f'the {status["calling"]}')
     parts += [f'the thread {name}' for name in texts(status, 'threads')]
+    workers = status.get('workers')
+    for worker in workers if isinstance(workers, list) else ():
+        if isinstance(worker, dict) and worker.get('requests', 0) is None:
+            parts.append(f'{worker.get("name")}, which does not answer')
     if parts:
         return f'waiting for {" and ".join(parts)}'
     return str(status.get('state', 'in an unknown state')).lower()

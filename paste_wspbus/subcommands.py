@@ -109,7 +109,11 @@ def find(options: Options) -> Found:
             found = _find_by_socket(control)
             if found is not None:
                 return found
-    return _find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
+    found = _find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
+    missing = options.config and not os.path.exists(_ini(options.config))
+    if found.state == NOT_RUNNING and missing:
+        found.problem += f', and there is no {_ini(options.config)} here'
+    return found
 
 
 def _ini(config: str) -> str:
@@ -187,8 +191,12 @@ def _describe(told: dict[str, Any], found: Found) -> list[str]:
     if since is not None:
         line += f', for {_age(time.time() - since)}'
     if workers:
-        count = sum(worker.get('number') is not None for worker in workers)
-        line += f': generation {told.get("generation")}, {_plural(count, "worker")}'
+        numbers = {
+            one.get('number') for one in workers if one.get('state') != 'draining'
+        }
+        count = len(numbers - {None})
+        line += f': generation {told.get("generation")}'
+        line += f', {_plural(count, "worker")}' if count else ''
     lines = [f'{line}.', *(f'Serving on {url}' for url in texts(told, 'urls'))]
     if workers:
         lines += ['', *_table(workers), '']
@@ -325,7 +333,9 @@ def graceful(options: Options) -> int:
         raise NotDone(f'The site is not running ({found.problem}).')
     restart = Graceful(found)
     try:
-        _print(restart.run(wait=not options.no_wait))
+        line = restart.run(wait=not options.no_wait)
+        restart.progress.end()
+        _print(line)
     except KeyboardInterrupt:
         restart.progress.end()
         if not restart.asked:
@@ -432,7 +442,12 @@ class Graceful:
         code, goes_on = answer['failed'], ''
         if answer.get('generation') is not None:
             goes_on = f', generation {answer["generation"]} goes on'
+        elif 'generation' in answer:
+            goes_on = ', and nobody serves'
         line = str(answer.get('line') or 'see its log')
+        if answer.get('is_new') and answer.get('generation') is not None:
+            generation = answer['generation']
+            return NotDone(f'Generation {generation} serves, but not all of it: {line}')
         return NotDone(
             f'The graceful restart failed{goes_on}: {line}',
             code if isinstance(code, int) and 0 < code < 256 else 1,

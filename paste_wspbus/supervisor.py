@@ -9,7 +9,7 @@ import signal
 import time
 from typing import NamedTuple
 
-from paste_wspbus.bus import Bus, ChannelFailures, State
+from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.children import (
     AGAIN,
     Children,
@@ -53,7 +53,7 @@ SIGNALS = {'SIGTTIN': 'add_worker', 'SIGTTOU': 'remove_worker'}
 MARGIN = 5.0
 
 #: Seconds that workers have to tell of themselves.
-STATUS = 1.0
+STATUS = 0.5
 
 #: Seconds until a worker that was told to stop by a signal is replaced: who
 #: signals all of a group (systemd, a terminal) means the supervisor, too.
@@ -170,7 +170,7 @@ class Supervisor:
             'ready': self._is_ready,
             'composed': self._is_composed,
             'failed': self._has_failed,
-            'restart': self._asks_for_another,
+            'renew': lambda *_: self.bus.graceful(),
             'leave': self._wants_to_leave,
             'succeed': self._wants_a_successor,
             'status': self._tells_status,
@@ -378,7 +378,9 @@ class Supervisor:
         except Exception as failed:
             self.failure = str(failed)
             goes_on = f'generation {self.generation} goes on'
-            if self.generation == self._latest:
+            if not self._somebody_serves():
+                goes_on = 'nobody serves'
+            elif self.generation == self._latest:
                 goes_on = 'its workers serve'
             unexpected = not isinstance(failed, WSPBusError)
             line = f'Generation {self._latest} failed: {failed}; {goes_on}'
@@ -386,14 +388,16 @@ class Supervisor:
             told = {
                 'failed': getattr(failed, 'exit_code', 1),
                 'line': str(failed),
-                'generation': self.generation,
+                'generation': self.generation if self._somebody_serves() else None,
+                'notes': self.notes,
+                'is_new': self.generation == self._latest,
             }
         for connection in self._waiting:
             connection.answer(told)
         self._waiting = []
 
     def _renew(self) -> None:
-        self._latest += 1
+        self._latest, self.notes = self._latest + 1, []
         generation, before = self._latest, (self.plan, self.server, self.count)
         plan, server, undo, self.notes = self.configure()
         self._use(plan, server)
@@ -417,7 +421,7 @@ class Supervisor:
             raise
         self.generation = generation
         self._shrink_to(self.count)
-        for kind in (SITE, PRELOAD):
+        for kind in (PRELOAD, SITE):
             self._exchange(kind, singles.get(kind))
 
     def _renew_one(self, role: Role) -> None:
@@ -494,16 +498,8 @@ class Supervisor:
             self.events.step()
 
     def _await_ready(self, name: str) -> None:
-        """The same for who stands for a name: a process that asks for another in its place may."""
-        while True:
-            worker = self.current[name]
-            try:
-                self._await(worker, lambda one: one.is_ready)
-                return
-            except WorkerFailed:
-                if not worker.again:
-                    raise
-                self.current[name] = self._spawn(worker.role)
+        """The same for who stands for a name."""
+        self._await(self.current[name], lambda one: one.is_ready)
 
     def _await_end(self, worker: Worker) -> None:
         while not worker.ended:
@@ -532,9 +528,14 @@ class Supervisor:
         self.events.call_later(limit, lambda: self._kill(worker))
 
     def _kill(self, worker: Worker) -> None:
-        if not worker.ended:
-            self.bus.log(f'{worker.title} does not stop: killed', 50)
-            worker.signal(signal.SIGKILL)
+        if worker.ended:
+            return
+        self.bus.log(f'{worker.title} does not stop: killed', 50)
+        worker.signal(signal.SIGKILL)
+        if worker.template is not None and (worker.silent or not worker.pid):
+            self._kill(
+                worker.template
+            )  # it hangs: it was to fork it, or to tell of its end
 
     def _watch(self, worker: Worker) -> None:
         """See to it that a process is ready in time."""
@@ -563,7 +564,12 @@ class Supervisor:
         :raises BecomeWorker: in the child.
         """
         role = role._replace(later=self._was_started, several=self.count > 1)
-        template = self._template(role.generation) if role.kind == WORKER else None
+        template = None
+        if role.kind == WORKER:
+            template = self._template(role.generation)
+            if template is None and self.plan.preload:
+                what = f'The process that composed generation {role.generation}'
+                raise WorkerFailed(1, f'{what} has died')
         worker = self.children.spawn(role, template, self.plan.start_timeout)
         self._watch(worker)
         self.bus.publish('worker_started', worker.name, worker.pid)
@@ -573,7 +579,9 @@ class Supervisor:
         """The process that has composed a generation's site, or else the current one's."""
         composed = self.children.composed()
         own = [one for one in composed if one.role.generation == generation]
-        return next(iter(own or (composed if self.plan.preload else [])), None)
+        if not own and generation == self.generation and self.plan.preload:
+            own = composed  # composed again, after the first has died
+        return next(iter(own), None)
 
     def _respawn(self, role: Role) -> None:
         """Start a process in the place of one that is gone, if it is wanted still."""
@@ -626,9 +634,6 @@ class Supervisor:
         if message['line']:
             worker.problem = worker.problem or (message['failed'], message['line'])
 
-    def _asks_for_another(self, worker: Worker, message: dict[str, Any]) -> None:
-        worker.again = True
-
     def _wants_to_leave(self, worker: Worker, message: dict[str, Any]) -> None:
         if worker.leaving:
             self._order_end(worker)
@@ -645,6 +650,9 @@ class Supervisor:
             self.bus.log(
                 f'{worker.title} was told to stop: another takes its place', 30
             )
+            if worker.role.kind != WORKER:
+                self._let_go(worker)  # of these there are never two
+                return
             try:
                 self._spawn(worker.role._replace(generation=self.generation))
             except WorkerFailed as failed:
@@ -658,9 +666,14 @@ class Supervisor:
 
     def _has_ended(self, worker: Worker) -> None:
         self._no_need_to_wait_for(worker)
-        if self._stopping and (worker.ready_since or not self._was_started):
-            self.code = self.code or exit_code(worker.code)
+        counts = worker.role.kind != PRELOAD or not self._was_started
+        if self._stopping and counts and (worker.ready_since or not self._was_started):
+            # One that was killed, because it did not stop, was forced out.
+            forced = worker.code is None or worker.code == -signal.SIGKILL
+            self.code = self.code or (EX_SOFTWARE if forced else exit_code(worker.code))
         self.bus.publish('worker_died', worker.name, worker.pid, worker.code)
+        if worker.leaving and worker.code in (EX_SOFTWARE, -signal.SIGKILL):
+            self.notes.append(f'{worker.title} did not stop in time: see the log')
         if self.bus.state is State.STARTED:
             self._after_the_end(worker)
         elif self.bus.state is State.STARTING and worker.ready_since is not None:
@@ -668,11 +681,11 @@ class Supervisor:
 
     def _after_the_end(self, worker: Worker) -> None:
         """After a process's end: the next one, or the end of all."""
-        if self.bus.state is not State.STARTED:
+        if self.bus.state is not State.STARTED or self.bus.leaving:
             return
         if self.current.get(worker.name) is not worker:
             self._forget_candidate(worker)
-        elif worker.again:
+        elif worker.leaving:
             self.events.call_later(0, lambda: self._respawn(worker.role))
         elif not self.plan.restarts or (worker.code == 0 and not self.plan.workers):
             self.bus.exit_code = self.code = exit_code(worker.code)
@@ -766,8 +779,9 @@ class Supervisor:
 
     def describe(self) -> dict[str, Any]:
         """What `status` tells of the generations; of requests, all that are in flight."""
+        gone = [one for one in self.current.values() if one.ended]
         children = sorted(
-            (child for child in self.children.alive if child.role.kind != PRELOAD),
+            [*self.children.alive, *gone],
             key=lambda child: (child.role.kind != WORKER, child.role.number),
         )
         told = [child.status for child in children if child.status]

@@ -138,6 +138,7 @@ class Orders:
         """Listen to the supervisor from the start of the site on."""
         self.bus.subscribe('start', self.start, priority=66)
         self.bus.subscribe('stop', self.announce, priority=float('-inf'))
+        self.bus.restarter = self.report.renew
         self.bus.subscribe('ask_to_leave', self.report.leave)
         self.bus.subscribe('ask_for_successor', self.report.succeed)
 

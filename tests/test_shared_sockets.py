@@ -6,13 +6,14 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 
 import pytest
 from support import TIMEOUT, Connection, Process, eventually, is_free, write
 from test_servers import Load
 
-from paste_wspbus.sockets import readable
+from paste_wspbus.sockets import bind_tcp, readable
 
 #: Binds, forks workers that serve, and passes on the orders that come on its standard
 #: input, each a line: an order and the processes that it is for (none: all).
@@ -619,3 +620,24 @@ def test_a_stop_without_descriptors_closes_idle_connections_for_theirs(
             assert idle.is_ended()
         assert newcomer.receive().status == 200
         worker.says('left ')
+
+
+@pytest.mark.parametrize(
+    'family, host', [(socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')]
+)
+def test_a_connection_that_is_half_open_is_no_empty_backlog(family, host):
+    listening = bind_tcp(family, (host, 0))
+    # A handshake is over when the first byte is there: tcp(7).
+    listening.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
+    listening.sock.listen(5)
+    try:
+        assert listening.is_empty()
+        with socket.create_connection(listening.sock.getsockname()[:2]) as client:
+            assert not listening.is_empty()
+            client.send(b'G')
+            eventually(lambda: readable(listening.sock))
+            assert not listening.is_empty()
+            listening.sock.accept()[0].close()
+            assert listening.is_empty()
+    finally:
+        listening.close()

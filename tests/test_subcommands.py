@@ -205,7 +205,7 @@ def test_status_shows_each_worker_in_a_table(folder, site):
     assert told.code == 0, told.report()
     assert told.out.text == (
         f'The site is running (process {site.pid}), for 3 days: '
-        'generation 3, 3 workers.\n'
+        'generation 3, 2 workers.\n'
         'Serving on http://127.0.0.1:6543\n'
         '\n'
         'WORKER        PROCESS  STATE     GENERATION  AGE        REQUESTS\n'

@@ -367,11 +367,10 @@ class Server:
             if time.monotonic() > patience:
                 patience = float('inf')
                 waiting = len(self.bus.plugins.get('requests', ()))
-                self.bus.log(
-                    f'Stopping: requests in flight: {waiting}; '
-                    'a second signal skips the wait',
-                    level=30,
-                )
+                how = '; a second signal skips the wait'
+                if self.bus.restarter is not None:
+                    how = ''  # that is for the supervisor to say
+                self.bus.log(f'Stopping: requests in flight: {waiting}{how}', level=30)
             time.sleep(LOOK)
 
     def _runs(self) -> bool:
