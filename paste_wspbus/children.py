@@ -86,9 +86,14 @@ class Worker:
         return self.role.name
 
     @property
+    def was_ready(self) -> bool:
+        """Whether it has been READY, ended or not."""
+        return self.ready_since is not None
+
+    @property
     def is_ready(self) -> bool:
         """Whether it was READY, and has not ended."""
-        return self.ready_since is not None and not self.ended
+        return self.was_ready and not self.ended
 
     @property
     def title(self) -> str:

@@ -73,7 +73,8 @@ class Forker:
         finally:
             self.events.close()
             for number, handler in previous.items():
-                signal.signal(number, handler)
+                # None: one that was not installed from Python, and is lost.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _run(self) -> tuple[socket.socket, Role] | None:
         while not self._told_to_leave:

@@ -134,7 +134,13 @@ class Process:
         :returns: what takes it back.
         :raises WSPBusError: if it is wrong; nothing is changed then.
         """
-        before = self.config
+        before, file = self.config, self.config.file
+        if file is not None and os.path.exists(file) and not os.access(file, os.R_OK):
+            # It was read before this process became the user that it is.
+            self.notes.append(
+                f'{file} cannot be read by this user; it is used as it was'
+            )
+            return lambda: None
         config = Config(self.options.config, self.options.vars, self._folder)
         server, old = self._known_server(config), self.server
         if (server is None) != (old is None):
@@ -373,11 +379,6 @@ class Process:
             Orders(bus, self.supervisor, report, self._shared).subscribe()
         elif self.control is not None:
             self.control.serve(bus)
-
-    @property
-    def was_started(self) -> bool:
-        """Whether the bus was ever STARTED."""
-        return self._bus is not None and State.STARTED in self._bus._visited
 
     @property
     def is_worker(self) -> bool:

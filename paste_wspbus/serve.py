@@ -414,10 +414,7 @@ def _run_site(process: Process) -> int:
         process.finish(code)
     report = process.options.report
     if not report.told and report.fd is not None:
-        line = 'The site stopped before it was started.'
-        if process.is_worker and not process.was_started:
-            _print(line, sys.stderr)
-        report.failed(code or 1, line)
+        report.failed(code or 1, 'The site stopped before it was started.')
     return code
 
 

@@ -263,8 +263,7 @@ class Supervisor:
             batch, roles = roles[: self._at_a_time], roles[self._at_a_time :]
             for role in batch:
                 self.current[role.name] = self._spawn(role)
-            for role in batch:
-                self._await_ready(role.name)
+            self._await_all([self.current[role.name] for role in batch])
 
     def _singles(self) -> list[str]:
         """The kinds of processes of which there is one."""
@@ -303,7 +302,7 @@ class Supervisor:
 
     def _order_stop(self, child: Worker) -> None:
         child.leaving = True
-        if child.ready_since is None:
+        if not child.was_ready:
             self.children.press(child)  # it does not listen to messages yet
             return
         # Nobody accepts from the sockets afterwards: they are to be emptied first.
@@ -485,17 +484,24 @@ class Supervisor:
         :raises WorkerFailed: if it ends before, or is too slow.
         :raises ToldToLeave: if the site is to stop.
         """
-        while not (so(worker) or worker.ready_since is not None):
+        self._await_all([worker], so)
+
+    def _await_all(
+        self, workers: list[Worker], so: Callable[[Worker], bool] = lambda _: False
+    ) -> None:
+        """The same for all of them: the first failure is that of all."""
+        while waiting := [one for one in workers if not (one.was_ready or so(one))]:
             if self.bus.leaving:
                 raise ToldToLeave
-            if worker.problem and worker.leaving:  # too slow
-                raise WorkerFailed(*worker.problem)
-            if worker.ended:
-                code = exit_code(worker.code) or 1
-                raise WorkerFailed(
-                    *(worker.problem or (code, self._how_it_failed(worker)))
-                )
+            for worker in waiting:
+                self._raise_if_failed(worker)
             self.events.step()
+
+    def _raise_if_failed(self, worker: Worker) -> None:
+        is_too_slow = worker.problem and worker.leaving
+        if is_too_slow or worker.ended:
+            code = exit_code(worker.code) or 1
+            raise WorkerFailed(*(worker.problem or (code, self._how_it_failed(worker))))
 
     def _await_ready(self, name: str) -> None:
         """The same for who stands for a name."""
@@ -522,7 +528,7 @@ class Supervisor:
         worker.leaving = True
         worker.tell('make_way')
         limit = self.plan.stop_timeout + MARGIN
-        if worker.ready_since is None:
+        if not worker.was_ready:
             self.children.press(worker)
             limit = MARGIN
         self.events.call_later(limit, lambda: self._kill(worker))
@@ -676,7 +682,7 @@ class Supervisor:
             self.notes.append(f'{worker.title} did not stop in time: see the log')
         if self.bus.state is State.STARTED:
             self._after_the_end(worker)
-        elif self.bus.state is State.STARTING and worker.ready_since is not None:
+        elif self.bus.state is State.STARTING and worker.was_ready:
             self._late.append(worker)  # it was faster than our reading of it
 
     def _after_the_end(self, worker: Worker) -> None:
@@ -690,7 +696,7 @@ class Supervisor:
         elif not self.plan.restarts or (worker.code == 0 and not self.plan.workers):
             self.bus.exit_code = self.code = exit_code(worker.code)
             self.bus.exit()
-        elif worker.role.kind == PRELOAD and worker.ready_since is not None:
+        elif worker.role.kind == PRELOAD and worker.was_ready:
             del self.current[PRELOAD]  # composed anew when there is need of it
             self.bus.log(f'{worker.title} has ended, {how(worker.code)}', 40)
         else:
@@ -699,20 +705,20 @@ class Supervisor:
     def _forget_candidate(self, worker: Worker) -> None:
         """It was to take another's place, or to make way."""
         is_alone = self.bus._current != 'graceful'  # else that tells of it
-        if worker.ready_since is None and not worker.leaving and is_alone:
+        if not worker.was_ready and not worker.leaving and is_alone:
             why = worker.problem[1] if worker.problem else self._how_it_failed(worker)
             self.bus.log(f'{why}; {worker.name} goes on', 40)
 
     def _has_crashed(self, worker: Worker) -> None:
         what = f'{worker.title} crashed, {how(worker.code)}'
-        if worker.ready_since is None:
+        if not worker.was_ready:
             why = worker.problem[1] if worker.problem else how(worker.code)
             what = f'{worker.title} failed to start: {why}'
         role = worker.role
         if self._template(role.generation) is None:
             role = role._replace(generation=self.generation)
         # No site kills itself so: the system was out of memory, or somebody did it.
-        was_killed = worker.ready_since is not None and worker.code == -signal.SIGKILL
+        was_killed = worker.was_ready and worker.code == -signal.SIGKILL
         is_healthy = was_killed or worker.was_ready_for(self.healthy)
         self._try_again(role, what, is_healthy)
 

@@ -12,7 +12,7 @@ import weakref
 from typing import NamedTuple
 
 from paste_wspbus.bus import Bus, State
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.plugins.signals import SignalHandler
 
 TYPE_CHECKING = False
@@ -95,16 +95,6 @@ class NumberedSignals(WorkerSignals):
     one_of_several = True
 
 
-class Daemonized(WSPBusError):
-    """A site that has a supervisor forked, and went on in the child."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            'a site that has a supervisor cannot become a daemon by itself: '
-            'leave that to --daemon'
-        )
-
-
 class Orders:
     """The worker's end of its connection: a thread does what the supervisor says.
 
@@ -145,12 +135,12 @@ class Orders:
     def start(self) -> None:
         """Start the thread.
 
-        :raises Daemonized: if this is not the process that the supervisor forked.
+        :raises IsSupervised: if this is not the process that the supervisor forked.
         """
         if self._listens:
             return
         if self.connection.fileno() < 0:
-            raise Daemonized
+            raise IsSupervised
         self._listens = True
         if threading.current_thread() is threading.main_thread():
             watch_for_the_end(self.connection, None)

@@ -234,6 +234,16 @@ class OtherProcess:
             os.close(self._fd)
 
 
+class IsSupervised(WSPBusError):
+    """A site that has a supervisor becomes a daemon, or has, in a forked child."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            'a site that has a supervisor cannot become a daemon by itself: '
+            'leave that to --daemon'
+        )
+
+
 class Daemonizer(Plugin):
     """Makes the process a daemon at 'start'; CherryPy's signature and priority.
 
@@ -259,10 +269,13 @@ class Daemonizer(Plugin):
         """Fork; go on in the child.
 
         :raises ThreadsAlive: if threads run.
+        :raises IsSupervised: if a supervisor would take that for this process's end.
         """
         if self.finalized:
             self.bus.log('Already deamonized.')
             return
+        if getattr(self.bus, 'restarter', None) is not None:
+            raise IsSupervised
         self._report = daemonize(wait_for_start)
         if self.stdin != os.devnull:
             with open(self.stdin) as file:
