@@ -1,6 +1,11 @@
 import os
+import signal
 
 import pytest
+
+if hasattr(signal, 'SIGHUP'):
+    # Under nohup it is ignored, in programs that the tests start, too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -287,8 +287,15 @@ def verdicts(tmp_path, *selection):
 
 @pytest.fixture(scope='module')
 def verdicts_on_the_bus(tmp_path_factory):
-    directory = tmp_path_factory.mktemp('bus')
-    return verdicts(directory, str(CHERRYPYS_TESTS / 'test_bus.py'))
+    # Theirs allow tens of milliseconds for what a busy machine needs more for: what
+    # fails gets two more tries.
+    file = str(CHERRYPYS_TESTS / 'test_bus.py')
+    told = verdicts(tmp_path_factory.mktemp('bus'), file)
+    for _ in range(2):
+        failed = [f'{file}::{name}' for name, problem in told.items() if problem]
+        if failed:
+            told |= verdicts(tmp_path_factory.mktemp('bus'), *failed)
+    return told
 
 
 @pytest.mark.parametrize(
