@@ -192,8 +192,13 @@ def _handling_signals() -> Generator[list[int]]:
         yield early
         return
 
+    told_to_stop = False
+
     def terminate(signum: int, frame: object) -> None:
-        raise Terminated(TERMINATED)
+        nonlocal told_to_stop
+        if not told_to_stop:  # it may come twice; what cleans up is not to be disturbed
+            told_to_stop = True
+            raise Terminated(TERMINATED)
 
     def keep(signum: int, frame: object) -> None:
         if signum == getattr(signal, 'SIGHUP', None) and _has_terminal():

@@ -411,6 +411,27 @@ def test_a_signal_to_the_command_stops_the_site_that_it_starts(ground, signum, c
     assert 'Traceback' not in process.err.text
 
 
+MISSES_THE_FIRST = """
+import signal
+
+
+def make(global_conf):
+    ours = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, ours))
+    with open('gate') as gate:
+        gate.read()
+"""
+
+
+def test_a_site_that_misses_the_signal_while_it_composes_gets_another(ground):
+    write(ground.folder, {'webapp.py': MISSES_THE_FIRST})
+    with ground.begin('site.ini', 'start') as process:
+        ground.gate.wait()
+        process.send(signal.SIGINT)
+        assert process.wait() == 130, ground.report(process)
+        assert ground.has_left_nothing()
+
+
 def test_a_signal_to_the_command_stops_a_site_whose_components_start(ground):
     ground.change(plugin='gate_at_start')
     with ground.begin('site.ini', 'start') as process:

@@ -114,6 +114,10 @@ def wait_for_start(
     os._exit(launch.interrupted or launch.code)
 
 
+#: Seconds until an interrupted start is told to stop a second time.
+AGAIN = 1.0
+
+
 class _Launch:
     """What the launching process knows of the daemon's start."""
 
@@ -139,7 +143,9 @@ class _Launch:
             self._daemon = OtherProcess(message['pid'])
             if self.interrupted:
                 self._daemon.signal(signal.SIGTERM)
-        elif 'ready' in message:
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if 'ready' in message:
             _write(1, ''.join(f'{line}\n' for line in message['ready']))
             self.code = 0
         elif 'failed' in message:
@@ -156,6 +162,14 @@ class _Launch:
     def interrupt(self, error: BaseException) -> None:
         """Ctrl-C or SIGTERM: the daemon is to stop, too."""
         self.interrupted = 128 + (2 if isinstance(error, KeyboardInterrupt) else 15)
+        if self._daemon is not None:
+            self._daemon.signal(signal.SIGTERM)
+            # Python sees one that comes in the instant before a system call when that
+            # returns: once more, if nothing is heard of the daemon until then.
+            signal.signal(signal.SIGALRM, self._press)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
+    def _press(self, *_: object) -> None:
         if self._daemon is not None:
             self._daemon.signal(signal.SIGTERM)
 
