@@ -415,7 +415,7 @@ MISSES_THE_FIRST = """
 import signal
 
 
-def make(global_conf):
+def make(global_conf, text):
     ours = signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, ours))
     with open('gate') as gate:
