@@ -539,7 +539,7 @@ def test_sighup_where_only_the_parent_could_read_the_ini(folder, serve):
         (folder / 'site.ini').chmod(0o600)
         site.send(signal.SIGHUP)
         site.wait_until_served(2)
-        assert ask(site)['pid'] == importers(folder)[1]
+        eventually(lambda: ask(site)['pid'] == importers(folder)[1])
         assert site.stop()[0] == 0
 
 
