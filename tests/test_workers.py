@@ -1998,3 +1998,31 @@ def version(site):
     """What is served; a server that binds by itself is not there for a moment."""
     with contextlib.suppress(OSError):
         return ask(site)['version']
+
+
+BY_TEXT = """
+def make(global_conf, text):
+    if text == 'broken':
+        raise RuntimeError('it is broken')
+
+    def app(environ, start_response):
+        start_response('200 OK', [('Content-Length', str(len(text)))])
+        return [text.encode()]
+
+    return app
+"""
+
+
+def test_a_worker_that_dies_after_a_failed_graceful_has_the_ini_as_it_was(tmp_path):
+    ini = '[app:main]\nuse = call:by_text:make\ntext = good\n'
+    ini += '[server:main]\nuse = egg:waitress\nhost = 127.0.0.1\nport = 0\n'
+    args = ['--workers', '1', '--pid-file', 'site.pid']
+    with Site(tmp_path, ini, *args, files={'by_text.py': BY_TEXT}) as site:
+        (tmp_path / 'site.ini').write_text(ini.replace('good', 'broken'))
+        told = run(tmp_path, 'site.ini', 'graceful', '--pid-file', 'site.pid')
+        assert told.code == 1, told.report()
+        (old,) = children(site.pid)
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: children(site.pid) not in ([old], []))
+        assert site.get().text == 'good'
+        assert site.stop()[0] == 0
