@@ -1174,9 +1174,12 @@ class Bus:
             return self.state
         if threading.get_ident() == self._blocker:
             return self._wait_as_blocker(wanted, interval, channel)
+        if (now := self.state) in wanted:
+            return now
         watcher = self._watch(wanted)
         try:
-            return self._wait_for(watcher, interval, channel)
+            with self.interrupts_class(wake=lambda: watcher.reached.put(None)):
+                return self._wait_for(watcher, interval, channel)
         finally:
             self._watchers.remove(watcher)
 

@@ -597,6 +597,27 @@ print('end')
         assert process.stdout.read().splitlines() == [f'stop {process.pid}', 'end']
 
 
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='needs /proc')
+@pytest.mark.parametrize('sleep', ['block()', 'wait(bus.states.EXITING)'])
+def test_a_signal_that_another_thread_got_wakes_the_main_thread(sleep):
+    script = f"""
+signal.signal(signal.SIGTERM, lambda number, frame: bus.exit())
+def signal_here():
+    seen = 0
+    while seen < 20:  # the main thread sleeps
+        with open(f'/proc/{{os.getpid()}}/stat') as stat:
+            seen = seen + 1 if ') S ' in stat.read() else 0
+        time.sleep(0.01)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+bus.start()
+threading.Thread(target=signal_here, daemon=True).start()
+bus.{sleep}
+print('end')
+"""
+    process = run_script(BUS + 'import time\n' + script)
+    assert process.out.splitlines() == [f'stop {process.pid}', 'end'], process.err
+
+
 def test_importing_the_bus_imports_nothing_but_the_standard_library():
     process = run_script(
         """
