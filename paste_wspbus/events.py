@@ -32,6 +32,7 @@ class Events:
         self.requests: deque[Any] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
+        self._entered = False
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -81,13 +82,17 @@ class Events:
     def __enter__(self) -> Events:
         """From now on, a signal wakes `step`."""
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._entered = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
+        if self._entered:
+            self._entered = False
+            signal.set_wakeup_fd(-1)
 
     def close(self) -> None:
-        """Close its descriptors."""
+        """Close its descriptors; no signal is written to them from now on."""
+        self.__exit__()
         self.selector.close()
         self._reader.close()
         self._writer.close()

@@ -1,0 +1,24 @@
+"""The loop of a process of one thread, where it has no other test."""
+
+import os
+import signal
+
+import pytest
+
+from paste_wspbus.events import Events
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='POSIX')
+
+
+def test_a_closed_loop_no_longer_takes_signals():
+    with Events() as events:
+        events.close()  # as a forked child does
+        assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_loop_that_took_no_signals_leaves_the_wake_up_descriptor_alone():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(writer)
+    Events().close()
+    assert signal.set_wakeup_fd(previous) == writer
