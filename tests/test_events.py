@@ -1,7 +1,7 @@
 """The loop of a process of one thread, where it has no other test."""
 
-import os
 import signal
+import socket
 
 import pytest
 
@@ -17,8 +17,9 @@ def test_a_closed_loop_no_longer_takes_signals():
 
 
 def test_a_loop_that_took_no_signals_leaves_the_wake_up_descriptor_alone():
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    previous = signal.set_wakeup_fd(writer)
-    Events().close()
-    assert signal.set_wakeup_fd(previous) == writer
+    mine, its = socket.socketpair()
+    with mine, its:
+        mine.setblocking(False)
+        previous = signal.set_wakeup_fd(mine.fileno())
+        Events().close()
+        assert signal.set_wakeup_fd(previous) == mine.fileno()

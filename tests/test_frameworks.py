@@ -473,7 +473,7 @@ def test_a_bus_that_knows_neither_weak_references_nor_slots_can_be_given():
 def configured(include=False, settings=None, **kwargs):
     config = Configurator(settings=settings or {}, **kwargs)
     if include:
-        config.include('paste_wspbus.frameworks')
+        config.include('paste_wspbus.frameworks.pyramid')
     config.add_route('main', '/')
     config.add_view(view, route_name='main')
     return config
@@ -603,7 +603,7 @@ def test_the_search_replaces_the_embedded_bus_that_include_gave():
 def test_include_leaves_a_registry_attribute_of_the_sites_own(caplog):
     config = Configurator(settings={'wspbus': BusRef(Bus())})
     config.registry.wspbus = 'mine'
-    config.include('paste_wspbus.frameworks')
+    config.include('paste_wspbus.frameworks.pyramid')
     assert config.registry.wspbus == 'mine'
     [record] = caplog.records
     assert "registry.wspbus is the site's own" in record.getMessage()
@@ -612,7 +612,7 @@ def test_include_leaves_a_registry_attribute_of_the_sites_own(caplog):
 def test_a_sites_own_request_method_wins_over_the_include():
     config, log, bus = Configurator(), Log(), Bus()
     config.registry.settings['wspbus'] = BusRef(bus)
-    config.include('paste_wspbus.frameworks')
+    config.include('paste_wspbus.frameworks.pyramid')
     config.add_request_method(lambda request: 'omnibus', 'bus')
     app = config.make_wsgi_app()
     introduce(app, bus, log)
@@ -691,7 +691,7 @@ def test_the_timeout_of_a_lifespan_is_the_buss():
 def test_including_it_twice_is_including_it_once():
     bus = Bus()
     config = configured(True, {'wspbus': BusRef(bus)})
-    config.include('paste_wspbus.frameworks')
+    config.include('paste_wspbus.frameworks.pyramid')
     config.add_lifespan(steps(bus, 'a'))
     config.commit()
     assert list(bus.lifespans) == ['a']

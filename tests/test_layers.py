@@ -21,6 +21,8 @@ LAYERS = [
     ['loader'],
     ['hello', 'middleware'],
     ['frameworks'],
+    ['frameworks.pyramid', 'frameworks.flask', 'frameworks.django'],
+    ['frameworks.guests'],
     ['servers.waitress', 'servers.paste_http', 'servers.cheroot', 'servers.wsgiref'],
     ['servers.socketserver'],
     ['servers'],

@@ -55,7 +55,7 @@ def add_views(config):
 
 def including(global_config, **settings):
     with Configurator(settings=settings) as config:
-        config.include('paste_wspbus.frameworks')
+        config.include('paste_wspbus.frameworks.pyramid')
         config.add_lifespan(pool)
         config.add_lifespan('guestbook.mailer', name='post', priority=40)
         say(f'{config.registry.wspbus.state.name} while it is composed')

@@ -1,0 +1,23 @@
+"""Django: ``settings.WSPBUS``."""
+
+from __future__ import annotations
+
+from paste_wspbus.frameworks.guests import check_free
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+
+
+def give(app: Any, bus: Bus) -> bool:
+    """``settings.WSPBUS``: Django has one for the whole process."""
+    from django.conf import settings
+    from django.core.handlers.wsgi import WSGIHandler
+
+    if not issubclass(type(app), WSGIHandler):
+        return False
+    check_free(getattr(settings, 'WSPBUS', None), bus, 'settings.WSPBUS')
+    settings.WSPBUS = bus
+    return True

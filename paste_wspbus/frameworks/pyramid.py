@@ -1,0 +1,91 @@
+"""Pyramid: ``registry.wspbus``, ``request.bus``, and ``config.add_lifespan``."""
+
+from __future__ import annotations
+
+import logging
+
+from paste_wspbus.bus import State
+from paste_wspbus.frameworks.guests import Taken, check_free, kept, log
+from paste_wspbus.handoff import get_bus, start_embedded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+
+
+def give(app: Any, bus: Bus) -> bool:
+    """``registry.wspbus`` and ``request.bus``."""
+    from pyramid.config import Configurator
+    from pyramid.interfaces import IRequestExtensions
+    from pyramid.router import Router
+
+    if not issubclass(type(app), Router):
+        return False
+    registry = app.registry
+    _give_registry(registry, bus)
+    own = getattr(app.request_factory, 'bus', None)
+    if (extensions := app.request_extensions) is not None:
+        own = {**extensions.descriptors, **extensions.methods}.get('bus', own)
+    if own is None:
+        config = Configurator(registry, autocommit=True, introspection=False)
+        config.add_request_method(_request_bus, 'bus')
+        app.request_extensions = registry.getUtility(IRequestExtensions)
+    elif own is not _request_bus:
+        raise Taken('request.bus')
+    return True
+
+
+def _give_registry(registry: Any, bus: Bus) -> None:
+    check_free(getattr(registry, 'wspbus', None), bus, 'registry.wspbus')
+    registry.wspbus = bus
+
+
+#: A request "method": Pyramid binds it by __get__ and keeps what that returns. To
+#: a request with a property it would give a class of its own, which takes longer
+#: than all that the bus does for a request.
+_request_bus = property(lambda request: request.registry.wspbus)
+
+
+def includeme(config: Any) -> None:
+    """``config.include('paste_wspbus.frameworks.pyramid')``, for Pyramid.
+
+    Gives ``registry.wspbus``, ``request.bus``, and a directive
+    ``config.add_lifespan(function, name=None, priority=None, timeout=None)``:
+    `Bus.lifespan`, called when the configuration is committed.
+
+    The bus is the one in the settings (``get wspbus = wspbus`` in the .ini, or
+    ``settings['wspbus'] = global_config['wspbus']``), else that of the site that
+    is being composed; under a server that made none, this process's embedded
+    bus, started by the first request.
+    """
+    bus = get_bus(config.registry.settings)
+
+    def add_lifespan(
+        config: Any,
+        function: Any,
+        name: str | None = None,
+        priority: float | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        generator = config.maybe_dotted(function)
+
+        def register() -> None:
+            bus.lifespan(generator, priority=priority, name=name, timeout=timeout)
+
+        config.action(name and ('wspbus lifespan', name), register)
+
+    def start(event: object) -> None:
+        if bus.state is State.STOPPED:
+            start_embedded(bus)
+
+    config.add_directive('add_lifespan', add_lifespan)
+    if getattr(bus, 'exits_with_process', False):
+        config.add_subscriber(start, 'pyramid.interfaces.INewRequest')
+    try:
+        _give_registry(config.registry, bus)
+    except Taken as error:
+        log(kept('Pyramid', 'pyramid', error), level=logging.WARNING)
+    else:
+        config.add_request_method(_request_bus, 'bus')
