@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: serve test test-all lint bench clean
+.PHONY: serve test test-all environments lint bench clean
 
 serve: $(VENV)/.served
 	$(VENV)/bin/wspserve $(INI)
@@ -12,9 +12,14 @@ serve: $(VENV)/.served
 test: $(VENV)/.tested
 	$(VENV)/bin/python -W error -m pytest -n 3 $(ARGS)
 
+# What the tests of guests and hosts need, in a cache folder (tests/environments.py).
+environments:
+	$(PYTHON) tests/environments.py
+
 # The suite on every Python we support, each in a virtual environment of its own.
 test-all:
 	set -e; for python in $(PYTHONS); do \
+	  $(MAKE) environments PYTHON=$$python; \
 	  $(MAKE) test PYTHON=$$python VENV=.venv-$$python; \
 	done
 

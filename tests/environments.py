@@ -1,0 +1,90 @@
+"""Virtual environments of the guests and hosts that the suite's own cannot hold.
+
+    python tests/environments.py [NAME …]
+
+makes those named, or all that this Python is for, in a cache folder, with this
+checkout in each: $WSPBUS_ENVIRONMENTS, or ~/.cache/paste_wspbus. `make
+environments` does it. A test gets one by ``environment('zope')``: where it is
+missing, the test is skipped with a line that says how to make it, and under CI fails.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = f'{sys.version_info.major}.{sys.version_info.minor}'
+
+
+class Recipe(NamedTuple):
+    #: What pip installs.
+    requirements: list[str]
+    #: The Pythons that its tests run on.
+    pythons: tuple[str, ...] = ('3.11', '3.12', '3.13')
+    #: Run with the environment's Python and folder, to finish it.
+    script: Path | None = None
+
+
+RECIPES = {}
+
+
+def is_for_this_python(name):
+    """Elsewhere its tests are not collected: see conftest.py."""
+    return PYTHON in RECIPES[name].pythons
+
+
+def environment(name):
+    """The folder of an environment that was made; its programs are in ``bin``."""
+    folder = _folder(name)
+    if not (folder / 'made').exists():
+        import pytest
+
+        missing = f'{name} is not installed: python tests/environments.py {name}'
+        if os.environ.get('CI'):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return folder
+
+
+def make(name):
+    """Make it, if it is not there; return its folder."""
+    folder = _folder(name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f'{folder}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / 'made').exists():
+            _install(RECIPES[name], folder)
+            (folder / 'made').touch()
+    return folder
+
+
+def _install(recipe, folder):
+    _run(sys.executable, '-m', 'venv', '--clear', folder)
+    python = folder / 'bin' / 'python'
+    pip = python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check'
+    _run(*pip, '--editable', ROOT, *recipe.requirements)
+    if recipe.script:
+        _run(python, recipe.script, folder)
+
+
+def _folder(name):
+    recipe = RECIPES[name]
+    parts = [str(ROOT), *recipe.requirements, (ROOT / 'setup.cfg').read_text()]
+    if recipe.script:
+        parts.append(recipe.script.read_text())
+    digest = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:12]
+    cache = os.environ.get('WSPBUS_ENVIRONMENTS') or '~/.cache/paste_wspbus'
+    return Path(cache).expanduser() / f'{name}-{PYTHON}-{digest}'
+
+
+def _run(*command):
+    subprocess.run([str(part) for part in command], check=True)
+
+
+if __name__ == '__main__':
+    for one in sys.argv[1:] or filter(is_for_this_python, RECIPES):
+        print(f'{one}: {make(one)}', flush=True)
