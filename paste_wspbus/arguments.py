@@ -11,19 +11,18 @@ from paste_wspbus.settings import MAX_WORKERS, nearest, worker_count
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
+    from paste_wspbus.learning import Learner
     from paste_wspbus.plugins.daemon import Identity
     from paste_wspbus.report import Report
+    from paste_wspbus.sources import Files
 
 USAGE = (
     '%(prog)s [options] CONFIG_FILE [start|stop|restart|graceful|status] [var=value …]'
 )
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
-
-#: What `paster serve` takes and this command does not yet.
-LATER = frozenset({'--reload', '--reload-interval', '--reloader'})
 
 SUBCOMMANDS = frozenset({'start', 'stop', 'restart', 'graceful', 'status'})
 
@@ -55,6 +54,14 @@ class Options:
     no_wait = False
     #: Whether `status` prints JSON.
     json = False
+    #: Whether the site is restarted when a file of it changes.
+    reload = False
+    #: 'fork', 'child' or 'execv'; None: the one of the .ini, or fork where it can be.
+    reloader: str | None = None
+    #: Seconds between looks, where the system does not tell of changes.
+    reload_interval = 1.0
+    #: Whether a browser shows the site when it serves.
+    browser = False
     check = False
     version = False
     #: The first of ``args``, and the others.
@@ -78,6 +85,12 @@ class Options:
     report: Report
     #: The signals that came before the site could handle them.
     early: list[int]
+    #: What is watched under --reload.
+    files: Files | None = None
+    #: Globs of files that are not: pserve's ignore_files.
+    ignore: Sequence[str] = ()
+    #: Notes what a site under --reload is made of.
+    learner: Learner | None = None
     #: Whether the site has been started before: errors are looked for in its log.
     later = False
 
@@ -104,6 +117,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     _add_general(parser.add_argument)
     _add_site(parser.add_argument)
     _add_process(parser.add_argument)
+    _add_development(parser.add_argument)
     return parser
 
 
@@ -176,6 +190,38 @@ def _add_process(add: Callable[..., object]) -> None:
     )
 
 
+def _add_development(add: Callable[..., object]) -> None:
+    add(
+        '--reload',
+        action='store_true',
+        help='For development: serve the new code when a file has changed, and show '
+        'the traceback of what cannot be served',
+    )
+    add(
+        '--reloader',
+        choices=('fork', 'child', 'execv'),
+        help='How: fork from a process that has imported the packages (default), in a '
+        'fresh child process, or by replacing this process',
+    )
+    add(
+        '--reload-interval',
+        type=_interval,
+        metavar='SECONDS',
+        help='Look for changes so often where the system does not tell of them (default 1)',
+    )
+    add('-b', '--browser', action='store_true', help='Show the site in a browser')
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float('inf'):
+        raise UsageError(f'--reload-interval {text}: a number of seconds above 0')
+    return seconds
+
+
 def _workers(text: str) -> int:
     try:
         return worker_count(text)
@@ -190,8 +236,6 @@ def _explained(message: str, parser: argparse.ArgumentParser) -> str:
     if not unknown:
         return message
     option = unknown[1].partition('=')[0]
-    if option in LATER:
-        return f'{option} is not there yet'
     return f'unknown option {option}{nearest(option, parser._option_string_actions)}'
 
 
@@ -254,6 +298,13 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
         raise UsageError('graceful takes the number of workers from the file')
     options.replaces = options.subcommand == 'restart'
     options.daemon = options.daemon or options.subcommand in ('start', 'restart')
+    if options.reloader is not None and not options.reload:
+        raise UsageError('--reloader says how to --reload, which is missing')
+    if options.reload and options.daemon:
+        raise UsageError(
+            '--reload is for development, in the foreground: leave out --daemon, start '
+            'and restart'
+        )
     if options.daemon:
         options.pid_file = options.pid_file or PID_FILE
         options.log_file = options.log_file or LOG_FILE

@@ -271,6 +271,14 @@ class Bus:
 
     #: Descriptors that stay open over a restart by execv all the same.
     kept_files: Iterable[int] = ()
+    #: Called before this process replaces itself; what it returns is kept open, too.
+    before_execv: Callable[[], Iterable[int]] | None = None
+    #: Who owns the process, and what it promises: a `paste_wspbus.hosts.Host`.
+    host: Any = None
+    #: Why the process ends, if its host says so.
+    stop_reason: str | None = None
+    #: Called by the filter where a request finds the bus not started: a host's.
+    starter: Callable[[], object] | None = None
 
     #: Seconds for a whole stop and exit; then the process leaves with 70. None: no limit.
     stop_timeout: float | None = None
@@ -300,6 +308,8 @@ class Bus:
         }
         #: Asked for a restart in this process's place: a supervisor.
         self.restarter: Callable[[], object] | None = None
+        #: Of a process that has a supervisor: tells that how the next one is made.
+        self.succession: Callable[[str], object] | None = None
         self._new_channel = threading.RLock()
         #: The default plugins by name, to unsubscribe and replace.
         self.plugins: dict[str, Any] = {}
@@ -1107,7 +1117,7 @@ class Bus:
             )
 
         result = error = None
-        limit = TimeLimit(seconds, cannot_cut)
+        limit = TimeLimit(seconds, cannot_cut, may_cut=self.owns_signals)
         try:
             with limit:
                 result = listener.call(*args, **kwargs)
@@ -1131,7 +1141,7 @@ class Bus:
             return
         why = f'The site did not stop within {self.stop_timeout:g} s'
         self._cancel_deadline = call_after(
-            self.stop_timeout, lambda: self.force_exit(why)
+            self.stop_timeout, lambda: self.force_exit(why), self.owns_signals
         )
         try:
             yield
@@ -1391,10 +1401,16 @@ class Bus:
         return True
 
     def _check_restart(self) -> None:
-        if self.listeners.get('restart'):
-            return  # how is the listener's concern
-        for check in self.restart_checks:
+        for check in list(self.restart_checks):
             check()
+        if not self.listeners.get('restart'):  # how is the listener's concern
+            self.check_execv()
+
+    def check_execv(self) -> None:
+        """Whether this process can replace itself.
+
+        :raises RestartImpossible: if it cannot.
+        """
         main = getattr(sys.modules.get('__main__'), '__file__', None)
         if main == '<stdin>':
             raise RestartImpossible('its program was read from standard input')
@@ -1409,10 +1425,11 @@ class Bus:
         """Replace this process by one started as this one was."""
         args = [sys.executable, *sys.orig_argv[1:]]
         self.log('Re-spawning %s' % ' '.join(args))
+        kept = [*self.kept_files, *(self.before_execv() if self.before_execv else ())]
         os.chdir(_startup_cwd)
         if self.max_cloexec_files:
             self._set_cloexec()
-        for fd in self.kept_files:
+        for fd in kept:
             os.set_inheritable(fd, True)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):

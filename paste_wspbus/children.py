@@ -14,7 +14,7 @@ import time
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.report import Inbox
-from paste_wspbus.worker import PRELOAD, Role
+from paste_wspbus.worker import PACKAGES, PRELOAD, Role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ class BecomeWorker(SystemExit):
     A SystemExit, because a bus lets one of those pass.
     """
 
-    def __init__(self, connection: socket.socket, role: Role) -> None:
+    def __init__(self, connection: socket.socket, role: Role, fresh: bool) -> None:
         self.connection, self.role = connection, role
+        #: Whether it is to be in a fresh interpreter.
+        self.fresh = fresh
 
 
 class Worker:
@@ -105,6 +107,13 @@ class Worker:
         since = self.ready_since
         return since is not None and time.monotonic() - since >= seconds
 
+    def begin_anew(self, limit: float) -> None:
+        """The process replaces itself: it is to be ready again in ``limit`` seconds."""
+        self.since = time.monotonic()
+        self.until = self.since + limit
+        self.ready_since = None
+        self.composed = self.leaving = False
+
     def tell(self, message: str, *fds: int) -> None:
         """Send it a line: see `worker.Orders`; go; or fork, with a descriptor."""
         with contextlib.suppress(OSError):
@@ -119,9 +128,10 @@ class Worker:
     def describe(self) -> dict[str, Any]:
         """What `status` tells of it."""
         requests = self.status and self.status['requests']
-        if self.role.kind == PRELOAD or self.ended:
+        if self.role.kind in (PRELOAD, PACKAGES) or self.ended:
             requests = []
         state = 'draining' if self.leaving else 'ready' if self.is_ready else 'starting'
+        state = 'spare' if self.role.spare else state
         state = 'crashed' if self.ended else state
         return {
             'name': self.name,
@@ -151,7 +161,7 @@ class Children:
         ended: Callable[[Worker], object],
     ) -> None:
         self.events, self._ended = events, ended
-        self._heard = {
+        self._heard: dict[str, Callable[[Worker, dict[str, Any]], object]] = {
             **heard,
             'exits': self._is_about_to_end,
             'forked': self._has_forked,
@@ -162,6 +172,12 @@ class Children:
         #: Those that another process was asked to fork, by the number of the order.
         self._ordered: dict[int, Worker] = {}
         self._previous: Any = signal.SIG_DFL
+
+    def hear(
+        self, key: str, listener: Callable[[Worker, dict[str, Any]], object]
+    ) -> None:
+        """Have messages with a key heard, too."""
+        self._heard[key] = listener
 
     def watch(self) -> None:
         """From now on, take note of ends."""
@@ -187,11 +203,14 @@ class Children:
 
     # -- starting -------------------------------------------------------------
 
-    def spawn(self, role: Role, template: Worker | None, limit: float) -> Worker:
+    def spawn(
+        self, role: Role, template: Worker | None, limit: float, fresh: bool = False
+    ) -> Worker:
         """Start a process.
 
         :param template: the process that is to fork it; None: this one.
         :param limit: seconds until it should be ready.
+        :param fresh: whether, forked from this one, it is to be a fresh interpreter.
         :raises WorkerFailed: if the system has none to give.
         :raises BecomeWorker: in the child.
         """
@@ -204,7 +223,7 @@ class Children:
             if template is not None:
                 self._have_forked(worker, template, its)
             else:
-                self._fork(worker, its)
+                self._fork(worker, its, fresh)
         except OSError as error:
             mine.close()
             raise _not_to_be_had(role, error) from None
@@ -216,7 +235,7 @@ class Children:
         )
         return worker
 
-    def _fork(self, worker: Worker, its: socket.socket) -> None:
+    def _fork(self, worker: Worker, its: socket.socket, fresh: bool) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         worker.pid = os.fork()
@@ -228,7 +247,7 @@ class Children:
         for other in [*self.alive, worker]:
             other.connection.close()
         signal.signal(signal.SIGCHLD, self._previous)
-        raise BecomeWorker(connection, worker.role)
+        raise BecomeWorker(connection, worker.role, fresh)
 
     def _have_forked(
         self, worker: Worker, template: Worker, its: socket.socket

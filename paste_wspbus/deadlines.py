@@ -66,10 +66,15 @@ class TimeLimit:
     Where this thread can be cut, `Cut` is raised inside the block and
     ``limit.stack`` says where it was; elsewhere ``late(stack)`` is called by
     another thread while the block goes on. ``limit.expired`` is true in both.
+
+    :param may_cut: False where signals are somebody else's.
     """
 
-    def __init__(self, seconds: float, late: Callable[[str], None]) -> None:
+    def __init__(
+        self, seconds: float, late: Callable[[str], None], may_cut: bool = True
+    ) -> None:
         self.expired = False
+        self._may_cut = may_cut
         self.stack = ''
         self._seconds = max(seconds, 0.001)
         self._late = late
@@ -78,7 +83,7 @@ class TimeLimit:
         self._cancel: Callable[[], None] | None = None
 
     def __enter__(self) -> TimeLimit:
-        if can_cut():
+        if self._may_cut and can_cut():
             signal.signal(signal.SIGALRM, self._alarm)
             signal.setitimer(signal.ITIMER_REAL, self._seconds, AGAIN)
         else:
@@ -115,12 +120,15 @@ class TimeLimit:
             self._late(stack_of(self._thread))
 
 
-def call_after(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+def call_after(
+    seconds: float, function: Callable[[], None], may_alarm: bool = True
+) -> Callable[[], None]:
     """Have ``function`` called by a thread that does not keep the process alive.
 
     At the end of the process no thread can be had any more (Python 3.12): then
     by SIGALRM, where that is free.
 
+    :param may_alarm: False where signals are somebody else's.
     :returns: what cancels it.
     """
     timer = threading.Timer(seconds, function)
@@ -128,7 +136,8 @@ def call_after(seconds: float, function: Callable[[], None]) -> Callable[[], Non
     try:
         timer.start()
     except RuntimeError:
-        return _alarm_after(seconds, function) if can_cut() else lambda: None
+        may_alarm = may_alarm and can_cut()
+        return _alarm_after(seconds, function) if may_alarm else lambda: None
     return timer.cancel
 
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from contextvars import ContextVar
-
-from paste_wspbus.bus import Bus, State
+from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from typing import Any
 
+    from paste_wspbus.bus import Bus
+
 #: The key of a BusRef in ``global_conf``, and of the bus in ``environ``.
 KEY = 'wspbus'
 
 #: The bus of the site that is being composed.
 _composing: ContextVar[Bus | None] = ContextVar('composing', default=None)
-
-_embedded: Bus | None = None
-_embedding = threading.Lock()
 
 
 class BusRef(str):
@@ -65,7 +62,7 @@ def get_bus(global_conf: Mapping[str, Any] | None = None) -> Bus:
     if isinstance(ref, BusRef):
         return ref.bus
     composed = _composing.get()
-    return embedded_bus() if composed is None else composed
+    return embedded_bus(global_conf) if composed is None else composed
 
 
 @contextlib.contextmanager
@@ -78,23 +75,24 @@ def composing(bus: Bus) -> Generator[None]:
         _composing.reset(token)
 
 
-def embedded_bus() -> Bus:
-    """This process's last resort: a bus that no command made."""
-    global _embedded
-    with _embedding:
-        if _embedded is None:
-            _embedded = Bus()
-            _embedded.exits_with_process = True
-        return _embedded
+def embedded_bus(global_conf: Mapping[str, Any] | None = None) -> Bus:
+    """This process's last resort: a bus that no command made.
+
+    :param global_conf: what a factory was given: the .ini that it names may have a
+        [wspbus:main], whose plugins ride on it, too.
+    :raises ConfigError: if that is wrong.
+    """
+    # By name: what makes it knows .ini files and hosts, and stands far above.
+    module = import_module('paste_wspbus.hosts.embedded')
+    bus: Bus = module.bus_for(global_conf or {})
+    return bus
 
 
 def start_embedded(bus: Bus) -> None:
-    """Start the embedded bus, once; any other bus is its owner's to start.
+    """Start a bus that its host has not started, once; wspserve's are its own to start.
 
-    :raises ChannelFailures: if a listener failed to start.
+    :raises StartFailed: if a listener failed to start.
     """
-    if bus is not _embedded:
-        return
-    with _embedding:
-        if bus.state is State.STOPPED:
-            bus.start()
+    starter = getattr(bus, 'starter', None)
+    if starter is not None:
+        starter()

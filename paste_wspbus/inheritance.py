@@ -24,7 +24,12 @@ class Inheritance:
 
     ``owned``: whether nobody else accepts from the sockets (see
     `sockets.ListeningSocket`); ``daemon``: whether the process is one already;
-    ``report``: where somebody waits for the start still (over execv alone).
+    ``report``: where somebody waits for the start still; ``worker``: of a
+    process that has a supervisor, its connection's descriptor and the fields of
+    its role; ``problem``: the traceback to show in the place of the site, and
+    {path: signature} of the files whose change may heal it; ``reload``: what has
+    changed, and since when (time.monotonic) that is being reloaded. These four
+    over execv alone.
     """
 
     def __init__(
@@ -36,10 +41,14 @@ class Inheritance:
         owned: bool = True,
         daemon: bool = False,
         report: int | None = None,
+        worker: tuple[int, list[Any]] | None = None,
+        problem: tuple[str, dict[str, Any]] | None = None,
+        reload: tuple[str, float] | None = None,
     ) -> None:
         self.where, self.sockets = where or {}, sockets or []
         self.pid_file, self.control = pid_file, control
         self.owned, self.daemon, self.report = owned, daemon, report
+        self.worker, self.problem, self.reload = worker, problem, reload
 
     @property
     def descriptors(self) -> list[int]:
@@ -48,6 +57,13 @@ class Inheritance:
             *self.sockets,
             *(fd for fd in (self.pid_file, self.control) if fd is not None),
         ]
+
+    @property
+    def kept(self) -> list[int]:
+        """All that stay open over execv."""
+        connection = self.worker[0] if self.worker else None
+        more = [fd for fd in (self.report, connection) if fd is not None]
+        return self.descriptors + more
 
     def take_sockets(self) -> list[int]:
         """The descriptors of the sockets; they are the caller's from now on."""
@@ -75,6 +91,9 @@ class Inheritance:
                 'owned': self.owned,
                 'daemon': self.daemon,
                 'report': self.report,
+                'worker': self.worker,
+                'problem': self.problem,
+                'reload': self.reload,
             }
         )
 
@@ -91,9 +110,8 @@ class Inheritance:
             if left.pop('pid') != os.getpid():
                 return cls()  # a child's, which got the variable by accident
             inheritance = cls(**left)
-            for fd in (*inheritance.descriptors, inheritance.report):
-                if fd is not None:
-                    os.set_inheritable(fd, False)
+            for fd in inheritance.kept:
+                os.set_inheritable(fd, False)
         except (ValueError, TypeError, KeyError, AttributeError, OSError):
             return cls()
         return inheritance

@@ -21,6 +21,7 @@ from paste_wspbus.errors import (
     ConfigError,
     FactoryError,
     SettingError,
+    TimedOut,
     WSPBusError,
 )
 from paste_wspbus.frameworks import introduce
@@ -128,10 +129,7 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
 DEFAULTS = {'stop_timeout': 25.0, 'start_timeout': 60.0, 'drain_delay': 0.0}
 
 #: The same for what is not an attribute of the bus.
-OTHER_DEFAULTS: dict[str, Any] = {'workers': 0, 'preload': False}
-
-#: Keys of which only this value can be had so far.
-NOT_YET = {'restart': 'execv'}
+OTHER_DEFAULTS: dict[str, Any] = {'workers': 0, 'preload': False, 'restart': None}
 
 
 class Site:
@@ -151,6 +149,20 @@ class Site:
 
 
 # -- reading .ini files -----------------------------------------------------------
+
+
+class StartFailed(WSPBusError):
+    """A 'start' listener failed: ``place``, the file and section it came from."""
+
+    def __init__(self, place: str, listener: str, error: BaseException) -> None:
+        if isinstance(error, TimedOut):
+            what = f'{listener} did not start within {round(error.seconds, 1):g} s'
+        elif isinstance(error, WSPBusError):
+            what = str(error)
+        else:
+            what = f'{listener} failed: {one_line(error)}'
+        super().__init__(f'{place}: {what}')
+        self.place, self.listener, self.error = place, listener, error
 
 
 class _Names(Mapping[str, str]):
@@ -357,6 +369,35 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         folder = os.path.dirname(self.filename)
         return ConfigLoader(os.path.join(folder, unquote(path)), self.vars)
 
+    def files(self) -> list[str]:
+        """The paths of this file and of those that ``config:`` URIs name, in turn.
+
+        Those that cannot be read are among them.
+        """
+        found: dict[str, None] = {}
+        self._add_files(found)
+        return list(found)
+
+    def _add_files(self, found: dict[str, None]) -> None:
+        path = os.path.abspath(self.filename)
+        if path in found:
+            return
+        found[path] = None
+        folder = os.path.dirname(path)
+        for uri in self._config_uris():
+            name = uri.partition(':')[2].partition('#')[0]
+            try:
+                self.included(name)._add_files(found)
+            except ConfigError:  # to be told of when it is loaded
+                found.setdefault(os.path.abspath(os.path.join(folder, unquote(name))))
+
+    def _config_uris(self) -> Iterator[str]:
+        for section in self.parser.sections():
+            for key in self.parser.options(section):
+                with contextlib.suppress(configparser.Error):  # as above
+                    words = self.parser.get(section, key).split()
+                    yield from (one for one in words if one[:7].lower() == 'config:')
+
     @contextlib.contextmanager
     def _translating(self, section: str) -> Generator[None]:
         """Turn what PasteDeploy raises into a ConfigError that names the section."""
@@ -505,6 +546,10 @@ def _create(context: Any) -> Any:
 
 
 def _factory_name(context: Any) -> str:
+    while (
+        context.object is None
+    ):  # filter-with: PasteDeploy's own, around the section's
+        context = context.next_context
     return getattr(context.object, '__qualname__', type(context.object).__name__)
 
 
@@ -585,12 +630,23 @@ class Config:
                     key=key,
                 )
             settings[key] = self._convert(section, key)
-            if settings[key] != NOT_YET.get(key, settings[key]):
-                raise ConfigError(
-                    self.file, 'this is not there yet', section=section, key=key
-                )
         self._check_plugins(section, settings)
         return settings
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of the .ini and of those that it includes; [] for an egg:'s."""
+        return self.loader.files() if self.file else []
+
+    def section(self, name: str) -> dict[str, str]:
+        """The values of a section, interpolated; {} if there is none.
+
+        :raises ConfigError: if one names what is not there.
+        """
+        if not self.file or not self.loader.parser.has_section(name):
+            return {}
+        keys = self.loader.parser.options(name)
+        return {key: self.get(name, key) for key in keys}
 
     def get(self, section: str, key: str) -> str:
         """A value, interpolated.
@@ -715,8 +771,8 @@ class Config:
         if server is None and workers > 1:
             raise ConfigError(
                 self.file,
-                f'workers = {workers} takes waitress, Paste#http, cheroot or wsgiref, '
-                'which can share a listening socket; this server binds by itself',
+                f'workers = {workers} takes waitress, Paste#http, cheroot, CherryPy '
+                'or wsgiref, which can share a listening socket; this server binds by itself',
                 section='server:main',
             )
 
@@ -791,7 +847,8 @@ class Config:
         if listen:
             raise ConfigError(
                 self.file,
-                '--listen works with waitress, Paste#http, cheroot and wsgiref only',
+                '--listen works with waitress, Paste#http, cheroot, CherryPy and '
+                'wsgiref only',
                 section=section,
             )
         server = context.create()
@@ -855,7 +912,8 @@ class Config:
             )
         if not (isinstance(site.app, BusFilter) and site.app.bus is bus):
             site.app = BusFilter(site.app, bus)
-        introduce(site.app, bus)
+        with self._origin(site, 'app:main'):
+            introduce(site.app, bus)
         return site
 
     def _global_conf(self, bus: Bus) -> dict[str, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 #: A member of an Enum costs a slow look-up for each request.
-STOPPED = State.STOPPED
+STARTED = State.STARTED
 
 
 class RequestsInFlight(dict):  # type: ignore[type-arg]
@@ -107,7 +107,7 @@ class BusFilter:
         bus = self.bus
         if environ.get(KEY) is bus:
             return self.app(environ, start_response)
-        if bus.state is STOPPED:
+        if bus.state is not STARTED:
             start_embedded(bus)
         environ[KEY] = bus
         self.requests[id(environ)] = environ, monotonic()

@@ -1,4 +1,4 @@
-"""The process that has composed a site once, and forks the workers that serve it."""
+"""A process that forks workers: it has composed the site, or imported what the site does from others."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Forker:
     """Forks a worker for each order of the supervisor's.
 
     :param reopen_logs: has the log files opened anew: later workers inherit them.
+    :param import_all: imports modules; raises Spoiled.
     """
 
     def __init__(
@@ -40,12 +41,10 @@ class Forker:
         connection: socket.socket,
         report: Report,
         reopen_logs: Callable[[], object],
+        import_all: Callable[[list[str]], object] | None = None,
     ) -> None:
-        self.connection, self.report, self._reopen_logs = (
-            connection,
-            report,
-            reopen_logs,
-        )
+        self.connection, self.report = connection, report
+        self._reopen_logs, self._import_all = reopen_logs, import_all
         self.events = Events()
         self._buffer = b''
         self._fds: deque[int] = deque()
@@ -125,8 +124,24 @@ class Forker:
             self._orders.append((int(token), Role(*json.loads(role)), fd))
         elif word == 'reopen_logs':
             self._reopen_logs()
+        elif word == 'import':
+            self._import(json.loads(role))
         elif word in ('make_way', 'stop', 'release'):
             self._told_to_leave = True
+
+    def _import(self, names: list[str]) -> None:
+        from paste_wspbus.packages import Spoiled
+
+        assert self._import_all is not None
+        gc.disable()
+        try:
+            self._import_all(names)
+        except Spoiled as spoiled:
+            self.report.imported(spoiled.name, spoiled.why)
+        else:
+            self.report.imported()
+        gc.freeze()
+        gc.enable()
 
     def _reap(self) -> None:
         # Not waitpid(-1): others may be children of the site's.

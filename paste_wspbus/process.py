@@ -27,12 +27,13 @@ from paste_wspbus.sockets import ListeningSocket, inherited
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from paste_wspbus.activation import Activated
     from paste_wspbus.arguments import Options
     from paste_wspbus.bus import Bus
     from paste_wspbus.control import Connection, Control
+    from paste_wspbus.plugins.autoreload import Autoreloader
     from paste_wspbus.plugins.pidfile import PIDLock
     from paste_wspbus.servers import Server
     from paste_wspbus.worker import Role
@@ -76,6 +77,13 @@ class Process:
         self._left: list[ListeningSocket] = []
         self._owned = True
         self._shared: list[ListeningSocket] = []
+        #: What is shown in the place of the site: a traceback; and the signatures of
+        #: the files whose change may heal it.
+        self.problem = inheritance.problem
+        #: What has changed, and since when it is being reloaded.
+        self.reload: tuple[str, float] | None = None
+        #: Of a process that reloads itself.
+        self.autoreloader: Autoreloader | None = None
 
     # -- opening --------------------------------------------------------------
 
@@ -115,9 +123,38 @@ class Process:
         return self.config.settings['workers'] if asked is None else asked
 
     @property
+    def restarter(self) -> str:
+        """How a site is restarted: 'execv', 'child' or 'fork'."""
+        asked: str | None = self.options.reloader or self.config.settings['restart']
+        if asked is None:
+            can_fork = hasattr(os, 'fork')
+            asked = 'fork' if self.options.reload and can_fork else 'execv'
+        return asked
+
+    @property
     def is_supervised(self) -> bool:
         """Whether other processes serve, and this one looks after them."""
-        return bool(self.workers or self.options.monitor_restart or os.getpid() == 1)
+        return bool(
+            self.workers
+            or self.options.monitor_restart
+            or self.restarter != 'execv'
+            or os.getpid() == 1
+        )
+
+    def open_as_worker(self, connection: socket.socket, role: Role) -> None:
+        """The same for one that a supervisor has started, or that has replaced itself:
+        all is open already.
+        """
+        if self.options.log_file:
+            self.log_file = os.path.abspath(self.options.log_file)
+        self.server = self._known_server(self.config)
+        left = [
+            ListeningSocket(socket.socket(fileno=fd), owned=self.inheritance.owned)
+            for fd in self.inheritance.take_sockets()
+        ]
+        if self.server is not None:
+            self.server.adopt(left)
+        self.become(connection, role)
 
     def _known_server(self, config: Config) -> Server | None:
         options = self.options
@@ -125,7 +162,10 @@ class Process:
 
     def _check_workers(self, server: Server | None) -> None:
         if self.is_supervised and not hasattr(os, 'fork'):
-            raise UsageError('workers, --monitor-restart: this system has no fork(2)')
+            raise UsageError(
+                'workers, --monitor-restart, and child and fork as restarters: '
+                'this system has no fork(2)'
+            )
         self.config.check_workers(self.workers, server)
 
     def reconfigure(self) -> Callable[[], None]:
@@ -451,6 +491,10 @@ class Process:
             return
         if self.lock is not None:
             self.lock.stays = True
+        self.bequeath()
+
+    def bequeath(self) -> None:
+        """The sockets are for whoever takes this process's place."""
         if self.server is not None:
             self._owned = all(listening.owned for listening in self.server.sockets)
             self._left = self.server.bequeath()
@@ -479,9 +523,30 @@ class Process:
         """What this process executes next gets everything; the descriptors to keep open."""
         left = self._inheritance()
         left.daemon = self.options.daemon
-        left.report = self.options.report.fd
+        left.problem, left.reload = self.problem, self.reload
+        if self.supervisor is not None and self.role is not None:
+            self.options.report.restarts('execv')
+            left.worker = self.supervisor.fileno(), [*self.role]
+        else:
+            left.report = self.options.report.fd
         left.to_environ(os.environ)
-        return [*left.descriptors, *([left.report] if left.report is not None else [])]
+        return left.kept
+
+    def start_afresh(self, bus: Bus, connection: socket.socket, role: Role) -> NoReturn:
+        """In a forked child: become a fresh interpreter that does it."""
+        left = Inheritance(
+            where=self.server.where if self.server is not None else {},
+            sockets=[listening.sock.fileno() for listening in self._sockets()],
+            owned=all(listening.owned for listening in self._sockets()),
+            daemon=self.options.daemon,
+            worker=(connection.fileno(), [*role]),
+        )
+        left.to_environ(os.environ)
+        bus.kept_files, bus.before_execv = left.kept, None
+        # Ctrl-C is the supervisor's; a handler does not outlast execv(2).
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        bus._do_execv()
+        raise AssertionError('execv has returned')
 
     def _inheritance(self) -> Inheritance:
         return Inheritance(
@@ -544,7 +609,10 @@ class Process:
         if not role.hold and role.kind != worker.SITE:
             return True
         self.options.report.composed()
-        return worker.wait_for_the_word(connection)
+        told = worker.wait_for_the_word(connection)
+        if role.spare:
+            self._forked = time.monotonic()
+        return told
 
     def fork_workers(self, bus: Bus) -> bool:
         """Fork, composed, a worker for each order; True in each of them, False at the end."""
@@ -565,6 +633,26 @@ class Process:
         if multiprocessing is not None:
             multiprocessing._children = set()  # type: ignore[attr-defined]
         sitelog.name(self.name)
+        return True
+
+    def fork_from_packages(self) -> bool:
+        """Import what is ordered, and fork a worker for each order; True in each of
+        them, which composes the site then, False at the end.
+        """
+        from paste_wspbus.preload import Forker
+
+        assert self.supervisor is not None and self.options.learner is not None
+        if self.server is not None:
+            self.server.shared = True
+        forked = Forker(
+            self.supervisor,
+            self.options.report,
+            lambda: None,
+            self.options.learner.import_all,
+        ).run()
+        if forked is None:
+            return False
+        self.become(*forked)
         return True
 
     def _share_sockets(self) -> None:

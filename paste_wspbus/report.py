@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import weakref
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ class Report:
 
     def __init__(self, fd: int | None = None, *, lasting: bool = False) -> None:
         self.fd = fd
+        self._sending = threading.RLock()  # a signal handler may say something, too
         #: Whether there is more to say after the start.
         self.lasting = lasting
         #: Whether it is told what came of the start.
@@ -54,6 +56,14 @@ class Report:
         """It has ended: os.waitstatus_to_exitcode's number."""
         self._send({'ended': token, 'code': code}, last=False)
 
+    def learnt(self, news: list[Any], modules: list[str]) -> None:
+        """What the site is made of: `sources.Files.news`; modules that are others'."""
+        self._send({'learnt': news, 'modules': modules}, last=False)
+
+    def imported(self, name: str = '', why: str = '') -> None:
+        """Modules are imported; or one of them has spoiled this process."""
+        self._send({'imported': name, 'why': why}, last=False)
+
     def leave(self) -> None:
         """The site wishes to stop."""
         self._send({'leave': True}, last=False)
@@ -66,23 +76,32 @@ class Report:
         """The site wishes to be restarted, all of it."""
         self._send({'renew': True}, last=False)
 
+    def restarts(self, style: str) -> None:
+        """The site has stopped, to be restarted: 'child', 'fork'; 'execv' by this process."""
+        self._send({'restarts': style}, last=False)
+
     def exits(self, code: int) -> None:
         """The process is about to end: its last words."""
         self._send({'exits': code}, last=False)
 
-    def failed(self, code: int, line: str = '') -> None:
-        """The start failed: the exit code, and what to print."""
+    def failed(
+        self, code: int, line: str = '', trace: str = '', file: str | None = None
+    ) -> None:
+        """The start failed: the exit code, what to print, the traceback, where it ends."""
         if not self.told:
             self.told = True
-            self._send({'failed': code, 'line': line}, last=False)
+            said = {'failed': code, 'line': line, 'traceback': trace, 'file': file}
+            self._send(said, last=False)
 
     def _send(self, message: dict[str, Any], last: bool) -> None:
         if self.fd is None:
             return
         import json  # only where somebody waits
 
-        with contextlib.suppress(OSError):
-            os.write(self.fd, json.dumps(message).encode() + b'\n')
+        left = memoryview(json.dumps(message).encode() + b'\n')
+        with contextlib.suppress(OSError), self._sending:
+            while left:
+                left = left[os.write(self.fd, left) :]
         if last:
             self.close()
 

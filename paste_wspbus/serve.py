@@ -10,15 +10,19 @@ import io
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 
 from paste_wspbus.arguments import Options, parse
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.deadlines import call_after
-from paste_wspbus.errors import TimedOut, UsageError, WSPBusError
+from paste_wspbus.errors import UsageError, WSPBusError
+from paste_wspbus.hosts import WSPSERVE, handover
 from paste_wspbus.inheritance import Inheritance
-from paste_wspbus.loader import Config, Site, Terminated, one_line, site_path
+from paste_wspbus.loader import Config, Site, StartFailed, Terminated, site_path
+from paste_wspbus.plugins import Plugin, restart
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
 from paste_wspbus.plugins.threads import ThreadManager
@@ -28,7 +32,7 @@ from paste_wspbus.servers import BlockingServer, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from typing import Any, NoReturn, TextIO
 
     from paste_wspbus.supervisor import (
@@ -44,10 +48,15 @@ TERMINATED = 128 + signal.SIGTERM
 INTERRUPTED = 128 + signal.SIGINT
 
 
-def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:
+def main(
+    argv: list[str] | None = None,
+    prog: str = 'wspserve',
+    make_process: Callable[[Config, Options, Inheritance], Process] = Process,
+) -> int:
     """Run the command.
 
     :param argv: the arguments, without the program's name; sys.argv's if None.
+    :param make_process: makes the `Process`; a host's may add to it.
     :returns: the exit code: 0 clean stop, 1 the site failed to start or
         stopped with failures, 2 usage or configuration, 143 SIGTERM before
         the site was composed; of `status` those of LSB; of `stop` 3 if the
@@ -59,7 +68,7 @@ def main(argv: list[str] | None = None, prog: str = 'wspserve') -> int:
         with _handling_signals() as early:
             options = parse(sys.argv[1:] if argv is None else argv, prog)
             options.report, options.early = Report(), early
-            return _run(options)
+            return _run(options, make_process)
     except WSPBusError as error:
         return _complain(error, options)
     except Terminated:
@@ -131,6 +140,8 @@ def _flush() -> None:
 
 def _complain(error: WSPBusError, options: Options | None) -> int:
     verbose = options is not None and (options.verbosity > 1 or options.later)
+    if options is not None and options.reload and options.report.told:
+        return error.exit_code  # the supervisor shows it
     if verbose:
         import traceback
 
@@ -231,7 +242,7 @@ def _hold_signals(hold: bool) -> None:
         signal.pthread_sigmask(how, [signal.SIGTERM, *_LATER])
 
 
-def _run(options: Options) -> int:
+def _run(options: Options, make_process: Callable[..., Process]) -> int:
     if options.version:
         from importlib.metadata import version
 
@@ -246,9 +257,16 @@ def _run(options: Options) -> int:
         with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
             return run(options)
     inheritance = Inheritance.from_environ(os.environ)
+    if inheritance.worker is not None:
+        connection = os.dup(inheritance.worker[0])
+        options.report = Report(connection, lasting=True)
+    if options.reload:
+        _watch_file(options)
     try:
         config = Config(options.config, options.vars, os.getcwd())
         site_path(config.file)
+        if options.reload:
+            _watch_more(options, config)
     except WSPBusError:
         abandon(inheritance, options.pid_file)
         raise
@@ -256,9 +274,15 @@ def _run(options: Options) -> int:
         return _check(config, options)
     if inheritance.report is not None:
         options.report = Report(inheritance.report)
+    if inheritance.worker is not None:
+        process = make_process(config, options, inheritance)
+        return _work(process, *inheritance.worker)
+    settings = handover.settings_for(
+        config, options
+    )  # of a server that owns its process
     if options.daemon and not inheritance.daemon:
         _daemonize(options)
-    process = Process(config, options, inheritance)
+    process = make_process(config, options, inheritance)
     try:
         try:
             process.open()
@@ -266,10 +290,45 @@ def _run(options: Options) -> int:
             if options.subcommand != 'start':
                 raise
             return _runs_already(error, process)
+        if settings is not None:
+            return handover.hand_over(process, settings)
         if process.is_supervised:
             code = _supervise(process)
             if code is not None:
                 return code
+        return _run_site(process)
+    finally:
+        process.close()
+
+
+def _watch_file(options: Options) -> None:
+    """Note what the .ini is, before it is read."""
+    from paste_wspbus.sources import Files
+
+    options.files = Files()
+    options.files.add(options.config.removeprefix('config:').partition('#')[0])
+
+
+def _watch_more(options: Options, config: Config) -> None:
+    """Note what else the .ini is made of, and what its [pserve] asks for."""
+    from paste_wspbus.pserve import reload_settings
+    from paste_wspbus.sources import Files
+
+    assert options.files is not None
+    before, here = options.files.news(), os.path.dirname(config.file or '')
+    settings = reload_settings(config.section('pserve'), here)
+    options.ignore, options.files = settings.ignore, Files(settings.ignore)
+    options.files.merge(before)
+    for path in [*config.files, *settings.watch]:
+        options.files.add(path)
+
+
+def _work(process: Process, connection: int, role: list[Any]) -> int:
+    """Do a supervisor's work, in an interpreter of its own."""
+    from paste_wspbus.worker import Role
+
+    try:
+        process.open_as_worker(socket.socket(fileno=connection), Role(*role))
         return _run_site(process)
     finally:
         process.close()
@@ -325,7 +384,10 @@ def _compose(process: Process) -> Site:
     config, options = process.config, process.options
     configured = config.configure_logging()
     bus = config.make_bus()
+    bus.host = WSPSERVE
     _plug_in(bus, process, configured)
+    if options.reload and not process.is_worker:
+        _plug_in_autoreloader(bus, process)
     if process.runs_site_plugins:
         return config.compose_site_plugins(bus)
     server: Server | BlockingServer | None = process.server
@@ -352,7 +414,20 @@ def _plug_in(bus: Bus, process: Process, configured: bool) -> None:
     threads = bus.plugins['threads'] = ThreadManager(bus)
     threads.subscribe()
     process.plug_in(bus)
+    restarter = bus.plugins['restart'] = _restarter(bus, process)
+    restarter.subscribe()
     _tell_systemd(bus)
+
+
+def _restarter(bus: Bus, process: Process) -> Plugin:
+    if process.is_worker and not process.options.reload:
+        return restart.GracefulRestarter(bus, lambda: process.options.report.renew())
+    styles = {
+        'execv': restart.ExecvRestarter,
+        'child': restart.ChildRestarter,
+        'fork': restart.ForkRestarter,
+    }
+    return styles[process.restarter if process.is_worker else 'execv'](bus)
 
 
 def _tell_systemd(bus: Bus) -> None:
@@ -390,20 +465,6 @@ def _log_to_logging(bus: Bus, process: Process, configured: bool) -> SiteLog:
 BINDING = 0.5
 
 
-class StartFailed(WSPBusError):
-    """A 'start' listener failed: ``place``, the file and section it came from."""
-
-    def __init__(self, place: str, listener: str, error: BaseException) -> None:
-        if isinstance(error, TimedOut):
-            what = f'{listener} did not start within {round(error.seconds, 1):g} s'
-        elif isinstance(error, WSPBusError):
-            what = str(error)
-        else:
-            what = f'{listener} failed: {one_line(error)}'
-        super().__init__(f'{place}: {what}')
-        self.place, self.listener, self.error = place, listener, error
-
-
 def _run_site(process: Process) -> int:
     """Compose the site and run it to its end; its exit code."""
     code = 1
@@ -414,6 +475,8 @@ def _run_site(process: Process) -> int:
         code = _serve(site, process)
     except WSPBusError as error:
         code = error.exit_code
+        if process.options.reload:
+            _tell_problem(process, error)
         raise
     finally:
         process.finish(code)
@@ -423,8 +486,38 @@ def _run_site(process: Process) -> int:
     return code
 
 
+def _tell_problem(process: Process, error: WSPBusError) -> None:
+    """Have the traceback served in the place of the site."""
+    from paste_wspbus.errorpage import trace_of
+
+    options, (trace, file) = process.options, trace_of(error)
+    if process.is_worker:
+        if options.learner is not None:
+            options.learner.tell(options.report)
+        options.report.failed(error.exit_code, _told(error), trace, file)
+    elif process.problem is None:
+        _print(f'{trace}{_told(error)}', sys.stderr)
+        process.problem = trace, _own_files(process)
+        process.bequeath()
+        bus = Bus()
+        bus.before_execv = functools.partial(_before_execv, process)
+        bus._do_execv()
+
+
+def _own_files(process: Process) -> dict[str, Any]:
+    """The files that may be to blame, each as it was when it was read."""
+    from paste_wspbus.sources import is_installed
+
+    if process.autoreloader is None:
+        return {}
+    learnt = process.autoreloader.learnt.signatures.items()
+    return {path: was for path, was in learnt if not is_installed(path)}
+
+
 def _compose_in_role(process: Process) -> Site | None:
     """The site, when it is time to start it; None if a supervisor has no use for it."""
+    if process.options.reload:
+        return _compose_for_development(process)
     role = process.role
     if role is None:
         return _compose(process)
@@ -437,6 +530,76 @@ def _compose_in_role(process: Process) -> Site | None:
     if not process.fork_workers(site.bus):
         _end_composer()
     gc.enable()
+    return site
+
+
+def _compose_for_development(process: Process) -> Site | None:
+    from paste_wspbus.learning import Learner
+
+    options, role = process.options, process.role
+    if role is None:
+        return (
+            _show(process, process.problem[0]) if process.problem else _compose(process)
+        )
+    if role.problem:
+        return _show(process, role.problem)
+    options.learner = Learner()
+    if role.kind == 'packages' and not process.fork_from_packages():
+        _end_composer()
+    is_spare = process.role is not None and process.role.spare
+    if is_spare:
+        if not process.waits_for_the_word():
+            return None
+        if options.files is not None and options.files.changed():
+            process.reconfigure()
+    for path in process.config.files:
+        options.learner.files.add(path)
+    site = _compose(process)
+    options.learner.ride(site.bus)
+    return site if is_spare or process.waits_for_the_word() else None
+
+
+def _plug_in_autoreloader(bus: Bus, process: Process) -> None:
+    """For a process that reloads itself."""
+    from paste_wspbus.plugins.autoreload import Autoreloader
+    from paste_wspbus.reloading import QUIET
+    from paste_wspbus.watching import what_changed
+
+    class Reloader(Autoreloader):
+        def react(self, paths: list[str]) -> None:
+            process.reload = what_changed(paths), time.monotonic()
+            process.problem = None
+            self.bus.restart()
+
+    options = process.options
+    assert options.files is not None
+    files = {**options.files.signatures}
+    if process.problem:
+        for path, was in process.problem[1].items():
+            files[path] = was and tuple(was)
+    reloader = Reloader(
+        bus, options.reload_interval, files=files, ignore=options.ignore, quiet=QUIET
+    )
+    bus.plugins['autoreload'] = process.autoreloader = reloader
+    reloader.subscribe()
+
+
+def _show(process: Process, problem: str) -> Site:
+    """What is served in the place of a site that does not start."""
+    from paste_wspbus.errorpage import make_app
+
+    bus = Bus()
+    bus.host = WSPSERVE
+    _plug_in(bus, process, configured=False)
+    if not process.is_worker:
+        _plug_in_autoreloader(bus, process)
+    options, config = process.options, process.config
+    server = process.server or config.make_server(
+        bus, options.server_name, options.server, options.listen
+    )
+    server.plug_in(bus)
+    site = Site(config.file, bus, server)
+    site.app = make_app(problem)
     return site
 
 
@@ -472,6 +635,7 @@ def _serve(site: Site, process: Process) -> int:
     announce = functools.partial(_announce, server, process)
     signals.subscribe()
     process.ride(bus)
+    bus.before_execv = functools.partial(_before_execv, process)
     if process.role is not None:
         bus.start_timeout = process.time_to_start
         if process.role.number:
@@ -533,16 +697,43 @@ def _exit(bus: Bus) -> None:
 def _announce(server: Server | BlockingServer | None, process: Process) -> None:
     """The site is STARTED: tell the terminal, and whoever waits for it."""
     lines, report = [], process.options.report
-    if server is not None and not process.name:  # of several, the supervisor tells
+    reloaded = process.inheritance.reload
+    if reloaded:
+        lines = [_reloaded(*reloaded, served=not process.problem)]
+    elif process.options.reload and process.options.later:
+        pass  # the supervisor tells
+    elif server is not None and not process.name:  # of several, the supervisor tells
         lines = _lines(server.urls, process.options)
+        if process.role is None and (url := _url_to_show(process)):
+            import webbrowser
+
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
     if isinstance(server, BlockingServer) and report.fd is not None:
         # It binds by itself, and may fail to: then it does not run that long.
         call_after(BINDING, lambda: report.ready(lines))
     else:  # first, for who reads the lines may end this process at once
+        if process.options.learner is not None:
+            process.options.learner.tell(report)
         report.ready(lines)
     if lines:
         _print('\n'.join(lines))
     _repeat_early(process.options)
+
+
+def _reloaded(why: str, since: float, served: bool) -> str:
+    took = (time.monotonic() - since) * 1000
+    return f'{why}: {f"reloaded in {took:.0f} ms" if served else "cannot be served"}'
+
+
+def _url_to_show(process: Process) -> str | None:
+    """With --browser: what [pserve] open_url says, or the site."""
+    if not process.options.browser:
+        return None
+    urls = process.server.urls if process.server is not None else []
+    url = process.config.section('pserve').get('open_url') or next(iter(urls), None)
+    if url is None:
+        _print('--browser: which URL? Set open_url in [pserve]', sys.stderr)
+    return url
 
 
 def _lines(urls: Iterable[str], options: Options) -> list[str]:
@@ -552,20 +743,22 @@ def _lines(urls: Iterable[str], options: Options) -> list[str]:
     return lines + [f'Serving on {url}' for url in urls]
 
 
-def _leave(bus: Bus, process: Process) -> int:
+def _before_execv(process: Process) -> list[int]:
+    """The end of this program; the descriptors that the next one gets."""
     _hold_signals(True)
-    try:
-        if bus.execv and not process.is_worker:
-            if os.name == 'nt':
-                process.close()  # a new process begins, and inherits nothing
-                bus._do_execv()
-            # execv(2) runs none: multiprocessing's children would live on.
-            limit_the_end()
-            atexit._run_exitfuncs()
-            bus.kept_files = process.leave_to_next_program()
-            bus._do_execv()
-    finally:
-        _hold_signals(False)
+    if os.name == 'nt':
+        process.close()  # a new process begins, and inherits nothing
+        return []
+    # execv(2) runs none: multiprocessing's children would live on.
+    limit_the_end()
+    atexit._run_exitfuncs()
+    return process.leave_to_next_program()
+
+
+def _leave(bus: Bus, process: Process) -> int:
+    if bus.execv and not process.is_worker:  # nobody listens to 'restart'
+        bus._do_execv()
+    _hold_signals(False)
     if bus.join_threads():
         _print('Threads are left that do not end; leaving without them', sys.stderr)
         process.finish(EX_SOFTWARE)
@@ -584,12 +777,7 @@ def _supervise(process: Process) -> int | None:
     from paste_wspbus.children import BecomeWorker
 
     bus = supervision.SupervisorBus()
-    supervisor = supervision.Supervisor(
-        bus,
-        _plan(process),
-        process.server,
-        lambda: _configure_anew(process, bus, supervisor.plan),
-    )
+    supervisor = _make_supervisor(bus, process)
     bus.plugins['supervisor'] = supervisor
     sitelog = _log_to_logging(bus, process, configured=False)
     # A failure of the first start is told in one line.
@@ -600,7 +788,8 @@ def _supervise(process: Process) -> int | None:
         code = supervisor.run(lambda lines: _supervised(supervisor, process, lines))
         process.options.report.failed(code or 1)  # unless it was ready, and said so
         return code
-    except BecomeWorker as child:
+    except BecomeWorker as became:
+        child = became
         connection, role = child.connection, child.role
     except WSPBusError as error:
         code = error.exit_code
@@ -609,8 +798,34 @@ def _supervise(process: Process) -> int | None:
         bus.plugins['signals'].unsubscribe()
         if bus._pid == os.getpid():
             process.finish(code)
+    supervisor.close_in_child()
+    if child.fresh:
+        _hold_signals(True)
+        process.start_afresh(bus, connection, role)
     process.become(connection, role)
     return None
+
+
+def _make_supervisor(bus: SupervisorBus, process: Process) -> Supervisor:
+    from paste_wspbus.supervisor import Supervisor
+
+    def configure() -> Configuration:
+        return _configure_anew(process, bus, bus.supervisor.plan)
+
+    plan, server, options = _plan(process), process.server, process.options
+    if not options.reload:
+        fresh = process.restarter == 'child'
+        return Supervisor(bus, plan, server, configure, fresh=fresh)
+    from paste_wspbus.reloading import Reloading, ReloadingSupervisor
+
+    assert options.files is not None
+    reloading = Reloading(
+        process.restarter,
+        options.files,
+        options.reload_interval,
+        show=lambda text: _print(text, sys.stderr) if options.verbosity > 0 else None,
+    )
+    return ReloadingSupervisor(bus, plan, server, configure, reloading)
 
 
 def _prepare(bus: SupervisorBus, process: Process, supervisor: Supervisor) -> None:
@@ -620,7 +835,7 @@ def _prepare(bus: SupervisorBus, process: Process, supervisor: Supervisor) -> No
     signals = SignalHandler(bus, {**SIGNALS, **table} if process.workers else table)
     bus.plugins['signals'] = signals
     supervisor.subscribe(signals)
-    if process.options.verbosity > 0:
+    if process.options.verbosity > 0 and not process.options.reload:
         bus.subscribe('generation_serves', _tell_of_generation)
     _tell_systemd(bus)
     process.ride(bus)
@@ -640,7 +855,7 @@ def _plan(process: Process) -> Plan:
     return Plan(
         workers=workers,
         restarts=bool(workers) or process.options.monitor_restart,
-        preload=bool(workers) and settings['preload'],
+        preload=bool(workers) and settings['preload'] and not process.options.reload,
         site_plugins=bool(workers) and bool(settings['site_plugins']),
         start_timeout=settings['start_timeout'],
         stop_timeout=settings['stop_timeout'] + settings['drain_delay'],
@@ -679,6 +894,10 @@ def _supervised(supervisor: Supervisor, process: Process, lines: list[str]) -> N
             lines.append(f'Workers in PIDs {", ".join(map(str, supervisor.pids))}.')
             _print('\n'.join(lines))
     process.options.report.ready(lines)
+    if url := _url_to_show(process):
+        # A program of its own, for this process has no threads; it ends as a child.
+        command = [sys.executable, '-m', 'webbrowser', url]
+        os.posix_spawn(sys.executable, command, os.environ)
 
 
 if __name__ == '__main__':

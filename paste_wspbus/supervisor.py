@@ -21,7 +21,7 @@ from paste_wspbus.children import (
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.events import Events, Repeat
 from paste_wspbus.settings import cpu_count
-from paste_wspbus.worker import PRELOAD, SITE, WORKER, Role
+from paste_wspbus.worker import PACKAGES, PRELOAD, SITE, WORKER, Role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class Supervisor:
 
     :param server: holds the listening sockets, and never serves.
     :param configure: reads the configuration anew.
+    :param fresh: whether each process is a fresh interpreter.
     """
 
     backoff = BACKOFF
@@ -155,8 +156,9 @@ class Supervisor:
         plan: Plan,
         server: Server | None,
         configure: Callable[[], Configuration],
+        fresh: bool = False,
     ) -> None:
-        self.bus, self.configure = bus, configure
+        self.bus, self.configure, self.fresh = bus, configure, fresh
         self.events = bus.events
         self.count = max(plan.workers, 1)
         self.generation = self._latest = 1
@@ -208,6 +210,9 @@ class Supervisor:
             if target not in _OWN:
                 forward = functools.partial(self.forward, name, target)
                 self.bus.subscribe(name, forward)
+
+    def close_in_child(self) -> None:
+        """In a forked child: what else it holds is the parent's."""
 
     def run(self, ready: Callable[[list[str]], None]) -> int:
         """Run the supervisor's bus to its end.
@@ -280,7 +285,7 @@ class Supervisor:
         """Have all stop, and wait for their end: the workers first, as they started last."""
         until = time.monotonic() + self.plan.stop_timeout + MARGIN
         self._stopping = True
-        for kind in (WORKER, SITE, PRELOAD):
+        for kind in (WORKER, SITE, PRELOAD, PACKAGES):
             group = self.children.of_kind(kind)
             for child in group:
                 self._order_stop(child)
@@ -302,6 +307,9 @@ class Supervisor:
 
     def _order_stop(self, child: Worker) -> None:
         child.leaving = True
+        if child.role.spare:
+            child.tell('stop')  # which is not the word that it waits for
+            return
         if not child.was_ready:
             self.children.press(child)  # it does not listen to messages yet
             return
@@ -319,7 +327,7 @@ class Supervisor:
     def forward(self, name: str, target: object) -> None:
         """Pass a signal on, to who is ready: before, it would die of it."""
         for child in self.children.alive:
-            if child.role.kind == PRELOAD:
+            if child.role.kind in (PRELOAD, PACKAGES):
                 if target == 'reopen_logs':  # those whom it forks write there
                     child.tell('reopen_logs')
             elif child.is_ready:
@@ -576,7 +584,8 @@ class Supervisor:
             if template is None and self.plan.preload:
                 what = f'The process that composed generation {role.generation}'
                 raise WorkerFailed(1, f'{what} has died')
-        worker = self.children.spawn(role, template, self.plan.start_timeout)
+        limit = self.plan.start_timeout
+        worker = self.children.spawn(role, template, limit, self.fresh)
         self._watch(worker)
         self.bus.publish('worker_started', worker.name, worker.pid)
         return worker
@@ -761,7 +770,7 @@ class Supervisor:
         asked = [
             child
             for child in self.children.alive
-            if child.is_ready and child.role.kind != PRELOAD
+            if child.is_ready and child.role.kind not in (PRELOAD, PACKAGES)
         ]
         inquiry = Inquiry(connection, set(asked), answer)
         self._inquiries.append(inquiry)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from paste_wspbus.sockets import ListeningSocket
 
 #: What a process is for: it serves, it runs what there is once per site, or it
-#: composes the site and forks those who serve.
-WORKER, SITE, PRELOAD = 'worker', 'site plugins', 'preload'
+#: composes the site and forks those who serve; or it imports what the site imports
+#: from others, and forks those who compose.
+WORKER, SITE, PRELOAD, PACKAGES = 'worker', 'site plugins', 'preload', 'packages'
 
 #: Seconds that a worker waits for the supervisor's consent to its stop.
 ANSWER = 2.0
@@ -37,7 +38,9 @@ class Role(NamedTuple):
     number of them. ``generation``: which deployment it belongs to. ``hold``:
     whether it waits, composed, for the word to start. ``later``: whether the
     site has been started before, so that its log is where errors are looked for.
-    ``several``: whether others accept from the same sockets.
+    ``several``: whether others accept from the same sockets. ``spare``: whether
+    it waits for the word before it composes. ``problem``: what it shows instead
+    of the site: a traceback.
     """
 
     kind: str = WORKER
@@ -46,6 +49,8 @@ class Role(NamedTuple):
     hold: bool = False
     later: bool = False
     several: bool = False
+    spare: bool = False
+    problem: str = ''
 
     @property
     def name(self) -> str:
@@ -64,6 +69,7 @@ TITLES = {
     'site': 'The site',
     SITE: 'The process of the site plugins',
     PRELOAD: 'The process that composes the site',
+    PACKAGES: 'The process that imports packages',
 }
 
 
@@ -119,6 +125,8 @@ class Orders:
             'release': self._leave,
             # Another worker takes the place of this one.
             'make_way': self._make_way,
+            # The site is restarted: how is for who listens to 'restart'.
+            'restart': self._restart,
             'hurry': bus.hurry,
             'force': lambda: bus.force_exit('Told to stop three times'),
             'status': self._tell_status,
@@ -128,7 +136,7 @@ class Orders:
         """Listen to the supervisor from the start of the site on."""
         self.bus.subscribe('start', self.start, priority=66)
         self.bus.subscribe('stop', self.announce, priority=float('-inf'))
-        self.bus.restarter = self.report.renew
+        self.bus.succession = self.report.restarts
         self.bus.subscribe('ask_to_leave', self.report.leave)
         self.bus.subscribe('ask_for_successor', self.report.succeed)
 
@@ -169,7 +177,13 @@ class Orders:
 
     def _make_way(self) -> None:
         self.bus.drain_delay = 0  # that is for who sends requests to a site that leaves
+        self.bus.graceful()
         self._leave()
+
+    def _restart(self) -> None:
+        self.bus.drain_delay = 0
+        self._told.set()
+        self.bus.restart()
 
     def _leave(self) -> None:
         self._told.set()

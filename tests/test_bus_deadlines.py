@@ -629,3 +629,14 @@ def test_daemon_threads_are_not_waited_for(bus, log):
         go.set()
         thread.join(TIMEOUT)
     assert not any('lingerer' in line for line in log)
+
+
+def test_where_signals_are_somebody_elses_a_time_limit_leaves_sigalrm_alone():
+    bus = Bus()
+    bus.owns_signals = False
+    timers = []
+    bus.subscribe('start', lambda: timers.append(signal.getitimer(signal.ITIMER_REAL)))
+    bus.start_timeout = 60
+    bus.start()
+    bus.exit()
+    assert timers == [(0.0, 0.0)]

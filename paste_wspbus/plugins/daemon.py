@@ -288,7 +288,7 @@ class Daemonizer(Plugin):
         if self.finalized:
             self.bus.log('Already deamonized.')
             return
-        if getattr(self.bus, 'restarter', None) is not None:
+        if getattr(self.bus, 'succession', None) is not None:
             raise IsSupervised
         self._report = daemonize(wait_for_start)
         if self.stdin != os.devnull:

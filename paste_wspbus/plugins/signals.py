@@ -146,6 +146,8 @@ class SignalHandler:
             elif target == 'restart' and self._is_leaving():
                 self.bus.post('log', 'Not restarted: the site is told to stop.', 30)
             elif target in _METHODS:
+                if target == 'restart':  # whoever listens is told before all goes
+                    self.bus.graceful()
                 getattr(self.bus, target)()
             else:
                 self.bus.post(target)

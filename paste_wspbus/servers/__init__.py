@@ -76,6 +76,7 @@ ADAPTERS = {
     'waitress:serve_paste': 'waitress:WaitressServer',
     'paste.httpserver:server_runner': 'paste_http:PasteServer',
     'paste_wspbus.servers:cheroot_server': 'cheroot:CherootServer',
+    'paste_wspbus.servers:cherrypy_server': 'cherrypy:CherryPyServer',
     'paste_wspbus.servers:wsgiref_server': 'wsgiref:WsgirefServer',
     'pyramid.scripts.pserve:wsgiref_server_runner': 'wsgiref:WsgirefServer',
 }
@@ -332,7 +333,8 @@ class Server:
         copies = _copies(owned)
         try:
             if thread.is_alive():  # else its loop has failed
-                self._wait_until(lambda: self._is_emptied(owned, copies), looks=2)
+                if owned:
+                    self._wait_until(lambda: self._is_emptied(owned, copies), looks=2)
                 self.stop_accepting()
                 self._wait_until(self.finish)
         finally:
@@ -368,7 +370,7 @@ class Server:
                 patience = float('inf')
                 waiting = len(self.bus.plugins.get('requests', ()))
                 how = '; a second signal skips the wait'
-                if self.bus.restarter is not None:
+                if self.bus.succession is not None:
                     how = ''  # that is for the supervisor to say
                 self.bus.log(f'Stopping: requests in flight: {waiting}{how}', level=30)
             time.sleep(LOOK)
@@ -519,6 +521,18 @@ def cheroot_server(
     ssl_certificate, ssl_private_key, ssl_certificate_chain.
     """
     return _standalone('paste_wspbus.servers:cheroot_server', global_conf, conf)
+
+
+def cherrypy_server(
+    global_conf: Mapping[str, Any], **conf: str
+) -> Callable[[Any], None]:
+    """``use = egg:paste_wspbus#cherrypy`` (paste.server_factory).
+
+    Settings: host, port, unix_socket, and those of CherryPy's ``server.…``:
+    thread_pool, socket_timeout, max_request_body_size, ssl_certificate, …
+    What is not there, ``cherrypy.config`` says.
+    """
+    return _standalone('paste_wspbus.servers:cherrypy_server', global_conf, conf)
 
 
 def wsgiref_server(

@@ -1,0 +1,146 @@
+"""What a site imports, noted before it is executed; and what it tells other reloaders."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterable, Sequence
+    from importlib.machinery import ModuleSpec
+    from typing import Any
+
+    from paste_wspbus.sources import Files, Path
+
+log = logging.getLogger(__name__)
+
+#: Where other reloaders keep whom to tell.
+_OTHERS = frozenset(['hupper.worker', 'paste.reloader'])
+
+
+class Recorder:
+    """Has ``files`` learn each module that is imported from now on, or fails to be.
+
+    A finder of modules: it notes what the others find, before it is read. And
+    it stands in for the reloader that the site asks hupper for
+    (hupper.interfaces.IReloaderProxy), and is one of paste.reloader's monitors.
+
+    :param match: a regular expression: which modules count, by their names.
+    :param reload: called when the site asks hupper for a reload.
+    :param stop: called when the site asks hupper for its end.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        match: str = '.*',
+        *,
+        reload: Callable[[], object],
+        stop: Callable[[], object],
+    ) -> None:
+        self.files, self.trigger_reload, self.graceful_shutdown = files, reload, stop
+        self._matches = re.compile(match).match
+
+    def install(self) -> None:
+        """Be the first that `sys.meta_path` asks; note what is imported already."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+        for name in _OTHERS & set(sys.modules):
+            self._stand_in(sys.modules[name])
+        self.scan()
+
+    def remove(self) -> None:
+        """Be asked, and told, no more."""
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self)
+        hupper: Any = sys.modules.get('hupper.worker')
+        if hupper is not None and hupper._reloader_proxy is self:
+            hupper._reloader_proxy = None
+        paste: Any = sys.modules.get('paste.reloader')
+        if paste is not None and self._is_monitor(paste):
+            paste.Monitor.instances.remove(self)
+
+    def scan(self) -> None:
+        """Note what no finder found: when the site is composed, or has failed to be."""
+        for name, module in list(sys.modules.items()):
+            # Not getattr: what a lazy module is asked for, it imports.
+            with contextlib.suppress(AttributeError):
+                known = object.__getattribute__(module, '__dict__')
+                self._note(name, known.get('__file__'), known.get('__path__'))
+        for folder in list(sys.path):
+            self.files.add_modules(folder)
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,
+        target: types.ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """What the finders behind this one find."""
+        finders = list(sys.meta_path)
+        for finder in finders[finders.index(self) + 1 :] if self in finders else ():
+            find = getattr(finder, 'find_spec', None)
+            spec: ModuleSpec | None = find(name, path, target) if find else None
+            if spec is not None:
+                origin = spec.origin if spec.has_location else None
+                self._note(name, origin, spec.submodule_search_locations)
+                if name in _OTHERS:
+                    _call_after(spec.loader, self._stand_in)
+                return spec
+        return None
+
+    def _note(self, name: str, file: Any, folders: Any) -> None:
+        if not self._matches(name):
+            return
+        if isinstance(file, str) and file:
+            self.files.add_module(file)
+        # A namespace package's are looked up anew, through a parent that may be gone.
+        with contextlib.suppress(KeyError, TypeError):
+            for folder in list(folders or ()):
+                if isinstance(folder, str):
+                    self.files.add_modules(folder)
+
+    # What the site tells
+
+    def _stand_in(self, module: Any) -> None:
+        if module.__name__ == 'hupper.worker' and module._reloader_proxy is None:
+            module._reloader_proxy = self
+        elif module.__name__ == 'paste.reloader' and not self._is_monitor(module):
+            module.Monitor.instances.append(self)
+            self.watch_files(module.Monitor.global_extra_files)
+            for callback in module.Monitor.global_file_callbacks:
+                self.add_file_callback(callback)
+
+    def _is_monitor(self, paste: Any) -> bool:
+        return self in paste.Monitor.instances
+
+    def watch_files(self, files: Iterable[Path]) -> None:
+        """Hupper's: watch files, folders and globs."""
+        for path in files:
+            self.files.add(path)
+
+    def watch_file(self, filename: Path) -> None:
+        """Watch a file: paste.reloader's."""
+        self.files.add(filename)
+
+    def add_file_callback(self, callback: Callable[[], Iterable[Path]]) -> None:
+        """Watch what the callback names now: paste.reloader's."""
+        try:
+            self.watch_files(callback())
+        except Exception:
+            log.exception('Error in a callback of paste.reloader')
+
+
+def _call_after(loader: Any, attach: Callable[[Any], object]) -> None:
+    """Have a module that is about to be imported handed on when it was."""
+    execute = loader.exec_module
+
+    def exec_module(module: types.ModuleType) -> None:
+        execute(module)
+        attach(module)
+
+    loader.exec_module = exec_module

@@ -1,0 +1,114 @@
+"""What a site imports from others: imported once, in a process that forks those who import the site."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import stat
+import sys
+import threading
+import warnings
+from itertools import islice
+
+from paste_wspbus.sources import is_installed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+_OURS = __name__.partition('.')[0]
+
+
+def imported(known: Collection[str] = ()) -> list[str]:
+    """The modules that this process has imported and that are not the site's own.
+
+    :param known: names that are left out.
+    :returns: names, in the order of their import.
+    """
+    names = []
+    for name, module in list(sys.modules.items()):
+        if name not in known and name != '__main__' and _origin(name, module):
+            names.append(name)
+    return names
+
+
+def _origin(name: str, module: object) -> str:
+    """The file of a module that the site did not bring; '' of any other."""
+    # Not getattr: what a lazy module is asked for, it imports.
+    try:
+        spec = object.__getattribute__(module, '__dict__').get('__spec__')
+    except AttributeError:
+        return ''
+    if getattr(spec, 'name', '') != name:  # an alias, as six.moves has
+        return ''
+    origin = getattr(spec, 'origin', None)
+    if not isinstance(origin, str) or not os.path.isabs(origin):
+        return ''
+    ours = name.partition('.')[0] == _OURS
+    return origin if ours or is_installed(os.path.dirname(origin)) else ''
+
+
+class Spoiled(Exception):
+    """A package has done what a process that forks must not have: ``name``, ``why``."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f'{name} {why}')
+        self.name, self.why = name, why
+
+
+def import_all(names: Iterable[str]) -> None:
+    """Import what can be; what cannot is left to who needs it.
+
+    :raises Spoiled: if one has started a thread, opened a socket or imported a
+        module of the site's own: this process is not to fork any more.
+    """
+    before = _threads(), _sockets()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the worker has told of them
+        for name in names:
+            if name not in sys.modules:
+                _import(name, *before)
+
+
+def _import(name: str, threads: int, sockets: int) -> None:
+    known = len(sys.modules)
+    try:
+        importlib.import_module(name)
+    except Exception:
+        return
+    if _threads() > threads:
+        raise Spoiled(name, 'starts a thread when it is imported')
+    if _sockets() > sockets:
+        raise Spoiled(name, 'opens a socket when it is imported')
+    for new, module in list(islice(sys.modules.items(), known, None)):
+        if _is_the_sites(new, module):
+            raise Spoiled(name, f"imports {new}, which is the site's own")
+
+
+def _is_the_sites(name: str, module: object) -> bool:
+    file = getattr(getattr(module, '__spec__', None), 'origin', None)
+    if not isinstance(file, str) or not os.path.isabs(file):
+        return False
+    return name.partition('.')[0] != _OURS and not is_installed(os.path.dirname(file))
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir('/proc/self/task'))
+    except OSError:
+        return threading.active_count()
+
+
+def _sockets() -> int:
+    try:
+        files = os.listdir('/dev/fd')
+    except OSError:
+        return 0
+    return sum(map(_is_socket, map(int, files)))
+
+
+def _is_socket(fd: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:  # that of the listing itself
+        return False
