@@ -487,7 +487,9 @@ class Process:
     def _keep_sockets(self) -> None:
         """The first 'stop' listener: what waits is the successor's, if one comes."""
         assert self._bus is not None
-        if not (self._bus.execv or self._successor):
+        # A site under --reload that fails to start: what tells why is served next.
+        is_shown = self.options.reload and State.STARTED not in self._bus._visited
+        if not (self._bus.execv or self._successor or is_shown):
             return
         if self.lock is not None:
             self.lock.stays = True
@@ -495,7 +497,7 @@ class Process:
 
     def bequeath(self) -> None:
         """The sockets are for whoever takes this process's place."""
-        if self.server is not None:
+        if self.server is not None and not self._left:
             self._owned = all(listening.owned for listening in self.server.sockets)
             self._left = self.server.bequeath()
 

@@ -185,7 +185,7 @@ class ReloadingSupervisor(Supervisor):
             self.events.call_later(self.hurried, lambda: self._kill(worker))
 
     #: Seconds that it has then, until it is killed.
-    hurried = 4.0
+    hurried = 2.0
 
     def _restarts(self, worker: Worker, message: dict[str, Any]) -> None:
         """A process has stopped: how it is to be made next."""

@@ -407,7 +407,7 @@ def _plug_in(bus: Bus, process: Process, configured: bool) -> None:
     sitelog = _log_to_logging(bus, process, configured)
     # While the site starts, the command tells of a failure itself.
     sitelog.tracebacks = verbosity > 1
-    first = not process.options.later
+    first = process.options.reload or not process.options.later
     sitelog.quiet = first and not configured and verbosity <= 1
     handler = process.signal_handler
     bus.plugins['signals'] = handler(bus, process.config.settings['signals'])
@@ -498,6 +498,7 @@ def _tell_problem(process: Process, error: WSPBusError) -> None:
     elif process.problem is None:
         _print(f'{trace}{_told(error)}', sys.stderr)
         process.problem = trace, _own_files(process)
+        process.reload = process.inheritance.reload
         process.bequeath()
         bus = Bus()
         bus.before_execv = functools.partial(_before_execv, process)
@@ -699,7 +700,7 @@ def _announce(server: Server | BlockingServer | None, process: Process) -> None:
     lines, report = [], process.options.report
     reloaded = process.inheritance.reload
     if reloaded:
-        lines = [_reloaded(*reloaded, served=not process.problem)]
+        _print(_reloaded(*reloaded, served=not process.problem), sys.stderr)
     elif process.options.reload and process.options.later:
         pass  # the supervisor tells
     elif server is not None and not process.name:  # of several, the supervisor tells

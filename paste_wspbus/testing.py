@@ -161,7 +161,7 @@ def served(
     """The same with a live server, on a free port of 127.0.0.1.
 
     It is the one of [server:main], if that is one that stops with the bus
-    (waitress, Paste#http, cheroot, wsgiref), else waitress.
+    (waitress, Paste#http, cheroot, CherryPy's, wsgiref), else waitress.
 
     :raises BindError: if there is no port to be had.
     """

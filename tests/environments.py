@@ -29,7 +29,29 @@ class Recipe(NamedTuple):
     script: Path | None = None
 
 
-RECIPES = {}
+RECIPES = {
+    'pylons': Recipe(
+        ['Pylons==1.0.3', 'WebError==0.13.1', 'WebHelpers==1.3', 'fissix', 'pytest>=8'],
+        script=ROOT / 'tests' / 'convert_pylons.py',  # they are for Python 2
+    ),
+    'turbogears': Recipe(
+        [
+            'TurboGears2>=2.5',
+            'tg.devtools>=2.5',  # gearbox, with which a project is made
+            *('Babel', 'Beaker', 'Kajiki', 'Mako', 'WebHelpers2', 'backlash'),
+            *('Paste>=3.10', 'WebTest>=3.0', 'pytest>=8'),
+        ]
+    ),
+    'gunicorn': Recipe(['gunicorn>=23']),
+    # For tests/test_host_zdaemon.py, too.
+    'zope': Recipe(['Zope[wsgi]>=6', 'zdaemon>=5']),
+    # The newest release is the one that its tests' expectations were read from.
+    'uwsgi': Recipe(['uWSGI>=2.0.28'], pythons=('3.11',)),
+    # Debian's Python, which Apache runs, is a 3.11.
+    'mod_wsgi': Recipe(
+        [], pythons=('3.11',), script=ROOT / 'tests' / 'environment_mod_wsgi.py'
+    ),
+}
 
 
 def is_for_this_python(name):

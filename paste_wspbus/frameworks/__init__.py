@@ -145,4 +145,8 @@ FRAMEWORKS = (
     Framework('Pyramid', 'pyramid', 'pyramid.router', _by('pyramid')),
     Framework('Flask', 'Flask', 'flask', _by('flask')),
     Framework('Django', 'Django', 'django.core.handlers.wsgi', _by('django')),
+    Framework('CherryPy', 'CherryPy', 'cherrypy', _by('cherrypy')),
+    Framework('Pylons', 'Pylons', 'pylons.wsgiapp', _by('pylons')),
+    Framework('TurboGears', 'TurboGears2', 'tg.wsgiapp', _by('turbogears')),
+    Framework('Zope', 'Zope', 'ZPublisher.WSGIPublisher', _by('zope')),
 )

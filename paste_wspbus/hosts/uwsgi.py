@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 #: uWSGI's exit code for a worker that cannot load its application (UWSGI_FAILED_APP_CODE).
 FAILED_APP = 22
 
-#: What makes a worker finish its request at a signal that would end it at once.
-HOOK = 'unix_signal:{} gracefully_kill'
+#: What makes a worker finish its request at the signals that would end it at once: its
+#: master sends it the first.
+HOOKS = (
+    '"hook-accepting = unix_signal:2 gracefully_kill" and '
+    '"hook-accepting = unix_signal:15 gracefully_kill"'
+)
 
 #: With these, uWSGI calls nothing when a worker ends (uwsgi_python_atexit, end_me).
 WITHOUT_EXIT = ('skip-atexit', 'async', 'gevent', 'asyncio')
@@ -116,15 +120,11 @@ def _why_unsure(uwsgi: Any) -> str | None:
     without = [name for name in WITHOUT_EXIT if name in options]
     if without:
         return f"'stop' listeners do not run with {without[0]}"
-    # A master tells its workers by SIGINT; one alone gets SIGTERM as well.
-    numbers = [2] if uwsgi.masterpid() else [2, 15]
-    hooks = {_text(value) for value in _several(options.get('hook-accepting', []))}
-    missing = [one for one in map(HOOK.format, numbers) if one not in hooks]
-    if missing:
+    # uwsgi.opt has the last of an option's values alone, on Python 3.
+    if 'gracefully_kill' not in _text(options.get('hook-accepting', '')):
         return (
             "'stop' listeners do not run in a worker that SIGINT or SIGTERM ends in the "
-            'midst of a request; it finishes that first with '
-            + ' and '.join(f'"hook-accepting = {one}"' for one in missing)
+            f'midst of a request; it finishes that first with {HOOKS}'
         )
     direct = [name for name in READS_HTTP if name in options]
     if direct:
@@ -134,11 +134,6 @@ def _why_unsure(uwsgi: Any) -> str | None:
             'to "socket", it does not wait'
         )
     return None
-
-
-def _several(value: Any) -> list[Any]:
-    """An option that is there more than once is a list."""
-    return value if isinstance(value, list) else [value]
 
 
 def _text(value: Any) -> str:
