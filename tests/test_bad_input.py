@@ -488,7 +488,17 @@ COMMAND_LINES = {
         'site.ini', 'graceful', words=['not running', 'paster.pid'], code=1
     ),
     'a daemon that reloads': command(
-        'site.ini', '--daemon', '--reload', words=['--reload', 'not there yet']
+        'site.ini', '--daemon', '--reload', words=['--reload', '--daemon']
+    ),
+    'start and reload': command('site.ini', 'start', '--reload', words=['--reload']),
+    'a reloader without reload': command(
+        'site.ini', '--reloader', 'child', words=['--reloader', '--reload']
+    ),
+    'an unknown reloader': command(
+        'site.ini', '--reload', '--reloader', 'magic', words=['--reloader', "'magic'"]
+    ),
+    'a reload interval of nothing': command(
+        'site.ini', '--reload', '--reload-interval', '0', words=['--reload-interval 0']
     ),
     'log file that cannot be': command(
         'site.ini', '--log-file', 'no/where.log', words=['--log-file', 'no/where.log']
