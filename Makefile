@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: serve test test-all environments lint bench clean
+.PHONY: serve test test-all environments hosts lint bench clean
 
 serve: $(VENV)/.served
 	$(VENV)/bin/wspserve $(INI)
@@ -15,6 +15,11 @@ test: $(VENV)/.tested
 # What the tests of guests and hosts need, in a cache folder (tests/environments.py).
 environments:
 	$(PYTHON) tests/environments.py
+
+# The same site under each host: which promises held (docs/wsgi-lifecycle.md).
+ROUNDS ?= 20
+hosts: $(VENV)/.tested environments
+	$(VENV)/bin/python tests/hosts.py -n $(ROUNDS)
 
 # The suite on every Python we support, each in a virtual environment of its own.
 test-all:

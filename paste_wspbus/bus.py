@@ -279,6 +279,8 @@ class Bus:
     stop_reason: str | None = None
     #: Called by the filter where a request finds the bus not started: a host's.
     starter: Callable[[], object] | None = None
+    #: Called by the filter when it is made: a host's.
+    composed: Callable[[], object] | None = None
 
     #: Seconds for a whole stop and exit; then the process leaves with 70. None: no limit.
     stop_timeout: float | None = None
@@ -290,6 +292,8 @@ class Bus:
     join_timeout: float = 5
     #: Whether signals are this bus's to handle; not so under Apache, for one.
     owns_signals = True
+    #: Whether SIGALRM is this bus's, to cut listeners that are late.
+    owns_alarm = True
     #: Whether the end of the process is this bus's ordinary exit, not worth a warning.
     exits_with_process = False
     #: What threads sleep on: put, get(timeout=seconds) and empty of a SimpleQueue.
@@ -1117,7 +1121,7 @@ class Bus:
             )
 
         result = error = None
-        limit = TimeLimit(seconds, cannot_cut, may_cut=self.owns_signals)
+        limit = TimeLimit(seconds, cannot_cut, may_cut=self.owns_alarm)
         try:
             with limit:
                 result = listener.call(*args, **kwargs)
@@ -1141,7 +1145,7 @@ class Bus:
             return
         why = f'The site did not stop within {self.stop_timeout:g} s'
         self._cancel_deadline = call_after(
-            self.stop_timeout, lambda: self.force_exit(why), self.owns_signals
+            self.stop_timeout, lambda: self.force_exit(why), self.owns_alarm
         )
         try:
             yield

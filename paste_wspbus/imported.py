@@ -43,6 +43,7 @@ class Recorder:
         stop: Callable[[], object],
     ) -> None:
         self.files, self.trigger_reload, self.graceful_shutdown = files, reload, stop
+        self._noted: set[str] = set()
         self._matches = re.compile(match).match
 
     def install(self) -> None:
@@ -67,6 +68,8 @@ class Recorder:
     def scan(self) -> None:
         """Note what no finder found: when the site is composed, or has failed to be."""
         for name, module in list(sys.modules.items()):
+            if name in self._noted:
+                continue
             # Not getattr: what a lazy module is asked for, it imports.
             with contextlib.suppress(AttributeError):
                 known = object.__getattribute__(module, '__dict__')
@@ -94,6 +97,7 @@ class Recorder:
         return None
 
     def _note(self, name: str, file: Any, folders: Any) -> None:
+        self._noted.add(name)
         if not self._matches(name):
             return
         if isinstance(file, str) and file:

@@ -163,6 +163,10 @@ def make_filter(
     def wrap(app: WSGIApp) -> BusFilter:
         if getattr(bus, 'exits_with_process', False):  # no command will do it
             introduce(app, bus)
-        return BusFilter(app, bus)
+        wrapped = BusFilter(app, bus)
+        composed = getattr(bus, 'composed', None)
+        if composed is not None:  # of a host that starts it as soon as it can
+            composed()
+        return wrapped
 
     return wrap

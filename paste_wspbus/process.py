@@ -528,7 +528,8 @@ class Process:
         left.problem, left.reload = self.problem, self.reload
         if self.supervisor is not None and self.role is not None:
             self.options.report.restarts('execv')
-            left.worker = self.supervisor.fileno(), [*self.role]
+            role = self.role._replace(later=True)
+            left.worker = self.supervisor.fileno(), [*role]
         else:
             left.report = self.options.report.fd
         left.to_environ(os.environ)

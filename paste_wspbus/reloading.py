@@ -139,7 +139,7 @@ class ReloadingSupervisor(Supervisor):
     def _renew(self) -> None:
         began = time.monotonic()
         paths: list[str] = []
-        self._abandons = True
+        self._abandons, self.failure = True, None
         while True:
             paths += self._changed
             self._changed = []
@@ -219,7 +219,7 @@ class ReloadingSupervisor(Supervisor):
 
     def _begin(self, role: Role) -> Worker:
         spare = self._spares.pop(role.name, None)
-        if spare is not None and spare.composed and not spare.ended:
+        if spare is not None and not spare.ended:
             spare.role = spare.role._replace(generation=role.generation, spare=False)
             self._go(spare)
             return spare
@@ -258,7 +258,8 @@ class ReloadingSupervisor(Supervisor):
         known = self._failures.get(worker)
         trace = known.trace if known else ''
         self._failures.clear()
-        self._show(f'{trace}{failure}')
+        if str(failure) != self.failure:  # all workers fail alike
+            self._show(f'{trace}{failure}')
         self.failure = str(failure)
         if role.kind != WORKER or self.server is None:
             return

@@ -375,10 +375,12 @@ class Supervisor:
             return
         self._waiting, self._asking = self._asking, []
         told: dict[str, Any]
+        self.failure = None
         try:
             self._renew()
-            self.failure = None
             told = {'generation': self.generation, 'notes': self.notes}
+            if self.failure is not None:  # which is served now
+                told |= {'failed': 1, 'line': self.failure, 'is_new': True}
             self.bus.publish('generation_serves', self.generation, self.pids)
         except ToldToLeave:
             told = {'failed': 1, 'line': 'The site was told to stop meanwhile'}

@@ -267,12 +267,14 @@ def _forget(folder: str) -> None:
 
 def _compose(config: Config, server: Server | None) -> Site:
     """What the command does, but for what concerns the whole process."""
+    from paste_wspbus.hosts import TESTING
     from paste_wspbus.plugins.signals import SignalHandler
     from paste_wspbus.plugins.sitelog import SiteLog
     from paste_wspbus.plugins.threads import ThreadManager
 
     with _changing:  # PasteDeploy's factories are called one site after another
         bus = config.make_bus()
+        bus.host = TESTING
         bus.drain_delay = 0  # nobody balances load here
         # A deadline must not end the process: it is the tests'.
         bus.force_exit = partial(_hurry, bus)  # type: ignore[method-assign]

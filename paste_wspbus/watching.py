@@ -259,17 +259,19 @@ class Inotify(Notices):
     def _follow(self, folder: str) -> None:
         # One that vanishes says so by itself; one that is moved along with
         # its parent does not, nor does one that comes.
-        there, part, below = False, folder, ''
+        there, missing, part, below = False, '', folder, ''
         while part != below:
             known = part in self._parts
             self._parts.add(part)
             if not there:
-                there = self._add(part, _ENTRIES | _SELF)
+                there, missing = self._add(part, _ENTRIES | _SELF), below
             elif known:
-                return
+                break
             else:
                 self._add(part, _SELF)
             part, below = os.path.dirname(part), part
+        if missing not in self._refused and os.path.isdir(missing):
+            self._is_outdated = True  # it came before its parent was followed
 
     def _add(self, path: str, mask: int) -> bool:
         mask |= _ONLYDIR | _MASK_ADD

@@ -43,8 +43,10 @@ RECIPES = {
         ]
     ),
     'gunicorn': Recipe(['gunicorn>=23']),
+    # One that is too old.
+    'gunicorn-19': Recipe(['gunicorn==19.10.0'], pythons=('3.11',)),
     # For tests/test_host_zdaemon.py, too.
-    'zope': Recipe(['Zope[wsgi]>=6', 'zdaemon>=5']),
+    'zope': Recipe(['Zope[wsgi]>=6', 'ZEO>=6', 'zdaemon>=5']),
     # The newest release is the one that its tests' expectations were read from.
     'uwsgi': Recipe(['uWSGI>=2.0.28'], pythons=('3.11',)),
     # Debian's Python, which Apache runs, is a 3.11.

@@ -631,9 +631,9 @@ def test_daemon_threads_are_not_waited_for(bus, log):
     assert not any('lingerer' in line for line in log)
 
 
-def test_where_signals_are_somebody_elses_a_time_limit_leaves_sigalrm_alone():
+def test_where_sigalrm_is_somebody_elses_a_time_limit_leaves_it_alone():
     bus = Bus()
-    bus.owns_signals = False
+    bus.owns_alarm = False
     timers = []
     bus.subscribe('start', lambda: timers.append(signal.getitimer(signal.ITIMER_REAL)))
     bus.start_timeout = 60

@@ -7,10 +7,11 @@ import signal
 import sys
 
 import pytest
-from support import Site, run
+from support import Site, run, write
 
 from paste_wspbus.bus import Bus, State
 from paste_wspbus.handoff import BusRef, embedded_bus, get_bus
+from paste_wspbus.loader import ConfigLoader
 from paste_wspbus.middleware import BusFilter
 from paste_wspbus.plugins import Plugin, on
 
@@ -25,7 +26,7 @@ from paste_wspbus.plugins import Plugin, on
 
 seen = []
 #: What the command plugs in.
-DEFAULT = {'sitelog', 'signals', 'server', 'threads'}
+DEFAULT = {'sitelog', 'signals', 'server', 'threads', 'restart'}
 
 
 def say(text):
@@ -903,3 +904,35 @@ def test_the_embedded_bus_starts_with_the_first_request_and_stops_at_exit(
         'end',
         *(['closed'] if rows else []),
     ]
+
+
+def test_the_files_that_an_ini_is_made_of(tmp_path):
+    write(
+        tmp_path,
+        {
+            'site.ini': """
+                [DEFAULT]
+                other = config:sub/default.ini
+                [composite:main]
+                use = egg:Paste#urlmap
+                / = home
+                /blog = config:sub/blog.ini#x
+                bad = %(nothing)s
+                [app:home]
+                use = config:%(here)s/home%%20page.ini
+                [pipeline:p]
+                pipeline = config:missing.ini#f home
+            """,
+            'sub/blog.ini': """
+                [app:x]
+                use = config:../site.ini#home
+                filter-with = config:broken.ini
+            """,
+            'home page.ini': '[app:main]\nuse = call:x:y\n',
+            'sub/broken.ini': '[app:main\n',
+        },
+    )
+    names = ['site.ini', 'sub/blog.ini', 'sub/broken.ini', 'sub/default.ini']
+    names += ['home page.ini', 'missing.ini']
+    files = ConfigLoader(str(tmp_path / 'site.ini'), {}).files()
+    assert sorted(files) == sorted(str(tmp_path / name) for name in names)

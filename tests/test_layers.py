@@ -20,7 +20,7 @@ LAYERS = [
     ['checking'],
     ['reloading'],
     ['supervisor', 'preload', 'stopping'],
-    ['learning'],
+    ['learning', 'errorpage'],
     ['packages'],
     ['children'],
     ['worker'],
@@ -59,7 +59,6 @@ LAYERS = [
     ['hosts'],
     [
         'activation',
-        'errorpage',
         'events',
         'inheritance',
         'pserve',

@@ -206,10 +206,26 @@ def nworkers_changed(server: Any, new_value: Any, old_value: Any) -> None:
     """gunicorn's hook: called before the application is loaded, and at each reload."""
     global _master
     if _master is None:
-        _master = Master(server.app, _compose_paste if server.cfg.paste else None)
+        _master = Master(server.app, _maker(server))
         if _read_default_config(server):
             return
     _master.install(server)
+
+
+def _maker(server: Any) -> Callable[[Master], HostedSite] | None:
+    """What composes the site; None where gunicorn does it: without --paste, or too old."""
+    if not server.cfg.paste:
+        return None
+    if hasattr(server.app, 'app_uri'):
+        return _compose_paste
+    from gunicorn import __version__
+
+    server.log.warning(
+        'paste_wspbus: gunicorn %s is too old, before 20.0: it composes the site by itself, '
+        'which has a bus if there is a filter "use = egg:paste_wspbus#bus" in it',
+        __version__,
+    )
+    return None
 
 
 def _compose_paste(master: Master) -> HostedSite:
@@ -223,7 +239,7 @@ def _compose(
     app_name: str | None = None,
 ) -> HostedSite:
     configured = bool(master.app.cfg.logconfig)  # gunicorn did it, from the same file
-    return compose(
+    hosted = compose(
         uri,
         master.host,
         vars,
@@ -231,6 +247,8 @@ def _compose(
         configure_logging=False,
         logger='paste_wspbus' if configured else 'gunicorn.error',
     )
+    hosted.bus.owns_alarm = True  # gunicorn has no use for SIGALRM
+    return hosted
 
 
 def _read_default_config(server: Any) -> bool:

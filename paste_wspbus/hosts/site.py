@@ -10,10 +10,10 @@ import threading
 import time
 
 from paste_wspbus.bus import ChannelFailures, State
-from paste_wspbus.errors import RestartImpossible, TimedOut, WSPBusError
+from paste_wspbus.errors import RestartImpossible, WSPBusError
 from paste_wspbus.handoff import composing
 from paste_wspbus.hosts import host_of
-from paste_wspbus.loader import Config, Site, one_line, site_path
+from paste_wspbus.loader import Config, Site, StartFailed, site_path
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
 from paste_wspbus.plugins.threads import ThreadManager
@@ -28,20 +28,6 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at the requests in flight of a process that stops.
 LOOK = 0.01
-
-
-class StartFailed(WSPBusError):
-    """A 'start' listener failed: ``place``, the file and section it came from."""
-
-    def __init__(self, place: str, listener: str, error: BaseException) -> None:
-        if isinstance(error, TimedOut):
-            what = f'{listener} did not start within {round(error.seconds, 1):g} s'
-        elif isinstance(error, WSPBusError):
-            what = str(error)
-        else:
-            what = f'{listener} failed: {one_line(error)}'
-        super().__init__(f'{place}: {what}')
-        self.place, self.listener, self.error = place, listener, error
 
 
 class NotStarted(WSPBusError):
@@ -156,7 +142,7 @@ def stand_down(bus: Bus, host: Host) -> None:
     """
     bus.host = host
     bus.stop_reason = None
-    bus.owns_signals = 'signals' in host.capabilities
+    bus.owns_signals = bus.owns_alarm = 'signals' in host.capabilities
     bus.drain_delay = 0  # the host has stopped accepting when it tells
     bus.restart_checks.append(lambda: _refuse_restart(bus))
 

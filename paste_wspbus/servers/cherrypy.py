@@ -1,0 +1,154 @@
+"""CherryPy's own HTTP server: cheroot's, with what ``cherrypy.config`` says of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import cherrypy
+from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
+
+from paste_wspbus.errors import BindError, SettingError
+from paste_wspbus.servers import ADDRESS
+from paste_wspbus.servers.cheroot import (
+    CherootServer,
+    _Connection,
+    _Request,
+    _Server,
+)
+from paste_wspbus.settings import boolean, convert
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from paste_wspbus.sockets import ListeningSocket
+
+#: CherryPy's names for settings of where to listen.
+SYNONYMS = {'socket_host': 'host', 'socket_port': 'port', 'socket_file': 'unix_socket'}
+
+_CONVERTERS: dict[type, Callable[[str], Any]] = {
+    bool: boolean,
+    int: int,
+    str: str,
+    type(None): str,
+}
+
+#: Not a text in any .ini.
+_OBJECTS = ('instance', 'ssl_context')
+
+#: cheroot's 5 refuse a small burst.
+BACKLOG = 128
+
+
+def known_settings() -> dict[str, Callable[[str], Any]]:
+    """What ``[server:main]`` may say: where to listen, and ``server.…`` of cherrypy.config."""
+    defaults = vars(type(cherrypy.server)).items()
+    settings = {
+        name: _CONVERTERS[type(value)]
+        for name, value in defaults
+        if type(value) in _CONVERTERS and name[0] != '_' and name not in _OBJECTS
+    }
+    return {**settings, **ADDRESS}
+
+
+class CherryPyServer(CherootServer):
+    """``use = egg:paste_wspbus#cherrypy``: serves the whole site, as configured for CherryPy.
+
+    Settings of ``[server:main]`` stand above those of ``cherrypy.config``. If
+    it does not say where to listen, ``cherrypy.config`` does: the port is bound
+    when the site is composed, not before.
+    """
+
+    def __init__(self, conf: Mapping[str, str], global_conf: Mapping[str, Any]) -> None:
+        conf = {SYNONYMS.get(key, key): value for key, value in conf.items()}
+        super().__init__(conf, global_conf)
+
+    def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
+        """Each as the attribute of ``cherrypy.server`` is; files are there."""
+        converted = convert(conf, known_settings())
+        for key in ('ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain'):
+            if not os.path.isfile(converted.get(key, __file__)):
+                raise SettingError(key, f'there is no file {converted[key]}')
+        return converted
+
+    def bind(self, left: Iterable[ListeningSocket] = ()) -> None:
+        """Bind; if that is for ``cherrypy.config`` to say, when the site starts.
+
+        :raises BindError: if an address cannot be had.
+        """
+        if self.where:
+            super().bind(left)
+        elif not self.sockets:
+            self.sockets = list(left)  # which may turn out to be the right ones
+
+    def __call__(self, app: Any) -> None:
+        """Serve ``app``; the 'start' listener.
+
+        :raises BindError: if an address cannot be had.
+        """
+        if not self.where:
+            left, self.sockets = self.sockets, []
+            self._bind_as_configured(left)
+        super().__call__(app)
+
+    def _bind_as_configured(self, left: list[ListeningSocket]) -> None:
+        address = cherrypy.server.bind_addr
+        if self.bus.restarter is not None:
+            raise BindError(
+                cherrypy.server.base(),
+                'processes share a socket that is bound before the site is composed: '
+                'say host and port in [server:main]',
+            )
+        keys = ('unix_socket',) if isinstance(address, str) else ('host', 'port')
+        values = (address,) if isinstance(address, str) else address
+        self.conf = {**self.conf, **dict(zip(keys, values, strict=True))}
+        super().bind(left)
+
+    def open(self, app: Any) -> None:
+        """Make CherryPy's server on our socket and start its threads."""
+        listening = self.sockets[0]
+        settings = cherrypy.server
+        for key, value in self.conf.items():
+            if key not in ADDRESS:
+                setattr(settings, key, value)
+        name = listening.sock.getsockname()
+        self._server = server = _CherryPyServer(settings)
+        server.bind_addr = name if listening.is_unix else name[:2]
+        server.wsgi_app = app
+        server.wspbus_socket, server.adapter = listening.sock, self
+        server.error_log = self._error_log
+        server.requests._spawn_worker = self._spawn_worker
+        if server.ssl_adapter is not None:
+            self.scheme = 'https'
+        if settings.socket_queue_size == type(settings).socket_queue_size:
+            server.request_queue_size = BACKLOG
+        server.prepare()
+        # For the site's code that asks where it is served.
+        settings.httpserver, settings.running = server, True
+        if self.where:
+            settings.bind_addr = server.bind_addr
+
+    def end(self) -> None:
+        """Stop cheroot; after `bus.hurry()` without waiting for its workers."""
+        try:
+            super().end()
+        finally:
+            cherrypy.server.httpserver, cherrypy.server.running = None, False
+
+
+class _CherryPyRequest(_Request, CPWSGIHTTPRequest):  # type: ignore[misc]
+    pass
+
+
+class _CherryPyConnection(_Connection):
+    pass
+
+
+class _CherryPyServer(_Server, CPWSGIServer):  # type: ignore[misc]
+    ConnectionClass = _CherryPyConnection
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        # CherryPy puts its own there, which knows of no stages.
+        self.ConnectionClass.RequestHandlerClass = _CherryPyRequest
