@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import re
 import sys
+import time
+from importlib.machinery import SourceFileLoader
+
+from paste_wspbus.sources import is_installed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from typing import Any
 
     from paste_wspbus.sources import Files, Path
 
 log = logging.getLogger(__name__)
+
+#: Seconds: bytecode is told apart by its source's mtime, in whole seconds, and size.
+RACY = 2.0
+
+
+class _Loader(SourceFileLoader):
+    """Neither reads nor writes the bytecode of a module that was just saved.
+
+    A second save within the same second, of the same size, would never be imported.
+    """
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        stats = super().path_stats(path)
+        if time.time() - stats['mtime'] < RACY:
+            raise OSError(errno.ESTALE, 'just saved', path)
+        return stats
+
 
 #: Where other reloaders keep whom to tell.
 _OTHERS = frozenset(['hupper.worker', 'paste.reloader'])
@@ -93,6 +116,10 @@ class Recorder:
                 self._note(name, origin, spec.submodule_search_locations)
                 if name in _OTHERS:
                     _call_after(spec.loader, self._stand_in)
+                if type(spec.loader) is SourceFileLoader:
+                    path = spec.loader.path
+                    if not is_installed(os.path.dirname(path)):
+                        spec.loader = _Loader(name, path)
                 return spec
         return None
 

@@ -112,3 +112,27 @@ def _is_socket(fd: int) -> bool:
         return stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError:  # that of the listing itself
         return False
+
+
+#: madvise(2), <linux/mman.h>: write to each page, as it were (Linux 5.14).
+_POPULATE_WRITE = 23
+
+
+def own_memory() -> None:
+    """Copy now what this forked process shares with its parent.
+
+    Each first write to a shared page costs, when it comes, about as much as what
+    was to be done: composing a site took five times as long (in a virtual machine).
+    """
+    if sys.platform != 'linux':
+        return
+    import ctypes
+
+    madvise = ctypes.CDLL(None).madvise
+    with open('/proc/self/maps') as maps:
+        areas = [line.split() for line in maps]
+    for bounds, rights, _, _, _, *path in areas:
+        if rights == 'rw-p' and path in ([], ['[heap]']):
+            start, end = (int(bound, 16) for bound in bounds.split('-'))
+            length = ctypes.c_size_t(end - start)
+            madvise(ctypes.c_void_p(start), length, _POPULATE_WRITE)

@@ -483,6 +483,10 @@ def _run_site(process: Process) -> int:
     report = process.options.report
     if not report.told and report.fd is not None:
         report.failed(code or 1, 'The site stopped before it was started.')
+    if process.is_worker and process.options.reload:
+        # Waits for threads, as the interpreter's end would.
+        threading._shutdown()  # type: ignore[attr-defined]
+        _end_at_once(code)
     return code
 
 
@@ -529,13 +533,14 @@ def _compose_in_role(process: Process) -> Site | None:
     site = _compose(process)
     _warn_of_threads(site.bus)
     if not process.fork_workers(site.bus):
-        _end_composer()
+        _end_at_once(0)
     gc.enable()
     return site
 
 
 def _compose_for_development(process: Process) -> Site | None:
     from paste_wspbus.learning import Learner
+    from paste_wspbus.packages import own_memory
 
     options, role = process.options, process.role
     if role is None:
@@ -546,9 +551,10 @@ def _compose_for_development(process: Process) -> Site | None:
         return _show(process, role.problem)
     options.learner = Learner()
     if role.kind == 'packages' and not process.fork_from_packages():
-        _end_composer()
+        _end_at_once(0)
     is_spare = process.role is not None and process.role.spare
     if is_spare:
+        own_memory()
         if not process.waits_for_the_word():
             return None
         if options.files is not None and options.files.changed():
@@ -604,12 +610,15 @@ def _show(process: Process, problem: str) -> Site:
     return site
 
 
-def _end_composer() -> NoReturn:
-    """Leave, with the handlers of atexit, but without the threads that the site has started."""
+def _end_at_once(code: int) -> NoReturn:
+    """Leave, with the handlers of atexit, but without the threads that the site has started.
+
+    And without taking apart all that was imported, which costs as much as a reload.
+    """
     limit_the_end()
     atexit._run_exitfuncs()
     _flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _warn_of_threads(bus: Bus) -> None:
