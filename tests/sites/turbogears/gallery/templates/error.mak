@@ -1,0 +1,1 @@
+<title>A ${code} Error has Occurred</title>
