@@ -34,7 +34,7 @@ lint: $(VENV)/.linted
 	$(VENV)/bin/mypy --strict paste_wspbus
 
 bench: $(VENV)/.benched
-	set -e; for script in publish wakeup throughput startup start stop cycles memory restart; do \
+	set -e; for script in publish wakeup throughput startup start stop cycles memory restart reload frameworks; do \
 	  $(VENV)/bin/python benchmarks/$$script.py; \
 	done
 

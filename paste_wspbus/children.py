@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from paste_wspbus.events import Events
+    from paste_wspbus.events import Events, Timer
 
 #: Seconds between two SIGTERMs to a process that composes: one that comes in the
 #: instant before a system call is seen by Python when that returns.
@@ -77,6 +77,8 @@ class Worker:
         #: Whether its end of the connection is closed.
         self.silent = False
         self.ended = False
+        #: Calls that are of no use when it has ended.
+        self.timers: list[Timer] = []
         self.code: int | None = None
         #: Why it is not ready: the exit code to leave with, and a line.
         self.problem: tuple[int, str] | None = None
@@ -330,6 +332,9 @@ class Children:
                     self._understand(worker, message)
         worker.connection.close()
         worker.ended = True
+        for timer in worker.timers:
+            self.events.cancel(timer)
+        worker.timers.clear()
         worker.code = worker.code if code is None else code
         self.alive.remove(worker)
         for child in [one for one in self.alive if one.template is worker]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    #: When it is due (time.monotonic), a number, what is called.
+    Timer = tuple[float, int, Callable[[], None]]
+
 
 class Events:
     """A bus's queue (put, get, empty) whose get() also serves descriptors, timers, signals.
@@ -30,7 +33,7 @@ class Events:
         #: Called after each signal.
         self.woken: Callable[[], None] = lambda: None
         self.requests: deque[Any] = deque()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[Timer] = []
         self._numbers = itertools.count()
         self._entered = False
         self._reader, self._writer = socket.socketpair()
@@ -68,10 +71,17 @@ class Events:
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
 
-    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
-        """Have `step` call ``function`` in so many seconds."""
-        entry = time.monotonic() + seconds, next(self._numbers), function
-        heapq.heappush(self._timers, entry)
+    def call_later(self, seconds: float, function: Callable[[], None]) -> Timer:
+        """Have `step` call ``function`` in so many seconds; what `cancel` takes."""
+        timer = time.monotonic() + seconds, next(self._numbers), function
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Forget a call that is due; nothing if it was made."""
+        with contextlib.suppress(ValueError):
+            self._timers.remove(timer)
+            heapq.heapify(self._timers)
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):

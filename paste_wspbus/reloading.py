@@ -169,7 +169,8 @@ class ReloadingSupervisor(Supervisor):
                 worker.tell('restart')
             else:
                 self.children.press(worker)
-            self.events.call_later(PATIENCE, functools.partial(self._hurry, worker))
+            hurry = functools.partial(self._hurry, worker)
+            self._call_later(worker, PATIENCE, hurry)
         while not all(self._is_gone(worker) for worker in going):
             if self.bus.leaving:
                 raise ToldToLeave
@@ -182,7 +183,7 @@ class ReloadingSupervisor(Supervisor):
     def _hurry(self, worker: Worker) -> None:
         if not worker.ended and worker.leaving:
             worker.tell('hurry')
-            self.events.call_later(self.hurried, lambda: self._kill(worker))
+            self._call_later(worker, self.hurried, lambda: self._kill(worker))
 
     #: Seconds that it has then, until it is killed.
     hurried = 2.0

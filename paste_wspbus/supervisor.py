@@ -541,7 +541,13 @@ class Supervisor:
         if not worker.was_ready:
             self.children.press(worker)
             limit = MARGIN
-        self.events.call_later(limit, lambda: self._kill(worker))
+        self._call_later(worker, limit, lambda: self._kill(worker))
+
+    def _call_later(
+        self, worker: Worker, seconds: float, function: Callable[[], None]
+    ) -> None:
+        """Unless the worker has ended by then."""
+        worker.timers.append(self.events.call_later(seconds, function))
 
     def _kill(self, worker: Worker) -> None:
         if worker.ended:
@@ -556,7 +562,7 @@ class Supervisor:
     def _watch(self, worker: Worker) -> None:
         """See to it that a process is ready in time."""
         left = worker.until - time.monotonic()
-        self.events.call_later(left + AGAIN, lambda: self._look_at(worker))
+        self._call_later(worker, left + AGAIN, lambda: self._look_at(worker))
 
     def _look_at(self, worker: Worker) -> None:
         is_held = worker.composed and worker.role.hold

@@ -1,0 +1,359 @@
+"""--reload: an edit to the first response by the new code; idleness; 500 reloads in a row."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import reload_servers
+import restart
+import restart_servers
+import rounds
+from reload_servers import CHILD, EXECV, FAILURES, FORK, PSERVE, RELOADERS, SITES
+
+COLD = '(cold start)'
+
+#: Megabytes by which a process may have grown, in some 450 reloads: no more than a
+#: kilobyte each.
+GROWTH = 0.5
+
+
+def load():
+    """What else the machine does, on the last minute's average."""
+    return f'load average {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors'
+
+
+# -- edits ----------------------------------------------------------------------------
+
+
+class Contender:
+    """One who serves a site that is edited once a round; ``failed`` and ``polls`` add up."""
+
+    def __init__(self, client):
+        self.client = client
+        self.failed, self.polls = Counter(), 0
+
+    def __call__(self):
+        took = self.client.edit()
+        # Each that failed, the first round's too, which is not timed.
+        for kind in FAILURES:
+            self.failed[kind] += self.client.failed(kind)
+        self.polls += self.client.polls.total()
+        return took
+
+
+def cold_start(text):
+    """Milliseconds from the start of a process to the first response, without --reload."""
+    server = reload_servers.ours(COLD)
+
+    def measure():
+        began = time.perf_counter()
+        with server.serves(text):
+            return (time.perf_counter() - began) * 1000
+
+    return measure
+
+
+def measure_edits(options):
+    for site in options.sites:
+        text = SITES[site]
+        before = load()
+        with contextlib.ExitStack() as stack:
+            contenders = {}
+            for reloader in options.servers:
+                try:
+                    running = stack.enter_context(reloader.serves(text))
+                except rounds.Unavailable as why:
+                    print(f'{reloader.name} is left out: {why}')
+                else:
+                    client = reload_servers.Client(running)
+                    contenders[reloader.name] = Contender(client)
+            samples = rounds.alternate(
+                {**contenders, COLD: cold_start(text)}, options.rounds
+            )
+        print_edits(site, options, samples, contenders)
+        print(f'  {before} at first, {load()} at last')
+        judge_edits(site, options, samples, contenders)
+
+
+def percentile95(values):
+    return statistics.quantiles(values, n=20, method='inclusive')[-1]
+
+
+def print_edits(site, options, samples, contenders):
+    mine = samples.get(FORK)
+    print(
+        f'\nEdit to first response by the new code, ms, {site} site, '
+        f'{options.rounds} rounds'
+    )
+    heads = ('median', '95th', 'max', '÷ ours', *FAILURES, 'polls')
+    print(f'  {"":<20}{"".join(f"{head:>10}" for head in heads)}')
+    for name, values in samples.items():
+        cells = [statistics.median(values), percentile95(values), max(values)]
+        line = ''.join(f'{cell:>10.4g}' for cell in cells)
+        line += f'{times_as_long(values, mine):>10.3g}' if mine else f'{"-":>10}'
+        if name in contenders:
+            failed = contenders[name].failed
+            line += ''.join(f'{failed[kind]:>10}' for kind in FAILURES)
+            line += f'{contenders[name].polls:>10}'
+        print(f'  {name:<20}{line}')
+    print(
+        '  the failures are those of all edits; old again: after the new code answered'
+    )
+
+
+def times_as_long(values, mine):
+    return statistics.median(v / m for v, m in zip(values, mine, strict=True))
+
+
+def judge_edits(site, options, samples, contenders):
+    mine, peer = samples.get(FORK), samples.get(PSERVE)
+    if mine:
+        failed = contenders[FORK].failed.total()
+        rounds.judge(f'median ms, {site}', statistics.median(mine), at_most=50)
+        rounds.judge(f'ms of 95 in 100, {site}', percentile95(mine), at_most=150)
+        rounds.judge(f'polls failed, {site}', failed, at_most=0)
+        if any(one.name == PSERVE for one in options.servers):
+            ratio = times_as_long(peer, mine) if peer else None
+            rounds.judge(f'times as fast as pserve, {site}', ratio, at_least=20)
+    for name in (CHILD, EXECV):
+        if name in samples:
+            more = statistics.median(samples[name]) - statistics.median(samples[COLD])
+            rounds.judge(
+                f'ms more than a cold start, {name}, {site}', more, at_most=100
+            )
+    if CHILD in samples:
+        refused = contenders[CHILD].failed['refused']
+        rounds.judge(f'polls refused, {CHILD}, {site}', refused, at_most=0)
+
+
+# -- idle -----------------------------------------------------------------------------
+
+WITHOUT = 'wspserve without --reload'
+
+
+def ask_for_threads(running):
+    """{process: {thread: (name, package)}} of the one that answers."""
+    url = f'http://127.0.0.1:{running.site.port}/'
+    with urllib.request.urlopen(url, timeout=rounds.PATIENCE) as response:
+        told = json.load(response)
+    return {told['pid']: {int(one): of for one, of in told['threads'].items()}}
+
+
+def count_wake_ups(running, processes, options):
+    """Counter of wake-ups by (process, package, thread)."""
+    is_prepared(running, processes)
+    threads = ask_for_threads(running)
+    time.sleep(options.settle_seconds)
+    titles = {pid: title_of(pid, running, threads) for pid in family(running)}
+    before = {pid: restart.wake_ups(pid) for pid in titles}
+    time.sleep(options.idle_seconds)
+    found = Counter()
+    for pid, title in titles.items():
+        for thread, count in restart.wake_ups(pid).items():
+            name, package = threads.get(pid, {}).get(thread, ('one', 'paste_wspbus'))
+            found[title, package, name] += count - before[pid].get(thread, 0)
+    return found
+
+
+def title_of(pid, running, threads):
+    if pid in threads:
+        return 'worker'
+    if pid == running.pid:
+        return 'supervisor'
+    return 'packages' if restart_servers.children(pid) else 'spare'
+
+
+def family(running):
+    return sorted(restart_servers.family(running.pid))
+
+
+def is_prepared(running, processes):
+    """Wait until all of the processes are there: the spare is the last of them."""
+    running.wait_until('prepared', lambda: len(family(running)) == processes)
+
+
+def measure_idle(options):
+    """Each as it is after a start, and after an edit."""
+    print(f'\nWake-ups of an idle site in {options.idle_seconds:g} s; {load()}')
+    with reload_servers.ours(WITHOUT).serves(restart.THREADS) as running:
+        print_wake_ups(WITHOUT, count_wake_ups(running, 1, options))
+    for reloader in options.servers:
+        if reloader.name not in PROCESSES:
+            continue
+        try:
+            with reloader.serves(restart.THREADS) as running:
+                found = measure_idle_reloader(reloader.name, running, options)
+        except rounds.Unavailable as why:
+            print(f'{reloader.name} is left out: {why}')
+            continue
+        for name, switches in found.items():
+            print_wake_ups(name, switches)
+        for name, switches in found.items():
+            mine = sum(n for (_, package, _), n in switches.items() if package == OURS)
+            rounds.judge(f'wake-ups of ours, {name}', mine, at_most=0)
+
+
+def measure_idle_reloader(name, running, options):
+    found = {name: count_wake_ups(running, PROCESSES[name], options)}
+    # The page does not tell its version, so the terminal does.
+    before = running.log.count(RELOADED)
+    running.site.edit()
+    running.wait_until('reloaded', lambda: running.log.count(RELOADED) > before)
+    found[f'{name}, edited'] = count_wake_ups(running, PROCESSES[name], options)
+    return found
+
+
+RELOADED = ': reloaded in '
+
+OURS = 'paste_wspbus'
+
+#: How many processes each has, when it is idle.
+PROCESSES = {FORK: 4, CHILD: 2, EXECV: 1}
+
+
+def print_wake_ups(name, found):
+    busy = [
+        f'{count} {process}: {package}, thread {thread}'
+        for (process, package, thread), count in found.items()
+        if count
+    ]
+    print(f'  {name:<26}{"; ".join(busy) or "none"}')
+
+
+# -- growth ---------------------------------------------------------------------------
+
+
+def sizes(pid):
+    """What a process has: threads, descriptors, and megabytes, see proc(5)."""
+    process = Path(f'/proc/{pid}')
+    found = {
+        'threads': len(list((process / 'task').iterdir())),
+        'fds': len(list((process / 'fd').iterdir())),
+    }
+    lines = (process / 'smaps_rollup').read_text().splitlines()[1:]
+    kilobytes = {line.split()[0]: int(line.split()[1]) for line in lines}
+    found['RSS'] = kilobytes['Rss:'] / 1024
+    found['PSS'] = kilobytes['Pss:'] / 1024
+    private = kilobytes['Private_Clean:'] + kilobytes['Private_Dirty:']
+    found['private'] = private / 1024
+    return found
+
+
+def long_lived(running, processes):
+    """{title: process} of those who outlive a reload, when the next one is prepared."""
+    is_prepared(running, processes)
+    time.sleep(0.2)  # what they still do for the last one
+    found = {'supervisor' if processes > 1 else 'process': running.pid}
+    for pid in restart_servers.children(running.pid):
+        if restart_servers.children(pid):
+            found['packages'] = pid
+    return found
+
+
+def measure_growth(options):
+    for reloader in options.servers:
+        if reloader.name not in PROCESSES:
+            continue
+        for site in options.sites if reloader.name == FORK else ['small']:
+            # A fresh interpreter each takes its time.
+            reloads = options.reloads if reloader.name == FORK else options.starts
+            try:
+                with reloader.serves(SITES[site]) as running:
+                    grown = reload_often(reloader, running, reloads)
+            except rounds.Unavailable as why:
+                print(f'{reloader.name} is left out: {why}')
+            else:
+                print_growth(f'{reloader.name}, {site}', grown)
+
+
+def reload_often(reloader, running, reloads):
+    """[(reload, {title: (process, sizes)})], every tenth part of the way."""
+    client = reload_servers.Client(running)
+    long_lived(running, PROCESSES[reloader.name])
+    step = max(1, reloads // 10)
+    grown, failed = [], 0
+    for number in range(1, reloads + 1):
+        client.edit_at_once()
+        failed += client.failed()
+        if number % step == 0:
+            found = long_lived(running, PROCESSES[reloader.name])
+            grown.append(
+                (number, {title: (pid, sizes(pid)) for title, pid in found.items()})
+            )
+    print(f'\n{reloads} reloads in a row, {reloader.name}: {failed} polls failed')
+    return grown
+
+
+def print_growth(name, grown):
+    columns = ('threads', 'fds', 'RSS', 'PSS', 'private')
+    print(f'  {name:<32}{"reload":>8}{"PID":>9}', end='')
+    print(''.join(f'{column:>9}' for column in columns))
+    first, last = grown[0][1], grown[-1][1]
+    for title in first:
+        for number, found in grown:
+            pid, has = found[title]
+            cells = ''.join(f'{has[column]:>9.4g}' for column in columns)
+            print(f'  {title:<32}{number:>8}{pid:>9}{cells}')
+    for title, (pid, was) in first.items():
+        now_pid, now = last[title]
+        what = f'of the {title}, {name}'
+        rounds.judge(f'another process instead {what}', now_pid != pid, at_most=0)
+        for column in ('threads', 'fds'):
+            more = now[column] - was[column]
+            rounds.judge(f'{column} more {what}', more, at_most=0)
+        more = now['private'] - was['private']
+        rounds.judge(f'MB more {what}', more, at_most=GROWTH)
+
+
+# -- the command ----------------------------------------------------------------------
+
+FIGURES = {'edits': measure_edits, 'idle': measure_idle, 'growth': measure_growth}
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'figures', nargs='*', metavar='FIGURE', help=f'of {", ".join(FIGURES)}'
+    )
+    for name, default, what in (
+        ('rounds', 15, 'edits: of each site under each server'),
+        ('settle-seconds', 12, 'idle: how long nothing is counted at first'),
+        ('idle-seconds', 10, 'idle: how long'),
+        ('reloads', 500, 'growth: by forks'),
+        ('starts', 100, 'growth: by fresh interpreters'),
+    ):
+        parser.add_argument(
+            f'--{name}', type=int, default=default, help=f'{what} (default {default})'
+        )
+    parser.add_argument('--servers', default='', help='those only whose name begins so')
+    parser.add_argument(
+        '--sites', nargs='+', choices=SITES, default=list(SITES), help='default both'
+    )
+    options = parser.parse_args()
+    for figure in options.figures:
+        if figure not in FIGURES:
+            parser.error(f'no figure {figure!r}: {", ".join(FIGURES)}')
+    options.rounds = max(2, options.rounds)  # percentiles need two
+    options.servers = [one for one in RELOADERS if one.name.startswith(options.servers)]
+    return options
+
+
+def main():
+    options = parse()
+    for figure in options.figures or FIGURES:
+        try:
+            FIGURES[figure](options)
+        except rounds.Unavailable as why:
+            print(f'{figure} is left out: {why}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,315 @@
+"""A site that is edited, those who reload it, and how soon a client sees the edit."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import restart_servers
+import rounds
+
+#: What becomes of a poll. 'old again': the old code, after the new had answered.
+FAILURES = ('refused', 'reset', 'timeout', 'truncated', '5xx', 'old again')
+
+#: Seconds until a poll is given up.
+TIMEOUT = 10.0
+
+#: Seconds between a poll and the next: without, the client alone keeps a processor busy.
+PAUSE = 0.001
+
+#: Seconds that polling goes on after the new code has answered.
+AFTERWARDS = 0.25
+
+#: Seconds from an edit to the next of the same site: whoever prepares for it has done so,
+#: and bytecode, which is told from a newer source by whole seconds, is not mistaken.
+BETWEEN = 1.5
+
+SMALL = """
+def app(environ, start_response):
+    body = b'version $version\\n'
+    headers = [('Content-Type', 'text/plain'), ('Content-Length', str(len(body)))]
+    start_response('200 OK', headers)
+    return [body]
+
+
+def make_app(global_conf):
+    return app
+"""
+
+#: A site as sites are: what it imports takes longer than all the rest.
+HEAVY = """
+import django.contrib.auth.hashers
+import django.core.handlers.wsgi
+import django.db.models
+import django.forms
+import jinja2
+import pyramid.config
+import pyramid.response
+import sqlalchemy.orm
+
+engine = sqlalchemy.create_engine('sqlite://')
+template = jinja2.Template('version {{ version }}\\n', keep_trailing_newline=True)
+
+
+def page(request):
+    text = template.render(version=$version)
+    return pyramid.response.Response(text, content_type='text/plain')
+
+
+with pyramid.config.Configurator() as config:
+    config.add_route('page', '/')
+    config.add_view(page, route_name='page')
+    app = config.make_wsgi_app()
+
+
+def make_app(global_conf):
+    return app
+"""
+
+SITES = {'small': SMALL, 'heavy': HEAVY}
+
+INI = """
+[app:main]
+use = call:edited:make_app
+
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = {port}
+threads = 4
+"""
+
+#: uvicorn takes ASGI.
+ASGI = """
+import a2wsgi
+import edited
+
+app = a2wsgi.WSGIMiddleware(edited.app)
+"""
+
+WERKZEUG = """
+import edited
+import werkzeug
+
+# 'stat': as it is without watchdog.
+werkzeug.run_simple(
+    '127.0.0.1',
+    {port},
+    edited.app,
+    use_reloader=True,
+    reloader_type='stat',
+    threaded=True,
+)
+"""
+
+_REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
+
+
+class EditedSite(restart_servers.Site):
+    """A site in a folder of its own, and its module."""
+
+    def __init__(self, folder: str, text: str) -> None:
+        super().__init__(folder, workers=0)
+        self.text, self.version = text, 0
+        self.ini = self.folder / 'site.ini'
+        self.ini.write_text(INI.format(port=self.port))
+        (self.folder / 'asgi.py').write_text(ASGI)
+        (self.folder / 'serve.py').write_text(WERKZEUG.format(port=self.port))
+        self.edit()
+
+    def edit(self) -> None:
+        """Save the next version: in place, and the next time by a rename."""
+        self.version += 1
+        module = self.folder / 'edited.py'
+        text = self.text.replace('$version', str(self.version))
+        # Bytecode is told from a newer source by its size too.
+        text += f'#{"." * (self.version % 97)}\n'
+        if self.version % 2:
+            new = self.folder / '.edited.py.tmp'
+            new.write_text(text)
+            new.replace(module)
+        else:
+            module.write_text(text)
+
+
+# -- servers ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Reloader:
+    """One who reloads: what it is called, what is to be there, and its command.
+
+    ``environment``: what it is told besides.
+    """
+
+    name: str
+    needs: list[str]
+    command: Callable[[EditedSite], list[str]]
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def serves(self, text: str) -> Iterator[restart_servers.Running]:
+        """It serves a site of this text, until the block ends."""
+        for module in self.needs:
+            if not rounds.has(module):
+                raise rounds.Unavailable(f'it takes {module}')
+        with tempfile.TemporaryDirectory() as folder:
+            site = EditedSite(folder, text)
+            command = ['env', *map('='.join, self.environment.items())]
+            command = [*(command if self.environment else []), *self.command(site)]
+            with restart_servers.serving(command, site) as running:
+                yield running
+
+
+def wspserve(site: EditedSite, *options: str) -> list[str]:
+    """Ours."""
+    return [rounds.command('wspserve'), *options, str(site.ini)]
+
+
+def ours(name: str, *options: str) -> Reloader:
+    """Ours, with options."""
+    return Reloader(name, [], lambda site: wspserve(site, *options))
+
+
+def _paster(site: EditedSite) -> list[str]:
+    return [rounds.command('paster'), 'serve', '--reload', str(site.ini)]
+
+
+def _pserve(site: EditedSite) -> list[str]:
+    return [rounds.command('pserve'), '--reload', str(site.ini)]
+
+
+def _hupper(monitor: str) -> dict[str, str]:
+    return {'HUPPER_DEFAULT_MONITOR': f'hupper.{monitor}FileMonitor'}
+
+
+def _gunicorn(engine: str) -> Callable[[EditedSite], list[str]]:
+    return lambda site: [
+        *(rounds.command('gunicorn'), '--no-control-socket'),
+        *(f'--paste={site.ini}', f'--bind=127.0.0.1:{site.port}'),
+        *('--reload', f'--reload-engine={engine}'),
+    ]
+
+
+def _werkzeug(site: EditedSite) -> list[str]:
+    return [sys.executable, str(site.folder / 'serve.py')]
+
+
+def _uvicorn(site: EditedSite) -> list[str]:
+    port = f'--port={site.port}'
+    return [rounds.command('uvicorn'), '--reload', port, 'asgi:app']
+
+
+def _granian(site: EditedSite) -> list[str]:
+    return [
+        *(rounds.command('granian'), '--interface=wsgi', f'--port={site.port}'),
+        # What it prints is in the folder that it watches.
+        *('--reload', '--reload-ignore-patterns=log$', 'edited:app'),
+    ]
+
+
+FORK, CHILD, EXECV = 'wspserve', 'wspserve, child', 'wspserve, execv'
+PSERVE = 'pserve'
+
+RELOADERS = [
+    ours(FORK, '--reload'),
+    ours(CHILD, '--reload', '--reloader=child'),
+    ours(EXECV, '--reload', '--reloader=execv'),
+    Reloader('paster serve', ['paste.script'], _paster),
+    Reloader(PSERVE, ['pyramid'], _pserve, _hupper('polling.Polling')),
+    Reloader(
+        'pserve, watchdog',
+        ['pyramid', 'watchdog'],
+        _pserve,
+        _hupper('watchdog.Watchdog'),
+    ),
+    Reloader('gunicorn, poll', ['gunicorn'], _gunicorn('poll')),
+    Reloader('gunicorn, inotify', ['gunicorn', 'inotify'], _gunicorn('inotify')),
+    Reloader('werkzeug', ['werkzeug'], _werkzeug),
+    Reloader('uvicorn', ['uvicorn', 'watchfiles', 'a2wsgi'], _uvicorn),
+    Reloader('granian', ['granian', 'watchfiles'], _granian),
+]
+
+
+# -- the client -------------------------------------------------------------------------
+
+
+def poll(port: int) -> tuple[str, bytes]:
+    """Ask once, over a fresh connection: ('answered', body), or how it failed."""
+    response = b''
+    try:
+        with socket.create_connection(('127.0.0.1', port), TIMEOUT) as connection:
+            connection.sendall(_REQUEST)
+            while data := connection.recv(65536):
+                response += data
+                head, _, body = response.partition(b'\r\n\r\n')
+                if b' 200 ' in head[:16] and body.endswith(b'\n'):
+                    return 'answered', body
+    except ConnectionRefusedError:
+        return 'refused', b''
+    except TimeoutError:
+        return 'timeout', b''
+    except OSError:
+        pass
+    if b' 5' in response[:16]:
+        return '5xx', b''
+    return 'truncated' if response else 'reset', b''
+
+
+class Client:
+    """Edits a site that is served, and polls it: ``polls`` tells what came of the last edit."""
+
+    def __init__(self, running: restart_servers.Running) -> None:
+        self.running = running
+        assert isinstance(running.site, EditedSite)
+        self.site = running.site
+        self.polls: collections.Counter[str] = collections.Counter()
+        self._next = time.monotonic() + BETWEEN
+
+    def edit(self) -> float:
+        """:returns: milliseconds from an edit to the first response by the new code."""
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        took = self.edit_at_once()
+        until = time.monotonic() + AFTERWARDS
+        while time.monotonic() < until:
+            if self._poll() == 'old':
+                self.polls['old again'] += 1
+            time.sleep(PAUSE)
+        self._next = time.monotonic() + BETWEEN
+        return took
+
+    def edit_at_once(self) -> float:
+        """The same, whoever has not prepared for it yet; nothing is polled afterwards."""
+        self.polls = collections.Counter()
+        began = time.perf_counter()
+        self.site.edit()
+        until = began + rounds.PATIENCE
+        while self._poll() != 'new':
+            if self.running.process.poll() is not None:
+                code = self.running.process.returncode
+                raise rounds.Unavailable(f'it exited with {code}')
+            if time.perf_counter() > until:
+                raise rounds.Unavailable(
+                    f'the edit is not served within {rounds.PATIENCE:g} s'
+                )
+            time.sleep(PAUSE)
+        return (self._answered - began) * 1000
+
+    def _poll(self) -> str:
+        how, body = poll(self.site.port)
+        self._answered = time.perf_counter()
+        if how == 'answered':
+            is_new = body == b'version %d\n' % self.site.version
+            how = 'new' if is_new else 'old'
+        self.polls[how] += 1
+        return how
+
+    def failed(self, *kinds: str) -> int:
+        """Polls since the last edit that failed, in one of these ways or any."""
+        return sum(self.polls[kind] for kind in kinds or FAILURES)
