@@ -247,3 +247,63 @@ def test_restarts_clients_tell_a_connection_that_is_refused(ask, monkeypatch):
         restart_load.Clients, '__init__', lambda self, _, its: start(self, port, its)
     )
     assert ask(lambda number: PAGE) == ({'refused'}, set())
+
+
+def test_reload_serves_each_edit_without_a_failed_poll(benchmark):
+    quick = ['--rounds=2', '--reloads=4', '--starts=2', '--idle-seconds=1']
+    output = benchmark(
+        'reload',
+        *quick,
+        '--settle-seconds=0',
+        '--sites=small',
+        '--servers=wspserve',
+    )
+    found = targets(output)
+    assert 'left out' not in output, output
+    for what in ('polls failed, small', 'polls refused, wspserve, child, small'):
+        assert found[what] == 0, output
+    for style in ('wspserve', 'wspserve, child', 'wspserve, execv'):
+        assert f'wake-ups of ours, {style}, edited' in found, output
+    growths = [what for what in found if what.startswith(('threads more', 'fds more'))]
+    assert len(growths) == 8, output
+    assert not any(found[what] > 0 for what in growths), output
+
+
+@pytest.mark.parametrize(
+    'response, kind',
+    [
+        (b'', 'reset'),
+        (b'HTTP/1.1 200 OK\r\n\r\nversi', 'truncated'),
+        (b'HTTP/1.1 500 Oops\r\n\r\nOops', '5xx'),
+        (b'HTTP/1.1 200 OK\r\n\r\nversion 1\n', 'answered'),
+    ],
+)
+def test_reloads_client_tells_what_came_of_a_poll(response, kind, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import reload_servers
+
+    def answer():
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(response)
+
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert reload_servers.poll(listening.getsockname()[1])[0] == kind
+        thread.join(TIMEOUT)
+
+
+def test_frameworks_measures_each_site_and_each_framework(benchmark):
+    output = benchmark('frameworks', '--rounds', '2')
+    found = targets(output)
+    assert found.pop('milliseconds for the largest') < 5 * 4  # a busy machine
+    assert [what.partition(', ')[2] for what in found] == [
+        'Pyramid',
+        'Flask',
+        'Django',
+        'CherryPy',
+    ]
+    for name in ('cherrypy', 'django', 'flask', 'pyramid'):
+        assert re.search(rf'^  {name} +[\d.]+ ', output, re.M), output

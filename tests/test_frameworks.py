@@ -17,11 +17,11 @@ from pathlib import Path
 
 import flask
 import pytest
-from support import BIN, TIMEOUT, Site
+from support import BIN, TIMEOUT, Site, run
 
 from paste_wspbus import frameworks
 from paste_wspbus.bus import Bus, State
-from paste_wspbus.frameworks import FRAMEWORKS, LIMIT, applications, introduce
+from paste_wspbus.frameworks import FRAMEWORKS, LIMIT, applications, guests, introduce
 from paste_wspbus.handoff import BusRef, embedded_bus
 from paste_wspbus.middleware import BusFilter
 
@@ -373,7 +373,8 @@ def test_a_framework_that_is_half_installed_is_one_warning(monkeypatch, known):
     use(monkeypatch, known)
     assert introduce(Wrapper(app=leaf), Bus(), log) == []
     assert len(log) == 1
-    assert log[0][1].startswith(f'{known.title} {version(known.distribution)}: ')
+    title = f'{known.title} {guests.version_of(known.distribution)}: '
+    assert log[0][1].startswith(title)
     assert re.search(r'\((ImportError|ModuleNotFoundError): ', log[0][1])
 
 
@@ -984,6 +985,21 @@ def test_under_pserve_the_first_request_starts_the_bus_and_the_end_stops_it(
     else:
         assert lines == []
     assert code == 0, site.report()
+
+
+def test_prequest_starts_and_stops_what_its_request_needs(tmp_path):
+    process = run(
+        tmp_path,
+        SITES / 'pyramid' / 'site.ini',
+        '/',
+        command=[BIN / 'prequest'],
+        env=modules_of('pyramid'),
+    )
+    assert process.code == 0, process.report()
+    assert '"state": "STARTED"' in process.out.text
+    lines = process.err.text.splitlines()
+    lines = [line for line in lines if line.endswith(('opened', 'closed'))]
+    assert lines == ['mailer opened', 'pool opened', 'pool closed', 'mailer closed']
 
 
 # -- in a test of the site's own ----------------------------------------------------

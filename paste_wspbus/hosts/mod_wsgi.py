@@ -13,11 +13,13 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
+from time import monotonic, sleep
 
 from paste_wspbus.deadlines import call_after
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.hosts import Host
-from paste_wspbus.hosts.site import HostedSite, at_exit, compose
+from paste_wspbus.hosts.site import LOOK, HostedSite, compose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +33,14 @@ if TYPE_CHECKING:
 KILLED_AFTER = 3.0
 
 #: Seconds of those that requests in flight have; the rest is for 'stop' listeners.
-IN_FLIGHT = 2.0
+IN_FLIGHT = 1.5
+
+#: Seconds that a request may take from where mod_wsgi accepts it to where the filter
+#: counts it: the first needs no Python, and the second waits for its lock.
+ON_ITS_WAY = 0.05
 
 #: Seconds after which what a stop waits for is logged, as long as there is time to.
-LATE = 2.5
+LATE = 2.0
 
 #: Seconds that requests in flight of a site have whose script was touched in embedded
 #: mode: requests for the new one wait meanwhile.
@@ -113,7 +119,11 @@ def take(site: HostedSite, key: object = None) -> None:
     global _subscribed
     mod_wsgi: Any = sys.modules['mod_wsgi']
     daemon = bool(mod_wsgi.process_group)
-    site.leave = _end_process if daemon else _refuse_to_end
+    if daemon:
+        site.leave = _end_process
+        site.bus.subscribe('drain', partial(_finish_requests, site), priority=100)
+    else:  # Apache's own processes answer their requests before they tell
+        site.leave = _refuse_to_end
     _sites[key] = site
     if _subscribed:
         return
@@ -134,29 +144,30 @@ def take(site: HostedSite, key: object = None) -> None:
 
 
 def _stopping(name: str, shutdown_reason: str = '', **more: object) -> None:
-    """mod_wsgi's event: the process does not accept requests any more, and is to end."""
-    for site in list(_sites.values()):
-        _stop_after_requests(site, shutdown_reason)
+    """mod_wsgi's event: the process accepts no requests any more, and is to end.
 
-
-def _stop_after_requests(site: HostedSite, reason: str) -> None:
-    """Drain now; stop when the threads that answer requests have ended.
-
-    mod_wsgi joins them when its event is over, then ends the interpreter. Only the event
-    says why it ends, and only the interpreter's end that the last request is answered.
+    All is done before this returns: then mod_wsgi joins the threads that answer requests,
+    and ends the interpreter, but not with WSGIDestroyInterpreter Off, and it takes no
+    heed of other threads that a sub-interpreter has.
     """
-    joined = threading.Event()
-    at_exit(joined.set)
-    site.bus.subscribe('drain', lambda: joined.wait(IN_FLIGHT), priority=100)
-    threading.Thread(target=_stop, args=(site, reason), name='wspbus stop').start()
+    for site in list(_sites.values()):
+        cancel = call_after(LATE, partial(_tell_late, site))
+        try:
+            site.stop(shutdown_reason)
+        finally:
+            cancel()
 
 
-def _stop(site: HostedSite, reason: str) -> None:
-    cancel = call_after(LATE, lambda: _tell_late(site))
-    try:
-        site.stop(reason)
-    finally:
-        cancel()
+def _finish_requests(site: HostedSite) -> None:
+    """Wait until no request is in flight, nor on its way from mod_wsgi to the filter."""
+    requests = site.bus.plugins.get('requests')
+    now = monotonic()
+    until, quiet = now + IN_FLIGHT, now + ON_ITS_WAY
+    while now < min(until, quiet):
+        sleep(LOOK)
+        now = monotonic()
+        if requests:
+            quiet = now + ON_ITS_WAY
 
 
 def _tell_late(site: HostedSite) -> None:

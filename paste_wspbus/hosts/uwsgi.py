@@ -15,7 +15,7 @@ import sys
 from functools import partial
 
 from paste_wspbus.hosts import Host
-from paste_wspbus.hosts.site import StartFailed
+from paste_wspbus.loader import StartFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,17 +78,15 @@ def _after_fork(site: HostedSite, others: Callable[[], object] | None) -> None:
 
 
 def _start(site: HostedSite) -> None:
-    """With need-app, a worker whose site does not start exits with uWSGI's code for that.
+    """A worker whose site does not start exits as one whose application does not load.
 
-    :raises StartFailed: without: uWSGI logs it, and each request tries again to start.
+    The master says so, and begins another; with lazy-apps and need-app it gives up.
     """
     import uwsgi
 
     try:
         site.start()
     except StartFailed as error:
-        if 'need-app' not in uwsgi.opt:
-            raise
         logging.getLogger('paste_wspbus').error('%s', error)
         raise SystemExit(FAILED_APP) from error
     # Not before: what the site put into the slot while it was made is called, too.
