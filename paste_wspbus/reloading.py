@@ -194,6 +194,9 @@ class ReloadingSupervisor(Supervisor):
         if style == 'execv':  # this very process goes on
             worker.begin_anew(self.plan.start_timeout)
             self._watch(worker)
+            if self._stopping:
+                worker.leaving = True
+                self.children.press(worker)
         else:
             self.style = style
             if style != 'fork':

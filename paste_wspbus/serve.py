@@ -706,28 +706,40 @@ def _exit(bus: Bus) -> None:
 
 def _announce(server: Server | BlockingServer | None, process: Process) -> None:
     """The site is STARTED: tell the terminal, and whoever waits for it."""
-    lines, report = [], process.options.report
-    reloaded = process.inheritance.reload
-    if reloaded:
-        _print(_reloaded(*reloaded, served=not process.problem), sys.stderr)
-    elif process.options.reload and process.options.later:
-        pass  # the supervisor tells
-    elif server is not None and not process.name:  # of several, the supervisor tells
-        lines = _lines(server.urls, process.options)
-        if process.role is None and (url := _url_to_show(process)):
-            import webbrowser
+    options, report = process.options, process.options.report
+    lines = _what_to_tell(server, process)
 
-            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+    def ready() -> None:
+        if options.learner is not None:
+            options.learner.tell(report)
+        report.ready(lines)
+
     if isinstance(server, BlockingServer) and report.fd is not None:
         # It binds by itself, and may fail to: then it does not run that long.
-        call_after(BINDING, lambda: report.ready(lines))
+        call_after(BINDING, ready)
     else:  # first, for who reads the lines may end this process at once
-        if process.options.learner is not None:
-            process.options.learner.tell(report)
-        report.ready(lines)
+        ready()
     if lines:
         _print('\n'.join(lines))
-    _repeat_early(process.options)
+    _repeat_early(options)
+
+
+def _what_to_tell(
+    server: Server | BlockingServer | None, process: Process
+) -> list[str]:
+    """The lines for the terminal; those of a process that was reloaded go there at once."""
+    options, reloaded = process.options, process.inheritance.reload
+    if reloaded and options.verbosity > 0:
+        _print(_reloaded(*reloaded, served=not process.problem), sys.stderr)
+    if reloaded or (options.reload and options.later):
+        return []  # or the supervisor tells
+    if server is None or process.name:  # of several, the supervisor tells
+        return []
+    if process.role is None and (url := _url_to_show(process)):
+        import webbrowser
+
+        threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+    return _lines(server.urls, options)
 
 
 def _reloaded(why: str, since: float, served: bool) -> str:

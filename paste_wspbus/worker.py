@@ -187,6 +187,7 @@ class Orders:
 
     def _leave(self) -> None:
         self._told.set()
+        self.bus.execv = False  # who is told to leave does not come back
         self.bus.exit()
 
     def _tell_status(self) -> None:

@@ -36,7 +36,9 @@ def benchmark():
                 assert process.wait() == 0, process.report()
                 assert process.err.text == '', process.report()
                 assert process.has_left_nothing(), process.report()
-            assert os.listdir(folder) == []
+            # The folder of control sockets stays, empty.
+            left = [one for one in Path(folder).rglob('*') if not one.is_dir()]
+            assert left == []
             return process.out.text
 
         yield run
@@ -298,12 +300,8 @@ def test_reloads_client_tells_what_came_of_a_poll(response, kind, monkeypatch):
 def test_frameworks_measures_each_site_and_each_framework(benchmark):
     output = benchmark('frameworks', '--rounds', '2')
     found = targets(output)
-    assert found.pop('milliseconds for the largest') < 5 * 4  # a busy machine
-    assert [what.partition(', ')[2] for what in found] == [
-        'Pyramid',
-        'Flask',
-        'Django',
-        'CherryPy',
-    ]
-    for name in ('cherrypy', 'django', 'flask', 'pyramid'):
-        assert re.search(rf'^  {name} +[\d.]+ ', output, re.M), output
+    assert found.pop('milliseconds for the largest') < 50  # the machine is busy
+    named = [what.rpartition(', ')[2] for what in found]
+    assert named == ['Pyramid', 'Flask', 'Django', 'CherryPy']
+    for site in ('cherrypy', 'django', 'flask', 'pyramid'):
+        assert re.search(rf'^  {site} +[\d.]+ ', output, re.M), output

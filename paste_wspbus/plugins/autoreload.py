@@ -155,6 +155,8 @@ class Autoreloader(Plugin):
     def _tell(self, paths: list[str]) -> None:
         with contextlib.suppress(ChannelFailures):  # each is in the log
             self.bus.publish('changed', paths)
+        if self.bus.is_told_to_leave:
+            return  # or it would come back
         try:
             self.react(paths)
         except WSPBusError as error:
