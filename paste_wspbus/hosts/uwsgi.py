@@ -58,7 +58,7 @@ def take(site: HostedSite) -> None:
 
     site.leave = _end_worker
     if uwsgi.worker_id():  # lazy-apps: the fork was before
-        site.bus.composed = partial(_start, site)  # type: ignore[attr-defined]
+        site.bus.composed = partial(_start, site)
     else:
         others = getattr(uwsgi, 'post_fork_hook', None)
         uwsgi.post_fork_hook = partial(_after_fork, site, others)
@@ -127,9 +127,9 @@ def _why_unsure(uwsgi: Any) -> str | None:
     direct = [name for name in READS_HTTP if name in options]
     if direct:
         return (
-            f"'stop' listeners do not run in a worker that ends while it waits for the "
-            f'rest of a request on its {direct[0]}; behind "http", or a proxy that talks '
-            'to "socket", it does not wait'
+            "'stop' listeners do not run in a worker that ends while it waits for the "
+            f'rest of a request on its {direct[0]}; behind a proxy that talks to "socket" '
+            'it does not wait'
         )
     return None
 

@@ -1,0 +1,2 @@
+from paste_wspbus.hosts.mod_wsgi import application_from
+application = application_from('site.ini')
