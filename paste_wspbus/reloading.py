@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -17,7 +18,7 @@ from paste_wspbus.worker import PACKAGES, SITE, WORKER, Role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import Any
 
     from paste_wspbus.servers import Server
@@ -129,12 +130,7 @@ class ReloadingSupervisor(Supervisor):
     # -- a reload -----------------------------------------------------------------
 
     def _start_first(self) -> None:
-        while True:
-            try:
-                self._start_all()
-                return
-            except Outdated:
-                self._stop_all()
+        self._start_all()
 
     def _renew(self) -> None:
         began = time.monotonic()
@@ -240,8 +236,8 @@ class ReloadingSupervisor(Supervisor):
             self._renounce_packages()
             line = f'{failure}; in a fresh interpreter it starts'
             self.bus.log(f'{line}: from now on, each reload takes one', 30)
-        else:
-            self._show_problem(role, worker, failure)
+        elif self._show_problem(role, worker, failure):
+            self._await_ready(role.name)
 
     def _may_be_the_forks(self, worker: Worker) -> bool:
         """Whether a failure may come of a package that was imported before the fork."""
@@ -258,7 +254,8 @@ class ReloadingSupervisor(Supervisor):
             return False
         return True
 
-    def _show_problem(self, role: Role, worker: Worker, failure: WorkerFailed) -> None:
+    def _show_problem(self, role: Role, worker: Worker, failure: WorkerFailed) -> bool:
+        """Tell what failed, and have it served; whether that can be."""
         known = self._failures.get(worker)
         trace = known.trace if known else ''
         self._failures.clear()
@@ -266,14 +263,14 @@ class ReloadingSupervisor(Supervisor):
             self._show(f'{trace}{failure}')
         self.failure = str(failure)
         if role.kind != WORKER or self.server is None:
-            return
+            return False
         text = trace or str(failure)
         self.current[role.name] = self.children.spawn(
             role._replace(problem=text, later=self._was_started),
             None,
             self.plan.start_timeout,
         )
-        self._await_ready(role.name)
+        return True
 
     def _spawn(self, role: Role, afresh: bool = False) -> Worker:
         template, packages = None, self._packages
@@ -288,7 +285,8 @@ class ReloadingSupervisor(Supervisor):
         return worker
 
     def _raise_if_failed(self, worker: Worker) -> None:
-        if self._changed and self._abandons:
+        is_reloading = self.bus._current == 'graceful'
+        if is_reloading and self._changed and self._abandons:
             raise Outdated
         super()._raise_if_failed(worker)
 
@@ -300,12 +298,21 @@ class ReloadingSupervisor(Supervisor):
         """It waits for an edit, not for the next crash."""
         what = f'{worker.title} crashed, {how(worker.code)}'
         self.bus.log(what, 40)
-        if worker.role.kind == WORKER:
+        if worker.role.kind == WORKER and not worker.role.problem:
             self.events.call_later(0, lambda: self._show_crash(worker, what))
 
     def _show_crash(self, worker: Worker, what: str) -> None:
         if self.current.get(worker.name) is worker and not self._stopping:
-            self._show_problem(worker.role, worker, WorkerFailed(1, what))
+            with self._telling():
+                self._show_problem(worker.role, worker, WorkerFailed(1, what))
+
+    @contextlib.contextmanager
+    def _telling(self) -> Generator[None]:
+        """Nobody waits for what is started here: a system that has no process is told of."""
+        try:
+            yield
+        except WorkerFailed as failed:
+            self.bus.log(str(failed), 40)
 
     def _after_the_end(self, worker: Worker) -> None:
         role = worker.role
@@ -331,10 +338,13 @@ class ReloadingSupervisor(Supervisor):
         """Have the packages imported, and a spare for each worker wait."""
         if self.style != 'fork' or self._misbehaves or self.bus.leaving:
             return
+        if len(self._spoilers) > ATTEMPTS:
+            return
         if self._packages is None:
-            self._packages = self.children.spawn(
-                Role(PACKAGES), None, self.plan.start_timeout, fresh=True
-            )
+            with self._telling():
+                self._packages = self.children.spawn(
+                    Role(PACKAGES), None, self.plan.start_timeout, fresh=True
+                )
         elif self._packages.was_ready:
             self._have_imported()
 
@@ -362,16 +372,15 @@ class ReloadingSupervisor(Supervisor):
             self._spoilers.add(message['imported'].partition('.')[0])
             self.bus.log(f'{message["imported"]} {message["why"]}: it is not preloaded')
             self._renounce_packages()
-            if len(self._spoilers) < ATTEMPTS:
-                self._prepare()
+            self._prepare()
             return
         packages.composed = True
         for role in self._roles(self.generation):
             spare = self._spares.get(role.name)
             if spare is None or spare.ended:
-                self._spares[role.name] = self._spawn(
-                    role._replace(spare=True, hold=True)
-                )
+                waiting = role._replace(spare=True, hold=True)
+                with self._telling():
+                    self._spares[role.name] = self._spawn(waiting)
 
     def _renounce_packages(self) -> None:
         """What they have imported is not to be used any more."""

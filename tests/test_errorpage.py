@@ -208,8 +208,9 @@ def test_a_suppressed_context_is_not_shown(load):
             except ZeroDivisionError:
                 raise LookupError('x') from None
     """)
-    assert 'ZeroDivisionError' not in page(problem(raised_by(shop.make)))[:400]
-    assert errorpage.CONTEXT not in page(problem(raised_by(shop.make)))
+    shown = page(problem(raised_by(shop.make)))
+    assert '<b>LookupError</b>' not in shown  # it is the only one: on top
+    assert errorpage.CONTEXT not in shown
 
 
 def test_the_whole_traceback_is_there_as_text(load):
@@ -343,9 +344,7 @@ def test_a_source_that_is_not_utf_8_is_shown_as_well_as_may_be(load):
 
 def test_a_source_of_another_encoding_is_shown_as_it_is_meant(load):
     shop = load('# coding: latin-1\ndef make():\n    "é" + 1\n'.encode('latin-1'))
-    assert '<mark>&quot;é&quot; + 1</mark>' in page(problem(raised_by(shop.make))) or (
-        '&quot;é&quot; + 1' in page(problem(raised_by(shop.make)))
-    )
+    assert '&quot;é&quot; + 1\n' in page(problem(raised_by(shop.make)))
 
 
 def test_a_deep_recursion_is_one_place(load):

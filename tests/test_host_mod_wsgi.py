@@ -28,7 +28,8 @@ ENDS = {
 
 @pytest.fixture
 def folder(tmp_path):
-    return shutil.copytree(hosts.SITE, tmp_path / 'site')
+    left = shutil.ignore_patterns('events')  # of who ran it where it is
+    return shutil.copytree(hosts.SITE, tmp_path / 'site', ignore=left)
 
 
 class Watching(Watched):
@@ -124,6 +125,30 @@ def test_a_request_in_flight_is_answered_before_the_stop(folder, how):
         apache.serving(but=old)
         assert apache.events(old)[-2] == 'response'
         assert apache.events(old)[-1] == f'stop {ENDS[how]}'
+
+
+#: What makes the end of Python's interpreter another, or none.
+INTERPRETERS = {
+    'sub-interpreter': Watching.site.replace('%{GLOBAL}', 'mine'),
+    'never ended': f'WSGIDestroyInterpreter Off\n{Watching.site}',
+}
+
+
+@pytest.mark.parametrize('interpreter', INTERPRETERS)
+@each_version
+def test_the_stop_does_not_need_the_end_of_the_interpreter(
+    folder, version, interpreter
+):
+    class Other(RUNNING[version]):
+        site = INTERPRETERS[interpreter]
+
+    with Other(folder) as apache:
+        old = apache.serving()
+        apache.end('SIGTERM to the process', old)
+        apache.serving(but=old)
+        assert apache.events(old)[-1].startswith('stop')
+        assert apache.stop() == 0
+        assert apache.stops() == 2
 
 
 @each_version

@@ -116,7 +116,7 @@ class Edited(Site):
         found = []
 
         def answers():
-            found[:] = [self.get()]
+            found[:] = [self.get(accept='text/html')]
             return found[0].status == 500 and text in found[0].text
 
         try:
@@ -334,7 +334,9 @@ def test_a_burst_of_500_files_is_one_reload(tmp_path):
         assert polls.failures == []
         assert polls.texts == ['one', 'the second']
         err = stop(site)
-    assert re.fullmatch(r'\w+\.py and 500 others have changed: reloaded in .*\n', err)
+    # One; where this process is kept from writing for a while, two.
+    assert 1 <= len(err.splitlines()) <= 3
+    assert re.search(r'\S+\.py and \d+ others have changed: reloaded in', err)
 
 
 @pytest.mark.parametrize('reloader', ['fork', 'execv'])
@@ -453,14 +455,14 @@ use = call:webapp:make
 @pytest.mark.parametrize('reloader', ['fork', 'execv'])
 def test_all_that_a_site_is_made_of_is_watched(tmp_path, reloader):
     args = ['--reloader', reloader]
-    with Edited(tmp_path, *args, ini=None, files=WATCHED) as site:
-        site.get('/import?late')
-        site.get('/watch?early.txt')
+    with Edited(tmp_path, *args, ini=WATCHED['site.ini'], files=WATCHED) as site:
         names = ['late.py', 'early.txt', 'site.ini', 'hupper.txt', 'paste.txt']
         names += ['conf/limits.yaml', 'parts/other.ini', 'templates/page.pt']
         names += ['templates/new.pt', 'brand_new.py']
         for name in names:
             (tmp_path / 'conf/site.log').write_text(name)  # this one is not
+            site.get('/import?late')
+            site.get('/watch?early.txt')
             path = tmp_path / name
             path.write_text((path.read_text() if path.exists() else '') + '\n#\n')
             site.expect(f'{path.name} has changed: reloaded in')
@@ -479,7 +481,7 @@ def test_the_ini_is_read_anew_with_what_it_includes(tmp_path, reloader):
     files = {**WATCHED, 'webapp.py': webapp('one')}
     files['second.py'] = webapp('the second')
     args = ['--reloader', reloader]
-    with Edited(tmp_path, *args, ini=None, files=files) as site:
+    with Edited(tmp_path, *args, ini=files['site.ini'], files=files) as site:
         site.save(
             files['parts/other.ini'].replace('webapp', 'second'), 'parts/other.ini'
         )
@@ -519,8 +521,7 @@ def test_what_does_not_start_shows_why_and_heals_at_the_next_save(tmp_path, mist
         site.edit('the second')
         site.expect('reloaded in')
         site.settle()
-        assert site.processes() == sorted(site.processes())
-        assert len(site.processes()) == 4
+        eventually(lambda: len(site.processes()) == 4)
         code = site.stop(signal.SIGINT)[0]
         assert (code, processes_of_session(site.pid)) == (0, [])
 
@@ -554,15 +555,18 @@ def test_a_first_start_that_fails_shows_why_and_heals(tmp_path, mistake, reloade
         assert processes_of_session(site.pid) == []
 
 
-@pytest.mark.parametrize('reloader', ['fork', 'execv'])
+MISTAKES = [
+    (INI.replace('call:webapp', 'call:not_there'), 'not_there'),
+    (INI + '[wspbus:main]\nworkesr = 1\n', 'workesr'),
+    (INI + '[wspbus:main]\nplugins = nothing\n', 'nothing'),
+    ('this is no ini\n' + INI, 'this is no ini'),
+]
+
+
+@pytest.mark.parametrize('reloader', ['fork', 'child'])
 def test_a_mistake_in_the_ini_is_shown_and_heals(tmp_path, reloader):
     with Edited(tmp_path, '--reloader', reloader) as site:
-        for mistake, word in [
-            (INI.replace('call:webapp', 'call:not_there'), 'not_there'),
-            (INI + '[wspbus:main]\nworkesr = 1\n', 'workesr'),
-            (INI + '[wspbus:main]\nplugins = db\n', 'db'),
-            ('this is no ini\n' + INI, 'site.ini'),
-        ]:
+        for mistake, word in MISTAKES:
             site.save(mistake, 'site.ini')
             site.until_broken(word)
             assert word in site.err.text
@@ -570,6 +574,16 @@ def test_a_mistake_in_the_ini_is_shown_and_heals(tmp_path, reloader):
             site.until('one')
         assert site.stop(signal.SIGINT)[0] == 0
         assert processes_of_session(site.pid) == []
+
+
+def test_a_mistake_in_the_ini_does_not_end_a_site_that_replaces_itself(tmp_path):
+    with Edited(tmp_path, '--reloader', 'execv') as site:
+        for mistake, word in MISTAKES:
+            site.save(mistake, 'site.ini')
+            site.expect(word)
+            site.save(INI + f'# {word}\n', 'site.ini')
+            site.until('one')
+        assert site.stop(signal.SIGINT)[0] == 0
 
 
 def test_a_site_that_crashes_shows_how_and_heals(tmp_path):
@@ -583,11 +597,11 @@ def test_a_site_that_crashes_shows_how_and_heals(tmp_path):
         stop(site)
 
 
-@each_mistake
+@pytest.mark.parametrize('mistake', [name for name in BROKEN if name != 'daemon'])
 def test_without_reload_a_site_that_fails_fails(tmp_path, mistake):
     files = {'webapp.py': BROKEN[mistake][0]}
     with Site(tmp_path, INI, files=files, wait=False) as site:
-        assert site.wait() != 0 or mistake == 'daemon'
+        assert site.wait() != 0
 
 
 # -- the packages --------------------------------------------------------------------------
@@ -781,7 +795,7 @@ def test_it_stops_at_any_moment(tmp_path, moment, how):
         assert processes_of_session(site.pid) == []
         assert is_free(site.port)
         assert not (tmp_path / 'site.pid').exists()
-        assert site.err.text.count('Traceback') == (moment == 'when it shows a mistake')
+        assert 'Traceback' not in site.err.text  # a SyntaxError has none
 
 
 @pytest.mark.parametrize('moment', ['when it is ready to reload', 'while it reloads'])
@@ -846,7 +860,7 @@ def test_where_the_kernel_tells_nothing_it_looks_from_time_to_time(tmp_path, rel
         site.expect('reloaded in', 2)
         err = stop(site)
     told = 'Looking for changes every 0.05 s: Too many open files'
-    assert err.count(told) == (3 if reloader == 'execv' else 1)
+    assert err.count(told) == 1
 
 
 FORKS = """
