@@ -138,6 +138,9 @@ def judge_edits(site, options, samples, contenders):
 
 WITHOUT = 'wspserve without --reload'
 
+#: What the terminal says of each reload.
+RELOADED = ': reloaded in '
+
 
 def ask_for_threads(running):
     """{process: {thread: (name, package)}} of the one that answers."""
@@ -148,8 +151,12 @@ def ask_for_threads(running):
 
 
 def count_wake_ups(running, processes, options):
-    """Counter of wake-ups by (process, package, thread)."""
+    """Counter of wake-ups by (process, package, thread).
+
+    :raises rounds.Unavailable: if it was reloaded meanwhile: somebody edits it.
+    """
     is_prepared(running, processes)
+    reloads = running.log.count(RELOADED)
     threads = ask_for_threads(running)
     time.sleep(options.settle_seconds)
     titles = {pid: title_of(pid, running, threads) for pid in family(running)}
@@ -160,6 +167,8 @@ def count_wake_ups(running, processes, options):
         for thread, count in restart.wake_ups(pid).items():
             name, package = threads.get(pid, {}).get(thread, ('one', 'paste_wspbus'))
             found[title, package, name] += count - before[pid].get(thread, 0)
+    if running.log.count(RELOADED) != reloads:
+        raise rounds.Unavailable('it was reloaded meanwhile')
     return found
 
 
@@ -176,8 +185,14 @@ def family(running):
 
 
 def is_prepared(running, processes):
-    """Wait until all of the processes are there: the spare is the last of them."""
-    running.wait_until('prepared', lambda: len(family(running)) == processes)
+    """Wait until the spare has come and the old worker has gone, whichever is last."""
+
+    def is_settled():
+        before = family(running)
+        time.sleep(0.3)
+        return len(before) == processes and family(running) == before
+
+    running.wait_until('prepared', is_settled)
 
 
 def measure_idle(options):
@@ -210,8 +225,6 @@ def measure_idle_reloader(name, running, options):
     found[f'{name}, edited'] = count_wake_ups(running, PROCESSES[name], options)
     return found
 
-
-RELOADED = ': reloaded in '
 
 OURS = 'paste_wspbus'
 
@@ -250,7 +263,6 @@ def sizes(pid):
 def long_lived(running, processes):
     """{title: process} of those who outlive a reload, when the next one is prepared."""
     is_prepared(running, processes)
-    time.sleep(0.2)  # what they still do for the last one
     found = {'supervisor' if processes > 1 else 'process': running.pid}
     for pid in restart_servers.children(running.pid):
         if restart_servers.children(pid):

@@ -570,7 +570,10 @@ def _translating_factory(
 
 def one_line(error: BaseException) -> str:
     """An exception as one line: its type and the first line of what it says."""
-    said = str(error).strip().splitlines()
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:  # a site's own __str__
+        said = ['its message cannot be had']
     return f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
 
 

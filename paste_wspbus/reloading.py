@@ -55,10 +55,11 @@ class Reloading(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Of a start: the traceback, and the file in which the innermost frame is."""
+    """Of a start: the traceback, the file in which it ends, what is to be shown."""
 
     trace: str
     file: str | None
+    problem: str
 
 
 class ReloadingSupervisor(Supervisor):
@@ -259,18 +260,30 @@ class ReloadingSupervisor(Supervisor):
         known = self._failures.get(worker)
         trace = known.trace if known else ''
         self._failures.clear()
+        if known is None:
+            self._watch_folders()
         if str(failure) != self.failure:  # all workers fail alike
             self._show(f'{trace}{failure}')
         self.failure = str(failure)
         if role.kind != WORKER or self.server is None:
             return False
-        text = trace or str(failure)
+        text = (known.problem if known else '') or str(failure)
         self.current[role.name] = self.children.spawn(
             role._replace(problem=text, later=self._was_started),
             None,
             self.plan.start_timeout,
         )
         return True
+
+    def _watch_folders(self) -> None:
+        """A process that crashed has not told what it has read: it was near the .ini."""
+        assert self.watcher is not None
+        files = Files()
+        folders = {os.path.dirname(path) for path in self._reloading.files.signatures}
+        for folder in folders:
+            if not is_installed(folder):
+                files.add(os.path.join(folder, '**', '*.py'))
+        self.watcher.add(files.news())
 
     def _spawn(self, role: Role, afresh: bool = False) -> Worker:
         template, packages = None, self._packages
@@ -292,7 +305,9 @@ class ReloadingSupervisor(Supervisor):
 
     def _has_failed(self, worker: Worker, message: dict[str, Any]) -> None:
         super()._has_failed(worker, message)
-        self._failures[worker] = Failure(message['traceback'], message['file'])
+        self._failures[worker] = Failure(
+            message['traceback'], message['file'], message['problem']
+        )
 
     def _has_crashed(self, worker: Worker) -> None:
         """It waits for an edit, not for the next crash."""

@@ -85,12 +85,21 @@ class Report:
         self._send({'exits': code}, last=False)
 
     def failed(
-        self, code: int, line: str = '', trace: str = '', file: str | None = None
+        self,
+        code: int,
+        line: str = '',
+        trace: str = '',
+        file: str | None = None,
+        problem: str = '',
     ) -> None:
-        """The start failed: the exit code, what to print, the traceback, where it ends."""
+        """The start failed: the exit code, what to print, the traceback, where it ends.
+
+        ``problem``: `errorpage.problem_of`, to be shown.
+        """
         if not self.told:
             self.told = True
             said = {'failed': code, 'line': line, 'traceback': trace, 'file': file}
+            said['problem'] = problem
             self._send(said, last=False)
 
     def _send(self, message: dict[str, Any], last: bool) -> None:

@@ -492,16 +492,17 @@ def _run_site(process: Process) -> int:
 
 def _tell_problem(process: Process, error: WSPBusError) -> None:
     """Have the traceback served in the place of the site."""
-    from paste_wspbus.errorpage import trace_of
+    from paste_wspbus.errorpage import problem_of, trace_of
 
-    options, (trace, file) = process.options, trace_of(error)
+    options, (trace, file), line = process.options, trace_of(error), _told(error)
+    problem = problem_of(error, line)
     if process.is_worker:
         if options.learner is not None:
             options.learner.tell(options.report)
-        options.report.failed(error.exit_code, _told(error), trace, file)
+        options.report.failed(error.exit_code, line, trace, file, problem)
     elif process.problem is None:
-        _print(f'{trace}{_told(error)}', sys.stderr)
-        process.problem = trace, _own_files(process)
+        _print(f'{trace}{line}', sys.stderr)
+        process.problem = problem, _own_files(process)
         process.reload = process.inheritance.reload
         process.bequeath()
         bus = Bus()
@@ -574,6 +575,14 @@ def _plug_in_autoreloader(bus: Bus, process: Process) -> None:
 
     class Reloader(Autoreloader):
         def react(self, paths: list[str]) -> None:
+            try:  # the next program begins with it, and has nothing to show instead
+                Config(options.config, options.vars, os.getcwd())
+            except WSPBusError as error:
+                why = (
+                    f'{what_changed(paths)}: cannot be read, the site goes on as it is'
+                )
+                _print(f'{_told(error)}\n{why}', sys.stderr)
+                return
             process.reload = what_changed(paths), time.monotonic()
             process.problem = None
             self.bus.restart()

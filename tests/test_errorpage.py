@@ -584,3 +584,15 @@ def test_a_process_that_reloads_itself_shows_its_problem_too(tmp_path):
         write(tmp_path, {name: BLOG.replace('VERSION', 'healed')})
         site.expect('reloaded in ')
         assert site.get(accept='text/html').text == 'healed'
+
+
+def test_a_process_that_reloads_itself_outlives_an_ini_that_cannot_be_read(tmp_path):
+    options = ['--reload', '--reloader=execv']
+    with Site(tmp_path, INI, *options, files={'blog.py': BLOG}) as site:
+        for count in (1, 2):
+            write(tmp_path, {'site.ini': f'{INI}nonsense\n'})
+            site.expect('the site goes on as it is', count)
+            assert site.get().text == 'VERSION'
+            write(tmp_path, {'site.ini': INI})
+            site.expect('reloaded in', count)
+            assert site.get().text == 'VERSION'

@@ -20,8 +20,9 @@ import importlib
 import json
 import os
 import sys
+import time
 {top}
-TEXT = {text!r}
+TEXT, SINCE = {text!r}, time.monotonic_ns()
 
 
 def make(global_conf):
@@ -33,11 +34,19 @@ def make(global_conf):
 def app(environ, start_response):
     told = PAGES.get(environ['PATH_INFO'], lambda *_: {{}})(environ) or {{}}
     start_response('200 OK', [('Content-Type', 'application/json')])
-    about = {{'text': TEXT, 'pid': os.getpid(), 'ppid': os.getppid()}}
+    about = {{'text': TEXT, 'pid': os.getpid(), 'ppid': os.getppid(), 'since': SINCE}}
     return [json.dumps({{**about, **told}}).encode()]
 
 
+def watched(environ):
+    '''Wait until the site's own reloader has looked at this file once.'''
+    while not [one for one in RELOADERS[0].mtimes if one.endswith('webapp.py')]:
+        time.sleep(0.01)
+
+
+RELOADERS = []
 PAGES = {{
+    '/watched': watched,
     '/bus_exit': lambda environ: environ['wspbus'].exit(),
     '/bus_restart': lambda environ: environ['wspbus'].restart(),
     '/bus_stop': lambda environ: environ['wspbus'].stop(),
@@ -49,6 +58,7 @@ PAGES = {{
         'orig_argv': sys.orig_argv,
         'flags': str(sys.flags),
         'folder': os.getcwd(),
+        'supervises': 'paste_wspbus.supervisor' in sys.modules,
     }},
 }}
 """
@@ -73,7 +83,7 @@ class Edited(Site):
     """A site under --reload whose files are saved while it is served."""
 
     def __init__(self, folder, *args, ini=INI, files=None, env=None, **kwargs):
-        files = {'webapp.py': webapp('one'), **(files or {})}
+        files = {'webapp.py': webapp('one'), **(files or {})} if ini else files
         env = {'PYTHONDONTWRITEBYTECODE': '', **(env or {})}
         args = '--reload', '--pid-file', 'site.pid', *args
         super().__init__(folder, ini, *args, files=files, env=env, **kwargs)
@@ -134,7 +144,11 @@ class Edited(Site):
         """The numbers of those processes that `status` says this of."""
         path = control.path_for(self.folder / 'site.pid')
         told = control.ask(path, 'status')['workers']
-        return [one['pid'] for one in told if one['state'] == state]
+        return [
+            one['pid']
+            for one in told
+            if one['state'] == state and one['name'] != 'packages'
+        ]
 
     def settle(self, spares=1):
         """Wait for what makes the next reload fast: a spare for each worker."""
@@ -166,6 +180,10 @@ class Polls:
             if texts[-1:] != [answer['text']]:
                 texts.append(answer['text'])
         return texts
+
+    def until(self, condition):
+        """Wait until an answer is so."""
+        eventually(lambda: any(condition(answer) for answer in self.answers[-1:]))
 
     def __enter__(self):
         self._thread.start()
