@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import rounds
 
 TYPE_CHECKING = False
@@ -189,9 +193,12 @@ def measure_requests(options: Any) -> None:
 
 
 def main() -> None:
+    global SITES
     options = rounds.options(__doc__)
-    measure_composition(options)
-    measure_requests(options)
+    with tempfile.TemporaryDirectory() as folder:  # some write beside their .ini
+        SITES = Path(shutil.copytree(SITES, Path(folder, 'sites')))
+        measure_composition(options)
+        measure_requests(options)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import signal
 import time
 from typing import NamedTuple
 
@@ -108,7 +109,7 @@ class ReloadingSupervisor(Supervisor):
             self._have_changed,
             quiet=QUIET,
             interval=self._reloading.interval,
-            log=lambda line: self.bus.log(line, 30),
+            log=self._show,
         )
         super().start()
         self.events.call_later(0, self._prepare)
@@ -201,6 +202,14 @@ class ReloadingSupervisor(Supervisor):
         if not worker.leaving and style != 'execv':  # the site asked for it itself
             worker.leaving = True
             self.bus.graceful()
+
+    def _order_stop(self, child: Worker) -> None:
+        if child.role.kind == PACKAGES:
+            # It runs nothing of the site's, and may be importing for long.
+            child.leaving = True
+            child.signal(signal.SIGKILL)
+        else:
+            super()._order_stop(child)
 
     # -- starting ------------------------------------------------------------------
 
@@ -353,7 +362,7 @@ class ReloadingSupervisor(Supervisor):
         """Have the packages imported, and a spare for each worker wait."""
         if self.style != 'fork' or self._misbehaves or self.bus.leaving:
             return
-        if len(self._spoilers) > ATTEMPTS:
+        if self._stopping or len(self._spoilers) > ATTEMPTS:
             return
         if self._packages is None:
             with self._telling():
@@ -381,7 +390,7 @@ class ReloadingSupervisor(Supervisor):
         self._packages.tell(f'import - {json.dumps(names)}')
 
     def _has_imported(self, packages: Worker, message: dict[str, Any]) -> None:
-        if packages is not self._packages or packages.leaving:
+        if packages is not self._packages or packages.leaving or self._stopping:
             return
         if message['imported']:
             self._spoilers.add(message['imported'].partition('.')[0])

@@ -239,7 +239,7 @@ def _hold_signals(hold: bool) -> None:
     """Have signals wait (also over execv, sigprocmask(2)), or wait no longer."""
     if hasattr(signal, 'pthread_sigmask'):
         how = signal.SIG_BLOCK if hold else signal.SIG_UNBLOCK
-        signal.pthread_sigmask(how, [signal.SIGTERM, *_LATER])
+        signal.pthread_sigmask(how, [signal.SIGTERM, signal.SIGINT, *_LATER])
 
 
 def _run(options: Options, make_process: Callable[..., Process]) -> int:
@@ -386,7 +386,9 @@ def _compose(process: Process) -> Site:
     bus = config.make_bus()
     bus.host = WSPSERVE
     _plug_in(bus, process, configured)
-    if options.reload and not process.is_worker:
+    if options.learner is not None:
+        options.learner.ride(bus)
+    elif options.reload:
         _plug_in_autoreloader(bus, process)
     if process.runs_site_plugins:
         return config.compose_site_plugins(bus)
@@ -563,7 +565,6 @@ def _compose_for_development(process: Process) -> Site | None:
     for path in process.config.files:
         options.learner.files.add(path)
     site = _compose(process)
-    options.learner.ride(site.bus)
     return site if is_spare or process.waits_for_the_word() else None
 
 
@@ -586,6 +587,11 @@ def _plug_in_autoreloader(bus: Bus, process: Process) -> None:
             process.reload = what_changed(paths), time.monotonic()
             process.problem = None
             self.bus.restart()
+
+        def warn(self, line: str) -> None:
+            # Once, not after each reload; the log is quiet while the site starts.
+            if options.verbosity > 0 and not process.inheritance.reload:
+                _print(line, sys.stderr)
 
     options = process.options
     assert options.files is not None

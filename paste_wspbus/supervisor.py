@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import random
 import signal
 import time
@@ -223,6 +224,13 @@ class Supervisor:
         :raises WorkerFailed: if the first generation does not get ready.
         :raises BecomeWorker: in each child.
         """
+        try:
+            return self._run(ready)
+        finally:
+            if self.bus._pid == os.getpid():  # a child has closed it already
+                self.events.close()
+
+    def _run(self, ready: Callable[[list[str]], None]) -> int:
         bus = self.bus
         with bus.events:
             try:
@@ -689,7 +697,9 @@ class Supervisor:
 
     def _has_ended(self, worker: Worker) -> None:
         self._no_need_to_wait_for(worker)
-        counts = worker.role.kind != PRELOAD or not self._was_started
+        counts = worker.role.kind != PACKAGES and (
+            worker.role.kind != PRELOAD or not self._was_started
+        )
         if self._stopping and counts and (worker.ready_since or not self._was_started):
             # One that was killed, because it did not stop, was forced out.
             forced = worker.code is None or worker.code == -signal.SIGKILL

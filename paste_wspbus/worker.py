@@ -232,7 +232,10 @@ def wait_for_the_word(connection: socket.socket) -> bool:
     """Wait until the supervisor says 'go'; False if it does not want this process, or is gone."""
     line = b''
     while not line.endswith(b'\n'):
-        came = connection.recv(1)  # what follows the line is not for here
+        try:
+            came = connection.recv(1)  # what follows the line is not for here
+        except ConnectionResetError:  # it has ended, and left something unread
+            return False
         if not came:
             return False
         line += came

@@ -101,7 +101,7 @@ class Autoreloader(Plugin):
                 quiet=self.quiet,
                 interval=self.interval,
                 poll=self.poll,
-                log=lambda line: self.bus.log(line, level=30),
+                log=self.warn,
             )
             self.learnt.on_news = lambda: watcher.events.put(True)
             watcher.add(self.learnt.news())
@@ -128,6 +128,10 @@ class Autoreloader(Plugin):
             if thread.is_alive():
                 stack = stack_of(thread)
                 self.bus.log(f'Thread {thread.name!r} does not end:\n{stack}', 40)
+
+    def warn(self, line: str) -> None:
+        """Tell what is not as it might be; override it."""
+        self.bus.log(line, level=30)
 
     def react(self, paths: list[str]) -> None:
         """What is done about a change; override it. Runs in the thread that watches.

@@ -204,7 +204,8 @@ class SystemdNotifier(Plugin):
         if self._reloading:
             self._reloading = False
             self._end_transition()
-            self._ready()
+            if not self.bus.execv:  # else a restart follows, which is not done yet
+                self._ready()
 
     def _tell_reloading(self, status: str) -> None:
         # Type=notify-reload compares it with the time at which it asked.
