@@ -607,13 +607,14 @@ def test_a_first_start_with_a_mistake_in_the_ini_is_refused(tmp_path, reloader):
 
 def test_sockets_stay_where_they_are_and_the_terminal_says_so(tmp_path):
     with Edited(tmp_path) as site:
+        site.settle()
         port = free_port()
         site.save(INI.replace('port = 0', f'port = {port}'), 'site.ini')
         site.expect(f'it takes a restart; {site.url} stays')
         site.expect('site.ini has changed: reloaded in')
         site.edit('the second')
         assert is_free(port)
-        stop(site)
+        assert site.stop(signal.SIGINT)[0] == 0
 
 
 def test_a_mistake_in_the_ini_does_not_end_a_site_that_replaces_itself(tmp_path):

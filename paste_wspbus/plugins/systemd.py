@@ -191,7 +191,8 @@ class SystemdNotifier(Plugin):
     @on('graceful', priority=FIRST)
     def reloading(self) -> None:
         """Tell that the site reloads; READY=1 follows."""
-        if self.bus.state is State.STARTED:
+        # Before a restart, that one tells.
+        if self.bus.state is State.STARTED and not self.bus.execv:
             self._reloading = True
             self._tell_reloading('Reloading')
             patience = getattr(self.bus, 'reload_patience', None)
@@ -204,8 +205,7 @@ class SystemdNotifier(Plugin):
         if self._reloading:
             self._reloading = False
             self._end_transition()
-            if not self.bus.execv:  # else a restart follows, which is not done yet
-                self._ready()
+            self._ready()
 
     def _tell_reloading(self, status: str) -> None:
         # Type=notify-reload compares it with the time at which it asked.
