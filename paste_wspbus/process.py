@@ -617,6 +617,12 @@ class Process:
             self._forked = time.monotonic()
         return told
 
+    def forget_supervisor(self) -> None:
+        """It has no use for this process."""
+        if self.supervisor is not None:
+            self.supervisor.close()
+        self.options.report.close()
+
     def fork_workers(self, bus: Bus) -> bool:
         """Fork, composed, a worker for each order; True in each of them, False at the end."""
         from paste_wspbus.preload import Forker

@@ -553,15 +553,17 @@ def _compose_for_development(process: Process) -> Site | None:
     if role.problem:
         return _show(process, role.problem)
     options.learner = Learner()
-    if role.kind == 'packages' and not process.fork_from_packages():
+    is_forked = role.kind == 'packages'
+    if is_forked and not process.fork_from_packages():
         _end_at_once(0)
     is_spare = process.role is not None and process.role.spare
     if is_spare:
         own_memory()
         if not process.waits_for_the_word():
+            process.forget_supervisor()
             return None
-        if options.files is not None and options.files.changed():
-            process.reconfigure()
+    if is_forked and options.files is not None and options.files.changed():
+        process.reconfigure()  # the .ini was read by the process that has forked it
     for path in process.config.files:
         options.learner.files.add(path)
     site = _compose(process)
@@ -743,10 +745,13 @@ def _what_to_tell(
     server: Server | BlockingServer | None, process: Process
 ) -> list[str]:
     """The lines for the terminal; those of a process that was reloaded go there at once."""
-    options, reloaded = process.options, process.inheritance.reload
+    options = process.options
+    # Of the program, not of a worker that it has begotten.
+    reloaded = process.inheritance.reload if process.role is None else None
     if reloaded and options.verbosity > 0:
         _print(_reloaded(*reloaded, served=not process.problem), sys.stderr)
-    if reloaded or (options.reload and options.later):
+    stays = process.server is None or process.server.where == process.inheritance.where
+    if (reloaded and stays) or (options.reload and options.later):
         return []  # or the supervisor tells
     if server is None or process.name:  # of several, the supervisor tells
         return []

@@ -2,7 +2,7 @@ import os
 import signal
 
 import pytest
-from environments import RECIPES, is_for_this_python
+from environments import IN, RECIPES, is_for_this_python
 
 if hasattr(signal, 'SIGHUP'):
     # Under nohup it is ignored, in programs that the tests start, too.
@@ -12,6 +12,7 @@ if hasattr(signal, 'SIGHUP'):
 def pytest_ignore_collect(collection_path):
     """tests/test_guest_zope.py, tests/test_host_uwsgi.py: where its environment can be."""
     kind, _, name = collection_path.stem.removeprefix('test_').partition('_')
+    name = IN.get(name, name)
     if kind in ('guest', 'host') and name in RECIPES and not is_for_this_python(name):
         return True
     return None

@@ -20,6 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = f'{sys.version_info.major}.{sys.version_info.minor}'
 
 
+#: The Pythons on which the big ones run: they work on 3.12, too, but take minutes.
+SOME = ('3.11', '3.13')
+
+#: Whose environment a test file uses that is named after something else.
+IN = {'zdaemon': 'zope'}
+
+
 class Recipe(NamedTuple):
     #: What pip installs.
     requirements: list[str]
@@ -32,6 +39,7 @@ class Recipe(NamedTuple):
 RECIPES = {
     'pylons': Recipe(
         ['Pylons==1.0.3', 'WebError==0.13.1', 'WebHelpers==1.3', 'fissix', 'pytest>=8'],
+        pythons=SOME,
         script=ROOT / 'tests' / 'convert_pylons.py',  # they are for Python 2
     ),
     'turbogears': Recipe(
@@ -40,13 +48,14 @@ RECIPES = {
             'tg.devtools>=2.5',  # gearbox, with which a project is made
             *('Babel', 'Beaker', 'Kajiki', 'Mako', 'WebHelpers2', 'backlash'),
             *('Paste>=3.10', 'WebTest>=3.0', 'pytest>=8'),
-        ]
+        ],
+        pythons=SOME,
     ),
-    'gunicorn': Recipe(['gunicorn>=23']),
+    'gunicorn': Recipe(['gunicorn>=23'], pythons=SOME),
     # One that is too old.
     'gunicorn-19': Recipe(['gunicorn==19.10.0'], pythons=('3.11',)),
     # For tests/test_host_zdaemon.py, too.
-    'zope': Recipe(['Zope[wsgi]>=6', 'ZEO>=6', 'zdaemon>=5']),
+    'zope': Recipe(['Zope[wsgi]>=6', 'ZEO>=6', 'zdaemon>=5'], pythons=SOME),
     # The newest release is the one that its tests' expectations were read from.
     'uwsgi': Recipe(['uWSGI>=2.0.28'], pythons=('3.11',)),
     # Debian's Python, which Apache runs, is a 3.11.

@@ -156,6 +156,7 @@ def test_a_request_that_takes_too_long_does_not_cost_the_stop(folder, version):
     with RUNNING[version](folder) as apache:
         old = apache.serving()
         with apache.ask('/?seconds=60'):
+            eventually(lambda: apache.events(old)[-1] == 'request')
             apache.reload()
             eventually(apache.stops)
         assert apache.events(old)[-2:-1] == ['request']

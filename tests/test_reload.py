@@ -47,9 +47,7 @@ def watched(environ):
 RELOADERS = []
 PAGES = {{
     '/watched': watched,
-    '/bus_exit': lambda environ: environ['wspbus'].exit(),
     '/bus_restart': lambda environ: environ['wspbus'].restart(),
-    '/bus_stop': lambda environ: environ['wspbus'].stop(),
     '/exit3': lambda environ: os._exit(3),
     '/import': lambda environ: importlib.import_module(environ['QUERY_STRING']) and {{}},
     '/watch': lambda environ: environ['wspbus'].publish('watch', environ['QUERY_STRING']) and {{}},
@@ -187,6 +185,7 @@ class Polls:
 
     def __enter__(self):
         self._thread.start()
+        eventually(lambda: self.answers or self.failures)
         return self
 
     def __exit__(self, *_):
@@ -414,16 +413,26 @@ def test_an_edit_while_the_site_starts_is_served(tmp_path, reloader):
         stop(site)
 
 
-def test_a_request_that_is_answered_when_a_file_changes_is_answered(tmp_path):
+WAITS = """
+def wait(environ):
+    os.write(2, b'waiting\\n')
+    open('gate').close()
+
+
+PAGES['/wait'] = wait
+"""
+TELLS = "bus.subscribe('drain', lambda: os.write(2, b'draining\\n'))"
+
+
+def test_a_request_in_flight_gets_its_answer_from_the_old_code(tmp_path):
     os.mkfifo(tmp_path / 'gate')
-    top = "PAGES = {}\ndef wait(environ):\n    os.write(2, b'waiting\\n')\n    open('gate').close()\n"
-    first = webapp('one', top=top) + "PAGES['/wait'] = wait\n"
-    with Edited(tmp_path, files={'webapp.py': first}) as site:
+    files = {'webapp.py': webapp('one', body=TELLS) + WAITS}
+    with Edited(tmp_path, files=files) as site:
         with site.connect() as slow:
             slow.send('/wait', connection='close')
             site.expect('waiting')
             site.save(webapp('the second'))
-            time.sleep(0.1)
+            site.expect('draining')
             open_gate(tmp_path)
             assert json.loads(slow.receive().body)['text'] == 'one'
         site.until('the second')
@@ -508,6 +517,18 @@ def test_the_ini_is_read_anew_with_what_it_includes(tmp_path, reloader):
         site.until('the second')
         site.save(INI, 'site.ini')
         site.until('one')
+        stop(site)
+
+
+def test_an_ini_is_read_anew_without_a_spare(tmp_path):
+    files = {'second.py': webapp('the second')}
+    with Edited(tmp_path, files=files) as site:
+        site.settle()
+        spare = site.workers('spare')[0]
+        os.kill(spare, signal.SIGKILL)
+        eventually(lambda: spare not in site.processes())
+        site.save(INI.replace('webapp', 'second'), 'site.ini')
+        site.until('the second')
         stop(site)
 
 

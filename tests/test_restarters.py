@@ -51,7 +51,9 @@ class OkPolls(Polls):
     def _run(self):
         while not self._enough.wait(0.002):
             try:
-                assert self.site.get().status == 200
+                response = self.site.get()
+                assert response.status == 200
+                self.answers.append(response.text)
             except Exception as error:
                 self.failures.append(error)
 
