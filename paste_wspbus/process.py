@@ -617,12 +617,6 @@ class Process:
             self._forked = time.monotonic()
         return told
 
-    def forget_supervisor(self) -> None:
-        """It has no use for this process."""
-        if self.supervisor is not None:
-            self.supervisor.close()
-        self.options.report.close()
-
     def fork_workers(self, bus: Bus) -> bool:
         """Fork, composed, a worker for each order; True in each of them, False at the end."""
         from paste_wspbus.preload import Forker
@@ -709,6 +703,8 @@ class Process:
 
     def close(self) -> None:
         """Close what is open; remove the PID file and the control socket."""
+        if self.supervisor is not None:
+            self.supervisor.close()
         if self.server is not None:
             self.server.close()
         if self.control is not None:

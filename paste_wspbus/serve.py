@@ -560,7 +560,6 @@ def _compose_for_development(process: Process) -> Site | None:
     if is_spare:
         own_memory()
         if not process.waits_for_the_word():
-            process.forget_supervisor()
             return None
     if is_forked and options.files is not None and options.files.changed():
         process.reconfigure()  # the .ini was read by the process that has forked it
