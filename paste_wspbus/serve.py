@@ -19,9 +19,9 @@ from paste_wspbus.arguments import Options, parse
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.deadlines import call_after
 from paste_wspbus.errors import UsageError, WSPBusError
-from paste_wspbus.hosts import WSPSERVE, handover
+from paste_wspbus.hosts import WSPSERVE
 from paste_wspbus.inheritance import Inheritance
-from paste_wspbus.loader import Config, Site, StartFailed, Terminated, site_path
+from paste_wspbus.loader import SERVER, Config, Site, StartFailed, Terminated, site_path
 from paste_wspbus.plugins import Plugin, restart
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
@@ -277,9 +277,7 @@ def _run(options: Options, make_process: Callable[..., Process]) -> int:
     if inheritance.worker is not None:
         process = make_process(config, options, inheritance)
         return _work(process, *inheritance.worker)
-    settings = handover.settings_for(
-        config, options
-    )  # of a server that owns its process
+    settings = _hand_over_settings(config, options)
     if options.daemon and not inheritance.daemon:
         _daemonize(options)
     process = make_process(config, options, inheritance)
@@ -291,7 +289,9 @@ def _run(options: Options, make_process: Callable[..., Process]) -> int:
                 raise
             return _runs_already(error, process)
         if settings is not None:
-            return handover.hand_over(process, settings)
+            from paste_wspbus.hosts.handover import hand_over
+
+            return hand_over(process, settings)
         if process.is_supervised:
             code = _supervise(process)
             if code is not None:
@@ -299,6 +299,16 @@ def _run(options: Options, make_process: Callable[..., Process]) -> int:
         return _run_site(process)
     finally:
         process.close()
+
+
+def _hand_over_settings(config: Config, options: Options) -> dict[str, Any] | None:
+    """What a server that owns its process is to do in this command's place; None: no such."""
+    factory = config.loader.factory_name(SERVER, options.server_name) or ''
+    if not factory.startswith('gunicorn.'):
+        return None
+    from paste_wspbus.hosts.handover import settings_for
+
+    return settings_for(config, options)
 
 
 def _watch_file(options: Options) -> None:
