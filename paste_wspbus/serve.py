@@ -18,7 +18,7 @@ import time
 from paste_wspbus.arguments import Options, parse
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.deadlines import call_after
-from paste_wspbus.errors import UsageError, WSPBusError
+from paste_wspbus.errors import ConfigError, SettingError, UsageError, WSPBusError
 from paste_wspbus.hosts import WSPSERVE
 from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.loader import SERVER, Config, Site, StartFailed, Terminated, site_path
@@ -249,17 +249,42 @@ def _run(options: Options, make_process: Callable[..., Process]) -> int:
         print(f'paste_wspbus {version("paste_wspbus")}')
         return 0
     if options.subcommand in ('status', 'stop', 'graceful'):
-        from paste_wspbus import subcommands
-
-        run = subcommands.SUBCOMMANDS[options.subcommand]
-        if options.verbosity > 0:
-            return run(options)
-        with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
-            return run(options)
+        return _run_subcommand(options, options.subcommand)
     inheritance = Inheritance.from_environ(os.environ)
     if inheritance.worker is not None:
         connection = os.dup(inheritance.worker[0])
         options.report = Report(connection, lasting=True)
+    config = _read(options, inheritance)
+    if options.check:
+        return _check(config, options)
+    if inheritance.report is not None:
+        options.report = Report(inheritance.report)
+    settings = None
+    if inheritance.worker is None:
+        settings = _hand_over_settings(config, options)
+        if options.daemon and not inheritance.daemon:
+            _daemonize(options)
+    process = make_process(config, options, inheritance)
+    try:
+        if inheritance.worker is not None:
+            return _work(process, *inheritance.worker)
+        return _own(process, settings)
+    finally:
+        process.close()
+
+
+def _run_subcommand(options: Options, name: str) -> int:
+    from paste_wspbus import subcommands
+
+    run = subcommands.SUBCOMMANDS[name]
+    if options.verbosity > 0:
+        return run(options)
+    with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
+        return run(options)
+
+
+def _read(options: Options, inheritance: Inheritance) -> Config:
+    """Read the .ini; if that fails, what was inherited is not to be left behind."""
     if options.reload:
         _watch_file(options)
     try:
@@ -270,35 +295,29 @@ def _run(options: Options, make_process: Callable[..., Process]) -> int:
     except WSPBusError:
         abandon(inheritance, options.pid_file)
         raise
-    if options.check:
-        return _check(config, options)
-    if inheritance.report is not None:
-        options.report = Report(inheritance.report)
-    if inheritance.worker is not None:
-        process = make_process(config, options, inheritance)
-        return _work(process, *inheritance.worker)
-    settings = _hand_over_settings(config, options)
-    if options.daemon and not inheritance.daemon:
-        _daemonize(options)
-    process = make_process(config, options, inheritance)
-    try:
-        try:
-            process.open()
-        except WSPBusError as error:
-            if options.subcommand != 'start':
-                raise
-            return _runs_already(error, process)
-        if settings is not None:
-            from paste_wspbus.hosts.handover import hand_over
+    return config
 
-            return hand_over(process, settings)
-        if process.is_supervised:
-            code = _supervise(process)
-            if code is not None:
-                return code
-        return _run_site(process)
-    finally:
-        process.close()
+
+def _own(process: Process, settings: dict[str, Any] | None) -> int:
+    """Have the process, and run the site, or what does.
+
+    :param settings: of a server that does it in this command's place; None: no such.
+    """
+    try:
+        process.open()
+    except WSPBusError as error:
+        if process.options.subcommand != 'start':
+            raise
+        return _runs_already(error, process)
+    if settings is not None:
+        from paste_wspbus.hosts.handover import hand_over
+
+        return hand_over(process, settings)
+    if process.is_supervised:
+        code = _supervise(process)
+        if code is not None:
+            return code
+    return _run_site(process)
 
 
 def _hand_over_settings(config: Config, options: Options) -> dict[str, Any] | None:
@@ -326,7 +345,12 @@ def _watch_more(options: Options, config: Config) -> None:
 
     assert options.files is not None
     before, here = options.files.news(), os.path.dirname(config.file or '')
-    settings = reload_settings(config.section('pserve'), here)
+    try:
+        settings = reload_settings(config.section('pserve'), here)
+    except SettingError as error:
+        raise ConfigError(
+            config.file, error.problem, section='pserve', key=error.key
+        ) from None
     options.ignore, options.files = settings.ignore, Files(settings.ignore)
     options.files.merge(before)
     for path in [*config.files, *settings.watch]:
@@ -337,11 +361,8 @@ def _work(process: Process, connection: int, role: list[Any]) -> int:
     """Do a supervisor's work, in an interpreter of its own."""
     from paste_wspbus.worker import Role
 
-    try:
-        process.open_as_worker(socket.socket(fileno=connection), Role(*role))
-        return _run_site(process)
-    finally:
-        process.close()
+    process.open_as_worker(socket.socket(fileno=connection), Role(*role))
+    return _run_site(process)
 
 
 def _daemonize(options: Options) -> None:

@@ -31,16 +31,18 @@ if TYPE_CHECKING:
 
 
 class Stage(enum.Enum):
-    """Where a connection is: between requests, in a request's head, or behind that."""
+    """Where a connection is: before its first request, between two, in a head, or behind that."""
 
+    NEW = 'new'
     IDLE = 'idle'
     HEAD = 'head'
     BUSY = 'busy'
 
 
 #: Seconds of silence, after draining began, until a connection is closed: the
-#: first byte of a request may be on its way; half a head may never be a whole one.
-GRACE = {Stage.IDLE: 0.03, Stage.HEAD: 1.0}
+#: first byte of a request may be on its way (who has just connected means to send
+#: one, though a busy machine may let it wait); half a head may never be a whole one.
+GRACE = {Stage.NEW: 0.2, Stage.IDLE: 0.03, Stage.HEAD: 1.0}
 
 #: Seconds between two looks at what a stopping server still has to do.
 LOOK = 0.005

@@ -20,7 +20,7 @@ class _Connection:
     """An accepted connection: where it is, and since when."""
 
     def __init__(self) -> None:
-        self.is_at(Stage.IDLE)
+        self.is_at(Stage.NEW)
         #: Whether its reads were ended: what came last may be half a request.
         self.cut = False
 

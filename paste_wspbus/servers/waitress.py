@@ -252,7 +252,8 @@ def _stage(channel: Any) -> Stage:
     if channel.requests or channel.total_outbufs_len:
         return Stage.BUSY
     if channel.request is None:
-        return Stage.IDLE
+        is_new = channel.last_activity == channel.creation_time
+        return Stage.NEW if is_new else Stage.IDLE
     return Stage.BUSY if channel.request.headers_finished else Stage.HEAD
 
 
