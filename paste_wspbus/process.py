@@ -82,6 +82,8 @@ class Process:
         self.problem = inheritance.problem
         #: What has changed, and since when it is being reloaded.
         self.reload: tuple[str, float] | None = None
+        #: Whether the terminal was told where the site is served.
+        self.announced = inheritance.reload is not None
         #: Of a process that reloads itself.
         self.autoreloader: Autoreloader | None = None
 
@@ -525,7 +527,8 @@ class Process:
         """What this process executes next gets everything; the descriptors to keep open."""
         left = self._inheritance()
         left.daemon = self.options.daemon
-        left.problem, left.reload = self.problem, self.reload
+        left.problem = self.problem
+        left.reload = self.reload if self.announced else None
         if self.supervisor is not None and self.role is not None:
             self.options.report.restarts('execv')
             role = self.role._replace(later=True)

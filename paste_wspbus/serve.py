@@ -755,6 +755,7 @@ def _announce(server: Server | BlockingServer | None, process: Process) -> None:
     """The site is STARTED: tell the terminal, and whoever waits for it."""
     options, report = process.options, process.options.report
     lines = _what_to_tell(server, process)
+    process.announced = True
 
     def ready() -> None:
         if options.learner is not None:
