@@ -584,11 +584,9 @@ def test_ctrl_break_stops_the_site(program):
     with program(text) as site:
         code, lines = site.end()
     assert code == 0
-    assert [line for line in lines if line != 'not ended'] == [
-        'starts',
-        'stops',
-        'exits',
-    ]
+    # Another thread prints, on the same line perhaps.
+    lines = [line.replace('not ended', '') for line in lines]
+    assert [line for line in lines if line] == ['starts', 'stops', 'exits']
 
 
 def test_a_console_that_is_closed_waits_for_the_site_to_end_by_itself(program):
