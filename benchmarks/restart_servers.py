@@ -163,9 +163,7 @@ def serving(command: list[str], site: Site) -> Iterator[Running]:
     running = Running(process, site, path)
     try:
         rounds.wait_for_response(site.port, process)
-        running.wait_until(
-            'all workers there', lambda: len(running.workers()) >= site.workers
-        )
+        running.wait_until('all workers there', lambda: is_up(running))
         yield running
     except rounds.Unavailable as why:
         said = running.log.strip().splitlines()
@@ -181,6 +179,13 @@ def serving(command: list[str], site: Site) -> Iterator[Running]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait(rounds.PATIENCE)
+
+
+def is_up(running: Running) -> bool:
+    """Whether all workers are there; ours tells when they have started, too."""
+    are_there = len(running.workers()) >= running.site.workers
+    tells = running.process.args[0] == rounds.command('wspserve')
+    return are_there and (not tells or 'Serving on' in running.log)
 
 
 # -- servers ----------------------------------------------------------------------------

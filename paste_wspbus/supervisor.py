@@ -183,7 +183,7 @@ class Supervisor:
         self.code = 0
         self._use(plan, server)
         self._crashes: dict[str, int] = {}
-        #: Those that died while the site was starting, after they were ready.
+        #: Those that are replaced as soon as the site has started: they died before.
         self._late: list[Worker] = []
         self._stopping = False
         #: Who waits for the next graceful restart, for this one; for a status.
@@ -276,7 +276,11 @@ class Supervisor:
             batch, roles = roles[: self._at_a_time], roles[self._at_a_time :]
             for role in batch:
                 self.current[role.name] = self._spawn(role)
-            self._await_all([self.current[role.name] for role in batch])
+            self._await_all(
+                [self.current[role.name] for role in batch], self._was_killed
+            )
+            if not self._somebody_serves():
+                raise self._failure_of(self._late[0])
 
     def _singles(self) -> list[str]:
         """The kinds of processes of which there is one."""
@@ -518,8 +522,19 @@ class Supervisor:
     def _raise_if_failed(self, worker: Worker) -> None:
         is_too_slow = worker.problem and worker.leaving
         if is_too_slow or worker.ended:
-            code = exit_code(worker.code) or 1
-            raise WorkerFailed(*(worker.problem or (code, self._how_it_failed(worker))))
+            raise self._failure_of(worker)
+
+    def _failure_of(self, worker: Worker) -> WorkerFailed:
+        code = exit_code(worker.code) or 1
+        return WorkerFailed(*(worker.problem or (code, self._how_it_failed(worker))))
+
+    def _was_killed(self, worker: Worker) -> bool:
+        """By somebody, or for want of memory, which is no word on the site."""
+        if worker.code != -signal.SIGKILL or worker.problem or worker.leaving:
+            return False
+        if worker not in self._late:
+            self._late.append(worker)
+        return True
 
     def _await_ready(self, name: str) -> None:
         """The same for who stands for a name."""

@@ -1163,6 +1163,25 @@ def test_a_worker_that_dies_is_replaced_while_the_other_serves(tmp_path, page, h
     )
 
 
+@pytest.mark.parametrize('preload', ['false', 'true'])
+def test_a_worker_killed_while_the_site_starts_is_replaced(tmp_path, preload):
+    ini = INI.replace('[wspbus:main]', f'[wspbus:main]\npreload = {preload}')
+    set_up(tmp_path, at_start=ONE_ONLY % 'wait_at_gate()')
+    with Workers(tmp_path, wait=False, files={**FILES, 'site.ini': ini}) as site:
+        site.expect('composing')
+        (killed,) = site.says('composing')
+        site.expect('opened', 2)
+        os.kill(killed, signal.SIGKILL)
+        assert site.out.wait_for('Serving on'), site.report()
+        open_gate(tmp_path)
+        eventually(lambda: {w['state'] for w in site.workers()} == {'ready'})
+        assert site.stop()[0] == 0
+        assert site.has_left_nothing()
+    assert f'(process {killed}) failed to start: signal SIGKILL; restarting\n' in (
+        site.err.text
+    )
+
+
 def test_a_worker_that_crashes_again_and_again_is_waited_for(tmp_path):
     with Workers(tmp_path, count=1) as site:
         crash(site, '/segv')
