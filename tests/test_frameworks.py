@@ -67,7 +67,9 @@ class Slotted(Wrapper):
 # -- the search ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', ['app', 'application', 'wrap_app', 'wsgi_app'])
+@pytest.mark.parametrize(
+    'name', ['app', 'application', 'wrap_app', 'wsgi_app', '_app', 'wrapped']
+)
 def test_an_application_is_found_inside_a_wrapper(name):
     outer = Wrapper(**{name: leaf})
     assert list(applications(outer)) == [outer, leaf]
@@ -116,6 +118,37 @@ def test_applications_under_a_replaced_wsgi_app_are_found():
     bus = Bus()
     assert introduce(outer, bus) == ['Flask']
     assert outer.extensions['wspbus'] is inner.extensions['wspbus'] is bus
+
+
+def test_an_application_is_found_inside_a_function():
+    def timed(app):
+        @functools.wraps(app)
+        def middleware(environ, start_response):
+            return later(environ, app(environ, start_response))
+
+        return middleware
+
+    def logged(app):
+        return lambda environ, start_response: app(environ, start_response)
+
+    outer = logged(timed(logged(leaf)))
+    assert leaf in list(applications(outer))
+    later = None  # what a cell has, too
+    assert leaf in list(applications(outer))
+
+
+def test_an_application_is_found_inside_webobs_middleware():
+    from webob.dec import wsgify
+
+    @wsgify.middleware
+    def middleware(request, app):
+        raise AssertionError('The search calls nothing')
+
+    assert leaf in list(applications(middleware(leaf)))
+
+
+def test_an_application_is_found_inside_a_partial():
+    assert leaf in list(applications(functools.partial(leaf, color='blue')))
 
 
 def test_an_application_in_a_slot_is_found():

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
+from contextlib import suppress
 from importlib import import_module
 from itertools import islice
+from types import FunctionType
 from typing import NamedTuple
 
 from paste_wspbus.frameworks.guests import Taken, kept, version_of
@@ -33,6 +35,13 @@ INSIDE = (
     'wrap_app',
     'wsgi_app',
     'mounts',
+    '_app',
+    '_application',
+    'wrapped',
+    'inner',
+    'next_app',
+    'middleware_wraps',  # webob.dec.wsgify
+    'func',  # functools.partial
     '__self__',
 )
 
@@ -102,7 +111,13 @@ def applications(app: Any) -> Iterator[Any]:
 
 def _parts(one: Any) -> Iterator[Any]:
     # type(part), for an object may lie about its __class__, or raise.
-    for part in _items(one) if issubclass(type(one), _CONTAINERS) else _attributes(one):
+    if issubclass(type(one), _CONTAINERS):
+        parts = _items(one)
+    elif type(one) is FunctionType:
+        parts = _closure(one)
+    else:
+        parts = _attributes(one)
+    for part in parts:
         if callable(part) or issubclass(type(part), _CONTAINERS):
             yield part
 
@@ -113,6 +128,14 @@ def _attributes(one: Any) -> Iterator[Any]:
             yield getattr(one, name, None)
         except Exception:
             continue  # a proxy outside of a request, a property that fails
+
+
+def _closure(function: FunctionType) -> Iterator[Any]:
+    """What a middleware that is a function in a function has of the outer one."""
+    yield getattr(function, '__wrapped__', None)
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # nothing is in it yet
+            yield cell.cell_contents
 
 
 def _items(container: Any) -> Iterable[Any]:
