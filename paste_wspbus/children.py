@@ -322,6 +322,12 @@ class Children:
                         self._has_ended(child, os.waitstatus_to_exitcode(status))
                         break
 
+    def forget_timers(self, worker: Worker) -> None:
+        """Calls that were for a process that has ended, or has begun anew."""
+        for timer in worker.timers:
+            self.events.cancel(timer)
+        worker.timers.clear()
+
     def _has_ended(self, worker: Worker, code: int | None) -> None:
         """:param code: None: nobody knows, but the process itself perhaps."""
         self._unregister(worker)
@@ -332,9 +338,7 @@ class Children:
                     self._understand(worker, message)
         worker.connection.close()
         worker.ended = True
-        for timer in worker.timers:
-            self.events.cancel(timer)
-        worker.timers.clear()
+        self.forget_timers(worker)
         worker.code = worker.code if code is None else code
         self.alive.remove(worker)
         for child in [one for one in self.alive if one.template is worker]:

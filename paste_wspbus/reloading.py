@@ -190,6 +190,7 @@ class ReloadingSupervisor(Supervisor):
         """A process has stopped: how it is to be made next."""
         style = message['restarts']
         if style == 'execv':  # this very process goes on
+            self.children.forget_timers(worker)
             worker.begin_anew(self.plan.start_timeout)
             self._watch(worker)
             if self._stopping:
