@@ -71,7 +71,7 @@ class Process:
         self._bus: Bus | None = None
         self._began = time.time()
         self._forked = time.monotonic()
-        self._folder = os.getcwd()
+        self.folder = os.getcwd()
         self._asked_to_stop: list[Connection] = []
         self._successor: Connection | None = None
         self._left: list[ListeningSocket] = []
@@ -183,7 +183,7 @@ class Process:
                 f'{file} cannot be read by this user; it is used as it was'
             )
             return lambda: None
-        config = Config(self.options.config, self.options.vars, self._folder)
+        config = Config(self.options.config, self.options.vars, self.folder)
         server, old = self._known_server(config), self.server
         if (server is None) != (old is None):
             raise UsageError(
@@ -390,7 +390,8 @@ class Process:
             pid_file.subscribe()
             # It goes last, in `close`: until then, this process is there.
             bus.unsubscribe('exit', pid_file.exit)
-        if hasattr(bus, 'restart_checks'):
+        # In the place of a worker the supervisor starts another, or what shows why not.
+        if hasattr(bus, 'restart_checks') and not self.is_worker:
             bus.restart_checks.append(self._check_restart)
         options = self.options
         if options.daemon:
@@ -408,7 +409,8 @@ class Process:
     def _check_restart(self) -> None:
         file = self.config.file
         if file is not None and not os.access(file, os.R_OK):
-            raise RestartImpossible(f'{file} cannot be read by this user')
+            why = 'cannot be read by this user' if os.path.exists(file) else 'is gone'
+            raise RestartImpossible(f'{file} {why}')
 
     def ride(self, bus: Bus) -> None:
         """From now on it is this bus that is asked about and stopped."""
@@ -531,7 +533,7 @@ class Process:
         left.reload = self.reload if self.announced else None
         if self.supervisor is not None and self.role is not None:
             self.options.report.restarts('execv')
-            role = self.role._replace(later=True)
+            role = self.role._replace(later=True, problem='')
             left.worker = self.supervisor.fileno(), [*role]
         else:
             left.report = self.options.report.fd

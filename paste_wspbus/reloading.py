@@ -189,7 +189,8 @@ class ReloadingSupervisor(Supervisor):
     def _restarts(self, worker: Worker, message: dict[str, Any]) -> None:
         """A process has stopped: how it is to be made next."""
         style = message['restarts']
-        if style == 'execv':  # this very process goes on
+        if style == 'execv':  # this very process goes on, as the site again
+            worker.role = worker.role._replace(problem='')
             self.children.forget_timers(worker)
             worker.begin_anew(self.plan.start_timeout)
             self._watch(worker)

@@ -609,7 +609,7 @@ def _plug_in_autoreloader(bus: Bus, process: Process) -> None:
     class Reloader(Autoreloader):
         def react(self, paths: list[str]) -> None:
             try:  # the next program begins with it, and has nothing to show instead
-                Config(options.config, options.vars, os.getcwd())
+                Config(options.config, options.vars, process.folder)
             except WSPBusError as error:
                 why = (
                     f'{what_changed(paths)}: cannot be read, the site goes on as it is'

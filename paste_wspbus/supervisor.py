@@ -276,11 +276,10 @@ class Supervisor:
             batch, roles = roles[: self._at_a_time], roles[self._at_a_time :]
             for role in batch:
                 self.current[role.name] = self._spawn(role)
-            self._await_all(
-                [self.current[role.name] for role in batch], self._was_killed
-            )
-            if not self._somebody_serves():
-                raise self._failure_of(self._late[0])
+            workers = [self.current[role.name] for role in batch]
+            self._await_all(workers, self._was_killed)
+            if not any(worker.was_ready for worker in workers):
+                raise self._failure_of(workers[0])
 
     def _singles(self) -> list[str]:
         """The kinds of processes of which there is one."""

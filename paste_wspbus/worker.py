@@ -12,6 +12,7 @@ import weakref
 from typing import NamedTuple
 
 from paste_wspbus.bus import Bus, State
+from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.plugins.signals import SignalHandler
 
@@ -183,7 +184,12 @@ class Orders:
     def _restart(self) -> None:
         self.bus.drain_delay = 0
         self._told.set()
-        self.bus.restart()
+        try:
+            self.bus._check_restart()
+        except RestartImpossible:  # the supervisor starts another one in its place
+            self.bus.exit()
+        else:
+            self.bus.restart()
 
     def _leave(self) -> None:
         self._told.set()
