@@ -942,8 +942,8 @@ class Bus:
         until = None
         if self.stop_timeout is not None:
             until = time.monotonic() + self.stop_timeout
-        while not gone.is_set() and self._interrupts is not None:
-            self._interrupts.poke()
+        while not gone.is_set():
+            self._poke_server()
             if gone.wait(INTERRUPT_AGAIN):
                 return
             if until is not None and time.monotonic() > until:
@@ -951,6 +951,11 @@ class Bus:
                     f'The server did not stop within {self.stop_timeout:g} s'
                 )
             self._server_told = False
+
+    def _poke_server(self) -> None:
+        interrupts = self._interrupts  # which another thread may take away
+        if interrupts is not None:
+            interrupts.poke()
 
     def _interrupt_server(self) -> None:
         if self._serving is not None and not self._server_told:

@@ -200,12 +200,9 @@ class Win32Bus(Bus):
         if new is not old:
             self._api.ResetEvent(self._state_events[old])
 
-    def _end_server(self) -> None:
-        if threading.get_ident() == self._serving:
-            self._interrupt_server()
-        else:
-            console = self.plugins.get('console')
-            getattr(console, 'interrupt_main', _interrupt_main)()
+    def _poke_server(self) -> None:
+        console = self.plugins.get('console')
+        getattr(console, 'interrupt_main', _interrupt_main)()
 
 
 def _interrupt_main() -> None:
