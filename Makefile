@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: serve test test-all environments hosts lint bench clean
+.PHONY: serve test test-all environments hosts timeline lint bench clean
 
 serve: $(VENV)/.served
 	$(VENV)/bin/wspserve $(INI)
@@ -20,6 +20,11 @@ environments:
 ROUNDS ?= 20
 hosts: $(VENV)/.tested environments
 	$(VENV)/bin/python tests/hosts.py -n $(ROUNDS)
+
+# The README's picture, from a run of sample_ini/mixed.
+timeline:
+	made=$$($(PYTHON) tests/environments.py pylons) && \
+	  "$${made#pylons: }/bin/python" docs/timeline.py
 
 # The suite on every Python we support, each in a virtual environment of its own.
 test-all:

@@ -24,7 +24,7 @@ PYTHON = f'{sys.version_info.major}.{sys.version_info.minor}'
 SOME = ('3.11', '3.13')
 
 #: Whose environment a test file uses that is named after something else.
-IN = {'zdaemon': 'zope'}
+IN = {'mixed': 'pylons', 'zdaemon': 'zope'}
 
 
 class Recipe(NamedTuple):
@@ -38,7 +38,11 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     'pylons': Recipe(
-        ['Pylons==1.0.3', 'WebError==0.13.1', 'WebHelpers==1.3', 'fissix', 'pytest>=8'],
+        [
+            *('Pylons==1.0.3', 'WebError==0.13.1', 'WebHelpers==1.3'),
+            *('CherryPy>=18.10', 'Flask>=3', 'pyramid>=2.0.2'),  # sample_ini/mixed
+            *('fissix', 'pytest>=8'),
+        ],
         pythons=SOME,
         script=ROOT / 'tests' / 'convert_pylons.py',  # they are for Python 2
     ),
