@@ -525,6 +525,12 @@ class Process:
             if self.control is not None:
                 self.control.forget()
 
+    def repeat_stop(self) -> None:
+        """A signal to stop that came too late for this program is the next one's."""
+        signals = self._bus and self._bus.plugins.get('signals')
+        if getattr(signals, 'asked_to_leave', 0):
+            os.kill(os.getpid(), signal.SIGTERM)  # held until then
+
     def leave_to_next_program(self) -> list[int]:
         """What this process executes next gets everything; the descriptors to keep open."""
         left = self._inheritance()

@@ -153,9 +153,13 @@ class ReloadingSupervisor(Supervisor):
         took = (time.monotonic() - began) * 1000
         why = what_changed(list(dict.fromkeys(paths))) if paths else 'asked for'
         for worker in [one for one in self.current.values() if one.ended]:
-            self._has_crashed(worker)  # after it was ready, while others started
-        failed = any(one.role.problem for one in self.current.values())
-        told = 'cannot be served' if failed else f'reloaded in {took:.0f} ms'
+            if worker.was_ready:
+                self._has_crashed(worker)  # while others started
+        told = f'reloaded in {took:.0f} ms'
+        if any(one.role.problem for one in self.current.values()):
+            told = 'cannot be served'
+        elif any(not one.was_ready for one in self.current.values()):
+            told += ', without its site plugins'
         self._show(f'{why}: {told}')
         self.events.call_later(0, self._prepare)
 
@@ -249,7 +253,9 @@ class ReloadingSupervisor(Supervisor):
             line = f'{failure}; in a fresh interpreter it starts'
             self.bus.log(f'{line}: from now on, each reload takes one', 30)
         elif self._show_problem(role, worker, failure):
-            self._await_ready(role.name)
+            # The server may be the site's own, which is broken.
+            with contextlib.suppress(WorkerFailed):
+                self._await_ready(role.name)
 
     def _may_be_the_forks(self, worker: Worker) -> bool:
         """Whether a failure may come of a package that was imported before the fork."""
@@ -276,7 +282,7 @@ class ReloadingSupervisor(Supervisor):
         if str(failure) != self.failure:  # all workers fail alike
             self._show(f'{trace}{failure}')
         self.failure = str(failure)
-        if role.kind != WORKER or self.server is None:
+        if role.kind != WORKER:
             return False
         text = (known.problem if known else '') or str(failure)
         self.current[role.name] = self.children.spawn(

@@ -242,6 +242,17 @@ def _hold_signals(hold: bool) -> None:
         signal.pthread_sigmask(how, [signal.SIGTERM, signal.SIGINT, *_LATER])
 
 
+def _hold_those_of_other_threads() -> None:
+    """A signal that another thread gets is held by this one, for the next program."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, 'pthread_kill'):
+        return
+    here = threading.get_ident()
+    for number in [signal.SIGTERM, signal.SIGINT, *_LATER]:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, lambda number, _: signal.pthread_kill(here, number))
+
+
 def _run(options: Options, make_process: Callable[..., Process]) -> int:
     if options.version:
         from importlib.metadata import version
@@ -608,6 +619,7 @@ def _plug_in_autoreloader(bus: Bus, process: Process) -> None:
 
     class Reloader(Autoreloader):
         def react(self, paths: list[str]) -> None:
+            since = time.monotonic()
             try:  # the next program begins with it, and has nothing to show instead
                 Config(options.config, options.vars, process.folder)
             except WSPBusError as error:
@@ -616,8 +628,9 @@ def _plug_in_autoreloader(bus: Bus, process: Process) -> None:
                 )
                 _print(f'{_told(error)}\n{why}', sys.stderr)
                 return
-            process.reload = what_changed(paths), time.monotonic()
-            process.problem = None
+            if self.bus.is_told_to_leave:  # meanwhile
+                return
+            process.reload, process.problem = (what_changed(paths), since), None
             self.bus.restart()
 
         def warn(self, line: str) -> None:
@@ -819,6 +832,9 @@ def _lines(urls: Iterable[str], options: Options) -> list[str]:
 def _before_execv(process: Process) -> list[int]:
     """The end of this program; the descriptors that the next one gets."""
     _hold_signals(True)
+    if not process.is_worker:  # that hears its supervisor
+        _hold_those_of_other_threads()
+    process.repeat_stop()
     if os.name == 'nt':
         process.close()  # a new process begins, and inherits nothing
         return []

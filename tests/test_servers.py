@@ -190,6 +190,26 @@ def test_a_request_in_flight_is_answered(tmp_path, server):
 
 
 @each_server
+def test_who_connects_while_a_request_is_in_flight_is_refused_at_once(tmp_path, server):
+    def is_refused():
+        try:
+            with site.connect():
+                return False  # it is emptying its backlog
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+
+    with site_of(tmp_path, server) as site, site.connect() as client:
+        client.send('/wait')
+        site.expect('waiting')
+        site.send(signal.SIGTERM)
+        site.expect('Bus STOPPING')
+        eventually(is_refused)
+        site.release()
+        assert client.receive().body == b'answered'
+        assert stopped(site)
+
+
+@each_server
 def test_a_response_that_has_begun_is_sent_to_its_end(tmp_path, server):
     with site_of(tmp_path, server) as site, site.connect() as client:
         client.send('/stream')

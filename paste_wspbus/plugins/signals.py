@@ -55,7 +55,8 @@ class SignalHandler:
         for name, target in (handlers or {}).items():
             self.handlers[signal_name(name)] = target
         self._previous: dict[int, Any] = {}
-        self._asked_to_leave = 0
+        #: How many signals have asked for an end.
+        self.asked_to_leave = 0
         self._terminal = False
 
     def subscribe(self) -> None:
@@ -72,7 +73,7 @@ class SignalHandler:
                 'Signals are not handled: they are for the host of this process.'
             )
         elif self._is_main_thread():
-            self._asked_to_leave = 0
+            self.asked_to_leave = 0
             self._terminal = os.isatty(0) if _is_open(0) else False
             for name in self.handlers:
                 self._install(name)
@@ -160,11 +161,11 @@ class SignalHandler:
         return self.bus.is_told_to_leave and not self.bus.execv
 
     def _leave(self, command: str) -> None:
-        self._asked_to_leave += 1
+        self.asked_to_leave += 1
         self.bus.execv = False  # who is told to leave does not come back
-        if self._asked_to_leave == 1:
+        if self.asked_to_leave == 1:
             getattr(self.bus, command)()
-        elif self._asked_to_leave == 2:
+        elif self.asked_to_leave == 2:
             self.bus.hurry()
         else:
             self.bus.force_exit('Told to stop three times')

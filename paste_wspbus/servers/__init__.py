@@ -338,18 +338,23 @@ class Server:
                 if owned:
                     self._wait_until(lambda: self._is_emptied(owned, copies), looks=2)
                 self.stop_accepting()
+                self._end_those(copies)  # who connects from now on is refused at once
                 self._wait_until(self.finish)
         finally:
-            for copy in copies:
-                # What waits may be another process's to answer, unless nobody is to.
-                if self.bus.hurried or copy.is_empty():
-                    copy.end()
-                else:
-                    copy.close()
+            self._end_those(copies)
             self.end()
             thread.join(1)
             self._thread = None
             self.close()
+
+    def _end_those(self, copies: list[ListeningSocket]) -> None:
+        while copies:
+            copy = copies.pop()
+            # What waits may be another process's to answer, unless nobody is to.
+            if self.bus.hurried or copy.is_empty():
+                copy.end()
+            else:
+                copy.close()
 
     def _is_emptied(
         self, sockets: list[ListeningSocket], copies: list[ListeningSocket]
