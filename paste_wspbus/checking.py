@@ -31,15 +31,21 @@ _RAW = frozenset(('formatter', key) for key in ('format', 'datefmt', 'style'))
 
 
 def check(
-    config: Config, server_name: str | None = None, app_name: str | None = None
+    config: Config,
+    server_name: str | None = None,
+    app_name: str | None = None,
+    listen: str | None = None,
 ) -> list[str]:
     """Look at everything that serving would look at first.
 
+    :param listen: where to listen, instead of what the section says.
     :returns: warnings: what would be served, but perhaps not as meant.
     :raises ConfigError: for what could not be served.
     """
     if config.file is None:
         return []
+    if listen:
+        config.forget_where(server_name)
     _check_logging(config)
     warnings = list(_check_values(config))
     _check_section(config.loader, APP, app_name or config.app_name, [])
@@ -47,9 +53,9 @@ def check(
         _check_section(config.loader, PLUGIN, name, [])
     if server_name or any(_is_server(one) for one in config.loader.parser.sections()):
         _check_section(config.loader, SERVER, server_name, [])
-        server = config.known_server(server_name)
+        server = config.known_server(server_name, listen=listen)
         config.check_workers(config.settings['workers'], server)
-    else:
+    elif not listen:
         warnings.append(
             'there is no section [server:main]: serving it needs --listen HOST:PORT'
         )

@@ -15,6 +15,7 @@ import time
 import weakref
 
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.settings import working_folder
 from paste_wspbus.sockets import UNIX_PATH_MAX
 
 TYPE_CHECKING = False
@@ -80,10 +81,14 @@ def runtime_paths(config: str) -> list[str]:
         return []
     from _blake2 import blake2b  # hashlib would load OpenSSL: ten times the time
 
-    path = os.fsencode(os.path.realpath(config))
-    name = os.fsdecode(os.path.basename(path)[:_NAME_BYTES])
-    digest = blake2b(path, digest_size=8).hexdigest()
-    return [f'{folder}/{name}-{digest}.sock' for folder in _runtime_folders()]
+    # By its links first: a deployment moves them while the site runs.
+    named = os.path.normpath(os.path.join(working_folder(), config))
+    found = []
+    for path in map(os.fsencode, dict.fromkeys([named, os.path.realpath(config)])):
+        name = os.fsdecode(os.path.basename(path)[:_NAME_BYTES])
+        digest = blake2b(path, digest_size=8).hexdigest()
+        found += [f'{folder}/{name}-{digest}.sock' for folder in _runtime_folders()]
+    return found
 
 
 def runtime_path(config: str) -> str | None:

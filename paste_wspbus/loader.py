@@ -479,7 +479,10 @@ def interpolation_error(
     if reference and reference.startswith(ENV):
         problem = f'the environment variable {reference[len(ENV) :]} is not set'
     elif reference:
-        problem = f'%({reference})s names nothing; a literal % is written %%'
+        problem = (
+            f'%({reference})s names nothing: give {reference}=VALUE after the file name; '
+            'a literal % is written %%'
+        )
     else:
         problem = str(error).splitlines()[-1]
     return ConfigError(file, problem, section=error.section, key=error.option)
@@ -574,6 +577,8 @@ def one_line(error: BaseException) -> str:
         said = str(error).strip().splitlines()
     except Exception:  # a site's own __str__
         said = ['its message cannot be had']
+    if len(said) > 1 and said[0].startswith('File "'):  # Zope's: where first, what last
+        said[0] += f' … {said[-1].strip()}'
     return f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
 
 
@@ -756,6 +761,8 @@ class Config:
             waitress = find_adapter('waitress:serve_paste')
             assert waitress is not None
             return self._configure(waitress, {}, self.vars, listen, None)
+        if listen:
+            self.forget_where(name)
         loader = _EggLoader('PasteScript') if kind else self.loader
         if find_adapter(loader.factory_name(SERVER, kind or name) or '') is None:
             return None
@@ -765,6 +772,16 @@ class Config:
             return None
         section = getattr(context, 'section', None)
         return self._configure(adapter, conf, context.global_conf, listen, section)
+
+    def forget_where(self, name: str | None = None) -> None:
+        """Leave out where ``[server:NAME]`` listens: it may be variables that nobody gave."""
+        if self.file is None:
+            return
+        name = name or 'main'
+        for section in {f'server:{name}', name, *(['server'] * (name == 'main'))}:
+            if self.loader.parser.has_section(section):
+                for key in WHERE:
+                    self.loader.parser.remove_option(section, key)
 
     def check_workers(self, workers: int, server: Server | None) -> None:
         """Whether so many processes can serve.

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 STARTED = State.STARTED
 
 
+def _path(environ: dict[str, Any]) -> str:
+    """What was asked for, whoever has moved a part of it from one to the other."""
+    return f'{environ.get("SCRIPT_NAME", "")}{environ.get("PATH_INFO", "")}'
+
+
 class RequestsInFlight(dict):  # type: ignore[type-arg]
     """The requests that are being answered: {id: (environ, monotonic seconds)}.
 
@@ -34,8 +39,7 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
         now = monotonic()
         return {
             'requests_in_flight': [
-                f'{environ.get("REQUEST_METHOD")!a} '
-                f'{environ.get("PATH_INFO")!a} {now - since:.1f} s'
+                f'{environ.get("REQUEST_METHOD")!a} {_path(environ)!a} {now - since:.1f} s'
                 for environ, since in list(self.values())
             ]
         }

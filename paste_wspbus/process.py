@@ -22,6 +22,7 @@ from paste_wspbus.loader import Config, Terminated
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.report import Report
+from paste_wspbus.settings import working_folder
 from paste_wspbus.sockets import ListeningSocket, inherited
 
 TYPE_CHECKING = False
@@ -71,9 +72,11 @@ class Process:
         self._bus: Bus | None = None
         self._began = time.time()
         self._forked = time.monotonic()
-        self.folder = os.getcwd()
+        self.folder = working_folder()
         self._asked_to_stop: list[Connection] = []
         self._successor: Connection | None = None
+        #: What of the .ini's was told to take a restart.
+        self._told_where: dict[str, Any] | None = None
         self._left: list[ListeningSocket] = []
         self._owned = True
         self._shared: list[ListeningSocket] = []
@@ -190,7 +193,7 @@ class Process:
                 'another kind of server in the .ini takes a restart, not a graceful one'
             )
         if server is not None and old is not None:
-            if server.where != old.where:
+            if server.where != old.where and not self.is_worker:
                 self.notes.append(
                     f'Where to listen has changed in the .ini: it takes a restart; '
                     f'{", ".join(old.urls)} stays'
@@ -207,6 +210,25 @@ class Process:
             self.config, self.server = before, old
 
         return undo
+
+    def tell_of_where(self, changed: list[str], tell: Callable[[str], object]) -> None:
+        """Under --reload: say it once if the .ini has another place to listen now."""
+        files = {os.path.abspath(path) for path in self.config.files}
+        if self.server is None or files.isdisjoint(changed):
+            return
+        try:
+            config = Config(self.options.config, self.options.vars, self.folder)
+            server = self._known_server(config)
+        except WSPBusError:
+            return  # the next process says what is wrong
+        if server is None or server.where == self._told_where:
+            return
+        self._told_where = server.where
+        if server.where != self.server.where:
+            tell(
+                'Where to listen has changed in the .ini: it takes a restart; '
+                f'{", ".join(self.server.urls)} stays'
+            )
 
     def _open_pid_file(self, path: str) -> None:
         from paste_wspbus.control import path_for, remove_socket

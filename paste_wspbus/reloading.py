@@ -122,7 +122,8 @@ class ReloadingSupervisor(Supervisor):
     def _have_changed(self, paths: list[str]) -> None:
         self._changed += paths
         self.bus.publish('changed', paths)
-        self.bus.graceful()
+        if self.bus._current != 'graceful':  # else see the end of `_renew`
+            self.bus.graceful()
 
     def _learns(self, worker: Worker, message: dict[str, Any]) -> None:
         self._modules.update(dict.fromkeys(message['modules']))
@@ -161,6 +162,8 @@ class ReloadingSupervisor(Supervisor):
         elif any(not one.was_ready for one in self.current.values()):
             told += ', without its site plugins'
         self._show(f'{why}: {told}')
+        if self._changed:  # too late for this one to begin again
+            self.bus.graceful()
         self.events.call_later(0, self._prepare)
 
     def _stop_all(self) -> None:

@@ -29,6 +29,7 @@ from paste_wspbus.plugins.threads import ThreadManager
 from paste_wspbus.process import Process, abandon
 from paste_wspbus.report import Report
 from paste_wspbus.servers import BlockingServer, Server
+from paste_wspbus.settings import working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def _read(options: Options, inheritance: Inheritance) -> Config:
     if options.reload:
         _watch_file(options)
     try:
-        config = Config(options.config, options.vars, os.getcwd())
+        config = Config(options.config, options.vars, working_folder())
         site_path(config.file)
         if options.reload:
             _watch_more(options, config)
@@ -319,7 +320,7 @@ def _own(process: Process, settings: dict[str, Any] | None) -> int:
     except WSPBusError as error:
         if process.options.subcommand != 'start':
             raise
-        return _runs_already(error, process)
+        return _runs_already(error, process, asks=settings is None)
     if settings is not None:
         from paste_wspbus.hosts.handover import hand_over
 
@@ -396,7 +397,7 @@ def _clean_up(pid_file: str) -> None:
     clean_up(PIDLock(pid_file))
 
 
-def _runs_already(error: WSPBusError, process: Process) -> int:
+def _runs_already(error: WSPBusError, process: Process, asks: bool) -> int:
     """`start` of what runs: 0, saying so, once it is known that it runs."""
     from paste_wspbus.plugins.pidfile import AlreadyRunning, PIDLock
     from paste_wspbus.subcommands import wait_for_other_start
@@ -404,7 +405,9 @@ def _runs_already(error: WSPBusError, process: Process) -> int:
     if not isinstance(error, AlreadyRunning):
         raise error
     patience = process.config.settings['start_timeout']
-    line = wait_for_other_start(PIDLock(error.path), patience)
+    line = f'The site is running already (process {error.pid}).'
+    if asks:
+        line = wait_for_other_start(PIDLock(error.path), patience)
     options = process.options
     options.report.ready([line] if options.verbosity > 0 else [])
     return 0
@@ -413,7 +416,7 @@ def _runs_already(error: WSPBusError, process: Process) -> int:
 def _check(config: Config, options: Options) -> int:
     from paste_wspbus.checking import check  # serving has no use for it
 
-    warnings = check(config, options.server_name, options.app_name)
+    warnings = check(config, options.server_name, options.app_name, options.listen)
     for warning in warnings:
         print(f'{options.config}: warning: {warning}')
     print(
@@ -908,11 +911,15 @@ def _make_supervisor(bus: SupervisorBus, process: Process) -> Supervisor:
     from paste_wspbus.reloading import Reloading, ReloadingSupervisor
 
     assert options.files is not None
+
+    def show(text: str) -> None:
+        if options.verbosity > 0:
+            _print(text, sys.stderr)
+
+    bus.listeners.setdefault('changed', set())
+    bus.subscribe('changed', lambda paths: process.tell_of_where(paths, show))
     reloading = Reloading(
-        process.restarter,
-        options.files,
-        options.reload_interval,
-        show=lambda text: _print(text, sys.stderr) if options.verbosity > 0 else None,
+        process.restarter, options.files, options.reload_interval, show
     )
     return ReloadingSupervisor(bus, plan, server, configure, reloading)
 

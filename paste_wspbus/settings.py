@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from paste_wspbus.errors import SettingError
@@ -41,6 +42,18 @@ def nearest(word: str, known: Any) -> str:
 
     found = get_close_matches(word, list(known), 1, 0.5)
     return f'; did you mean {found[0]!r}?' if found else ''
+
+
+def working_folder() -> str:
+    """The working folder by the links that lead to it, as the shell's ``pwd`` has it.
+
+    A deployment moves such a link: what is read later is to be the new folder's.
+    """
+    named = os.environ.get('PWD', '')
+    with contextlib.suppress(OSError):
+        if os.path.isabs(named) and os.path.samefile(named, os.curdir):
+            return named
+    return os.getcwd()
 
 
 def boolean(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -169,11 +170,12 @@ class Stop:
         others.clear()
 
     def _progress(self) -> None:
-        status: dict[str, Any] = {}
-        with contextlib.suppress(NoAnswer):
-            status = ask(self.control, 'status', 1)
         seconds = time.monotonic() - self._began
-        waits = what_it_waits_for(status)
+        try:
+            waits = what_it_waits_for(ask(self.control, 'status', 1))
+        except NoAnswer as error:
+            has_stopped = error.code in (errno.ENOENT, errno.ECONNREFUSED)
+            waits = 'stopped, its process ends' if has_stopped else 'it does not answer'
         self.progress.show(f'Stopping process {self.pid}, {seconds:.0f} s: {waits}')
         if not (self._said or self.progress.is_seen):
             print(f'Stopping process {self.pid}: {waits}', file=sys.stderr, flush=True)

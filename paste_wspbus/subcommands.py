@@ -31,6 +31,7 @@ from paste_wspbus.plugins.pidfile import (
     PIDLock,
     StalePIDFile,
 )
+from paste_wspbus.settings import working_folder
 from paste_wspbus.stopping import (
     ProgressLine,
     clean_up,
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
 
 #: LSB's exit codes of `status`, by what it finds.
 RUNNING, DEAD, NOT_RUNNING, UNKNOWN = 'RUNNING', 'DEAD', 'NOT RUNNING', 'UNKNOWN'
-LSB = {RUNNING: 0, DEAD: 1, NOT_RUNNING: 3, UNKNOWN: 4}
+#: That of gunicorn, which has nothing to be asked by.
+GUNICORNS = 'RUNNING BY GUNICORN'
+LSB = {RUNNING: 0, GUNICORNS: 0, DEAD: 1, NOT_RUNNING: 3, UNKNOWN: 4}
 
 #: 128 + SIGINT.
 INTERRUPTED = 128 + signal.SIGINT
@@ -120,6 +123,20 @@ def _ini(config: str) -> str:
     return config.removeprefix('config:').partition('#')[0]
 
 
+def is_gunicorns(found: Found, options: Options) -> bool:
+    """Whether the .ini's server is gunicorn, whose process has no socket to ask it by."""
+    if not found.pid or os.path.exists(found.control):
+        return False
+    from paste_wspbus.hosts.gunicorn import is_server
+    from paste_wspbus.loader import Config
+
+    try:
+        config = Config(options.config, options.vars, working_folder())
+    except (WSPBusError, OSError):
+        return False
+    return not options.server and is_server(config, options.server_name)
+
+
 def _find_by_socket(control: str) -> Found | None:
     if not is_private(os.path.dirname(control)):
         return None  # whoever made it might answer with any number
@@ -159,12 +176,16 @@ def status(options: Options) -> int:
             told = ask(found.control, 'status')
         except NoAnswer as error:
             found.problem = _why(error)
+            if is_gunicorns(found, options):
+                found.state, found.problem = GUNICORNS, 'gunicorn tells no more'
     if options.json:
         _print(json.dumps(told or _untold(found), indent=2))
     elif told:
         _print('\n'.join(_describe(told, found)))
     elif found.state == RUNNING:
         _print(f'The site is running{found.who}, but does not answer: {found.problem}.')
+    elif found.state == GUNICORNS:
+        _print(f'The site is running{found.who}: {found.problem}.')
     elif found.state == NOT_RUNNING:
         _print(f'The site is not running ({found.problem}).')
     elif found.state == DEAD:
@@ -331,6 +352,13 @@ def graceful(options: Options) -> int:
         raise NotDone(f'The site is not running: {found.problem}')
     if found.state == NOT_RUNNING:
         raise NotDone(f'The site is not running ({found.problem}).')
+    if found.pid and is_gunicorns(found, options):
+        try:
+            os.kill(found.pid, signal.SIGHUP)  # it holds the lock of its PID file
+        except OSError as error:
+            raise NotDone(f'gunicorn{found.who}: {error.strerror}') from None
+        _print(f'gunicorn{found.who} was told to reload; its log says what came of it.')
+        return 0
     restart = Graceful(found)
     try:
         line = restart.run(wait=not options.no_wait)

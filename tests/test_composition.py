@@ -406,6 +406,18 @@ def test_the_requests_in_flight_are_a_status_report():
     body.close()
 
 
+def test_the_requests_in_flight_have_the_paths_that_were_asked_for():
+    def mapped(environ, start_response):  # as Paste's urlmap does
+        environ['SCRIPT_NAME'], environ['PATH_INFO'] = '/v1', '/secrets'
+        return [b'']
+
+    bus = Bus()
+    body = request(BusFilter(mapped, bus), '/v1/secrets')
+    (report,) = bus.publish('status')
+    assert "'/v1/secrets'" in report['requests_in_flight'][0]
+    body.close()
+
+
 # -- [wspbus:main] -------------------------------------------------------------------------
 
 
@@ -675,6 +687,11 @@ def test_check_warns_of_a_var_that_other_commands_would_swallow_a_key_by(tmp_pat
     text = check(tmp_path, APP + SERVER, 'port=1')
     (warning,) = [line for line in text.splitlines() if 'warning' in line]
     assert '[server:main] port' in warning
+
+
+def test_check_asks_for_no_server_where_to_listen_is_said(tmp_path):
+    assert 'warning' in check(tmp_path, APP)
+    assert 'warning' not in check(tmp_path, APP, '--listen', '127.0.0.1:0')
 
 
 def test_check_of_a_good_file_says_so(tmp_path):

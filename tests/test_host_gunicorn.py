@@ -445,7 +445,17 @@ def test_a_daemon_whose_server_is_gunicorn(folder):
             [f'Serving on http://127.0.0.1:{port}'],
         )
         pid = int((folder / 'paster.pid').read_text())
-        assert run(folder, 'status')[0] == 0
+        assert run(folder, 'start', f'port={port}') == (
+            0,
+            f'The site is running already (process {pid}).\n',
+        )
+        assert run(folder, 'status') == (
+            0,
+            f'The site is running (process {pid}): gunicorn tells no more.\n',
+        )
+        assert run(folder, 'graceful')[0] == 0
+        log = folder / 'paster.log'
+        eventually(lambda: 'Hang up' in log.read_text())
         assert run(folder, 'stop')[0] == 0
         assert not (folder / 'paster.pid').exists()
         eventually(lambda: not Path(f'/proc/{pid}').exists())

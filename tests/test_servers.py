@@ -629,6 +629,18 @@ def test_listen_takes_the_place_of_what_the_section_says(tmp_path, server):
         assert not path.exists()
 
 
+def test_listen_needs_no_variables_of_what_it_takes_the_place_of(tmp_path):
+    ini = INI + WAITRESS + 'host = %(http_host)s\nport = %(http_port)s\n'
+    with listening_site(tmp_path, '--listen', '127.0.0.1:0', ini=ini) as site:
+        assert site.get().status == 200
+        assert site.stop()[0] == 0
+    checked = run(tmp_path, 'site.ini', '--check', '--listen', '127.0.0.1:0')
+    assert checked.code == 0, checked.report()
+    checked = run(tmp_path, 'site.ini', '--check')
+    assert checked.code == 2
+    assert 'give http_host=VALUE after the file name' in checked.err.text
+
+
 @pytest.mark.parametrize('server', [None, *OVER_TCP])
 def test_listen_fd_serves_a_socket_that_somebody_else_keeps(tmp_path, server):
     with socket.create_server(('127.0.0.1', 0)) as kept:

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import Connection, Site, eventually, free_port, is_free, run
+from support import Connection, Site, eventually, free_port, is_free, run, write
 from test_privileges import AS_NOBODY, NOBODY, identity, python
 from test_supervisor import (
     IMPATIENT,
@@ -1105,6 +1105,46 @@ def test_a_port_that_is_taken_is_told_once(tmp_path):
     (line,) = site.err.text.splitlines()
     assert f'127.0.0.1:{port}' in line
     assert not (tmp_path / 'imported').exists()
+
+
+# -- deployment by a link -----------------------------------------------------------
+
+RELEASE = '''
+def make(global_conf):
+    def app(environ, start_response):
+        start_response('200 OK', [('Content-Type', 'text/plain')])
+        return [b'%d ' + global_conf['__file__'].encode()]
+
+    return app
+'''
+
+
+@pytest.mark.parametrize('pid_file', [(), ('--pid-file', 'site.pid')])
+@pytest.mark.parametrize('named', ['site.ini', '../current/site.ini'])
+def test_graceful_serves_the_release_that_a_link_leads_to_now(
+    tmp_path, named, pid_file
+):
+    current, runtime = tmp_path / 'current', tmp_path / 'runtime'
+    runtime.mkdir(mode=0o700)
+    env = {'PWD': str(current), 'XDG_RUNTIME_DIR': str(runtime)}
+    for number in (1, 2):
+        ini = INI.partition('[wspbus:main]')[0].replace('version = 1', '')
+        ini = ini.replace('webapp', 'release')
+        files = {'release.py': RELEASE % number, 'site.ini': ini}
+        write(tmp_path / f'release{number}', files)
+    current.symlink_to('release1')
+    pid_file = [str(tmp_path / one) if '.' in one else one for one in pid_file]
+    args = [named, '--workers', '2', *pid_file]
+    with Site(current, None, *args, env=env) as site:
+        assert site.get().body == f'1 {current}/site.ini'.encode()
+        current.unlink()
+        current.symlink_to('release2')
+        told = run(current, named, 'graceful', *pid_file, env=env)
+        assert told.code == 0, told.report()
+        assert site.get().body == f'2 {current}/site.ini'.encode()
+        assert run(current, named, 'stop', *pid_file, env=env).code == 0
+        assert site.wait() == 0
+        assert site.has_left_nothing()
 
 
 # -- a worker that dies -----------------------------------------------------------------
