@@ -79,6 +79,8 @@ class Worker:
         self.ended = False
         #: Calls that are of no use when it has ended.
         self.timers: list[Timer] = []
+        #: Whether the supervisor has killed it.
+        self.killed = False
         self.code: int | None = None
         #: Why it is not ready: the exit code to leave with, and a line.
         self.problem: tuple[int, str] | None = None

@@ -81,14 +81,13 @@ def runtime_paths(config: str) -> list[str]:
         return []
     from _blake2 import blake2b  # hashlib would load OpenSSL: ten times the time
 
-    # By its links first: a deployment moves them while the site runs.
-    named = os.path.normpath(os.path.join(working_folder(), config))
-    found = []
-    for path in map(os.fsencode, dict.fromkeys([named, os.path.realpath(config)])):
+    # As it was given first: a deployment may have moved a link that the path leads over.
+    given = os.path.normpath(os.path.join(working_folder(), config))
+    names = []
+    for path in map(os.fsencode, dict.fromkeys([given, os.path.realpath(config)])):
         name = os.fsdecode(os.path.basename(path)[:_NAME_BYTES])
-        digest = blake2b(path, digest_size=8).hexdigest()
-        found += [f'{folder}/{name}-{digest}.sock' for folder in _runtime_folders()]
-    return found
+        names.append(f'{name}-{blake2b(path, digest_size=8).hexdigest()}.sock')
+    return [f'{folder}/{name}' for folder in _runtime_folders() for name in names]
 
 
 def runtime_path(config: str) -> str | None:
@@ -99,7 +98,7 @@ def runtime_path(config: str) -> str | None:
     :param config: the .ini's path.
     :returns: None if there is no folder that is this user's alone.
     """
-    for path in runtime_paths(config)[:1]:
+    for path in runtime_paths(os.path.realpath(config))[:1]:
         folder = os.path.dirname(path)
         with contextlib.suppress(OSError):
             os.mkdir(folder, 0o700)
@@ -203,6 +202,7 @@ class Control:
         self.path, self.commands = path, commands
         self.sock: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
+        self._link: str | None = None
         self._selector: selectors.BaseSelector | None = None
         self._connections: list[Connection] = []
         self._sending: list[Connection] = []
@@ -239,6 +239,21 @@ class Control:
             sock.close()
             raise
         self._use(sock)
+
+    def link(self, path: str) -> None:
+        """Be found at another path of the same folder, too, unless another site is."""
+        target = os.path.basename(self.path)
+        if path == self.path:
+            return
+        with contextlib.suppress(OSError), _locked(os.path.dirname(path)):
+            is_link = os.path.islink(path)
+            if _listens(path) and not (is_link and os.readlink(path) == target):
+                return
+            if is_link:
+                os.unlink(path)
+            remove_socket(path)
+            os.symlink(target, path)
+            self._link = path
 
     def adopt(self, fd: int) -> None:
         """Go on with the socket of the process before this one."""
@@ -382,7 +397,7 @@ class Control:
 
     def forget(self) -> None:
         """Close all, and leave the file: it is the successor's now."""
-        self._identity = None
+        self._identity = self._link = None
         self.close()
 
     def disown(self) -> None:
@@ -408,6 +423,10 @@ class Control:
             status = os.lstat(self.path)
             if (status.st_dev, status.st_ino) == self._identity:
                 os.unlink(self.path)
+                if self._link and os.readlink(self._link) == os.path.basename(
+                    self.path
+                ):
+                    os.unlink(self._link)
         self.sock.close()
         self.sock = None
 

@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from urllib.parse import unquote
 
@@ -94,7 +95,7 @@ def make_bus(global_conf: Mapping[str, Any]) -> Bus:
 def _not_negative(convert: Callable[[str], float]) -> Callable[[str], float]:
     def converter(text: str) -> float:
         number = convert(text)
-        if not number >= 0:
+        if not 0 <= number <= threading.TIMEOUT_MAX:
             raise ValueError(text)
         return number
 
@@ -156,7 +157,7 @@ class StartFailed(WSPBusError):
 
     def __init__(self, place: str, listener: str, error: BaseException) -> None:
         if isinstance(error, TimedOut):
-            what = f'{listener} did not start within {round(error.seconds, 1):g} s'
+            what = f'{listener} did not start within {max(round(error.seconds, 1), 0.0):g} s'
         elif isinstance(error, WSPBusError):
             what = str(error)
         else:
@@ -639,6 +640,15 @@ class Config:
                 )
             settings[key] = self._convert(section, key)
         self._check_plugins(section, settings)
+        drain_delay, limit = settings['drain_delay'], settings['stop_timeout']
+        if drain_delay and drain_delay >= limit:
+            raise ConfigError(
+                self.file,
+                f'{drain_delay:g} s leave nothing of stop_timeout, {limit:g} s, '
+                'which includes them',
+                section=section,
+                key='drain_delay',
+            )
         return settings
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -146,8 +145,11 @@ class Forker:
     def _reap(self) -> None:
         # Not waitpid(-1): others may be children of the site's.
         for pid, token in list(self._children.items()):
-            with contextlib.suppress(ChildProcessError):
+            try:
                 ended, status = os.waitpid(pid, os.WNOHANG)
-                if ended:
-                    del self._children[pid]
-                    self.report.ended(token, os.waitstatus_to_exitcode(status))
+            except ChildProcessError:  # a thread of the site's took note of it
+                ended, status = pid, None
+            if ended:
+                del self._children[pid]
+                code = None if status is None else os.waitstatus_to_exitcode(status)
+                self.report.ended(token, code)

@@ -16,7 +16,7 @@ import time
 
 from paste_wspbus.bus import EX_SOFTWARE, State
 from paste_wspbus.deadlines import stacks
-from paste_wspbus.errors import RestartImpossible, UsageError, WSPBusError
+from paste_wspbus.errors import BindError, RestartImpossible, UsageError, WSPBusError
 from paste_wspbus.inheritance import Inheritance
 from paste_wspbus.loader import Config, Terminated
 from paste_wspbus.plugins.signals import SignalHandler
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 #: Seconds that a site has for answering, before it is stopped by signals.
 ANSWER = 2.0
+
+
+#: Seconds for the workers of a supervisor that was killed to notice, and to let go of
+#: the port; and between two looks.
+ORPHANS, LOOK = 5.0, 0.02
 
 
 class Process:
@@ -75,6 +80,7 @@ class Process:
         self.folder = working_folder()
         self._asked_to_stop: list[Connection] = []
         self._successor: Connection | None = None
+        self._took_over_from_the_dead = False
         #: What of the .ini's was told to take a restart.
         self._told_where: dict[str, Any] | None = None
         self._left: list[ListeningSocket] = []
@@ -245,6 +251,7 @@ class Process:
                 raise
             left = self._succeed(self.lock)
         if left is not None:
+            self._took_over_from_the_dead = True
             self.notes.append(f'{left}; taken over')
             remove_socket(path_for(self.lock.path))
 
@@ -325,8 +332,18 @@ class Process:
         elif passed and self._wants(passed):
             server.adopt([_adopted(one) for one in self._chosen(passed)])
         else:
-            name, listen = self.options.server_name, self.options.listen
-            self.config.bind(server, name, listen, left)
+            self._bind(server, left)
+
+    def _bind(self, server: Server, left: list[ListeningSocket]) -> None:
+        until = time.monotonic() + (ORPHANS if self._took_over_from_the_dead else 0)
+        name, listen = self.options.server_name, self.options.listen
+        while True:
+            try:
+                return self.config.bind(server, name, listen, left)
+            except BindError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(LOOK)
 
     def _wants(self, passed: list[Activated]) -> bool:
         listen = self.options.listen or 'fd://'
@@ -365,11 +382,14 @@ class Process:
             self._listen(self._make_control(pid_file))
 
     def _open_control_in_runtime_folder(self) -> None:
-        from paste_wspbus.control import runtime_path
+        from paste_wspbus.control import runtime_path, runtime_paths
 
-        path = self.config.file and runtime_path(self.config.file)
-        if path:
+        file = self.config.file
+        path = file and runtime_path(file)
+        if file and path:
             self._listen(self._control_at(path), shared=True)
+            if self.control is not None:
+                self.control.link(runtime_paths(file)[0])
 
     def _listen(self, control: Control, shared: bool = False) -> None:
         try:
@@ -651,10 +671,16 @@ class Process:
         return told
 
     def fork_workers(self, bus: Bus) -> bool:
-        """Fork, composed, a worker for each order; True in each of them, False at the end."""
+        """Fork, composed, a worker for each order; True in each of them, False at the end.
+
+        :raises IsSupervised: if this is not the process that the supervisor forked.
+        """
+        from paste_wspbus.plugins.daemon import IsSupervised
         from paste_wspbus.preload import Forker
 
         assert self.supervisor is not None
+        if self.supervisor.fileno() < 0:  # closed by a fork of the site's
+            raise IsSupervised
         if self.server is not None:
             self.server.shared = True
         sitelog = bus.plugins['sitelog']
@@ -714,6 +740,11 @@ class Process:
         # Not a Thread: its start() takes locks, and this is a signal handler.
         _thread.start_new_thread(leave, ())
         self._terminate()
+
+    @property
+    def was_told_to_stop(self) -> bool:
+        """Whether SIGTERM came while the site was composed."""
+        return self._terminated or signal.SIGTERM in self.options.early
 
     def _terminate(self, *_: object) -> None:
         """SIGTERM while the site is composed; it may come again and again."""

@@ -52,8 +52,8 @@ class Report:
         """The process that was asked for is there."""
         self._send({'forked': token, 'process': pid}, last=False)
 
-    def ended(self, token: int, code: int) -> None:
-        """It has ended: os.waitstatus_to_exitcode's number."""
+    def ended(self, token: int, code: int | None) -> None:
+        """It has ended: os.waitstatus_to_exitcode's number; None: nobody knows."""
         self._send({'ended': token, 'code': code}, last=False)
 
     def learnt(self, news: list[Any], modules: list[str]) -> None:

@@ -16,7 +16,7 @@ import threading
 import time
 
 from paste_wspbus.arguments import Options, parse
-from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
+from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State, exit_code_of
 from paste_wspbus.deadlines import call_after
 from paste_wspbus.errors import ConfigError, SettingError, UsageError, WSPBusError
 from paste_wspbus.hosts import WSPSERVE
@@ -210,6 +210,7 @@ def _handling_signals() -> Generator[list[int]]:
         nonlocal told_to_stop
         if not told_to_stop:  # it may come twice; what cleans up is not to be disturbed
             told_to_stop = True
+            early.append(signum)
             raise Terminated(TERMINATED)
 
     def keep(signum: int, frame: object) -> None:
@@ -519,6 +520,9 @@ def _run_site(process: Process) -> int:
         site = _compose_in_role(process)
         if site is None:
             return 0
+        if process.was_told_to_stop:  # and the site's code swallowed that
+            _exit(site.bus)
+            raise Terminated(TERMINATED)
         code = _serve(site, process)
     except WSPBusError as error:
         code = error.exit_code
@@ -707,6 +711,9 @@ def _serve(site: Site, process: Process) -> int:
     signals, sitelog = bus.plugins['signals'], bus.plugins['sitelog']
     announce = functools.partial(_announce, server, process)
     signals.subscribe()
+    _hold_signals(False)  # whatever the site has had blocked
+    if logging.getLogger('paste_wspbus').isEnabledFor(logging.INFO):
+        sitelog.quiet = False  # the site has set up its log by itself
     process.ride(bus)
     bus.before_execv = functools.partial(_before_execv, process)
     if process.role is not None:
@@ -757,9 +764,29 @@ def _failing(site: Site) -> Generator[None]:
         _exit(site.bus)
         listener, error = failures.listener or '', failures.get_instances()[0]
         raise StartFailed(site.place_of(listener), listener, error) from error
-    except (KeyboardInterrupt, SystemExit):
+    except SystemExit as left:
+        failed = _left_while_it_started(site, left)
+        _exit(site.bus)
+        if failed is None:
+            raise
+        raise failed from left
+    except KeyboardInterrupt:
         _exit(site.bus)
         raise
+
+
+def _left_while_it_started(site: Site, left: SystemExit) -> StartFailed | None:
+    """What a component did that gave up by sys.exit; None if that is no failure."""
+    calls = [call for call in site.bus.timeline if call.channel == 'start']
+    code = exit_code_of(left)
+    if not code or not calls or State.STARTED in site.bus._visited:
+        return None
+    name = calls[-1].name
+    why = left.code if isinstance(left.code, str) else f'exit code {code}'
+    error = WSPBusError(f'{name} left instead of starting: {why}')
+    failed = StartFailed(site.place_of(name), name, error)
+    failed.exit_code = code
+    return failed
 
 
 def _exit(bus: Bus) -> None:

@@ -468,7 +468,9 @@ class Graceful:
 
     def _failed(self, answer: dict[str, Any]) -> NotDone:
         code, goes_on = answer['failed'], ''
-        if answer.get('generation') is not None:
+        if answer.get('mixed'):
+            goes_on = f' half-way, {answer["mixed"]}'
+        elif answer.get('generation') is not None:
             goes_on = f', generation {answer["generation"]} goes on'
         elif 'generation' in answer:
             goes_on = ', and nobody serves'

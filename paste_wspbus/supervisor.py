@@ -397,11 +397,7 @@ class Supervisor:
             told = {'failed': 1, 'line': 'The site was told to stop meanwhile'}
         except Exception as failed:
             self.failure = str(failed)
-            goes_on = f'generation {self.generation} goes on'
-            if not self._somebody_serves():
-                goes_on = 'nobody serves'
-            elif self.generation == self._latest:
-                goes_on = 'its workers serve'
+            goes_on, is_mixed = self._what_goes_on()
             unexpected = not isinstance(failed, WSPBusError)
             line = f'Generation {self._latest} failed: {failed}; {goes_on}'
             self.bus.log(line, 40, traceback=unexpected)
@@ -411,10 +407,23 @@ class Supervisor:
                 'generation': self.generation if self._somebody_serves() else None,
                 'notes': self.notes,
                 'is_new': self.generation == self._latest,
+                'mixed': goes_on if is_mixed else None,
             }
         for connection in self._waiting:
             connection.answer(told)
         self._waiting = []
+
+    def _what_goes_on(self) -> tuple[str, bool]:
+        """After a generation that failed: who serves; whether that is two generations."""
+        new = len(self._serving(self._latest))
+        if not self._serving():
+            return 'nobody serves', False
+        if self.generation == self._latest:
+            return 'its workers serve', False
+        if not new:
+            return f'generation {self.generation} goes on', False
+        mixed = f'{new} of {self.count} workers serve it, the others generation'
+        return f'{mixed} {self.generation}', True
 
     def _renew(self) -> None:
         self._latest, self.notes = self._latest + 1, []
@@ -485,6 +494,8 @@ class Supervisor:
     def _restore(self, failed: int) -> None:
         """Where the old code is still composed, those of a generation that failed go, too."""
         if self._template(self.generation) is None:
+            if self._serving() and not self._serving(self.generation):
+                self.generation = failed  # nobody of the old one is left
             return
         for name, worker in list(self.current.items()):
             if worker.role.generation == failed:
@@ -575,6 +586,7 @@ class Supervisor:
         if worker.ended:
             return
         self.bus.log(f'{worker.title} does not stop: killed', 50)
+        worker.killed = True
         worker.signal(signal.SIGKILL)
         if worker.template is not None and (worker.silent or not worker.pid):
             self._kill(
@@ -717,6 +729,9 @@ class Supervisor:
         if self._stopping and counts and (worker.ready_since or not self._was_started):
             # One that was killed, because it did not stop, was forced out.
             forced = worker.code is None or worker.code == -signal.SIGKILL
+            if (worker.code or 0) < 0 and not worker.killed:
+                end = f'{worker.title} ended while it stopped, {how(worker.code)}'
+                self.bus.log(end, 40)
             self.code = self.code or (EX_SOFTWARE if forced else exit_code(worker.code))
         self.bus.publish('worker_died', worker.name, worker.pid, worker.code)
         if worker.leaving and worker.code in (EX_SOFTWARE, -signal.SIGKILL):
@@ -777,9 +792,17 @@ class Supervisor:
         self.events.call_later(wait, lambda: self._respawn(role))
 
     def _somebody_serves(self) -> bool:
-        return any(
-            one.is_ready and one.role.kind == WORKER for one in self.current.values()
-        )
+        return bool(self._serving())
+
+    def _serving(self, generation: int | None = None) -> list[Worker]:
+        """The workers that serve: of a generation, or of any."""
+        return [
+            one
+            for one in self.current.values()
+            if one.is_ready
+            and one.role.kind == WORKER
+            and generation in (None, one.role.generation)
+        ]
 
     # -- status -------------------------------------------------------------------
 

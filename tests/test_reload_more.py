@@ -33,7 +33,7 @@ def slow(bus, global_conf):
 
 
 def test_a_worker_that_begins_anew_is_not_killed_for_the_stop_that_is_over(tmp_path):
-    """BUG 1: the next stop is under way when the time of the one before runs out."""
+    """The next stop is under way when the time of the one before runs out."""
     args = '--reloader', 'execv', '--workers', '1'
     files = {'slow.py': SLOW}
     with Edited(tmp_path, *args, ini=SLOW_STOP, files=files) as site:
@@ -43,7 +43,7 @@ def test_a_worker_that_begins_anew_is_not_killed_for_the_stop_that_is_over(tmp_p
 
 
 def test_an_edit_during_a_reload_begins_it_again_and_that_is_all(tmp_path):
-    """BUG 8: another reload followed, which nobody had 'asked for'."""
+    """Another reload followed, which nobody had 'asked for'."""
     with Edited(tmp_path) as site:
         site.settle()
         for count in range(1, 4):
@@ -62,7 +62,7 @@ def test_an_edit_during_a_reload_begins_it_again_and_that_is_all(tmp_path):
 @pytest.mark.parametrize('workers', ['1', '2'])
 @pytest.mark.parametrize('reloader', RELOADERS)
 def test_workers_that_fail_heal_however_they_are_restarted(tmp_path, reloader, workers):
-    """BUG 2: with execv, the page stayed for ever."""
+    """With execv, the page stayed for ever."""
     with Edited(tmp_path, '--reloader', reloader, '--workers', workers) as site:
         site.save('1 / 0\n')
         site.until_broken('ZeroDivisionError')
@@ -80,7 +80,7 @@ STOPS = SLOW_STOP, {'slow.py': SLOW.replace('time.sleep(0.8)', "print('it stops'
 def test_an_ini_that_is_gone_for_a_while_is_told_of_and_the_site_stops_in_order(
     tmp_path,
 ):
-    """BUG 3: the site was killed after three seconds."""
+    """The site was killed after three seconds."""
     ini, files = STOPS
     with Edited(tmp_path, ini=ini, files=files) as site:
         os.rename(tmp_path / 'site.ini', tmp_path / 'away.ini')
@@ -98,7 +98,7 @@ def test_an_ini_that_is_gone_for_a_while_is_told_of_and_the_site_stops_in_order(
 
 @pytest.mark.parametrize('moment', [0.02, 0.1, 0.3])
 def test_ctrl_c_while_a_reload_begins_ends_the_site(tmp_path, moment):
-    """BUG 4: the .ini is read before the process replaces itself; this one takes long."""
+    """The .ini is read before the process replaces itself; this one takes long."""
     ini = INI + '[extra]\n' + ''.join(f'key{n} = {n}\n' for n in range(40_000))
     with Edited(tmp_path, '--reloader', 'execv', ini=ini) as site:
         site.save(webapp('two'))
@@ -112,7 +112,7 @@ def test_ctrl_c_while_a_reload_begins_ends_the_site(tmp_path, moment):
 
 
 def test_a_server_that_binds_by_itself_shows_a_problem_too(tmp_path):
-    """BUG 5: nothing was served, and 'reloaded in 44 ms' printed."""
+    """Nothing was served, and 'reloaded in 44 ms' printed."""
     port = free_port()
     ini = INI.replace('egg:waitress', 'call:server:make').replace(
         'port = 0', f'port = {port}'
@@ -161,7 +161,7 @@ def test_site_plugins_are_reloaded(tmp_path, reloader, workers):
 
 
 def test_a_site_plugin_that_fails_is_told_of(tmp_path):
-    """BUG 6: the workers serve on; they were said to be all there is."""
+    """The workers serve on; they were said to be all there is."""
     files = {'cron.py': CRON}
     with Edited(tmp_path, '--workers', '1', ini=SITE_PLUGINS, files=files) as site:
         assert site.out.wait_for('+cron one'), site.report()
@@ -177,7 +177,7 @@ def test_a_site_plugin_that_fails_is_told_of(tmp_path):
 
 @pytest.mark.parametrize('reloader', ['fork', 'child'])
 def test_that_another_port_takes_a_restart_is_told_once(tmp_path, reloader):
-    """BUG 7: told late or never, and again and again."""
+    """Told late or never, and again and again."""
     with Edited(tmp_path, '--reloader', reloader) as site:
         other = INI.replace('port = 0', f'port = {free_port()}')
         site.save(other, 'site.ini')

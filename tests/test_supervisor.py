@@ -738,7 +738,9 @@ def test_sigterm_lets_the_request_in_flight_end(tmp_path):
 
 @pytest.mark.parametrize('ini', [INI, UNIX], ids=['tcp', 'unix'])
 def test_newcomers_are_answered_during_the_drain_delay(tmp_path, ini):
-    ini = ini.replace('[wspbus:main]', '[wspbus:main]\ndrain_delay = 600')
+    ini = ini.replace(
+        '[wspbus:main]', '[wspbus:main]\ndrain_delay = 600\nstop_timeout = 900'
+    )
     with supervised(tmp_path, files={**FILES, 'site.ini': ini}) as site:
         site.send(signal.SIGTERM)
         site.expect('draining')

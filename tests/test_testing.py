@@ -471,10 +471,10 @@ def test_vars_are_those_of_the_command_line(running):
 
 def test_settings_of_the_ini_hold_but_for_the_drain_delay():
     ini = with_plugin(
-        'part', 'drain_delay = 3600\n    stop_timeout = 7\n    signal.SIGUSR1 = news'
+        'part', 'drain_delay = 3600\n    stop_timeout = 7000\n    signal.SIGUSR1 = news'
     )
     with composed(ini) as site:
-        assert site.bus.stop_timeout == 7
+        assert site.bus.stop_timeout == 7000
         assert site.bus.plugins['signals'].handlers['SIGUSR1'] == 'news'
 
 

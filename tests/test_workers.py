@@ -1109,14 +1109,14 @@ def test_a_port_that_is_taken_is_told_once(tmp_path):
 
 # -- deployment by a link -----------------------------------------------------------
 
-RELEASE = '''
+RELEASE = """
 def make(global_conf):
     def app(environ, start_response):
         start_response('200 OK', [('Content-Type', 'text/plain')])
         return [b'%d ' + global_conf['__file__'].encode()]
 
     return app
-'''
+"""
 
 
 @pytest.mark.parametrize('pid_file', [(), ('--pid-file', 'site.pid')])
@@ -1697,6 +1697,37 @@ def test_workers_whose_supervisor_was_killed_stop(tmp_path):
     with Workers(tmp_path) as again:
         assert ask(again)['ppid'] == again.pid
         assert again.stop()[0] == 0
+
+
+def sleeps(folder):
+    """How often the processes that work in a folder have gone to sleep, together."""
+    count = 0
+    for process in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            if process.joinpath('cwd').readlink() == folder:
+                status = process.joinpath('status').read_text()
+                found = status.partition('\nvoluntary_ctxt_switches:')[2]
+                count += int(found.split()[0])
+    return count
+
+
+def test_a_start_waits_for_the_workers_of_a_supervisor_that_was_killed(tmp_path):
+    port = free_port()
+    files = {**FILES, 'site.ini': INI.replace('port = 0', f'port = {port}')}
+    with Daemon(tmp_path, '--workers', '2', files=files) as site:
+        held = children(site.pid)
+        for pid in held:
+            freeze(pid)  # they would be gone too soon
+        os.kill(site.pid, signal.SIGKILL)
+        eventually(lambda: is_gone(site.pid))
+        with Site(tmp_path, None, 'site.ini', 'start', wait=False) as again:
+            eventually(lambda: not (tmp_path / 'paster.pid.sock').exists())
+            slept = sleeps(tmp_path)
+            eventually(lambda: sleeps(tmp_path) > slept + 9 or is_gone(again.pid))
+            for pid in held:
+                os.kill(pid, signal.SIGCONT)
+            assert again.wait() == 0, again.report()
+        assert run(tmp_path, 'site.ini', 'stop').code == 0
 
 
 def test_all_kinds_of_workers_notice_that_their_supervisor_was_killed(tmp_path):

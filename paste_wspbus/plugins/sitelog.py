@@ -25,7 +25,7 @@ class SiteLog(Plugin):
     """Messages on 'log' become records of the logger ``paste_wspbus``.
 
     ``tracebacks``: whether those in the messages are kept. ``quiet``: whether
-    nothing is logged at all. The command sets both while the site starts, and
+    warnings alone are logged. The command sets both while the site starts, and
     tells of a failure itself, in one line. ``files``: what `redirect` is to
     open again, a list of (path, file descriptors).
     """
@@ -49,7 +49,7 @@ class SiteLog(Plugin):
     @on('log')
     def log(self, msg: str, level: int = logging.INFO) -> None:
         """Log one message of the bus."""
-        if self.quiet:
+        if self.quiet and level != logging.WARNING:
             return
         if not self.tracebacks:
             msg = msg.partition(_TRACEBACK)[0]
@@ -117,7 +117,10 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> None:
     """
     append = os.O_WRONLY | os.O_APPEND
     try:
-        opened = os.open(path, append)
+        # A pipe that nobody reads would be waited for.
+        opened = os.open(path, append | getattr(os, 'O_NONBLOCK', 0))
+        if hasattr(os, 'O_NONBLOCK'):
+            os.set_blocking(opened, True)
     except FileNotFoundError:
         opened = os.open(path, append | os.O_CREAT, 0o644)
         if mode is not None:

@@ -334,7 +334,7 @@ class _Repeat:
     def _run(self) -> None:
         while True:
             try:
-                self._ended.get(timeout=self._seconds)
+                self._ended.get(timeout=min(self._seconds, threading.TIMEOUT_MAX))
                 return
             except Empty:
                 if not self._function():

@@ -1,0 +1,63 @@
+"""What gives up while it starts is named, whoever runs the site."""
+
+import pytest
+from support import run
+
+INI = """
+[app:main]
+use = call:front:make
+
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = 0
+
+[wspbus:main]
+plugins = first second
+
+[plugin:first]
+use = call:parts:first
+
+[plugin:second]
+use = call:parts:second
+"""
+
+FRONT = """
+def make(global_conf):
+    return lambda environ, start_response: []
+"""
+
+PARTS = """
+import sys
+
+def first(bus, global_conf):
+    yield
+    print('first is closed', flush=True)
+
+def second(bus, global_conf):
+    sys.exit({reason!r})
+    yield
+"""
+
+REASONS = {3: (3, 'exit code 3'), 'no database': (1, 'no database')}
+
+
+@pytest.mark.parametrize('args', [(), ('--workers', '1'), ('--monitor-restart',)])
+@pytest.mark.parametrize('reason', REASONS)
+def test_a_component_that_exits_while_it_starts_is_named(tmp_path, reason, args):
+    """Wspserve ended without a word."""
+    files = {'front.py': FRONT, 'parts.py': PARTS.format(reason=reason)}
+    code, why = REASONS[reason]
+    command = run(tmp_path, 'site.ini', *args, files={**files, 'site.ini': INI})
+    assert command.code == code, command.report()
+    line = f'site.ini [plugin:second]: second left instead of starting: {why}'
+    assert line in command.err.text
+    assert 'first is closed' in command.out.text
+
+
+def test_a_daemons_component_that_exits_while_it_starts_is_named(tmp_path):
+    files = {'front.py': FRONT, 'parts.py': PARTS.format(reason=3), 'site.ini': INI}
+    command = run(tmp_path, 'site.ini', 'start', files=files)
+    assert command.code == 3, command.report()
+    assert '[plugin:second]: second left instead of starting' in command.err.text
+    assert not (tmp_path / 'paster.pid').exists()
