@@ -524,6 +524,10 @@ def _reading(path: str) -> Generator[None]:
 _making: list[tuple[str | None, str | None]] = []
 
 
+#: Whose factories warn, at each start, of a key in global_conf that is not PasteDeploy's.
+STRICT = ('keystonemiddleware.',)
+
+
 def _create(context: Any) -> Any:
     """Call the factory; an instance's stand-in for PasteDeploy's ``create``.
 
@@ -534,6 +538,10 @@ def _create(context: Any) -> Any:
     if place in _making:
         raise ConfigError(place[0], 'it is part of itself', section=place[1])
     _making.append(place)
+    if str(getattr(context.object, '__module__', '')).startswith(STRICT):
+        context.global_conf = {
+            key: value for key, value in context.global_conf.items() if key != KEY
+        }
     try:
         with _translating_factory(context, *place):
             made = context.object_type.invoke(context)
