@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from paste.deploy import loadwsgi
 from paste.deploy.util import importlib_metadata
 
-from paste_wspbus.bus import Bus, exit_code_of
+from paste_wspbus.bus import Bus, State, exit_code_of
 from paste_wspbus.errors import (
     BindError,
     ConfigError,
@@ -147,6 +147,19 @@ class Site:
         """The file and section that a 'start' listener came with."""
         section = self.origins.get(listener, 'server:main')
         return f'{self.file} [{section}]' if self.file else f'[{section}]'
+
+    def failure_of(self, left: SystemExit) -> StartFailed | None:
+        """What a component did that gave up by sys.exit at its start; None if none did."""
+        calls = [call for call in self.bus.timeline if call.channel == 'start']
+        code = exit_code_of(left)
+        if not code or not calls or State.STARTED in self.bus._visited:
+            return None
+        name = calls[-1].name
+        why = left.code if isinstance(left.code, str) else f'exit code {code}'
+        error = WSPBusError(f'{name} left instead of starting: {why}')
+        failed = StartFailed(self.place_of(name), name, error)
+        failed.exit_code = code
+        return failed
 
 
 # -- reading .ini files -----------------------------------------------------------

@@ -16,7 +16,7 @@ import threading
 import time
 
 from paste_wspbus.arguments import Options, parse
-from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State, exit_code_of
+from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.deadlines import call_after
 from paste_wspbus.errors import ConfigError, SettingError, UsageError, WSPBusError
 from paste_wspbus.hosts import WSPSERVE
@@ -765,7 +765,7 @@ def _failing(site: Site) -> Generator[None]:
         listener, error = failures.listener or '', failures.get_instances()[0]
         raise StartFailed(site.place_of(listener), listener, error) from error
     except SystemExit as left:
-        failed = _left_while_it_started(site, left)
+        failed = site.failure_of(left)
         _exit(site.bus)
         if failed is None:
             raise
@@ -773,20 +773,6 @@ def _failing(site: Site) -> Generator[None]:
     except KeyboardInterrupt:
         _exit(site.bus)
         raise
-
-
-def _left_while_it_started(site: Site, left: SystemExit) -> StartFailed | None:
-    """What a component did that gave up by sys.exit; None if that is no failure."""
-    calls = [call for call in site.bus.timeline if call.channel == 'start']
-    code = exit_code_of(left)
-    if not code or not calls or State.STARTED in site.bus._visited:
-        return None
-    name = calls[-1].name
-    why = left.code if isinstance(left.code, str) else f'exit code {code}'
-    error = WSPBusError(f'{name} left instead of starting: {why}')
-    failed = StartFailed(site.place_of(name), name, error)
-    failed.exit_code = code
-    return failed
 
 
 def _exit(bus: Bus) -> None:

@@ -79,6 +79,11 @@ class HostedSite:
                 listener, error = failures.listener or '', failures.get_instances()[0]
                 place = self._site.place_of(listener)
                 raise StartFailed(place, listener, error) from error
+            except SystemExit as left:
+                failed = self._site.failure_of(left)
+                if failed is None:
+                    raise
+                raise failed from left
             if self.bus.state is not State.STARTED:
                 raise NotStarted(self.file)
             self._started = os.getpid()
