@@ -107,6 +107,8 @@ class Process:
         :raises WSPBusError: for what cannot be had.
         """
         options = self.options
+        if options.replaces:  # a mistake is told while the old site goes on
+            self._known_server(self.config)
         if options.pid_file:
             self._open_pid_file(options.pid_file)
         if options.log_file:

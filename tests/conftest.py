@@ -4,9 +4,11 @@ import signal
 import pytest
 from environments import IN, RECIPES, is_for_this_python
 
+# What is ignored here is ignored in programs that the tests start, too.
 if hasattr(signal, 'SIGHUP'):
-    # Under nohup it is ignored, in programs that the tests start, too.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background
 
 
 def pytest_ignore_collect(collection_path):

@@ -8,11 +8,13 @@ environments` does it. A test gets one by ``environment('zope')``: where it is
 missing, the test is skipped with a line that says how to make it, and under CI fails.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +62,26 @@ RECIPES = {
     'gunicorn-19': Recipe(['gunicorn==19.10.0'], pythons=('3.11',)),
     # For tests/test_host_zdaemon.py, too.
     'zope': Recipe(['Zope[wsgi]>=6', 'ZEO>=6', 'zdaemon>=5'], pythons=SOME),
+    # Sites from PyPI that are served as they are: see docs/published.md. Of Plone's
+    # unpinned packages some are already the next major release's.
+    'kinto': Recipe(['kinto>=26'], pythons=('3.11',)),
+    'barbican': Recipe(['barbican>=23', 'keystone>=30'], pythons=('3.11',)),
+    'plone': Recipe(
+        ['plone.classicui>=2', 'Products.CMFPlone>=6.2,<6.3', 'plone.app.layout<7'],
+        pythons=('3.11',),
+    ),
+    'kallithea': Recipe(
+        [
+            *('SQLAlchemy<1.4', 'TurboGears2>=2.4,<2.5', 'alembic<1.5', 'dulwich'),
+            *('Babel', 'Beaker', 'FormEncode>=2', 'Mako', 'Markdown', 'Paste'),
+            *('Pygments', 'Routes', 'URLObject', 'WebHelpers2', 'Whoosh', 'backlash'),
+            *('bcrypt', 'bleach', 'celery>=5', 'chardet', 'click', 'decorator'),
+            *('docutils', 'gearbox', 'ipaddr', 'mercurial', 'paginate'),
+            *('paginate-sqlalchemy', 'python-dateutil', 'tgext.routes'),
+        ],
+        pythons=('3.11',),
+        script=ROOT / 'tests' / 'environment_kallithea.py',
+    ),
     # The newest release is the one that its tests' expectations were read from.
     'uwsgi': Recipe(['uWSGI>=2.0.28'], pythons=('3.11',)),
     # Debian's Python, which Apache runs, is a 3.11.
@@ -91,19 +113,28 @@ def make(name):
     """Make it, if it is not there; return its folder."""
     folder = _folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f'{folder}.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(f'{folder}.lock'):
         if not (folder / 'made').exists():
             _install(RECIPES[name], folder)
             (folder / 'made').touch()
     return folder
 
 
+@contextlib.contextmanager
+def _locked(path):
+    with open(path, 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _install(recipe, folder):
     _run(sys.executable, '-m', 'venv', '--clear', folder)
     python = folder / 'bin' / 'python'
     pip = python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check'
-    _run(*pip, '--editable', ROOT, *recipe.requirements)
+    if recipe.requirements:
+        _run(*pip, *recipe.requirements)
+    with _locked(folder.parent / 'checkout.lock'):  # what it builds is there
+        _run(*pip, '--editable', ROOT)
     if recipe.script:
         _run(python, recipe.script, folder)
 
@@ -123,5 +154,7 @@ def _run(*command):
 
 
 if __name__ == '__main__':
-    for one in sys.argv[1:] or filter(is_for_this_python, RECIPES):
-        print(f'{one}: {make(one)}', flush=True)
+    names = sys.argv[1:] or [*filter(is_for_this_python, RECIPES)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for one, folder in zip(names, pool.map(make, names), strict=True):
+            print(f'{one}: {folder}', flush=True)

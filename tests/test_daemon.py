@@ -1139,6 +1139,19 @@ def test_restart_with_a_mistake_in_the_ini_does_not_stop_the_site(ground):
     assert ground.processes() == [pid]
 
 
+def test_restart_with_a_variable_that_is_not_given_does_not_stop_the_site(ground):
+    ground.start()
+    pid = ground.pid
+    ini = ground.folder / 'site.ini'
+    ini.write_text(re.sub('(?m)^port = .*', 'port = %(nobody)s', ini.read_text()))
+    process = ground.run('site.ini', 'restart')
+    assert process.code == 2, ground.report(process)
+    (line,) = process.err.text.splitlines()
+    assert 'give nobody=VALUE after the file name' in line
+    assert 'has stopped' not in line
+    assert ground.get() == f'hello {pid}'
+
+
 def test_restart_moves_the_site_to_the_port_that_the_ini_says_now(ground):
     ground.start()
     old, new = ground.port, free_port()

@@ -64,10 +64,13 @@ def test_a_daemons_component_that_exits_while_it_starts_is_named(tmp_path):
     assert not (tmp_path / 'paster.pid').exists()
 
 
-HOSTED = INI + """
+HOSTED = (
+    INI
+    + """
 [filter:bus]
 use = egg:paste_wspbus#bus
 """
+)
 
 SCRIPT = """
 from paste.deploy import loadapp
