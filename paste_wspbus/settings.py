@@ -49,7 +49,7 @@ def working_folder() -> str:
 
     A deployment moves such a link: what is read later is to be the new folder's.
     """
-    named = os.environ.get('PWD', '')
+    named = os.environ.get('PWD', '') if os.name == 'posix' else ''
     with contextlib.suppress(OSError):
         if os.path.isabs(named) and os.path.samefile(named, os.curdir):
             return named

@@ -540,17 +540,24 @@ def wait_for_other_start(lock: PIDLock, patience: float) -> str:
     """
     until = time.monotonic() + patience
     told: dict[str, Any] = {}
+    pid: int | None = None
     while time.monotonic() < until:
         with contextlib.suppress(NoAnswer):
             told = ask(path_for(lock.path), 'status')
         if told.get('state') == 'STARTED':
             return f'The site is running already (process {told["pid"]}).'
         try:
-            if lock.read() is None:
-                break
+            pid = lock.read()
         except PIDFileError:
             break
+        if pid is None:
+            break
         time.sleep(LOOK)
+    else:
+        raise OtherStartFailed(
+            f'The site is running (process {pid}), but does not answer: '
+            'it starts, or hangs'
+        )
     raise OtherStartFailed(
         'Another command was starting the site, and it did not start'
     )

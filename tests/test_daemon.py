@@ -540,6 +540,20 @@ def test_start_of_what_runs_says_so_and_is_no_failure(ground):
     assert ground.get() == f'hello {pid}'
 
 
+def test_start_of_what_hangs_says_that_it_runs(ground):
+    ground.change(start_timeout=1)
+    ground.start()
+    pid = ground.pid
+    kill(pid, signal.SIGSTOP)
+    try:
+        process = ground.run('site.ini', 'start')
+    finally:
+        kill(pid, signal.SIGCONT)
+    assert process.code == 1, ground.report(process)
+    assert f'is running (process {pid}), but does not answer' in process.err.text
+    assert ground.get() == f'hello {pid}'
+
+
 def test_the_option_daemon_alone_starts_a_daemon(ground):
     process = ground.run('--daemon', 'site.ini')
     assert process.code == 0, ground.report(process)
