@@ -151,15 +151,21 @@ def test_the_stop_does_not_need_the_end_of_the_interpreter(
         assert apache.stops() == 2
 
 
+def in_flight(events):
+    """A client may have its response before the end of that is in the file."""
+    return events.count('request') - events.count('response')
+
+
 @each_version
 def test_a_request_that_takes_too_long_does_not_cost_the_stop(folder, version):
     with RUNNING[version](folder) as apache:
         old = apache.serving()
+        eventually(lambda: not in_flight(apache.events(old)))
         with apache.ask('/?seconds=60'):
-            eventually(lambda: apache.events(old)[-1] == 'request')
+            eventually(lambda: in_flight(apache.events(old)) == 1)
             apache.reload()
             eventually(apache.stops)
-        assert apache.events(old)[-2:-1] == ['request']
+        assert in_flight(apache.events(old)) == 1
 
 
 @each_version
