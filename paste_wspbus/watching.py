@@ -259,33 +259,37 @@ class Inotify(Notices):
     def _follow(self, folder: str) -> None:
         # One that vanishes says so by itself; one that is moved along with
         # its parent does not, nor does one that comes.
-        there, missing, part, below = False, '', folder, ''
+        number, there, missing, part, below = 0, '', '', folder, ''
         while part != below:
             known = part in self._parts
             self._parts.add(part)
-            if not there:
-                there, missing = self._add(part, _ENTRIES | _SELF), below
+            if not number:
+                number, there = self._add(part, _ENTRIES | _SELF), part
+                missing = below
             elif known:
                 break
             else:
                 self._add(part, _SELF)
             part, below = os.path.dirname(part), part
-        if missing not in self._refused and os.path.isdir(missing):
-            self._is_outdated = True  # it came before its parent was followed
+        # What came, or was moved away, before those above it were followed.
+        came = missing not in self._refused and os.path.isdir(missing)
+        if came or (number and self._add(there, _SELF) != number):
+            self._is_outdated = True
 
-    def _add(self, path: str, mask: int) -> bool:
+    def _add(self, path: str, mask: int) -> int:
+        """The number by which the kernel tells of it; 0: it does not."""
         mask |= _ONLYDIR | _MASK_ADD
         try:
             number = self._call('inotify_add_watch', self._fd, os.fsencode(path), mask)
         except (FileNotFoundError, NotADirectoryError):
-            return False
+            return 0
         except PermissionError as error:
             if mask & _ENTRIES and path not in self._refused:
                 self._refused.add(path)
                 self.log(f'Cannot watch {shown(path)}: {error.strerror}')
-            return False
+            return 0
         self._paths.setdefault(number, set()).add(path)
-        return True
+        return number
 
     def read(self) -> set[str] | None:
         """Paths that were touched; None: anything may have been."""

@@ -549,6 +549,27 @@ def test_a_move_of_a_folder_far_above_is_seen(kind, watching, tmp_path):
     assert plugin.next() == ['d.py']
 
 
+def test_a_move_while_the_folders_above_are_followed_is_seen(
+    watching, tmp_path, monkeypatch
+):
+    write(tmp_path, {'a/b/c/d.py': 'one'})
+    added, add = [], Inotify._add
+
+    def add_and_move(self, path, mask):
+        number = add(self, path, mask)
+        added.append(path)
+        if path == str(tmp_path / 'a' / 'b' / 'c') and added.count(path) == 1:
+            (tmp_path / 'a').rename(tmp_path / 'away')
+            write(tmp_path, {'a/b/x': ''})
+        return number
+
+    monkeypatch.setattr(Inotify, '_add', add_and_move)
+    plugin = watching(tmp_path / 'a' / 'b' / 'c' / 'd.py')
+    assert plugin.next() == ['d.py']
+    write(tmp_path, {'a/b/c/d.py': 'two'})
+    assert plugin.next() == ['d.py']
+
+
 @each_kind
 def test_links_are_followed_wherever_they_lead(kind, watching, site, tmp_path):
     write(
