@@ -122,10 +122,10 @@ class Process:
         """Wait for a line on standard error."""
         assert self.err.wait_for(text, count), self.report()
 
-    def wait(self):
+    def wait(self, timeout=TIMEOUT):
         """Wait for its end; return its exit code."""
         try:
-            code = self.process.wait(TIMEOUT)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f'It does not end. {self.report()}') from None
         self.out._thread.join(TIMEOUT)
