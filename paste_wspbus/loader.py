@@ -256,6 +256,8 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
     def __init__(self, filename: str, vars: Mapping[str, str]) -> None:
         self.vars = vars
         self._resolving: list[tuple[str, str, str]] = []
+        #: What entry points name: the metadata of a distribution takes milliseconds.
+        self._factories: dict[tuple[str, Any, str], str | None] = {}
         with _reading(filename):
             super().__init__(filename)
         if not self.parser.sections():
@@ -366,7 +368,10 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             return self.factory_name(kind, use, steps - 1)
         path, _, target = rest.partition('#')
         if scheme == 'egg':
-            return _EggLoader(path).factory_name(kind, target)
+            place = path, kind, target
+            if place not in self._factories:
+                self._factories[place] = _EggLoader(path).factory_name(kind, target)
+            return self._factories[place]
         try:
             if scheme == 'config':
                 included = self.included(path)

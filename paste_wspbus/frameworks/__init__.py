@@ -16,9 +16,6 @@ from itertools import islice
 from types import FunctionType
 from typing import NamedTuple
 
-from paste_wspbus.frameworks.guests import Taken, kept, version_of
-from paste_wspbus.frameworks.guests import log as warn
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -78,6 +75,9 @@ def introduce(
     present = [one for one in FRAMEWORKS if sys.modules.get(one.module) is not None]
     if not present:
         return []
+    from paste_wspbus.frameworks.guests import Taken, kept
+    from paste_wspbus.frameworks.guests import log as warn
+
     introduced: dict[str, None] = {}
     warnings: dict[str, None] = {}
     for one in applications(app):
@@ -147,6 +147,8 @@ def _items(container: Any) -> Iterable[Any]:
 
 
 def _moved(framework: Framework, error: Exception) -> str:
+    from paste_wspbus.frameworks.guests import version_of
+
     problem = ' '.join(f'{type(error).__name__}: {error}'.split())
     return (
         f'{framework.title} {version_of(framework.distribution)}: '
