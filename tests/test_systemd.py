@@ -510,12 +510,16 @@ def test_a_restart_is_a_reload_in_the_same_process(tmp_path, manager):
         manager,
         """
 print(len(os.listdir('/dev/fd')), flush=True)
+bus.home = threading.get_ident()
+bus.subscribe('blocks', lambda: print('it blocks', file=sys.stderr, flush=True))
 bus.start()
+threading.Thread(target=bus.post, args=['blocks']).start()
 bus.block()
 """,
         WATCHDOG_USEC='60000000',
     ) as process:
         first = manager.until(READY='1')
+        process.expect('it blocks')  # before, 'graceful' would be told by itself
         process.send(signal.SIGHUP)
         second = manager.until(READY='1')
         assert states(second) == ['RELOADING', 'READY']
