@@ -266,6 +266,8 @@ class Bus:
 
     states = states
     execv = False
+    #: Whether a signal has asked for a restart, of which 'graceful' tells first.
+    restarting = False
     #: 0: files that were made inheritable stay open over a restart by execv.
     max_cloexec_files = 1
 
@@ -656,6 +658,7 @@ class Bus:
         try:
             self._check_restart()
         except RestartImpossible as error:
+            self.restarting = False
             if self._blocker is None and self.state is not State.EXITING:
                 raise
             self.log(str(error), level=40)

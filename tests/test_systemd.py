@@ -510,16 +510,12 @@ def test_a_restart_is_a_reload_in_the_same_process(tmp_path, manager):
         manager,
         """
 print(len(os.listdir('/dev/fd')), flush=True)
-bus.home = threading.get_ident()
-bus.subscribe('blocks', lambda: print('it blocks', file=sys.stderr, flush=True))
 bus.start()
-threading.Thread(target=bus.post, args=['blocks']).start()
 bus.block()
 """,
         WATCHDOG_USEC='60000000',
     ) as process:
         first = manager.until(READY='1')
-        process.expect('it blocks')  # before, 'graceful' would be told by itself
         process.send(signal.SIGHUP)
         second = manager.until(READY='1')
         assert states(second) == ['RELOADING', 'READY']
@@ -532,6 +528,24 @@ bus.block()
         assert states(manager.pending()) == ['STOPPING']
         before, after = process.out.text.split()
         assert before == after  # descriptors
+
+
+def test_a_restart_before_the_main_thread_blocks_is_one_reload(tmp_path, manager):
+    text = """
+import signal
+bus.start()
+if not os.path.exists('again'):
+    open('again', 'w').close()
+    os.kill(os.getpid(), signal.SIGHUP)
+bus.block()
+"""
+    with script(tmp_path, manager, text) as process:
+        manager.until(READY='1')
+        told = manager.until(READY='1')
+        assert states(told) == ['RELOADING', 'READY']
+        assert any('new program' in one['STATUS'] for one in told)
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 def gone(path):

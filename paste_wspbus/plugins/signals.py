@@ -148,6 +148,7 @@ class SignalHandler:
                 self.bus.post('log', 'Not restarted: the site is told to stop.', 30)
             elif target in _METHODS:
                 if target == 'restart':  # whoever listens is told before all goes
+                    self.bus.restarting = True
                     self.bus.graceful()
                 getattr(self.bus, target)()
             else:
@@ -155,6 +156,7 @@ class SignalHandler:
         except ChannelFailures:
             pass  # nobody is in block(), so it was done here; each is in the log
         except WSPBusError as error:
+            self.bus.restarting = False
             self.bus.post('log', str(error), 40)
 
     def _is_leaving(self) -> bool:

@@ -192,7 +192,10 @@ class SystemdNotifier(Plugin):
     def reloading(self) -> None:
         """Tell that the site reloads; READY=1 follows."""
         # Before a restart, that one tells.
-        if self.bus.state is State.STARTED and not self.bus.execv:
+        is_told = self.bus.execv or self.bus.restarting
+        if hasattr(self.bus, 'supervisor'):  # its restart is this reload
+            is_told = False
+        if self.bus.state is State.STARTED and not is_told:
             self._reloading = True
             self._tell_reloading('Reloading')
             patience = getattr(self.bus, 'reload_patience', None)
