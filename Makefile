@@ -1,49 +1,67 @@
-# make serve: a site on the bus.  make test: the tests.  Both install what they need.
+# `make help` lists the targets. Each installs what it needs into a virtual environment.
 PYTHON ?= python3
 VENV ?= .venv
 INI ?= sample_ini/development.ini
-PYTHONS ?= python3.11 python3.12 python3.13
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-.PHONY: serve test test-all environments hosts timeline lint bench clean
+.PHONY: serve help test test-all attack chaos environments hosts timeline lint bench clean
 
-serve: $(VENV)/.served
+serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 	$(VENV)/bin/wspserve $(INI)
 
-test: $(VENV)/.tested
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+test: $(VENV)/.tested  ## Run the tests (ARGS="tests/bus -k drain -x": only those)
 	$(VENV)/bin/python -W error -m pytest -n 3 $(ARGS)
 
-# What the tests of guests and hosts need, in a cache folder (tests/environments.py).
-environments:
-	$(PYTHON) tests/environments.py
+# What the tests of guests and hosts need, in a cache folder (tests/environments/).
+environments:  ## Make the virtual environments that tests of frameworks and hosts need
+	$(PYTHON) -m tests.environments
 
 # The same site under each host: which promises held (docs/wsgi-lifecycle.md).
 ROUNDS ?= 20
-hosts: $(VENV)/.tested environments
-	$(VENV)/bin/python tests/hosts.py -n $(ROUNDS)
+hosts: $(VENV)/.tested environments  ## Check what each host promises (ROUNDS=20)
+	$(VENV)/bin/python -m tests.hosts.promises -n $(ROUNDS)
 
 # The README's picture, from a run of sample_ini/mixed.
-timeline:
-	made=$$($(PYTHON) tests/environments.py pylons) && \
+timeline:  ## Draw docs/timeline.svg, the picture in the README, from a run
+	made=$$($(PYTHON) -m tests.environments pylons) && \
 	  "$${made#pylons: }/bin/python" docs/timeline.py
 
-# The suite on every Python we support, each in a virtual environment of its own.
-test-all:
-	set -e; for python in $(PYTHONS); do \
+# The suite on every Python we support, each in a virtual environment of its own. HALVES
+# share one run of it: what works on the oldest and the newest works between them, too.
+HALVES ?=
+test-all:  ## Run the tests on each supported Python (PYTHONS="python3.11 python3.12")
+	set -e; part=0; for python in $(PYTHONS); do \
+	  args='$(ARGS)'; case ' $(HALVES) ' in *" $$python "*) \
+	    part=$$((part + 1)); args="$$args --part=$$part/$(words $(HALVES))";; esac; \
 	  $(MAKE) environments PYTHON=$$python; \
-	  $(MAKE) test PYTHON=$$python VENV=.venv-$$python; \
+	  $(MAKE) test PYTHON=$$python VENV=.venv-$$python ARGS="$$args"; \
 	done
 
-lint: $(VENV)/.linted
+# The quick form of each runs with the tests (tests/attacks/); this is the long one: hours.
+attack: $(VENV)/.tested  ## Attack sites for hours: signals, .ini files, hostile clients
+	$(VENV)/bin/python -m tests.attacks.signals --count 1000
+	$(VENV)/bin/python -m tests.attacks.inis --count 3000
+	$(VENV)/bin/python -m tests.attacks.clients --count 100
+
+MINUTES ?= 10
+chaos: $(VENV)/.tested  ## Random faults under load (MINUTES=10)
+	$(VENV)/bin/python -m tests.attacks.chaos --minutes $(MINUTES)
+
+lint: $(VENV)/.linted  ## Check style, types, and which room imports which
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict paste_wspbus
+	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.benched
-	set -e; for script in publish wakeup throughput startup start stop cycles memory restart reload frameworks; do \
+bench: $(VENV)/.benched  ## Print the figures that the docs quote
+	set -e; for script in publish growth wakeup throughput startup start stop status cycles memory restart reload frameworks; do \
 	  $(VENV)/bin/python benchmarks/$$script.py; \
 	done
 
-clean:
+clean:  ## Remove what was built and installed here
 	rm -rf .venv .venv-* build dist *.egg-info
 
 $(VENV)/bin/pip:

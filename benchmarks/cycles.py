@@ -18,8 +18,8 @@ import rounds
 import small_site
 
 from paste_wspbus.bus import Bus, State
-from paste_wspbus.control import Control, ask
-from paste_wspbus.middleware import BusFilter
+from paste_wspbus.control.client import ask
+from paste_wspbus.control.server import Control
 from paste_wspbus.plugins.daemon import Daemonizer, DropPrivileges
 from paste_wspbus.plugins.pidfile import PIDFile
 from paste_wspbus.plugins.signals import SignalHandler
@@ -31,7 +31,8 @@ from paste_wspbus.plugins.threads import (
     PerpetualTimer,
     ThreadManager,
 )
-from paste_wspbus.servers import find_adapter
+from paste_wspbus.requests.filter import BusFilter
+from paste_wspbus.servers.registry import find_adapter
 
 #: Seconds between the turns of what runs in threads.
 INTERVAL = 0.01
@@ -145,7 +146,7 @@ class Site:
     def __init__(self, folder, server):
         self.folder, self.answered = folder, 0
         bus = self.bus = Bus()
-        bus.home = threading.get_ident()
+        bus.turn.keep_for(threading.get_ident())
         bus.start_timeout = bus.stop_timeout = rounds.PATIENCE
         self.signals = SignalHandler(bus)
         self._add_log()

@@ -25,7 +25,8 @@ import contextlib, statistics, sys, warnings
 from time import thread_time
 from wsgiref.util import setup_testing_defaults
 warnings.simplefilter('ignore')
-from paste_wspbus import loader, testing
+from paste_wspbus import testing
+from paste_wspbus.ini import composing as loader
 
 sys.path += {folders!r}
 took = []

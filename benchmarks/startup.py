@@ -49,12 +49,14 @@ def main():
     rounds.judge(f'wspserve ÷ {script}', ratios.get(script), at_most=1.1)
 
     ours, peers = 'paste_wspbus.bus', ('cherrypy.process.wspbus', 'magicbus.base')
-    modules = filter(rounds.has, (ours, *peers))
+    modules = filter(rounds.has, (ours, 'paste_wspbus', *peers))
     samples = rounds.alternate(
         {module: milliseconds_to_import(module) for module in modules}, options.rounds
     )
     rounds.table('import', 'ms', samples, ours)
     rounds.judge('milliseconds', rounds.median(samples, ours), at_most=10)
+    alone = rounds.median(samples, 'paste_wspbus')
+    rounds.judge('milliseconds of the package alone', alone, at_most=1)
 
 
 if __name__ == '__main__':

@@ -1,20 +1,24 @@
-"""Every error this package raises on purpose; each carries its data."""
+"""The errors of the bus, of plugins and of configuration; each carries its data."""
 
 from __future__ import annotations
 
 
 class WSPBusError(Exception):
-    """The base of them all: the command line catches it, prints one line and exits.
+    """The base of all errors of this package.
 
-    ``exit_code`` is what the command exits with: 1, the site failed to start
-    or stopped with failures; 2, wrong usage or configuration.
+    The command line catches it, prints one line and exits with ``exit_code``. That is
+    `exits.FAILED` (1) or `exits.USAGE` (2); the numbers are written out because each run
+    of pytest imports this module, and should import no other.
     """
 
     exit_code = 1
 
 
 class IllegalTransition(WSPBusError):
-    """The bus was asked for a move that its table of transitions does not have."""
+    """The bus was asked for a move that is not in its table of transitions.
+
+    ``old``, ``new``: the two states.
+    """
 
     def __init__(self, old: object, new: object) -> None:
         super().__init__(f'The bus cannot go from {old!r} to {new!r}')
@@ -22,7 +26,7 @@ class IllegalTransition(WSPBusError):
 
 
 class NotCallable(WSPBusError, TypeError):
-    """Something that cannot be called was subscribed to a channel."""
+    """An object that cannot be called was subscribed to a channel."""
 
     def __init__(self, channel: str, callback: object) -> None:
         super().__init__(f'The {channel!r} channel takes callables, not {callback!r}')
@@ -30,7 +34,7 @@ class NotCallable(WSPBusError, TypeError):
 
 
 class BadPriority(WSPBusError, TypeError):
-    """A listener's priority or timeout is not a number."""
+    """The priority or the timeout (``what``) of a listener is not a number."""
 
     def __init__(self, what: str, value: object, name: str) -> None:
         super().__init__(f'The {what} of {name} must be a number, not {value!r}')
@@ -38,15 +42,17 @@ class BadPriority(WSPBusError, TypeError):
 
 
 class LifespanRefused(WSPBusError):
-    """A lifespan came while the bus was stopping: it would never be stopped."""
+    """A lifespan was added while the bus was stopping: nothing would ever stop it."""
 
     def __init__(self, name: str, state: object) -> None:
-        super().__init__(f'Lifespan {name} was refused: the bus is {state!r}')
+        super().__init__(
+            f'Lifespan {name} was refused: the bus is stopping or has stopped ({state!r})'
+        )
         self.name, self.state = name, state
 
 
 class NameTaken(WSPBusError, ValueError):
-    """Two lifespans ask for the same place in ``bus.resources``."""
+    """Two lifespans ask for the same name in ``bus.resources``."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f'There is a lifespan named {name!r} already')
@@ -54,7 +60,7 @@ class NameTaken(WSPBusError, ValueError):
 
 
 class TimedOut(WSPBusError):
-    """A listener took longer than its timeout (seconds)."""
+    """A listener took longer than its time limit, ``seconds``."""
 
     def __init__(self, channel: str, name: str, seconds: float) -> None:
         super().__init__(f'{channel!r} listener {name} took longer than {seconds:g} s')
@@ -62,31 +68,35 @@ class TimedOut(WSPBusError):
 
 
 class WouldDeadlock(WSPBusError):
-    """A listener waits for a state that cannot come before it returns."""
+    """A listener waits for a state that cannot come before the listener returns."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f'{what} inside a listener of a transition would wait for itself'
+            f'{what} was called by a listener of a transition, and would wait for the '
+            'end of that transition'
         )
         self.what = what
 
 
 class RestartImpossible(WSPBusError):
-    """The process cannot be replaced by a new one; nothing was stopped."""
+    """A new process cannot replace this one. Nothing was stopped."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f'Restart refused, the site goes on: {reason}')
+        super().__init__(f'Restart refused, the site keeps running: {reason}')
         self.reason = reason
 
 
 class PluginError(WSPBusError):
-    """A plugin class names a channel that does not exist."""
+    """A plugin class names a channel that does not exist.
+
+    ``nearest``: a channel of a similar name, or None.
+    """
 
     exit_code = 2
 
     def __init__(self, plugin: str, channel: str, nearest: str | None) -> None:
         hint = f'; did you mean {nearest!r}?' if nearest else ''
-        super().__init__(f'{plugin} listens on unknown channel {channel!r}{hint}')
+        super().__init__(f'{plugin} listens on an unknown channel: {channel!r}{hint}')
         self.plugin, self.channel, self.nearest = plugin, channel, nearest
 
 
@@ -96,10 +106,20 @@ class UsageError(WSPBusError):
     exit_code = 2
 
 
-class ConfigError(WSPBusError):
-    """The .ini is wrong: names the file, the section, the key and what would be right.
+class TooManyFiles(WSPBusError):
+    """The process, or the system, has no more file descriptors."""
 
-    ``section`` and ``key`` are None where the whole file is meant.
+    def __init__(self, error: OSError) -> None:
+        where = f' ({error.filename})' if error.filename else ''
+        super().__init__(
+            f'{(error.strerror or str(error)).lower()}{where}: raise the limit (ulimit -n)'
+        )
+
+
+class ConfigError(WSPBusError):
+    """The .ini is wrong. It names the file, the section, the key and what would be right.
+
+    ``section`` and ``key`` are None if the error is not about one section or key.
     """
 
     exit_code = 2
@@ -122,15 +142,16 @@ class ConfigError(WSPBusError):
 
 
 class FactoryError(ConfigError):
-    """A factory that a section names raised, exited, or returned nothing useful."""
+    """The factory of a section has raised an error, has exited, or has returned no component."""
 
     exit_code = 1
 
 
 class BindError(WSPBusError):
-    """A listening socket cannot be had: ``address`` as text and the system's reason.
+    """The system refuses a listening socket.
 
-    ``place``: the file and section that ask for it, if they are known.
+    ``address``: as text. ``reason``: the system's. ``place``: the file and section that
+    name the address, if they are known.
     """
 
     def __init__(self, address: str, reason: str, place: str = '') -> None:
@@ -140,7 +161,7 @@ class BindError(WSPBusError):
 
 
 class SettingError(WSPBusError):
-    """A setting is wrong; whoever knows its file and section makes a ConfigError of it."""
+    """A setting is wrong. The code that knows its file and section raises ConfigError from it."""
 
     exit_code = 2
 

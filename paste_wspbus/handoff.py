@@ -1,98 +1,106 @@
-"""How a bus travels to the components of a site: BusRef, get_bus."""
+"""How a component finds its bus, and the factories that .ini files name."""
 
 from __future__ import annotations
 
-import contextlib
-from contextvars import ContextVar
-from importlib import import_module
+from paste_wspbus.bus.host import host_of
+from paste_wspbus.reference import ENVIRON_KEY, KEY, BusRef, composed_bus, composing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from paste_wspbus.bus import Bus
+    from paste_wspbus.requests.filter import BusFilter, WSGIApp
 
-#: The key of a BusRef in ``global_conf``, and of the bus in ``environ``.
-KEY = 'wspbus'
-
-#: The bus of the site that is being composed.
-_composing: ContextVar[Bus | None] = ContextVar('composing', default=None)
-
-
-class BusRef(str):
-    """The text 'wspbus' with a bus tied to it.
-
-    PasteDeploy hands the values of ``global_conf`` on by identity, but
-    interpolates them: they must be strings. Copied or pickled, it is the plain
-    string, for a bus belongs to one process.
-    """
-
-    bus: Bus
-
-    def __new__(cls, bus: Bus) -> BusRef:
-        """Tie ``bus`` to the text."""
-        self = super().__new__(cls, KEY)
-        self.bus = bus
-        return self
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        return str, (str(self),)
-
-    def __copy__(self) -> str:
-        return str(self)
-
-    def __deepcopy__(self, memo: object) -> str:
-        return str(self)
-
-    def __str__(self) -> str:
-        return KEY
+__all__ = [
+    'ENVIRON_KEY',
+    'KEY',
+    'BusRef',
+    'composing',
+    'embedded_bus',
+    'get_bus',
+    'make_bus',
+    'make_filter',
+    'start_embedded',
+]
 
 
 def get_bus(global_conf: Mapping[str, Any] | None = None) -> Bus:
-    """The bus that a PasteDeploy factory is to ride on.
+    """Return the bus of the site that a PasteDeploy factory belongs to.
 
-    :param global_conf: what the factory was given.
-    :returns: the bus of `wspserve`, which code that is given no ``global_conf``
-        finds as long as the site is composed; under a server that made none,
-        this process's embedded bus, which the filter starts with the first
-        request and the end of the process stops.
+    :param global_conf: the ``global_conf`` of the factory. Code that has none finds the
+        bus without it while the site is composed.
+    :returns: the bus of the site. If the server has made no bus, that is the embedded
+        bus of this process, which the first request starts and the end of the process
+        stops.
+    :raises ConfigError, FactoryError: as `embedded_bus` does.
     """
     ref = (global_conf or {}).get(KEY)
     if isinstance(ref, BusRef):
         return ref.bus
-    composed = _composing.get()
+    composed = composed_bus()
     return embedded_bus(global_conf) if composed is None else composed
 
 
-@contextlib.contextmanager
-def composing(bus: Bus) -> Generator[None]:
-    """While a site is composed, `get_bus` finds its bus without ``global_conf``."""
-    token = _composing.set(bus)
-    try:
-        yield
-    finally:
-        _composing.reset(token)
-
-
 def embedded_bus(global_conf: Mapping[str, Any] | None = None) -> Bus:
-    """This process's last resort: a bus that no command made.
+    """Return the embedded bus of this process: the last resort if no command made a bus.
 
-    :param global_conf: what a factory was given: the .ini that it names may have a
-        [wspbus:main], whose plugins ride on it, too.
-    :raises ConfigError: if that is wrong.
+    :param global_conf: the ``global_conf`` of a factory. It names the .ini, whose
+        [wspbus:main] may name plugins for this bus.
+    :raises ConfigError: if [wspbus:main] is wrong.
+    :raises FactoryError: if the factory of a plugin fails.
     """
-    # By name: what makes it knows .ini files and hosts, and stands far above.
-    module = import_module('paste_wspbus.hosts.embedded')
-    bus: Bus = module.bus_for(global_conf or {})
-    return bus
+    # This import is inside the function because it loads the reader of .ini files and
+    # the hosts: a component that finds its bus in global_conf needs neither. It makes no
+    # circle: the rooms below take BusRef from paste_wspbus.reference, and none of them
+    # imports this module.
+    from paste_wspbus.hosts.embedded import bus_for
+
+    return bus_for(global_conf or {})
+
+
+def make_filter(
+    global_conf: dict[str, Any], **local_conf: str
+) -> Callable[[WSGIApp], BusFilter]:
+    """Make the filter of ``use = egg:paste_wspbus#bus``, which takes no settings.
+
+    Its entry point is in the group paste.filter_factory.
+
+    :returns: a function that wraps an application in the filter.
+    :raises TypeError: if the section has other keys.
+    """
+    from paste_wspbus.frameworks import introduce  # on demand, as above
+    from paste_wspbus.requests.filter import BusFilter
+
+    if local_conf:
+        raise TypeError(f'the bus filter takes no settings: {", ".join(local_conf)}')
+    bus = get_bus(global_conf)
+
+    def wrap(app: WSGIApp) -> BusFilter:
+        host = host_of(bus)
+        if host.exits_with_process:  # elsewhere the command introduces the bus
+            introduce(app, bus)
+        wrapped = BusFilter(app, bus)
+        host.composed(bus)  # the host may start the bus now
+        return wrapped
+
+    return wrap
+
+
+def make_bus(global_conf: Mapping[str, Any]) -> Bus:
+    """Make the bus of ``use = egg:paste_wspbus#bus`` in [wspbus:main].
+
+    Its entry point is in the group paste_wspbus.bus_factory.
+    """
+    from paste_wspbus.bus import Bus  # on demand, as above
+
+    return Bus()
 
 
 def start_embedded(bus: Bus) -> None:
-    """Start a bus that its host has not started, once; wspserve's are its own to start.
+    """Have the host of a bus start it, if it is not started.
 
-    :raises StartFailed: if a listener failed to start.
+    :raises StartFailed: if a 'start' listener fails.
     """
-    starter = getattr(bus, 'starter', None)
-    if starter is not None:
-        starter()
+    host_of(bus).start(bus)

@@ -1,9 +1,13 @@
-"""``paster wspserve``: the command as PasteScript's paster finds it."""
+"""The entry point of ``paster wspserve``, a command of PasteScript's paster."""
 
 from __future__ import annotations
 
-from paste_wspbus.arguments import SUMMARY
-from paste_wspbus.serve import limit_the_end, main
+import atexit
+
+from paste_wspbus.command.arguments import SUMMARY
+from paste_wspbus.command.leaving import finish
+from paste_wspbus.command.main import main
+from paste_wspbus.process.early_signals import ignore
 
 
 class WspServeCommand:
@@ -24,6 +28,6 @@ class WspServeCommand:
 
     def run(self, args: list[str]) -> int:
         """Serve; returns the exit code."""
-        code = main(list(args), prog=f'paster {self.command_name}')
-        limit_the_end()
-        return code
+        atexit.register(ignore)
+        name = f'paster {self.command_name}'
+        return finish(main(list(args), prog=name, owns_process=True))

@@ -1,11 +1,13 @@
-"""How a start tells whoever asked for it what came of it: a launcher, a supervisor."""
+"""How a process reports to whoever waits for it: a launcher, a supervisor.
+
+The words are in `wire`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-import weakref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """The writing end: messages, each a line of JSON, in a pipe or socket.
+    """The end that reports: messages, each a line of JSON, in a pipe or socket.
 
-    It is silent when nobody waits (``fd`` None) and where the reader is gone.
+    It is silent where nobody waits (``fd`` None), and when the reader is gone.
     """
 
     def __init__(self, fd: int | None = None, *, lasting: bool = False) -> None:
@@ -24,65 +26,87 @@ class Report:
         self._sending = threading.RLock()  # a signal handler may say something, too
         #: Whether there is more to say after the start.
         self.lasting = lasting
-        #: Whether it is told what came of the start.
-        self.told = False
+        #: Whether the outcome of the start has been reported.
+        self.outcome_sent = False
         if fd is not None:
+            from paste_wspbus.forks import close_in_child  # most starts report nothing
+            from paste_wspbus.wire import report_word
+
+            self._word = report_word
             os.set_inheritable(fd, False)
-            _watch_forks(self)
+            # A forked child must not keep the pipe open: the reader knows by its
+            # end that this process has ended.
+            close_in_child(self, Report.close)
 
     def pid(self) -> None:
         """Say which process it is that starts."""
-        self._send({'pid': os.getpid()}, last=False)
+        self._say('pid', os.getpid())
 
     def ready(self, lines: Iterable[str] = ()) -> None:
-        """The site is STARTED; ``lines`` are for the terminal."""
-        if not self.told:
-            self.told = True
-            self._send({'ready': list(lines)}, last=not self.lasting)
+        """Say that the site is STARTED; ``lines`` are for the terminal."""
+        if not self.outcome_sent:
+            self.outcome_sent = True
+            self._say('ready', list(lines))
+            if not self.lasting:
+                self.close()
 
     def composed(self) -> None:
-        """The site is composed, and waits for the word to start."""
-        self._send({'composed': True}, last=False)
+        """Say that this process waits for the order to go on."""
+        self._say('composed', True)
 
-    def status(self, told: dict[str, Any]) -> None:
-        """What this process does, for whoever asked."""
-        self._send({'status': told}, last=False)
+    def status(self, status: dict[str, Any]) -> None:
+        """Say what this process does."""
+        self._say('status', status)
 
     def forked(self, token: int, pid: int) -> None:
-        """The process that was asked for is there."""
-        self._send({'forked': token, 'process': pid}, last=False)
+        """Say which process was forked for an order."""
+        self._say('forked', token, pid)
 
     def ended(self, token: int, code: int | None) -> None:
-        """It has ended: os.waitstatus_to_exitcode's number; None: nobody knows."""
-        self._send({'ended': token, 'code': code}, last=False)
+        """Say that it has ended.
+
+        :param code: os.waitstatus_to_exitcode's number; None: nobody knows.
+        """
+        self._say('ended', token, code)
 
     def learnt(self, news: list[Any], modules: list[str]) -> None:
-        """What the site is made of: `sources.Files.news`; modules that are others'."""
-        self._send({'learnt': news, 'modules': modules}, last=False)
+        """Say what the site is made of.
+
+        :param news: what `watching.files.Files.news` returns.
+        :param modules: the modules that the site did not bring.
+        """
+        self._say('learnt', news, modules)
 
     def imported(self, name: str = '', why: str = '') -> None:
-        """Modules are imported; or one of them has spoiled this process."""
-        self._send({'imported': name, 'why': why}, last=False)
+        """Say that modules are imported, or which one has spoiled this process."""
+        self._say('imported', name, why)
 
     def leave(self) -> None:
-        """The site wishes to stop."""
-        self._send({'leave': True}, last=False)
+        """Say that the site asks to stop."""
+        self._say('leave', True)
 
     def succeed(self) -> None:
-        """This process wishes to be succeeded by another one."""
-        self._send({'succeed': True}, last=False)
+        """Say that this process asks for a successor."""
+        self._say('succeed', True)
 
     def renew(self) -> None:
-        """The site wishes to be restarted, all of it."""
-        self._send({'renew': True}, last=False)
+        """Say that the site asks to be restarted as a whole."""
+        self._say('renew', True)
 
     def restarts(self, style: str) -> None:
-        """The site has stopped, to be restarted: 'child', 'fork'; 'execv' by this process."""
-        self._send({'restarts': style}, last=False)
+        """Say that the site has stopped, to be restarted.
+
+        :param style: 'child' or 'fork'; 'execv': this process replaces itself.
+        """
+        self._say('restarts', style)
+
+    def cut(self, streams: int, others: int) -> None:
+        """Say how many streams and other requests the stop of this process has cut."""
+        self._say('cut', streams, others)
 
     def exits(self, code: int) -> None:
-        """The process is about to end: its last words."""
-        self._send({'exits': code}, last=False)
+        """Say that the process is about to end."""
+        self._say('exits', code)
 
     def failed(
         self,
@@ -92,69 +116,69 @@ class Report:
         file: str | None = None,
         problem: str = '',
     ) -> None:
-        """The start failed: the exit code, what to print, the traceback, where it ends.
+        """Say that the start failed.
 
-        ``problem``: `errorpage.problem_of`, to be shown.
+        :param code: the exit code.
+        :param line: the line to print.
+        :param trace: the traceback, and ``file`` the one in which it ends.
+        :param problem: what `errorpage.problem.problem_of` returns, to be shown.
         """
-        if not self.told:
-            self.told = True
-            said = {'failed': code, 'line': line, 'traceback': trace, 'file': file}
-            said['problem'] = problem
-            self._send(said, last=False)
+        if not self.outcome_sent:
+            self.outcome_sent = True
+            self._say('failed', code, line, trace, file, problem)
 
-    def _send(self, message: dict[str, Any], last: bool) -> None:
+    def _say(self, word: str, *carried: object) -> None:
         if self.fd is None:
             return
         import json  # only where somebody waits
 
-        left = memoryview(json.dumps(message).encode() + b'\n')
+        known = self._word(word)
+        message = dict(zip(known.carries or (word,), carried, strict=True))
+        rest = memoryview(json.dumps(message).encode() + b'\n')
         with contextlib.suppress(OSError), self._sending:
-            while left:
-                left = left[os.write(self.fd, left) :]
-        if last:
-            self.close()
+            while rest:
+                rest = rest[os.write(self.fd, rest) :]
 
     def close(self) -> None:
-        """Nothing more will be said."""
+        """End the connection: nothing more will be said."""
         fd, self.fd = self.fd, None
         if fd is not None:
             os.close(fd)
 
 
-_open: weakref.WeakSet[Report] = weakref.WeakSet()
-_forks_watched = False
-
-
-def _watch_forks(report: Report) -> None:
-    """A forked child must not keep the pipe open: its end tells of the parent's death."""
-    global _forks_watched
-    _open.add(report)
-    if not _forks_watched and hasattr(os, 'register_at_fork'):
-        _forks_watched = True
-        os.register_at_fork(after_in_child=_close_in_child)
-
-
-def _close_in_child() -> None:
-    for report in list(_open):
-        report.close()
+#: The most bytes that are read at once: a process that floods its supervisor with
+#: reports must leave it time for others.
+READ = 8192
 
 
 class Inbox:
-    """The reading end of a `Report`."""
+    """The reading end of a `Report`, which may be sent anything."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._buffer = b''
+        self._buffer = bytearray()
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Read once: the messages that are complete now; None at the end."""
-        import json
+        """Read once: the messages that are complete now; None at the end.
 
-        came = os.read(self.fd, 65536)
+        :raises NoReport: (a ValueError) if what came is no report, or too long.
+        """
+        from paste_wspbus.wire import MAX_REPORT, NoReport, read_report
+
+        came = os.read(self.fd, READ)
         if not came:
             return None
-        *lines, self._buffer = (self._buffer + came).split(b'\n')
-        return [json.loads(line) for line in lines]
+        searched = len(self._buffer)
+        self._buffer += came
+        end = self._buffer.rfind(b'\n', searched)
+        if end < 0:
+            if len(self._buffer) > MAX_REPORT:
+                self._buffer.clear()
+                raise NoReport(f'a line of more than {MAX_REPORT} bytes')
+            return []
+        lines = bytes(self._buffer[:end]).split(b'\n')
+        del self._buffer[: end + 1]
+        return [message for line in lines if (message := read_report(line))]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """All messages, until the end."""

@@ -1,4 +1,4 @@
-"""Sites in tests: composed or served in this process, and the pytest plugin that does so."""
+"""Sites in tests: `composed` or `served` in the process of the test, and the pytest plugin."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     import pytest
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.loader import Config, Site
-    from paste_wspbus.middleware import WSGIApp
-    from paste_wspbus.servers import Server
+    from paste_wspbus.ini.config import Config, Site
+    from paste_wspbus.requests.filter import WSGIApp
+    from paste_wspbus.servers.server import Server
 
     Ini = str | os.PathLike[str]
 
-# pytest imports this module in every run where the package is installed: what
-# composes a site is imported when there is one to compose.
+# pytest imports this module in every run if the package is installed. So the modules
+# that compose a site are imported only when a test composes one.
 
-#: Where a live server listens: the system chooses a free port.
+#: The address of a live server; the system chooses a free port.
 LOOPBACK = '127.0.0.1:0'
 
 
 class NotStarted(WSPBusError):
-    """The site stopped as soon as it was started: a listener asked for that."""
+    """The site stopped as soon as it was started, because a listener asked for that."""
 
     def __init__(self, file: str | None) -> None:
         super().__init__(f'{file}: the site stopped as soon as it was started')
@@ -43,22 +43,22 @@ class NotStarted(WSPBusError):
 
 
 class StopFailed(WSPBusError):
-    """`wspserve` would have left with ``exit_code``; the log says why."""
+    """The site has failed: `wspserve` would have exited with ``exit_code``."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(
-            f'The site failed, or stopped with failures (exit code {exit_code}); '
-            'they are in the log'
+            f'The site has failed, or has stopped with failures (exit code {exit_code}); '
+            'the log shows them'
         )
         self.exit_code = exit_code
 
 
 class RunningSite:
-    """What an .ini describes, its bus STARTED.
+    """The site of an .ini, with its bus STARTED.
 
-    ``app``: the WSGI application, with the bus in environ. ``bus``: whose
-    transitions the thread of the ``with`` block runs. ``plugins``: what the
-    [plugin:NAME] sections made, by name.
+    ``app``: the WSGI application, with the bus in environ. ``bus``: the thread of the
+    ``with`` block runs its transitions. ``plugins``: the objects that the [plugin:NAME]
+    sections made, by name.
     """
 
     def __init__(self, site: Site) -> None:
@@ -68,12 +68,12 @@ class RunningSite:
 
     @property
     def resources(self) -> dict[str, Any]:
-        """What the lifespans yielded, by name: ``bus.resources``."""
+        """What the lifespans have yielded, by name: ``bus.resources``."""
         return self.bus.resources
 
 
 class ComposedSite(RunningSite):
-    """A site without a server: ``app`` is called by the test."""
+    """A site without a server: the test calls ``app``."""
 
     @cached_property
     def client(self) -> Any:
@@ -83,34 +83,37 @@ class ComposedSite(RunningSite):
         """
         try:
             with _changing, warnings.catch_warnings():
-                # WebOb imports cgi, which says on Python 3.11 and 3.12 that it is old.
+                # WebOb imports cgi, which is deprecated in Python 3.11 and 3.12.
                 warnings.simplefilter('ignore', DeprecationWarning)
                 from webtest import TestApp  # type: ignore[import-untyped]
         except ModuleNotFoundError as error:
             if error.name != 'webtest':
                 raise
             raise ModuleNotFoundError(
-                'Requests to a composed site are made by WebTest: '
+                'A composed site needs WebTest for its requests: '
                 "pip install 'paste_wspbus[testing]'",
                 name=error.name,
             ) from None
         return TestApp(self.app)
 
     def get(self, url: str, *args: Any, **kwargs: Any) -> Any:
-        """``client.get``: a GET request; takes and returns what WebTest does.
+        """Make a GET request: ``client.get``.
 
-        :raises webtest.AppError: for a status of 400 and above, unless
-            ``status`` says that it is expected.
+        The arguments and the result are those of WebTest.
+
+        :raises webtest.AppError: for a status of 400 and above, unless ``status`` names
+            that one.
+        :raises ModuleNotFoundError: if WebTest is not installed.
         """
         return self.client.get(url, *args, **kwargs)
 
     def post(self, url: str, *args: Any, **kwargs: Any) -> Any:
-        """``client.post``: a POST request; see `get`."""
+        """Make a POST request: ``client.post``; see `get`."""
         return self.client.post(url, *args, **kwargs)
 
 
 class ServedSite(RunningSite):
-    """A site with its server: ``url``, such as 'http://127.0.0.1:40000'."""
+    """A site with its server, which listens at ``url``, such as 'http://127.0.0.1:40000'."""
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
@@ -125,24 +128,25 @@ def composed(
     relative_to: Ini | None = None,
     configure_logging: bool = False,
 ) -> Generator[ComposedSite]:
-    """Compose a site and start its bus; without the server.
+    """Compose a site without its server, and start its bus.
 
-    At the end of the block the site is stopped as `wspserve` stops it.
+    At the end of the block, the site stops as under `wspserve`.
 
-    :param ini: the path of an .ini, ``PATH#name`` or ``egg:Dist#name``; or an
-        .ini's text, which has more than one line and may be indented.
-    :param vars: what ``var=value`` sets on the command line.
-    :param relative_to: the folder that a relative path starts from, the
-        working directory if None; of a text, the folder it is taken to be in
-        (``here``), one that goes with the site if None.
-    :param configure_logging: whether logging is set up as the .ini says,
-        until the end of the block.
+    :param ini: the path of an .ini, ``PATH#name`` or ``egg:Dist#name``; or the text of
+        an .ini, which has more than one line and may be indented.
+    :param vars: the variables that ``var=value`` sets on the command line.
+    :param relative_to: the folder in which a relative path starts; the working
+        directory if None. For a text: the folder of the .ini (``here``); if None, a
+        new folder, which is deleted at the end of the block.
+    :param configure_logging: whether to set logging up as the .ini says, until the end
+        of the block.
+    :returns: a context manager that yields the site.
     :raises ConfigError: if the .ini is wrong.
     :raises FactoryError: if a factory fails.
-    :raises ChannelFailures: if a listener fails to start, what had started
-        being stopped; or, at the end, if listeners fail to stop.
-    :raises NotStarted: if a listener had the site stopped while it started.
-    :raises StopFailed: at the end, if it failed otherwise.
+    :raises ChannelFailures: if a 'start' listener fails; the parts that had started
+        were stopped. Or, at the end of the block, if listeners fail to stop.
+    :raises NotStarted: if a listener stopped the site while it started.
+    :raises StopFailed: at the end of the block, if the site has failed otherwise.
     """
     with _configured(ini, vars, relative_to, configure_logging) as config:
         site = _compose(config, None)
@@ -158,12 +162,14 @@ def served(
     relative_to: Ini | None = None,
     configure_logging: bool = False,
 ) -> Generator[ServedSite]:
-    """The same with a live server, on a free port of 127.0.0.1.
+    """Compose a site with a live server on a free port of 127.0.0.1, and start its bus.
 
-    It is the one of [server:main], if that is one that stops with the bus
-    (waitress, Paste#http, cheroot, CherryPy's, wsgiref), else waitress.
+    The server is that of [server:main] if it stops with the bus (waitress, Paste#http,
+    cheroot, CherryPy's, wsgiref), or else waitress. The arguments and the other errors
+    are those of `composed`.
 
-    :raises BindError: if there is no port to be had.
+    :returns: a context manager that yields the site.
+    :raises BindError: if the system gives no port.
     """
     with _configured(ini, vars, relative_to, configure_logging) as config:
         server = _server(config)
@@ -178,9 +184,9 @@ def served(
 
 
 def _server(config: Config) -> Server:
-    from paste_wspbus.servers import find_adapter
+    from paste_wspbus.servers.registry import find_adapter
 
-    server = config.known_server(listen=LOOPBACK)
+    server = config.known_server(listen=[LOOPBACK])
     if server is not None:
         return server
     waitress = find_adapter('waitress:serve_paste')
@@ -198,8 +204,8 @@ def _configured(
     relative_to: Ini | None,
     configure_logging: bool,
 ) -> Generator[Config]:
-    """The configuration; modules beside the .ini are found until the block ends."""
-    from paste_wspbus.loader import Config
+    """Read the .ini. Until the end of the block, modules beside it can be imported."""
+    from paste_wspbus.ini.config import Config
 
     with contextlib.ExitStack() as stack:
         uri = os.fspath(ini)
@@ -215,7 +221,7 @@ def _configured(
 
 @contextlib.contextmanager
 def _written(text: str, folder: Ini | None) -> Generator[str]:
-    """The path of a file with this text."""
+    """Write a text to a file, and yield its path."""
     from tempfile import NamedTemporaryFile, TemporaryDirectory
     from textwrap import dedent
 
@@ -230,15 +236,15 @@ def _written(text: str, folder: Ini | None) -> Generator[str]:
         yield file.name
 
 
-#: How many sites need a folder that is in sys.path for their sake alone.
+#: For each folder that is in sys.path for tests' sites alone: the number of those sites.
 _folders: Counter[str] = Counter()
 _changing = threading.RLock()
 
 
 @contextlib.contextmanager
 def _importable(file: str | None) -> Generator[None]:
-    """Have modules beside the .ini found, as under the command."""
-    from paste_wspbus.loader import site_path
+    """Make the modules beside the .ini importable, as the command does."""
+    from paste_wspbus.ini.config import site_path
 
     folder = os.path.dirname(os.path.abspath(file)) if file else os.getcwd()
     with _changing:
@@ -260,27 +266,27 @@ def _forget(folder: str) -> None:
             return
         del _folders[folder]
         for index in reversed(range(len(sys.path))):
-            if sys.path[index] == folder:  # the last: ours was put at the end
+            if sys.path[index] == folder:  # the last one: this module has appended it
                 del sys.path[index]
                 return
 
 
 def _compose(config: Config, server: Server | None) -> Site:
-    """What the command does, but for what concerns the whole process."""
+    """Compose the site as the command does, without what concerns the whole process."""
     from paste_wspbus.hosts import TESTING
     from paste_wspbus.plugins.signals import SignalHandler
     from paste_wspbus.plugins.sitelog import SiteLog
     from paste_wspbus.plugins.threads import ThreadManager
 
-    with _changing:  # PasteDeploy's factories are called one site after another
+    with _changing:  # no two sites are composed at the same time
         bus = config.make_bus()
         bus.host = TESTING
-        bus.drain_delay = 0  # nobody balances load here
-        # A deadline must not end the process: it is the tests'.
+        bus.drain_delay = 0  # there is no load balancer to wait for
+        # A deadline must not end the process, which runs the tests.
         bus.force_exit = partial(_hurry, bus)  # type: ignore[method-assign]
         bus.plugins['sitelog'] = SiteLog(bus)
         bus.plugins['sitelog'].subscribe()
-        # For plugins that look for it; the signals stay whose they are.
+        # For plugins that look for it. It is not subscribed: the tests handle signals.
         bus.plugins['signals'] = SignalHandler(bus, config.settings['signals'])
         bus.plugins['threads'] = ThreadManager(bus)
         bus.plugins['threads'].subscribe()
@@ -290,12 +296,12 @@ def _compose(config: Config, server: Server | None) -> Site:
 
 
 def _hurry(bus: Bus, why: str) -> None:
-    """In the place of `Bus.force_exit`: skip every wait, and fail at the end."""
+    """Skip every wait, and fail at the end. This replaces `Bus.force_exit`."""
     from paste_wspbus.bus import EX_SOFTWARE
-    from paste_wspbus.deadlines import call_after, stacks
+    from paste_wspbus.bus.deadlines import call_after, stacks
 
     bus.exit_code = EX_SOFTWARE
-    # The log may wait for a lock that the thread which hangs holds.
+    # The thread that hangs may hold a lock that the log waits for.
     cancel = call_after(2, bus.hurry)
     bus.log(f'{why}; skipping every wait. Stacks:\n{stacks()}', level=50)
     cancel()
@@ -310,14 +316,15 @@ def _started(site: Site) -> Generator[None]:
     from paste_wspbus.bus import ChannelFailures, State
 
     bus = site.bus
-    # What requests and timers ask for is this thread's to do, as under the command.
-    bus.home = threading.get_ident()
+    # This thread runs the transitions that requests and timers ask for, as the main
+    # thread does under the command.
+    bus.turn.keep_for(threading.get_ident())
     try:
         bus.start()
         if bus.state is not State.STARTED:
             raise NotStarted(site.file)
     except BaseException:
-        with contextlib.suppress(ChannelFailures):  # in the log
+        with contextlib.suppress(ChannelFailures):  # each is in the log
             bus.exit()
         raise
     try:
@@ -327,15 +334,14 @@ def _started(site: Site) -> Generator[None]:
 
 
 def _leave(bus: Bus) -> None:
-    """Stop and exit, and raise what fails, also in a stop that another thread asked for."""
+    """Exit the bus; raise the failures of that, and of a stop that another thread asked for."""
     from paste_wspbus.bus import State
 
-    bus.home = threading.get_ident()
-    asked = list(bus._leaving)
+    bus.turn.keep_for(threading.get_ident())
+    asked = list(bus.turn.leaving)
     bus.exit()
     bus.wait(State.EXITING)
-    with bus._turn:  # another thread may have been in block(), and be at it
-        pass
+    bus.turn.wait_until_free()  # a thread in block() may still run the exit
     for request in asked:
         if request.error is not None:
             raise request.error
@@ -348,13 +354,13 @@ def _leave(bus: Bus) -> None:
 
 @contextlib.contextmanager
 def _logging(config: Config) -> Generator[None]:
-    """Logging as the .ini says, until the block ends; then as it was."""
+    """Set logging up as the .ini says; at the end of the block, set it up as it was before."""
     import logging
 
     registry: Any = logging
     before = {logger: _settings_of(logger) for logger in _loggers()}
     references, names = registry._handlerList[:], dict(registry._handlers)
-    # fileConfig closes every handler that is there; these are needed again.
+    # fileConfig closes every handler that it finds here; these are needed again.
     registry._handlerList.clear()
     made: list[Any] = []
     try:
@@ -364,7 +370,7 @@ def _logging(config: Config) -> Generator[None]:
             made = registry._handlerList[:]
         yield
     finally:
-        logging.shutdown(made)  # while somebody refers to them
+        logging.shutdown(made)  # weak references; the loggers still hold the handlers
         for logger in _loggers():
             logger.__dict__.update(before.get(logger) or _untouched())
         others = [one for one in registry._handlerList if one not in made]
@@ -387,7 +393,7 @@ def _settings_of(logger: Any) -> dict[str, Any]:
 
 
 def _untouched() -> dict[str, Any]:
-    """Of a logger that nobody configured."""
+    """Return the settings of a logger that is not configured."""
     return {'level': 0, 'propagate': True, 'disabled': False, 'handlers': []}
 
 
@@ -395,14 +401,14 @@ def _untouched() -> dict[str, Any]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """pytest's hook: the setting ``wspbus_ini``."""
+    """Add the setting ``wspbus_ini`` (a hook of pytest)."""
     parser.addini(
         'wspbus_ini', "the .ini of wspbus_site and wspbus_server, from pytest's rootdir"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """pytest's hook: the fixtures."""
+    """Add the fixtures (a hook of pytest)."""
     from types import ModuleType
 
     import pytest
@@ -416,7 +422,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def wspbus_ini(pytestconfig: pytest.Config) -> Ini:
-    """The .ini, a path or a text, of wspbus_site and wspbus_server: override it."""
+    """The path or the text of the .ini for wspbus_site and wspbus_server. Override it."""
     import pytest
 
     ini = pytestconfig.getini('wspbus_ini')
@@ -430,14 +436,14 @@ def wspbus_ini(pytestconfig: pytest.Config) -> Ini:
 
 
 def wspbus_vars() -> dict[str, str]:
-    """The vars of wspbus_site and wspbus_server: override it."""
+    """The variables (``var=value``) of wspbus_site and wspbus_server. Override it."""
     return {}
 
 
 def wspbus_site(
     wspbus_ini: Ini, wspbus_vars: Mapping[str, str], tmp_path: Path
 ) -> Generator[ComposedSite]:
-    """A composed site, its bus started: see paste_wspbus.testing.composed."""
+    """A composed site, with its bus started; see paste_wspbus.testing.composed."""
     folder = _folder_of(wspbus_ini, tmp_path)
     with composed(wspbus_ini, wspbus_vars, relative_to=folder) as site:
         yield site
@@ -446,12 +452,12 @@ def wspbus_site(
 def wspbus_server(
     wspbus_ini: Ini, wspbus_vars: Mapping[str, str], tmp_path: Path
 ) -> Generator[ServedSite]:
-    """A site with a live server: see paste_wspbus.testing.served."""
+    """A site with a live server; see paste_wspbus.testing.served."""
     folder = _folder_of(wspbus_ini, tmp_path)
     with served(wspbus_ini, wspbus_vars, relative_to=folder) as site:
         yield site
 
 
 def _folder_of(ini: Ini, tmp_path: Path) -> Path | None:
-    """A text of a fixture is taken to be in the test's own folder."""
+    """Return the folder of an .ini that is a text: the folder of the test."""
     return tmp_path if '\n' in os.fspath(ini) else None

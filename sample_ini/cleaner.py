@@ -1,10 +1,10 @@
-"""What a site does once, however many workers serve it."""
+"""A plugin that runs once for a site, however many workers serve the site."""
 
 from paste_wspbus.plugins.threads import Monitor
 
 
 def cleaner(bus, global_conf, every):
-    """A plugin: [plugin:NAME] use = call:cleaner:cleaner, every = SECONDS."""
+    """Make the plugin of [plugin:NAME] use = call:cleaner:cleaner, every = SECONDS."""
 
     def clean_up():
         bus.log('Cleaned up')

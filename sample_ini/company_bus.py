@@ -1,4 +1,4 @@
-"""A bus of one's own: every transition is written to a file, whoever asks for it."""
+"""A bus class of your own: it remembers every line that the bus logs."""
 
 import time
 
@@ -6,7 +6,7 @@ from paste_wspbus.bus import Bus
 
 
 class JournalBus(Bus):
-    """Keeps a journal of what it logs."""
+    """A bus that keeps a journal of its log lines."""
 
     def __init__(self):
         super().__init__()

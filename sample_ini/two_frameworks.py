@@ -1,4 +1,4 @@
-"""Two applications of different frameworks, each with the bus it was handed."""
+"""Two applications of different frameworks. Each uses the bus that it gets from its configuration."""
 
 from flask import Flask
 from pyramid.config import Configurator
@@ -34,7 +34,7 @@ def pyramid_app(global_conf):
         bus.log('Pyramid stops')
 
     def index(request):
-        return Response(f'Pyramid, bus {request.environ["wspbus"].state.name}\n')
+        return Response(f'Pyramid, bus {request.environ["wspbus.bus"].state.name}\n')
 
     with Configurator() as config:
         config.add_route('index', '/')

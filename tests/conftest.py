@@ -1,21 +1,59 @@
 import os
 import signal
+import warnings
+import zlib
 
 import pytest
-from environments import IN, RECIPES, is_for_this_python
+
+from tests.environments import IN, RECIPES, is_for_this_python
+from tests.kit.buses import bus, log  # noqa: F401
+from tests.kit.daemons import ground  # noqa: F401
+from tests.kit.systemd import manager  # noqa: F401
+
+#: Where a file of tests is named after the environment that it needs.
+ROOMS = ('frameworks', 'hosts', 'servers')
+
+# WebOb imports cgi, of which Python 3.11 and 3.12 warn: whichever test is first.
+with warnings.catch_warnings():
+    warnings.simplefilter('ignore', DeprecationWarning)
+    import webob  # noqa: F401
 
 # What is ignored here is ignored in programs that the tests start, too.
 if hasattr(signal, 'SIGHUP'):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # in a shell's background
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--part',
+        metavar='K/N',
+        help='run the K-th of N parts of the suite, which together are the whole: 1/2',
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Choose the files of `--part`; a file's tests stay together, for they share fixtures."""
+    if not config.option.part:
+        return
+    part, parts = map(int, config.option.part.split('/'))
+
+    def is_chosen(item):
+        name = item.path.relative_to(config.rootpath).as_posix()
+        return zlib.crc32(name.encode()) % parts == part - 1
+
+    config.hook.pytest_deselected(items=[one for one in items if not is_chosen(one)])
+    items[:] = filter(is_chosen, items)
 
 
 def pytest_ignore_collect(collection_path):
-    """tests/test_guest_zope.py, tests/test_host_uwsgi.py: where its environment can be."""
-    kind, _, name = collection_path.stem.removeprefix('test_').partition('_')
+    """Leave out frameworks/test_zope.py and others where their environment cannot be."""
+    name = collection_path.stem.removeprefix('test_')
     name = IN.get(name, name)
-    if kind in ('guest', 'host') and name in RECIPES and not is_for_this_python(name):
+    room = collection_path.parent.name
+    if room in ROOMS and name in RECIPES and not is_for_this_python(name):
         return True
     return None
 

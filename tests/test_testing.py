@@ -17,13 +17,12 @@ import weakref
 from pathlib import Path
 
 import pytest
-from support import TIMEOUT, Connection, eventually, is_free, write
 
 from paste_wspbus.bus import ChannelFailures, State
 from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.testing import NotStarted, StopFailed, composed, served
-
-ROOT = Path(__file__).parent.parent
+from tests.kit import TIMEOUT, Connection, eventually, is_free, write
+from tests.kit.places import ROOT
 
 #: What the sites of this module did, in order.
 said: list[str] = []
@@ -44,7 +43,7 @@ def nothing_was_said():
 
 def make(global_conf, **conf):
     def app(environ, start_response):
-        bus = environ['wspbus']
+        bus = environ['wspbus.bus']
         path = environ['PATH_INFO']
         if path == '/exit':
             bus.exit()
@@ -106,18 +105,18 @@ def hangs_until_hurried(bus, global_conf):
 
 INI = """
     [app:main]
-    use = call:test_testing:make
+    use = call:tests.test_testing:make
     key = %(var)s
 
     [wspbus:main]
     plugins = first second
 
     [plugin:first]
-    use = call:test_testing:part
+    use = call:tests.test_testing:part
     name = first
 
     [plugin:second]
-    use = call:test_testing:part
+    use = call:tests.test_testing:part
     name = second
 
     [DEFAULT]
@@ -130,15 +129,15 @@ each_way = pytest.mark.parametrize('running', [composed, served])
 def with_plugin(function, more=''):
     return f"""
     [app:main]
-    use = call:test_testing:make
+    use = call:tests.test_testing:make
     [wspbus:main]
     plugins = first it
     {more}
     [plugin:first]
-    use = call:test_testing:part
+    use = call:tests.test_testing:part
     name = first
     [plugin:it]
-    use = call:test_testing:{function}
+    use = call:tests.test_testing:{function}
     """
 
 
@@ -242,7 +241,7 @@ def test_the_application_is_plain_wsgi():
         body = site.app(environ, lambda *args: started.append(args))
         assert json.loads(b''.join(body))['state'] == 'STARTED'
         body.close()
-        assert environ['wspbus'] is site.bus
+        assert environ['wspbus.bus'] is site.bus
         assert site.bus.plugins['requests'] == {}
     assert started[0][0] == '200 OK'
 
@@ -550,7 +549,11 @@ def test_a_folder_that_was_importable_before_stays_so(tmp_path, monkeypatch):
         ('no-such.ini', ConfigError, 'there is no such file'),
         ('[app:main]\nno line of an ini', ConfigError, 'not an .ini file'),
         ('[app:other]\nuse = egg:paste_wspbus#hello', ConfigError, r'\[app:main\]'),
-        ('[app:main]\nuse = call:test_testing:fails', FactoryError, 'cannot be made'),
+        (
+            '[app:main]\nuse = call:tests.test_testing:fails',
+            FactoryError,
+            'cannot be made',
+        ),
         ('[app:main]\nuse = call:no_such_module:x', ConfigError, 'no_such_module'),
         (with_plugin('part', 'workerz = 1'), ConfigError, 'workerz'),
         (with_plugin('fails'), FactoryError, 'fails'),

@@ -1,8 +1,8 @@
-"""Guests on the bus: where each web framework's people look for it.
+"""Web frameworks on the bus: the search for their applications, and where each finds the bus.
 
-Each framework has a module here, whose `give` is asked about the site's
-applications, and a line in FRAMEWORKS. Both the module and the framework are
-imported only if the site has imported the framework already.
+Each framework has a module here, and a line in FRAMEWORKS. `introduce` calls the `give`
+of that module with each application of the site. The module is imported only if the
+site has imported the framework already.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import suppress
 from importlib import import_module
 from itertools import islice
 from types import FunctionType
-from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
-#: Where WSGI applications keep those that they wrap, or choose from.
+#: The attributes in which WSGI applications keep the applications that they call.
 INSIDE = (
     'app',
     'application',
@@ -42,21 +41,34 @@ INSIDE = (
     '__self__',
 )
 
-#: So many objects are looked at in one site.
+#: The search looks at this number of objects at most.
 LIMIT = 500
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
-class Framework(NamedTuple):
-    """What is known of a framework."""
+class Framework:
+    """What this package knows about one framework.
 
-    title: str
-    distribution: str
-    #: Without it, no application of the framework's is in the process.
-    module: str
-    #: Gives an application the bus; False if it is not one of the framework's.
-    give: Callable[[Any, Bus], bool]
+    :param title: its name in messages.
+    :param distribution: its name on PyPI.
+    :param module: a module that is imported if the process has an application of the
+        framework.
+    :param give: gives the bus to an application; False if that is not one of this
+        framework.
+    """
+
+    __slots__ = ('distribution', 'give', 'module', 'title')
+
+    def __init__(
+        self,
+        title: str,
+        distribution: str,
+        module: str,
+        give: Callable[[Any, Bus], bool],
+    ) -> None:
+        self.title, self.distribution = title, distribution
+        self.module, self.give = module, give
 
 
 # -- the search ----------------------------------------------------------------
@@ -67,10 +79,13 @@ def introduce(
 ) -> list[str]:
     """Put the bus where each framework in a composed application keeps its globals.
 
-    :param log: gets warnings, as ``log(message, level=30)``, which `Bus.log` takes;
-        if None, the logger ``paste_wspbus``: while a site is composed nobody may
-        listen to the bus yet.
-    :returns: the names of the frameworks that have it now.
+    Failures are warnings: the site is served also if a framework does not get the bus.
+
+    :param app: the application of the site, with all that it wraps.
+    :param log: is called with each warning, as ``log(message, level=30)``; `Bus.log`
+        may be it. If None, the logger ``paste_wspbus`` gets the warnings, because the
+        bus may have no listeners while the site is composed.
+    :returns: the names of the frameworks that have the bus now.
     """
     present = [one for one in FRAMEWORKS if sys.modules.get(one.module) is not None]
     if not present:
@@ -96,8 +111,8 @@ def introduce(
 
 
 def applications(app: Any) -> Iterator[Any]:
-    """``app`` and those inside it, each once, from the outside in; at most LIMIT."""
-    # Objects, not ids alone: the id of one that is gone may be another's.
+    """Yield ``app`` and the applications inside it, from the outside in, each once."""
+    # It keeps the objects, because the id of an object that is gone may be used again.
     found, waiting = {id(app): app}, deque([app])
     while waiting:
         one = waiting.popleft()
@@ -110,7 +125,7 @@ def applications(app: Any) -> Iterator[Any]:
 
 
 def _parts(one: Any) -> Iterator[Any]:
-    # type(part), for an object may lie about its __class__, or raise.
+    # type(part), because the __class__ of a proxy may be another class, or raise an error.
     if issubclass(type(one), _CONTAINERS):
         parts = _items(one)
     elif type(one) is FunctionType:
@@ -127,14 +142,14 @@ def _attributes(one: Any) -> Iterator[Any]:
         try:
             yield getattr(one, name, None)
         except Exception:
-            continue  # a proxy outside of a request, a property that fails
+            continue  # a proxy that works in a request only, or a property that fails
 
 
 def _closure(function: FunctionType) -> Iterator[Any]:
-    """What a middleware that is a function in a function has of the outer one."""
+    """Yield what a function inside a function (a middleware) has from the outer one."""
     yield getattr(function, '__wrapped__', None)
     for cell in function.__closure__ or ():
-        with suppress(ValueError):  # nothing is in it yet
+        with suppress(ValueError):  # the cell is empty
             yield cell.cell_contents
 
 
@@ -157,7 +172,7 @@ def _moved(framework: Framework, error: Exception) -> str:
 
 
 def _by(module: str) -> Callable[[Any, Bus], bool]:
-    """The ``give`` of one of the modules here."""
+    """Return the ``give`` of one of the modules here."""
 
     def give(app: Any, bus: Bus) -> bool:
         found: bool = import_module(f'{__name__}.{module}').give(app, bus)

@@ -1,4 +1,4 @@
-"""CherryPy: ``cherrypy.engine`` is the bus, and who holds on to the old engine follows it."""
+"""CherryPy: ``cherrypy.engine`` is the bus, and the old engine becomes another name of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import logging
 import signal
 from typing import Any, NamedTuple
 
-from paste_wspbus.channels import Channel, name_of
+from paste_wspbus.bus.channels import Channel, name_of
 from paste_wspbus.frameworks.guests import Taken, log
 from paste_wspbus.plugins import Plugin, on
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.channels import Listener
+    from paste_wspbus.bus.channels import Listener
 
 
 PLUGIN = 'cherrypy.engine'
 
-#: What an engine keeps for itself; its other attributes are the bus's, too.
+#: The attributes that stay with the engine. The bus gets all others.
 INTERNALS = ('listeners', '_priorities', 'state', 'execv')
 
-#: Plugins of an engine, and where the bus has its own; None: it has one elsewhere.
+#: The plugins of an engine, and the names of the bus's plugins that replace them. None:
+#: something else replaces it.
 PLUGINS = {
     'autoreload': None,
     'thread_manager': 'threads',
@@ -35,21 +36,25 @@ PLUGINS = {
     'console_control_handler': None,
 }
 
-#: What the filter publishes with environ, for each request of the site, and CherryPy
-#: without, for its own.
+#: The filter publishes these with environ, for each request of the site; CherryPy
+#: publishes them without arguments, for its own requests.
 REQUEST_CHANNELS = ('before_request', 'after_request')
 
 STARTED_EARLY = (
-    'CherryPy: the engine was started while the site was composed; it is stopped, and '
+    'CherryPy: the engine was started while the site was loaded. It was stopped, and '
     'starts with the site'
 )
 
-#: What publishing means to the methods of an engine that somebody kept.
+#: The channels for which a method of the old engine asks the bus for a transition.
 TRANSITIONS = ('start', 'stop', 'exit', 'graceful')
 
 
 def give(app: Any, bus: Bus) -> bool:
-    """``cherrypy.engine``: CherryPy has one for the whole process."""
+    """Make the bus ``cherrypy.engine``, of which CherryPy has one in the whole process.
+
+    :returns: False if ``app`` is not an application of CherryPy.
+    :raises Taken: if the site has an engine of its own there.
+    """
     from cherrypy import Application, tree, wsgi
 
     kinds = (Application, type(tree), wsgi.CPWSGIApp, wsgi.VirtualHost)
@@ -62,13 +67,12 @@ def give(app: Any, bus: Bus) -> bool:
 def replace_engine(bus: Bus) -> None:
     """Make ``bus`` CherryPy's engine, until its exit.
 
-    What was subscribed to the engine is subscribed to the bus, but for
-    CherryPy's own HTTP server, autoreloader, thread manager and signal
-    handler. Whoever holds on to the old engine holds on to the bus by another
-    name. The search for frameworks calls this for a site that has a CherryPy
-    application; a site may call it first.
+    The listeners of the engine are subscribed to the bus, except those of CherryPy's own
+    HTTP server, autoreloader, thread manager and signal handler. Code that has a
+    reference to the old engine reaches the bus by it. The search for frameworks calls
+    this for a site that has a CherryPy application; a site may call it first.
 
-    :raises Taken: if ``cherrypy.engine`` is something of the site's own.
+    :raises Taken: if ``cherrypy.engine`` is an object of the site.
     """
     import cherrypy
 
@@ -82,33 +86,33 @@ def replace_engine(bus: Bus) -> None:
 
 
 class Subscription(NamedTuple):
-    """Of a listener to CherryPy's engine."""
+    """One listener of CherryPy's engine."""
 
     channel: str
     callback: Callable[..., Any]
     priority: float
 
     def code(self) -> object:
-        """What it has in common with one that the same lines subscribed before."""
+        """Return a key that is equal for two subscriptions by the same lines of code."""
         function = getattr(self.callback, '__func__', self.callback)
         return self.channel, getattr(function, '__code__', self.callback)
 
 
 class Bridge(Plugin):
-    """CherryPy's engine, while it follows a bus: ``bus.plugins['cherrypy.engine']``."""
+    """The plugin that makes a bus CherryPy's engine: ``bus.plugins['cherrypy.engine']``."""
 
-    #: The one that follows: there is one engine in a process.
+    #: The Bridge of the bus that is the engine now: a process has one engine.
     current: Bridge | None = None
 
-    #: What all sites have subscribed to the engine. A module that is imported already
-    #: does not subscribe its functions again for the next bus.
+    #: What all sites have subscribed to the engine. It is kept for the next bus, because a
+    #: module that is imported already does not subscribe its functions again.
     subscribed: tuple[Subscription, ...] = ()
 
     @on('start', priority=float('-inf'))
     def take(self) -> None:
-        """Put the bus in the engine's place, unless it is there.
+        """Put the bus in the place of the engine, unless it is there already.
 
-        :raises Taken: if the engine is something of the site's own.
+        :raises Taken: if the engine is an object of the site.
         """
         import cherrypy
 
@@ -130,7 +134,7 @@ class Bridge(Plugin):
 
     @on('exit', priority=float('inf'))
     def give_back(self) -> None:
-        """CherryPy's own engine is there again; what was subscribed is the bus's."""
+        """Put CherryPy's own engine back, without listeners: those stay with the bus."""
         if Bridge.current is not self:
             return
         Bridge.current = None
@@ -138,7 +142,7 @@ class Bridge(Plugin):
         object.__setattr__(engine, '__class__', self._kind)
         engine.listeners = {channel: set() for channel in self.bus.listeners}
         engine._priorities = {}
-        atexit.unregister(engine._clean_exit)  # of an engine that the site has started
+        atexit.unregister(engine._clean_exit)  # registered if the site has started it
         _rename(self.bus, engine)
 
     def _silence(self) -> None:
@@ -148,7 +152,7 @@ class Bridge(Plugin):
         engine, bus = self.engine, self.bus
         if engine.state not in (engine.states.STOPPED, engine.states.EXITING):
             log(STARTED_EARLY, level=logging.INFO)
-            with contextlib.suppress(Exception):  # it is in CherryPy's log
+            with contextlib.suppress(Exception):  # each is in CherryPy's log
                 engine.stop()
         cherrypy.server.unsubscribe()
         for name, ours in PLUGINS.items():
@@ -156,7 +160,7 @@ class Bridge(Plugin):
                 getattr(engine, name).unsubscribe()
 
     def _hand_over_attributes(self) -> None:
-        """``engine.autoreload`` and the like; configuration looks for them there."""
+        """Give the bus attributes such as ``engine.autoreload``, which CherryPy's config uses."""
         for name, value in vars(self.engine).items():
             if name not in INTERNALS and not hasattr(self.bus, name):
                 ours = PLUGINS.get(name) or ''
@@ -172,7 +176,7 @@ class Bridge(Plugin):
         codes = {one.code() for one in new}
         known = [one for one in Bridge.subscribed if one.code() not in codes]
         Bridge.subscribed = (*known, *new)
-        # Empty ones, too: SimplePlugin looks for methods of their names.
+        # Channels without listeners, too: SimplePlugin looks for methods of their names.
         for channel in engine.listeners:
             bus.listeners.setdefault(channel, set())
         for channel, callback, priority in Bridge.subscribed:
@@ -183,7 +187,7 @@ class Bridge(Plugin):
                 bus.plugins['signals'].handlers.setdefault(channel, channel)
 
     def _is_replaced(self, channel: str, callback: Any) -> bool:
-        """Whether it is a listener of CherryPy's that the bus has its own for."""
+        """Whether the bus has a listener of its own instead of this one of CherryPy."""
         if name_of(callback) == 'cherrypy._buslog':
             return 'sitelog' in self.bus.plugins
         owners = self.engine, getattr(self.engine, 'signal_handler', self.engine)
@@ -192,12 +196,12 @@ class Bridge(Plugin):
 
 
 def is_signal(channel: str) -> bool:
-    """Whether it is the channel of a signal: engines name them so."""
+    """Whether it is the name of a signal, by which engines name their channels for signals."""
     return channel in signal.Signals.__members__
 
 
 def _rename(old: Any, new: Any) -> None:
-    """Have every name that CherryPy has for its bus mean another."""
+    """Set every name that CherryPy has for its bus from ``old`` to ``new``."""
     import cherrypy
 
     for place, name in (
@@ -213,7 +217,7 @@ def _rename(old: Any, new: Any) -> None:
 
 
 class _Priorities(dict):  # type: ignore[type-arg]
-    """Of an engine that follows: for its own methods, of which somebody kept one."""
+    """The priorities of an engine that has become a name of the bus, for its old methods."""
 
     def __missing__(self, place: tuple[str, Any]) -> float:
         return getattr(place[1], 'priority', 50)
@@ -223,15 +227,15 @@ class _Priorities(dict):  # type: ignore[type-arg]
 
 
 def _follow(engine: Any, bus: Bus) -> None:
-    """Make ``engine`` another name of ``bus``, for whoever has it already.
+    """Make ``engine`` another name of ``bus``, for code that has a reference to it.
 
-    A method of it that somebody kept (``atexit.register(engine.stop)``) finds
-    itself on the bus, too: it sets a state, says so and publishes, which
-    together is a transition.
+    Code may also have kept a method of the engine (``atexit.register(engine.stop)``).
+    Such a method sets a state, logs that, and publishes. Here the publishing becomes a
+    transition of the bus, and the other two do nothing.
     """
 
     def log(msg: str = '', level: int = 20, traceback: bool = False) -> None:
-        if not msg.startswith('Bus '):  # the bus says that by itself
+        if not msg.startswith('Bus '):  # the bus logs these itself
             bus.log(msg, level, traceback)
 
     def publish(channel: str, *args: Any, **kwargs: Any) -> Any:
@@ -270,23 +274,23 @@ def _follow(engine: Any, bus: Bus) -> None:
 
 
 class RequestChannel(Channel):
-    """'before_request' or 'after_request' of a bus that CherryPy publishes on, too.
+    """'before_request' or 'after_request', which both the filter and CherryPy publish.
 
-    The filter publishes them with environ, for each request of the site;
-    CherryPy without, for its own, when ``cherrypy.request`` is there. A
-    listener hears the one that it can be called by, and the filter alone if
-    both can.
+    The filter publishes them with environ, for each request of the site. CherryPy
+    publishes them without arguments, for its own requests, when ``cherrypy.request``
+    exists. A listener is called by the publisher whose arguments it takes, and by the
+    filter alone if it takes both.
     """
 
     def subscribe(self, listener: Listener) -> None:
-        """Add a listener, to be called by the publisher that it is for."""
+        """Add a listener, which only the publisher calls whose arguments it takes."""
         listener.call = _called_by_one(listener.call)
         super().subscribe(listener)
 
 
 def _called_by_one(call: Callable[..., Any]) -> Callable[..., Any]:
     with_environ = True
-    with contextlib.suppress(ValueError):  # a builtin that tells nothing
+    with contextlib.suppress(ValueError):  # a builtin function without a signature
         try:
             inspect.signature(call).bind({})
         except TypeError:
@@ -300,7 +304,7 @@ def _called_by_one(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _separate(bus: Bus, name: str) -> None:
-    channel = bus._channel(name)
+    channel = bus.channel(name)
     if not isinstance(channel, RequestChannel):
         separate = RequestChannel(name)
         for listener in channel.ordered:

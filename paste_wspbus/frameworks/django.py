@@ -1,4 +1,4 @@
-"""Django: ``settings.WSPBUS``."""
+"""Django: the bus at ``settings.WSPBUS``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def give(app: Any, bus: Bus) -> bool:
-    """``settings.WSPBUS``: Django has one for the whole process."""
+    """Put the bus at ``settings.WSPBUS``; Django has one settings object in a process.
+
+    :returns: False if ``app`` is not an application of Django.
+    :raises Taken: if the site has something else there.
+    """
     from django.conf import settings
     from django.core.handlers.wsgi import WSGIHandler
 

@@ -1,9 +1,9 @@
-"""Flask: ``app.extensions['wspbus']``."""
+"""Flask: the bus at ``app.extensions['wspbus']``."""
 
 from __future__ import annotations
 
 from paste_wspbus.frameworks.guests import check_free
-from paste_wspbus.handoff import KEY
+from paste_wspbus.reference import KEY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def give(app: Any, bus: Bus) -> bool:
-    """``app.extensions['wspbus']``."""
+    """Put the bus at ``app.extensions['wspbus']``.
+
+    :returns: False if ``app`` is not an application of Flask.
+    :raises Taken: if the site has something else there.
+    """
     from flask import Flask
 
     if not issubclass(type(app), Flask):

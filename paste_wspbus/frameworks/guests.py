@@ -1,4 +1,4 @@
-"""What the hooks of all frameworks share."""
+"""What the modules of all frameworks use: the check of a place for the bus, and warnings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
-#: Buses that sit in frameworks' globals because they were put there from here.
+#: The buses that this package has put into the globals of frameworks.
 _given: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class Taken(Exception):
-    """The site has something of its own where the bus would be put."""
+    """The site has an object of its own in the place of the bus.
+
+    ``place``: its name, such as 'registry.wspbus'.
+    """
 
     def __init__(self, place: str) -> None:
         super().__init__(place)
@@ -25,27 +28,29 @@ class Taken(Exception):
 
 
 def check_free(present: Any, bus: Bus, place: str) -> None:
-    """Refuse to overwrite what is the site's own.
+    """Check that the bus does not overwrite an object of the site.
 
-    None is a site's way to name a thing that will come. A bus that was put
-    there from here may be replaced: the application was composed before.
+    None may be overwritten: a site may write it to declare the name. So may a bus that
+    this package has put there, when an application is composed a second time.
 
-    :raises Taken: if it is.
+    :param present: the object that is there now.
+    :param place: the name of the place in the message.
+    :raises Taken: if it is an object of the site.
     """
     if present is None or present is bus or any(present is one for one in _given):
-        with contextlib.suppress(TypeError):  # a bus that knows no weak references
+        with contextlib.suppress(TypeError):  # a bus that takes no weak references
             _given.add(bus)
         return
     raise Taken(place)
 
 
 def log(message: str, level: int) -> None:
-    """Warn, while nobody listens to the bus yet."""
+    """Log a message while the bus may have no listeners."""
     logging.getLogger('paste_wspbus').log(level, '%s', message)
 
 
 def kept(title: str, distribution: str, error: Taken) -> str:
-    """What is told of a place that is taken."""
+    """Return the warning about a place that is taken."""
     return (
         f'{title} {version_of(distribution)}: '
         f"{error.place} is the site's own and stays as it is; the bus is not there"
@@ -53,7 +58,7 @@ def kept(title: str, distribution: str, error: Taken) -> str:
 
 
 def version_of(distribution: str) -> str:
-    """Of an installed distribution."""
+    """Return the version of an installed distribution as text."""
     from importlib.metadata import version
 
     try:

@@ -1,4 +1,4 @@
-"""Pylons: ``app_globals.bus``."""
+"""Pylons: the bus at ``app_globals.bus``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 def give(app: Any, bus: Bus) -> bool:
-    """``app_globals.bus``, of each application its own.
+    """Put the bus at ``app_globals.bus`` of each application.
 
-    They are found in the PylonsApp, and in the configuration that Pylons' project
-    template sets on the outermost layer, whatever the layers between them are.
+    The globals are in the PylonsApp, and in the configuration that the project template
+    of Pylons sets on the outermost layer. So it does not matter what is between them.
+
+    :returns: False if ``app`` is not an application of Pylons, or has no globals.
+    :raises Taken: if the site has something else there.
     """
     from pylons.configuration import PylonsConfig
     from pylons.wsgiapp import PylonsApp
@@ -31,22 +34,22 @@ def give(app: Any, bus: Bus) -> bool:
 def _config(app: Any) -> Any:
     try:
         return getattr(app, 'config', None)
-    except Exception:  # of somebody else's application
+    except Exception:  # a property of an application that is not of Pylons
         return None
 
 
 def give_globals(app_globals: Any, bus: Bus) -> bool:
-    """``app_globals.bus``, in Pylons and in TurboGears.
+    """Put the bus at ``app_globals.bus``, for Pylons and for TurboGears.
 
-    :returns: False if the site has none.
-    :raises Taken: if it has a ``bus`` of its own, or takes no attribute.
+    :returns: False if the site has no app_globals.
+    :raises Taken: if it has a ``bus`` of its own, or does not take new attributes.
     """
     if app_globals is None:
         return False
     place = 'app_globals.bus'
     try:
         present = getattr(app_globals, 'bus', None)
-    except Exception:  # a property that works in a request alone
+    except Exception:  # a property that works in a request only
         raise Taken(place) from None
     check_free(present, bus, place)
     if present is not bus:

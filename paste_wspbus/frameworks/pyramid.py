@@ -1,10 +1,11 @@
-"""Pyramid: ``registry.wspbus``, ``request.bus``, and ``config.add_lifespan``."""
+"""Pyramid: the bus at ``registry.wspbus`` and ``request.bus``, and ``config.add_lifespan``."""
 
 from __future__ import annotations
 
 import logging
 
 from paste_wspbus.bus import State
+from paste_wspbus.bus.host import host_of
 from paste_wspbus.frameworks.guests import Taken, check_free, kept, log
 from paste_wspbus.handoff import get_bus, start_embedded
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def give(app: Any, bus: Bus) -> bool:
-    """``registry.wspbus`` and ``request.bus``."""
+    """Put the bus at ``registry.wspbus`` and ``request.bus``.
+
+    :returns: False if ``app`` is not an application of Pyramid.
+    :raises Taken: if the site has something else at one of them.
+    """
     from pyramid.config import Configurator
     from pyramid.interfaces import IRequestExtensions
     from pyramid.router import Router
@@ -42,23 +47,25 @@ def _give_registry(registry: Any, bus: Bus) -> None:
     registry.wspbus = bus
 
 
-#: A request "method": Pyramid binds it by __get__ and keeps what that returns. To
-#: a request with a property it would give a class of its own, which takes longer
-#: than all that the bus does for a request.
+#: Pyramid takes it for a request method: it binds it by __get__, and keeps the result.
+#: For a request property, Pyramid would make a new class for each request, and that
+#: takes longer than all that the bus does for a request.
 _request_bus = property(lambda request: request.registry.wspbus)
 
 
 def includeme(config: Any) -> None:
-    """``config.include('paste_wspbus.frameworks.pyramid')``, for Pyramid.
+    """Give the bus to a Pyramid site: ``config.include('paste_wspbus.frameworks.pyramid')``.
 
-    Gives ``registry.wspbus``, ``request.bus``, and a directive
-    ``config.add_lifespan(function, name=None, priority=None, timeout=None)``:
-    `Bus.lifespan`, called when the configuration is committed.
+    It sets ``registry.wspbus`` and ``request.bus``, and adds a directive
+    ``config.add_lifespan(function, name=None, priority=None, timeout=None)``, which
+    calls `Bus.lifespan` when the configuration is committed.
 
     The bus is the one in the settings (``get wspbus = wspbus`` in the .ini, or
-    ``settings['wspbus'] = global_config['wspbus']``), else that of the site that
-    is being composed; under a server that made none, this process's embedded
-    bus, started by the first request.
+    ``settings['wspbus'] = global_config['wspbus']``), or else the bus of the site that
+    is being composed. If the server has made no bus, it is the embedded bus of this
+    process, which the first request starts.
+
+    :param config: the `pyramid.config.Configurator`.
     """
     bus = get_bus(config.registry.settings)
 
@@ -81,7 +88,7 @@ def includeme(config: Any) -> None:
             start_embedded(bus)
 
     config.add_directive('add_lifespan', add_lifespan)
-    if getattr(bus, 'exits_with_process', False):
+    if host_of(bus).exits_with_process:
         config.add_subscriber(start, 'pyramid.interfaces.INewRequest')
     try:
         _give_registry(config.registry, bus)

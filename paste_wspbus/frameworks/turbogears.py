@@ -1,4 +1,4 @@
-"""TurboGears: ``tg.app_globals.bus``."""
+"""TurboGears: the bus at ``tg.app_globals.bus``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def give(app: Any, bus: Bus) -> bool:
-    """``tg.app_globals.bus``, full-stack or minimal: a TGApp is inside of both."""
+    """Put the bus at ``tg.app_globals.bus``. Full-stack and minimal sites both have a TGApp.
+
+    :returns: False if ``app`` is not an application of TurboGears, or has no globals.
+    :raises Taken: if the site has something else there.
+    """
     from tg.wsgiapp import TGApp
 
     return issubclass(type(app), TGApp) and give_globals(app.globals, bus)

@@ -1,4 +1,4 @@
-"""Zope: the utility `IBus`, and databases that are closed at stop."""
+"""Zope: the bus as the utility `IBus`, and the databases, which open and close with the bus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-# Nobody imports this module but Zope's people, and `give` when Zope is there.
+# Only Zope sites import this module, and the search for frameworks if Zope is imported.
 from zope.interface import Attribute, Interface
 
 from paste_wspbus.errors import WSPBusError
@@ -21,26 +21,30 @@ if TYPE_CHECKING:
 
 
 class IBus(Interface):  # type: ignore[misc]
-    """The Web Site Process Bus: ``getUtility(IBus)``."""
+    """The interface of the Web Site Process Bus: ``getUtility(IBus)``."""
 
     state = Attribute('STOPPED, STARTING, STARTED, DRAINING, STOPPING or EXITING')
-    resources = Attribute('What the lifespans yielded, by name')
+    resources = Attribute('What the lifespans have yielded, by name')
 
     def subscribe(channel: str, callback: Any) -> Any:
         """Have ``callback`` called when ``channel`` is published."""
 
     def lifespan(function: Any) -> Any:
-        """What stands before ``yield`` runs at start, what follows at stop."""
+        """Run the code before the ``yield`` at start, and the code after it at stop."""
 
     def publish(channel: str, *args: Any) -> Any:
-        """Call the listeners of ``channel``; a list of their results."""
+        """Call the listeners of ``channel``, and return a list of their results."""
 
     def log(msg: str, level: int) -> Any:
         """Write a line to the site's log."""
 
 
 def give(app: Any, bus: Bus) -> bool:
-    """The utility `IBus`; the databases are closed and opened with the bus."""
+    """Register the bus as the utility `IBus`; have it open and close the databases.
+
+    :returns: False if ``app`` is not Zope's publisher.
+    :raises Taken: if the site has something else as that utility.
+    """
     from zope.component import getGlobalSiteManager
     from ZPublisher.WSGIPublisher import publish_module
 
@@ -56,30 +60,32 @@ def give(app: Any, bus: Bus) -> bool:
 
 
 class DatabasesShared(WSPBusError):
-    """The databases were opened before this process was forked."""
+    """Zope has opened its databases before this process was forked."""
 
     def __init__(self) -> None:
         super().__init__(
-            'Zope opened its databases before this process was forked, which may '
-            'not use them: compose Zope in each worker (preload = false)'
+            'Zope opened its databases before this process was forked, and a forked '
+            'process may not use them: load Zope in each worker (preload = false)'
         )
 
 
 class CannotOpenAgain(WSPBusError):
-    """The instance has a ``custom_zodb.py``: only a new process runs it."""
+    """The databases come from ``custom_zodb.py``, which only a new process can run."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Zope's databases are from custom_zodb.py and cannot be opened again "
+            "Zope's databases come from custom_zodb.py and cannot be opened again "
             'in this process'
         )
 
 
 class Databases(Plugin):
-    """Zope's databases: opened when it is composed, closed at stop, opened at start.
+    """This closes Zope's databases at stop, and opens them again at the next start.
 
-    They are open from before the listeners of the default priority start until
-    after they have stopped.
+    Zope itself opens them first, when it is composed. They are open before the 'start'
+    listeners of the default priority are called, and until those of 'stop' have been.
+
+    :raises LookupError: if this Zope keeps its database elsewhere.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -93,26 +99,26 @@ class Databases(Plugin):
         self._opened: list[Any] = Zope2.opened
         self._table = getConfiguration().dbtab
         self._configured: dict[str, Any] = self._table.databases
-        #: The publisher keeps it, and asks it for the root at each request.
+        #: The publisher keeps this object, and asks it for the root in each request.
         self._application = Zope2.bobo_application
         if self._application._db is not Zope2.DB:
             raise LookupError('Zope2.bobo_application has another database')
 
     @on('start', priority=20)
     def open(self) -> None:
-        """Open them again, if they were closed; Zope's subscribers are told.
+        """Open the databases again, if they were closed, and notify Zope's subscribers.
 
         :raises DatabasesShared: in a forked child.
-        :raises CannotOpenAgain: if they are not from zope.conf.
+        :raises CannotOpenAgain: if the databases do not come from zope.conf.
         """
         if os.getpid() != self._pid:
-            self._forget()  # they are the parent's to close
+            self._forget()  # the parent closes them
             raise DatabasesShared
         if not self._opened:
             self._open_again()
 
     def _open_again(self) -> None:
-        """What Zope2.App.startup.startup does of it, which runs once a process."""
+        """Repeat the part of Zope2.App.startup.startup that opens them; that runs only once."""
         if 'Zope2.custom_zodb' in sys.modules:
             raise CannotOpenAgain
         database = self._table.getDatabase('/', is_root=1)
@@ -125,12 +131,12 @@ class Databases(Plugin):
 
     @on('stop', priority=80)
     def close(self) -> None:
-        """Close all, those that are mounted, too: nobody's lock stays."""
+        """Close all databases, also the mounted ones, so that no lock remains."""
         databases = {
             id(one): one for one in [*self._configured.values(), *self._opened]
         }
         self._forget()
-        with contextlib.ExitStack() as closing:  # the next one, if one fails
+        with contextlib.ExitStack() as closing:  # closes the others if one fails
             for database in databases.values():
                 closing.callback(database.close)
 

@@ -1,4 +1,4 @@
-"""The last resort: the bus of a process whose server knows of none, one per process."""
+"""The embedded bus, the last resort: one bus for a process whose server makes none."""
 
 from __future__ import annotations
 
@@ -8,35 +8,43 @@ import threading
 from importlib import import_module
 
 from paste_wspbus.bus import Bus
-from paste_wspbus.handoff import KEY
 from paste_wspbus.hosts import EMBEDDED
-from paste_wspbus.hosts.site import HostedSite, plug_in, stand_down
-from paste_wspbus.loader import Config, Site
+from paste_wspbus.hosts.site import HostedSite, Program, plug_in, stand_down
+from paste_wspbus.ini.config import Config, Site
+from paste_wspbus.reference import KEY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-#: Modules that only these servers' processes have, and the module here that knows the
-#: server: ``this_host()`` is its Host, or None where it is another thing of that name;
-#: ``take(site)`` gives it the HostedSite, to start and stop by the server's own events.
+#: Modules that only the processes of these servers have, and the module here that knows
+#: the server: its ``this_host()`` returns the Host, or None if the server is not there.
 SERVERS = {
     'uwsgi': 'uwsgi',
     'mod_wsgi': 'mod_wsgi',
     'paste_wspbus.hosts.gunicorn': 'gunicorn',
 }
 
+
+class Embedded(Program):
+    """A server that makes no bus: the first request starts the site, `atexit` stops it."""
+
+    def __init__(self) -> None:
+        super().__init__(EMBEDDED.name, EMBEDDED.version, EMBEDDED.capabilities)
+
+
 _site: HostedSite | None = None
-#: The .ini files whose plugins ride it.
+#: The .ini files whose plugins the embedded bus has.
 _files: set[str] = set()
 _making = threading.RLock()
 
 
 def bus_for(global_conf: Mapping[str, Any]) -> Bus:
-    """The embedded bus, with the plugins of the .ini that ``global_conf`` names.
+    """Return the embedded bus, with the plugins of the .ini that ``global_conf`` names.
 
-    :raises ConfigError: if [wspbus:main] is wrong there.
+    :param global_conf: what PasteDeploy passes to a factory.
+    :raises ConfigError: if [wspbus:main] of that .ini is wrong.
     :raises FactoryError: if a factory of a plugin fails.
     """
     global _site
@@ -50,7 +58,7 @@ def bus_for(global_conf: Mapping[str, Any]) -> Bus:
 
 
 def _config(global_conf: Mapping[str, Any]) -> Config | None:
-    """That of an .ini that was not seen yet."""
+    """Read the .ini that ``global_conf`` names; None if there is none or it was read before."""
     file = global_conf.get('__file__')
     if not isinstance(file, str) or os.path.realpath(file) in _files:
         return None
@@ -63,15 +71,14 @@ def _config(global_conf: Mapping[str, Any]) -> Config | None:
 
 def _make(config: Config | None) -> HostedSite:
     bus = Bus() if config is None else config.make_bus()
-    host, module = EMBEDDED, None
+    host: Program = Embedded()
     for name in SERVERS:
         if name in sys.modules:
             module = import_module(f'paste_wspbus.hosts.{SERVERS[name]}')
-            host = module.this_host() or EMBEDDED
+            host = module.this_host() or Embedded()
     stand_down(bus, host)
     site = HostedSite(Site(config.file if config else None, bus, None))
-    if module is not None and host is not EMBEDDED:
-        module.take(site)
+    host.take(site)
     return site
 
 

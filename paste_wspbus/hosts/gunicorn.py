@@ -1,10 +1,11 @@
-"""gunicorn: a bus in each worker, started after the fork and stopped when the worker exits.
+"""gunicorn: a bus in each worker, which starts after the fork and stops with the worker.
 
     gunicorn --paste site.ini -c python:paste_wspbus.hosts.gunicorn
 
-This module is the configuration file: of all its names gunicorn takes `nworkers_changed`,
-the first hook that sees the application, also before --preload composes it. That one puts
-the others in front of, or behind, the site's own.
+This module is the configuration file. Of all its names, gunicorn takes the hook
+`nworkers_changed`: that is the first hook that gets the application, and it is called
+before --preload composes the site. It puts the other hooks before or behind those of the
+site.
 """
 
 from __future__ import annotations
@@ -18,40 +19,58 @@ from functools import partial
 
 from paste_wspbus.bus import ChannelFailures
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.hosts import Host
-from paste_wspbus.hosts.site import HostedSite, compose
-from paste_wspbus.loader import SERVER, Config
+from paste_wspbus.hosts.site import HostedSite, Program, compose
+from paste_wspbus.ini.config import SERVER, Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 #: The factory that ``[server:main] use = egg:gunicorn#main`` names.
 FACTORY = 'gunicorn.app.pasterapp:serve'
 
-#: What ``-c`` names.
+#: The value of ``-c`` that names this module.
 CONFIG = f'python:{__name__}'
 
-#: The worker classes that are known to run hooks in the main thread, after the last request.
+#: The worker classes that are known to call hooks in the main thread, after the last request.
 KNOWN = ('sync', 'gthread')
 
+#: The capabilities that hold with every worker class.
 PROMISES = ('start', 'stop', 'reload', 'per-worker')
 
-#: gunicorn's exit codes for a worker that does not boot and an application that does not
-#: load (gunicorn.arbiter): with both, the master gives up instead of trying without end.
+#: gunicorn's exit codes (gunicorn.arbiter) for a worker that does not boot, and for an
+#: application that does not load. After both, the master ends, and starts no new workers.
 BOOT_ERROR, LOAD_ERROR = 3, 4
 
-#: Seconds before gunicorn's own deadlines: time to log what holds the site up.
+#: Seconds before gunicorn's own deadlines: the time to log what does not end.
 MARGIN = 1.0
 
 
-class Master:
-    """A gunicorn in this process: it composes the site where gunicorn loads it.
+class Gunicorn(Program):
+    """The Host of a site in a worker of gunicorn.
 
-    :param make: composes the site; None where gunicorn loads an application of its own,
-        which has the embedded bus if it asks for one.
-    :param started: called with the addresses by the first worker that has started.
+    :param master: the gunicorn of this process.
+    """
+
+    def __init__(
+        self, master: Master, version: str, capabilities: Iterable[str]
+    ) -> None:
+        super().__init__('gunicorn', version, capabilities)
+        self._master = master
+
+    def take(self, site: HostedSite) -> None:
+        """Have gunicorn's hooks start and stop the site of an application that gunicorn loads."""
+        self._master.site = site
+
+
+class Master:
+    """The gunicorn in this process, and its hooks. It composes the site for gunicorn.
+
+    :param app: gunicorn's application object.
+    :param make: composes the site; None if gunicorn loads the application itself. Then
+        the application has the embedded bus, if it asks for a bus.
+    :param started: the first worker that has started calls this, with the addresses.
     """
 
     def __init__(
@@ -62,9 +81,9 @@ class Master:
     ) -> None:
         self.app, self.cfg, self._make, self._started = app, None, make, started
         self.site: HostedSite | None = None
-        # How often it was reloaded: workers see it.
+        # The number of reloads, in memory that the workers share.
         self._reloads = mmap.mmap(-1, mmap.PAGESIZE)
-        # One byte: the worker that gets it is the first.
+        # One byte: the worker that reads it is the first.
         self._first, end = os.pipe()
         os.set_blocking(self._first, False)
         os.write(end, b'1')
@@ -73,13 +92,13 @@ class Master:
             app.load = self._load
 
     @property
-    def host(self) -> Host:
-        """What gunicorn promises with these settings."""
+    def host(self) -> Gunicorn:
+        """A new Host for one site, with what gunicorn promises with its present settings."""
         from gunicorn import __version__
 
         known = _kind_of(self.app.cfg) in KNOWN
         more = ('drain', 'main thread') if known else ()
-        return Host('gunicorn', __version__, {*PROMISES, *more})
+        return Gunicorn(self, __version__, {*PROMISES, *more})
 
     def _load(self) -> Any:
         assert self._make is not None
@@ -90,10 +109,10 @@ class Master:
             raise SystemExit(LOAD_ERROR) from error
         return self.site.app
 
-    # hooks
+    # The hooks
 
     def install(self, server: Any) -> None:
-        """Put the hooks beside the site's own; once for each reading of the settings."""
+        """Put the hooks beside those of the site, once each time that the settings are read."""
         cfg = server.app.cfg
         if cfg is self.cfg:
             return
@@ -112,15 +131,15 @@ class Master:
         kind = _kind_of(self.cfg)
         if kind not in KNOWN:
             server.log.warning(
-                "paste_wspbus: with the worker class %s the site's components may be "
-                'stopped while requests are being answered; %s wait for them',
+                "paste_wspbus: with the worker class %s, the site's components may stop "
+                'while it still answers requests; the worker classes %s wait for them',
                 kind,
                 ' and '.join(KNOWN),
             )
 
     @property
     def reloads(self) -> int:
-        """How often this gunicorn was told to reload."""
+        """The number of reloads of this gunicorn."""
         return int.from_bytes(self._reloads[:8], sys.byteorder)
 
     def _on_reload(self, server: Any) -> None:
@@ -132,10 +151,10 @@ class Master:
     def _post_worker_init(self, worker: Any) -> None:
         site = self.site
         if site is None:
-            return  # an application that asks for no bus, or could not be imported
+            return  # the application asks for no bus, or could not be imported
         site.leave = partial(os.kill, os.getpid(), signal.SIGTERM)
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            # A terminal's end is told to all, and would kill this worker as it is.
+            # The end of a terminal signals all its processes, and would kill this worker.
             signal.signal(signal.SIGHUP, worker.handle_exit)
         _keep_to(worker.cfg, site)
         try:
@@ -152,7 +171,7 @@ class Master:
             return
         reason = self._reason(worker)
         if reason == 'reload':
-            with contextlib.suppress(ChannelFailures):  # in the log
+            with contextlib.suppress(ChannelFailures):  # each is in the log
                 site.bus.graceful()
         site.stop(reason)
 
@@ -163,26 +182,26 @@ class Master:
 
 
 def _kind_of(cfg: Any) -> str:
-    """The name of the worker class: 'sync', 'gthread', or another."""
+    """Return the name of the worker class, such as 'sync' or 'gthread'."""
     return str(cfg.worker_class_str)
 
 
 def _keep_to(cfg: Any, site: HostedSite) -> None:
-    """Gunicorn kills, without a word, what takes longer than its own timeouts."""
+    """Limit start and stop to gunicorn's timeouts, after which it kills without a log line."""
     bus = site.bus
     if cfg.timeout and bus.start_timeout is not None:
         bus.start_timeout = min(bus.start_timeout, max(cfg.timeout - MARGIN, MARGIN))
     limit = max(cfg.graceful_timeout - MARGIN, MARGIN)
     if bus.stop_timeout is not None:
         bus.stop_timeout = min(bus.stop_timeout, limit)
-    # After SIGQUIT, gthread leaves while its threads are answering.
+    # After SIGQUIT, gthread ends while its threads still answer requests.
     site.patience = limit / 2
 
 
 def _both(
     ours: Callable[..., object], theirs: Callable[..., object], first: bool
 ) -> Callable[..., None]:
-    """Ours before the site's own hook, which runs whatever ours does; or behind it."""
+    """Return a hook that calls both; theirs is called even if ours, as the first, fails."""
 
     def hook(*args: Any) -> None:
         if not first:
@@ -203,7 +222,7 @@ _master: Master | None = None
 
 
 def nworkers_changed(server: Any, new_value: Any, old_value: Any) -> None:
-    """gunicorn's hook: called before the application is loaded, and at each reload."""
+    """Install the hooks: gunicorn calls this before it loads the application and at reloads."""
     global _master
     if _master is None:
         _master = Master(server.app, _maker(server))
@@ -213,7 +232,7 @@ def nworkers_changed(server: Any, new_value: Any, old_value: Any) -> None:
 
 
 def _maker(server: Any) -> Callable[[Master], HostedSite] | None:
-    """What composes the site; None where gunicorn does it: without --paste, or too old."""
+    """Return what composes the site; None if gunicorn does (without --paste, or too old)."""
     if not server.cfg.paste:
         return None
     if hasattr(server.app, 'app_uri'):
@@ -221,8 +240,8 @@ def _maker(server: Any) -> Callable[[Master], HostedSite] | None:
     from gunicorn import __version__
 
     server.log.warning(
-        'paste_wspbus: gunicorn %s is too old, before 20.0: it composes the site by itself, '
-        'which has a bus if there is a filter "use = egg:paste_wspbus#bus" in it',
+        'paste_wspbus: gunicorn %s is too old: before 20.0 it loads the application itself, '
+        'so the site has a bus only if it has a filter "use = egg:paste_wspbus#bus"',
         __version__,
     )
     return None
@@ -238,21 +257,24 @@ def _compose(
     vars: Mapping[str, str] | None,
     app_name: str | None = None,
 ) -> HostedSite:
-    configured = bool(master.app.cfg.logconfig)  # gunicorn did it, from the same file
+    configured = bool(
+        master.app.cfg.logconfig
+    )  # gunicorn has read it from the same file
+    host = master.host
     hosted = compose(
         uri,
-        master.host,
+        host,
         vars,
         app_name,
         configure_logging=False,
         logger='paste_wspbus' if configured else 'gunicorn.error',
     )
-    hosted.bus.owns_alarm = True  # gunicorn has no use for SIGALRM
+    host.owns_alarm = True  # gunicorn has no use for SIGALRM
     return hosted
 
 
 def _read_default_config(server: Any) -> bool:
-    """The site's own ./gunicorn.conf.py holds, too, though ``-c`` names this module."""
+    """Read the site's ./gunicorn.conf.py, too, though ``-c`` names this module."""
     from gunicorn.config import get_default_config_file
 
     default, app = get_default_config_file(), server.app
@@ -267,7 +289,7 @@ def _read_default_config(server: Any) -> bool:
 
     app.load_config_from_file = read_both
     app.do_load_config()
-    server.setup(app)  # what it has read so far came from the other settings
+    server.setup(app)  # it has set up the settings from before
     return True
 
 
@@ -275,7 +297,7 @@ def _read_default_config(server: Any) -> bool:
 
 
 def is_server(config: Config, server_name: str | None = None) -> bool:
-    """Whether [server:main], or the one named, is gunicorn; nothing is imported."""
+    """Whether [server:main], or [server:server_name], is gunicorn; this imports nothing."""
     return bool(config.loader.factory_name(SERVER, server_name) == FACTORY)
 
 
@@ -286,12 +308,15 @@ def serve(
     settings: Mapping[str, Any],
     started: Callable[[list[str]], object],
 ) -> int:
-    """Be the gunicorn that the .ini's [server:main] describes, in this process.
+    """Run the gunicorn that [server:main] of the .ini describes, in this process.
 
-    :param settings: gunicorn's, which hold over those of the section.
-    :param started: called in the first worker that has started, with the addresses.
-    :returns: the exit code, where gunicorn does not leave by itself.
-    :raises SystemExit: at the end, with gunicorn's exit code; in workers, too.
+    :param config: the .ini.
+    :param server_name: ``[server:NAME]`` instead of ``[server:main]``.
+    :param app_name: ``[app:NAME]`` instead of ``[app:main]``.
+    :param settings: settings of gunicorn, which override those of the section.
+    :param started: the first worker that has started calls this, with the addresses.
+    :returns: the exit code, if gunicorn does not exit itself.
+    :raises SystemExit: at the end, with gunicorn's exit code; also in workers.
     """
     from gunicorn.errors import HaltServer
 
@@ -311,7 +336,7 @@ def serve(
     conf['nworkers_changed'] = hook
     try:
         context.object(None, context.global_conf, **conf)
-    except HaltServer as halt:  # when a second worker fails while it gives up
+    except HaltServer as halt:  # a second worker has failed while gunicorn ends
         return int(halt.exit_status)
     return 0
 
@@ -319,12 +344,6 @@ def serve(
 # -- an application that gunicorn loads by itself: see hosts.embedded --------------------------
 
 
-def this_host() -> Host | None:
-    """gunicorn's Host, if these hooks are in use."""
+def this_host() -> Gunicorn | None:
+    """Return gunicorn's Host; None if these hooks are not in use."""
     return _master.host if _master is not None else None
-
-
-def take(site: HostedSite) -> None:
-    """Start and stop the bus of an application that is not composed here."""
-    assert _master is not None
-    _master.site = site

@@ -1,4 +1,4 @@
-"""A site in a process that another program owns: composed, started and stopped once in it."""
+"""A site in the process of another program, which composes, starts and stops it once."""
 
 from __future__ import annotations
 
@@ -11,41 +11,102 @@ import time
 
 from paste_wspbus.bus import ChannelFailures, State
 from paste_wspbus.errors import RestartImpossible, WSPBusError
-from paste_wspbus.handoff import composing
-from paste_wspbus.hosts import host_of
-from paste_wspbus.loader import Config, Site, StartFailed, site_path
+from paste_wspbus.hosts import Host, host_of
+from paste_wspbus.ini.config import Config, Site, StartFailed, site_path
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
 from paste_wspbus.plugins.threads import ThreadManager
+from paste_wspbus.reference import composing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.hosts import Host
 
 #: Seconds between two looks at the requests in flight of a process that stops.
 LOOK = 0.01
 
 
 class NotStarted(WSPBusError):
-    """The site stopped as soon as it was started: a listener asked for that."""
+    """The site stopped as soon as it was started, because a listener asked for that."""
 
     def __init__(self, file: str | None) -> None:
         super().__init__(f'{file}: the site stopped as soon as it was started')
         self.file = file
 
 
-class HostedSite:
-    """A site that its host starts and stops: each once per process, from any thread.
+class Program(Host):
+    """Another program that owns the process of one site, and starts and stops that site.
 
-    ``app``: the WSGI application, with the bus in environ; None of a bus that has no
-    .ini. ``bus``. ``patience``: the seconds that requests in flight have to end before
-    'stop' listeners run, for a host that stops accepting but does not wait for them;
-    0: no wait. ``leave``: set by a host that can end this process in its own way: it is
-    called, without arguments, when a component asks for an exit, stop or restart.
+    ``site``: the HostedSite; None until it is composed.
+    """
+
+    exits_with_process = True
+
+    def __init__(self, name: str, version: str, capabilities: Iterable[str]) -> None:
+        super().__init__(name, version, capabilities)
+        self.owns_signals = self.owns_alarm = 'signals' in self.capabilities
+        self.site: HostedSite | None = None
+        self._end_process: Callable[[], object] | None = None
+
+    @classmethod
+    def like(cls, host: Host) -> Program:
+        """Return ``host`` if it is a Program, or else a Program with its name and promises.
+
+        A program with methods of its own is a subclass.
+        """
+        if isinstance(host, Program):
+            return host
+        return cls(host.name, host.version, host.capabilities)
+
+    def take(self, site: HostedSite) -> None:
+        """Have this program's own events start and stop a site."""
+
+    def ends_by(self, end_process: Callable[[], object] | None) -> None:
+        """Set the function that ends this process in the program's own way.
+
+        :param end_process: is called when a component asks for an exit, stop or restart.
+            If None, the bus does what the component asks for.
+        """
+        self._end_process = end_process
+
+    def start(self, bus: Bus) -> None:
+        """Start the site for a request that finds it not started. Other requests wait.
+
+        :raises StartFailed: if a listener failed.
+        :raises NotStarted: if a listener stopped the site while it started.
+        """
+        if self.site is not None:
+            self.site.start()
+
+    def leave(self, bus: Bus, command: str) -> bool:
+        """End the process in this program's way, which stops the site; False if it has no way."""
+        if self._end_process is None:
+            return False
+        self._end_process()
+        return True
+
+    @property
+    def restarts(self) -> bool:  # type: ignore[override]
+        """Whether the program replaces a process that ends by another one."""
+        return self._end_process is not None
+
+    def restart(self, bus: Bus) -> bool:
+        """End the process: the program replaces it by another one."""
+        return self.leave(bus, 'restart')
+
+
+class HostedSite:
+    """A site that its host starts and stops, each once in a process, from any thread.
+
+    ``bus``: the bus of the site. ``app``: the WSGI application, with the bus in environ;
+    None if the bus has no .ini. ``patience``: the seconds that requests in flight have to end
+    before 'stop' listeners run, for a host that accepts no more requests but does not
+    wait for the open ones; 0: no wait. ``leave``: a host that can end this process in
+    its own way sets it; it is called without arguments when a component asks for an
+    exit, stop or restart.
     """
 
     def __init__(self, site: Site) -> None:
@@ -56,19 +117,18 @@ class HostedSite:
         self._lock = threading.RLock()
         self._started: int | None = None
         self._stopped: int | None = None
-        self.bus.exits_with_process = True
-        # A request that comes before the start waits for it: see the filter.
-        self.bus.starter = self.start
+        self._host = Program.like(host_of(self.bus))
+        self._host.site, self.bus.host = self, self._host
         self.bus.subscribe('drain', self._finish_requests)
 
     def start(self) -> None:
-        """Start the bus in this process; once it is started, do nothing.
+        """Start the bus in this process; if it was started already, do nothing.
 
-        :raises StartFailed: if a listener failed; what had started was stopped, and
-            the filter lets no request pass, but tries again to start with each.
-        :raises NotStarted: if a listener had the site stopped while it started.
+        :raises StartFailed: if a listener failed. The parts that had started were
+            stopped. The filter lets no request pass; each request tries to start again.
+        :raises NotStarted: if a listener stopped the site while it started.
         """
-        if self._started == os.getpid():  # no wait for a stop under way
+        if self._started == os.getpid():  # it must not wait for a stop that runs
             return
         with self._lock:
             if self._started == os.getpid():
@@ -87,68 +147,59 @@ class HostedSite:
             if self.bus.state is not State.STARTED:
                 raise NotStarted(self.file)
             self._started = os.getpid()
-            self._leave_to_host()
-        # Registered after the bus's own, it is called before that.
+            self._host.ends_by(self.leave)
+        # The bus has registered its own before, so this one is called first.
         at_exit(self.stop, 'process exit')
 
     @property
     def is_started(self) -> bool:
-        """Whether it was started in this process, and not stopped."""
+        """Whether it was started in this process, and has not been stopped."""
         return self._started == os.getpid() != self._stopped
 
     def stop(self, reason: str = '') -> int:
-        """Drain and stop the bus in the process that started it; once it is, do nothing.
+        """Drain, stop and exit the bus, in the process that started it, once.
 
-        :param reason: becomes ``bus.stop_reason``, for listeners.
-        :returns: what the process should exit with: 0, or 1 if listeners failed.
+        :param reason: becomes ``bus.stop_reason``, which listeners may read.
+        :returns: the exit code for the process: 0, or 1 if listeners failed.
         """
         with self._lock:
             if not self.is_started:
                 return self.bus.exit_code
             self._stopped = os.getpid()
-        for name in ('stop', 'exit'):
-            self.bus.__dict__.pop(name, None)
-        self.bus.stop_reason = reason
-        self.bus.execv, self.bus.restarter = False, None
-        with contextlib.suppress(ChannelFailures):  # in the log
+        self._host.ends_by(None)
+        self.bus.stop_reason, self.bus.execv = reason, False
+        with contextlib.suppress(ChannelFailures):  # each is in the log
             self.bus.exit()
         self.bus.wait(State.EXITING)
-        with self.bus._turn:  # another thread had the turn, and is at it
-            return self.bus.exit_code
+        self.bus.turn.wait_until_free()  # another thread may still run the exit
+        return self.bus.exit_code
 
     def add_plugins(self, config: Config) -> None:
-        """Make the plugins of an .ini whose application somebody else composes.
+        """Make the plugins of an .ini whose application another program composes.
 
         :raises ConfigError: if a section is missing or wrong.
         :raises FactoryError: if a factory fails.
         """
         with composing(self.bus):
-            config._make_plugins(self._site, 'plugins')
+            config.make_plugins(self._site, 'plugins')
         _warn_of_site_plugins(self.bus, config)
-
-    def _leave_to_host(self) -> None:
-        """Who asks the bus for an exit asks the host, which stops the site in its own way."""
-        if self.leave is not None:
-            self.bus.restarter = self.leave
-            self.bus.__dict__.update(stop=self.leave, exit=self.leave)
 
     def _finish_requests(self) -> None:
         requests = self.bus.plugins.get('requests')
         until = time.monotonic() + self.patience
-        # Nothing tells of the end of a request without a line of Python behind each.
+        # It polls: a notification would cost a line of Python at the end of each request.
         while requests and time.monotonic() < until and not self.bus.hurried:
             time.sleep(LOOK)
 
 
 def stand_down(bus: Bus, host: Host) -> None:
-    """The process is another program's: its signals, its end, its restart.
+    """Leave signals, the end and the restart of the process to another program.
 
-    Before anything is composed: a component may ask what the host can do.
+    This is called before anything is composed, because a component may ask what the
+    host can do.
     """
-    bus.host = host
-    bus.stop_reason = None
-    bus.owns_signals = bus.owns_alarm = 'signals' in host.capabilities
-    bus.drain_delay = 0  # the host has stopped accepting when it tells
+    bus.host = Program.like(host)
+    bus.drain_delay = 0  # when the host stops the site, it accepts no more requests
     bus.restart_checks.append(lambda: _refuse_restart(bus))
 
 
@@ -167,18 +218,19 @@ def compose(
     logger: str = 'paste_wspbus',
     site_plugins: bool = False,
 ) -> HostedSite:
-    """Compose the site of an .ini for a host: the bus, the plugins, the application; no server.
+    """Compose the site of an .ini for a host: its bus, plugins and application, no server.
 
     :param uri: the path of an .ini, ``PATH#name`` or ``egg:Dist#name``.
-    :param vars: what ``var=value`` sets on the command line.
+    :param host: the program that owns the process.
+    :param vars: the variables that ``var=value`` sets on the command line.
     :param app_name: ``[app:NAME]`` instead of ``[app:main]``.
-    :param relative_to: the folder that a relative path starts from, the working
-        directory if None.
-    :param configure_logging: whether logging is set up as the .ini says.
-    :param logger: the name of the logger that gets what the bus says.
-    :param site_plugins: whether this process is the only one of the site: then its
-        site_plugins run here. Otherwise they do not run, and a warning says so.
-    :returns: the site, not started.
+    :param relative_to: the folder in which a relative path starts; the working directory
+        if None.
+    :param configure_logging: whether to set logging up as the .ini says.
+    :param logger: the name of the logger that gets the messages of the bus.
+    :param site_plugins: whether the site has this process only, so that its site_plugins
+        run here. If False, they do not run, and a warning says that.
+    :returns: the site, which is not started.
     :raises ConfigError: if the .ini is wrong.
     :raises FactoryError: if a factory fails.
     """
@@ -196,10 +248,10 @@ def compose(
 
 
 def plug_in(bus: Bus, config: Config, logger: str) -> None:
-    """The default plugins; a site finds them in ``bus.plugins``."""
+    """Make the default plugins, which a site finds in ``bus.plugins``."""
     bus.plugins['sitelog'] = SiteLog(bus, logger)
     bus.plugins['sitelog'].subscribe()
-    # For plugins that look for it; the signals stay whose they are.
+    # For plugins that look for it. It is not subscribed: the host handles signals.
     bus.plugins['signals'] = SignalHandler(bus, config.settings['signals'])
     bus.plugins['threads'] = ThreadManager(bus)
     bus.plugins['threads'].subscribe()
@@ -209,14 +261,14 @@ def _warn_of_site_plugins(bus: Bus, config: Config) -> None:
     left = config.settings['site_plugins']
     if left:
         bus.log(
-            f'site_plugins = {" ".join(left)}: {host_of(bus)} has no process for what '
-            'there is once per site; they do not run',
+            f'site_plugins = {" ".join(left)}: these plugins do not run, because '
+            f'{host_of(bus)} has no process that exists once per site',
             logging.WARNING,
         )
 
 
 def at_exit(function: Callable[..., object], *args: Any) -> None:
-    """Call it when the main thread ends; while other threads, a server's, still live."""
+    """Have a function called when the main thread ends, while other threads still run."""
     try:
         threading._register_atexit(function, *args)  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):

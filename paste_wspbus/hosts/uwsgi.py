@@ -1,9 +1,9 @@
 """uWSGI: a bus in each worker, for an .ini with the bus filter: ``uwsgi --ini-paste site.ini``.
 
-The filter makes the embedded bus, which this module ties to uWSGI's events: started after
-the fork (`uwsgi.post_fork_hook`), or with the application under lazy-apps; stopped by
-`uwsgi.atexit`. Both are single slots: whatever is in them is called, too. Facts about
-uWSGI are from the source of 2.0.31. docs/uwsgi.md.
+The filter makes the embedded bus, and this module connects it to uWSGI's events. It
+starts after the fork (`uwsgi.post_fork_hook`), or under lazy-apps with the application.
+`uwsgi.atexit` stops it. Both hooks hold one function: one that is there already is called,
+too. What is said here of uWSGI is from its source, version 2.0.31. See also docs/uwsgi.md.
 """
 
 from __future__ import annotations
@@ -14,61 +14,71 @@ import signal
 import sys
 from functools import partial
 
-from paste_wspbus.hosts import Host
-from paste_wspbus.loader import StartFailed
+from paste_wspbus.hosts.site import HostedSite, Program
+from paste_wspbus.ini.config import StartFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from paste_wspbus.hosts.site import HostedSite
+    from paste_wspbus.bus import Bus
 
 #: uWSGI's exit code for a worker that cannot load its application (UWSGI_FAILED_APP_CODE).
 FAILED_APP = 22
 
-#: What makes a worker finish its request at the signals that would end it at once: its
-#: master sends it the first.
+#: The option with which a worker finishes its request at SIGINT, which the master sends,
+#: and at SIGTERM. Otherwise these signals end it at once.
 HOOKS = (
     '"hook-accepting = unix_signal:2 gracefully_kill" and '
     '"hook-accepting = unix_signal:15 gracefully_kill"'
 )
 
-#: With these, uWSGI calls nothing when a worker ends (uwsgi_python_atexit, end_me).
+#: With these options, uWSGI does not call `uwsgi.atexit` (uwsgi_python_atexit, end_me).
 WITHOUT_EXIT = ('skip-atexit', 'async', 'gevent', 'asyncio')
 
-#: Here uWSGI reads requests from their clients, and may wait for the rest of one.
+#: With these options, uWSGI reads requests from clients, and may wait for a part of one.
 READS_HTTP = ('http-socket', 'http11-socket', 'https-socket')
 
 
-def this_host() -> Host | None:
-    """What uWSGI promises in this process, with its options; None if it is not there."""
+class UWSGI(Program):
+    """The Host of a site in a worker of uWSGI."""
+
+    _starts_when_composed = False
+
+    def take(self, site: HostedSite) -> None:
+        """Have uWSGI's own events start and stop a site."""
+        import uwsgi
+
+        site.leave = _end_worker
+        if uwsgi.worker_id():  # lazy-apps: the worker was forked before
+            self._starts_when_composed = True
+        else:
+            others = getattr(uwsgi, 'post_fork_hook', None)
+            uwsgi.post_fork_hook = partial(_after_fork, site, others)
+        reason = _why_unsure(uwsgi)
+        if reason and uwsgi.worker_id() < 2:  # once, though each lazy worker comes here
+            logging.getLogger('paste_wspbus').warning('uWSGI: %s', reason)
+
+    def composed(self, bus: Bus) -> None:
+        """Start the site in a worker that has composed it itself (lazy-apps)."""
+        if self._starts_when_composed and self.site is not None:
+            _start(self.site)
+
+
+def this_host() -> UWSGI | None:
+    """Return the Host with what uWSGI promises with its options; None if it is not there."""
     uwsgi: Any = sys.modules.get('uwsgi')
     if not hasattr(uwsgi, 'worker_id'):
         return None
     promises = ['start', 'per-worker', 'main thread']
     if not _why_unsure(uwsgi):
         promises += ['drain', 'stop']
-    return Host('uWSGI', _text(uwsgi.version), promises)
-
-
-def take(site: HostedSite) -> None:
-    """Have a site started and stopped by uWSGI's own events."""
-    import uwsgi
-
-    site.leave = _end_worker
-    if uwsgi.worker_id():  # lazy-apps: the fork was before
-        site.bus.composed = partial(_start, site)
-    else:
-        others = getattr(uwsgi, 'post_fork_hook', None)
-        uwsgi.post_fork_hook = partial(_after_fork, site, others)
-    reason = _why_unsure(uwsgi)
-    if reason and uwsgi.worker_id() < 2:  # once: lazy workers all come here
-        logging.getLogger('paste_wspbus').warning('uWSGI: %s', reason)
+    return UWSGI('uWSGI', _text(uwsgi.version), promises)
 
 
 def _after_fork(site: HostedSite, others: Callable[[], object] | None) -> None:
-    """Also of mules and spoolers, which serve nothing."""
+    """Start the site in a worker; mules and spoolers are forked, too, but serve nothing."""
     import uwsgi
 
     if others is not None:
@@ -78,9 +88,9 @@ def _after_fork(site: HostedSite, others: Callable[[], object] | None) -> None:
 
 
 def _start(site: HostedSite) -> None:
-    """A worker whose site does not start exits as one whose application does not load.
+    """Start the site; if it fails, exit as a worker whose application does not load.
 
-    The master says so, and begins another; with lazy-apps and need-app it gives up.
+    The master logs that, and starts another worker. With lazy-apps and need-app it ends.
     """
     import uwsgi
 
@@ -89,7 +99,7 @@ def _start(site: HostedSite) -> None:
     except StartFailed as error:
         logging.getLogger('paste_wspbus').error('%s', error)
         raise SystemExit(FAILED_APP) from error
-    # Not before: what the site put into the slot while it was made is called, too.
+    # Not before this: the site may have set the hook while it was composed.
     uwsgi.atexit = partial(_stop, site, getattr(uwsgi, 'atexit', None))
 
 
@@ -102,33 +112,34 @@ def _stop(site: HostedSite, others: Callable[[], object] | None) -> None:
 
 
 def _end_worker() -> None:
-    """This worker ends when its request is answered; the master forks another."""
+    """End this worker after its request; the master forks another one."""
     os.kill(os.getpid(), signal.SIGHUP)
 
 
 def _why_unsure(uwsgi: Any) -> str | None:
-    """Why 'stop' listeners may not run at a worker's end; None if they will.
+    """Return why 'stop' listeners may not run at the end of a worker; None if they run.
 
-    uWSGI does not call `uwsgi.atexit` in a worker that it takes to be in a request. A
-    worker that ends at once at a signal may well be, the more the more threads it has.
-    And its first thread is taken to be, if it ends while it waits for the rest of a
-    request: nothing sets ``in_request`` back after the read that fails.
+    uWSGI does not call `uwsgi.atexit` in a worker if it believes that the worker is in a
+    request. That is likely if a signal ends the worker at once, and more likely the more
+    threads it has. It also believes that of the first thread if the worker ends while
+    this thread waits for a part of a request: when the read fails, nothing resets
+    ``in_request``.
     """
     options = uwsgi.opt
     without = [name for name in WITHOUT_EXIT if name in options]
     if without:
         return f"'stop' listeners do not run with {without[0]}"
-    # uwsgi.opt has the last of an option's values alone, on Python 3.
+    # On Python 3, uwsgi.opt has only the last value of an option.
     if 'gracefully_kill' not in _text(options.get('hook-accepting', '')):
         return (
-            "'stop' listeners do not run in a worker that SIGINT or SIGTERM ends in the "
-            f'midst of a request; it finishes that first with {HOOKS}'
+            "'stop' listeners do not run in a worker that SIGINT or SIGTERM ends during a "
+            f'request; set {HOOKS} to finish the request first'
         )
     direct = [name for name in READS_HTTP if name in options]
     if direct:
         return (
             "'stop' listeners do not run in a worker that ends while it waits for the "
-            f'rest of a request on its {direct[0]}; behind a proxy that talks to "socket" '
+            f'rest of a request on its {direct[0]}; use "socket" behind a proxy, so that '
             'it does not wait'
         )
     return None

@@ -1,74 +1,77 @@
-"""zdaemon: what its manager runs in the place of ``program``, a site that tells it how it is.
+"""zdaemon: the site that its manager runs instead of ``program``, and that reports a status.
 
 ``python -m paste_wspbus.hosts.zdaemon`` is `zdaemon` with such a manager (see `zdrun`).
 """
 
 from __future__ import annotations
 
+import atexit
 import sys
 from functools import partial
 
-from paste_wspbus import serve
-from paste_wspbus.channels import ChannelFailures
-from paste_wspbus.control import Control
+from paste_wspbus.bus.channels import ChannelFailures
+from paste_wspbus.command.leaving import finish
+from paste_wspbus.command.main import main as run_command
+from paste_wspbus.control.server import Control
 from paste_wspbus.frameworks.guests import version_of
 from paste_wspbus.hosts import CAPABILITIES, Host
-from paste_wspbus.process import Process
+from paste_wspbus.process.early_signals import ignore
+from paste_wspbus.process.process import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from paste_wspbus.arguments import Options
     from paste_wspbus.bus import Bus
-    from paste_wspbus.inheritance import Inheritance
-    from paste_wspbus.loader import Config
+    from paste_wspbus.ini.config import Config
+    from paste_wspbus.process.inheritance import Inheritance
+    from paste_wspbus.process.launch import Launch
 
 #: The first argument of the process that runs the site.
 SITE = '--site'
 
 
 class SiteProcess(Process):
-    """A process that zdaemon's manager started, and asks for its status.
+    """The process of a site that zdaemon's manager has started, and asks for its status.
 
-    :param path: of the socket that it asks at.
+    :param path: the path of the Unix socket for these requests.
     """
 
     def __init__(
-        self, path: str, config: Config, options: Options, inheritance: Inheritance
+        self, path: str, config: Config, launch: Launch, inheritance: Inheritance
     ) -> None:
-        super().__init__(config, options, inheritance)
+        super().__init__(config, launch, inheritance)
         self._path = path
         self._status_socket: Control | None = None
 
     def plug_in(self, bus: Bus) -> None:
-        """Before anything is composed: the bus is zdaemon's."""
+        """Make zdaemon the host of the bus, before anything is composed."""
         super().plug_in(bus)
         bus.host = Host('zdaemon', version_of('zdaemon'), CAPABILITIES)
 
     def ride(self, bus: Bus) -> None:
-        """The bus is about to start: from now on there is an answer."""
+        """Answer requests for the status from now on: the bus is about to start."""
         super().ride(bus)
         if self.is_worker:
-            return  # its supervisor answers
+            return  # the supervisor answers
         commands = {'status': lambda _: {'site': status_of(bus)}}
         self._status_socket = Control(self._path, commands)
         try:
             self._status_socket.open()
         except OSError as error:
-            bus.log(f'zdaemon is told nothing: {self._path}: {error.strerror}', 30)
+            bus.log(f'zdaemon gets no status: {self._path}: {error.strerror}', 30)
         else:
             self._status_socket.serve(bus)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the socket, and what every process of a site closes."""
         super().close()
         if self._status_socket is not None:
             self._status_socket.close()
 
 
 def status_of(bus: Bus) -> dict[str, Any]:
-    """What the listeners of 'status' say, and the state: each value as Python writes it."""
+    """Return the state and the answers of the 'status' listeners, each value as its repr()."""
     told: dict[str, Any] = {'state': bus.state.name}
     try:
         answers = bus.publish('status')
@@ -82,18 +85,17 @@ def status_of(bus: Bus) -> dict[str, Any]:
 def run_site(path: str, program: list[str]) -> int:
     """Make the bus, start it and block on it, as `wspserve` does.
 
-    :param path: of the socket that the manager asks for the status at.
-    :param program: the words of zdaemon.conf's ``program``.
-    :returns: the exit code; see `serve.main`.
+    :param path: the path of the Unix socket at which the manager asks for the status.
+    :param program: the command line ``program`` of zdaemon.conf.
+    :returns: the exit code; see `exits`.
     """
     make_process = partial(SiteProcess, path)
-    code = serve.main(program[1:], program[0], make_process)
-    serve.limit_the_end()
-    return code
+    atexit.register(ignore)
+    return finish(run_command(program[1:], program[0], make_process, owns_process=True))
 
 
 def main(argv: list[str]) -> int:
-    """`zdaemon`'s own command line; or what its manager starts."""
+    """Run the command line of `zdaemon`, or the site if its manager calls this."""
     if argv[:1] == [SITE]:
         return run_site(argv[1], argv[2:])
     from paste_wspbus.hosts.zdrun import control

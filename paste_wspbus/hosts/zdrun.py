@@ -1,6 +1,6 @@
-"""zdaemon's manager, but that it runs a site on the bus, and `status` shows what that tells.
+"""zdaemon's manager, changed to run a site on the bus, and to show its status.
 
-``zdrun PATH-OF-THIS-FILE`` in zdaemon.conf has `zdaemon` start it instead of its own.
+With ``zdrun PATH-OF-THIS-FILE`` in zdaemon.conf, `zdaemon` starts this manager.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ import os
 import sys
 
 if __name__ == '__main__' and not sys.flags.safe_path:
-    del sys.path[0]  # this folder, where a module is named as zdaemon
+    del sys.path[0]  # this folder, which has a module of the name zdaemon
 
-# Nobody imports this module but where zdaemon is.
+# This module is imported only if zdaemon is installed.
 from zdaemon import zdctl, zdrun
 
-from paste_wspbus.control import NoAnswer, ask
+from paste_wspbus.control.client import NoAnswer, ask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: Seconds that the manager, which has other things to do, waits for a site's answer.
+#: Seconds that the manager waits for the answer of a site; it does nothing else meanwhile.
 ANSWER = 1.0
 
-#: What the lines of a status that are the site's begin with.
+#: The beginning of those lines of a status that come from the site.
 PREFIX = 'site.'
 
 
 class Program(zdrun.Subprocess):  # type: ignore[misc]
-    """The site: ``program``, run by `paste_wspbus.hosts.zdaemon`."""
+    """The site: `paste_wspbus.hosts.zdaemon` runs ``program``."""
 
     args: list[str]
 
@@ -38,18 +38,18 @@ class Program(zdrun.Subprocess):  # type: ignore[misc]
         self.socket = f'{options.sockname}.site'
 
     def spawn(self) -> Any:
-        """Start it; its process ID, or 0."""
+        """Start the site; return its process ID, or 0 if that fails."""
         program = self.args
-        # -P: not what stands in the working directory, as for a console script.
+        # -P keeps the working directory out of sys.path, as in a console script.
         self.args = [self.filename, '-P', '-m', 'paste_wspbus.hosts.zdaemon']
         self.args += ['--site', self.socket, *program]
         try:
             return super().spawn()
         finally:
-            self.args = program  # by this, zdaemon knows what it manages
+            self.args = program  # zdaemon shows these as its program
 
     def ask(self) -> dict[str, Any]:
-        """What the site's listeners of 'status' say; of one that is composed, nothing."""
+        """Return the answers of the site's 'status' listeners; none if it does not run."""
         if not self.pid:
             return {}
         try:
@@ -60,10 +60,10 @@ class Program(zdrun.Subprocess):  # type: ignore[misc]
 
 
 class Manager(zdrun.Daemonizer):  # type: ignore[misc]
-    """zdaemon's, whose `start` waits until the bus is STARTED."""
+    """The manager of zdaemon, whose `start` waits until the bus is STARTED."""
 
     def cmd_status(self, args: list[str]) -> None:
-        """Answer `zdaemon`, in lines of ``name=value``."""
+        """Answer `zdaemon` in lines of ``name=value``."""
         told = self.proc.ask()
         if not self.options.starttestprogram:
             starts = self.proc.pid and told.get('state') != repr('STARTED')
@@ -74,14 +74,14 @@ class Manager(zdrun.Daemonizer):  # type: ignore[misc]
 
 
 class Command(zdctl.ZDCmd):  # type: ignore[misc]
-    """`zdaemon`, with that manager; `status` has the site's lines, too."""
+    """The command line of `zdaemon` with this manager. `status` also shows the site's lines."""
 
     def __init__(self, options: Any) -> None:
         options.zdrun = options.zdrun or os.path.abspath(__file__)
         super().__init__(options)
 
     def do_status(self, arg: str = '') -> Any:
-        """Print whether the program runs, and how it is."""
+        """Print whether the program runs, and the status of the site."""
         code = super().do_status(arg)
         if not arg and self.zd_status:
             for line in self.zd_status.splitlines():
@@ -91,13 +91,13 @@ class Command(zdctl.ZDCmd):  # type: ignore[misc]
 
 
 def control(argv: list[str]) -> int:
-    """Run `zdaemon`'s command line; it leaves with its exit code."""
+    """Run the command line of `zdaemon`, which exits with its own exit code."""
     zdctl.main(argv, cmdclass=Command)
     return 0
 
 
 def manage(argv: list[str]) -> None:
-    """Run zdaemon's manager; it leaves with its exit code."""
+    """Run zdaemon's manager, which exits with its own exit code."""
     zdrun.Subprocess = Program  # of which Daemonizer.run makes one
     Manager().main(argv)
 

@@ -1,4 +1,4 @@
-"""Things that ride the bus: a plugin's base class, and how it names its channels."""
+"""The base class of plugins, and the decorator by which a plugin names its channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     F = TypeVar('F', bound='Callable[..., Any]')
 
-#: The channels that this package publishes, and CherryPy's threads' and requests'.
+#: The channels of this package, and those of CherryPy for threads and requests.
 CHANNELS = frozenset(
     [
         'start',
@@ -40,7 +40,9 @@ CHANNELS = frozenset(
 def on(channel: str, *, priority: float | None = None) -> Callable[[F], F]:
     """Mark a plugin's method as a listener of ``channel``.
 
-    :param priority: lower is earlier; 50 if None.
+    :param channel: such as 'start'; `Plugin.subscribe` checks that it exists.
+    :param priority: lower is called earlier; 50 if None.
+    :returns: a decorator.
     """
 
     def mark(method: F) -> F:
@@ -54,9 +56,11 @@ def on(channel: str, *, priority: float | None = None) -> Callable[[F], F]:
 
 
 class Plugin:
-    """Subscribes the methods that `on` marked.
+    """A plugin: `subscribe` subscribes the methods that `on` has marked.
 
-    ``channels``: names of channels of its own, beside the bus's.
+    ``channels``: the names of channels that the plugin itself publishes.
+
+    :param bus: the bus that it rides on.
     """
 
     channels: tuple[str, ...] = ()
@@ -65,15 +69,16 @@ class Plugin:
         self.bus = bus
 
     def subscribe(self) -> None:
-        """Plug in.
+        """Subscribe all marked methods.
 
-        :raises PluginError: if a method names a channel that does not exist.
+        :raises PluginError: if a method names a channel that does not exist; then
+            nothing is subscribed.
         """
         known = CHANNELS | set(self.channels) | set(self.bus.listeners)
         listeners = list(self._listeners())
         for channel, method, _ in listeners:
             if channel not in known:
-                from difflib import get_close_matches  # for an error alone
+                from difflib import get_close_matches  # needed for this error only
 
                 near = get_close_matches(channel, known, 1)
                 name = f'{type(self).__qualname__}.{method.__name__}'
@@ -82,7 +87,7 @@ class Plugin:
             self.bus.subscribe(channel, method, priority=priority)
 
     def unsubscribe(self) -> None:
-        """Unplug."""
+        """Unsubscribe all marked methods."""
         for channel, method, _ in self._listeners():
             self.bus.unsubscribe(channel, method)
 
@@ -92,7 +97,7 @@ class Plugin:
                 yield channel, getattr(self, name), priority
 
     def _channels_of(self, name: str) -> tuple[tuple[str, float | None], ...]:
-        """Those of a method, or of the one that it overrides."""
+        """Return the channels of a method, or of the method that it overrides."""
         for cls in type(self).__mro__:
             marks = getattr(vars(cls).get(name), 'wspbus_channels', ())
             if marks:

@@ -1,4 +1,4 @@
-"""Restarts the bus when a file that the site is made of has changed."""
+"""The plugin that restarts the bus when a file of the site changes."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import contextlib
 import os
 import threading
 
-from paste_wspbus.channels import ChannelFailures
-from paste_wspbus.deadlines import stack_of
+from paste_wspbus.bus.channels import ChannelFailures
+from paste_wspbus.bus.deadlines import stack_of
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.events import Events
-from paste_wspbus.imported import Recorder
 from paste_wspbus.plugins import Plugin, on
-from paste_wspbus.sources import Files
-from paste_wspbus.watching import Watcher, what_changed
+from paste_wspbus.watching.files import Files, what_changed
+from paste_wspbus.watching.imports import Recorder
+from paste_wspbus.watching.loop import Events
+from paste_wspbus.watching.watcher import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.sources import Path, Signature
+    from paste_wspbus.watching.files import Path, Signature
 
 
 class Autoreloader(Plugin):
-    """Restarts the bus when a file of the site has changed.
+    """This restarts the bus when a file of the site changes.
 
-    On a change it publishes 'changed' with the list of paths, and calls
-    `react`, which logs and restarts, and may be overridden. 'watch' adds a
-    file, a folder or a glob, and so do ``paste.reloader`` and ``hupper`` where
-    the site uses them.
+    After a change it publishes 'changed' with the list of paths, and calls `react`,
+    which logs and restarts; a subclass may override it. A message on 'watch' adds a
+    file, a folder or a glob. So do ``paste.reloader`` and ``hupper``, if the site uses
+    them.
 
-    :param interval: seconds between looks, where nobody tells of changes.
-    :param match: a regular expression: which modules count, by their names.
-    :param files: paths beside the modules, such as that of the .ini; or a
-        mapping of each to the `signature` that it had before it was read.
-    :param ignore: globs: files that do not count, by their paths or names.
-    :param poll: look every ``interval`` seconds: network folders do not tell.
-    :param quiet: seconds without a change that end a burst of them.
+    :param interval: seconds between two looks at the files, if the system does not
+        notify of changes.
+    :param match: a regular expression: modules whose names match it are watched.
+    :param files: more paths, such as that of the .ini; or a mapping from each path to
+        the `signature` that the file had before it was read.
+    :param ignore: globs: files whose paths or names match are not watched.
+    :param poll: whether to look every ``interval`` seconds in any case: network folders
+        do not notify of changes.
+    :param quiet: seconds without a change after which a burst of changes is over.
     """
 
     #: Seconds that `stop` waits for the thread.
@@ -57,7 +59,7 @@ class Autoreloader(Plugin):
         super().__init__(bus)
         bus.listeners.setdefault('changed', set())
         self.interval, self.poll, self.quiet = interval, poll, quiet
-        #: What the site's threads add to, and what the one that watches looks at.
+        #: The files that the site's threads add, and the files that are watched.
         self.learnt, self.files = Files(), Files(ignore)
         self.recorder = Recorder(self.learnt, match, reload=bus.restart, stop=bus.exit)
         for path in files:
@@ -72,24 +74,24 @@ class Autoreloader(Plugin):
         self._lock = threading.RLock()
 
     def subscribe(self) -> None:
-        """Plug in: from now on, each import is noted."""
+        """Plug in. From now on, each import is recorded."""
         super().subscribe()
         self.recorder.install()
 
     def unsubscribe(self) -> None:
-        """Unplug, and watch no more."""
+        """Unplug, and stop the thread."""
         super().unsubscribe()
         self.recorder.remove()
         self.stop()
 
     @on('watch')
     def watch(self, path: Path) -> None:
-        """Watch a file, a folder, or what a glob matches, too."""
+        """Also watch a file, a folder, or the files that match a glob."""
         self.learnt.add(path)
 
     @on('start', priority=70)
     def start(self) -> None:
-        """Start the thread, if it does not run."""
+        """Start the thread that watches, if it does not run."""
         with self._lock:
             if self.thread is not None and self.thread.is_alive():
                 return
@@ -112,14 +114,14 @@ class Autoreloader(Plugin):
 
     @on('stop')
     def stop(self) -> None:
-        """Stop the thread; wait for it, unless this is it."""
+        """Stop the thread, and wait for its end, unless the thread itself calls this."""
         with self._lock:
             watcher, thread = self.watcher, self.thread
             self.watcher = self.thread = None
-        if watcher is None or thread is None:
-            return
-        self.learnt.on_news = lambda: None
-        if watcher.pid != os.getpid():  # the thread is the parent's: so is its loop
+            if watcher is None or thread is None:
+                return
+            self.learnt.on_news = lambda: None  # a later start() sets it again
+        if watcher.pid != os.getpid():  # a fork: the parent has the thread and its loop
             self._close(watcher)
             return
         watcher.events.put(False)
@@ -130,20 +132,22 @@ class Autoreloader(Plugin):
                 self.bus.log(f'Thread {thread.name!r} does not end:\n{stack}', 40)
 
     def warn(self, line: str) -> None:
-        """Tell what is not as it might be; override it."""
+        """Log a warning about the watching; a subclass may override it."""
         self.bus.log(line, level=30)
 
     def react(self, paths: list[str]) -> None:
-        """What is done about a change; override it. Runs in the thread that watches.
+        """Restart the bus after a change; a subclass may override it.
 
-        :param paths: of the files that changed, came or went; at least one.
+        It is called in the thread that watches.
 
-        :raises RestartImpossible: it is logged, and watching goes on.
+        :param paths: of the files that were changed, created or deleted; at least one.
+        :raises RestartImpossible: if the site cannot be restarted. That is logged, and
+            the files are watched as before.
         """
         self.bus.log(f'{what_changed(paths)}: restarting')
         self.bus.restart()
 
-    # The thread's
+    # The code of the thread
 
     def _run(self, watcher: Watcher) -> None:
         try:
@@ -160,10 +164,10 @@ class Autoreloader(Plugin):
         with contextlib.suppress(ChannelFailures):  # each is in the log
             self.bus.publish('changed', paths)
         if self.bus.is_told_to_leave:
-            return  # or it would come back
+            return  # a restart would start a site that was asked to stop
         try:
             self.react(paths)
         except WSPBusError as error:
             self.bus.log(str(error), level=40)
-        except Exception:  # it may be anybody's
+        except Exception:  # it may be the method of a subclass
             self.bus.log('Error after a change', level=40, traceback=True)

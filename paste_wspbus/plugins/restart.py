@@ -1,11 +1,13 @@
-"""How a site is restarted: each answers 'restart', which is published when the site has stopped.
+"""The ways to restart a site: each is a plugin that listens to 'restart'.
 
-The one that a site has by default is ``bus.plugins['restart']``, to be
-unsubscribed, and replaced by another one or a function of the site's own.
+'restart' is published when the site has stopped. The plugin that a site has by default
+is ``bus.plugins['restart']``; a site may unsubscribe it, and subscribe another plugin
+or a function of its own.
 """
 
 from __future__ import annotations
 
+from paste_wspbus.bus.host import host_of, supervised
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins import Plugin, on
 
@@ -17,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class ExecvRestarter(Plugin):
-    """The process replaces itself: the same PID, arguments and flags of the interpreter.
+    """The process replaces itself (execve(2)): same PID, same command line.
 
-    Listening sockets, PID file, control socket and whether it is a daemon go
-    over to the new program; all other descriptors are closed.
+    The new program inherits the listening sockets, the PID file and the control socket,
+    and stays a daemon if this one is. All other descriptors are closed.
     """
 
     def subscribe(self) -> None:
-        """Plug in; from now on a restart is refused where this is not possible."""
+        """Plug in. From now on, a restart is refused if the process cannot replace itself."""
         super().subscribe()
         self.bus.restart_checks.append(self.bus.check_execv)
 
@@ -36,11 +38,11 @@ class ExecvRestarter(Plugin):
 
     @on('restart', priority=100)
     def restart(self) -> None:
-        """Replace the process; returns only if that fails.
+        """Replace the process; this does not return.
 
-        :raises OSError: then.
+        :raises OSError: if that fails.
         """
-        self.bus._do_execv()
+        self.bus.replace_process()
 
 
 class _Succession(Plugin):
@@ -49,7 +51,7 @@ class _Succession(Plugin):
     style: str
 
     def subscribe(self) -> None:
-        """Plug in; from now on a restart is refused where there is no supervisor."""
+        """Plug in. From now on, a restart is refused if the site has no supervisor."""
         super().subscribe()
         self.bus.restart_checks.append(self._check)
 
@@ -60,17 +62,16 @@ class _Succession(Plugin):
             self.bus.restart_checks.remove(self._check)
 
     def _check(self) -> None:
-        if self.bus.succession is None:
+        if not host_of(self.bus).is_supervised:
             raise RestartImpossible(
-                f'restart = {self.style} takes a supervisor: --reload, or that line '
-                'in [wspbus:main]'
+                f'restart = {self.style} needs a supervisor: start the site with '
+                '--reload, or write that line into [wspbus:main]'
             )
 
     @on('restart', priority=100)
     def restart(self) -> None:
-        """Tell the supervisor how the next process is to be made."""
-        if self.bus.succession is not None:
-            self.bus.succession(self.style)
+        """Tell the supervisor how to start the next process."""
+        host_of(self.bus).succeed(self.bus, self.style)
 
 
 class ChildRestarter(_Succession):
@@ -80,15 +81,15 @@ class ChildRestarter(_Succession):
 
 
 class ForkRestarter(_Succession):
-    """The next process is forked from one that has imported the packages that the site uses."""
+    """The next process is forked from one that has imported the packages of the site."""
 
     style = 'fork'
 
 
 class GracefulRestarter(Plugin):
-    """The supervisor starts a new worker in this one's place, and then has this one stop.
+    """The supervisor starts a new worker, and stops this one when the new one is ready.
 
-    It does not listen to 'restart': the site goes on until the new worker is ready.
+    It does not listen to 'restart', because this worker serves requests until then.
 
     :param ask: asks the supervisor.
     """
@@ -100,9 +101,9 @@ class GracefulRestarter(Plugin):
     def subscribe(self) -> None:
         """Plug in."""
         super().subscribe()
-        self.bus.restarter = self.ask
+        supervised(self.bus).renew = self.ask
 
     def unsubscribe(self) -> None:
         """Unplug."""
         super().unsubscribe()
-        self.bus.restarter = None
+        supervised(self.bus).renew = None

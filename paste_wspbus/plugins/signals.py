@@ -1,17 +1,28 @@
-"""OS signals: each names a channel or method of the bus."""
+"""The signals of the operating system: which channel or method of the bus each one calls."""
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import os
+import select
 import signal
-import threading
+import sys
+import time
+from _thread import start_new_thread  # as it is before a site patches Python
+from time import sleep
 
-from paste_wspbus.channels import ChannelFailures
+from paste_wspbus.bus.channels import ChannelFailures
+from paste_wspbus.bus.deadlines import stacks
+from paste_wspbus.bus.ending import exit_code_of
+from paste_wspbus.bus.host import host_of
+from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
+from paste_wspbus.bus.states import State
 from paste_wspbus.errors import SettingError, WSPBusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import FrameType
     from typing import Any
 
@@ -19,31 +30,100 @@ if TYPE_CHECKING:
 
     Target = str | Callable[..., object] | None
 
-#: What signals do where nobody says otherwise; Windows has not all of them.
+#: Seconds beyond the deadline of a stop for a main thread that does not begin with it.
+MARGIN = 1.0
+
+#: What signals do by default. Windows does not have all of them.
 DEFAULTS = {
     'SIGINT': 'exit',
     'SIGTERM': 'exit',
-    'SIGBREAK': 'exit',  # Windows': Ctrl-Break
+    'SIGBREAK': 'exit',  # Ctrl-Break, on Windows
     'SIGHUP': 'hangup',
+    'SIGQUIT': 'stacks',
     'SIGUSR1': 'reopen_logs',
     'SIGUSR2': 'reopen_logs',
 }
 
-#: Methods of the bus that a signal can name; anything else is a channel.
+#: Seconds in which several signals to stop are one wish. A terminal and a launcher that
+#: both pass Ctrl-C on do so within milliseconds; nobody presses a key twice that fast who
+#: has seen that the first time was not enough.
+WINDOW = 0.5
+
+#: The methods of the bus that a signal can name. Any other name is a channel.
 _METHODS = frozenset({'exit', 'stop', 'restart', 'graceful', 'start'})
+
+#: What handlers are where nobody has set one.
+_RESET = (signal.SIG_DFL, signal.default_int_handler)
+
+#: Those of them that the first signal to stop calls.
+_STOPS = ('exit', 'stop')
+
+
+#: Not the one with which gevent replaces it: that would run other greenlets.
+_make_poll = getattr(select, 'poll', None)
+
+
+class Escalation:
+    """Counts the wishes to stop: the first is graceful, the second hurries, the third ends all.
+
+    A signal within `WINDOW` seconds of the last one that counted does not count. Ctrl-C
+    is answered then, once, because a person waits for what it does.
+    """
+
+    def __init__(self) -> None:
+        #: How many have counted.
+        self.count = 0
+        self._since = 0.0
+        self._answered = False
+
+    def counts(self, signum: int | None = None) -> bool:
+        """Count a signal; return False if it belongs to the wish before it.
+
+        :param signum: the signal; None: not a signal, but somebody who knows the rule.
+        """
+        now = time.monotonic()
+        if self.count and now - self._since < WINDOW:
+            if signum == signal.SIGINT and not self._answered:
+                self._answered = True
+                write_to_stderr('stopping; press again to force\n')
+            return False
+        self.count, self._since = self.count + 1, now
+        return True
+
+
+def write_to_stderr(text: str) -> None:
+    """Write at once, in a signal handler: nothing of the interrupted code is waited for.
+
+    A pipe that nobody reads gets nothing, or not all of it.
+    """
+    rest = text.encode('utf-8', 'backslashreplace')
+    with contextlib.suppress(OSError, ValueError):
+        if _make_poll is None:
+            os.write(2, rest)
+            return
+        poll = _make_poll()
+        poll.register(2, select.POLLOUT)
+        while rest and poll.poll(100):
+            # At least so much fits into a pipe for which poll(2) says that (PIPE_BUF).
+            rest = rest[os.write(2, rest[: select.PIPE_BUF]) :]
 
 
 class SignalHandler:
-    """A table of signals, each with the channel or bus method it stands for.
+    """This handles signals as its table ``handlers`` says.
 
-    ``handlers`` may be changed before `subscribe`: {'SIGUSR1': 'reopen_logs'}.
-    'exit' and 'stop' escalate: the first signal stops gracefully, the second
-    skips every wait, the third leaves at once (exit code 70). 'hangup' is exit
-    on a terminal and restart elsewhere. None or 'ignore': the signal is
-    ignored, in programs that the site starts, too (as by nohup). A function is
-    a listener, as in `set_handler`. Whoever subscribes to a channel named like
-    a signal ('SIGUSR1') is told of every one that is handled.
+    The table has a channel or a method of the bus for each signal, such as
+    {'SIGUSR1': 'reopen_logs'}. It may be changed before `subscribe`.
 
+    'exit' and 'stop' escalate: the first signal stops gracefully, the second skips
+    every wait, the third ends the process at once with exit code 70. See `Escalation`
+    for which of them count. 'hangup' means
+    exit on a terminal, and restart elsewhere. 'stacks' logs the stacks of all threads.
+    With None or 'ignore' the signal is ignored, also in programs that the site starts
+    (as with nohup(1)). With 'none' it is the site's own affair. A function is
+    subscribed to the channel of the signal's name, as by `set_handler`. The listeners
+    of such a channel ('SIGUSR1') are called for each signal that is handled.
+
+    :param handlers: entries that add to `DEFAULTS`, or replace them.
     :raises BadSignal: if a signal does not exist, or cannot be caught.
     """
 
@@ -54,53 +134,81 @@ class SignalHandler:
         }
         for name, target in (handlers or {}).items():
             self.handlers[signal_name(name)] = target
+        self._owners = Owners({signal_name(name) for name in handlers or ()})
         self._previous: dict[int, Any] = {}
-        #: How many signals have asked for an end.
-        self.asked_to_leave = 0
+        #: The signals that this process has sent to itself, and those that another thread
+        #: has handled: the handler in the main thread skips one of each.
+        self._sent: set[int] = set()
+        self._handled: set[int] = set()
+        self._escalation = Escalation()
+        #: The signals whose handlers of the site's were called.
+        self._called: set[str] = set()
         self._terminal = False
+        self._awaits_start = False
+        self._stacks_at = 0.0
+        #: The command of a signal that came before the start.
+        self._noted: str | None = None
+
+    @property
+    def asked_to_leave(self) -> int:
+        """The number of signals to stop or exit that have counted since `subscribe`."""
+        return self._escalation.count
+
+    def expect_start(self) -> None:
+        """Have a signal to stop that comes before bus.start() noted: it cuts the start short.
+
+        Whoever is going to call `subscribe`, and then bus.start(), calls this first.
+        """
+        self._awaits_start = True
+        self.bus.subscribe('start', self._starts, priority=float('-inf'))
+        self.bus.subscribe('start', self.look, priority=float('inf'))
+        self.bus.waiting.after_command.append(self.look)
 
     def subscribe(self) -> None:
-        """Take the signals over; outside the main thread, say so and do nothing.
+        """Install the handlers. Outside the main thread, only log that this is impossible.
 
-        :raises BadSignal: if ``handlers`` names one that does not exist, or
-            cannot be caught; none is taken over then.
+        :raises BadSignal: if ``handlers`` names a signal that does not exist, or cannot
+            be caught; then no handler is installed.
         """
         for given in list(self.handlers):
             name = signal_name(given)
             self.handlers[name] = self.handlers.pop(given)
-        if not getattr(self.bus, 'owns_signals', True):
+        if not host_of(self.bus).owns_signals:
             self.bus.log(
-                'Signals are not handled: they are for the host of this process.'
+                'Signals are not handled: the host of this process handles them.'
             )
         elif self._is_main_thread():
-            self.asked_to_leave = 0
+            self._escalation, self._called = Escalation(), set()
             self._terminal = os.isatty(0) if _is_open(0) else False
-            for name in self.handlers:
-                self._install(name)
+            left = [name for name in self.handlers if not self._install_or_leave(name)]
+            self._warn_of_those_left(left)
 
     def unsubscribe(self) -> None:
-        """Give them back to whom they belonged."""
+        """Put the previous handlers of all signals back."""
         for name, target in self.handlers.items():
             if callable(target):
                 self.bus.unsubscribe(name, target)
         if not self._previous or not self._is_main_thread('given back'):
             return
         for number, previous in self._previous.items():
-            # None: a handler that was not installed from Python cannot be put back.
+            # None stands for a handler that C code installed; it cannot be put back.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
         self._previous.clear()
 
     def set_handler(
         self, signal: str | int, listener: Callable[[], object] | None = None
     ) -> None:
-        """Handle a signal from now on; ``listener`` subscribes to the channel of its name.
+        """Handle a signal from now on, and publish the channel of its name.
 
-        What ``handlers`` says of the signal stays, but for 'ignore'.
+        If ``handlers`` has an entry for the signal, that one stays, unless it is
+        'ignore'.
 
         :param signal: its name or number.
+        :param listener: is subscribed to the channel; None: nothing is.
         :raises BadSignal: (a ValueError) if it does not exist, or cannot be caught.
         """
         name = signal_name(signal)
+        self._owners.forget(name)
         if _is_ignored(self.handlers.get(name)):
             self.handlers[name] = name
         if self._is_main_thread():
@@ -108,15 +216,84 @@ class SignalHandler:
         if listener is not None:
             self.bus.subscribe(name, listener)
 
+    def know_the_site(self) -> None:
+        """Note who has each signal now, before the site is loaded; see `look_at_the_site`."""
+        self._owners.note_others()
+
+    def look_at_the_site(self) -> None:
+        """Note which signals the site has taken since `know_the_site`.
+
+        Its handlers of signals to stop are called first, and then the site stops. All
+        other signals stay its own, unless ``handlers`` was given an entry for them.
+        """
+        self._owners.note_the_site()
+
+    def _install_or_leave(self, name: str) -> bool:
+        """Install a handler; return False if the signal is left to the site."""
+        target, owners = self.handlers[name], self._owners
+        if target == 'none':
+            owners.give_back(name)
+            return True
+        if owners.is_of_site(name) and target not in _STOPS:
+            return False
+        self._install(name)
+        return True
+
+    def _warn_of_those_left(self, names: list[str]) -> None:
+        if names:
+            what = ', '.join(names)
+            self.bus.log(
+                f'The site handles {what} itself: wspserve leaves that to it '
+                f'(signal.{names[0]} = {self.handlers[names[0]]} in [wspbus:main] takes it; '
+                f'signal.{names[0]} = none leaves it without this line)',
+                30,
+            )
+
+    def look(self) -> None:
+        """See whether code of the site has replaced handlers since they were installed.
+
+        asyncio gives a signal back to the system when a loop ends. The thread in `block`
+        calls this after each command, because listeners run there.
+        """
+        if not in_main_thread():
+            return
+        if os.getpid() != self.bus.pid:
+            return
+        left, lost = [], []
+        for number in list(self._previous):
+            name = signal.Signals(number).name
+            target = self.handlers.get(name)
+            wanted = signal.SIG_IGN if _is_ignored(target) else self.handle
+            current = signal.getsignal(number)
+            if current == wanted or _is_of_this_package(current):
+                continue
+            if current in _RESET:
+                lost.append(name)
+            elif target not in _STOPS:
+                left.append(name)
+                del self._previous[number]  # it is the site's now
+                continue
+            else:
+                self._owners.takes(name, current)
+            signal.signal(number, wanted)
+        Interrupts.renew_all()
+        self._warn_of_those_left(left)
+        if lost:
+            self.bus.log(
+                f'{", ".join(lost)}: code of the site, such as asyncio, gave the signal '
+                'back to the system; wspserve handles it again',
+                30,
+            )
+
     def _is_main_thread(self, wish: str = 'handled') -> bool:
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread():
             return True
         self.bus.log(f'Signals are not {wish}: this is not the main thread.')
         return False
 
     def _install(self, name: str) -> None:
         number, target = getattr(signal, name), self.handlers[name]
-        handler = signal.SIG_IGN if _is_ignored(target) else self._handle
+        handler = signal.SIG_IGN if _is_ignored(target) else self.handle
         try:
             previous = signal.signal(number, handler)
         except OSError:
@@ -125,56 +302,166 @@ class SignalHandler:
         if callable(target):
             self.bus.subscribe(name, target)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.bus._pid:
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Have the thread in block() do what a signal asks for (a handler for `signal.signal`)."""
+        if os.getpid() != self.bus.pid:
             _die_of(signum)
             return
+        if signum in self._sent | self._handled:
+            self._sent.discard(signum)
+            self._handled.discard(signum)
+            return
+        self._handle(signum, frame)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         name = signal.Signals(signum).name
+        self._call_the_site(name, signum, frame)
         self.bus.post('log', f'Caught signal {name}.', 20)
         if self.bus.listeners.get(name):
             self.bus.post(name)
         target = self.handlers.get(name)
-        if isinstance(target, str) and target != name:  # the others have been told
-            self._carry_out(target)
+        # The channel of the signal's own name is published above.
+        if isinstance(target, str) and target not in (name, 'none'):
+            self._carry_out(target, signum)
 
-    def _carry_out(self, target: str) -> None:
+    def expect(self, signum: int) -> None:
+        """Ignore the next call of the handler: this process sends that signal to itself."""
+        self._sent.add(signum)
+
+    def handle_elsewhere(self, signum: int) -> None:
+        """Handle a signal in this thread, because the main thread does not run handlers.
+
+        If the main thread runs the handler later, nothing is done a second time.
+        """
+        if signal.getsignal(signum) != self.handle:
+            return
+        if signum in self._sent:
+            self._sent.discard(signum)
+        else:
+            self._handle(signum, None)
+        self._handled.add(signum)
+
+    def _call_the_site(self, name: str, signum: int, frame: FrameType | None) -> None:
+        """Call the site's own handler, once; whatever it raises, wspserve's follows."""
+        theirs = self._owners.of_site.get(name)
+        if not callable(theirs) or self.handlers.get(name) not in _STOPS:
+            return
+        if name in self._called:  # it may hang, in the code that this call interrupts
+            return
+        self._called.add(name)
+        try:
+            theirs(signum, frame)
+        except SystemExit as left:
+            self.bus.exit_code = self.bus.exit_code or exit_code_of(left)
+        except KeyboardInterrupt:
+            pass
+        except Exception:
+            from traceback import format_exc
+
+            text = f"Error in the site's handler of {name}\n{format_exc()}"
+            self.bus.post('log', text, 40)
+
+    def _carry_out(self, target: str, signum: int) -> None:
         if target == 'hangup':
-            # Without a terminal it is an operator's wish, not the terminal's end.
+            # Without a terminal, an operator has sent it; the terminal has not ended.
             target = 'exit' if self._terminal else 'restart'
         try:
-            if target in ('exit', 'stop'):
-                self._leave(target)
+            if target == 'stacks':
+                self._show_stacks(signum)
+            elif target in _STOPS:
+                self._leave(target, signum)
             elif target == 'restart' and self._is_leaving():
-                self.bus.post('log', 'Not restarted: the site is told to stop.', 30)
+                self.bus.post(
+                    'log', 'Not restarted: the site has been asked to stop.', 30
+                )
+            elif target == 'graceful':
+                self.ask_for_graceful()
             elif target in _METHODS:
-                if target == 'restart':  # whoever listens is told before all goes
+                if target == 'restart':  # listeners learn of it before anything stops
                     self.bus.restarting = True
                     self.bus.graceful()
                 getattr(self.bus, target)()
             else:
                 self.bus.post(target)
         except ChannelFailures:
-            pass  # nobody is in block(), so it was done here; each is in the log
+            pass  # no thread is in block(), so this one ran it; each is in the log
         except WSPBusError as error:
             self.bus.restarting = False
             self.bus.post('log', str(error), 40)
 
+    def ask_for_graceful(self) -> None:
+        """Have 'graceful' published; if it is just being published, once more afterwards."""
+        if self.bus.command == 'graceful':
+            self.bus.turn.put(
+                'graceful'
+            )  # the bus takes a call in its thread for a listener's
+        else:
+            self.bus.graceful()
+
+    def _show_stacks(self, signum: int) -> None:
+        """Log the stacks of all threads, once if the signal comes from several sides."""
+        now = time.monotonic()
+        if now - self._stacks_at >= WINDOW:
+            self._stacks_at = now
+            text = f'Stacks of process {os.getpid()}:\n{stacks()}'
+            self.show(text, signal.Signals(signum).name)
+
+    def show(self, text: str, name: str) -> None:
+        """Log a text although the main thread may hang, and may hold a lock of the log.
+
+        :param name: the signal that has asked for it.
+        """
+        _thread.start_new_thread(self.bus.log, (text, 30))
+
     def _is_leaving(self) -> bool:
         return self.bus.is_told_to_leave and not self.bus.execv
 
-    def _leave(self, command: str) -> None:
-        self.asked_to_leave += 1
-        self.bus.execv = False  # who is told to leave does not come back
+    def _leave(self, command: str, signum: int) -> None:
+        self.bus.execv = False  # a signal to stop cancels a restart
+        if not self._escalation.counts(signum):
+            return
         if self.asked_to_leave == 1:
-            getattr(self.bus, command)()
+            self._limit_the_wait()
+            self._ask(command)
         elif self.asked_to_leave == 2:
             self.bus.hurry()
         else:
-            self.bus.force_exit('Told to stop three times')
+            self.bus.force_exit('Asked to stop three times')
+
+    def _ask(self, command: str) -> None:
+        """Have the bus stop. Before the start, the command would run, and the site start."""
+        if self._awaits_start:
+            self._noted = command
+        else:
+            getattr(self.bus, command)()
+
+    def _starts(self) -> None:
+        # In this order: a signal in between finds that the bus starts, and cuts that short.
+        self._awaits_start = False
+        noted, self._noted = self._noted, None
+        if noted is not None:
+            getattr(self.bus, noted)()
+
+    def _limit_the_wait(self) -> None:
+        """End the process if its main thread hangs, and never begins with the stop."""
+        bus, limit = self.bus, self.bus.stop_timeout
+        if limit is None or hasattr(bus, 'events'):  # the loop of a supervisor
+            return
+        seconds = limit + MARGIN
+
+        def insist() -> None:
+            until = time.monotonic() + seconds
+            while bus.state is State.STARTED and time.monotonic() < until:
+                sleep(0.5)
+            if bus.state is State.STARTED and bus.is_told_to_leave:
+                bus.force_exit(f'The stop has not begun within {seconds:g} s')
+
+        # Not a Thread: its start() takes locks, and this is a signal handler.
+        start_new_thread(insist, ())
 
 
 class BadSignal(SettingError, ValueError):
-    """A signal does not exist, or cannot be caught; ``name`` as it was given."""
+    """A signal does not exist, or cannot be caught. ``name``: as the caller wrote it."""
 
     def __init__(self, name: str | int, problem: str) -> None:
         super().__init__(f'signal.{name}', problem)
@@ -182,10 +469,11 @@ class BadSignal(SettingError, ValueError):
 
 
 def signal_name(signum: str | int) -> str:
-    """The name of a signal that a program may catch, such as 'SIGUSR1'.
+    """Return the name of a signal that a program may catch, such as 'SIGUSR1'.
 
-    :param signum: its number, or its name, in capitals or not, with 'SIG' or without.
-    :raises BadSignal: if there is no such signal, or it cannot be caught.
+    :param signum: its number or its name, in upper or lower case, with 'SIG' or without.
+    :raises BadSignal: (a ValueError) if there is no such signal, or it cannot be caught
+        (signal(7)).
     """
     name = str(signum).upper()
     name = name if name.startswith('SIG') else f'SIG{name}'
@@ -197,7 +485,88 @@ def signal_name(signum: str | int) -> str:
         raise BadSignal(signum, 'there is no such signal') from None
     if known.name in ('SIGKILL', 'SIGSTOP'):
         raise BadSignal(signum, f'{known.name} cannot be caught')
-    return known.name  # SIGCLD's is SIGCHLD
+    return known.name  # of SIGCLD, it is SIGCHLD
+
+
+class Owners:
+    """Whose each signal is: which ones the site took while it was loaded.
+
+    :param explicit: the signals that the .ini names: those are not the site's.
+    """
+
+    def __init__(self, explicit: set[str]) -> None:
+        self._explicit = explicit
+        #: The site's own handler of each signal that it took; None: code in C has it.
+        self.of_site: dict[str, Any] = {}
+        self._before: dict[signal.Signals, Any] = {}
+
+    def is_of_site(self, name: str) -> bool:
+        """Whether the site took the signal, and the .ini does not speak of it."""
+        return name in self.of_site and name not in self._explicit
+
+    def forget(self, name: str) -> None:
+        """Take a signal from the site, which asks for that."""
+        self.of_site.pop(name, None)
+
+    def takes(self, name: str, handler: Any) -> None:
+        """Note a handler of the site's."""
+        self.of_site[name] = handler
+
+    def note_others(self) -> None:
+        """Note who has each signal before the site is loaded."""
+        known = signal.valid_signals()  # Windows' Signals has events, too
+        self._before = {
+            one: signal.getsignal(one) for one in signal.Signals if one in known
+        }
+
+    def note_the_site(self) -> None:
+        """Note what has changed since `note_others`."""
+        in_c = _handled_in_c(self._before)
+        for number, before in self._before.items():
+            now = signal.getsignal(number)
+            if number in in_c:
+                self.of_site[number.name] = None
+            elif now != before and now not in _RESET:
+                self.of_site[number.name] = now
+
+    def give_back(self, name: str) -> None:
+        """Leave a signal to the site, or to the system if the site has no handler."""
+        number = signal.Signals[name]
+        before = self._before.get(number)
+        is_ours = callable(before) and signal.getsignal(number) == before
+        if is_ours and name not in self.of_site:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _handled_in_c(numbers: Iterable[int]) -> set[int]:
+    """Return the signals for which Python has a handler that the system does not call.
+
+    `faulthandler.register`, gevent and others install a function written in C.
+    `signal.getsignal` knows nothing of that: so sigaction(2) is asked, but only if such a
+    module is there, because the question costs milliseconds.
+    """
+    if not {'faulthandler', 'gevent', 'ctypes'} & sys.modules.keys() or os.name == 'nt':
+        return set()
+    try:
+        import ctypes
+
+        sigaction = ctypes.CDLL(None).sigaction
+    except (ImportError, OSError, AttributeError):
+        return set()
+    addresses: dict[int, int] = {}
+    for number in numbers:
+        if callable(signal.getsignal(number)):
+            # More than a struct sigaction of any system, which begins with the address.
+            buffer = (ctypes.c_size_t * 64)()
+            if sigaction(int(number), None, ctypes.byref(buffer)) == 0:
+                addresses[number] = buffer[0]
+    found = list(addresses.values())
+    python = max(found, key=found.count, default=0)
+    return {number for number, address in addresses.items() if address != python}
+
+
+def _is_of_this_package(handler: object) -> bool:
+    return str(getattr(handler, '__module__', '')).startswith('paste_wspbus.')
 
 
 def _is_ignored(target: Target) -> bool:
@@ -213,6 +582,6 @@ def _is_open(fd: int) -> bool:
 
 
 def _die_of(signum: int) -> None:
-    """In a forked child, whose bus is its parent's: do what no handler would do."""
+    """End a forked child as the signal would without a handler: the bus is its parent's."""
     signal.signal(signum, signal.SIG_DFL)
     os.kill(os.getpid(), signum)

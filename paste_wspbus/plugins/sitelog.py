@@ -1,4 +1,4 @@
-"""The site's log: what the bus says goes to `logging`, and log files are reopened on demand."""
+"""The site's log: messages of the bus become log records, and log files can be reopened."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import stat
 import sys
 
 from paste_wspbus.plugins import Plugin, on
+from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,17 +18,44 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
-#: Where the text of an exception begins in a message of the bus.
+#: The text with which an exception begins in a message of the bus.
 _TRACEBACK = '\nTraceback (most recent call last):\n'
+
+
+#: Where the lines begin in a message of the bus that are meant to be lines: stacks.
+_STACKS = _TRACEBACK, '\n  File "', '\nThread '
+
+
+class SafeFormatter(logging.Formatter):
+    """The format of the command's own handler: no text can forge a record.
+
+    Control characters are escaped, in the records of this package also line feeds, but
+    not those of a traceback.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Put the message of this package on one line."""
+        if record.name.partition('.')[0] == __name__.partition('.')[0]:
+            text = record.message
+            ends = [end for stack in _STACKS if (end := text.find(stack)) >= 0]
+            end = min(ends, default=len(text))
+            record.message = printable(text[:end]) + text[end:]
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text, without control characters."""
+        return printable(super().format(record), lines=True)
 
 
 class SiteLog(Plugin):
     """Messages on 'log' become records of the logger ``paste_wspbus``.
 
-    ``tracebacks``: whether those in the messages are kept. ``quiet``: whether
-    warnings alone are logged. The command sets both while the site starts, and
-    tells of a failure itself, in one line. ``files``: what `redirect` is to
-    open again, a list of (path, file descriptors).
+    ``tracebacks``: whether to keep the tracebacks in the messages. ``quiet``: whether
+    to log warnings and what is critical only. The command sets both while the site
+    starts, because it reports a failed start itself, in one line. ``files``: the files that `redirect` has
+    opened, a list of (path, file descriptors).
+
+    :param logger: the name of the logger.
     """
 
     def __init__(self, bus: Bus, logger: str = 'paste_wspbus') -> None:
@@ -35,12 +63,15 @@ class SiteLog(Plugin):
         self.logger = logging.getLogger(logger)
         self.tracebacks = True
         self.quiet = False
+        #: Whether both hold only until the bus is STARTED: then all is logged.
+        self.until_started = False
         self.files: list[tuple[str, tuple[int, ...]]] = []
 
     def name(self, process: str) -> None:
-        """Have all log lines of this process carry its name, such as 'worker 2'.
+        """Put the name of this process, such as 'worker 2', into all its log records.
 
-        Those of the bus in the logger's name, all records as %(processName)s.
+        The records of the bus have it in the name of their logger
+        (``paste_wspbus.worker2``), and all records have it as %(processName)s.
         """
         name = f'paste_wspbus.{process.replace(" ", "")}'
         self.logger = logging.getLogger(name)
@@ -48,19 +79,26 @@ class SiteLog(Plugin):
 
     @on('log')
     def log(self, msg: str, level: int = logging.INFO) -> None:
-        """Log one message of the bus."""
-        if self.quiet and level != logging.WARNING:
+        """Log one message of the bus; ``level`` is as in `logging`."""
+        if self.until_started and getattr(self.bus, 'was_started', True):
+            # This happens here and not after start() has returned: a command that was
+            # queued meanwhile has run by then, and nobody else would print its errors.
+            self.until_started = self.quiet = False
+            self.tracebacks = True
+        if self.quiet and level not in (logging.WARNING, logging.CRITICAL):
             return
         if not self.tracebacks:
             msg = msg.partition(_TRACEBACK)[0]
         self.logger.log(level, '%s', msg)
 
     def redirect(self, path: str | os.PathLike[str], *fds: int) -> None:
-        """Have file descriptors of the process, such as 1 and 2, appended to a file.
+        """Append what is written to file descriptors to a file.
 
-        From now on, 'reopen_logs' opens it anew. A file that is made is 0644.
+        From now on, 'reopen_logs' opens the file anew. A new file has the mode 0644.
 
-        :raises OSError: if the file cannot be opened; nothing is changed then.
+        :param path: the file.
+        :param fds: the descriptors, such as 1 and 2.
+        :raises OSError: if the file cannot be opened; then nothing is changed.
         """
         path = os.path.abspath(path)
         append_to(path, fds)
@@ -72,24 +110,24 @@ class SiteLog(Plugin):
 
     @on('reopen_logs')
     def reopen_logs(self) -> None:
-        """Open the log files anew, by their paths: for whoever moved them away.
+        """Open all log files anew by their paths, after logrotate(8) has moved them away.
 
-        Those of every `logging.FileHandler` that exists, whichever logger or
-        handler it belongs to, and ``files``. A file that cannot be opened is
-        logged, and the old one stays in use.
+        These are the files of every `logging.FileHandler` that exists, whichever logger
+        or handler it belongs to, and ``files``. If a file cannot be opened, that is
+        logged, and the old file stays in use.
         """
         failures: dict[str, Exception] = {}
         for path, fds in self.files:
             try:
                 if all(map(_is_file, fds)):
-                    # The site may have set another umask since.
+                    # The mode is given because the site may have changed the umask.
                     append_to(path, fds, stat.S_IMODE(os.fstat(fds[0]).st_mode))
             except OSError as error:
                 failures[path] = error
         for handler in _file_handlers():
             try:
                 _reopen(handler)
-            except Exception as error:  # handlers are anybody's
+            except Exception as error:  # a handler may be of any class
                 failures[handler.baseFilename] = error
         for path, failure in failures.items():
             reason = getattr(failure, 'strerror', None) or failure
@@ -97,7 +135,7 @@ class SiteLog(Plugin):
 
 
 def name_process(name: str) -> None:
-    """Have log records carry ``name`` as %(processName)s, whoever makes them."""
+    """Put ``name`` into all log records as %(processName)s, whichever code makes them."""
     make = logging.getLogRecordFactory()
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -108,58 +146,64 @@ def name_process(name: str) -> None:
     logging.setLogRecordFactory(factory)
 
 
-def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> None:
-    """Have descriptors of this process appended to a file, made with mode 0644.
+def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
+    """Append what is written to descriptors of this process to a file.
 
-    :param mode: the mode instead, whatever the umask says.
-
-    :raises OSError: if it cannot be opened; nothing is changed then.
+    :param path: the file; it is made if there is none.
+    :param fds: the descriptors, such as 1 and 2.
+    :param mode: the mode of a new file, whatever the umask is; None: 0644 less the umask.
+    :returns: whether the file is new.
+    :raises OSError: if the file cannot be opened; then nothing is changed. See
+        `exposed.open_file` for what root opens.
     """
-    append = os.O_WRONLY | os.O_APPEND
+    from paste_wspbus.unix.exposed import open_file
+
+    append, is_new = os.O_WRONLY | os.O_APPEND, False
     try:
-        # A pipe that nobody reads would be waited for.
-        opened = os.open(path, append | getattr(os, 'O_NONBLOCK', 0))
-        if hasattr(os, 'O_NONBLOCK'):
-            os.set_blocking(opened, True)
+        # Without O_NONBLOCK, a pipe without a reader would block here (open(2)).
+        opened = open_file(path, append | getattr(os, 'O_NONBLOCK', 0))
     except FileNotFoundError:
-        opened = os.open(path, append | os.O_CREAT, 0o644)
+        opened, is_new = open_file(path, append | os.O_CREAT, 0o644), True
         if mode is not None:
             os.fchmod(opened, mode)
+    if hasattr(os, 'O_NONBLOCK'):
+        os.set_blocking(opened, True)
     try:
         for stream in (sys.stdout, sys.stderr):
-            # None where there is none (pythonw); what it holds back is the old file's.
+            # What the stream has buffered belongs to the old file. Under pythonw it is None.
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
         for fd in fds:
             if fd != opened:
                 os.dup2(opened, fd, inheritable=fd <= 2)
-            else:  # it was closed, and so is the first that the system gave
+            else:  # fd was closed, so the system has given its number to the new file
                 os.set_inheritable(fd, fd <= 2)
     finally:
         if opened not in fds:
             os.close(opened)
+    return is_new
 
 
 def _is_file(fd: int) -> bool:
-    """Not a terminal, a pipe or a device: opening those anew is of no use, and may wait."""
+    """Whether it is a file: to open a terminal, pipe or device anew has no use, and may block."""
     return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def _file_handlers() -> list[logging.FileHandler]:
-    """All that exist, each once."""
+    """Return all file handlers that exist, each once."""
     handlers = dict.fromkeys([*_created_handlers(), *_handlers_of_loggers()])
     return [one for one in handlers if isinstance(one, logging.FileHandler)]
 
 
 def _created_handlers() -> Iterator[logging.Handler | None]:
-    # What logging itself closes at exit: also those inside other handlers
-    # (MemoryHandler's target, QueueListener's) and of nobody's logger.
+    # The handlers that logging closes at exit. They include those inside other handlers
+    # (of MemoryHandler or QueueListener), and those of no logger.
     for reference in list(getattr(logging, '_handlerList', ())):
         yield reference()
 
 
 def _handlers_of_loggers() -> Iterator[logging.Handler]:
-    # fileConfig and dictConfig make logging forget those that were there before.
+    # fileConfig and dictConfig remove the handlers that exist from that list.
     yield from logging.root.handlers
     for logger in list(logging.root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
@@ -167,27 +211,27 @@ def _handlers_of_loggers() -> Iterator[logging.Handler]:
 
 
 def _reopen(handler: logging.FileHandler) -> None:
-    """Put a new stream in the place of the old one, between two records.
+    """Replace the stream of a handler by a new one, between two records.
 
-    :raises OSError: if there is none to be had; the old one stays.
+    :raises OSError: if the file cannot be opened; then the old stream stays.
     """
     if _file_type(handler.stream) not in (0, stat.S_IFREG):
-        return  # whoever waits for a pipe's reader holds the lock
+        return  # a thread that waits for the reader of a pipe may hold the lock
     with _locked(handler):
-        old: Any = handler.stream  # None: never opened, or closed
+        old: Any = handler.stream  # None if it was not opened yet, or is closed
         if _file_type(old) != stat.S_IFREG:
             return
         with _appending(handler):
             handler.stream = handler._open()
         if hasattr(handler, '_statstream'):
             handler._statstream()  # WatchedFileHandler: this is the file it watches
-    # What it could not write before is lost; the new one is in use.
+    # What the old stream cannot write now is lost; the new one is in use.
     with contextlib.suppress(OSError):
         old.close()
 
 
 def _file_type(stream: Any) -> int:
-    """As `stat` has it; 0 of a stream that is closed, in memory, or None."""
+    """Return the file type as in `stat`; 0 if the stream is closed, in memory, or None."""
     try:
         return stat.S_IFMT(os.fstat(stream.fileno()).st_mode)
     except (AttributeError, OSError, ValueError):
@@ -205,7 +249,7 @@ def _locked(handler: logging.Handler) -> Generator[None]:
 
 @contextlib.contextmanager
 def _appending(handler: logging.FileHandler) -> Generator[None]:
-    """Nobody may have moved the file away: 'w' would empty it, 'x' refuse it."""
+    """Open for appending: if the file was not moved away, 'w' would empty it, 'x' fail."""
     mode = handler.mode
     handler.mode = mode.replace('w', 'a').replace('x', 'a')
     try:

@@ -1,4 +1,4 @@
-"""What systemd is told: the site is ready, reloads, stops, needs time, is alive."""
+"""The notifications to systemd: the site is ready, reloads, stops, needs time, is alive."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ if TYPE_CHECKING:
 
 FIRST, LAST = float('-inf'), float('inf')
 
-#: Seconds that a datagram may wait for a systemd that does not read.
+#: Seconds that a datagram may wait if systemd does not read.
 SEND_TIMEOUT = 5
 
-#: The variables that are meant for this process, and for no child of it.
+#: The variables that systemd sets for this process, and not for its children.
 VARIABLES = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID')
 
 
 class SystemdNotifier(Plugin):
-    """Speaks sd_notify(3); without NOTIFY_SOCKET in the environment it does nothing.
+    """This notifies systemd with the protocol of sd_notify(3).
 
-    READY=1 when the bus is STARTED; RELOADING=1 around 'graceful' and over a
-    restart by execv; STOPPING=1 at 'drain' or 'stop', for to systemd a site that
-    is stopped is leaving; EXTEND_TIMEOUT_USEC while start and stop last, as far as
-    ``bus.start_timeout`` and ``bus.stop_timeout`` reach (where the bus has no
-    limit, systemd's holds); WATCHDOG=1 while the thread in ``block()`` does its
-    work. Beside a server that blocks there is none: then WATCHDOG=1 says no more
-    than that the interpreter runs.
+    Without NOTIFY_SOCKET in the environment it does nothing. Otherwise it sends:
 
-    While it is subscribed, the variables are out of the environment, so that no
-    child of the site speaks for it; a restart by execv finds them again.
+    - READY=1 when the bus is STARTED;
+    - RELOADING=1 around 'graceful' and at a restart in place;
+    - STOPPING=1 at 'drain' or 'stop', because to systemd a site that stops is leaving;
+    - EXTEND_TIMEOUT_USEC during start and stop, within ``bus.start_timeout`` and
+      ``bus.stop_timeout``; if the bus has no limit, the limit of systemd holds;
+    - WATCHDOG=1 as long as the thread in ``block()`` answers. If a server blocks that
+      thread, it only shows that the interpreter runs.
 
-    :param socket_path: a path, or an abstract address with ``@``; NOTIFY_SOCKET
-        if None.
-    :param watchdog_usec: microseconds, 0 for no watchdog; WATCHDOG_USEC, if
-        WATCHDOG_PID is this process or unset, if None.
-    :param environ: where the variables are; os.environ if None.
+    While it is subscribed, the variables are not in the environment, so that no child
+    of the site notifies systemd. At a restart in place they are put back.
+
+    :param socket_path: a path, or an abstract address with ``@``; NOTIFY_SOCKET if None.
+    :param watchdog_usec: microseconds; 0: no watchdog. If None, it is WATCHDOG_USEC,
+        unless WATCHDOG_PID names another process (sd_watchdog_enabled(3)).
+    :param environ: holds the variables; os.environ if None.
     """
 
-    #: Channels of its own: what is posted there runs in the thread in block().
+    #: Its own channels: it posts to them, so that the thread in block() publishes them.
     channels = ('systemd_ready', 'watchdog')
-    #: Seconds between two demands for time, and how much is demanded at once.
+    #: Seconds between two requests for time, and the seconds that each one asks for.
     extend_every: float = 5
     extend_by: float = 15
 
@@ -61,7 +62,7 @@ class SystemdNotifier(Plugin):
         environ: MutableMapping[str, str] | None = None,
     ) -> None:
         super().__init__(bus)
-        # A supervisor has no threads: its bus repeats things in its own loop.
+        # A supervisor has no threads: its bus repeats calls in its own loop.
         self._repeat = getattr(bus, 'repeat', _Repeat)
         self._environ = os.environ if environ is None else environ
         if socket_path is None:
@@ -75,12 +76,12 @@ class SystemdNotifier(Plugin):
         self._until = 0.0
 
     def subscribe(self) -> None:
-        """Plug in, if there is somebody to tell."""
+        """Plug in, if there is a socket of systemd."""
         if not self.socket_path or self._taken is not None:
             return
         if self.socket_path[0] not in '/@':
             self.bus.log(
-                f'systemd is told nothing: NOTIFY_SOCKET={self.socket_path} is neither '
+                f'systemd is not notified: NOTIFY_SOCKET={self.socket_path} is neither '
                 'a path nor an abstract address with @',
                 level=30,
             )
@@ -94,10 +95,10 @@ class SystemdNotifier(Plugin):
         if self.bus.state is State.STARTED:
             self.bus.post('systemd_ready')
         else:
-            self.notify(STATUS='Composing the site')
+            self.notify(STATUS='Loading the site')
 
     def unsubscribe(self) -> None:
-        """Unplug: end the threads, put the variables back."""
+        """Unplug: end the threads, and put the variables back into the environment."""
         super().unsubscribe()
         self._end_transition()
         self._end_watchdog()
@@ -105,7 +106,7 @@ class SystemdNotifier(Plugin):
         self._taken = None
 
     def _read_watchdog(self) -> int:
-        """WATCHDOG_USEC, as sd_watchdog_enabled(3) reads it; 0 where it is not meant for us."""
+        """Return WATCHDOG_USEC as sd_watchdog_enabled(3) does; 0 if it is for another process."""
         text = self._environ.get('WATCHDOG_USEC', '0')
         if self._environ.get('WATCHDOG_PID', str(os.getpid())) != str(os.getpid()):
             return 0
@@ -117,8 +118,10 @@ class SystemdNotifier(Plugin):
     def notify(self, **variables: object) -> None:
         """Send one datagram of assignments: ``notify(STATUS='Warming the cache')``.
 
-        Nothing happens where there is no systemd; a socket that cannot be reached
-        is told in the log, once.
+        Without systemd nothing happens. If the socket cannot be reached, that is logged
+        once.
+
+        :param variables: names and values, as in sd_notify(3).
         """
         if self._taken is None:
             return
@@ -130,7 +133,7 @@ class SystemdNotifier(Plugin):
         if address.startswith('@'):
             address = '\0' + address[1:]
         try:
-            # A socket for each: nothing to close at the end, or after a fork.
+            # A new socket each time, so that none has to be closed at exit or in a fork.
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.settimeout(SEND_TIMEOUT)
                 sock.sendto(message.encode('utf-8', 'replace'), address)
@@ -139,36 +142,36 @@ class SystemdNotifier(Plugin):
                 self._complained = True
                 reason = error.strerror or str(error)
                 self.bus.log(
-                    f'systemd cannot be told at {self.socket_path}: {reason}', 30
+                    f'Cannot notify systemd at {self.socket_path}: {reason}', 30
                 )
 
     # -- start ----------------------------------------------------------------
 
     @on('start', priority=FIRST)
     def starting(self) -> None:
-        """Ask for the time that the start may take."""
+        """Ask systemd for the time that the start may take."""
         self._served = self._leaving = False
         self._end_transition()
-        # A supervisor's bus has no deadline of its own for its processes' start.
+        # The bus of a supervisor has no start_timeout for the start of its processes.
         limit = getattr(self.bus, 'start_patience', self.bus.start_timeout)
         self._begin_transition(limit, lambda: 'Starting')
 
     @on('start', priority=LAST)
     def almost_started(self) -> None:
-        """Have READY=1 sent as soon as the bus is STARTED, and only then."""
+        """Have READY=1 sent when the bus is STARTED, and not before."""
         self._end_transition()
         if self._server_blocks():  # start() returns when the site stops
             self._ready()
         else:
-            # Queued behind this start, and behind a stop that came meanwhile.
+            # It is queued behind this start, and behind a stop that was asked for meanwhile.
             self.bus.post('systemd_ready')
 
     def _server_blocks(self) -> bool:
-        return any(one.blocking for one in self.bus._channel('start').ordered)
+        return any(one.blocking for one in self.bus.channel('start').ordered)
 
     @on('systemd_ready')
     def started(self) -> None:
-        """Tell that the site is ready, unless a stop was faster."""
+        """Send READY=1, unless the site has stopped already."""
         if self.bus.state is State.STARTED:
             self._ready()
 
@@ -190,10 +193,10 @@ class SystemdNotifier(Plugin):
 
     @on('graceful', priority=FIRST)
     def reloading(self) -> None:
-        """Tell that the site reloads; READY=1 follows."""
-        # Before a restart, that one tells.
+        """Send RELOADING=1, which READY=1 follows."""
+        # If a restart follows, the restart sends it.
         is_told = self.bus.execv or self.bus.restarting
-        if hasattr(self.bus, 'supervisor'):  # its restart is this reload
+        if hasattr(self.bus, 'supervisor'):  # a supervisor restarts by this reload
             is_told = False
         if self.bus.state is State.STARTED and not is_told:
             self._reloading = True
@@ -204,14 +207,14 @@ class SystemdNotifier(Plugin):
 
     @on('graceful', priority=LAST)
     def reloaded(self) -> None:
-        """Tell that it has reloaded."""
+        """Send READY=1: the site has reloaded."""
         if self._reloading:
             self._reloading = False
             self._end_transition()
             self._ready()
 
     def _tell_reloading(self, status: str) -> None:
-        # Type=notify-reload compares it with the time at which it asked.
+        # Type=notify-reload compares it with the time of its request (systemd.service(5)).
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self.notify(RELOADING=1, MONOTONIC_USEC=now, STATUS=status)
 
@@ -219,34 +222,34 @@ class SystemdNotifier(Plugin):
 
     @on('drain', priority=FIRST)
     def draining(self) -> None:
-        """Tell that the site is leaving, and ask for the time that the stop may take."""
+        """Send STOPPING=1, and ask for the time that the stop may take."""
         self._leave(lambda: self._with_requests('Draining, still accepting'))
 
     @on('stop', priority=FIRST)
     def stopping(self) -> None:
-        """The same, where nothing was drained."""
+        """Do the same, if 'drain' was not published."""
         self._leave(lambda: self._with_requests('Stopping'))
 
     @on('stop', priority=LAST)
     def stopped(self) -> None:
-        """Ask for no more time; an exit will."""
+        """Ask for no more time until 'exit'."""
         self._end_transition()
 
     @on('exit', priority=FIRST)
     def exiting(self) -> None:
-        """Ask for the time that is left."""
+        """Ask for the remaining time."""
         self._leave(lambda: 'Exiting')
 
     @on('exit', priority=LAST)
     def exited(self) -> None:
-        """Leave the new program of a restart what it needs."""
+        """Put the variables back for the new program, if this is a restart in place."""
         self._end_transition()
         if not self.bus.execv:
             self.notify(STATUS='Stopped' if self._served else 'The site did not start')
             return
         self._environ.update(self._taken or {})
         time_for_it = {}
-        if self.bus.start_timeout:  # systemd's watchdog goes on over a reload
+        if self.bus.start_timeout:  # systemd's watchdog also runs during a reload
             time_for_it['EXTEND_TIMEOUT_USEC'] = _usec(self.bus.start_timeout)
         self.notify(STATUS='Restarting: the new program begins', **time_for_it)
 
@@ -263,7 +266,9 @@ class SystemdNotifier(Plugin):
                 self.notify(STOPPING=1)
         limit = self.bus.stop_timeout
         if limit is not None and self._until > time.monotonic():
-            limit = self._until - time.monotonic()  # one limit for drain, stop and exit
+            limit = (
+                self._until - time.monotonic()
+            )  # drain, stop and exit have one limit
         elif limit is not None:
             self._until = time.monotonic() + limit
         self._begin_transition(limit, status)
@@ -277,7 +282,7 @@ class SystemdNotifier(Plugin):
     # -- time -------------------------------------------------------------------
 
     def _begin_transition(self, limit: float | None, status: Callable[[], str]) -> None:
-        """Ask for time now and again, for ``limit`` seconds in all; None: never."""
+        """Ask for time again and again, within ``limit`` seconds; None: do not ask."""
         if limit is None:
             self.notify(STATUS=status())
             return
@@ -304,17 +309,17 @@ class SystemdNotifier(Plugin):
 
     def _ask_main_loop(self) -> bool:
         if self._server_blocks():
-            # Nobody is in block(): a post would run here, and with it a stop that
+            # No thread is in block(): a post would run here, and with it a stop that
             # is queued for the main thread.
             self.notify(WATCHDOG=1)
         elif not self._asked:
-            self._asked = True  # one question at a time, however long it hangs
+            self._asked = True  # one post at a time, however long the thread hangs
             self.bus.post('watchdog')
         return True
 
     @on('watchdog')
     def alive(self) -> None:
-        """Answer for the main loop."""
+        """Send WATCHDOG=1: the thread in block() answers."""
         self._asked = False
         if self._watchdog is not None:
             self.notify(WATCHDOG=1)
@@ -326,7 +331,7 @@ class SystemdNotifier(Plugin):
 
 
 class _Repeat:
-    """A thread that calls ``function`` every ``seconds`` until that returns False, or `end`."""
+    """A thread that calls ``function`` every ``seconds``, until it returns False or `end`."""
 
     def __init__(self, name: str, seconds: float, function: Callable[[], bool]) -> None:
         self._ended: SimpleQueue[None] = SimpleQueue()
@@ -344,7 +349,7 @@ class _Repeat:
                     return
 
     def end(self) -> None:
-        """End it; afterwards it calls nothing."""
+        """End the thread; it does not call the function after this."""
         self._ended.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join(2 * SEND_TIMEOUT)

@@ -1,6 +1,6 @@
-"""The bus of a Windows process: it sleeps on win32 events and answers the console.
+"""The bus of a Windows process: it sleeps on win32 events, and answers console events.
 
-What `cherrypy.process.win32` does for CherryPy's bus. Needs pywin32.
+It does what `cherrypy.process.win32` does for CherryPy's bus, and needs pywin32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections import deque
 from queue import Empty
 
 from paste_wspbus.bus import Bus, State
-from paste_wspbus.channels import ChannelFailures
+from paste_wspbus.bus.channels import ChannelFailures
+from paste_wspbus.bus.server_run import ServerRun
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.plugins import Plugin, on
 from paste_wspbus.plugins.signals import SignalHandler
@@ -25,24 +26,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-#: What `signal_child` can ask for: methods of the bus.
+#: The methods of the bus that `signal_child` can ask for.
 COMMANDS = ('stop', 'exit', 'restart', 'graceful')
 
-#: Milliseconds; WaitForMultipleObjects takes 32 bits, the last value is INFINITE.
+#: Milliseconds: WaitForMultipleObjects takes 32 bits, and the last value is INFINITE.
 _LONGEST = 0x7FFFFFFF
 
-#: <wincon.h>: the events that leave it to the process when to end, and the signal
-#: that Python makes of each.
+#: The console events (<wincon.h>) after which the process itself decides when to end,
+#: and the signal that Python makes of each.
 _CTRL_EVENTS = {0: 'SIGINT', 1: 'SIGBREAK'}
 
-#: <wincon.h>: the events after which Windows ends the process by itself.
+#: The console events (<wincon.h>) after which Windows ends the process.
 _CLOSING_EVENTS = {2: 'CTRL_CLOSE', 5: 'CTRL_LOGOFF', 6: 'CTRL_SHUTDOWN'}
 
 
 class NeedsPywin32(WSPBusError):
-    """The win32 bus was asked for where pywin32 is not installed.
+    """The win32 bus is to be made, but pywin32 is not installed.
 
-    ``module``: the one of pywin32 that is missing.
+    ``module``: the module of pywin32 that is missing.
     """
 
     exit_code = 2
@@ -56,7 +57,7 @@ class NeedsPywin32(WSPBusError):
 
 
 class NoSuchBus(WSPBusError):
-    """No process of that number has a started win32 bus that this user may command."""
+    """No process of that ID has a started win32 bus that this user may command."""
 
     def __init__(self, pid: int, reason: str) -> None:
         super().__init__(f'Process {pid} takes no commands: {reason}')
@@ -64,7 +65,7 @@ class NoSuchBus(WSPBusError):
 
 
 def _win32(module: str) -> Any:
-    """A module of pywin32.
+    """Import a module of pywin32.
 
     :raises NeedsPywin32: if it cannot be imported.
     """
@@ -77,9 +78,9 @@ def _win32(module: str) -> Any:
 
 
 def _sigint_event() -> int | None:
-    """The event (its handle) that CPython sets at Ctrl-C, which ends its own sleeps.
+    """Return the handle of the event that CPython sets at Ctrl-C to end its own sleeps.
 
-    The C function's name is private; None where an interpreter has it no more.
+    The C function has a private name. If an interpreter does not have it, this is None.
     """
     import ctypes
 
@@ -97,10 +98,10 @@ def _in_main_thread() -> bool:
 
 
 class EventQueue:
-    """put, get and empty of a `queue.SimpleQueue`, on a win32 event.
+    """A queue that sleeps on a win32 event: put, get and empty of `queue.SimpleQueue`.
 
-    Nothing wakes a thread of Windows that waits for a lock; a main thread that
-    waits for an item in here answers Ctrl-C.
+    On Windows, a signal does not wake a thread that waits for a lock. But a main thread
+    that waits for an item of this queue answers Ctrl-C.
 
     :raises NeedsPywin32: if there is no pywin32.
     """
@@ -112,15 +113,15 @@ class EventQueue:
         self._sigint = _sigint_event()
 
     def put(self, item: Any) -> None:
-        """Add an item; from any thread or handler, never waits."""
+        """Add an item without waiting; any thread and any handler may call this."""
         self._items.append(item)
         self._api.SetEvent(self._arrived)
 
     def get(self, timeout: float | None = None) -> Any:
-        """Take the first item, and wait for it if there is none.
+        """Take the first item; if there is none, wait for it.
 
-        :param timeout: seconds; None: for ever.
-        :raises queue.Empty: if none came in that time.
+        :param timeout: seconds; None: no limit.
+        :raises queue.Empty: if no item came in that time.
         """
         until = None if timeout is None else time.perf_counter() + timeout
         while True:
@@ -129,7 +130,7 @@ class EventQueue:
             except IndexError:
                 self._sleep(until)
                 continue
-            if self._items:  # the event woke one thread, and another may sleep
+            if self._items:  # the event has woken one thread, and another may sleep
                 self._api.SetEvent(self._arrived)
             return item
 
@@ -140,24 +141,26 @@ class EventQueue:
     def _sleep(self, until: float | None) -> None:
         milliseconds = self._api.INFINITE
         if until is not None:
-            # Not time.monotonic(), whose steps were 16 ms before Python 3.13.
+            # Not time.monotonic(): on Windows it had steps of 16 ms before Python 3.13.
             left = until - time.perf_counter()
             if left <= 0:
                 raise Empty
             milliseconds = min(math.ceil(left * 1000), _LONGEST)
         events = [self._arrived]
         if self._sigint is not None and _in_main_thread():
-            # A Ctrl-C before this line is raised by it, and one after it ends the wait.
+            # A Ctrl-C before this line is raised in it, and one after it ends the wait.
             self._api.ResetEvent(self._sigint)
             events.append(self._sigint)
         self._api.WaitForMultipleObjects(events, False, milliseconds)
 
 
 def event_name(what: str, pid: int) -> str:
-    """The name of a bus's event, as CherryPy names its: 'WSPBus STARTED Event (pid=7)'.
+    """Return the name of an event of a bus, which is the name that CherryPy uses.
+
+    For example: 'WSPBus STARTED Event (pid=7)'.
 
     :param what: the name of a state, or one of ``COMMANDS``.
-    :param pid: the process that the bus is of.
+    :param pid: the ID of the process that the bus belongs to.
     """
     return f'WSPBus {what} Event (pid={pid})'
 
@@ -165,9 +168,9 @@ def event_name(what: str, pid: int) -> str:
 class Win32Bus(Bus):
     """A Bus whose threads sleep on win32 events.
 
-    While it is in a state, the event that `event_name` names is set: another
-    process can open it and wait for it. ``plugins['console']`` answers the
-    console, ``plugins['commands']`` answers `signal_child`.
+    The event of its present state (`event_name`) is set: another process can open it,
+    and wait for it. ``plugins['console']`` answers console events, and
+    ``plugins['commands']`` answers `signal_child`.
 
     :raises NeedsPywin32: if there is no pywin32.
     """
@@ -176,7 +179,7 @@ class Win32Bus(Bus):
 
     @staticmethod
     def interrupts_class(**_: object) -> contextlib.AbstractContextManager[None]:
-        """Nothing: its waits end at a signal by themselves."""
+        """Return a context that does nothing: a signal ends the waits of this bus anyway."""
         return contextlib.nullcontext()
 
     def __init__(self) -> None:
@@ -193,20 +196,34 @@ class Win32Bus(Bus):
         for plugin in self.plugins.values():
             plugin.subscribe()
 
-    def _move(self, new: State) -> None:
-        old = self.state
-        super()._move(new)
+    def has_moved(self, old: State, new: State) -> None:
+        """Set the event of the new state, and reset that of the old one."""
         self._api.SetEvent(self._state_events[new])
         if new is not old:
             self._api.ResetEvent(self._state_events[old])
 
-    def _poke_server(self) -> None:
+    def make_server_run(self, must_end: Callable[[], bool]) -> ServerRun:
+        """Return the ServerRun that ends a blocking server by an interrupt of the main thread."""
         console = self.plugins.get('console')
-        getattr(console, 'interrupt_main', _interrupt_main)()
+        return _Run(must_end, getattr(console, 'interrupt_main', _interrupt_main))
+
+
+class _Run(ServerRun):
+    """A server in the main thread, which only the event of Ctrl-C wakes."""
+
+    def __init__(
+        self, must_end: Callable[[], bool], interrupt_main: Callable[[], None]
+    ) -> None:
+        super().__init__(must_end)
+        self._interrupt_main = interrupt_main
+
+    def poke(self) -> None:
+        """Have the main thread run Python's handler of SIGINT, which calls `look`."""
+        self._interrupt_main()
 
 
 def _interrupt_main() -> None:
-    """Have the main thread run Python's handler of SIGINT, also if it sleeps."""
+    """Have the main thread run Python's handler of SIGINT, even if it sleeps."""
     import _thread
 
     _thread.interrupt_main()
@@ -216,24 +233,25 @@ def _interrupt_main() -> None:
 
 
 class ConsoleCtrlHandler(Plugin):
-    """Ctrl-C, Ctrl-Break, and the end of the console, the session and the machine.
+    """This answers console events: Ctrl-C, Ctrl-Break, and the end of the console.
 
-    The first two do what ``bus.plugins['signals']`` has for SIGINT and
-    SIGBREAK (for SIGINT if it has none for SIGBREAK): by default exit the bus,
-    the second time skip every wait, the third time leave. They are answered
-    from the bus's start on, in a thread of Windows' own, also while the main
-    thread hangs. While the bus rests, STOPPED or EXITING, they are Python's.
+    The end of the session and the shutdown of the machine are such events, too. Ctrl-C
+    and Ctrl-Break do what ``bus.plugins['signals']`` has for SIGINT and SIGBREAK (for
+    SIGINT, if it has nothing for SIGBREAK). By default the first one exits the bus, the
+    second one skips every wait, and the third one ends the process. The plugin answers
+    them from the start of the bus on, in a thread that Windows makes, also while the
+    main thread hangs. While the bus is STOPPED or EXITING, Python handles them.
 
-    ``close_timeout``: seconds that the end of the console waits for the end of
-    the process, before Windows ends it; that is after 5 (HandlerRoutine
-    callback function, Windows console documentation).
+    ``close_timeout``: seconds that this waits for the end of the process after the end
+    of the console. Windows ends the process after 5 seconds (HandlerRoutine callback
+    function, Windows console documentation).
     """
 
     def __init__(self, bus: Bus) -> None:
         super().__init__(bus)
         self.close_timeout = 4.5
         self.is_set = False
-        self._handler = self.handle  # each look at a bound method makes a new one
+        self._handler = self.handle  # each access would make a new bound method
         self._own_signals = SignalHandler(bus)
         self._previous: Any = None
         self._asked = False
@@ -241,7 +259,7 @@ class ConsoleCtrlHandler(Plugin):
 
     @on('start', priority=0)
     def start(self) -> None:
-        """Take the console's events over, and SIGINT if this is the main thread."""
+        """Handle console events from now on, and SIGINT if this is the main thread."""
         if self.is_set:
             return
         api = _win32('win32api')
@@ -256,7 +274,7 @@ class ConsoleCtrlHandler(Plugin):
             self._previous = signal.signal(signal.SIGINT, self._interrupted)
 
     def unsubscribe(self) -> None:
-        """Unplug, and give both back."""
+        """Unplug, and put the previous handlers back."""
         super().unsubscribe()
         if not self.is_set:
             return
@@ -267,9 +285,10 @@ class ConsoleCtrlHandler(Plugin):
             signal.signal(signal.SIGINT, self._previous)
 
     def handle(self, event: int) -> bool:
-        """Answer one event; Windows calls it in a thread of its own.
+        """Answer one event; Windows calls this in a new thread.
 
-        :returns: whether that was all: if not, Python's handler is next.
+        :param event: its number in <wincon.h>.
+        :returns: True if it is answered; if False, Windows calls Python's handler next.
         """
         if event in _CLOSING_EVENTS:
             self._close(_CLOSING_EVENTS[event])
@@ -281,7 +300,7 @@ class ConsoleCtrlHandler(Plugin):
 
     def _is_running(self) -> bool:
         resting = self.bus.state in (State.STOPPED, State.EXITING)
-        return not resting or self.bus._current is not None
+        return not resting or self.bus.command is not None
 
     def _signal(self, name: str) -> None:
         bus = self.bus
@@ -290,44 +309,45 @@ class ConsoleCtrlHandler(Plugin):
             signals = self._own_signals
         if name not in signals.handlers:
             name = 'SIGINT'
-        signals._handle(getattr(signal, name), None)
-        starts_here = bus._owner == threading.main_thread().ident
+        signals.handle(getattr(signal, name), None)
+        starts_here = bus.turn.owner == threading.main_thread().ident
         if bus.hurried and bus.state is State.STARTING and starts_here:
             self.interrupt_main()
 
     def interrupt_main(self) -> None:
-        """Have the main thread see whether its start, or its server, is to end."""
+        """Have the main thread check whether its start or its server must end."""
         self._asked = self.is_set
         _interrupt_main()
 
     def _interrupted(self, signum: int, frame: object) -> None:
         """Python's handler of SIGINT, in the main thread."""
-        if not self._asked:  # a Ctrl-C that was left to Python, or not from the console
+        if not self._asked:  # a Ctrl-C for Python's handler, or not from the console
             if callable(self._previous):
                 self._previous(signum, frame)
             return
         self._asked = False
-        if self.bus._serving == threading.get_ident():
-            self.bus._urgent()
+        server = self.bus.serving
+        if server is not None and server.thread == threading.get_ident():
+            server.look()
         if self.bus.hurried:
             self.bus.hurry()
 
     def _close(self, name: str) -> None:
         self.bus.post('log', f'Console event {name}: shutting down bus', 20)
-        # With nobody in block(), whoever asks for the exit runs it.
+        # If no thread is in block(), the thread that asks for the exit runs it.
         threading.Thread(
             target=_carry_out, args=(self.bus, 'exit'), name='wspbus exit', daemon=True
         ).start()
-        # At this thread's return Windows ends the process, whatever it is at: the
-        # exit, the log's last lines. What ends by itself takes this thread along.
+        # When this thread returns, Windows ends the process, even in the midst of the
+        # exit or of its last log lines. If the process ends by itself, so does the wait.
         self._given_back.wait(self.close_timeout)
 
 
 class CommandEvents(Plugin):
-    """Other processes of the same user ask for a stop, exit, restart or graceful.
+    """This lets other processes of the same user stop, exit, restart or reload the bus.
 
-    One event per command, named by `event_name`; a thread waits for them from
-    the bus's start to its exit.
+    There is one event for each command; `event_name` names it. A thread waits for the
+    events from the start of the bus to its exit.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -336,7 +356,7 @@ class CommandEvents(Plugin):
 
     @on('start', priority=0)
     def start(self) -> None:
-        """Make the events, and wait for them in a thread."""
+        """Make the events, and start the thread that waits for them."""
         if self._ending is not None:
             return
         api = _win32('win32event')
@@ -354,7 +374,7 @@ class CommandEvents(Plugin):
 
     @on('exit')
     def exit(self) -> None:
-        """Take no commands any more."""
+        """Accept no more commands."""
         if self._ending is not None:
             _win32('win32event').SetEvent(self._ending)
             self._ending = None
@@ -370,17 +390,17 @@ class CommandEvents(Plugin):
             if came == api.WAIT_OBJECT_0:
                 return
             command = COMMANDS[came - api.WAIT_OBJECT_0 - 1]
-            self.bus.post('log', f'Told to {command} by another process.', 20)
+            self.bus.post('log', f'Another process has asked for {command}.', 20)
             _carry_out(self.bus, command)
 
 
 def _carry_out(bus: Bus, command: str) -> None:
-    """Call a method of the bus, for somebody who is not there to hear of an error."""
+    """Call a method of the bus. Log its errors, because the sender does not get them."""
     try:
         method: Callable[[], None] = getattr(bus, command)
         method()
     except ChannelFailures:
-        pass  # nobody is in block(), so it was done here; each is in the log
+        pass  # no thread is in block(), so this one ran it; each is in the log
     except WSPBusError as error:
         bus.post('log', str(error), 40)
 
@@ -388,8 +408,9 @@ def _carry_out(bus: Bus, command: str) -> None:
 def signal_child(pid: int, command: str) -> None:
     """Ask the started win32 bus of another process for one of ``COMMANDS``.
 
-    :raises ValueError: if it is none of them.
-    :raises NoSuchBus: if there is no such bus, or this user must not.
+    :param pid: the ID of the process.
+    :raises ValueError: if ``command`` is not one of them.
+    :raises NoSuchBus: if there is no such bus, or this user may not command it.
     :raises NeedsPywin32: if there is no pywin32.
     """
     if command not in COMMANDS:
@@ -403,7 +424,9 @@ def signal_child(pid: int, command: str) -> None:
 
 
 def make_bus(global_conf: Mapping[str, Any]) -> Win32Bus:
-    """``use = egg:paste_wspbus#win32`` (paste_wspbus.bus_factory).
+    """Make the bus of ``use = egg:paste_wspbus#win32`` in [wspbus:main].
+
+    Its entry point is in the group paste_wspbus.bus_factory.
 
     :raises NeedsPywin32: if there is no pywin32.
     """

@@ -1,33 +1,38 @@
-"""cheroot: its selector and thread pool, woken and emptied through its connection manager."""
+"""Adapts cheroot: wakes and empties its selector and thread pool through its connection manager."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
+import queue
 import socket
+import threading
 import time
 import weakref
-from queue import Empty, SimpleQueue
 
 from cheroot import wsgi
 from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPConnection, HTTPRequest
-from cheroot.workers.threadpool import WorkerThread
+from cheroot.workers.threadpool import _SHUTDOWNREQUEST, WorkerThread
 
+from paste_wspbus.bus import greenlets
 from paste_wspbus.errors import SettingError
+from paste_wspbus.listening.backlog import readable
 from paste_wspbus.plugins.threads import acquired
-from paste_wspbus.servers import ADDRESS, GRACE, Server, Stage
-from paste_wspbus.settings import boolean, convert
-from paste_wspbus.sockets import readable
+from paste_wspbus.servers.accepting import GRACE, Stage
+from paste_wspbus.servers.containing import RaisedInRequest
+from paste_wspbus.servers.server import ADDRESS, Server
+from paste_wspbus.values import boolean, convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import Any
 
     from paste_wspbus.bus import Bus
+    from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.servers.cutting import RequestInFlight, Stack
 
 _KNOWN: dict[str, Callable[[str], Any]] = {
     **ADDRESS,
@@ -51,12 +56,16 @@ _OURS = (*ADDRESS, 'ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain'
 class CherootServer(Server):
     """``use = egg:paste_wspbus#cheroot``; cheroot ships no factory of its own."""
 
+    ipv6only, unix_mode = False, None  # cheroot's
+    known = _KNOWN
+
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
-        """Numbers are numbers, and a certificate comes with its key."""
-        converted = convert(conf, _KNOWN)
+        """Convert the numbers, and check that a certificate has its key."""
+        converted = convert(conf, self.known)
         if ('ssl_certificate' in converted) != ('ssl_private_key' in converted):
             raise SettingError(
-                'ssl_certificate', 'ssl_certificate and ssl_private_key go together'
+                'ssl_certificate',
+                'set ssl_certificate and ssl_private_key together, or neither',
             )
         for key in ('ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain'):
             if not os.path.isfile(converted.get(key, __file__)):
@@ -69,17 +78,11 @@ class CherootServer(Server):
         """Make cheroot's server on our socket and start its threads."""
         conf = {key: value for key, value in self.conf.items() if key not in _OURS}
         conf.setdefault('request_queue_size', 128)  # cheroot's 5 refuse a small burst
-        listening = self.sockets[0]
-        self._server = _Server(
-            listening.sock.getsockname()
-            if listening.is_unix
-            else listening.sock.getsockname()[:2],
-            app,
-            **conf,
-        )
-        self._server.wspbus_socket, self._server.adapter = listening.sock, self
+        self._server = _Server(bind_addr(self.sockets[0]), app, **conf)
+        self._server.wspbus_sockets, self._server.adapter = self.sockets, self
         self._server.error_log = self._error_log
         self._server.requests._spawn_worker = self._spawn_worker
+        self._server.requests.stop = self._stop_threads
         if self.scheme == 'https':
             from cheroot.ssl.builtin import BuiltinSSLAdapter
 
@@ -93,21 +96,46 @@ class CherootServer(Server):
     def _error_log(
         self, msg: str = '', level: int = 20, traceback: bool = False
     ) -> None:
+        if self._has_cut:  # the log names the requests whose reads or writes fail now
+            level, traceback = 20, False
         self.bus.log(f'cheroot: {msg}', level, traceback)
 
     def _spawn_worker(self) -> _Worker:
-        worker = _Worker(self._server)
+        worker = greenlets.thread_class(_Worker)(self._server)
         worker.bus = self.bus
         worker.name = f'CP Server {worker.name}'  # as cheroot's own pool calls it
+        worker.daemon = (
+            True  # a request that the stop has cut must not keep the process
+        )
         worker.start()
         return worker
+
+    def _stop_threads(self, timeout: float = 5) -> None:
+        """End cheroot's threads, within seconds; those that still compute are daemons.
+
+        cheroot's own method waits for these without end, and by the wall clock.
+        """
+        pool, until = self._server.requests, time.monotonic() + timeout
+        threads, pool._threads[:] = pool._threads[:], []
+        with contextlib.suppress(queue.Empty):  # those that no thread has taken are cut
+            while True:
+                pool.get(block=False).close()
+        for _ in threads:
+            pool.put(_SHUTDOWNREQUEST)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(until - time.monotonic(), 0))
+
+    def accepts_on(self) -> list[socket.socket]:
+        """Return the sockets in cheroot's selector."""
+        return self._server._connections.listeners
 
     def run(self) -> None:
         """Run cheroot's loop."""
         self._server.serve()
 
     def drain(self) -> None:
-        """Have responses close their connections."""
+        """Make each response close its connection."""
         super().drain()
         if self._thread is not None:
             self._server.keep_alive_conn_limit = -1
@@ -117,18 +145,18 @@ class CherootServer(Server):
         self._server.keep_alive_conn_limit = -1
         self._server.timeout = GRACE[Stage.IDLE]
         self._server.expiration_interval = GRACE[Stage.IDLE] / 2
-        done: SimpleQueue[None] = SimpleQueue()
+        done: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._server._connections.wake(lambda: self._close_listener(done))
-        with contextlib.suppress(Empty):  # a TLS handshake may hold up the loop
-            done.get(timeout=2)
+        with contextlib.suppress(queue.Empty):  # a TLS handshake may hold up the loop
+            done.get(timeout=self.at_most(2))
 
-    def _close_listener(self, done: SimpleQueue[None]) -> None:
-        """In the loop's thread: it does not accept any more."""
-        self._server._connections.close_listener()
+    def _close_listener(self, done: queue.SimpleQueue[None]) -> None:
+        """Stop accepting; the loop's thread calls this."""
+        self._server._connections.close_listeners()
         done.put(None)
 
     def finish(self) -> bool:
-        """End connections that never sent anything; whether no connection is left."""
+        """End the connections that never sent anything; return whether no connection remains."""
         workers = [worker.conn for worker in self._server.requests._threads]
         for conn in workers:
             if (
@@ -141,14 +169,31 @@ class CherootServer(Server):
         return not self._server.open_connections
 
     def count(self) -> int:
-        """Those that were accepted and not closed."""
+        """Return how many connections were accepted and not closed."""
         return len(self._server.open_connections)
 
+    def requests_in_flight(self) -> list[RequestInFlight]:
+        """List the requests that threads answer, and those that wait for a thread."""
+        from paste_wspbus.servers.cutting import stacks_by_owner
+
+        stacks = stacks_by_owner()
+        found = (
+            _open_request(conn, stacks.get(id(conn)))
+            for conn in list(self._server.open_connections)
+        )
+        return [request for request in found if request is not None]
+
+    def cut(self) -> None:
+        """Shut down all connections; the threads that answer them close them."""
+        for conn in list(self._server.open_connections):
+            with contextlib.suppress(OSError, ValueError):
+                conn.socket.shutdown(socket.SHUT_RDWR)
+
     def end(self) -> None:
-        """Stop cheroot; after `bus.hurry()` without waiting for its workers."""
+        """Stop cheroot; wait no longer than `time_to_end` for its threads."""
         # It would connect to its socket to wake its loop; the loop is awake.
         self._server.socket = None  # type: ignore[assignment]
-        self._server.shutdown_timeout = 0.2 if self.bus.hurried else 5
+        self._server.shutdown_timeout = self.time_to_end
         self._server._connections.wake(lambda: None)
         try:
             self._server.stop()
@@ -156,6 +201,51 @@ class CherootServer(Server):
             # cheroot puts its figures there, and with them itself.
             statistics = getattr(logging, 'statistics', {})
             statistics.pop(f'Cheroot HTTPServer {id(self._server)}', None)
+
+
+def _open_request(conn: _Connection, stack: Stack | None) -> RequestInFlight | None:
+    """Describe the request of a connection; None if it is idle."""
+    from paste_wspbus.servers.cutting import RequestInFlight, WaitsFor, text_of
+
+    request: Any = stack.find(HTTPRequest) if stack is not None else None
+    waits_for = stack.waits_for_client(conn.socket) if stack is not None else None
+    if stack is None:
+        if not _readable(conn.socket):
+            return None
+        waits_for = WaitsFor.THREAD
+    elif waits_for is None and conn.stage is not Stage.BUSY:
+        waits_for = WaitsFor.CLIENT_SENDS
+    elif waits_for is None:
+        begun = getattr(request, 'sent_headers', False)
+        waits_for = WaitsFor.STREAM if begun else WaitsFor.APPLICATION
+    method = text_of(getattr(request, 'method', ''))
+    if conn.stage is Stage.IDLE and stack is not None and not method:
+        return None  # it has sent nothing
+    target = text_of(getattr(request, 'uri', ''))
+    return RequestInFlight(method, target, conn.since, waits_for, stack)
+
+
+def _readable(sock: socket.socket) -> bool:
+    try:
+        return readable(sock)
+    except (OSError, ValueError):  # its thread has closed it
+        return False
+
+
+class DataflakeCheroot(CherootServer):
+    """``use = egg:dataflake.wsgi.cheroot#main``, with its settings and its logger."""
+
+    default_host = '0.0.0.0'
+    known = {
+        **CherootServer.known,
+        'shutdown_timeout': int,
+        'peercreds_resolve_enabled': boolean,
+    }
+
+    def _error_log(
+        self, msg: str = '', level: int = 20, traceback: bool = False
+    ) -> None:
+        logging.getLogger('cheroot.error').log(level, msg, exc_info=traceback)
 
 
 class _Worker(WorkerThread):  # type: ignore[misc]
@@ -166,6 +256,37 @@ class _Worker(WorkerThread):  # type: ignore[misc]
     def run(self) -> None:
         with acquired(self.bus):
             super().run()
+
+
+def _gateway_class(base: type[wsgi.Gateway]) -> type[wsgi.Gateway]:
+    class Gateway(base):  # type: ignore[misc]
+        """Calls the application; closes its response, and answers 500, whatever happens."""
+
+        def respond(self) -> None:
+            try:
+                self._respond()
+            except Exception:
+                raise
+            except BaseException as error:
+                raise RaisedInRequest(self.env, error) from error
+
+        def _respond(self) -> None:
+            response = self.req.server.wsgi_app(self.env, self.start_response)
+            try:
+                for chunk in filter(None, response):
+                    if not isinstance(chunk, bytes):
+                        raise TypeError(f'The application yields bytes, not {chunk!r}')
+                    self.write(chunk)
+                if not self.started_response:
+                    raise RuntimeError('The application did not call start_response')
+                # cheroot does this after an error, too, so that nobody sees a 500; and
+                # if the client has gone, it does not close the response.
+                self.req.ensure_headers_sent()
+            finally:
+                if hasattr(response, 'close'):
+                    response.close()
+
+    return Gateway
 
 
 class _Request(HTTPRequest):  # type: ignore[misc]
@@ -193,9 +314,13 @@ class _Connection(HTTPConnection):  # type: ignore[misc]
             super().close()
         finally:
             self.server.open_connections.discard(self)
+            # What a client did not take: Python 3.14 would complain of it at the end.
+            unsent = getattr(self.wfile, '_write_buf', None)
+            if unsent is not None:
+                unsent.clear()
 
     def is_at(self, stage: Stage) -> None:
-        self.stage, self.since = stage, time.time()
+        self.stage, self.since = stage, time.monotonic()
 
     def communicate(self) -> Any:
         try:
@@ -205,9 +330,9 @@ class _Connection(HTTPConnection):  # type: ignore[misc]
 
 
 class _Wake:
-    """What the selector takes for a connection that became readable: runs a function."""
+    """Looks to the selector like a readable connection, and runs a function in its thread."""
 
-    last_used = float('inf')
+    since = float('inf')
 
     function: Callable[[], object]
 
@@ -220,26 +345,72 @@ class _Wake:
 
 
 class _Listener:
-    """What accepts in the place of cheroot's listening socket."""
+    """Stands in for a listening socket of cheroot's, and accepts for it."""
 
     def __init__(self, adapter: Server, sock: socket.socket) -> None:
-        self.accept = functools.partial(adapter.accept, sock)
+        self._adapter, self._sock = adapter, sock
+        self.address: Any = (None, None)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; of a Unix socket, there is no address."""
+        sock, address = self._adapter.accept(self._sock)
+        self.address = address if isinstance(address, tuple) else (None, None)
+        return sock, self.address
+
+
+class _Door:
+    """One more listening socket. To the selector, it looks like a readable connection."""
+
+    since = float('inf')
+
+    def __init__(self, server: _Server, listening: ListeningSocket) -> None:
+        self.sock = listening.sock
+        #: What cheroot's classes find at a connection that came here.
+        self.server = _At(server, bind_addr(listening))
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class _At:
+    """The server, as it is at another address: SERVER_PORT is that of the connection."""
+
+    def __init__(self, server: _Server, bind_addr: Any) -> None:
+        self._server, self.bind_addr = server, bind_addr
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
 
 
 class _Connections(ConnectionManager):  # type: ignore[misc]
-    _again = False
     _stop_requested: bool
-    _looks_away = False
 
     def __init__(self, server: _Server) -> None:
         super().__init__(server)
-        #: The loop's thread alone uses it; None when it is closed.
-        self._listener: socket.socket | None = server.socket
+        first, *others = server.wspbus_sockets
+        #: The listening sockets, and how the selector knows each: the first one as the
+        #: server. The loop's thread alone uses them; they are gone when they are closed.
+        self._doors: dict[socket.socket, Any] = {first.sock: server}
+        for listening in others:
+            self._doors[listening.sock] = door = _Door(server, listening)
+            self._selector.register(listening.sock.fileno(), 1, data=door)
+        #: The listening sockets that the selector does not look at, for accept() failed.
+        self._away: list[socket.socket] = []
         # So that a stop needs no descriptors; once used, it is closed, and leaves two.
         self._spare = [_Wake()]
 
+    @property
+    def listeners(self) -> list[socket.socket]:
+        """The listening sockets."""
+        return list(self._doors)
+
+    @property
+    def _num_connections(self) -> int:
+        watched = len(self._doors) - len(self._away)
+        return len(self._selector) - watched
+
     def wake(self, function: Callable[[], object]) -> None:
-        """Run ``function`` in the loop's thread, and have the loop read its settings again."""
+        """Run ``function`` in the loop's thread; the loop reads its settings again afterwards."""
         wake = self._spare.pop() if self._spare else _Wake()
         wake.function = function
         with contextlib.suppress(
@@ -249,55 +420,105 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
             wake.writer.send(b'.')
 
     def woken(self, wake: _Wake) -> None:
-        """The loop's thread, from `_Server.process_conn`."""
+        """Run the function of ``wake``; `_Server.process_conn` calls this in the loop's thread."""
         wake.close()
         wake.function()
-        self._again = self._stop_requested = True
 
     def _run(self, expiration_interval: float) -> None:
-        while True:
-            super()._run(self.server.expiration_interval)
-            if not self._again or not self.server.ready:  # stop() asked, too
-                return
-            self._again = self._stop_requested = False
+        """Run cheroot's loop; its own one reads its settings once, and the wall clock."""
+        looked = time.monotonic()
+        while not self._stop_requested:
+            interval = self.server.expiration_interval
+            # On Windows, select() does not return when a socket is readable (cheroot).
+            within = min(interval, 0.05) if os.name == 'nt' else interval
+            try:
+                active = list(self._selector.select(timeout=within))
+            except OSError:
+                self._remove_invalid_sockets()
+                continue
+            for fd, conn in active:
+                if conn is self.server:
+                    conn = self._from_server_socket(self.server.socket)
+                else:
+                    self._selector.unregister(fd)
+                if conn is not None:
+                    self.server.process_conn(conn)
+            if time.monotonic() - looked > self.server.expiration_interval:
+                self._expire(0)
+                looked = time.monotonic()
+
+    def stop(self) -> None:
+        """End the loop; do not wait longer than a TLS handshake may hold it up."""
+        self._stop_requested = True
+        until = time.monotonic() + self.server.adapter.time_to_end
+        while self._serving and time.monotonic() < until:
+            time.sleep(0.001)
 
     def _from_server_socket(self, server_socket: socket.socket) -> Any:
-        if self._listener is None:
+        first = next(iter(self._doors), None)
+        if first is None:
             return None  # it was closed in the pass in which somebody came
         adapter = self.server.adapter
-        found = super()._from_server_socket(_Listener(adapter, self._listener))
+        found = super()._from_server_socket(_Listener(adapter, first))
         if adapter.is_paused:
-            self._selector.unregister(self._listener.fileno())
-            self._looks_away = True
+            self._selector.unregister(first.fileno())
+            self._away.append(first)
         return found
 
-    def _expire(self, threshold: float) -> None:
+    def come_in(self, door: _Door) -> None:
+        """Accept at a further listening socket, which the selector has let go of."""
+        if door.sock not in self._doors:
+            return  # it was closed, as above
         adapter = self.server.adapter
-        if adapter.draining and self._looks_away:
-            threshold = time.time() - GRACE[Stage.IDLE]  # for their descriptors
-        super()._expire(threshold)
-        if self._listener and self._looks_away and not adapter.is_paused:
-            self._looks_away = False
-            self._selector.register(self._listener.fileno(), 1, data=self.server)
+        listener = _Listener(adapter, door.sock)
+        found = super()._from_server_socket(listener)
+        if adapter.is_paused:
+            self._away.append(door.sock)
+        else:
+            self._selector.register(door.sock.fileno(), 1, data=door)
+        if found is not None:
+            found.server = door.server
+            found.remote_addr, found.remote_port = listener.address[:2]
+            self.server.process_conn(found)
 
-    def close_listener(self) -> None:
-        """Accept no more; call it in the loop's thread."""
-        listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        if not self._looks_away:
-            self._selector.unregister(listener.fileno())
-        listener.close()
+    def _expire(self, threshold: float) -> None:
+        """Close idle connections; by a clock that nobody sets, so without ``threshold``."""
+        adapter, limit = self.server.adapter, self.server.timeout
+        if adapter.draining and self._away:
+            limit = GRACE[Stage.IDLE]  # for their descriptors
+        now = time.monotonic()
+        idle = [
+            (fd, conn)
+            for fd, conn in self._selector.connections
+            if conn is not self.server and now - conn.since > limit
+        ]
+        for fd, conn in idle:
+            self._selector.unregister(fd)
+            conn.close()
+        while self._away and not adapter.is_paused:
+            sock = self._away.pop()
+            self._selector.register(sock.fileno(), 1, data=self._doors[sock])
+
+    def close_listeners(self) -> None:
+        """Stop accepting; call this in the loop's thread only."""
+        while self._doors:
+            sock, _ = self._doors.popitem()
+            if sock in self._away:
+                self._away.remove(sock)
+            else:
+                self._selector.unregister(sock.fileno())
+            sock.close()
 
 
 class _Server(wsgi.Server):  # type: ignore[misc]
     ConnectionClass = _Connection
-    wspbus_socket: socket.socket
+    wspbus_sockets: list[ListeningSocket]
     adapter: Server
     _connections: _Connections
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.gateway: type[wsgi.Gateway] = _gateway_class(self.gateway)
         #: From accept() to close(), wherever in cheroot they are.
         self.open_connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
 
@@ -308,13 +529,17 @@ class _Server(wsgi.Server):  # type: ignore[misc]
         return self._take_socket()
 
     def _take_socket(self) -> socket.socket:
-        self.socket = self.wspbus_socket
+        self.socket = self.wspbus_sockets[0].sock
         if self.ssl_adapter is not None:
             self.socket = self.ssl_adapter.bind(self.socket)
         return self.socket
 
     def prepare(self) -> None:
-        super().prepare()
+        # If it is set, it names another process; cheroot would take descriptor 3.
+        with _without('LISTEN_PID'):
+            super().prepare()
+        for listening in self.wspbus_sockets[1:]:
+            listening.sock.listen(self.request_queue_size)
         # cheroot's timeout of a second is one for accept(), too: if another process
         # is faster, the loop would serve nobody until then.
         self.socket.setblocking(False)
@@ -324,5 +549,24 @@ class _Server(wsgi.Server):  # type: ignore[misc]
     def process_conn(self, conn: Any) -> None:
         if isinstance(conn, _Wake):
             self._connections.woken(conn)
+        elif isinstance(conn, _Door):
+            self._connections.come_in(conn)
         else:
             super().process_conn(conn)
+
+
+def bind_addr(listening: ListeningSocket) -> Any:
+    """Return the address of a socket as cheroot has it: a text of a Unix socket."""
+    name = listening.name
+    return os.fsdecode(name) if listening.is_unix else name[:2]
+
+
+@contextlib.contextmanager
+def _without(variable: str) -> Generator[None]:
+    """Hide a variable of the environment meanwhile."""
+    value = os.environ.pop(variable, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[variable] = value

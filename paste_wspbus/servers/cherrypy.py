@@ -1,4 +1,4 @@
-"""CherryPy's own HTTP server: cheroot's, with what ``cherrypy.config`` says of it."""
+"""Adapts CherryPy's own HTTP server, which is cheroot with the settings of ``cherrypy.config``."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import Any
 import cherrypy
 from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
 
+from paste_wspbus.bus.host import host_of
 from paste_wspbus.errors import BindError, SettingError
-from paste_wspbus.servers import ADDRESS
 from paste_wspbus.servers.cheroot import (
     CherootServer,
     _Connection,
     _Request,
     _Server,
+    bind_addr,
 )
-from paste_wspbus.settings import boolean, convert
+from paste_wspbus.servers.server import ADDRESS
+from paste_wspbus.values import boolean, convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from paste_wspbus.sockets import ListeningSocket
+    from paste_wspbus.listening.sockets import ListeningSocket
 
 #: CherryPy's names for settings of where to listen.
 SYNONYMS = {'socket_host': 'host', 'socket_port': 'port', 'socket_file': 'unix_socket'}
@@ -42,7 +44,7 @@ BACKLOG = 128
 
 
 def known_settings() -> dict[str, Callable[[str], Any]]:
-    """What ``[server:main]`` may say: where to listen, and ``server.…`` of cherrypy.config."""
+    """Return the settings of ``[server:main]``: where to listen, and the ``server.…`` of cherrypy.config."""
     defaults = vars(type(cherrypy.server)).items()
     settings = {
         name: _CONVERTERS[type(value)]
@@ -55,7 +57,7 @@ def known_settings() -> dict[str, Callable[[str], Any]]:
 class CherryPyServer(CherootServer):
     """``use = egg:paste_wspbus#cherrypy``: serves the whole site, as configured for CherryPy.
 
-    Settings of ``[server:main]`` stand above those of ``cherrypy.config``. If
+    Settings of ``[server:main]`` override those of ``cherrypy.config``. If
     it does not say where to listen, ``cherrypy.config`` does: the port is bound
     when the site is composed, not before.
     """
@@ -65,7 +67,7 @@ class CherryPyServer(CherootServer):
         super().__init__(conf, global_conf)
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
-        """Each as the attribute of ``cherrypy.server`` is; files are there."""
+        """Convert each setting to the type of the attribute of ``cherrypy.server``; check that files exist."""
         converted = convert(conf, known_settings())
         for key in ('ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain'):
             if not os.path.isfile(converted.get(key, __file__)):
@@ -73,11 +75,11 @@ class CherryPyServer(CherootServer):
         return converted
 
     def bind(self, left: Iterable[ListeningSocket] = ()) -> None:
-        """Bind; if that is for ``cherrypy.config`` to say, when the site starts.
+        """Bind now, or when the site starts if ``cherrypy.config`` says where to listen.
 
         :raises BindError: if an address cannot be had.
         """
-        if self.where:
+        if self.says_where:
             super().bind(left)
         elif not self.sockets:
             self.sockets = list(left)  # which may turn out to be the right ones
@@ -87,23 +89,30 @@ class CherryPyServer(CherootServer):
 
         :raises BindError: if an address cannot be had.
         """
-        if not self.where:
+        if not self.says_where and not any(one.is_passed for one in self.sockets):
             left, self.sockets = self.sockets, []
-            self._bind_as_configured(left)
+            try:
+                self._bind_as_configured(left)
+            finally:
+                for listening in left:
+                    if listening not in self.sockets:
+                        listening.close()
         super().__call__(app)
 
     def _bind_as_configured(self, left: list[ListeningSocket]) -> None:
         address = cherrypy.server.bind_addr
-        if self.bus.restarter is not None:
+        if host_of(self.bus).restarts:
             raise BindError(
                 cherrypy.server.base(),
-                'processes share a socket that is bound before the site is composed: '
-                'say host and port in [server:main]',
+                'the socket is opened before the site is loaded: '
+                'set host and port in [server:main]',
             )
         keys = ('unix_socket',) if isinstance(address, str) else ('host', 'port')
         values = (address,) if isinstance(address, str) else address
         self.conf = {**self.conf, **dict(zip(keys, values, strict=True))}
         super().bind(left)
+        for listening in self.sockets:
+            listening.claim()
 
     def open(self, app: Any) -> None:
         """Make CherryPy's server on our socket and start its threads."""
@@ -112,13 +121,13 @@ class CherryPyServer(CherootServer):
         for key, value in self.conf.items():
             if key not in ADDRESS:
                 setattr(settings, key, value)
-        name = listening.sock.getsockname()
         self._server = server = _CherryPyServer(settings)
-        server.bind_addr = name if listening.is_unix else name[:2]
+        server.bind_addr = bind_addr(listening)
         server.wsgi_app = app
-        server.wspbus_socket, server.adapter = listening.sock, self
+        server.wspbus_sockets, server.adapter = self.sockets, self
         server.error_log = self._error_log
         server.requests._spawn_worker = self._spawn_worker
+        server.requests.stop = self._stop_threads
         if server.ssl_adapter is not None:
             self.scheme = 'https'
         if settings.socket_queue_size == type(settings).socket_queue_size:
@@ -126,11 +135,11 @@ class CherryPyServer(CherootServer):
         server.prepare()
         # For the site's code that asks where it is served.
         settings.httpserver, settings.running = server, True
-        if self.where:
+        if self.says_where:
             settings.bind_addr = server.bind_addr
 
     def end(self) -> None:
-        """Stop cheroot; after `bus.hurry()` without waiting for its workers."""
+        """Stop cheroot; wait no longer than `time_to_end` for its threads."""
         try:
             super().end()
         finally:

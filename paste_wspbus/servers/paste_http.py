@@ -1,8 +1,7 @@
-"""Paste#http: `paste.httpserver`, with or without its thread pool."""
+"""Adapts Paste#http: `paste.httpserver`, with or without its thread pool."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import threading
 
@@ -11,16 +10,17 @@ from paste.httpserver import ThreadPool, WSGIHandler, serve
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins.threads import acquired
-from paste_wspbus.servers import ADDRESS
+from paste_wspbus.servers.containing import RaisedInRequest
+from paste_wspbus.servers.server import ADDRESS
 from paste_wspbus.servers.socketserver import SocketServer
-from paste_wspbus.settings import boolean, convert
+from paste_wspbus.values import boolean, convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from typing import Any
 
-    from paste_wspbus.bus import Bus
+    from paste_wspbus.servers.cutting import Stack
 
 _POOL = (
     'hung_thread_limit',
@@ -37,6 +37,25 @@ def _protocol(text: str) -> str:
     if text not in ('HTTP/0.9', 'HTTP/1.0', 'HTTP/1.1'):
         raise SettingError('protocol_version', f'{text!r} is not HTTP/1.0 or HTTP/1.1')
     return text
+
+
+class _Handler(WSGIHandler):  # type: ignore[misc]
+    def wsgi_execute(self, environ: dict[str, Any] | None = None) -> None:
+        try:
+            super().wsgi_execute(environ)
+        except Exception:
+            raise
+        except BaseException as error:
+            if not self.wsgi_headers_sent:  # as paste does after an Exception
+                body = b'Internal Server Error\n'
+                length = str(len(body))
+                self.wsgi_curr_headers = (
+                    '500 Internal Server Error',
+                    [('Content-Type', 'text/plain'), ('Content-Length', length)],
+                )
+                with contextlib.suppress(OSError):
+                    self.wsgi_write_chunk(body)
+            raise RaisedInRequest(self.wsgi_environ, error) from error
 
 
 class PasteServer(SocketServer):
@@ -57,7 +76,7 @@ class PasteServer(SocketServer):
     }
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
-        """As Paste converts them; ``host`` may hold the port."""
+        """Convert the settings as Paste does; ``host`` may contain the port."""
         converted = convert(conf, self.known)
         host = converted.get('host', '')
         if 'port' not in converted and host.count(':') == 1:
@@ -66,13 +85,15 @@ class PasteServer(SocketServer):
         return converted
 
     def handler_class(self) -> type[Any]:
-        """Paste's handler."""
-        return WSGIHandler  # type: ignore[no-any-return]
+        """Return Paste's request handler class."""
+        return _Handler
 
     def make(self, app: Any, handler: type[Any]) -> Any:
-        """Let Paste make it on a port of no importance."""
+        """Let Paste make the server on a port that does not matter."""
         conf = {key: value for key, value in self.conf.items() if key not in ADDRESS}
         conf.pop('request_queue_size', None)
+        # A request that the stop has cut must not keep the process alive.
+        conf['daemon_threads'] = True
         pool = {
             key.removeprefix('threadpool_'): conf.pop(key)
             for key in list(conf)
@@ -80,7 +101,7 @@ class PasteServer(SocketServer):
         }
         if 'error_email' in self.global_conf:
             pool.setdefault('error_email', self.global_conf['error_email'])
-        with _pool_class(_acquiring_pool(self.bus)):
+        with _pool_class(_acquiring_pool(self)):
             server = serve(
                 app,
                 host='127.0.0.1',
@@ -103,17 +124,20 @@ class PasteServer(SocketServer):
 
         server.process_request_thread = process_request_thread
 
+    def has_begun(self, handler: Any, stack: Stack) -> bool:
+        """Whether the head of a response was sent."""
+        return bool(getattr(handler, 'wsgi_headers_sent', False))
+
     def end(self) -> None:
-        """Also end the pool's threads, unless they still work."""
+        """Also end the pool's threads; those that still compute are daemons."""
         super().end()
         pool = getattr(self._server, 'thread_pool', None)
-        if pool is not None and not self._open:
-            pool.shutdown()  # kills what does not end in time
-            atexit.unregister(pool.shutdown)  # Paste registered it
+        if pool is not None:
+            pool.shutdown()
 
     @classmethod
     def knows(cls, conf: Mapping[str, str]) -> bool:
-        """Not pyOpenSSL's sockets."""
+        """Whether this adapter can do what the settings ask for: pyOpenSSL's sockets it cannot."""
         return 'ssl_pem' not in conf and 'ssl_context' not in conf
 
 
@@ -127,13 +151,9 @@ def _pool_class(kind: type[ThreadPool]) -> Generator[None]:
         httpserver.ThreadPool = usual
 
 
-#: Seconds that the pool's threads are given to end, before paste kills them.
-_END = 5
-
-
-def _acquiring_pool(bus: Bus) -> type[ThreadPool]:
+def _acquiring_pool(adapter: PasteServer) -> type[ThreadPool]:
     class AcquiringPool(ThreadPool):  # type: ignore[misc]
-        """Its threads are acquired before their first request and released at their end."""
+        """Acquires its threads before their first request and releases them at their end."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             # Paste's own list does not have those that begin, nor those that end.
@@ -155,17 +175,18 @@ def _acquiring_pool(bus: Bus) -> type[ThreadPool]:
 
         def worker_thread_callback(self, message: str | None = None) -> None:
             try:
-                with acquired(bus):
+                with acquired(adapter.bus):
                     super().worker_thread_callback(message)
             finally:
                 self._count(-1)
 
         def shutdown(self, force_quit_timeout: float = 0) -> None:
+            # Paste's own method waits half a second for each thread, and raises
+            # SystemExit in those that compute.
             with self._changed:
                 for _ in range(self._alive):
                     self.queue.put(self.SHUTDOWN)
-                seconds = 0.2 if bus.hurried else _END
+                seconds = adapter.time_to_end
                 self._changed.wait_for(lambda: not self._alive, seconds)
-            super().shutdown(force_quit_timeout)
 
     return AcquiringPool

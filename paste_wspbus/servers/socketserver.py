@@ -1,4 +1,4 @@
-"""What Paste#http and wsgiref share: both are servers of the standard library's socketserver."""
+"""What the adapters of Paste#http and wsgiref share: both use the standard library's socketserver."""
 
 from __future__ import annotations
 
@@ -7,29 +7,56 @@ import selectors
 import socket
 import time
 
-from paste_wspbus.servers import ADDRESS, PAUSE, Server, Stage
-from paste_wspbus.sockets import readable
+from paste_wspbus.listening.backlog import readable
+from paste_wspbus.servers.accepting import PAUSE, Stage
+from paste_wspbus.servers.server import ADDRESS, LOOK, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.servers.cutting import RequestInFlight, Stack
+
 
 class _Connection:
     """An accepted connection: where it is, and since when."""
 
-    def __init__(self) -> None:
+    def __init__(self, listening: socket.socket) -> None:
         self.is_at(Stage.NEW)
+        #: Where it came in.
+        self.listening = listening
         #: Whether its reads were ended: what came last may be half a request.
         self.cut = False
+        #: What reads its requests and writes its responses.
+        self.handler: Any = None
 
     def is_at(self, stage: Stage) -> None:
-        self.stage, self.since = stage, time.time()
+        self.stage, self.since = stage, time.monotonic()
+
+
+class _At:
+    """The server, as it is at one of its addresses: SERVER_PORT is that of the connection."""
+
+    def __init__(self, server: Any, listening: ListeningSocket) -> None:
+        self._server = server
+        name = ('localhost', 0) if listening.is_unix else listening.name[:2]
+        self.server_address = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    @property
+    def base_environ(self) -> dict[str, Any]:
+        """wsgiref's."""
+        host, port = self.server_address
+        own = {'SERVER_NAME': host, 'SERVER_PORT': str(port)}
+        return {**self._server.base_environ, **own}
 
 
 class _Lines:
-    """A file of lines, and whether the last that was read was an empty one."""
+    """A file of lines that remembers whether the last line read was empty."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -49,6 +76,13 @@ def _has_body(headers: Any) -> bool:
     return length != '0' or 'Transfer-Encoding' in headers
 
 
+def _readable(connection: Any) -> bool:
+    try:
+        return readable(connection)
+    except (OSError, ValueError):  # its thread has closed it
+        return False
+
+
 class SocketServer(Server):
     """Stops a `socketserver.BaseServer` without resetting anybody."""
 
@@ -62,20 +96,20 @@ class SocketServer(Server):
         raise NotImplementedError
 
     def handler_class(self) -> type[Any]:
-        """The server's own request handler class."""
+        """Return the server's own request handler class."""
         raise NotImplementedError
 
     def open(self, app: Any) -> None:
-        """Put our socket into the server, and ourselves between it and its connections."""
+        """Give our socket to the server, and follow each connection that it accepts."""
         self._open: dict[Any, _Connection] = {}
         self._wake, self._wake_reader = socket.socketpair()
         self._server = server = self.make(app, self._draining_handler())
-        listening = self.sockets[0]
         server.socket.close()
-        server.socket = listening.sock
-        server.server_address = (
-            ('localhost', 0) if listening.is_unix else listening.sock.getsockname()[:2]
-        )
+        #: The socket to accept from, which only the loop's thread sets.
+        server.socket = self.sockets[0].sock
+        self._servers = {one.sock: _At(server, one) for one in self.sockets}
+        at = self._servers[server.socket]
+        server.server_address = at.server_address
         server.server_name, server.server_port = server.server_address
         close = server.close_request
 
@@ -83,24 +117,41 @@ class SocketServer(Server):
             connection, address = self.accept(server.socket)
             if connection.gettimeout() is None:
                 connection.setblocking(True)  # BSD's inherit the listener's mode
-            self._open[connection] = _Connection()
+            self._open[connection] = _Connection(server.socket)
             return connection, address or ('127.0.0.1', 0)
 
         def close_request(connection: Any) -> None:
             close(connection)
             self._open.pop(connection, None)
 
+        handle_error = server.handle_error
+
+        def handle_error_unless_cut(connection: Any, address: Any) -> None:
+            if not self._has_cut:  # else the log names the request already
+                handle_error(connection, address)
+
         server.get_request, server.close_request = get_request, close_request
-        server.socket.listen(self.conf.get('request_queue_size') or 128)
+        server.handle_error = handle_error_unless_cut
+        for listening in self.sockets:
+            listening.sock.listen(self.conf.get('request_queue_size') or 128)
+
+    def accepts_on(self) -> list[socket.socket]:
+        """Return the sockets that the loop watches."""
+        return list(self._servers)
 
     def _draining_handler(self) -> type[Any]:
         adapter = self
 
         class DrainingHandler(self.handler_class()):  # type: ignore[misc]
             rfile: Any
+            server: Any
+
+            def setup(self) -> None:
+                self.server = adapter.server_at(self.request, self.server)
+                super().setup()
 
             def parse_request(self) -> Any:
-                adapter.mark(self.request, Stage.HEAD)
+                adapter.mark(self.request, Stage.HEAD, self)
                 rfile = self.rfile
                 self.rfile = lines = _Lines(rfile)
                 try:
@@ -124,19 +175,27 @@ class SocketServer(Server):
 
         return DrainingHandler
 
-    def mark(self, connection: Any, stage: Stage) -> None:
-        """A handler tells where its connection is."""
+    def server_at(self, connection: Any, server: Any) -> Any:
+        """Return the server as it is at the address where the connection came in."""
+        known = self._open.get(connection)
+        if len(self._servers) == 1 or known is None:
+            return server
+        return self._servers[known.listening]
+
+    def mark(self, connection: Any, stage: Stage, handler: Any = None) -> None:
+        """Note where a connection is; its handler calls this."""
         known = self._open.get(connection)
         if known is not None:
             known.is_at(stage)
+            known.handler = handler or known.handler
 
     def is_cut(self, connection: Any) -> bool:
-        """Whether we ended the connection's reads."""
+        """Whether this adapter has ended the reads of the connection."""
         known = self._open.get(connection)
         return known is not None and known.cut
 
     def finish(self) -> bool:
-        """End idle connections' reads; whether no connection is left."""
+        """End the reads of idle connections; return whether no connection remains."""
         for connection, known in list(self._open.items()):
             if self.may_close(known.stage, known.since):
                 with contextlib.suppress(OSError, ValueError):
@@ -146,8 +205,56 @@ class SocketServer(Server):
         return not self._open
 
     def count(self) -> int:
-        """Those that were accepted and not closed."""
+        """Return how many connections were accepted and not closed."""
         return len(self._open)
+
+    def requests_in_flight(self) -> list[RequestInFlight]:
+        """List the requests of all connections."""
+        from paste_wspbus.servers.cutting import stacks_by_owner
+
+        stacks = stacks_by_owner()
+        return [
+            self._open_request(connection, known, stacks.get(id(known.handler)))
+            for connection, known in list(self._open.items())
+            if known.stage in (Stage.HEAD, Stage.BUSY) or _readable(connection)
+        ]
+
+    def _open_request(
+        self, connection: Any, known: _Connection, stack: Stack | None
+    ) -> RequestInFlight:
+        from paste_wspbus.servers.cutting import RequestInFlight, WaitsFor, text_of
+
+        handler = known.handler
+        if known.stage in (Stage.NEW, Stage.IDLE):
+            waits_for, handler = WaitsFor.THREAD, None
+        elif stack is None or known.stage is Stage.HEAD:
+            waits_for, handler = WaitsFor.CLIENT_SENDS, None
+        elif (found := stack.waits_for_client(connection)) is not None:
+            waits_for = found
+        elif self.has_begun(handler, stack):
+            waits_for = WaitsFor.STREAM
+        else:
+            waits_for = WaitsFor.APPLICATION
+        return RequestInFlight(
+            text_of(getattr(handler, 'command', '')),
+            text_of(getattr(handler, 'path', '')),
+            known.since,
+            waits_for,
+            stack,
+        )
+
+    def has_begun(self, handler: Any, stack: Stack) -> bool:
+        """Whether the head of a response was sent.
+
+        :param handler: the handler of the connection.
+        """
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """Shut down all connections; their threads close them."""
+        for connection in list(self._open):
+            with contextlib.suppress(OSError, ValueError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
         """Serve until `stop_accepting`.
@@ -156,25 +263,31 @@ class SocketServer(Server):
         """
         self._server.timeout = 0
         with selectors.DefaultSelector() as selector:
-            selector.register(self._server.socket, selectors.EVENT_READ)
-            selector.register(self._wake_reader, selectors.EVENT_READ)
+            for sock in [*self._servers, self._wake_reader]:
+                selector.register(sock, selectors.EVENT_READ)
             while True:
-                ready = [key.fileobj for key, _ in selector.select()]
+                ready: list[Any] = [key.fileobj for key, _ in selector.select()]
                 if self._wake_reader in ready:
                     return
-                self._server.handle_request()
+                for sock in ready:
+                    self._server.socket = sock
+                    self._server.handle_request()
                 if self.is_paused and readable(self._wake_reader, within=PAUSE):
                     return
 
     def stop_accepting(self) -> None:
-        """End `run`, close the listener."""
+        """End `run`, then close the listening socket."""
         self._wake.send(b'.')
         if self._thread is not None:
-            self._thread.join(2)
-        self._server.socket.close()
+            self._thread.join(self.at_most(2))
+        for sock in self._servers:
+            sock.close()
 
     def end(self) -> None:
-        """Close what `open` made."""
+        """Close what `open` made; wait for the threads of requests that were cut."""
+        until = time.monotonic() + self.time_to_end
+        while self._open and time.monotonic() < until:
+            time.sleep(LOOK)
         if self._wake.fileno() != -1:
             self.stop_accepting()
             self._wake.close()

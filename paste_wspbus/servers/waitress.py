@@ -1,37 +1,40 @@
-"""waitress: its loop in a thread, stopped from inside that loop."""
+"""Adapts waitress: its loop runs in a thread, and is stopped from inside that loop."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import queue
+import select
 import socket
 import threading
 import time
-from queue import Empty, SimpleQueue
 
+from waitress import server as waitress_server
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
-from waitress.server import BaseWSGIServer, create_server
-from waitress.task import ThreadedTaskDispatcher, WSGITask
+from waitress.parser import HTTPRequestParser
+from waitress.server import BaseWSGIServer
+from waitress.task import Task, ThreadedTaskDispatcher, WSGITask
 
-from paste_wspbus.errors import BindError, SettingError
+from paste_wspbus.bus.interrupts import threads_are_greenlets
+from paste_wspbus.errors import SettingError
+from paste_wspbus.listening.addresses import parse_address, parse_port, resolve
+from paste_wspbus.listening.backlog import readable
+from paste_wspbus.listening.sockets import ListeningSocket
 from paste_wspbus.plugins.threads import acquired
-from paste_wspbus.servers import WHERE, Server, Stage
-from paste_wspbus.settings import boolean, nearest
-from paste_wspbus.sockets import (
-    ListeningSocket,
-    parse_port,
-    readable,
-    resolve,
-)
+from paste_wspbus.servers.accepting import Stage
+from paste_wspbus.servers.server import WHERE, Server
+from paste_wspbus.values import boolean, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from paste_wspbus.bus import Bus
+    from paste_wspbus.servers.cutting import RequestInFlight, Stack
 
 #: As waitress itself has it.
 _NOT_TOGETHER = {
@@ -40,15 +43,32 @@ _NOT_TOGETHER = {
 }
 
 
+#: Seconds that waitress's threads have to come to its queue after they were started.
+ARRIVING = 2.0
+
+
+class _Adjustments(Adjustments):  # type: ignore[misc]
+    """waitress's settings without its default address, 0.0.0.0:8080: the sockets are ours.
+
+    waitress would look that address up, for which Python loads its IDNA tables.
+    """
+
+    listen: list[str] = []
+
+
+#: waitress's `__del__` looks at the descriptor, also if there was none left to open.
+if hasattr(wasyncore, 'file_wrapper'):  # not on Windows
+    wasyncore.file_wrapper.fd = -1
+
+
 class WaitressServer(Server):
     """``use = egg:waitress``, with all of waitress's settings."""
 
-    default_host = '0.0.0.0'  # waitress's
-    takes_several = True
+    default_host, unix_mode = '0.0.0.0', 0o600  # waitress's
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
-        """Have waitress convert each setting, so that a wrong one can be named."""
-        known = dict(Adjustments._params)
+        """Let waitress convert each setting, so that the error names the wrong one."""
+        known = {**dict(Adjustments._params), 'ipv6only': boolean}
         for key, value in conf.items():
             if key == 'listen_on':
                 continue
@@ -62,62 +82,51 @@ class WaitressServer(Server):
                 known[key](value)
             except (ValueError, TypeError):
                 raise SettingError(key, f'{value!r} is not valid') from None
+        if int(conf.get('connection_limit', 1)) < 1:
+            raise SettingError('connection_limit', 'it must be 1 or more')
         for key, others in _NOT_TOGETHER.items():
             for other in others:
                 if key in conf and other in conf:
-                    raise SettingError(key, f'{other} may not be set beside it')
+                    raise SettingError(key, f'it cannot be set together with {other}')
         for where in conf.get('listen', '').split():
-            parse_port(_split(where)[1], 'listen')
+            if _is_ours(where):
+                parse_address(where, 'listen')
+            else:
+                parse_port(_split(where)[1], 'listen')
         if any('trusted' in key for key in conf):  # those that belong together
             self._check_together({k: v for k, v in conf.items() if k not in WHERE})
         return conf
 
     def _check_together(self, conf: dict[str, str]) -> None:
         try:
-            Adjustments(**conf)
+            _Adjustments(**conf)
         except ValueError as error:
             raise SettingError(None, str(error)) from None
 
     def make_sockets(self) -> list[ListeningSocket]:
-        """Where waitress itself would listen."""
+        """Return sockets at the addresses where waitress itself would listen."""
         conf = self.conf
-        if 'listen_on' in conf:
-            return self.sockets_for(conf['listen_on'])
-        if conf.get('unix_socket'):
-            return [
-                self.bind_unix(
-                    conf['unix_socket'], int(conf.get('unix_socket_perms', '600'), 8)
-                )
-            ]
+        if 'listen_on' in conf or conf.get('unix_socket'):
+            return super().make_sockets()
         listen = conf.get('listen') or '{}:{}'.format(
             conf.get('host', self.default_host), conf.get('port', self.default_port)
         )
-        bound: list[ListeningSocket] = []
+        return self._bind_all(listen.split(), 'listen')
+
+    def sockets_for(self, address: str, key: str = '--listen') -> list[ListeningSocket]:
+        """Return the sockets for an address; of [server:main], for each family of its host."""
+        if key != 'listen' or _is_ours(address):
+            return super().sockets_for(address, key)
+        host, port = _split(address)
+        number, bound = parse_port(port), []
         try:
-            for where in listen.split():
-                self._bind(where, bound)
+            for family, (resolved, _) in resolve(host, number, self._family()):
+                bound.append(self.bind_tcp(family, (resolved, number)))
+                number = bound[-1].name[1]  # of 0, the same for all families
         except BaseException:
-            for listening in bound:
-                listening.close()
+            self.close_new(bound)
             raise
         return bound
-
-    def adopt(self, sockets: list[ListeningSocket]) -> None:
-        """Several may be passed, but of one kind: waitress's own limit."""
-        if len({listening.is_unix for listening in sockets}) > 1:
-            raise BindError(
-                ', '.join(listening.url() for listening in sockets),
-                'waitress takes TCP or Unix sockets, not both; '
-                'name one of them: --listen fd://NAME',
-            )
-        super().adopt(sockets)
-
-    def _bind(self, where: str, bound: list[ListeningSocket]) -> None:
-        host, port = _split(where)
-        number = parse_port(port)
-        for family, (address, _) in resolve(host, number, self._family()):
-            bound.append(self.bind_tcp(family, (address, number)))
-            number = bound[-1].sock.getsockname()[1]  # of 0, the same for all families
 
     def _family(self) -> int:
         ipv4, ipv6 = (boolean(self.conf.get(key, 'true')) for key in ('ipv4', 'ipv6'))
@@ -125,28 +134,52 @@ class WaitressServer(Server):
             return socket.AF_UNSPEC
         return socket.AF_INET if ipv4 else socket.AF_INET6
 
+    passes_connections = False
+
     def open(self, app: Any) -> None:
         """Make waitress's server on our sockets; it listens from here on."""
         self._map: dict[int, Any] = {}
         conf = {key: value for key, value in self.conf.items() if key not in WHERE}
         self._dispatcher = _Dispatcher(self.bus)
-        made = create_server(
-            app,
-            map=self._map,
-            sockets=[one.sock for one in self.sockets],
-            _dispatcher=self._dispatcher,
-            **conf,
-        )
-        self._adjustments = made.adj
-        self._dispatcher.set_thread_count(made.adj.threads)
+        self._adjustments = _Adjustments(**conf)
+        self._dispatcher.set_thread_count(self._adjustments.threads)
+        for listening in self.sockets:
+            self._make_server(app, listening)
         self._servers = [s for s in self._map.values() if isinstance(s, BaseWSGIServer)]
+        # waitress counts what is in the map, and not the connections alone.
+        self._adjustments.connection_limit += len(self._map)
         channel_class = _channel_class(self)
         for server in self._servers:
             server.channel_class = channel_class
             server.accept = functools.partial(self._accept_for, server)
+            # poll(2) says that a socket is hung up which another process has shut down,
+            # for all of them: the stop closes it.
+            server.handle_close = lambda: None
+            if threads_are_greenlets():
+                from paste_wspbus.bus import greenlets
+
+                trigger = server.trigger
+                trigger._physical_pull = functools.partial(
+                    greenlets.wake, trigger.trigger
+                )
+
+    def _make_server(self, app: Any, listening: ListeningSocket) -> None:
+        """Make waitress's server on one socket, as its create_server does: it joins the map."""
+        sock = listening.sock
+        name = 'UnixWSGIServer' if listening.is_unix else 'TcpWSGIServer'
+        make = getattr(waitress_server, name)  # Windows has no Unix sockets
+        make(
+            app,
+            self._map,
+            _sock=sock,
+            dispatcher=self._dispatcher,
+            adj=self._adjustments,
+            bind_socket=False,
+            sockinfo=(sock.family, sock.type, sock.proto, sock.getsockname()),
+        )
 
     def _accept_for(self, server: BaseWSGIServer) -> Any:
-        """`wasyncore.dispatcher.accept`: None if there is no connection."""
+        """Replace `wasyncore.dispatcher.accept`: return None if there is no connection."""
         try:
             return self.accept(server.socket)
         except (BlockingIOError, ConnectionAbortedError):
@@ -155,7 +188,7 @@ class WaitressServer(Server):
             return None
 
     def _look_away(self, server: BaseWSGIServer) -> None:
-        """Have the loop leave out the listener while the server `is_paused`."""
+        """Make the loop ignore the listening socket while the server `is_paused`."""
 
         def readable() -> bool:
             if self.is_paused:
@@ -165,26 +198,37 @@ class WaitressServer(Server):
 
         server.readable = readable
 
+    def accepts_on(self) -> list[socket.socket]:
+        """Return the sockets of waitress's servers."""
+        return [server.socket for server in self._servers]
+
     def run(self) -> None:
-        """Run waitress's loop until its map is empty."""
+        """Run waitress's loop until its map is empty.
+
+        If the .ini does not say whether to use poll(2), it is used: select(2) takes no
+        descriptor above 1023, and the site would end when it opens so many.
+        """
+        use_poll = self._adjustments.asyncore_use_poll
+        if 'asyncore_use_poll' not in self.conf:
+            use_poll = hasattr(select, 'poll')  # eventlet takes it away
         wasyncore.loop(
             timeout=self._adjustments.asyncore_loop_timeout,
             map=self._map,
-            use_poll=self._adjustments.asyncore_use_poll,
+            use_poll=use_poll,
         )
 
     def _in_loop(self, function: Callable[[], bool | None]) -> bool:
-        """Run ``function`` in the loop's thread; its result, or False if that takes long."""
+        """Run ``function`` in the loop's thread; return its result, or False if it takes too long."""
         if not self._runs():
             return bool(function())
-        result: SimpleQueue[bool | None] = SimpleQueue()
+        result: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._servers[0].trigger.pull_trigger(lambda: result.put(function()))
-        with contextlib.suppress(Empty):
-            return bool(result.get(timeout=1))
+        with contextlib.suppress(queue.Empty):
+            return bool(result.get(timeout=self.at_most(1)))
         return False
 
     def stop_accepting(self) -> None:
-        """Close the listeners alone; their triggers stay."""
+        """Close the listening sockets only; their triggers stay open."""
         self._in_loop(self._close_listeners)
 
     def _close_listeners(self) -> None:
@@ -192,31 +236,58 @@ class WaitressServer(Server):
             wasyncore.dispatcher.close(server)
 
     def finish(self) -> bool:
-        """Close idle channels; whether no channel is left."""
+        """Close idle channels; return whether no channel remains."""
         return self._in_loop(self._close_idle)
 
+    @property
+    def _channels(self) -> list[Any]:
+        return [c for s in self._servers for c in list(s.active_channels.values())]
+
     def _close_idle(self) -> bool:
-        channels = [c for s in self._servers for c in list(s.active_channels.values())]
+        channels = self._channels
         for channel in channels:
-            if self.may_close(_stage(channel), channel.last_activity) and not readable(
-                channel.socket
-            ):
+            stage = _stage(channel)
+            # Of a head, its beginning counts: a client may send it byte by byte.
+            since = channel.request.since if stage is Stage.HEAD else channel.used
+            if self.may_close(stage, since) and not readable(channel.socket):
                 channel.handle_close()
         return not channels
 
     def count(self) -> int:
-        """waitress's channels."""
+        """Return how many channels waitress has."""
         return sum(len(server.active_channels) for server in self._servers)
 
+    def requests_in_flight(self) -> list[RequestInFlight]:
+        """List the requests of all channels."""
+        from paste_wspbus.servers.cutting import stacks_by_owner
+
+        stacks, found = stacks_by_owner(), []
+        for channel in self._channels:
+            request = channel.request
+            if channel.requests:
+                request = channel.requests[0]
+            elif channel.total_outbufs_len:
+                request = channel.answered
+            if request is not None and not request.empty:
+                found.append(_open_request(channel, request, stacks))
+        return found
+
+    def cut(self) -> None:
+        """Close all channels in the loop's thread; a thread that writes to one is woken."""
+        self._in_loop(self._close_channels)
+
+    def _close_channels(self) -> None:
+        for channel in self._channels:
+            channel.handle_close()
+
     def end(self) -> None:
-        """Stop its threads; close what is left; the loop ends with an empty map."""
-        self._dispatcher.shutdown(timeout=0.2 if self.bus.hurried else 5)
+        """Stop the threads and close the remaining channels; the loop ends with an empty map."""
+        self._dispatcher.shutdown(timeout=self.time_to_end)
         self._in_loop(self._close_all)
 
     def _close_all(self) -> None:
+        self._close_channels()
         for server in self._servers:
-            for channel in list(server.active_channels.values()):
-                channel.handle_close()
             server.close()
 
 
@@ -227,20 +298,47 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         super().__init__()
         self.bus = bus
         self._begun: list[threading.Thread] = []
+        self._warns_from = time.monotonic() + ARRIVING
+
+    def add_task(self, task: Any) -> None:
+        """Queue a request; waitress warns if no thread is free for it.
+
+        A thread that has just started is on its way to the queue, and waitress takes
+        it for busy: no warning then.
+        """
+        if time.monotonic() >= self._warns_from:
+            super().add_task(task)
+            return
+        with self.lock:
+            self.queue.append(task)
+            self.queue_cv.notify()
 
     def handler_thread(self, thread_no: int) -> None:
         self._begun.append(threading.current_thread())
         with acquired(self.bus):
             super().handler_thread(thread_no)
 
-    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> Any:
-        """Also wait, in this time, until the threads are released."""
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        """End the threads, and wait until they are released.
+
+        waitress's own method waits by the wall clock, and not for the release.
+        """
         until = time.monotonic() + timeout
-        done = super().shutdown(cancel_pending, timeout)
+        self.set_thread_count(0)
         for thread in self._begun:
             if thread is not threading.current_thread():
                 thread.join(max(until - time.monotonic(), 0))
-        return done
+        with self.lock:
+            pending = len(self.queue)
+            while cancel_pending and self.queue:
+                self.queue.popleft().cancel()
+            self.queue_cv.notify_all()
+        return bool(pending)
+
+
+def _is_ours(where: str) -> bool:
+    """Whether an address is one that waitress itself does not have."""
+    return where.startswith(('unix:', 'fd://')) or '?' in where
 
 
 def _split(where: str) -> tuple[str, str]:
@@ -252,20 +350,121 @@ def _stage(channel: Any) -> Stage:
     if channel.requests or channel.total_outbufs_len:
         return Stage.BUSY
     if channel.request is None:
-        is_new = channel.last_activity == channel.creation_time
-        return Stage.NEW if is_new else Stage.IDLE
+        return Stage.IDLE if channel.has_received else Stage.NEW
     return Stage.BUSY if channel.request.headers_finished else Stage.HEAD
 
 
+def _open_request(
+    channel: Any, request: Any, stacks: Mapping[int, Stack]
+) -> RequestInFlight:
+    from paste_wspbus.servers.cutting import RequestInFlight, WaitsFor, text_of
+
+    stack = stacks.get(id(channel))
+    task = stack.find(Task) if stack is not None else None
+    if channel.total_outbufs_len:
+        waits_for = WaitsFor.CLIENT_READS
+    elif not channel.requests:
+        waits_for = WaitsFor.CLIENT_SENDS
+    elif stack is None:
+        waits_for = WaitsFor.THREAD
+    elif getattr(task, 'wrote_header', False):
+        waits_for = WaitsFor.STREAM
+    else:
+        waits_for = WaitsFor.APPLICATION
+    method = getattr(request, 'command', '')  # of half a head, waitress has none yet
+    target = getattr(request, 'path', '')
+    return RequestInFlight(
+        text_of(method), text_of(target), request.since, waits_for, stack
+    )
+
+
+class _Request(HTTPRequestParser):  # type: ignore[misc]
+    """A request that knows since when it comes in, by a clock that nobody sets."""
+
+    def __init__(self, adj: Any) -> None:
+        super().__init__(adj)
+        self.since = time.monotonic()
+
+
+class _Task(WSGITask):  # type: ignore[misc]
+    def execute(self) -> None:
+        try:
+            super().execute()
+        except Exception:
+            raise
+        except BaseException as error:
+            from paste_wspbus.servers.containing import RaisedInRequest
+
+            raise RaisedInRequest(self.environ, error) from error
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    """A channel that is closed whatever is raised in its thread, or by a file of the application."""
+
+    def service(self) -> None:
+        try:
+            super().service()
+        except BaseException:
+            # waitress would never close the connection, nor call it idle.
+            self.logger.exception('Error after a response; its connection is closed')
+            self.will_close = True
+            with self.requests_lock:
+                for request in self.requests:
+                    request.close()
+                self.requests: list[Any] = []
+            self.server.pull_trigger()
+
+    def _flush_some(self, do_close: bool = True) -> Any:
+        # It reads the file of a wsgi.file_wrapper, also in the thread of the loop.
+        try:
+            return super()._flush_some(do_close)
+        except Exception:
+            raise
+        except BaseException as error:
+            from paste_wspbus.servers.containing import RaisedInRequest
+
+            raise RaisedInRequest(None, error) from error
+
+    def handle_close(self) -> None:
+        try:
+            super().handle_close()
+        except BaseException:  # close() of such a file raised it
+            self.logger.exception('Error while closing a file of the application')
+            self.outbufs.clear()
+            super().handle_close()
+
+
 def _channel_class(adapter: WaitressServer) -> type[HTTPChannel]:
-    class DrainingTask(WSGITask):  # type: ignore[misc]
+    class DrainingTask(_Task):
         def build_response_header(self) -> Any:
+            self.channel.answered = self.request
             if adapter.draining:
                 # As if the client had asked for it: waitress does the rest.
                 self.request.headers['CONNECTION'] = 'close'
             return super().build_response_header()
 
-    class DrainingChannel(HTTPChannel):  # type: ignore[misc]
+    class DrainingChannel(_Channel):
         task_class = DrainingTask
+        parser_class = _Request
+        #: The request whose response is on its way to the client.
+        answered = None
+        has_received = False
+
+        @property
+        def last_activity(self) -> float:
+            """When the channel was used last, by the wall clock as it is now.
+
+            waitress notes the time of day, and closes channels whose time is long past.
+            If the clock is set, they must not seem to be used in the future.
+            """
+            return time.time() - (time.monotonic() - self.used)
+
+        @last_activity.setter
+        def last_activity(self, _: float) -> None:
+            self.used = time.monotonic()
+
+        def received(self, data: Any) -> Any:
+            self.has_received = True
+            return super().received(data)
 
     return DrainingChannel

@@ -1,20 +1,23 @@
-"""wsgiref: the standard library's server, with a thread for each request."""
+"""Adapts wsgiref, the standard library's server, with a thread for each request."""
 
 from __future__ import annotations
 
 import socketserver
 import sys
+from wsgiref.handlers import BaseHandler
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from paste_wspbus.plugins.threads import acquired
+from paste_wspbus.servers.containing import Contained
 from paste_wspbus.servers.socketserver import SocketServer
-from paste_wspbus.settings import convert
+from paste_wspbus.values import convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.bus import Bus
+    from paste_wspbus.servers.cutting import Stack
 
 
 class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
@@ -24,17 +27,17 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
     bus: Bus
 
     def process_request_thread(self, *args: Any) -> None:
-        """The thread of one request, as the bus is told of it."""
+        """Answer one request in a thread that the bus acquires and releases."""
         with acquired(self.bus):
             super().process_request_thread(*args)
 
     def server_bind(self) -> None:
-        """We bind; wsgiref would look up its name in the DNS."""
+        """Do nothing: the adapter binds. (wsgiref would look up its name in the DNS.)"""
         self.server_name, self.server_port = '127.0.0.1', 0
         self.setup_environ()
 
     def server_activate(self) -> None:
-        """We listen."""
+        """Do nothing: the adapter listens."""
 
 
 class _Handler(WSGIRequestHandler):
@@ -42,29 +45,33 @@ class _Handler(WSGIRequestHandler):
         return sys.stderr
 
     def log_message(self, format: str, *args: object) -> None:
-        """No access log: that is for a filter, as with every other server here."""
+        """Write no access log: a filter can do that, as with every other server here."""
 
 
 class WsgirefServer(SocketServer):
     """``use = egg:paste_wspbus#wsgiref``: for development."""
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
-        """Host and port."""
+        """Convert host and port."""
         return convert(conf, self.known)
 
     def handler_class(self) -> type[Any]:
-        """wsgiref's handler, silent."""
+        """Return wsgiref's request handler class, without its log."""
         return _Handler
 
     def make(self, app: Any, handler: type[Any]) -> Any:
-        """Make it."""
+        """Make the server with a thread for each request."""
         server = _ThreadingServer(('127.0.0.1', 0), handler)
-        server.set_app(app)
+        server.set_app(Contained(app))
         server.bus = self.bus
         return server
 
+    def has_begun(self, handler: Any, stack: Stack) -> bool:
+        """Whether the head of a response was sent: wsgiref's own handler knows it."""
+        return bool(getattr(stack.find(BaseHandler), 'headers_sent', False))
+
     def open(self, app: Any) -> None:
-        """Also what wsgiref tells the application of its address."""
+        """Also set the address that wsgiref puts into each environ."""
         super().open(app)
         self._server.setup_environ()
         self._server.base_environ['wsgi.multithread'] = True

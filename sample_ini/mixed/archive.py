@@ -1,4 +1,4 @@
-"""Pylons, at /old: the Globals open what the controllers use."""
+"""Pylons, at /old: the Globals open the database that the controllers use."""
 
 import logging
 from sqlite3 import connect

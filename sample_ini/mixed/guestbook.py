@@ -1,4 +1,4 @@
-"""Pyramid, at /api: a lifespan is configured as views are."""
+"""Pyramid, at /api: the configuration adds a lifespan, as it adds views."""
 
 import logging
 from sqlite3 import connect

@@ -1,4 +1,4 @@
-"""Flask, at /shop: the factory puts a lifespan on the bus."""
+"""Flask, at /shop: the factory adds a lifespan to the bus."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor

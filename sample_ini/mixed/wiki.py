@@ -1,4 +1,4 @@
-"""CherryPy, at /: a plugin of CherryPy's own kind, on its engine, which is the bus."""
+"""CherryPy, at /: a plugin in the style of CherryPy, on its engine, which is the bus."""
 
 import logging
 from tempfile import TemporaryDirectory
@@ -31,6 +31,7 @@ class Wiki:
 
 
 def make_app(global_conf):
-    # It is on the bus when all four are composed: so it starts last, and stops first.
+    # The engine becomes the bus when all four frameworks are loaded. So this plugin comes
+    # to the bus last: it starts last, and stops first.
     Uploads(cherrypy.engine).subscribe()
     return cherrypy.Application(Wiki(), None).wsgiapp

@@ -35,7 +35,7 @@ class Blog:
     @cherrypy.tools.json_out()
     def index(self):
         environ = cherrypy.request.wsgi_environ
-        bus = environ['wspbus']
+        bus = environ['wspbus.bus']
         return {
             'engine': cherrypy.engine is bus,
             'held': held.engine.listeners is bus.listeners,
@@ -67,7 +67,7 @@ class Blog:
 
     @cherrypy.expose
     def plugins(self):
-        engine, bus = cherrypy.engine, cherrypy.request.wsgi_environ['wspbus']
+        engine, bus = cherrypy.engine, cherrypy.request.wsgi_environ['wspbus.bus']
         return ' '.join(
             str(one)
             for one in (
@@ -148,7 +148,7 @@ def make_tree(global_conf):
 
 def plain(environ, start_response):
     start_response('200 OK', [('Content-Type', 'text/plain')])
-    return [environ['wspbus'].state.name.encode()]
+    return [environ['wspbus.bus'].state.name.encode()]
 
 
 def make_started(global_conf):

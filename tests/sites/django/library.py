@@ -30,7 +30,7 @@ def facts(request):
     bus = settings.WSPBUS
     return JsonResponse(
         {
-            'in environ': request.environ['wspbus'] is bus,
+            'in environ': request.environ['wspbus.bus'] is bus,
             'state': bus.state.name,
             'resources': bus.resources,
         }

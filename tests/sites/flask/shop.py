@@ -26,7 +26,7 @@ def make_app():
     def facts():
         bus = flask.current_app.extensions['wspbus']
         return {
-            'in environ': flask.request.environ['wspbus'] is bus,
+            'in environ': flask.request.environ['wspbus.bus'] is bus,
             'state': bus.state.name,
             'resources': bus.resources,
         }

@@ -72,7 +72,7 @@ def make_app(global_conf, events):
 
     def app(environ, start_response):
         """``?seconds=0.5``: takes that long. ``?do=exit``: calls the bus."""
-        bus = environ['wspbus']
+        bus = environ['wspbus.bus']
         out.write('request', 'open' if 'events' in bus.resources else 'closed')
         query = {k: v[-1] for k, v in parse_qs(environ['QUERY_STRING']).items()}
         time.sleep(float(query.get('seconds', 0)))

@@ -32,7 +32,7 @@ def facts(request):
     bus = request.bus
     return {
         'same': bus is request.registry.wspbus,
-        'in environ': request.environ.get('wspbus') is bus,
+        'in environ': request.environ.get('wspbus.bus') is bus,
         'state': bus.state.name,
         'resources': bus.resources,
         'request': f'{type(request).__module__}.{type(request).__name__}',

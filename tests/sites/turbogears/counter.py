@@ -16,7 +16,7 @@ from tg import (
 class RootController(TGController):
     @expose('json')
     def index(self):
-        bus = request.environ['wspbus']
+        bus = request.environ['wspbus.bus']
         return {
             'in app_globals': app_globals.bus is bus,
             'in config': config['wspbus'].bus is bus,

@@ -24,7 +24,7 @@ class Facts(BrowserView):
         self.request.response.setHeader('Content-Type', 'application/json')
         return json.dumps(
             {
-                'in environ': self.request.environ['wspbus'] is bus,
+                'in environ': self.request.environ['wspbus.bus'] is bus,
                 'state': bus.state.name,
                 'resources': bus.resources,
                 'visits': getattr(self.context, 'visits', 0),
@@ -47,7 +47,7 @@ class Wait(Facts):
 
 class Served(BrowserView):
     def __call__(self):
-        return 'wspbus' in self.request.environ and 'served'
+        return 'wspbus.bus' in self.request.environ and 'served'
 
 
 def read_visits():

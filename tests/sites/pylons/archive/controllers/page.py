@@ -11,7 +11,7 @@ from archive.model import say
 class PageController(BaseController):
     def index(self):
         """Where the bus is, and what it opened."""
-        bus = request.environ['wspbus']
+        bus = request.environ['wspbus.bus']
         response.content_type = 'application/json'
         return json.dumps(
             {
@@ -45,7 +45,7 @@ class PageController(BaseController):
     def attribute(self):
         """What app_globals has there."""
         present = getattr(app_globals, 'bus', None)
-        return 'the bus' if present is request.environ['wspbus'] else f'{present}'
+        return 'the bus' if present is request.environ['wspbus.bus'] else f'{present}'
 
     def fail(self):
         raise LookupError('there is no ☃ letter')

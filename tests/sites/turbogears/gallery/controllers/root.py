@@ -21,7 +21,7 @@ class RootController(TGController):
     @expose('json')
     def index(self):
         """Where the bus is, and what it opened."""
-        bus = request.environ['wspbus']
+        bus = request.environ['wspbus.bus']
         return {
             'in app_globals': app_globals.bus is bus,
             'in config': config['wspbus'].bus is bus,
@@ -56,7 +56,7 @@ class RootController(TGController):
     def attribute(self):
         """What app_globals has there."""
         present = getattr(app_globals, 'bus', None)
-        return 'the bus' if present is request.environ['wspbus'] else f'{present}'
+        return 'the bus' if present is request.environ['wspbus.bus'] else f'{present}'
 
     @expose()
     def fail(self):

@@ -1,0 +1,136 @@
+"""How long `status` takes while every thread of a site answers a request."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import rounds
+
+from paste_wspbus.control.client import ask
+from paste_wspbus.control.paths import path_for
+
+OURS = 'the answer'
+
+#: Threads of the server, each with a request.
+THREADS = 4
+
+#: Seconds of one request: longer than the measurement.
+LONG = 600
+
+INI = """
+[app:main]
+use = call:status:make_{kind}
+
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = {port}
+threads = {threads}
+
+[wspbus:main]
+stop_timeout = 2
+"""
+
+TARGET = 50  # milliseconds
+
+
+def sleeping(environ, start_response):
+    """Waits as if for a database."""
+    if environ['PATH_INFO'] == '/busy':
+        time.sleep(LONG)
+    start_response('200 OK', [('Content-Length', '2')])
+    return [b'OK']
+
+
+def computing(environ, start_response):
+    """Computes in Python, for which it needs the GIL."""
+    until = time.monotonic() + LONG
+    while environ['PATH_INFO'] == '/busy' and time.monotonic() < until:
+        pass
+    start_response('200 OK', [('Content-Length', '2')])
+    return [b'OK']
+
+
+def make_sleeping(global_conf):
+    return sleeping
+
+
+def make_computing(global_conf):
+    return computing
+
+
+@contextlib.contextmanager
+def busy_site(folder, kind, workers):
+    """A site whose threads all have a request; the path of its PID file."""
+    port, pid_file = rounds.free_port(), str(folder / 'site.pid')
+    text = INI.format(kind=kind, port=port, threads=THREADS)
+    (folder / 'site.ini').write_text(text)
+    args = [str(folder / 'site.ini'), f'--pid-file={pid_file}']
+    args += [f'--workers={workers}'] if workers else []
+    count = THREADS * max(1, workers)
+    with (
+        rounds.child([rounds.command('wspserve'), *args]) as site,
+        contextlib.ExitStack() as stack,
+    ):
+        rounds.wait_for_response(port, site)
+        for _ in range(count):
+            client = socket.create_connection(('127.0.0.1', port), 10)
+            stack.enter_context(client)
+            client.sendall(b'GET /busy HTTP/1.1\r\nHost: here\r\n\r\n')
+        wait_until_busy(pid_file, count)
+        yield pid_file
+
+
+def wait_until_busy(pid_file, count):
+    """Until the site says so, or as many as the workers took are busy."""
+    until = time.monotonic() + 10
+    while requests_of(pid_file) < count and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def requests_of(pid_file):
+    answer = ask(path_for(pid_file), 'status', timeout=10)
+    own = answer.get('requests') or answer.get('requests_in_flight') or []
+    workers = answer.get('workers') or []
+    return len(own) + sum(len(one.get('requests') or []) for one in workers)
+
+
+def measure(options, kind, workers):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with busy_site(folder, kind, workers) as pid_file:
+            command = [rounds.command('wspserve'), str(folder / 'site.ini'), 'status']
+
+            def answer():
+                began = time.perf_counter()
+                ask(path_for(pid_file), 'status', timeout=10)
+                return (time.perf_counter() - began) * 1000
+
+            def whole():
+                began = time.perf_counter()
+                with rounds.child([*command, f'--pid-file={pid_file}']) as process:
+                    rounds.wait_for_end(process)
+                return (time.perf_counter() - began) * 1000
+
+            busy = requests_of(pid_file)
+            contenders = {OURS: answer, '(the whole command)': whole}
+            samples = rounds.alternate(contenders, options.rounds)
+    how = f'{workers} workers' if workers else 'one process'
+    title = f'status of {how}, {busy} threads {kind}'
+    rounds.table(title, 'ms', samples, OURS)
+    rounds.judge('milliseconds', rounds.median(samples, OURS), at_most=TARGET)
+
+
+def main() -> None:
+    options = rounds.options(__doc__.partition('\n')[0])
+    for kind in ('sleeping', 'computing'):
+        for workers in (0, 2):
+            measure(options, kind, workers)
+
+
+if __name__ == '__main__':
+    main()

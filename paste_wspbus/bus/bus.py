@@ -1,0 +1,926 @@
+"""The Bus: its channels, its lifespans, and its transitions from state to state.
+
+It has the API of `cherrypy.process.wspbus` (CherryPy 18), so that plugins made for that
+bus ride on this one. It needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from queue import Empty, SimpleQueue
+
+from paste_wspbus.bus import ending, joining
+from paste_wspbus.bus.calls import Call, Calls, Deferred, not_zero
+from paste_wspbus.bus.channels import (
+    STATE_CHANNELS,
+    Channel,
+    ChannelFailures,
+    Listener,
+    is_priority,
+)
+from paste_wspbus.bus.deadlines import Deadline
+from paste_wspbus.bus.ending import exit_code_of
+from paste_wspbus.bus.host import OWN, Host, host_of
+from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
+from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line
+from paste_wspbus.bus.states import TRANSITIONS, State, states, states_of
+from paste_wspbus.bus.turn import LEAVING, Command, Turn, is_interrupt
+from paste_wspbus.bus.waiting import Block, Waiting
+from paste_wspbus.errors import (
+    IllegalTransition,
+    LifespanRefused,
+    NameTaken,
+    RestartImpossible,
+    WouldDeadlock,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, NoReturn, TypeVar
+
+    from paste_wspbus.bus.server_run import ServerRun
+
+    F = TypeVar('F', bound='Callable[..., Any]')
+    T = TypeVar('T')
+
+#: The commands whose failure gives the process a non-zero exit code.
+STATE_COMMANDS = LEAVING | {'start'}
+
+#: The states in which a lifespan that is added is entered, and not only at a later start.
+ALIVE = frozenset({State.STARTING, State.STARTED})
+
+try:
+    # A relative sys.executable or script is found from here, also after os.chdir().
+    _startup_cwd = os.getcwd()
+except FileNotFoundError:
+    _startup_cwd = ''
+
+
+class Bus:
+    """The state machine of a web site's process, and the messenger of its parts.
+
+    Parts of the site subscribe to channels: 'start', 'stop', 'exit', 'graceful', 'log',
+    'main', and any other. The methods start, stop, exit and graceful move the bus from
+    state to state, and publish the channel of their name.
+
+    One thread at a time runs transitions. While a thread is in `block`, that thread
+    runs them: if another thread, a listener or a signal handler calls start, stop,
+    exit, restart or graceful, the call is queued for the thread in `block`, and returns
+    at once. `wait` waits for the result. If no thread is in `block`, the caller runs
+    the transition.
+    """
+
+    #: The states of the bus: `State`.
+    states = states
+    #: Whether the process is to replace itself when the bus has exited.
+    execv = False
+    #: Whether a signal has asked for a restart, and publishes 'graceful' before it.
+    restarting = False
+    #: If 0, files that were made inheritable stay open over a restart in place.
+    max_cloexec_files = 1
+
+    #: The file descriptors that stay open over a restart in place in any case.
+    kept_files: Iterable[int] = ()
+    #: Is called before this process replaces itself, and returns more such descriptors.
+    before_execv: Callable[[], Iterable[int]] | None = None
+    #: Is called to end the process if its main thread cannot do that.
+    end_process: Callable[[], object] | None = None
+    #: The folder in which the next program starts; a link to it is followed then.
+    startup_folder = _startup_cwd
+    #: The program that owns the process, what it promises, and what it does itself.
+    host: Host = OWN
+    #: Why the process ends, if its host says that; listeners may read it.
+    stop_reason: str | None = None
+
+    #: Seconds that drain, stop and exit may take together; then the process ends with
+    #: exit code 70. None: no limit.
+    stop_timeout: float | None = None
+    stop_reserve: float | None = None  #: of it, for what stops after the server
+    #: Seconds that all start listeners may take together; then start() fails. None: no
+    #: limit.
+    start_timeout: float | None = None
+    #: Seconds between 'drain', when the site stops being ready, and 'stop'.
+    drain_delay: float = 0
+    #: Seconds that `block` waits at its end for threads that are not daemons.
+    join_timeout: float = 5
+    #: The class of the queues that threads sleep in: it has put, get(timeout=seconds)
+    #: and empty of a SimpleQueue. Signal handlers call put(), too.
+    queue_class: type[SimpleQueue[Any]] = SimpleQueue
+    #: A context manager around each sleep; it makes signals end the sleep.
+    interrupts_class: Callable[..., contextlib.AbstractContextManager[Any]] = Interrupts
+
+    def __init__(self) -> None:
+        self.execv = False
+        self.state = State.STOPPED
+        self.listeners: dict[str, Any] = {
+            name: Channel(name)
+            for name in ('start', 'stop', 'exit', 'graceful', 'log', 'main')
+        }
+        self._new_channel = threading.RLock()
+        #: The default plugins by name; a site may unsubscribe and replace them.
+        self.plugins: dict[str, Any] = {}
+        #: Are called before a restart; each may raise RestartImpossible to refuse it.
+        self.restart_checks: list[Callable[[], object]] = []
+        #: What each lifespan has yielded, by its name, while it is entered.
+        self.resources: dict[str, Any] = {}
+        #: All lifespans by name.
+        self.lifespans = Lifespans()
+        #: The exit code that the process should end with: 0, 1, or that of a SystemExit.
+        self.exit_code = 0
+        #: The ID of the process that the bus belongs to. In a forked child it is still
+        #: that of the parent.
+        self.pid = os.getpid()
+
+        def log(*args: Any, **kwargs: Any) -> None:
+            self.log(*args, **kwargs)  # looked up now, because it may be replaced
+
+        #: The commands that wait, and the turn: the right of one thread to run them.
+        self.turn = Turn(self.queue_class(), self._carry_out)
+        #: The threads that wait for a state.
+        self.waiting = Waiting(
+            self.turn,
+            state=lambda: self.state,
+            publish=lambda channel: self.publish(channel),
+            is_heard=lambda channel: bool(self.listeners.get(channel or '')),
+            log=log,
+            make_queue=lambda: self.queue_class(),
+        )
+        #: The run of a server that blocks the thread of the start, while it runs.
+        self.serving: ServerRun | None = None
+        self._calls = Calls(log, may_cut=lambda: host_of(self).owns_alarm)
+        self._line = Line()
+        self._server_ended = self._stop_told = False
+        self.deadline = Deadline()  # of the stop that is under way
+        self.draining = threading.Event()  # set while it stops: wspbus.draining
+        self._hurried: SimpleQueue[None] = self.queue_class()
+
+    # -- channels ---------------------------------------------------------
+
+    def subscribe(
+        self,
+        channel: str,
+        callback: Any = None,
+        *args: Any,
+        priority: float | None = None,
+        timeout: float | None = None,
+        blocking: bool = False,
+    ) -> Any:
+        """Have ``callback`` called when ``channel`` is published.
+
+        :param callback: any callable. Without it, `subscribe` returns a decorator.
+        :param args: the first arguments of each call, before what is published:
+            ``bus.subscribe('start', server, app)``. A single number or None is a
+            priority instead, as in CherryPy.
+        :param priority: lower is called earlier; ``callback.priority`` or 50 if None.
+        :param timeout: seconds that a call may take, on state channels;
+            ``callback.timeout`` if None.
+        :param blocking: on 'start': whether it is a server that runs until the site
+            stops.
+        :raises NotCallable: (a TypeError) if the callback is not callable.
+        :raises BadPriority: (a TypeError) if priority or timeout is not a number.
+        """
+        if len(args) == 1 and priority is None and is_priority(args[0]):
+            priority, args = args[0], ()
+        if callback is None:
+
+            def decorate(function: F) -> F:
+                self.subscribe(
+                    channel,
+                    function,
+                    priority=priority,
+                    timeout=timeout,
+                    blocking=blocking,
+                )
+                return function
+
+            return decorate
+        self.channel(channel).subscribe(
+            Listener(
+                callback, args, priority=priority, timeout=timeout, blocking=blocking
+            )
+        )
+        self.waiting.wake()
+        return None
+
+    def unsubscribe(self, channel: str, callback: Any) -> None:
+        """Do not call ``callback`` any more. If it is not subscribed, nothing happens."""
+        if self.listeners.get(channel) is not None:
+            self.channel(channel).unsubscribe(callback)
+
+    def publish(self, channel: str | None, *args: Any, **kwargs: Any) -> list[Any]:
+        """Call the listeners of ``channel`` in order.
+
+        All are called, even if some fail. Each failure is logged.
+
+        :param args: the arguments of each call, as are ``kwargs``.
+        :returns: the results of the listeners.
+        :raises ChannelFailures: at the end, if some failed.
+        :raises SystemExit, KeyboardInterrupt: if a listener raises it: at once, but on
+            'stop' and 'exit' after the call of the others.
+        """
+        try:
+            calls = self.listeners[channel].order.calls  # type: ignore[index]
+        except KeyError:
+            return []
+        except AttributeError:  # a plain set, which CherryPy's plugins put there
+            calls = None
+        if calls is None:
+            if channel in STATE_CHANNELS:
+                ordered = self.channel(channel).ordered
+                return self._calls.call_all(channel, ordered, args, kwargs)
+            calls = self.channel(str(channel)).work_out().calls or ()
+        output: list[Any] = []
+        try:
+            for call in calls:
+                output.append(call(*args, **kwargs))
+        except Exception:
+            # Call the listeners behind the one that has just failed.
+            self._calls.call_rest(str(channel), calls[len(output) :], args, kwargs)
+        return output
+
+    def post(self, channel: str, *args: Any) -> None:
+        """Have the thread in `block` publish ``channel``. If there is none, publish it now.
+
+        It is for signal handlers, which should not run listeners. Failures are logged.
+        """
+        self.turn.put('publish', channel, *args)
+        self.turn.run_if_nobody_will()
+
+    def _publish_posted(self, channel: str, *args: Any) -> None:
+        with contextlib.suppress(ChannelFailures):  # each is in the log
+            self.publish(channel, *args)
+
+    def channel(self, name: str) -> Channel:
+        """Return the `Channel` of that name; make it if there is none.
+
+        If ``listeners`` has a plain set under that name, a Channel replaces it.
+        """
+        channel = self.listeners.get(name)
+        if isinstance(channel, Channel):
+            return channel
+        with self._new_channel:
+            channel = self.listeners.get(name)
+            if isinstance(channel, Channel):
+                return channel
+            made = Channel(name, channel or ())
+            made.update(self.listeners.get(name) or ())
+            self.listeners[name] = made
+            return made
+
+    def log(self, msg: str = '', level: int = 20, traceback: bool = False) -> None:
+        """Publish a message on 'log'.
+
+        Failures of 'log' listeners are ignored: a full disk must not keep a site from
+        stopping.
+
+        :param level: as in `logging`: 20 is INFO, 30 WARNING, 40 ERROR, 50 CRITICAL.
+        :param traceback: whether to append the exception that is being handled.
+        """
+        if traceback:
+            from traceback import format_exception
+
+            msg += '\n' + ''.join(format_exception(*sys.exc_info()))
+        try:
+            self.publish('log', msg, level)
+        except BaseException as error:  # such as asyncio's CancelledError
+            if is_interrupt(error):
+                raise
+
+    @property
+    def timeline(self) -> list[Call]:
+        """The last 1,000 calls of listeners on state channels, the oldest first."""
+        return list(self._calls.timeline)
+
+    @property
+    def calling(self) -> tuple[str, str, float] | None:
+        """The listener of a state channel that runs now, and that a transition waits for.
+
+        It is (channel, name, time.monotonic() of its start), or None.
+        """
+        return self._calls.calling
+
+    # -- lifespans --------------------------------------------------------
+
+    def lifespan(
+        self,
+        function: Callable[[], Iterator[Any]] | None = None,
+        *,
+        priority: float | None = None,
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a lifespan of a generator function; it can be used as a decorator.
+
+        The code before its ``yield`` runs at start, the code after it at stop. Stops run
+        in the reverse order of the starts. If the bus is started already, or the start
+        has passed the lifespan's place, it is entered at once.
+
+        :param priority: of its start; its stop has 100 - priority. 50 if None.
+        :param name: its name in ``bus.resources``; the name of the function if None.
+        :param timeout: seconds for its start, and for its stop.
+        :returns: the function; without one, a decorator.
+        :raises LifespanRefused: while the bus is stopping.
+        :raises NameTaken: (a ValueError) if another lifespan has this name.
+        """
+        if function is None:
+            return lambda function: self.lifespan(
+                function, priority=priority, name=name, timeout=timeout
+            )
+        make = contextlib.contextmanager(function)
+        self._add_lifespan(make, name, function.__name__, priority, timeout)
+        return function
+
+    def enter(
+        self,
+        context: contextlib.AbstractContextManager[T],
+        *,
+        priority: float | None = None,
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> T | None:
+        """Enter a context manager at each start, and leave it at stop, as `lifespan` does.
+
+        The arguments and errors are those of `lifespan`.
+
+        :returns: what it yields if the bus is started already, else None.
+        """
+        # Those of contextlib can be entered once. ContextDecorator makes new ones so.
+        renew = getattr(context, '_recreate_cm', lambda: context)
+        default = getattr(getattr(context, 'func', None), '__name__', None)
+        added = self._add_lifespan(
+            renew, name, default or type(context).__name__, priority, timeout
+        )
+        return self.resources.get(added.name)
+
+    def _add_lifespan(
+        self,
+        make: Callable[[], contextlib.AbstractContextManager[Any]],
+        name: str | None,
+        default_name: str,
+        priority: float | None,
+        timeout: float | None,
+    ) -> Lifespan:
+        is_stopping = self.state in (State.DRAINING, State.STOPPING)
+        if is_stopping or self.command in LEAVING:
+            raise LifespanRefused(name or default_name, self.state)
+        while True:
+            wanted = name or self.lifespans.free_name(default_name)
+            lifespan = Lifespan(self, wanted, make, priority, timeout)
+            try:
+                self.lifespans.add(lifespan)
+                break
+            except NameTaken:
+                if name:
+                    raise
+                # Another thread has just taken the free name: look for the next one.
+        self.channel('start').subscribe(lifespan.start_listener)
+        try:
+            self._enter_if_late(lifespan)
+        except BaseException:
+            lifespan.unsubscribe()
+            raise
+        return lifespan
+
+    def _enter_if_late(self, lifespan: Lifespan) -> None:
+        """Enter it now if the start has passed its place, or is over; see `Line`."""
+        if (
+            self.state is State.STARTING
+            and self._line.join(lifespan)
+            # Look at the state again: the start may have ended without seeing it.
+            and (self.state is State.STARTING or not self._line.withdraw(lifespan))
+        ):
+            return
+        if self.state in ALIVE:
+            self._calls.call('start', lifespan.start_listener)
+            if (
+                self.state not in ALIVE
+            ):  # a stop came meanwhile, and may not have seen it
+                lifespan.stop()
+                raise LifespanRefused(lifespan.name, self.state)
+
+    # -- asking for transitions -------------------------------------------
+
+    def start(self) -> None:
+        """Start all parts of the site: STOPPED → STARTING → STARTED.
+
+        :raises ChannelFailures: if a listener failed; ``__cause__`` is its error. The
+            parts that had started were stopped in reverse order; the bus is STOPPED.
+        :raises IllegalTransition: if the bus is STARTED already.
+        """
+        if self.state is State.STARTED and not self.command and not self.leaving:
+            raise IllegalTransition(self.state, State.STARTING)
+        self._submit('start')
+
+    def stop(self) -> None:
+        """Stop all parts of the site: → STOPPING → STOPPED.
+
+        If that was done since the last start, nothing happens. A host that owns the
+        process may end the process instead.
+
+        :raises ChannelFailures: at the end, if listeners failed.
+        """
+        if not host_of(self).leave(self, 'stop'):
+            self._submit('stop')
+
+    def exit(self) -> None:
+        """Stop all parts of the site, unless they are stopped, and move to EXITING.
+
+        If a restart was asked for and no thread is in `block` to carry it out,
+        'restart' is published. A host that owns the process may end the process instead.
+
+        :raises ChannelFailures: at the end, if listeners failed.
+        """
+        if host_of(self).leave(self, 'exit'):
+            return
+        try:
+            self._submit('exit')
+        except ChannelFailures:
+            self._restart_if_alone()
+            raise
+        self._restart_if_alone()
+
+    def restart(self) -> None:
+        """Exit, and have the thread in `block` replace the process.
+
+        If 'restart' has no listeners, a host that restarts sites itself does it instead.
+
+        :raises RestartImpossible: if the site cannot be restarted; nothing is stopped
+            then. If a thread is in `block`, it is logged and not raised, because a
+            signal handler may call this in the midst of other code.
+        """
+        if not self.listeners.get('restart') and host_of(self).restart(self):
+            return
+        try:
+            self.check_restart()
+        except RestartImpossible as error:
+            self.restarting = False
+            if self.turn.blocker is None and self.state is not State.EXITING:
+                raise
+            self.log(str(error), level=40)
+            return
+        self.execv = True
+        self._submit('exit')
+
+    def graceful(self) -> None:
+        """Publish 'graceful', which asks the parts of this process to reload.
+
+        :raises ChannelFailures: at the end, if listeners failed.
+        """
+        self._submit('graceful')
+
+    def hurry(self) -> None:
+        """Skip every wait: for the drain delay, for requests in flight, for threads to end.
+
+        :raises KeyboardInterrupt: if the main thread calls this (in a signal handler)
+            while it runs a start: the start is interrupted.
+        """
+        self._hurried.put(None)
+        if self.state is State.STARTING and self.turn.is_mine and in_main_thread():
+            raise KeyboardInterrupt
+
+    @property
+    def hurried(self) -> bool:
+        """Whether `hurry` was called since the last start."""
+        return not self._hurried.empty()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a stop or an exit was asked for that has not begun."""
+        return bool(self.turn.leaving)
+
+    @property
+    def is_told_to_leave(self) -> bool:
+        """Whether a stop or exit was asked for or has begun, or the bus has exited."""
+        return self.leaving or self.command in LEAVING or self.state is State.EXITING
+
+    @property
+    def command(self) -> str | None:
+        """The name of the command that runs now: 'start', 'graceful', …; None if there is none."""
+        return self.turn.current
+
+    @property
+    def was_started(self) -> bool:
+        """Whether the bus has been STARTED since the last start began."""
+        return State.STARTED in self.waiting.visited
+
+    def claim_process(self) -> None:
+        """Make the bus belong to this process: after a fork, a child that runs the site."""
+        self.pid = os.getpid()
+
+    def _submit(self, name: str) -> None:
+        """Queue a command, and run it unless another thread does."""
+        turn = self.turn
+        if name == turn.current and (name != 'graceful' or turn.is_mine):
+            return  # a graceful of another thread is repeated: more may have changed
+        command = turn.put(name)
+        server = self.serving
+        if server is not None and name in LEAVING:
+            server.end(self)
+            return
+        turn.run_if_nobody_will()
+        if command.error is not None:
+            raise command.error
+
+    def _carry_out(self, command: Command) -> None:
+        self._calls.failed = False
+        try:
+            _PERFORMERS[command.name](self, *command.args)
+        except BaseException as error:
+            command.error = not_zero(error) if self._calls.failed else error
+            if isinstance(error, SystemExit) and command.name in STATE_COMMANDS:
+                self._keep_exit_code(error)
+        finally:
+            if self._calls.failed and command.name in STATE_COMMANDS:
+                self.exit_code = self.exit_code or 1
+
+    def _keep_exit_code(self, error: SystemExit) -> None:
+        self.exit_code = self.exit_code or exit_code_of(error)
+
+    # -- transitions; only the thread that has the turn calls these --------
+
+    def _move(self, new: State) -> None:
+        old = self.state
+        if new not in TRANSITIONS[old]:
+            raise IllegalTransition(old, new)
+        self.state = new
+        self.waiting.has_moved(new)
+        self.has_moved(old, new)
+
+    def has_moved(self, old: State, new: State) -> None:
+        """React to a move from state to state. It does nothing; subclasses override it."""
+
+    def _start(self) -> None:
+        self._move(State.STARTING)
+        self.claim_process()
+        ending.stop_at_exit(self)
+        self._stop_told = self._server_ended = False
+        self.exit_code = 0
+        self.draining.clear()
+        self._hurried = self.queue_class()
+        started: set[int] = set()
+        try:
+            self.log('Bus STARTING')
+            servers = self._run_start_listeners(started)
+            if servers is not None:
+                self._move(State.STARTED)
+        except BaseException as error:
+            if os.getpid() != self.pid:
+                raise  # a listener has forked, and this is the child, which ends
+            self._give_up(error, started)
+            raise
+        if servers is None:  # stop() or exit() was called during the start
+            self._roll_back(started)
+            return
+        self.log('Bus STARTED')
+        while (late := self._line.rest()) is not None:
+            self._calls.call('start', late)
+        for server in servers:
+            if self.state is State.STARTED:
+                self._run_blocking(server)
+
+    def _run_start_listeners(self, started: set[int]) -> list[Listener] | None:
+        """Call the 'start' listeners in order, but not those that block.
+
+        :param started: gets the ids of the owners of the listeners that succeeded.
+        :returns: the listeners that block; None if a stop or exit cut the start short.
+        """
+        ordered = self.channel('start').ordered
+        limit = self.start_timeout
+        self._calls.start_until = None if limit is None else time.monotonic() + limit
+        self._line.open(one for one in ordered if not one.blocking)
+        try:
+            while not self.leaving and (listener := self._line.next()) is not None:
+                self._call_to_start(listener)
+                started.add(id(listener.owner))
+                self.claim_process()  # a Daemonizer may have forked: this is the child
+        finally:
+            self._line.close()
+            self._calls.start_until = None
+        if self.leaving:
+            return None
+        return [one for one in ordered if one.blocking]
+
+    def _call_to_start(self, listener: Listener) -> None:
+        try:
+            self._calls.call('start', listener)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            if os.getpid() != self.pid:
+                raise  # a listener has forked, and this is the child, which ends
+            failures = ChannelFailures()
+            self._calls.note_failure('start', listener.name, failures)
+            failures.listener = listener.name
+            raise failures from error
+
+    def _give_up(self, error: BaseException, started: set[int]) -> None:
+        """Undo a start that has failed; the caller raises the start's error."""
+        later = Deferred()
+        with later.step():
+            if not is_interrupt(error):
+                self.log(f'Shutting down due to error in start listener: {error}', 40)
+        with later.step():
+            self._roll_back(started)
+        if not is_interrupt(error):
+            later.raise_interrupt()
+
+    def _roll_back(self, started: set[int]) -> None:
+        """Call the 'stop' listeners, but not those whose own start has not succeeded."""
+        failed = {
+            id(listener.owner)
+            for listener in self.channel('start').ordered
+            if id(listener.owner) not in started
+            # A lifespan listens to 'stop' only if it was entered. A function that
+            # listens to both channels is two listeners, and not a plugin.
+            and not isinstance(listener.owner, Lifespan)
+            and not hasattr(listener.owner, '__code__')
+        }
+        self._line.clear()
+        later = Deferred()
+        with self._stop_limit():
+            self._to_stopped(later, skip=failed)
+        later.raise_interrupt()  # of the failures, the start's own is raised
+
+    def _run_blocking(self, server: Listener) -> None:
+        """Run a server in this thread until it returns, then stop.
+
+        No thread has the turn meanwhile, so another thread can publish 'graceful'. A
+        call of stop or exit raises KeyboardInterrupt in the server.
+        """
+        error = self.turn.lend(lambda: self._serve(server))
+        self._server_ended = True
+        try:
+            self._stop()
+        finally:
+            if error is not None:
+                self._calls.failed = True
+                failures = ChannelFailures()
+                failures.add(error)
+                failures.listener = server.name
+                raise failures from error
+
+    def make_server_run(self, must_end: Callable[[], bool]) -> ServerRun:
+        """Return the `ServerRun` that makes a blocking server return; subclasses override it.
+
+        :param must_end: returns whether a stop or an exit was asked for.
+        """
+        from paste_wspbus.bus.server_run import ServerRun
+
+        return ServerRun(must_end)
+
+    def _serve(self, server: Listener) -> Exception | None:
+        try:
+            run = self.serving = self.make_server_run(lambda: self.leaving)
+            with run.interruptible(self, server.callback):
+                if not self.leaving:
+                    server.call()
+        except KeyboardInterrupt:
+            pass
+        except SystemExit as left:
+            self._keep_exit_code(left)
+        except Exception as error:
+            self.log(f"Error in 'start' listener {server.name}", 40, traceback=True)
+            return error
+        finally:
+            self.serving = None
+        return None
+
+    def _stop(self) -> None:
+        if self.state is State.EXITING or self._stop_told:
+            return
+        later = Deferred()
+        with self._stop_limit():
+            if self.state is State.STARTED:
+                with later.step():
+                    self._drain()
+            self._to_stopped(later)
+        later.raise_it()
+
+    def _to_stopped(self, later: Deferred, skip: Iterable[int] = ()) -> None:
+        """Call the 'stop' listeners, but not those whose owners' ids are in ``skip``."""
+        self._move(State.STOPPING)
+        with later.step():
+            self.log('Bus STOPPING')
+        with later.step():
+            self._tell('stop', skip)
+        self._stop_told = True
+        self._move(State.STOPPED)
+        with later.step():
+            self.log('Bus STOPPED')
+
+    def _drain(self) -> None:
+        if not self.drain_delay and not self.listeners.get('drain'):
+            return
+        self._move(State.DRAINING)
+        later = Deferred()
+        with later.step():
+            self._tell('drain')
+        if self.drain_delay > 0 and not (self.hurried or later.interrupted):
+            with later.step(), contextlib.suppress(Empty):
+                self._hurried.get(timeout=self.deadline.shorten(self.drain_delay))
+                self._hurried.put(None)
+        later.raise_it()
+
+    def _exit(self) -> None:
+        if self.state is State.EXITING:
+            return
+        later = Deferred()
+        with self._stop_limit():
+            with later.step():
+                self._stop()
+            self._move(State.EXITING)
+            with later.step():
+                self.log('Bus EXITING')
+            with later.step():
+                self._tell('exit')
+            with later.step():
+                self.log('Bus EXITED')
+        ending.forget(self)
+        later.raise_it()
+
+    def _graceful(self) -> None:
+        self.log('Bus graceful')
+        self._tell('graceful')
+
+    def _tell(self, channel: str, skip: Iterable[int] = ()) -> None:
+        listeners: Iterable[Listener] = self.channel(channel).ordered
+        if skip:
+            listeners = [one for one in listeners if id(one.owner) not in skip]
+        self._calls.call_all(channel, listeners)
+
+    def _stop_limit(self) -> contextlib.AbstractContextManager[None]:
+        """End the process with 70 if the block takes longer than ``stop_timeout``."""
+        self.draining.set()
+        deadline, late = self.deadline, lambda why: self.force_exit(why)
+        limits = self.stop_timeout, self.stop_reserve
+        return deadline.within(*limits, late, host_of(self))
+
+    def force_exit(self, why: str) -> None:
+        """Log ``why``, who does not end, all stacks and the status; end the process with 70."""
+        ending.force_exit(self, why, runs_handlers=self.deadline.is_over)
+
+    # -- waiting ------------------------------------------------------------
+
+    def wait(
+        self, state: Any, interval: float = 0.1, channel: str | None = None
+    ) -> State:
+        """Wait until the bus is in ``state``, or was in it for a moment meanwhile.
+
+        The thread sleeps until then, without polling.
+
+        :param state: a state, or several.
+        :param interval: seconds between publications of ``channel``.
+        :param channel: is published meanwhile, as long as it has listeners.
+        :returns: the state that was reached.
+        :raises WouldDeadlock: if a listener of the present transition calls this.
+        """
+        wanted = states_of(state)
+        turn, waiting = self.turn, self.waiting
+        if turn.is_mine and self.command is not None:
+            if self.state not in wanted:
+                raise WouldDeadlock('wait()')
+            return self.state
+        if threading.get_ident() == turn.blocker:
+            return waiting.run_commands(wanted, interval, channel)
+        if (now := self.state) in wanted:
+            return now
+        with (
+            waiting.watching(wanted) as watcher,
+            self.interrupts_class(wake=watcher.wake),
+        ):
+            return waiting.sleep(watcher, interval, channel)
+
+    def block(self, interval: float = 0.1, states: Any = None) -> None:
+        """Run the site from this thread: sleep, and carry out the commands of all threads.
+
+        Without ``states``, it waits until EXITING. After KeyboardInterrupt it exits the
+        bus. After SystemExit it exits the bus and raises the SystemExit again. At the
+        end it joins the threads that are not daemons, and replaces the process if a
+        restart was asked for.
+
+        With ``states`` (such as ``State.STOPPED``), it waits until the bus has been in
+        one of them since start(), or in EXITING. After KeyboardInterrupt or SystemExit
+        it stops the bus; the exit code is in ``bus.exit_code``. Then it returns, and
+        the caller is to call exit().
+
+        :param interval: seconds between publications of 'main', as long as it has
+            listeners.
+        :raises SystemExit: see above.
+        :raises WouldDeadlock: if a listener of the present transition calls this.
+        """
+        if self.turn.is_mine:
+            raise WouldDeadlock('block()')
+        goal = states_of(states or ()) | {State.EXITING}
+        if not states and self._server_ended:
+            self.turn.put('exit')
+        run = Block(
+            self.turn,
+            wait=lambda: self.wait(tuple(goal), interval=interval, channel='main'),
+            is_reached=lambda: self.waiting.is_reached(goal),
+            log=self.log,
+            leave='stop' if states else 'exit',
+            pid=lambda: self.pid,
+        )
+        with self.interrupts_class(wake=self.turn.wake):
+            left = run.run(getattr(self.wait, '__func__', None) is Bus.wait)
+        if states:
+            if left is not None:
+                self._keep_exit_code(left)
+            return
+        if left is not None:
+            raise left
+        with contextlib.suppress(KeyboardInterrupt):
+            self.log('Waiting for child threads to terminate...')
+        self.join_threads()
+        if self.execv and not self._publish_restart():
+            self.replace_process()
+
+    def join_threads(self) -> list[threading.Thread]:
+        """Wait until all threads that are not daemons have ended.
+
+        They have ``join_timeout`` seconds together. The log names each of them. A
+        KeyboardInterrupt ends the wait.
+
+        :returns: the threads that still run.
+        """
+        return joining.join_threads(self.join_timeout, self.log, lambda: self.hurried)
+
+    def start_with_callback(
+        self,
+        func: Callable[..., object],
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> threading.Thread:
+        """Start the bus, and call ``func`` in a new thread as soon as it is STARTED.
+
+        If the start fails, ``func`` is not called.
+
+        :returns: the thread.
+        :raises ChannelFailures, IllegalTransition: as `start` does.
+        """
+        return self.waiting.start_and_call(
+            self.start, lambda: func(*(args or ()), **(kwargs or {}))
+        )
+
+    # -- restart --------------------------------------------------------------
+
+    def _restart_if_alone(self) -> None:
+        if self.execv and self.state is State.EXITING and self.turn.owner is None:
+            self._publish_restart()
+
+    def _publish_restart(self) -> bool:
+        """Publish 'restart', if it has listeners; return whether it has."""
+        if not self.listeners.get('restart'):
+            return False
+        self.execv = False
+        self._tell('restart')
+        return True
+
+    def check_restart(self) -> None:
+        """Check that the site can be restarted.
+
+        It calls all ``restart_checks``, and `check_execv` if 'restart' has no listeners.
+
+        :raises RestartImpossible: if the site cannot be restarted.
+        """
+        for check in list(self.restart_checks):
+            check()
+        if not self.listeners.get('restart'):  # a listener restarts in its own way
+            self.check_execv()
+
+    def check_execv(self) -> None:
+        """Check that this process can replace itself.
+
+        :raises RestartImpossible: if it cannot.
+        """
+        from paste_wspbus.bus.replacing import check_replaceable
+
+        check_replaceable(self.startup_folder, _startup_cwd)
+
+    def replace_process(self) -> NoReturn:
+        """Replace this process by one that starts as this one did.
+
+        :raises OSError: if that fails.
+        """
+        from paste_wspbus.bus.replacing import command_line, replace
+
+        words = command_line(self.startup_folder, _startup_cwd)
+        self.log('Re-spawning %s' % ' '.join(words))
+        kept = [*self.kept_files, *(self.before_execv() if self.before_execv else ())]
+        replace(
+            self.startup_folder, words, kept, close_others=bool(self.max_cloexec_files)
+        )
+
+
+_PERFORMERS: dict[str, Callable[..., None]] = {
+    'start': Bus._start,
+    'stop': Bus._stop,
+    'exit': Bus._exit,
+    'graceful': Bus._graceful,
+    'publish': Bus._publish_posted,
+}

@@ -1,0 +1,268 @@
+"""The calls of listeners on state channels: their times, their time limits, their failures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+
+from paste_wspbus.bus.channels import STATE_CHANNELS, ChannelFailures, name_of
+from paste_wspbus.bus.deadlines import Cut, TimeLimit
+from paste_wspbus.bus.turn import LEAVING
+from paste_wspbus.errors import TimedOut
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from typing import Any, NoReturn
+
+    from paste_wspbus.bus.channels import Listener
+
+#: The number of calls that `Bus.timeline` keeps.
+TIMELINE_LENGTH = 1000
+
+
+class Call:
+    """One call of a listener, as `Bus.timeline` keeps it.
+
+    ``channel`` and ``name``: of the listener. ``start``: in seconds since the epoch.
+    ``duration``: in seconds. ``outcome``: 'ok', 'failed' or 'timed out'. ``thread``:
+    the name of the thread that called it.
+    """
+
+    __slots__ = ('channel', 'duration', 'name', 'outcome', 'start', 'thread')
+
+    def __init__(
+        self, channel: str, name: str, start: float, duration: float, outcome: str
+    ) -> None:
+        self.channel, self.name, self.outcome = channel, name, outcome
+        self.start, self.duration = start, duration
+        self.thread = threading.current_thread().name
+
+    def __repr__(self) -> str:
+        return (
+            f'<{self.channel} {self.name}: {self.outcome}'
+            f' in {self.duration * 1000:.1f} ms>'
+        )
+
+
+class Calls:
+    """This calls the listeners of state channels, and records each call.
+
+    :param log: is called as `Bus.log`.
+    :param may_cut: returns whether SIGALRM may cut a listener that is late.
+    """
+
+    def __init__(self, log: Callable[..., object], may_cut: Callable[[], bool]) -> None:
+        self._log, self._may_cut = log, may_cut
+        #: The listener that runs now: (channel, name, time.monotonic() of its start).
+        self.calling: tuple[str, str, float] | None = None
+        self.timeline: deque[Call] = deque(maxlen=TIMELINE_LENGTH)
+        #: The time.monotonic() at which `Bus.start_timeout` is over; None: no limit.
+        self.start_until: float | None = None
+        #: Whether a listener of a state channel has failed during the present command.
+        self.failed = False
+
+    def call_all(
+        self,
+        channel: str,
+        listeners: Iterable[Listener],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> list[Any]:
+        """Call the listeners of a state channel in order, all of them even if some fail.
+
+        :returns: the result of each listener that did not fail.
+        :raises ChannelFailures: at the end, if some failed.
+        :raises SystemExit, KeyboardInterrupt: if a listener raises it: at once, but on
+            'stop' and 'exit' after the call of the others.
+        """
+        output: list[Any] = []
+        failures, pid = ChannelFailures(), os.getpid()
+        interrupt: KeyboardInterrupt | SystemExit | None = None
+        for listener in listeners:
+            try:
+                try:
+                    output.append(self.call(channel, listener, args, kwargs or {}))
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException:
+                    self.note_failure(channel, listener.name, failures)
+                if os.getpid() != pid and channel in LEAVING:
+                    # The listener has forked, and this is the child: only its parent
+                    # closes the site.
+                    raise SystemExit(1 if failures else 0)
+            except (KeyboardInterrupt, SystemExit) as error:
+                if channel not in LEAVING or os.getpid() != pid:
+                    raise
+                interrupt = interrupt or error
+        if interrupt is not None:
+            raise not_zero(interrupt) if failures else interrupt
+        if failures:
+            raise failures
+        return output
+
+    def call_rest(
+        self,
+        channel: str,
+        calls: tuple[Callable[..., Any], ...],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> NoReturn:
+        """Note that the first one has failed, and call the others.
+
+        Its exception is the one that is being handled.
+
+        :raises ChannelFailures: at the end.
+        :raises SystemExit, KeyboardInterrupt: at once, if one of the others raises it.
+        """
+        failures = ChannelFailures()
+        self.note_failure(channel, name_of(calls[0]), failures)
+        for call in calls[1:]:
+            try:
+                call(*args, **kwargs)
+            except SystemExit as error:
+                raise not_zero(error) from None
+            except Exception:
+                self.note_failure(channel, name_of(call), failures)
+        raise failures
+
+    def note_failure(self, channel: str, name: str, failures: ChannelFailures) -> None:
+        """Keep the exception that is being handled, and log it with the listener's name."""
+        failures.handle_exception()
+        self.failed = self.failed or channel in STATE_CHANNELS
+        if channel != 'log':  # a listener that cannot log cannot log its own failure
+            self._log(f'Error in {channel!r} listener {name}', level=40, traceback=True)
+
+    def call(
+        self,
+        channel: str,
+        listener: Listener,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call one listener, and record the call.
+
+        :returns: what the listener returns.
+        :raises TimedOut: if it took longer than its timeout.
+        :raises BaseException: whatever the listener raises.
+        """
+        start, clock, outcome = time.time(), time.perf_counter(), 'failed'
+        since = channel, listener.name, time.monotonic()
+        outer, self.calling = self.calling, since
+        try:
+            seconds = self._time_for(channel, listener)
+            if seconds is None:
+                result = listener.call(*args, **(kwargs or {}))
+            else:
+                late = _Late(channel, listener.name, seconds)
+                result = self._call_within(late, listener, args, kwargs or {})
+            outcome = 'ok'
+        except TimedOut:
+            outcome = 'timed out'
+            raise
+        finally:
+            self.calling = outer
+            duration = time.perf_counter() - clock
+            self.timeline.append(Call(channel, listener.name, start, duration, outcome))
+        return result
+
+    def _time_for(self, channel: str, listener: Listener) -> float | None:
+        if channel != 'start' or self.start_until is None:
+            return listener.timeout
+        left = self.start_until - time.monotonic()
+        return left if listener.timeout is None else min(left, listener.timeout)
+
+    def _call_within(
+        self,
+        late: _Late,
+        listener: Listener,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        def cannot_cut(stack: str) -> None:
+            self._log(
+                f'{late} and cannot be cut here (not the main thread of a POSIX '
+                f'process, or the site uses SIGALRM itself):\n{stack}',
+                level=40,
+            )
+
+        result = error = None
+        limit = TimeLimit(late.seconds, cannot_cut, may_cut=self._may_cut())
+        try:
+            with limit:
+                result = listener.call(*args, **kwargs)
+        except Cut:
+            pass
+        except Exception as raised:
+            error = raised
+        if limit.expired:
+            if limit.stack:
+                self._log(f'{late}; cut here:\n{limit.stack}', level=40)
+            raise TimedOut(late.channel, late.name, late.seconds) from error
+        if error is not None:
+            raise error
+        return result
+
+
+class _Late:
+    """The text by which the log names a listener that takes too long."""
+
+    def __init__(self, channel: str, name: str, seconds: float) -> None:
+        self.channel, self.name, self.seconds = channel, name, seconds
+
+    def __str__(self) -> str:
+        return (
+            f'{self.channel!r} listener {self.name} takes longer than '
+            f'{self.seconds:.3g} s'
+        )
+
+
+class Deferred:
+    """The errors of several steps, all of which are taken; it raises them after the last."""
+
+    def __init__(self) -> None:
+        self._failures = ChannelFailures()
+        self._interrupt: BaseException | None = None
+        self._pid = os.getpid()
+
+    @contextlib.contextmanager
+    def step(self) -> Generator[None]:
+        """Keep the error of the step inside the ``with`` block."""
+        try:
+            yield
+        except ChannelFailures as failures:
+            self._failures.add(failures)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if os.getpid() != self._pid:
+                raise  # a listener has forked, and this is the child, which ends
+            self._interrupt = self._interrupt or error
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a step has raised KeyboardInterrupt or SystemExit."""
+        return self._interrupt is not None
+
+    def raise_interrupt(self) -> None:
+        """Raise the first KeyboardInterrupt or SystemExit, if a step raised one."""
+        if self._interrupt is not None:
+            raise not_zero(self._interrupt) if self._failures else self._interrupt
+
+    def raise_it(self) -> None:
+        """Raise the first interrupt, or else the failures, if there are any.
+
+        :raises KeyboardInterrupt, SystemExit: the first one that a step raised.
+        :raises ChannelFailures: if listeners failed.
+        """
+        self.raise_interrupt()
+        if self._failures:
+            raise self._failures
+
+
+def not_zero(error: BaseException) -> BaseException:
+    """Return ``error``; a SystemExit of code 0 gets 1, because listeners have failed."""
+    if isinstance(error, SystemExit) and not error.code:
+        error.code = 1
+    return error

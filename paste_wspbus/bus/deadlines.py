@@ -1,0 +1,253 @@
+"""Time limits of listeners and of whole transitions, and the stacks that show what is late."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+
+from paste_wspbus.bus.held_gil import MARGIN, end_process_after
+from paste_wspbus.bus.interrupts import in_main_thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from types import FrameType, TracebackType
+
+    from paste_wspbus.bus.host import Host
+
+
+class Cut(BaseException):
+    """This is raised inside a listener that takes longer than its timeout.
+
+    It is a BaseException, so that an ``except Exception`` in the listener does not catch it.
+    """
+
+
+def stack_of(thread: threading.Thread) -> str:
+    """Return the stack of one thread, as a traceback prints it; '' if the thread has ended."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return _format(frame) if frame else ''
+
+
+def stacks() -> str:
+    """Return the stacks of all threads, each under the name of its thread."""
+    frames = sys._current_frames()
+    named = {thread.ident: thread.name for thread in threading.enumerate()}
+    return '\n'.join(
+        f'Thread {named.get(ident, ident)}:\n{_format(frame)}'
+        for ident, frame in frames.items()
+    )
+
+
+def _format(frame: FrameType) -> str:
+    import traceback
+
+    return ''.join(traceback.format_stack(frame)).rstrip()
+
+
+def can_cut() -> bool:
+    """Whether SIGALRM can interrupt this thread, and the site does not use it itself.
+
+    Only the main thread runs signal handlers (the `signal` module), and Windows has no
+    SIGALRM. If the site has set a handler of SIGALRM or a timer, that one stays.
+    """
+    return (
+        hasattr(signal, 'setitimer')
+        and in_main_thread()
+        and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+        and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    )
+
+
+#: Seconds between one SIGALRM and the next. It is repeated because the kernel may
+#: deliver it to another thread; then the main thread would sleep on.
+AGAIN = 0.05
+
+
+class TimeLimit:
+    """``with TimeLimit(seconds, late) as limit:`` limits the time of the block inside it.
+
+    If this thread can be cut (`can_cut`), `Cut` is raised inside the block, and
+    ``limit.stack`` is the stack at that moment. Otherwise another thread calls
+    ``late(stack)``, and the block runs on. In both cases ``limit.expired`` becomes True.
+
+    :param seconds: the time limit; at least 0.001.
+    :param late: takes the stack as a text.
+    :param may_cut: False if the signals of the process do not belong to the bus.
+    """
+
+    def __init__(
+        self, seconds: float, late: Callable[[str], None], may_cut: bool = True
+    ) -> None:
+        self.expired = False
+        self._may_cut = may_cut
+        self.stack = ''
+        self._seconds = max(seconds, 0.001)
+        self._late = late
+        self._done = False
+        self._thread = threading.current_thread()
+        self._cancel: Callable[[], None] | None = None
+
+    def __enter__(self) -> TimeLimit:
+        if self._may_cut and can_cut():
+            signal.signal(signal.SIGALRM, self._alarm)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds, AGAIN)
+        else:
+            self._cancel = call_after(self._seconds, self._watch)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done = True
+        if self._cancel is not None:
+            self._cancel()
+            return
+        # == because each access to a method makes a new bound method.
+        mine = signal.getsignal(signal.SIGALRM) == self._alarm
+        if mine or abs(signal.getitimer(signal.ITIMER_REAL)[1] - AGAIN) < 1e-6:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # this one set it, not the listener
+        if mine:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def _alarm(self, signum: int, frame: FrameType | None) -> None:
+        # Nothing is logged here: the interrupted code may hold a lock of the log.
+        if not self._done:
+            self._done = self.expired = True
+            self.stack = _format(frame) if frame else ''
+            raise Cut
+
+    def _watch(self) -> None:
+        if not self._done:
+            self.expired = True
+            self._late(stack_of(self._thread))
+
+
+def call_after(
+    seconds: float, function: Callable[[], None], may_alarm: bool = True
+) -> Callable[[], None]:
+    """Have ``function`` called later, by a thread that does not keep the process alive.
+
+    When the process ends, Python 3.12 and later start no more threads. Then SIGALRM
+    calls it, if `can_cut` allows that.
+
+    :param seconds: the time until the call.
+    :param may_alarm: False if the signals of the process do not belong to the bus.
+    :returns: a function that cancels the call.
+    """
+    timer = threading.Timer(seconds, function)
+    timer.name, timer.daemon = 'wspbus time limit', True
+    try:
+        timer.start()
+    except RuntimeError:
+        may_alarm = may_alarm and can_cut()
+        return _alarm_after(seconds, function) if may_alarm else lambda: None
+    return timer.cancel
+
+
+def reserve_of(limit: float, reserve: float | None) -> float:
+    """Return the seconds of a stop that are kept for what stops after the server.
+
+    :param limit: the seconds of the whole stop.
+    :param reserve: what the site asks for, but at least a second, or a tenth of a short
+        limit; None: a fifth of the limit, but at least a second, and at most half of it.
+    """
+    if reserve is None:
+        return min(max(limit / 5, 1.0), limit / 2)
+    return min(max(reserve, min(limit / 10, 1.0)), limit)
+
+
+#: Seconds that each step after the stop has, if the stop took all the time there was.
+LEAST = 0.5
+
+
+class Deadline:
+    """The time that a whole stop may take: drain, stop and exit together.
+
+    ``until``: the time.monotonic() at which it is over. ``cut_at``: the
+    time.monotonic() at which the server cuts the requests that are still open, so that
+    the rest of the site has time to stop. Both are infinite if there is no limit.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self.until = self.cut_at = float('inf')
+        #: The time.monotonic() at which the last one is over.
+        self.over_at = float('inf')
+        #: Whether the process ends by force, because the deadline is over.
+        self.is_over = False
+
+    def shorten(self, seconds: float) -> float:
+        """Return so many seconds, or those that remain until ``cut_at``."""
+        return max(min(seconds, self.cut_at - time.monotonic()), 0)
+
+    def begin(self, seconds: float | None, reserve: float | None) -> None:
+        """Count the time from now, unless it is counted already.
+
+        :param seconds: the time limit; None: no limit.
+        :param reserve: see `reserve_of`.
+        """
+        if seconds is not None and self.until == float('inf'):
+            self.until = time.monotonic() + seconds
+            self.cut_at = self.until - reserve_of(seconds, reserve)
+
+    @contextlib.contextmanager
+    def within(
+        self,
+        seconds: float | None,
+        reserve: float | None,
+        late: Callable[[str], None],
+        host: Host,
+    ) -> Generator[None]:
+        """Call ``late`` with a text if the ``with`` block takes longer than ``seconds``.
+
+        Inside the block of another call it does nothing: the outer one limits both.
+
+        :param seconds: the time limit; None: no limit.
+        :param reserve: see `reserve_of`.
+        :param host: says whether SIGALRM may be used, and whether nobody else ends the
+            process if ``late`` cannot run, because the block holds the GIL.
+        """
+        if seconds is None or self._is_set:
+            yield
+            return
+        why = f'The site did not stop within {seconds:g} s'
+        self._is_set, self.is_over = True, False
+        self.begin(seconds, reserve)
+        self.over_at = self.until
+        remaining = max(self.until - time.monotonic(), 0)
+
+        def over() -> None:
+            self.is_over = True
+            late(why)
+
+        cancels = [call_after(remaining, over, host.owns_alarm)]
+        if host.is_alone:
+            cancels.append(end_process_after(remaining + MARGIN))
+        try:
+            yield
+        finally:
+            for cancel in () if self.is_over else cancels:
+                cancel()
+            self._is_set = False
+            self.until = self.cut_at = float('inf')
+
+    def time_for(self, seconds: float) -> float:
+        """Return ``seconds``, or less if the last deadline is nearer; at least LEAST."""
+        return min(seconds, max(self.over_at - time.monotonic(), LEAST))
+
+
+def _alarm_after(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGALRM, lambda *_: function())
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    return cancel

@@ -1,0 +1,154 @@
+"""The end of the process: exit codes, threads that still run, a bus that was not stopped."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+from queue import Empty
+
+from paste_wspbus.bus import culprits, held_gil, joining
+from paste_wspbus.bus.channels import ChannelFailures
+from paste_wspbus.bus.deadlines import call_after
+from paste_wspbus.bus.host import host_of
+from paste_wspbus.bus.states import State
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.exits import EX_SOFTWARE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.bus.bus import Bus
+
+#: Seconds that a forced end takes at most: its log, and the handlers of atexit.
+GIVE_UP = 2.0
+
+_running: set[Bus] = set()
+_handlers_claimed = threading.RLock()
+_at_exit_registered = False
+
+
+def exit_code_of(error: SystemExit) -> int:
+    """Return the exit code of a process that ``error`` ends.
+
+    It is worked out as `sys.exit` documents: 0 for None, 1 for anything but a number.
+    """
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1
+
+
+def end_threads(bus: Bus) -> list[threading.Thread]:
+    """End the threads of a process that ends now: see `joining.end_threads`.
+
+    They have ``bus.join_timeout``, or less if the deadline of the stop is nearer.
+
+    :returns: the threads that still run.
+    """
+    exit_all()
+    seconds = bus.deadline.time_for(bus.join_timeout)
+    return joining.end_threads(seconds, bus.log, lambda: bus.hurried)
+
+
+def claim_exit_handlers() -> None:
+    """Have this thread run the handlers of atexit, now that the process ends.
+
+    If another thread has claimed them, that one ends the process, and this one waits.
+    """
+    if not _handlers_claimed.acquire(blocking=False):
+        time.sleep(GIVE_UP)
+
+
+def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
+    """Log ``why``, what does not end, all stacks and the status; end with EX_SOFTWARE.
+
+    It ends the process (`os._exit`) within GIVE_UP seconds, also if the log hangs.
+
+    :param why: a sentence without a full stop.
+    :param runs_handlers: whether to run the handlers of atexit in this thread.
+    """
+    # The thread that hangs may hold a lock that the log waits for.
+    call_after(GIVE_UP, lambda: os._exit(EX_SOFTWARE))
+    held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)
+    try:
+        text = culprits.report(bus, why)
+        dumping = threading.Thread(target=_dump, args=(bus, text), daemon=True)
+        try:
+            dumping.start()
+        except RuntimeError:  # Python starts no more threads
+            _dump(bus, text)
+        else:
+            dumping.join(GIVE_UP / 2)
+        if runs_handlers:
+            claim_exit_handlers()
+            atexit._run_exitfuncs()
+        _flush()
+    finally:
+        os._exit(EX_SOFTWARE)
+
+
+def _dump(bus: Bus, text: str) -> None:
+    bus.log(text, level=50)
+    for listener in bus.channel('status').ordered:
+        with contextlib.suppress(Exception):
+            bus.log(f'Status: {listener.call()}', level=50)
+    _flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def stop_at_exit(bus: Bus) -> None:
+    """Have the bus stopped if the main thread ends while the bus is started."""
+    global _at_exit_registered
+    _running.add(bus)
+    if _at_exit_registered:
+        return
+    _at_exit_registered = True
+    try:
+        # The handlers of atexit run when all threads that are not daemons have
+        # ended: never, if a server's thread ends only when the bus stops it.
+        threading._register_atexit(exit_all)  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):
+        atexit.register(exit_all)
+
+
+def forget(bus: Bus) -> None:
+    """Do nothing for this bus at the end of the process, because it has exited."""
+    _running.discard(bus)
+
+
+def exit_all() -> None:
+    """Stop each bus that is still started: the process ends."""
+    for bus in list(_running):
+        _running.discard(bus)
+        if bus.pid != os.getpid() or bus.state is State.EXITING:
+            continue  # a forked child ends; the bus belongs to its parent
+        _exit_late(bus)
+
+
+def _exit_late(bus: Bus) -> None:
+    import warnings
+
+    try:
+        if not host_of(bus).exits_with_process and bus.state is not State.STOPPED:
+            warnings.warn(
+                f'The main thread is exiting, but the Bus is in the {bus.state!r} '
+                'state; shutting it down automatically now. You must either call '
+                'bus.block() after start(), or call bus.exit() before the main '
+                'thread exits.',
+                RuntimeWarning,
+                stacklevel=1,
+            )
+    finally:
+        bus.execv = False
+        watcher = bus.waiting.watch(frozenset({State.EXITING}))
+        with contextlib.suppress(ChannelFailures, WSPBusError):  # each is in the log
+            bus.exit()
+        with contextlib.suppress(Empty):  # a thread in block() may run the exit
+            watcher.reached.get(timeout=bus.stop_timeout or 30)

@@ -1,0 +1,208 @@
+"""The host of a bus: the program that owns the process, what it promises, what it does itself."""
+
+from __future__ import annotations
+
+from paste_wspbus.errors import WSPBusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+#: What a host may promise, each capability with its meaning.
+CAPABILITIES: dict[str, str] = {
+    'start': "'start' listeners have run before the application gets a request",
+    'drain': "'stop' listeners run after the last request was answered",
+    'stop': "'stop' listeners run before the process ends, also after a signal",
+    'reload': "'graceful' is published before a process with new code replaces this one",
+    'signals': 'the bus handles signals, as [wspbus:main] says',
+    'per-worker': 'every process that serves requests starts a bus of its own',
+    'main thread': "'start' and 'stop' listeners run in the process's main thread",
+}
+
+
+class Host:
+    """The program that owns the process of a site: its name, its promises, its actions.
+
+    This class leaves everything to the bus. A program or supervisor that does more is a
+    subclass, and then `bus.host` is an object for that bus alone. The bus itself calls
+    the methods.
+
+    :param name: such as 'gunicorn'.
+    :param version: as text; empty if there is none.
+    :param capabilities: keys of CAPABILITIES.
+    :raises ValueError: if CAPABILITIES does not have one of them.
+    """
+
+    __slots__ = ('capabilities', 'name', 'version')
+
+    #: Whether the bus may handle signals; under Apache it may not, for example.
+    owns_signals = True
+    #: Whether the bus may use SIGALRM, which cuts listeners that are late.
+    owns_alarm = True
+    #: Whether the end of the process is the ordinary way to exit the bus: no warning then.
+    exits_with_process = False
+    #: Whether a supervisor starts the next process: see `succeed`.
+    is_supervised = False
+    #: Whether nobody ends the process from outside if its stop holds the GIL for ever.
+    is_alone = False
+    #: Whether it restarts the site itself: see `restart`.
+    restarts = False
+
+    def __init__(self, name: str, version: str, capabilities: Iterable[str]) -> None:
+        self.name, self.version = name, version
+        self.capabilities = frozenset(capabilities)
+        unknown = sorted(self.capabilities - CAPABILITIES.keys())
+        if unknown:
+            raise ValueError(f'A host has no capability {unknown[0]!r}')
+
+    def __str__(self) -> str:
+        return f'{self.name} {self.version}'.strip()
+
+    def __repr__(self) -> str:
+        words = ', '.join(word for word in CAPABILITIES if word in self.capabilities)
+        return f'<Host {self}: {words or "nothing"}>'
+
+    def composed(self, bus: Any) -> None:
+        """React to the end of composing: the filter was made, so the application is complete."""
+
+    def start(self, bus: Any) -> None:
+        """Start the bus for a request that finds it not started, if this host starts buses.
+
+        :raises StartFailed: if a listener failed to start.
+        """
+
+    def leave(self, bus: Any, command: str) -> bool:
+        """End the process in this host's way, instead of `Bus.stop` or `Bus.exit`.
+
+        :param command: 'stop' or 'exit'.
+        :returns: True if it ends the process; if False, the bus does what was asked for.
+        """
+        return False
+
+    def restart(self, bus: Any) -> bool:
+        """Restart the site in this host's way, instead of `Bus.restart`.
+
+        :returns: True if it restarts the site; if False, the bus does.
+        """
+        return False
+
+    def succeed(self, bus: Any, style: str) -> None:
+        """Tell the supervisor how to start the process that follows this one.
+
+        :param style: the ``style`` of a restarter: 'child' or 'fork'.
+        """
+
+
+class Supervised(Host):
+    """The host of a process that has a supervisor.
+
+    :param host: the host whose name, version and capabilities it takes.
+    """
+
+    __slots__ = ('renew', 'tell_style')
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host.name, host.version, host.capabilities)
+        #: Asks the supervisor for a new process that replaces this one; None: it cannot be asked.
+        self.renew: Callable[[], object] | None = None
+        #: Tells the supervisor how to start the next process; None: there is no such call.
+        self.tell_style: Callable[[str], object] | None = None
+
+    @property
+    def is_supervised(self) -> bool:  # type: ignore[override]
+        """Whether there is a supervisor that starts the next process as `succeed` says."""
+        return self.tell_style is not None
+
+    @property
+    def restarts(self) -> bool:  # type: ignore[override]
+        """Whether a restart is a request to the supervisor."""
+        return self.renew is not None
+
+    def restart(self, bus: Any) -> bool:
+        """Ask the supervisor for a new process that replaces this one."""
+        if self.renew is None:
+            return False
+        self.renew()
+        return True
+
+    def succeed(self, bus: Any, style: str) -> None:
+        """Tell the supervisor how to start the process that follows this one."""
+        if self.tell_style is not None:
+            self.tell_style(style)
+
+
+class _Command(Host):
+    """The host of a process of `wspserve`; with a supervisor, `Supervised` takes its place."""
+
+    __slots__ = ()
+
+    is_alone = True
+
+
+class HostCannot(WSPBusError):
+    """A component needs ``missing``, which this host does not promise.
+
+    ``missing``: keys of CAPABILITIES.
+    """
+
+    def __init__(self, host: Host, missing: list[str], component: str) -> None:
+        what = '; '.join(f'{word!r} ({CAPABILITIES[word]})' for word in missing)
+        super().__init__(f'{component} cannot run under {host}, which lacks {what}')
+        self.host, self.missing, self.component = host, missing, component
+
+
+#: The host of a bus that a script or a test makes, starts and stops itself.
+OWN = Host('its own program', '', {'start', 'stop'})
+
+#: The embedded bus: the first request starts it, the end of the process stops it.
+EMBEDDED = Host('the embedded bus', '', {'start', 'stop', 'per-worker'})
+
+#: `wspserve` promises everything.
+WSPSERVE = _Command('wspserve', '', CAPABILITIES)
+
+#: `paste_wspbus.testing` promises everything but signals, which belong to the tests.
+TESTING = Host('paste_wspbus.testing', '', CAPABILITIES.keys() - {'signals'})
+
+
+def host_of(bus: Any) -> Host:
+    """Return the Host of a bus, also of a bus class that has none (CherryPy's, a company's).
+
+    :returns: ``bus.host``; OWN if the bus has none. If another server has put an object
+        there that only has the attributes of a Host, a Host with the same name,
+        version and capabilities.
+    """
+    host: Any = getattr(bus, 'host', None)
+    if isinstance(host, Host):
+        return host
+    capabilities = getattr(host, 'capabilities', None)
+    if capabilities is None:  # ``host`` of a company's bus may be a host name
+        return OWN
+    name, version = getattr(host, 'name', repr(host)), getattr(host, 'version', '')
+    return Host(name, version, CAPABILITIES.keys() & capabilities)
+
+
+def supervised(bus: Any) -> Supervised:
+    """Return the host of a bus, made Supervised if it is not."""
+    host = host_of(bus)
+    if not isinstance(host, Supervised):
+        host = bus.host = Supervised(host)
+    return host
+
+
+def require(bus: Any, *capabilities: str, component: str = 'This component') -> None:
+    """Check that the host of a bus promises what a component needs.
+
+    :param bus: the bus that the component rides on.
+    :param capabilities: keys of CAPABILITIES.
+    :param component: the name of the component in the message.
+    :raises HostCannot: if the host lacks one of them.
+    :raises ValueError: if CAPABILITIES does not have one of them.
+    """
+    unknown = [word for word in capabilities if word not in CAPABILITIES]
+    if unknown:
+        raise ValueError(f'There is no capability {unknown[0]!r}')
+    host = host_of(bus)
+    missing = [word for word in capabilities if word not in host.capabilities]
+    if missing:
+        raise HostCannot(host, missing, component)

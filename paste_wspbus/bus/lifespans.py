@@ -1,0 +1,224 @@
+"""Lifespans: what the bus enters at start and leaves at stop, also if it is added during a start."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import threading
+from collections import deque
+
+from paste_wspbus.bus.channels import Listener
+from paste_wspbus.errors import NameTaken
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from paste_wspbus.bus.bus import Bus
+
+#: A place behind all listeners.
+_END = (float('inf'), 0)
+
+
+class Lifespan:
+    """Something that is entered at start and left at stop.
+
+    It has two listeners. `start` is called at ``priority``, `stop` at 100 -
+    ``priority``. The second is subscribed when the first has succeeded, so what was
+    not entered is not left.
+
+    Two threads at one lifespan. The thread that adds a lifespan late enters it, and
+    leaves it again if the bus has stopped meanwhile. Other threads may stop and start
+    the bus at the same time. So two threads can be in `start`, or in `stop`, or one in
+    each. ``_entering`` lets one thread at a time enter: the second one waits, and then
+    finds it entered. ``_lock`` keeps three things together: the context that is to be
+    left, the resource, and the subscription to 'stop'. So of two threads in `stop`, one
+    takes the context. And a thread that leaves the context cannot unsubscribe what
+    another thread has subscribed since, by entering it again: what is entered always
+    listens to 'stop'. No context is entered or left while ``_lock`` is held, because a
+    context may wait for another thread. Both locks are RLocks: a signal handler may
+    stop the bus in the midst of these steps.
+
+    :param name: the lifespan's name in ``bus.resources`` and ``bus.lifespans``.
+    :param make: makes the context manager that one start enters.
+    :param priority: of the start listener; `DEFAULT_PRIORITY` (50) if None.
+    :param timeout: seconds for each of the two listeners; None: no limit.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        name: str,
+        make: Callable[[], contextlib.AbstractContextManager[Any]],
+        priority: float | None,
+        timeout: float | None,
+    ) -> None:
+        self.bus, self.name, self._make = bus, name, make
+        self.start_listener = Listener(
+            self.start, priority=priority, timeout=timeout, name=name
+        )
+        self.stop_listener = Listener(
+            self.stop,
+            priority=100 - self.start_listener.priority,
+            timeout=timeout,
+            name=name,
+            order=self.start_listener.order,
+        )
+        #: What is entered, and is to be left; None: nothing.
+        self._entered: contextlib.AbstractContextManager[Any] | None = None
+        self._entering = threading.RLock()
+        self._lock = threading.RLock()
+
+    def start(self, *args: object, **kwargs: object) -> None:
+        """Enter the context, unless it is entered already.
+
+        What the context manager yields becomes ``bus.resources[name]``.
+
+        :raises BaseException: whatever the context manager raises.
+        """
+        with self._entering:  # another thread may be entering it
+            if self._entered is not None:
+                return
+            context = self._make()
+            resource = context.__enter__()
+            with self._lock:
+                self.bus.resources[self.name] = resource
+                self.bus.channel('stop').subscribe(self.stop_listener)
+                self._entered = context
+
+    def stop(self, *args: object, **kwargs: object) -> None:
+        """Leave the context, if it is entered.
+
+        :raises BaseException: whatever the context manager raises.
+        """
+        with self._lock:
+            context, self._entered = self._entered, None
+            if context is None:
+                return
+            self.bus.channel('stop').unsubscribe(self.stop)
+            self.bus.resources.pop(self.name, None)
+        context.__exit__(None, None, None)
+
+    def unsubscribe(self) -> None:
+        """Do not enter it at later starts. If it is entered now, the next stop leaves it."""
+        self.bus.channel('start').unsubscribe(self.start)
+        self.bus.lifespans.pop(self.name, None)
+
+
+class Lifespans(dict):  # type: ignore[type-arg]
+    """All lifespans of a bus by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: For each name that was asked for: the number from which to look for a free one.
+        self._next: dict[str, int] = {}
+        #: For each name that was made here: the name that was asked for, and its number.
+        self._made: dict[str, tuple[str, int]] = {}
+
+    def free_name(self, name: str) -> str:
+        """Return the first free name of ``name``, ``name-2``, ``name-3``, …"""
+        number = self._next.get(name, 1)
+        while (free := name if number == 1 else f'{name}-{number}') in self:
+            number += 1
+        self._next[name] = number
+        self._made[free] = name, number
+        return free
+
+    def add(self, lifespan: Lifespan) -> None:
+        """Keep a lifespan under its name.
+
+        :raises NameTaken: if another lifespan has that name.
+        """
+        if self.setdefault(lifespan.name, lifespan) is not lifespan:
+            raise NameTaken(lifespan.name)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Remove a lifespan; its name is free again."""
+        made, number = self._made.pop(name, (name, 1))
+        if made in self._next:
+            self._next[made] = min(self._next[made], number)
+        return super().pop(name, *default)
+
+
+class Line:
+    """The listeners that a start has yet to call, in order; lifespans can join them late.
+
+    Entering late. Any thread may add a lifespan while another thread runs the start.
+    The lifespan must be entered exactly once: by the start if its place is yet to come,
+    or else by the thread that added it. This is why that holds. `join` compares the
+    lifespan's place with the place of the listener that was called last, and appends
+    the lifespan to the arrivals, which is one step of the interpreter. The start takes
+    arrivals out before each listener, and once more behind the last listener, when the
+    bus is STARTED already (`rest`). So the start misses an arrival only if it comes
+    after that last look. Then the bus is not STARTING any more, and the thread that
+    added the lifespan sees that, and calls `withdraw`. Only one of `withdraw` and `rest`
+    can take the arrival out of the deque, and the thread that took it enters it. If a
+    start was cut short, `clear` drops the remaining arrivals: the next start calls them
+    as ordinary listeners. If `position` is read a moment too early or too late, both
+    threads may try to enter the lifespan: `Lifespan.start` has a lock, and does nothing
+    the second time.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[tuple[float, int], int, Listener]] = []
+        self._arrivals: deque[Lifespan] = deque()
+        #: The place of the listener that was called last; None before the first call.
+        self.position: tuple[float, int] | None = None
+
+    def open(self, listeners: Iterable[Listener]) -> None:
+        """Begin a start with these listeners."""
+        # A sorted list is a heap. The id decides between equal places, because two
+        # listeners cannot be compared.
+        self._pending = sorted((one.place, id(one), one) for one in listeners)
+        self.position = None
+
+    def next(self) -> Listener | None:
+        """Take the listener to call next; None if no listener remains."""
+        while (arrival := self._take_arrival()) is not None:
+            listener = arrival.start_listener
+            heapq.heappush(self._pending, (listener.place, id(listener), listener))
+        if not self._pending:
+            return None
+        listener = heapq.heappop(self._pending)[2]
+        self.position = listener.place
+        return listener
+
+    def close(self) -> None:
+        """End the start, or cut it short: from now on, no place is yet to come."""
+        self.position = _END
+        self._pending = []
+
+    def rest(self) -> Listener | None:
+        """Take an arrival that came after the last listener; None if there is none."""
+        arrival = self._take_arrival()
+        return None if arrival is None else arrival.start_listener
+
+    def clear(self) -> None:
+        """Drop the arrivals: the start has failed."""
+        self._arrivals.clear()
+
+    def join(self, lifespan: Lifespan) -> bool:
+        """Have the start enter a lifespan, unless its place has passed.
+
+        :returns: True if it is among the arrivals now; False if its place has passed.
+        """
+        position = self.position
+        if position is not None and position >= lifespan.start_listener.place:
+            return False
+        self._arrivals.append(lifespan)
+        return True
+
+    def withdraw(self, lifespan: Lifespan) -> bool:
+        """Take a lifespan out of the arrivals; False if the start has taken it already."""
+        try:
+            self._arrivals.remove(lifespan)
+        except ValueError:
+            return False
+        return True
+
+    def _take_arrival(self) -> Lifespan | None:
+        try:
+            return self._arrivals.popleft()
+        except IndexError:
+            return None

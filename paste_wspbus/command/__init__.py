@@ -1,0 +1,1 @@
+"""The command: arguments, subcommands, and the site it runs."""

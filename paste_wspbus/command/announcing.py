@@ -1,0 +1,104 @@
+"""The announcement that the site serves: on the terminal, and to whoever waits for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+from paste_wspbus.bus.deadlines import call_after
+from paste_wspbus.command.terminal import print_line
+from paste_wspbus.servers.server import BlockingServer, Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.process import Process
+
+#: Seconds after which a server that is not known is taken to serve.
+BINDING = 0.5
+
+
+class Announcement:
+    """Says where the site is served, once it is STARTED."""
+
+    def __init__(self, launch: Launch, process: Process) -> None:
+        self.launch, self.options, self.process = launch, launch.options, process
+
+    def make(
+        self,
+        server: Server | BlockingServer | None,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Print where the site is served, and report that it is ready.
+
+        :param before: called before the report, at the same time.
+        """
+        launch, report = self.launch, self.launch.report
+        lines = self._lines_of_this_process(server)
+        self.process.announced = True
+
+        def ready() -> None:
+            before()
+            report.ready(lines)
+
+        is_blocking = isinstance(server, BlockingServer) and server.blocking
+        if is_blocking and report.fd is not None:
+            # It binds by itself, and may fail to: then it does not run that long.
+            call_after(BINDING, ready)
+        else:  # first: a program that reads the lines may end this process at once
+            ready()
+        if lines:
+            print_line('\n'.join(lines))
+        launch.early.repeat()
+
+    def _lines_of_this_process(
+        self, server: Server | BlockingServer | None
+    ) -> list[str]:
+        """Return the lines for the terminal; say at once how a reload has ended."""
+        options, process = self.options, self.process
+        inherited = process.inheritance
+        # The program itself announces its reload; its workers do not.
+        reloaded = inherited.reload if process.role is None else None
+        if reloaded and options.verbosity > 0:
+            line = _reloaded(*reloaded, served=not process.problem)
+            print_line(line, sys.stderr)
+        stays = process.server is None or process.server.where == inherited.where
+        if (reloaded and stays) or (options.reload and self.launch.later):
+            return []  # the supervisor prints them
+        if server is None or process.name:  # the supervisor of several prints them
+            return []
+        if process.role is None and (url := self.url_to_show()):
+            import webbrowser
+
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+        return self.lines(server.urls)
+
+    def lines(self, urls: Iterable[str]) -> list[str]:
+        """Return the lines that say which process serves, and where."""
+        if self.options.verbosity <= 0:
+            return []
+        lines = [f'Starting server in PID {os.getpid()}.']
+        return lines + [f'Serving on {url}' for url in urls]
+
+    def url_to_show(self) -> str | None:
+        """Return what --browser shows: open_url of [pserve], or the site."""
+        if not self.options.browser:
+            return None
+        process = self.process
+        urls = process.server.urls if process.server is not None else []
+        url = process.config.section('pserve').get('open_url') or next(iter(urls), None)
+        if url is None:
+            line = (
+                '--browser: the URL of the site is not known: set open_url in [pserve]'
+            )
+            print_line(line, sys.stderr)
+        return url
+
+
+def _reloaded(why: str, since: float, served: bool) -> str:
+    took = (time.monotonic() - since) * 1000
+    return f'{why}: {f"reloaded in {took:.0f} ms" if served else "the site cannot be served"}'

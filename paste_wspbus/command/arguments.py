@@ -1,0 +1,339 @@
+"""Parsing the command line: `paster serve`'s options and variables, in any order."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from paste_wspbus.command.terminal import encodable
+from paste_wspbus.errors import UsageError
+from paste_wspbus.ini.settings import MAX_WORKERS, worker_count
+from paste_wspbus.process.options import Options
+from paste_wspbus.values import nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+USAGE = (
+    '%(prog)s [options] CONFIG_FILE [start|stop|restart|graceful|status] [var=value …]'
+)
+SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
+
+#: The subcommands, and what `--help` says of them.
+SUBCOMMANDS = {
+    'start': 'Run the site in the background; return when it serves',
+    'stop': 'Stop the running site',
+    'restart': 'Stop the running site and start it in the background',
+    'graceful': 'Load the code of the running site again; no request is lost',
+    'status': 'Say whether the site is running',
+}
+
+#: paster's names for the files of a daemon, in the working directory.
+PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """Make the command line's parser; its options are spelled as `paster serve`'s."""
+    import argparse  # costs as much as all of ours: only where there is an option
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(f'{self.prog}: {_explained(message, self)}')
+
+        def _print_message(self, message: str, file: Any = None) -> None:
+            if message:
+                super()._print_message(encodable(message, file or sys.stdout), file)
+
+    parser = Parser(
+        prog=prog,
+        usage=USAGE,
+        description=SUMMARY + '.',
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        'args', nargs='*', metavar='CONFIG_FILE', help=argparse.SUPPRESS
+    )
+    _add_general(parser.add_argument)
+    _add_site(parser.add_argument)
+    _add_process(parser.add_argument)
+    _add_development(parser.add_argument)
+    return parser
+
+
+def _epilog() -> str:
+    lines = (f'  {name:<20}  {text}' for name, text in SUBCOMMANDS.items())
+    return '\n'.join(
+        [
+            'subcommands (without one, the site runs in the foreground):',
+            *lines,
+            '',
+            'var=value sets %(var)s in the file. $PASTE_CONFIG_FILE names a file to serve',
+            'if none is given.',
+        ]
+    )
+
+
+def _add_general(add: Callable[..., object]) -> None:
+    add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
+    add(
+        '-q',
+        '--quiet',
+        action='count',
+        default=0,
+        help='Print errors and warnings only',
+    )
+    add('--version', action='store_true', help='Print the version')
+    add(
+        '--check',
+        action='store_true',
+        help='Look for mistakes; load and serve nothing',
+    )
+    add('--status', action='store_true', help='The same as the subcommand status')
+    add('--json', action='store_true', help='With status: print one JSON document')
+    add('--stop-daemon', action='store_true', help='The same as the subcommand stop')
+    add(
+        '--no-wait',
+        action='store_true',
+        help='With graceful: return at once, without waiting for the result',
+    )
+
+
+def _add_site(add: Callable[..., object]) -> None:
+    add(
+        '-n',
+        '--app-name',
+        metavar='NAME',
+        help='Load the named application (default main)',
+    )
+    add(
+        '-s',
+        '--server',
+        metavar='SERVER_TYPE',
+        help='Use this server of egg:PasteScript instead of [server:main]',
+    )
+    add(
+        '--server-name',
+        metavar='SECTION_NAME',
+        help='Use [server:SECTION_NAME] (default main)',
+    )
+    add(
+        '--listen',
+        action='append',
+        metavar='ADDRESS',
+        help='Listen at HOST:PORT, unix:PATH or fd://N: for a file without '
+        '[server:main], or instead of the address in it',
+    )
+
+
+def _add_process(add: Callable[..., object]) -> None:
+    add('--daemon', action='store_true', help='Run in the background')
+    add(
+        '--pid-file',
+        metavar='FILENAME',
+        help=f'Lock this file and write the process ID to it (default of a daemon: '
+        f'{PID_FILE})',
+    )
+    add(
+        '--log-file',
+        metavar='LOG_FILE',
+        help=f'Append output to this file (default of a daemon: {LOG_FILE})',
+    )
+    add('--user', metavar='USERNAME', help='Run as this user (name or number)')
+    add('--group', metavar='GROUP', help='Run as this group (name or number)')
+    add(
+        '--workers',
+        type=_workers,
+        metavar='N|auto',
+        help='Serve from N worker processes; auto: one for each CPU; 0: one process '
+        'without a supervisor',
+    )
+    add(
+        '--monitor-restart',
+        action='store_true',
+        help='Start the site again when it crashes',
+    )
+
+
+def _add_development(add: Callable[..., object]) -> None:
+    add(
+        '--reload',
+        action='store_true',
+        help='For development: restart the site when a file changes; if it does not '
+        'start, the browser shows the traceback',
+    )
+    add(
+        '--reloader',
+        choices=('fork', 'child', 'execv'),
+        help='How to reload: fork from a process that has imported the packages '
+        '(default), start a fresh child process, or replace this process (execv)',
+    )
+    add(
+        '--reload-interval',
+        type=_interval,
+        metavar='SECONDS',
+        help='Look for changes this often if the system does not report them (default 1)',
+    )
+    add('-b', '--browser', action='store_true', help='Show the site in a browser')
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float('inf'):
+        raise UsageError(
+            f'--reload-interval {text}: it must be a number of seconds above 0'
+        )
+    return seconds
+
+
+def _workers(text: str) -> int:
+    try:
+        return worker_count(text)
+    except ValueError:
+        raise UsageError(
+            f'--workers {text}: it must be a number from 0 to {MAX_WORKERS}, or auto'
+        ) from None
+
+
+def _explained(message: str, parser: argparse.ArgumentParser) -> str:
+    unknown = re.match(r'unrecognized arguments: (\S+)', message)
+    if not unknown:
+        return message
+    option = unknown[1].partition('=')[0]
+    return f'unknown option {option}{nearest(option, parser._option_string_actions)}'
+
+
+def _parse(argv: list[str], prog: str) -> Options:
+    options = Options()
+    if any(arg.startswith('-') for arg in argv):
+        make_parser(prog).parse_intermixed_args(argv, options)
+    else:
+        options.args = list(argv)
+    return options
+
+
+def parse(argv: list[str], prog: str) -> Options:
+    """Parse the command line, and what the environment and an [exe] section add.
+
+    :raises UsageError: if it is wrong.
+    """
+    options = _parse(argv, prog)
+    if options.args and _is_script(options.args[0]):
+        options = _parse([*_exe_options(options.args[0]), *argv], prog)
+    options.verbosity = 1 + options.verbose - options.quiet
+    if os.environ.get('PASTE_DEFAULT_QUIET'):
+        options.verbosity = 0
+    args = options.args
+    default = os.environ.get('PASTE_CONFIG_FILE')
+    if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
+        args.insert(0, default)
+    if options.version and not args:
+        return options
+    if not args and not (options.status or options.stop_daemon):
+        usage = USAGE % {'prog': prog}
+        raise UsageError(f'{prog}: no file is named. Usage: {usage}')
+    if args[1:] and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
+        raise UsageError(f'{prog}: the file comes first: {prog} {args[1]} {args[0]}')
+    options.config = args[0] if args else ''
+    _take_subcommand(options, args)
+    options.vars = _parse_vars(args[1:], prog)
+    if options.user is not None or options.group is not None:
+        from paste_wspbus.unix.users import Identity
+
+        options.identity = Identity(options.user, options.group)
+    return options
+
+
+def _take_subcommand(options: Options, args: list[str]) -> None:
+    given = [arg for arg in args[1:] if arg in SUBCOMMANDS]
+    given += ['status'] * options.status + ['stop'] * options.stop_daemon
+    if len(set(given)) > 1:
+        raise UsageError(f'give one subcommand only: {", ".join(given)}')
+    if given:
+        options.subcommand = given[0]
+        args[1:] = [arg for arg in args[1:] if arg not in SUBCOMMANDS]
+    for option, of, said in (
+        ('--json', 'status', options.json),
+        ('--no-wait', 'graceful', options.no_wait),
+    ):
+        if said and options.subcommand != of:
+            raise UsageError(f'{option} works only with the subcommand {of}')
+    if options.subcommand == 'graceful' and options.workers is not None:
+        raise UsageError(
+            'graceful reads the number of workers from the file: leave out --workers'
+        )
+    options.replaces = options.subcommand == 'restart'
+    options.daemon = options.daemon or options.subcommand in ('start', 'restart')
+    if options.reloader is not None and not options.reload:
+        raise UsageError('--reloader works only together with --reload')
+    if options.reload and options.daemon:
+        raise UsageError(
+            '--reload is for development, in the foreground: leave out --daemon, start '
+            'and restart'
+        )
+    if options.daemon:
+        options.pid_file = options.pid_file or PID_FILE
+        options.log_file = options.log_file or LOG_FILE
+    files = options.pid_file, options.log_file
+    if all(files) and len(set(map(os.path.realpath, filter(None, files)))) == 1:
+        raise UsageError('--pid-file and --log-file are the same file')
+
+
+def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
+    vars = {}
+    for arg in args:
+        # argparse takes an option with a space in it for a value.
+        if arg.startswith('-'):
+            option = arg.partition('=')[0]
+            known = make_parser(prog)._option_string_actions
+            raise UsageError(f'{prog}: unknown option {option}{nearest(option, known)}')
+        name, equals, value = arg.partition('=')
+        if not equals or not name:
+            hint = nearest(arg, SUBCOMMANDS)
+            problem = f'{arg!r} is neither a subcommand nor a variable (NAME=VALUE)'
+            raise UsageError(f'{prog}: {problem}{hint}')
+        vars[name] = value
+    return vars
+
+
+def _is_script(path: str) -> bool:
+    """Tell whether the .ini itself was executed: the shell has set $_ to its path."""
+    return (
+        bool(os.environ.get('_')) and os.environ['_'] == path and os.path.isfile(path)
+    )
+
+
+def _exe_options(path: str) -> list[str]:
+    """Return the options in the [exe] section of an executed .ini, as paster reads them."""
+    names = {'here': os.path.dirname(path), '__file__': path}
+    options: list[str] = []
+    inside = False
+    with open(path) as lines:
+        for line in map(str.strip, lines):
+            if line.startswith('['):
+                inside = re.fullmatch(r'\[\s*exe\s*\]', line) is not None
+            elif inside and line and line[0] not in '#;':
+                options += _exe_option(path, line, names)
+    return options
+
+
+def _exe_option(path: str, line: str, names: dict[str, str]) -> list[str]:
+    name, equals, value = map(str.strip, line.partition('='))
+    if not equals:
+        raise UsageError(f'{path} [exe]: {line!r} has no =')
+    if name in ('require', 'plugin'):
+        return []
+    if name in ('command', 'add'):
+        import shlex
+
+        words = shlex.split(value)
+        return words[1:] if name == 'command' else words
+    return [f'--{name.replace("_", "-")}={value % names}']

@@ -1,0 +1,100 @@
+"""The default plugins: what rides the bus of each site that the command runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from paste_wspbus.plugins import restart
+from paste_wspbus.plugins.sitelog import SafeFormatter, SiteLog
+from paste_wspbus.plugins.threads import ThreadManager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.plugins import Plugin
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.process import Process
+
+#: How a process that restarts itself does it.
+RESTARTERS = {
+    'execv': restart.ExecvRestarter,
+    'child': restart.ChildRestarter,
+    'fork': restart.ForkRestarter,
+}
+
+
+class DefaultPlugins:
+    """Plugs the default plugins in; a site finds them in ``bus.plugins``."""
+
+    def __init__(self, launch: Launch, process: Process) -> None:
+        self.launch, self.options, self.process = launch, launch.options, process
+
+    def plug_in(self, bus: Bus, configured: bool) -> None:
+        """Plug in those of a process that runs the site.
+
+        :param configured: whether the .ini has set up logging.
+        """
+        options, process = self.options, self.process
+        sitelog = self.plug_in_sitelog(bus, configured)
+        # While the site starts, the command itself prints a failure.
+        sitelog.tracebacks = options.verbosity > 1
+        first = options.reload or not self.launch.later
+        sitelog.quiet = first and not configured and options.verbosity <= 1
+        sitelog.until_started = True
+        handler = process.signal_handler
+        signals = bus.plugins['signals'] = handler(
+            bus, process.config.settings['signals']
+        )
+        signals.know_the_site()
+        threads = bus.plugins['threads'] = ThreadManager(bus)
+        threads.subscribe()
+        process.plug_in(bus)
+        restarter = bus.plugins['restart'] = self._restarter(bus)
+        restarter.subscribe()
+        self.plug_in_systemd(bus)
+
+    def _restarter(self, bus: Bus) -> Plugin:
+        process = self.process
+        if process.is_worker and not self.options.reload:
+            return restart.GracefulRestarter(bus, lambda: self.launch.report.renew())
+        style = process.restarter if process.is_worker else 'execv'
+        return RESTARTERS[style](bus)
+
+    def plug_in_systemd(self, bus: Bus) -> None:
+        """Plug in what reports the states to systemd, if systemd has started this process."""
+        if 'NOTIFY_SOCKET' not in os.environ:
+            return
+        from paste_wspbus.plugins.systemd import SystemdNotifier
+
+        notifier = bus.plugins['systemd'] = SystemdNotifier(bus)
+        notifier.subscribe()
+
+    def plug_in_sitelog(self, bus: Bus, configured: bool) -> SiteLog:
+        """Plug in the log of the bus; set up logging if the .ini has not."""
+        process = self.process
+        if not configured:
+            self._set_up_logging()
+        sitelog = bus.plugins['sitelog'] = SiteLog(bus)
+        if process.name:
+            sitelog.name(process.name)
+        if process.log_file is not None:
+            sitelog.files.append((process.log_file, (1, 2)))
+        sitelog.subscribe()
+        for note in process.notes:
+            bus.log(note, 30)
+        process.notes.clear()
+        return sitelog
+
+    def _set_up_logging(self) -> None:
+        process = self.process
+        level = logging.INFO if self.options.verbosity > 1 else logging.WARNING
+        parts = ['%(asctime)s'] if process.log_file else []  # a terminal's needs none
+        parts += ['%(levelname)-5.5s']
+        parts += ['[%(processName)s]'] if process.name else []
+        parts += ['[%(name)s] %(message)s']
+        # A worker's root logger has the supervisor's handler.
+        force = bool(process.name)
+        handler = logging.StreamHandler()
+        handler.setFormatter(SafeFormatter(' '.join(parts)))
+        logging.basicConfig(level=level, handlers=[handler], force=force)

@@ -1,0 +1,180 @@
+"""The runner under --reload: if the site does not start, it serves the traceback."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+from paste_wspbus.bus import Bus
+from paste_wspbus.bus.host import WSPSERVE
+from paste_wspbus.command.leaving import end_at_once
+from paste_wspbus.command.single import Single
+from paste_wspbus.command.terminal import one_line, print_line
+from paste_wspbus.errors import ConfigError, SettingError
+from paste_wspbus.exits import DONE
+from paste_wspbus.ini.config import Site
+from paste_wspbus.watching.files import Files, is_installed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.errors import WSPBusError
+    from paste_wspbus.ini.config import Config
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.supervised_end import SupervisedEnd
+    from paste_wspbus.workers.learner import Learner
+
+
+def watch_file(launch: Launch) -> None:
+    """Note the state of the .ini before it is read: a later change is noticed."""
+    launch.files = Files()
+    launch.files.add(launch.options.config.removeprefix('config:').partition('#')[0])
+
+
+def watch_more(launch: Launch, config: Config) -> None:
+    """Note the other files of the .ini, and read what its [pserve] says about reloading.
+
+    :raises ConfigError: if [pserve] is wrong.
+    """
+    from paste_wspbus.ini.pserve import reload_settings
+
+    assert launch.files is not None
+    before, here = launch.files.news(), os.path.dirname(config.file or '')
+    try:
+        settings = reload_settings(config.section('pserve'), here)
+    except SettingError as error:
+        raise ConfigError(
+            config.file, error.problem, section='pserve', key=error.key
+        ) from None
+    launch.ignore, launch.files = settings.ignore, Files(settings.ignore)
+    launch.files.merge(before)
+    for path in [*config.files, *settings.watch]:
+        launch.files.add(path)
+
+
+class Development(Single):
+    """Runs the site under --reload, in this process or as a supervisor's worker."""
+
+    #: Notes which files the site consists of; None in a process that reloads itself.
+    learner: Learner | None = None
+
+    def plug_in(self, bus: Bus) -> None:
+        """Plug in what notes the files of the site.
+
+        A process that reloads itself watches them, too; else the supervisor does.
+        """
+        if self.learner is not None:
+            self.learner.ride(bus)
+        else:
+            self._plug_in_reloader(bus)
+
+    def _plug_in_reloader(self, bus: Bus) -> None:
+        from paste_wspbus.command.reloader import Reloader
+
+        reloader = Reloader(bus, self.launch, self.process)
+        bus.plugins['autoreload'] = self.process.autoreloader = reloader
+        reloader.subscribe()
+
+    # -- composing ------------------------------------------------------------
+
+    def compose_in_role(self) -> Site | None:
+        """Return the site when it is time to start it, or the page that shows why it fails.
+
+        :returns: None if the supervisor has no use for this process any more.
+        """
+        process, worker = self.process, self.process.worker
+        if worker is None:
+            problem = process.problem
+            return self._compose_problem(problem[0]) if problem else self.compose()
+        if worker.role.problem:
+            return self._compose_problem(worker.role.problem)
+        return self._compose_as_worker(worker)
+
+    def _compose_as_worker(self, worker: SupervisedEnd) -> Site | None:
+        """Load the site; a spare worker waits first until the supervisor needs it.
+
+        The process that imports packages forks the processes that load the site.
+        """
+        from paste_wspbus.process.rereading import reconfigure
+        from paste_wspbus.workers.learner import Learner
+        from paste_wspbus.workers.packages import own_memory
+
+        launch, process = self.launch, self.process
+        self.learner = learner = Learner()
+        is_forked = worker.role.kind == 'packages'
+        if is_forked and not worker.fork_from_packages(learner.import_all):
+            end_at_once(DONE)
+        worker = process.worker or worker  # another one, if it was forked
+        is_spare = worker.role.spare
+        if is_spare:
+            own_memory()
+            if not worker.waits_to_go():
+                return None
+        if is_forked and launch.files is not None and launch.files.changed():
+            # The .ini was read by the process that has forked this one.
+            reconfigure(process)
+        for path in process.config.files:
+            learner.files.add(path)
+        site = self.compose()
+        return site if is_spare or worker.waits_to_go() else None
+
+    def _compose_problem(self, problem: str) -> Site:
+        """Return what is served in the place of a site that does not start."""
+        from paste_wspbus.errorpage.page import make_app
+
+        bus = Bus()
+        bus.host = WSPSERVE
+        self.defaults.plug_in(bus, configured=False)
+        if not self.process.is_worker:
+            self._plug_in_reloader(bus)
+        server = self.make_server(bus)
+        server.plug_in(bus)
+        site = Site(self.process.config.file, bus, server)
+        site.app = make_app(problem)
+        return site
+
+    # -- leaving --------------------------------------------------------------
+
+    def show(self, error: WSPBusError) -> None:
+        """Have the traceback served in the place of the site.
+
+        A worker reports it to its supervisor; a process that reloads itself is replaced by
+        one that serves the traceback.
+        """
+        from paste_wspbus.errorpage.problem import problem_of, trace_of
+
+        launch, process = self.launch, self.process
+        (trace, file), line = trace_of(error), one_line(error)
+        problem = problem_of(error, line)
+        if process.is_worker:
+            self.before_ready()
+            launch.report.failed(error.exit_code, line, trace, file, problem)
+        elif process.problem is None:
+            print_line(f'{trace}{line}', sys.stderr)
+            process.problem = problem, self._own_files()
+            process.reload = process.inheritance.reload
+            process.succession.keep_open()
+            bus = Bus()
+            bus.before_execv = functools.partial(self.before_execv, bus)
+            bus.startup_folder = process.folder
+            bus.replace_process()
+
+    def _own_files(self) -> dict[str, Any]:
+        """Return the files that may be to blame, each as it was when it was read."""
+        autoreloader = self.process.autoreloader
+        if autoreloader is None:
+            return {}
+        learnt = autoreloader.learnt.signatures.items()
+        return {path: was for path, was in learnt if not is_installed(path)}
+
+    def before_ready(self) -> None:
+        """Report which files the site consists of: the supervisor watches them."""
+        if self.learner is not None:
+            self.learner.report_to(self.launch.report)
+
+    def end(self, code: int) -> None:
+        """End a worker at once: the worker that replaces it waits for that."""
+        if self.process.is_worker:
+            end_at_once(code)

@@ -1,0 +1,242 @@
+"""``CONFIG_FILE graceful``: the site restarts, and loses no request."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import sys
+import time
+
+from paste_wspbus.command.finding import (
+    DEAD,
+    NOT_RUNNING,
+    Found,
+    NotDone,
+    find,
+    is_gunicorns,
+    why,
+)
+from paste_wspbus.command.terminal import print_answer
+from paste_wspbus.control.client import NoAnswer, ask, connect, receive, send
+from paste_wspbus.control.progress import ProgressLine
+from paste_wspbus.control.status import (
+    number,
+    plural,
+    process_of,
+    text,
+    texts,
+    what_it_waits_for,
+    workers_of,
+)
+from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
+from paste_wspbus.unix.processes import OtherProcess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from paste_wspbus.process.options import Options
+
+#: Seconds between two looks at a site that starts.
+LOOK = 0.05
+
+#: Seconds after which a site that runs, and says nothing, is taken to hang.
+SILENCE = 300.0
+
+#: Seconds until a site that runs must have a control socket, and speak sense.
+SOON = 10.0
+
+
+def graceful(options: Options) -> int:
+    """Restart the site without losing a request; first wait until the site has started.
+
+    :returns: 0 when the new generation serves (with --no-wait: when it is
+        asked for), 130 after Ctrl-C, which does not end the restart.
+    :raises NotDone: if the new generation failed, with its exit code; with 1
+        if nothing runs: LSB's 7, "not running", is about programs that this
+        command would have had to start.
+    """
+    found = find(options)
+    if found.error is not None:
+        raise found.error
+    if found.state == DEAD:
+        raise NotDone(f'The site is not running: {found.problem}')
+    if found.state == NOT_RUNNING:
+        raise NotDone(f'The site is not running ({found.problem}).')
+    if found.pid and is_gunicorns(found, options):
+        try:
+            os.kill(found.pid, signal.SIGHUP)  # it holds the lock of its PID file
+        except OSError as error:
+            raise NotDone(f'gunicorn{found.who}: {error.strerror}') from None
+        print_answer(
+            f'gunicorn{found.who} was asked to reload; its log says how that ended.'
+        )
+        return DONE
+    restart = Graceful(found)
+    try:
+        line = restart.run(wait=not options.no_wait)
+        restart.progress.end()
+        print_answer(line)
+    except KeyboardInterrupt:
+        restart.progress.end()
+        if not restart.asked:
+            raise
+        line = 'The graceful restart continues; `status` shows how far it is.'
+        print(line, file=sys.stderr, flush=True)
+        return INTERRUPTED
+    finally:
+        restart.progress.end()
+    return DONE
+
+
+class Graceful:
+    """One graceful restart of one site, seen from outside."""
+
+    def __init__(self, found: Found) -> None:
+        self.found, self.progress = found, ProgressLine()
+        #: Whether the site was asked for the restart.
+        self.asked = False
+        self._began = time.monotonic()
+
+    def run(self, wait: bool) -> str:
+        """Ask for the restart, and wait until it has succeeded or failed.
+
+        :returns: a line that says that it has succeeded.
+        :raises NotDone: if it has failed, or the site is gone.
+        """
+        status = self._wait_until_started()
+        self.found.pid = pid = process_of(status) or self.found.pid or 0
+        process = OtherProcess(pid)
+        try:
+            with self._ask(wait) as connection:
+                answer = self._hear(connection, process)
+            if 'error' in answer:
+                raise NotDone(
+                    f'The site{self.found.who} refuses: {text(answer["error"])}'
+                )
+            if 'failed' in answer:
+                raise self._failed(answer)
+            if not wait:
+                return f'Process {pid} was asked for a graceful restart.'
+            if not answer.get('restarting'):
+                serves = f'Generation {text(answer.get("generation"))} serves (process {pid}).'
+                return '\n'.join([*texts(answer, 'notes'), serves])
+            self._wait_for_program(status, process)
+            return f'The site has restarted (process {pid}).'
+        finally:
+            process.close()
+
+    def _wait_until_started(self) -> dict[str, Any]:
+        """Wait until the site has started, for it cannot restart before; return its status."""
+        began, doing = time.monotonic(), 'starting'
+        while True:
+            try:
+                status = ask(self.found.control, 'status')
+            except NoAnswer as error:
+                patience = SILENCE if error.code == errno.ETIMEDOUT else SOON
+                if error.code == errno.EACCES or time.monotonic() - began > patience:
+                    raise self._silent(error) from None
+            else:
+                if status.get('state') == 'STARTED':
+                    return status
+                began, doing = time.monotonic(), str(status.get('state')).lower()
+            if not self.found.is_there():
+                raise NotDone(
+                    f'The site{self.found.who} has stopped, or did not start: '
+                    'see its log.'
+                )
+            self._show(f'it is {doing}')
+            time.sleep(LOOK)
+
+    def _silent(self, error: NoAnswer) -> NotDone:
+        who = self.found.who
+        return NotDone(f'The site is running{who}, but does not answer: {why(error)}.')
+
+    def _ask(self, wait: bool) -> socket.socket:
+        try:
+            connection = connect(self.found.control, 2)
+            self.asked = True
+            send(connection, 'graceful', wait=wait)
+        except NoAnswer as error:
+            raise self._silent(error) from None
+        return connection
+
+    def _hear(self, connection: socket.socket, process: OtherProcess) -> dict[str, Any]:
+        """Wait for the answer, which may take minutes, and return it."""
+        look = time.monotonic() + 1
+        while not process.is_gone_within(look - time.monotonic(), [connection]):
+            if select.select([connection], [], [], 0)[0]:
+                break
+            look = time.monotonic() + 1
+            if self.progress.is_seen:
+                self._show_progress()
+        with contextlib.suppress(NoAnswer):
+            answer = receive(connection)
+            if answer is not None:
+                return answer
+        if process.is_gone_within(1):
+            raise NotDone(f'The site{self.found.who} is gone: see its log.')
+        raise NotDone(f'The site{self.found.who} gave no answer: see its log.')
+
+    def _failed(self, answer: dict[str, Any]) -> NotDone:
+        code, who_serves = answer['failed'], ''
+        if answer.get('mixed'):
+            who_serves = f' half-way ({text(answer["mixed"])})'
+        elif answer.get('generation') is not None:
+            who_serves = f', generation {text(answer["generation"])} keeps serving'
+        elif 'generation' in answer:
+            who_serves = ', and no worker serves'
+        line = text(answer.get('line') or 'see its log')
+        if answer.get('is_new') and answer.get('generation') is not None:
+            generation = text(answer['generation'])
+            return NotDone(
+                f'Generation {generation} serves, but a part of it failed: {line}'
+            )
+        return NotDone(
+            f'The graceful restart failed{who_serves}: {line}',
+            code if isinstance(code, int) and 0 < code < 256 else FAILED,
+        )
+
+    def _wait_for_program(self, before: dict[str, Any], process: OtherProcess) -> None:
+        """Wait until the program that replaces the process has started."""
+        until = time.monotonic() + SOON
+        while time.monotonic() < until:
+            if process.is_gone_within(LOOK):
+                raise NotDone('The site did not start again: see its log.')
+            status: dict[str, Any] = {}
+            with contextlib.suppress(NoAnswer):
+                status = ask(self.found.control, 'status', 1)
+            is_new = bool(status) and status.get('since') != before.get('since')
+            if is_new and status.get('state') == 'STARTED':
+                return
+            if is_new or status.get('state') != 'STARTED':
+                until = time.monotonic() + SILENCE
+            self._show('it is starting' if is_new else what_it_waits_for(status))
+        raise NotDone(f'The site{self.found.who} does not restart: see its log.')
+
+    def _show_progress(self) -> None:
+        status: dict[str, Any] = {}
+        with contextlib.suppress(NoAnswer):
+            status = ask(self.found.control, 'status', 1)
+        self._show('; '.join(_under_way(status)) or what_it_waits_for(status))
+
+    def _show(self, what: str) -> None:
+        seconds = time.monotonic() - self._began
+        self.progress.show(f'Graceful restart, {seconds:.0f} s: {what}')
+
+
+def _under_way(status: dict[str, Any]) -> list[str]:
+    """Say what a graceful restart waits for: workers that start, then those that end."""
+    starting, draining = [], []
+    for worker in workers_of(status):
+        name, state = worker.get('name'), worker.get('state')
+        if state == 'starting':
+            starting.append(f'{name} starts, {number(worker, "age") or 0:.0f} s')
+        elif state == 'draining':
+            count = len(texts(worker, 'requests'))
+            draining.append(f'{name} finishes {plural(count, "request")}')
+    return starting + draining

@@ -1,0 +1,147 @@
+"""How the process ends: a failure is printed, and nothing keeps the process for long."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+
+from paste_wspbus.bus import ending
+from paste_wspbus.bus.bus import Bus
+from paste_wspbus.bus.culprits import place_in_site
+from paste_wspbus.bus.deadlines import LEAST, Cut, TimeLimit, call_after
+from paste_wspbus.bus.held_gil import MARGIN, end_process_after
+from paste_wspbus.bus.joining import end_threads
+from paste_wspbus.command.terminal import flush, one_line, print_line
+from paste_wspbus.exits import EX_SOFTWARE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from threading import Thread
+    from typing import NoReturn
+
+    from paste_wspbus.errors import WSPBusError
+    from paste_wspbus.process.launch import Launch
+
+#: Seconds that atexit handlers have at most, after the site has stopped.
+LINGER = 10.0
+
+#: Seconds that an atexit handler that hangs leaves to the others.
+REST = 1.0
+
+#: The time.monotonic() until which atexit handlers have, by the deadline of the site.
+_until = float('inf')
+
+
+def complain(error: WSPBusError, launch: Launch | None) -> int:
+    """Print why the site does not run, and report it to whoever waits for the start.
+
+    :param launch: None if the command line is wrong.
+    :returns: the exit code.
+    """
+    if launch is not None and launch.options.reload and launch.report.outcome_sent:
+        return error.exit_code  # the supervisor shows it
+    verbose = launch is not None and (launch.options.verbosity > 1 or launch.later)
+    if verbose:
+        import traceback
+
+        trace = ''.join(traceback.format_exception(error))
+        print_line(trace.rstrip('\n'), sys.stderr)
+    line = one_line(error)
+    if launch is not None and launch.took_over and not launch.report.lasting:
+        line += '; the old site has stopped'
+    if error.__cause__ is not None and not verbose:
+        line += ' (-v shows the traceback)'
+    if launch is None or not launch.is_printed_elsewhere:
+        print_line(line, sys.stderr)
+        if launch is not None and launch.terminal is not None:
+            with contextlib.suppress(OSError):
+                os.write(launch.terminal, f'{line}\n'.encode())
+    return error.exit_code if launch is None else launch.fail(error.exit_code, line)
+
+
+def limit_handlers(seconds: float) -> None:
+    """Have the handlers of atexit end within this time, counted from now."""
+    global _until
+    _until = time.monotonic() + seconds
+
+
+def finish(code: int) -> int:
+    """Take the process to its end, before Python does: end threads, run atexit handlers.
+
+    Both have a time limit: Python's own end has none, neither for threads nor for the
+    child processes of multiprocessing, for which a handler of atexit waits. If
+    something does not end, the process ends without it.
+
+    :returns: the exit code.
+    """
+    ending.exit_all()
+    running = end_threads(Bus.join_timeout, _say, lambda: False)
+    if run_exit_handlers() and not running:
+        return code
+    if running:
+        print_line(without(running), sys.stderr)
+    flush()
+    os._exit(code or EX_SOFTWARE)
+
+
+def without(running: list[Thread]) -> str:
+    """Return the line that names the threads that do not end."""
+    names = ', '.join(thread.name for thread in running)
+    return f'Threads that do not end: {names}; the process ends without them'
+
+
+def _say(text: str, level: int = 20, traceback: bool = False) -> None:
+    if level > 20:
+        print_line(text, sys.stderr)
+
+
+def run_exit_handlers() -> bool:
+    """Call the handlers of atexit now: neither execv(2) nor os._exit calls them.
+
+    One that hangs is cut, and the others are called; if it cannot be cut, the process
+    ends with EX_SOFTWARE.
+
+    :returns: whether none had to be cut.
+    """
+    seconds = max(min(LINGER, _until - time.monotonic()), LEAST)
+    main = threading.main_thread()
+
+    def leave() -> None:
+        place = place_in_site(sys._current_frames().get(main.ident or 0))
+        _complain_of_handlers(f'; now at {place}')
+        os._exit(EX_SOFTWARE)
+
+    ending.claim_exit_handlers()
+    call_after(seconds + REST, leave)
+    end_process_after(seconds + REST + MARGIN)
+    limit = TimeLimit(seconds, lambda stack: None)
+    with contextlib.suppress(Cut), limit:
+        atexit._run_exitfuncs()
+    if limit.stack:
+        _complain_of_handlers(f':\n{limit.stack}')
+    return not limit.expired
+
+
+def _complain_of_handlers(where: str) -> None:
+    multiprocessing = sys.modules.get('multiprocessing')
+    children = multiprocessing.active_children() if multiprocessing else []
+    names = ', '.join(f'{child.name} (process {child.pid})' for child in children)
+    what = (
+        f'child processes do not end: {names}' if names else 'an atexit handler hangs'
+    )
+    line = f'The site has stopped, but {what}; the process ends without that{where}'
+    print_line(line, sys.stderr)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End, with the handlers of atexit, but without the threads that the site has started.
+
+    What was imported is not taken apart: that costs as much as a reload.
+    """
+    is_clean = run_exit_handlers()
+    flush()
+    os._exit(code if is_clean else code or EX_SOFTWARE)

@@ -1,0 +1,300 @@
+"""The command: ``wspserve CONFIG_FILE [var=value …]``, in the place of ``paster serve``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+
+from paste_wspbus.bus import exit_code_of
+from paste_wspbus.command import terminal
+from paste_wspbus.command.arguments import parse
+from paste_wspbus.command.leaving import complain
+from paste_wspbus.command.single import Single
+from paste_wspbus.errors import TooManyFiles, UsageError, WSPBusError
+from paste_wspbus.exits import DONE, INTERRUPTED, TERMINATED
+from paste_wspbus.ini.config import SERVER, Config, Terminated, site_folder, site_path
+from paste_wspbus.process import early_signals
+from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.process.launch import Launch
+from paste_wspbus.process.process import Process
+from paste_wspbus.report import Report
+from paste_wspbus.values import working_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.command.handover import HandOver
+    from paste_wspbus.command.supervised import Supervised
+    from paste_wspbus.process.options import Options
+
+    MakeProcess = Callable[[Config, Launch, Inheritance], Process]
+
+#: Seconds beyond its deadlines for another command that restarts the site.
+TURN = 10.0
+
+
+def main(
+    argv: list[str] | None = None,
+    prog: str = 'wspserve',
+    make_process: MakeProcess = Process,
+    owns_process: bool = False,
+) -> int:
+    """Run the command.
+
+    :param argv: the arguments, without the program's name; sys.argv's if None.
+    :param make_process: makes the `Process`; a host's may add to it.
+    :param owns_process: whether the process ends with the command.
+    :returns: the exit code (see `exits`); EX_SOFTWARE, forced out, does not return.
+    """
+    launch: Launch | None = None
+    try:
+        terminal.open_standard_streams()
+        with early_signals.handled(owns_process) as early:
+            launch = Launch(parse(sys.argv[1:] if argv is None else argv, prog), early)
+            return _run(launch, make_process)
+    except WSPBusError as error:
+        return complain(error, launch)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        return complain(TooManyFiles(error), launch)
+    except Terminated as error:
+        code = exit_code_of(error)
+        if launch is None:
+            return code
+        has_launcher = launch.options.daemon and not launch.report.lasting
+        is_told = has_launcher and code == TERMINATED
+        return launch.fail(code, 'SIGTERM ended the start of the site.' * is_told)
+    except KeyboardInterrupt:
+        terminal.print_line('Interrupted.', sys.stderr)
+        return INTERRUPTED if launch is None else launch.fail(INTERRUPTED)
+    finally:
+        terminal.flush()
+
+
+def _run(launch: Launch, make_process: MakeProcess) -> int:
+    options = launch.options
+    _enter_folder()
+    if options.version:
+        from importlib.metadata import version
+
+        print(f'paste_wspbus {version("paste_wspbus")}')
+        return DONE
+    if options.subcommand in ('status', 'stop', 'graceful'):
+        with launch.early.raising():
+            return _ask_site(options, options.subcommand)
+    inheritance = Inheritance.from_environ(os.environ)
+    if inheritance.worker is not None:
+        connection = os.dup(inheritance.worker[0])
+        launch.report = Report(connection, lasting=True)
+    config = _read(launch, inheritance)
+    if options.check:
+        with launch.early.raising():
+            return _check(config, options)
+    if inheritance.report is not None:
+        launch.report = Report(inheritance.report)
+    settings, notes = None, ''
+    if inheritance.worker is None:
+        settings = _hand_over_settings(config, options)
+        if options.daemon and not inheritance.daemon:
+            notes = _begin_daemon(launch, config, inheritance, settings)
+            launch.early.check()
+    process = make_process(config, launch, inheritance)
+    process.notes += [notes] if notes else []
+    try:
+        return _open_and_run(launch, process, settings)
+    finally:
+        process.close()
+
+
+def _begin_daemon(
+    launch: Launch,
+    config: Config,
+    inheritance: Inheritance,
+    gunicorns: dict[str, Any] | None,
+) -> str:
+    """Become a daemon when no other command starts or restarts the site.
+
+    :param gunicorns: the settings of a server that owns its process; None: it is none.
+    :returns: a line for the log; or ''.
+    """
+    options, settings, note = launch.options, config.settings, ''
+    try:
+        with launch.early.raising():  # the other command may take long
+            launch.take_turn(
+                settings['start_timeout'] + settings['stop_timeout'] + TURN
+            )
+        if options.replaces:
+            from paste_wspbus.process import predecessor
+
+            if gunicorns is None:
+                note = predecessor.keep_user(options)
+            else:
+                predecessor.keep_user_of_workers(options, gunicorns)
+        launch.daemonize(inheritance.kept)
+    finally:
+        launch.end_turn()
+    return note
+
+
+def _enter_folder() -> None:
+    """If the working directory was removed, go to the one that has its name now.
+
+    A deployment may have moved the link through which a shell went there.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        try:
+            os.chdir(os.environ.get('PWD', ''))
+        except OSError:
+            problem = 'the working directory is gone: go to another one, and try again'
+            raise UsageError(problem) from None
+
+
+def _ask_site(options: Options, name: str) -> int:
+    """Run a subcommand that asks a running site."""
+    run = _subcommand(name)
+    if options.verbosity > 0:
+        return run(options)
+    with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
+        return run(options)
+
+
+def _subcommand(name: str) -> Callable[[Options], int]:
+    """Import the function of a subcommand: a start does not need it."""
+    if name == 'status':
+        from paste_wspbus.command.status import status
+
+        return status
+    if name == 'stop':
+        from paste_wspbus.command.stop import stop
+
+        return stop
+    from paste_wspbus.command.graceful import graceful
+
+    return graceful
+
+
+def _read(launch: Launch, inheritance: Inheritance) -> Config:
+    """Read the .ini; if that fails, remove what was inherited."""
+    options = launch.options
+    if options.reload:
+        from paste_wspbus.command.development import watch_file, watch_more
+
+        watch_file(launch)
+    try:
+        with launch.early.raising():
+            config = Config(options.config, options.vars, working_folder())
+            if launch.changes_user:
+                from paste_wspbus.unix.importing import hold_back
+
+                hold_back(site_folder(config.file))
+            else:
+                _make_importable(config)
+            if options.reload:
+                watch_more(launch, config)
+    except BaseException:
+        inheritance.abandon(options.pid_file)
+        raise
+    return config
+
+
+def _make_importable(config: Config) -> None:
+    """Let modules of the site be imported: this process is the user that it stays."""
+    importing = sys.modules.get('paste_wspbus.unix.importing')
+    if importing is not None:
+        importing.give_back()
+    site_path(config.file)
+
+
+def _check(config: Config, options: Options) -> int:
+    from paste_wspbus.ini.check import check  # serving has no use for it
+
+    warnings = check(config, options.server_name, options.app_name, options.listen)
+    for warning in warnings:
+        terminal.print_line(f'{options.config}: warning: {warning}')
+    found = 'can be served' if warnings else 'no mistakes found'
+    terminal.print_line(f'{options.config}: {found}')
+    return DONE
+
+
+def _hand_over_settings(config: Config, options: Options) -> dict[str, Any] | None:
+    """Return what a server that owns its process is to do in this command's place.
+
+    :returns: None if [server:main] is no such server.
+    """
+    factory = config.loader.factory_name(SERVER, options.server_name) or ''
+    if not factory.startswith('gunicorn.'):
+        return None
+    from paste_wspbus.command.handover import settings_for
+
+    return settings_for(config, options)
+
+
+def _open_and_run(
+    launch: Launch, process: Process, settings: dict[str, Any] | None
+) -> int:
+    """Open what the site needs; choose a runner, and run it.
+
+    :param settings: of a server that owns its process; None: [server:main] is none.
+    """
+    if process.inheritance.worker is not None:
+        _open_as_worker(process, *process.inheritance.worker)
+    else:
+        while True:
+            try:
+                process.open()
+                break
+            except WSPBusError as error:
+                if launch.options.subcommand != 'start':
+                    raise
+                from paste_wspbus.command.start import runs_already
+
+                with launch.early.raising():
+                    done = runs_already(error, launch, process, asks=settings is None)
+                if done is not None:
+                    return done
+        _make_importable(process.config)
+    code = None
+    launch.early.check()
+    while code is None:  # None: this is a worker now, forked in there; it runs next
+        code = choose_runner(launch, process, settings).run()
+    return code
+
+
+def _open_as_worker(process: Process, connection: int, role: list[Any]) -> None:
+    """Open what a worker needs that is a program of its own."""
+    from paste_wspbus.role import Role
+    from paste_wspbus.workers.worker import open_as_worker
+
+    open_as_worker(process, socket.socket(fileno=connection), Role(*role))
+
+
+def choose_runner(
+    launch: Launch, process: Process, settings: dict[str, Any] | None
+) -> Single | Supervised | HandOver:
+    """Return what runs the site, by what the command line and the .ini ask for.
+
+    :param process: it is open already.
+    :param settings: of a server that owns its process; None: [server:main] is none.
+    """
+    if settings is not None:
+        from paste_wspbus.command.handover import HandOver
+
+        return HandOver(launch, process, settings)
+    runner = Single
+    if launch.options.reload:  # imported before a supervisor forks
+        from paste_wspbus.command.development import Development
+
+        runner = Development
+    if process.is_supervised and not process.is_worker:
+        from paste_wspbus.command.supervised import Supervised
+
+        return Supervised(launch, process)
+    return runner(launch, process)

@@ -1,0 +1,303 @@
+"""The runner of one process: it composes the site, starts it, and waits for its end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import logging
+import os
+import sys
+import threading
+
+from paste_wspbus.bus import Bus, ChannelFailures, State, ending
+from paste_wspbus.bus.host import WSPSERVE
+from paste_wspbus.command.announcing import Announcement
+from paste_wspbus.command.defaults import DefaultPlugins
+from paste_wspbus.command.leaving import (
+    LINGER,
+    end_at_once,
+    limit_handlers,
+    run_exit_handlers,
+    without,
+)
+from paste_wspbus.command.terminal import print_line
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED
+from paste_wspbus.ini.config import Site, StartFailed
+from paste_wspbus.plugins.signals import SignalHandler
+from paste_wspbus.process.early_signals import (
+    hold_those_of_other_threads,
+    replaces_itself,
+)
+from paste_wspbus.servers.server import BlockingServer, Server
+from paste_wspbus.unix.holding import hold
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import Any, NoReturn
+
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.process import Process
+    from paste_wspbus.process.supervised_end import SupervisedEnd
+
+#: Seconds that the threads of a site have to end if a process reloads itself.
+RELOAD_JOIN = 1.0
+
+
+class Single:
+    """Runs the site in this process, alone or as a supervisor's worker.
+
+    :param process: it is open already.
+    """
+
+    def __init__(self, launch: Launch, process: Process) -> None:
+        self.launch, self.options, self.process = launch, launch.options, process
+        self.defaults = DefaultPlugins(launch, process)
+        self.announcement = Announcement(launch, process)
+
+    def run(self) -> int:
+        """Compose the site and run it to its end.
+
+        :returns: the exit code.
+        :raises WSPBusError: if the site does not start.
+        """
+        code = FAILED
+        try:
+            with self.launch.early.raising():
+                site = self.compose_in_role()
+            if site is None:
+                return DONE
+            if self.launch.early.wish is not None:  # and the site's code swallowed that
+                _exit(site.bus)
+                self.launch.early.check()
+            code = self._serve(site)
+        except WSPBusError as error:
+            code = error.exit_code
+            self.show(error)
+            raise
+        finally:
+            self.process.finish(code)
+        report = self.launch.report
+        if not report.outcome_sent and report.fd is not None:
+            report.failed(code or FAILED, 'The site stopped before it was started.')
+        self.end(code)
+        return code
+
+    # -- what development does in another way ---------------------------------
+
+    def show(self, error: WSPBusError) -> None:
+        """Show in the place of the site why it does not start; here nothing does."""
+
+    def end(self, code: int) -> None:
+        """End the process at once; here it ends when the command returns."""
+
+    def before_ready(self) -> None:
+        """Report what the supervisor must know before the site is ready; here nothing."""
+
+    def plug_in(self, bus: Bus) -> None:
+        """Plug in what reloads the site; here nothing does."""
+
+    def compose_in_role(self) -> Site | None:
+        """Return the site when it is time to start it.
+
+        :returns: None if the supervisor has no use for this process any more.
+        """
+        worker = self.process.worker
+        if worker is None:
+            return self.compose()
+        is_preloaded = worker.role.kind == 'preload'
+        site = self._preload(worker) if is_preloaded else self.compose()
+        worker = self.process.worker  # of a forked process, another one
+        return site if worker is None or worker.waits_to_go() else None
+
+    # -- composing ------------------------------------------------------------
+
+    def compose(self) -> Site:
+        """Make the bus, plug in what rides it, and load the site."""
+        config, options, process = self.process.config, self.options, self.process
+        process.follow_link()
+        configured = config.configure_logging()
+        bus = config.make_bus()
+        bus.host = WSPSERVE
+        self.defaults.plug_in(bus, configured)
+        self.plug_in(bus)
+        if process.worker is not None and process.worker.runs_site_plugins:
+            site = config.compose_site_plugins(bus)
+        else:
+            server = self.make_server(bus)
+            server.plug_in(bus)
+            site = config.compose(
+                bus, server, options.app_name, with_site_plugins=not process.name
+            )
+        if isinstance(signals := bus.plugins['signals'], SignalHandler):
+            signals.look_at_the_site()
+        return site
+
+    def make_server(self, bus: Bus) -> Server | BlockingServer:
+        """Return the server of this process; make it now if wspserve has no adapter for it."""
+        options, process = self.options, self.process
+        return process.server or process.config.make_server(
+            bus, options.server_name, options.server, options.listen
+        )
+
+    def _preload(self, worker: SupervisedEnd) -> Site:
+        """Compose the site, and fork the workers: it returns in each of them."""
+        gc.disable()  # what it would move about, the workers share
+        site = self.compose()
+        _warn_of_threads(site.bus)
+        if not worker.fork_workers(site.bus):
+            end_at_once(DONE)
+        gc.enable()
+        return site
+
+    # -- running --------------------------------------------------------------
+
+    def _serve(self, site: Site) -> int:
+        """Run the site: what `paster serve` did by ``server(app)``."""
+        bus, process = site.bus, self.process
+        sitelog = bus.plugins['sitelog']
+        self.launch.early.give_to(bus.plugins['signals'])
+        hold(False)  # the site may have blocked signals while it was composed
+        if logging.getLogger('paste_wspbus').isEnabledFor(logging.INFO):
+            sitelog.quiet = False  # the site wants the lines of the bus in its log
+        process.ride(bus)
+        bus.before_execv = functools.partial(self.before_execv, bus)
+        bus.startup_folder = process.folder
+        bus.end_process = self.end_without_server
+        if 'gevent' in sys.modules or 'eventlet' in sys.modules:
+            from paste_wspbus.bus import greenlets
+
+            greenlets.adapt(
+                bus, site.server is not None and site.server.passes_connections
+            )
+        # A request may ask for an exit before this thread is in block().
+        bus.turn.keep_for(threading.get_ident())
+        self._start(site)
+        try:
+            bus.block(states=State.STOPPED)
+        except OSError:  # no descriptor is free for its pipe
+            _exit(bus)
+            raise
+        bus.turn.keep_for(threading.get_ident())
+        _exit(bus)
+        return self._leave(bus)
+
+    def _start(self, site: Site) -> None:
+        """Start the bus, the server with it; announce that the site serves."""
+        bus, server, app, process = site.bus, site.server, site.app, self.process
+        announce = functools.partial(self.announcement.make, server, self.before_ready)
+        if process.worker is not None:
+            bus.start_timeout = process.worker.time_to_start
+            process.worker.limit_stop(bus)
+            if process.worker.role.number:
+                app = _in_many_processes(app)
+        if server is not None:
+            bus.subscribe('start', server, app)
+        sitelog = bus.plugins['sitelog']
+        # Of one that blocks, start() returns when it stops.
+        if isinstance(server, BlockingServer) and server.blocking:
+            bus.subscribe('start', announce, priority=float('inf'))
+            sitelog.until_started = False  # it may fail after that: one line says it
+        with _failing(site):
+            bus.start()
+        # This thread may be printing when a signal comes: that is for block().
+        bus.turn.keep_for(0)
+        sitelog.tracebacks, sitelog.quiet = True, False
+        if bus.state is State.STARTED:
+            announce()
+
+    # -- leaving --------------------------------------------------------------
+
+    def _leave(self, bus: Bus) -> int:
+        process = self.process
+        if bus.execv and not process.is_worker:  # nobody listens to 'restart'
+            bus.replace_process()
+        hold(False)
+        running = ending.end_threads(bus)
+        limit_handlers(bus.deadline.time_for(LINGER))
+        if running:
+            print_line(without(running), sys.stderr)
+            process.finish(EX_SOFTWARE)
+            process.close()
+            end_at_once(EX_SOFTWARE)
+        return bus.exit_code
+
+    def end_without_server(self) -> NoReturn:
+        """End the process from another thread: the main thread is in the server, and stays there."""
+        self.process.finish(EX_SOFTWARE)
+        self.process.close()
+        end_at_once(EX_SOFTWARE)
+
+    def before_execv(self, bus: Bus) -> list[int]:
+        """End this program.
+
+        :returns: the descriptors that the next program gets.
+        """
+        process = self.process
+        if self.options.reload:
+            bus.join_timeout = min(bus.join_timeout, RELOAD_JOIN)
+        ending.end_threads(bus)
+        hold(True)
+        replaces_itself()
+        if not process.is_worker:  # that hears its supervisor
+            hold_those_of_other_threads()
+        process.succession.repeat_stop()
+        if os.name == 'nt':
+            process.close()  # a new process begins, and inherits nothing
+            return []
+        run_exit_handlers()  # or multiprocessing's children would live on
+        return process.succession.leave_to_next_program()
+
+
+@contextlib.contextmanager
+def _failing(site: Site) -> Generator[None]:
+    """If the start fails, exit, and raise an error that says in one line what failed."""
+    try:
+        yield
+    except ChannelFailures as failures:
+        _exit(site.bus)
+        listener, error = failures.listener or '', failures.get_instances()[0]
+        raise StartFailed(site.place_of(listener), listener, error) from error
+    except SystemExit as error:
+        failed = site.failure_of(error)
+        _exit(site.bus)
+        if failed is None:
+            raise
+        raise failed from error
+    except KeyboardInterrupt:
+        _exit(site.bus)
+        raise
+
+
+def _exit(bus: Bus) -> None:
+    with contextlib.suppress(ChannelFailures):  # in the log, and in bus.exit_code
+        bus.exit()
+
+
+def _in_many_processes(app: Any) -> Any:
+    """Set wsgi.multiprocess (PEP 3333), for no server knows that it is one of several."""
+
+    def multiprocess(environ: dict[str, Any], start_response: Any) -> Any:
+        environ['wsgi.multiprocess'] = True
+        return app(environ, start_response)
+
+    return multiprocess
+
+
+def _warn_of_threads(bus: Bus) -> None:
+    names = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread()
+    ]
+    sitelog = bus.plugins['sitelog']
+    quiet, sitelog.quiet = sitelog.quiet, False
+    if names:
+        bus.log(
+            'preload: the site started threads while it was loaded, which its '
+            f'workers will not have: {", ".join(names)}',
+            30,
+        )
+    sitelog.quiet = quiet

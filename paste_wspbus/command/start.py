@@ -1,0 +1,90 @@
+"""``CONFIG_FILE start`` of a site that runs already, or that another command starts."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from paste_wspbus.control.client import NoAnswer, ask
+from paste_wspbus.control.paths import path_for
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.exits import DONE
+from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDFileError, PIDLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.process import Process
+
+#: Seconds between two looks at a site that another command is starting.
+LOOK = 0.05
+
+#: The states of a site that another command stops.
+STOPS = ('DRAINING', 'STOPPING', 'STOPPED', 'EXITING')
+
+
+def runs_already(
+    error: WSPBusError, launch: Launch, process: Process, asks: bool
+) -> int | None:
+    """Say that the site runs, once that is known.
+
+    :param error: why the process was not opened.
+    :param asks: whether the site answers on a control socket.
+    :returns: the exit code; None: it was stopping, and has stopped, so it can be started.
+    :raises WSPBusError: ``error``, if the site does not run; or OtherStartFailed.
+    """
+    if not isinstance(error, AlreadyRunning):
+        raise error
+    line = f'The site is running already{_who(error.pid)}.'
+    if asks:
+        patience = process.config.settings['start_timeout']
+        found = wait_for_other_start(PIDLock(error.path), patience)
+        if found is None:
+            return None
+        line = found
+    launch.report.ready([line] if launch.options.verbosity > 0 else [])
+    return DONE
+
+
+def _who(pid: int | None) -> str:
+    return f' (process {pid})' if pid else ''
+
+
+class OtherStartFailed(WSPBusError):
+    """Another command was starting the site, and it did not start."""
+
+
+def wait_for_other_start(lock: PIDLock, patience: float) -> str | None:
+    """Wait until the site has started that another command starts, or has started.
+
+    :param patience: seconds.
+    :returns: a line that says that the site runs; None if it was stopping, and has stopped.
+    :raises OtherStartFailed: if it did not start.
+    """
+    until = time.monotonic() + patience
+    status: dict[str, Any] = {}
+    pid: int | None = None
+    while time.monotonic() < until:
+        try:
+            pid = lock.read()
+        except PIDFileError:
+            pid = None
+        if pid is None:
+            break
+        with contextlib.suppress(NoAnswer):
+            status = ask(path_for(lock.path), 'status')
+        if status.get('state') == 'STARTED':
+            return f'The site is running already{_who(pid)}.'
+        time.sleep(LOOK)
+    else:
+        raise OtherStartFailed(
+            f'The site is running{_who(pid)}, but does not answer: '
+            'it is still starting, or it hangs'
+        )
+    if status.get('state') in STOPS:
+        return None
+    raise OtherStartFailed(
+        'Another command was starting the site, and it did not start'
+    )

@@ -1,0 +1,53 @@
+"""``CONFIG_FILE stop``: the site stops, or is killed after its own deadline."""
+
+from __future__ import annotations
+
+from paste_wspbus.command.finding import DEAD, RUNNING, Found, NotDone, find
+from paste_wspbus.command.terminal import print_answer
+from paste_wspbus.control.stop import clean_up, stop_process, stop_site
+from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, TERMINATED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.process.options import Options
+
+
+def stop(options: Options) -> int:
+    """Stop the site.
+
+    :returns: the exit code; it is 0 also if the site does not run.
+    :raises WSPBusError: if it cannot be stopped.
+    """
+    found = find(options)
+    if found.error is not None:
+        raise found.error
+    if found.state != RUNNING:
+        removed = found.lock is not None and clean_up(found.lock)
+        if found.state == DEAD:
+            what = '; removed' if removed else ''
+            print_answer(f'The site is not running: {found.problem}{what}')
+        else:
+            print_answer(f'The site is not running ({found.problem}).')
+        return DONE
+    code = _stop(found)
+    if code == EX_SOFTWARE:
+        print_answer('The site was ended by force: see its log.')
+        return FAILED
+    if code and code != TERMINATED:  # it was stopped before it had started
+        print_answer(f'The site stopped with failures (exit code {code}): see its log.')
+        return FAILED
+    print_answer('The site has stopped.')
+    return DONE
+
+
+def _stop(found: Found) -> int | None:
+    if found.lock is not None:
+        code = stop_site(found.lock)
+        clean_up(found.lock)
+        return code
+    if found.pid is None:
+        raise NotDone(
+            'The site runs, but does not answer: it is still starting, or it hangs; '
+            'without a PID file, nobody knows its process ID'
+        )
+    return stop_process(found.control, found.pid)

@@ -1,0 +1,183 @@
+"""The runner of a supervisor: other processes run the site, and this one looks after them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+from paste_wspbus.command.announcing import Announcement
+from paste_wspbus.command.defaults import DefaultPlugins
+from paste_wspbus.command.terminal import one_line, print_line
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.exits import FAILED
+from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
+from paste_wspbus.unix.holding import hold
+from paste_wspbus.workers.children import BecomeWorker
+from paste_wspbus.workers.output import give_back_streams, take_over_streams
+from paste_wspbus.workers.plan import Configuration, Plan
+from paste_wspbus.workers.supervisor import (
+    SIGNALS,
+    Supervisor,
+    SupervisorBus,
+    SupervisorSignals,
+)
+from paste_wspbus.workers.worker import become, start_afresh
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.process import Process
+
+
+class Supervised:
+    """Has other processes run the site: workers, or one process that it restarts."""
+
+    def __init__(self, launch: Launch, process: Process) -> None:
+        self.launch, self.options, self.process = launch, launch.options, process
+        self.defaults = DefaultPlugins(launch, process)
+        self.announcement = Announcement(launch, process)
+        self.bus = SupervisorBus()
+        self.supervisor = self._make_supervisor()
+
+    def run(self) -> int | None:
+        """Run the supervisor to its end.
+
+        :returns: the exit code; None in a forked child, which is a worker now.
+        :raises WSPBusError: if the site does not start.
+        """
+        bus, process = self.bus, self.process
+        take_over_streams(bus.events)
+        bus.plugins['supervisor'] = self.supervisor
+        sitelog = self.defaults.plug_in_sitelog(bus, configured=False)
+        # If the first start fails, one line says so.
+        sitelog.quiet, sitelog.until_started = self.options.verbosity <= 1, True
+        self._prepare()
+        code = FAILED
+        try:
+            code = self.supervisor.run(self._announce)
+            # Unless it was ready, and said so.
+            line = 'The site stopped before it was started.'
+            self.launch.report.failed(code or FAILED, line)
+            return code
+        except BecomeWorker as became:
+            child = became
+        except WSPBusError as error:
+            code = error.exit_code
+            raise
+        finally:
+            if bus.pid == os.getpid():
+                process.finish(code)
+            else:
+                bus.plugins['signals'].unsubscribe()
+        self._become(child)
+        return None
+
+    def _become(self, child: BecomeWorker) -> None:
+        """Make a worker of this process, which the supervisor has forked."""
+        self.supervisor.close_in_child()
+        give_back_streams()
+        if child.fresh:
+            hold(True)
+            start_afresh(self.process, self.bus, child.connection, child.role)
+        become(self.process, child.connection, child.role)
+
+    def _make_supervisor(self) -> Supervisor:
+        bus, options, process = self.bus, self.options, self.process
+        plan, server = self._plan(), process.server
+        if not options.reload:
+            from paste_wspbus.workers.rolling import Rolling
+
+            rolling = functools.partial(Rolling, fresh=process.restarter == 'child')
+            return Supervisor(bus, plan, server, self._configure_anew, rolling)
+        from paste_wspbus.workers.reloading import Reloading, ReloadPlan
+
+        assert self.launch.files is not None
+
+        def show(text: str) -> None:
+            if options.verbosity > 0:
+                print_line(text, sys.stderr)
+
+        bus.listeners.setdefault('changed', set())
+        bus.subscribe('changed', ListenAddressNotice(process, show).look)
+        reload_plan = ReloadPlan(
+            process.restarter, self.launch.files, options.reload_interval, show
+        )
+        reloading = functools.partial(Reloading, plan=reload_plan)
+        return Supervisor(bus, plan, server, self._configure_anew, reloading)
+
+    def _prepare(self) -> None:
+        """Plug in what rides the supervisor's bus, and handle signals."""
+        bus, process = self.bus, self.process
+        table = process.config.settings['signals']
+        table = {**SIGNALS, **table} if process.workers else table
+        signals = SupervisorSignals(bus, table)
+        bus.plugins['signals'] = signals
+        self.supervisor.subscribe(signals)
+        if self.options.verbosity > 0 and not self.options.reload:
+            bus.subscribe('generation_serves', _print_generation)
+        self.defaults.plug_in_systemd(bus)
+        process.ride(bus)
+        self.launch.early.give_to(signals)
+        self.launch.early.repeat()
+
+    # -- what the supervisor asks for -----------------------------------------
+
+    def _plan(self) -> Plan:
+        process, options = self.process, self.options
+        settings, workers = process.config.settings, process.workers
+        return Plan(
+            workers=workers,
+            restarts=bool(workers) or options.monitor_restart,
+            preload=bool(workers) and settings['preload'] and not options.reload,
+            site_plugins=bool(workers) and bool(settings['site_plugins']),
+            start_timeout=settings['start_timeout'],
+            stop_timeout=settings['stop_timeout'],
+        )
+
+    def _configure_anew(self) -> Configuration:
+        """Read the .ini as it is now, for a graceful restart.
+
+        :raises WSPBusError: if it is wrong.
+        """
+        process, plan = self.process, self.supervisor.plan
+        try:
+            undo = reconfigure(process)
+        except WSPBusError as error:
+            refused = WSPBusError(one_line(error))
+            refused.exit_code = error.exit_code
+            raise refused from None
+        new, notes = self._plan(), process.notes
+        if bool(new.workers) != bool(plan.workers):
+            notes.append(
+                f'workers = {new.workers}: to use it, stop wspserve and start it again; '
+                'until then one worker serves'
+            )
+            new = new._replace(workers=1 if plan.workers else 0, restarts=plan.restarts)
+        process.notes = []
+        for note in notes:
+            self.bus.log(note, 30)
+        return Configuration(new, process.server, undo, notes)
+
+    def _announce(self, lines: list[str]) -> None:
+        """Say that the first generation is ready.
+
+        :param lines: those of its first worker, for the terminal.
+        """
+        process, supervisor = self.process, self.supervisor
+        if supervisor.plan.workers:
+            urls = process.server.urls if process.server else ()
+            lines = self.announcement.lines(urls)
+            if lines:
+                lines.append(f'Workers in PIDs {", ".join(map(str, supervisor.pids))}.')
+                print_line('\n'.join(lines))
+        self.launch.report.ready(lines)
+        if url := self.announcement.url_to_show():
+            # A program of its own, for this process has no threads; it ends as a child.
+            command = [sys.executable, '-m', 'webbrowser', url]
+            os.posix_spawn(sys.executable, command, os.environ)
+
+
+def _print_generation(generation: int, pids: list[int]) -> None:
+    numbers = ', '.join(map(str, pids))
+    print_line(f'Generation {generation} serves, workers in PIDs {numbers}.')

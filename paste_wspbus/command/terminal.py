@@ -1,0 +1,97 @@
+"""What the command prints, and the standard streams that it prints to."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+
+from paste_wspbus.values import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+def open_standard_streams() -> None:
+    """Open the standard streams that are closed.
+
+    Otherwise a pipe or a socket of wspserve would get number 1 or 2, and output would
+    go into it.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name, fd in (('stdout', 1), ('stderr', 2)):
+        if getattr(sys, name) is None:  # a log file may take its place
+            file = io.FileIO(fd, 'w', closefd=False)
+            stream = io.TextIOWrapper(io.BufferedWriter(file), line_buffering=True)
+            setattr(sys, name, stream)
+
+
+def flush() -> None:
+    """Write what is buffered, and drop what nobody takes.
+
+    The interpreter would try again when it ends, and report an error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if hasattr(stream, 'drain'):  # that of a supervisor, which never waits
+                stream.drain()
+            elif stream is not None:
+                stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+        except ValueError:
+            pass  # closed
+
+
+def print_line(text: str, stream: TextIO | None = None) -> None:
+    """Print to standard output, or to ``stream``, for as long as a site runs.
+
+    That nobody reads it, or that the disk is full, is no reason to end a site.
+
+    :param text: a line or several; control characters in them are escaped.
+    """
+    text = printable(text, lines=True)
+    with contextlib.suppress(OSError, ValueError):
+        out = stream or sys.stdout
+        # At once, for other processes write there, too.
+        out.write(f'{encodable(text, out)}\n')
+        out.flush()
+
+
+def encodable(text: str, stream: object) -> str:
+    """Return a text that a stream can encode: a terminal may not have each letter."""
+    encoding = getattr(stream, 'encoding', None) or 'utf-8'
+    try:
+        text.encode(encoding)
+    except LookupError:
+        return text
+    except UnicodeEncodeError:
+        plain = text.replace('…', '...').replace('→', '->')
+        return plain.encode(encoding, 'backslashreplace').decode(encoding)
+    return text
+
+
+def print_answer(text: str) -> None:
+    """Print what a subcommand has found out; files are named from the working folder."""
+    text = encodable(printable(_without_folder(text), lines=True), sys.stdout)
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(text, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message as one line; files are named from the working folder."""
+    return printable(_without_folder(' '.join(str(error).split('\n'))))
+
+
+def _without_folder(text: str) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return text.replace(os.getcwd() + os.sep, '')
+    return text

@@ -1,0 +1,130 @@
+"""The asking end of the control socket: send a request, wait for the answer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+import time
+
+from paste_wspbus.control import VERSION
+from paste_wspbus.control.paths import address_of
+from paste_wspbus.control.status import text
+from paste_wspbus.errors import WSPBusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+#: The longest answer, in bytes.
+MAX_ANSWER = 1 << 24
+
+#: Seconds for an answer that has begun.
+ANSWER_TIME = 10.0
+
+
+class NoAnswer(WSPBusError):
+    """Nobody answers on a control socket: ``path``, ``reason``, and ``code``, an errno.
+
+    ETIMEDOUT: the site starts, or hangs; ECONNRESET: it closed the connection;
+    EPROTO: it did not understand.
+    """
+
+    def __init__(self, path: str, reason: str, code: int = 0) -> None:
+        super().__init__(f'{path}: {reason}')
+        self.path, self.reason, self.code = path, reason, code
+
+    @property
+    def listens(self) -> bool:
+        """Whether a process has the socket open."""
+        return self.code in (errno.ETIMEDOUT, errno.ECONNRESET, errno.EPROTO)
+
+
+def connect(path: str, timeout: float | None) -> socket.socket:
+    """Connect to a control socket.
+
+    :param timeout: seconds for each step.
+    :raises NoAnswer: if nobody listens there.
+    """
+    if not hasattr(socket, 'AF_UNIX'):
+        raise NoAnswer(path, 'this system has no Unix sockets')
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        until = None if timeout is None else time.monotonic() + timeout
+        sock.settimeout(timeout)
+        with address_of(path) as address:
+            while True:
+                try:
+                    sock.connect(address)
+                    break
+                except BlockingIOError:  # the backlog is full: connect(2), EAGAIN
+                    if until is not None and time.monotonic() > until:
+                        raise
+                    time.sleep(0.01)
+    except OSError as error:
+        sock.close()
+        busy = isinstance(error, (BlockingIOError, TimeoutError))
+        code = errno.ETIMEDOUT if busy else error.errno or 0
+        raise NoAnswer(path, error.strerror or str(error), code) from None
+    return sock
+
+
+def send(sock: socket.socket, command: str, **more: Any) -> None:
+    """Ask for ``command``.
+
+    :param more: further keys of the request.
+    :raises NoAnswer: if the other end is gone.
+    """
+    request = {'version': VERSION, 'command': command, **more}
+    try:
+        sock.sendall(json.dumps(request).encode() + b'\n')
+    except OSError as error:
+        raise NoAnswer('', error.strerror or str(error), errno.ECONNRESET) from None
+
+
+def receive(sock: socket.socket, seconds: float = ANSWER_TIME) -> dict[str, Any] | None:
+    """Wait for the answer; None if the other end has closed without an answer.
+
+    :param seconds: for the whole answer.
+    :raises NoAnswer: if it does not come in time, or is too long.
+    """
+    line, until = bytearray(), time.monotonic() + seconds
+    try:
+        while not line.endswith(b'\n'):
+            if (remaining := until - time.monotonic()) <= 0:
+                raise TimeoutError
+            sock.settimeout(remaining)
+            came = sock.recv(65536)
+            if not came:
+                return None
+            line += came
+            if len(line) > MAX_ANSWER:
+                raise NoAnswer('', 'its answer does not end', errno.EPROTO)
+        # JSON has no Infinity, but Python writes it: a deadline that never comes.
+        answer = json.loads(line, parse_constant=lambda _: None)
+    except TimeoutError:
+        raise NoAnswer('', 'no answer in time', errno.ETIMEDOUT) from None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def ask(path: str, command: str, timeout: float = 2, **more: Any) -> dict[str, Any]:
+    """Ask for ``command`` and wait for the answer.
+
+    :param timeout: seconds for the connection, and for the whole answer.
+    :param more: further keys of the request.
+    :raises NoAnswer: if there is none.
+    """
+    with connect(path, timeout) as sock:
+        try:
+            send(sock, command, **more)
+            answer = receive(sock, timeout)
+        except NoAnswer as error:
+            raise NoAnswer(path, error.reason, error.code) from None
+    if answer is None:
+        raise NoAnswer(path, 'it closed the connection', errno.ECONNRESET)
+    if 'error' in answer:
+        raise NoAnswer(path, text(answer['error']), errno.EPROTO)
+    return answer

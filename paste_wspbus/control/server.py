@@ -1,0 +1,427 @@
+"""The answering end of the control socket: who may ask, and what is answered."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+
+from paste_wspbus.control import VERSION
+from paste_wspbus.control.paths import address_of, listens, locked, remove_socket
+from paste_wspbus.errors import BindError
+from paste_wspbus.forks import close_in_child
+from paste_wspbus.listening.sockets import bind_with_mode
+from paste_wspbus.unix import exposed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+
+    Handler = Callable[['Connection'], 'dict[str, Any] | None']
+
+#: The longest request, in bytes.
+MAX_REQUEST = 4096
+
+#: The most connections at a time. The next one closes the oldest connection that has
+#: not sent its request.
+MAX_CONNECTIONS = 32
+
+#: The most requests that wait for their answer. The next one closes the oldest.
+MAX_WAITING = 256
+
+#: Seconds for a client to send its request, and to read its answer, all together.
+REQUEST_TIME, ANSWER_TIME = 5.0, 30.0
+
+#: Seconds of rest when connections can be neither accepted nor refused.
+REST = 0.05
+
+
+class Connection:
+    """A client, whose request may not be complete yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.buffer = b''
+        #: Until when the client must have sent its request, or read its answer.
+        self.until = time.monotonic() + REQUEST_TIME
+        #: The parsed request; its ``command`` is known.
+        self.request: dict[str, Any] = {}
+        #: Sends the rest of an answer as soon as there is room for it.
+        self.send_later: Callable[[Connection], None] | None = None
+        # A forked child must not keep its clients waiting.
+        close_in_child(self, Connection.disown)
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Send the answer, and close; never wait for a client that does not read."""
+        self.buffer = json.dumps({'version': VERSION, **message}).encode() + b'\n'
+        if self.send() or self.send_later is None:
+            self.close()
+        else:
+            self.send_later(self)
+
+    def send(self) -> bool:
+        """Send what there is room for; return whether nothing remains to be sent."""
+        try:
+            sent = self.sock.send(self.buffer, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # nobody reads it
+            sent = len(self.buffer)
+        self.buffer = self.buffer[sent:]
+        return not self.buffer
+
+    def close(self) -> None:
+        """Close it, answered or not."""
+        self.sock.close()
+
+    def disown(self) -> None:
+        """Close it in a forked child, for the parent answers."""
+        self.send_later = None
+        self.close()
+
+
+class Control:
+    """The answering end. It never waits for a client.
+
+    :param commands: a handler for each command. It gets the connection, with the
+        ``request``, and returns the answer; or it returns None, and answers later.
+    """
+
+    def __init__(self, path: str, commands: Mapping[str, Handler]) -> None:
+        self.path, self.commands = path, commands
+        self.sock: socket.socket | None = None
+        self._identity: tuple[int, int] | None = None
+        self._link: str | None = None
+        self._selector: selectors.BaseSelector | None = None
+        self._connections: list[Connection] = []
+        self._sending: list[Connection] = []
+        #: Those whose answers come later.
+        self._waiting: list[Connection] = []
+        #: Calls a function later, once; None: whoever selects calls `drop_late`.
+        self._call_later: Callable[[float, Callable[[], None]], object] | None = None
+        self._is_timed = False
+        #: A descriptor to give up when the system has no more.
+        self._reserve: int | None = None
+
+    def open(self, *, shared: bool = False) -> None:
+        """Bind and listen, mode 0600; replace the socket of a site that is gone.
+
+        :param shared: whether another site may listen there, as in
+            `runtime_path`; else the caller holds the PID file's lock.
+        :raises OSError: if it cannot be; EADDRINUSE if another site listens.
+        """
+        if not hasattr(socket, 'AF_UNIX'):
+            raise OSError(errno.EAFNOSUPPORT, 'this system has no Unix sockets')
+        if not shared:
+            self._open()
+            return
+        with locked(os.path.dirname(self.path)):
+            if listens(self.path):
+                problem = 'another site of this .ini listens there'
+                raise OSError(errno.EADDRINUSE, problem)
+            self._open()
+
+    def _open(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            remove_socket(self.path)
+            with address_of(self.path) as address:
+                bind_with_mode(sock, address, 0o600)
+            sock.listen(MAX_CONNECTIONS)
+        except BaseException:
+            sock.close()
+            raise
+        self._use(sock)
+
+    def link(self, path: str) -> None:
+        """Have a link to the socket in the same folder, unless another site listens there."""
+        target = os.path.basename(self.path)
+        if path == self.path:
+            return
+        with contextlib.suppress(OSError), locked(os.path.dirname(path)):
+            is_link = os.path.islink(path)
+            if listens(path) and not (is_link and os.readlink(path) == target):
+                return
+            if is_link:
+                os.unlink(path)
+            remove_socket(path)
+            os.symlink(target, path)
+            self._link = path
+
+    def adopt(self, fd: int) -> None:
+        """Use the socket that the predecessor of this process has opened."""
+        self._use(socket.socket(fileno=fd))
+
+    def _use(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        # A forked child must not seem to be the site.
+        close_in_child(self, Control.disown)
+        with contextlib.suppress(OSError):
+            status = os.lstat(self.path)
+            self._identity = status.st_dev, status.st_ino
+
+    def chown(self, uid: int, gid: int) -> None:
+        """Give the socket to the user that the process is going to be.
+
+        :raises BindError: if another file is there now.
+        """
+        try:
+            exposed.give_away(self.path, uid, gid)
+        except OSError as error:
+            raise BindError(self.path, error.strerror or str(error)) from None
+
+    def serve(self, bus: Bus) -> None:
+        """Answer from the start of ``bus`` on, in its loop if it has one, else in a thread."""
+        events = getattr(bus, 'events', None)
+        if events is not None:
+            self._call_later = events.call_later
+            self.register(events.selector)
+        else:
+            thread = ControlThread(self, bus)
+            bus.subscribe('start', thread.start, priority=float('-inf'))
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Answer from now on: whoever selects calls each key's ``data``."""
+        assert self.sock is not None
+        self._selector = selector
+        self._open_reserve()
+        selector.register(self.sock, selectors.EVENT_READ, self._accept)
+
+    def _accept(self) -> None:
+        assert self._selector is not None
+        if self.sock is None:
+            return  # closed meanwhile
+        try:
+            sock, _ = self.sock.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._refuse()
+            return
+        if not _may_ask(sock):
+            sock.close()
+            return
+        connection = Connection(sock)
+        connection.send_later = self._send_later
+        # Most requests are there already. While the site's threads compute, this thread
+        # waits for the GIL after each system call: as few as possible are made.
+        if self._read(connection):
+            return
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self._drop(self._connections[0])
+        self._connections.append(connection)
+        self._selector.register(
+            sock, selectors.EVENT_READ, lambda: self._read(connection)
+        )
+        self._set_timer()
+
+    def drop_late(self) -> float | None:
+        """Drop clients that are too slow.
+
+        :returns: the seconds until this is to be called again; None if nobody is waited
+            for.
+        """
+        now = time.monotonic()
+        for connection in [*self._connections, *self._sending]:
+            if connection.until <= now:
+                # Another thread may have closed it in this instant.
+                with contextlib.suppress(KeyError, ValueError, OSError):
+                    self._end_sending(connection)
+                    self._drop(connection)
+        remaining = [*self._connections, *self._sending]
+        return min((one.until - now for one in remaining), default=None)
+
+    def _set_timer(self) -> None:
+        if self._call_later is None:
+            return  # the thread that selects looks itself
+        seconds = self.drop_late()
+        if self._is_timed or seconds is None:
+            return
+        self._is_timed = True
+
+        def look() -> None:
+            self._is_timed = False
+            self._set_timer()
+
+        self._call_later(seconds, look)
+
+    def _refuse(self) -> None:
+        """Close a connection that comes while no descriptor is free.
+
+        select(2) would report it for ever.
+        """
+        assert self.sock is not None
+        if self._reserve is None:
+            time.sleep(REST)
+        else:
+            os.close(self._reserve)
+            self._reserve = None
+            with contextlib.suppress(OSError):
+                self.sock.accept()[0].close()
+        self._open_reserve()
+
+    def _open_reserve(self) -> None:
+        with contextlib.suppress(OSError):  # others may have taken the last one
+            self._reserve = os.open(os.devnull, os.O_RDONLY)
+
+    def _read(self, connection: Connection) -> bool:
+        """Read and answer; return whether no more is to be read."""
+        try:
+            came = connection.sock.recv(MAX_REQUEST, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            came = b''
+        connection.buffer += came
+        if b'\n' in connection.buffer:
+            self._forget(connection)
+            self._answer(connection)
+        elif not came or len(connection.buffer) > MAX_REQUEST:
+            self._drop(connection)
+        else:
+            return False
+        return True
+
+    def _answer(self, connection: Connection) -> None:
+        try:
+            request = json.loads(connection.buffer.partition(b'\n')[0])
+            version, command = request['version'], request['command']
+        except (ValueError, KeyError, TypeError, RecursionError):
+            connection.answer({'error': 'the line that came is not a request'})
+            return
+        known_one = isinstance(command, str) and command in self.commands
+        if version != VERSION or not known_one:
+            known = ', '.join(self.commands)
+            problem = f'this site speaks version {VERSION}, with the commands {known}'
+            connection.answer({'error': problem})
+            return
+        connection.request = request
+        try:
+            answer = self.commands[command](connection)
+        except Exception as error:
+            answer = {'error': f'{type(error).__name__}: {error}'}
+        if answer is not None:
+            connection.answer(answer)
+        else:
+            self._keep(connection)
+
+    def _keep(self, connection: Connection) -> None:
+        """Note that an answer comes later, and close the oldest of too many."""
+        self._waiting = [one for one in self._waiting if one.sock.fileno() >= 0]
+        if len(self._waiting) >= MAX_WAITING:
+            self._waiting.pop(0).close()
+        if connection.sock.fileno() >= 0:
+            self._waiting.append(connection)
+
+    def _send_later(self, connection: Connection) -> None:
+        if self._selector is None or self.sock is None:
+            connection.close()
+            return
+        if len(self._sending) >= MAX_CONNECTIONS:
+            self._end_sending(self._sending[0])
+        connection.until = time.monotonic() + ANSWER_TIME
+        self._sending.append(connection)
+        self._selector.register(
+            connection.sock, selectors.EVENT_WRITE, lambda: self._send(connection)
+        )
+        self._set_timer()
+
+    def _send(self, connection: Connection) -> None:
+        if connection.send():
+            self._end_sending(connection)
+
+    def _end_sending(self, connection: Connection) -> None:
+        if self._selector is not None and connection in self._sending:
+            self._sending.remove(connection)
+            self._selector.unregister(connection.sock)
+        connection.close()
+
+    def _forget(self, connection: Connection) -> None:
+        if self._selector is not None and connection in self._connections:
+            self._connections.remove(connection)
+            self._selector.unregister(connection.sock)
+
+    def _drop(self, connection: Connection) -> None:
+        self._forget(connection)
+        connection.close()
+
+    def bequeath(self) -> int | None:
+        """Return a copy of the socket's descriptor, for the successor; see `forget`."""
+        return None if self.sock is None else self.sock.dup().detach()
+
+    def forget(self) -> None:
+        """Close all, but do not remove the file, which is the successor's now."""
+        self._identity = self._link = None
+        self.close()
+
+    def disown(self) -> None:
+        """Close all in a forked child; file and selector are the parent's."""
+        self._selector = None  # its epoll(7) is the parent's, too
+        self.forget()
+
+    def close(self) -> None:
+        """Close all, and remove the socket's file if it is still ours."""
+        for connection in [*self._connections, *self._sending]:
+            connection.close()
+        self._connections.clear()
+        self._sending.clear()
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+        if self.sock is None:
+            return
+        if self._selector is not None:
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                self._selector.unregister(self.sock)
+        with contextlib.suppress(OSError):
+            is_removed = self._identity and exposed.remove(self.path, self._identity)
+            name = os.path.basename(self.path)
+            if is_removed and self._link and os.readlink(self._link) == name:
+                os.unlink(self._link)
+        self.sock.close()
+        self.sock = None
+
+
+class ControlThread:
+    """A thread that serves a `Control`, where the main thread sleeps in block()."""
+
+    def __init__(self, control: Control, bus: Bus) -> None:
+        self._control, self._bus = control, bus
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        if self._thread is not None:
+            return
+        self._selector = selectors.DefaultSelector()
+        self._control.register(self._selector)
+        self._thread = threading.Thread(
+            target=self._run, name='control socket', daemon=True
+        )
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select(self._control.drop_late()):
+                try:
+                    key.data()
+                except Exception:  # no client may end it
+                    self._bus.log('The control socket failed', 40, traceback=True)
+
+
+def _may_ask(sock: socket.socket) -> bool:
+    """Tell whether the other end is root, or this process's user."""
+    if not hasattr(socket, 'SO_PEERCRED'):
+        return True  # the socket's mode, 0600, has to do
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    _, uid, _ = struct.unpack('iII', credentials)
+    return uid in (0, os.geteuid())

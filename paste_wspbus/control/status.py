@@ -1,0 +1,79 @@
+"""Reading the status that a site reports; it may come from another version."""
+
+from __future__ import annotations
+
+from paste_wspbus.values import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+#: No time, age or process ID is so large.
+MAX_NUMBER = 1e15
+
+
+def number(status: dict[str, Any], key: str) -> float | None:
+    """Return a value of the status, if it is a number that times can be computed with."""
+    value = status.get(key)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return value if abs(value) < MAX_NUMBER else None
+
+
+def process_of(status: dict[str, Any]) -> int | None:
+    """Return the process ID, if the status has one that may be one."""
+    pid = status.get('pid')
+    return pid if type(pid) is int and 0 < pid < 1 << 31 else None
+
+
+def texts(status: dict[str, Any], key: str) -> list[str]:
+    """Return a value of the status, if it is a list, as texts; else an empty list."""
+    value = status.get(key)
+    return list(map(text, value)) if isinstance(value, list) else []
+
+
+def text(value: object) -> str:
+    """Return a value of the status as a text on one line."""
+    if not isinstance(value, (str, int, float)):
+        return '?'
+    try:
+        return printable(str(value))
+    except ValueError:  # a number of thousands of digits
+        return '?'
+
+
+def workers_of(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the status of each worker, as dictionaries; [] if the site has none."""
+    workers = status.get('workers')
+    if not isinstance(workers, list):
+        return []
+    return [worker for worker in workers if isinstance(worker, dict)]
+
+
+def what_it_waits_for(status: dict[str, Any]) -> str:
+    """Say what a site waits for: requests in flight, the listener that runs, threads."""
+    if not status:
+        return 'it does not answer'
+    parts = []
+    requests = texts(status, 'requests')
+    if requests:
+        parts.append(
+            f'{plural(len(requests), "request")} in flight '
+            f'({", ".join(requests[:3])}{", …" * (len(requests) > 3)})'
+        )
+    if status.get('calling'):
+        parts.append(f'the {text(status["calling"])}')
+    parts += [f'the thread {name}' for name in texts(status, 'threads')]
+    workers = status.get('workers')
+    for worker in workers if isinstance(workers, list) else ():
+        if isinstance(worker, dict) and worker.get('requests', 0) is None:
+            parts.append(f'{text(worker.get("name"))}, which does not answer')
+    if parts:
+        return f'waiting for {" and ".join(parts)}'
+    return text(status.get('state', 'in an unknown state')).lower()
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number and its noun, such as '1 worker' and '2 workers'."""
+    return f'{count} {noun}{"s" * (count != 1)}'

@@ -1,0 +1,266 @@
+"""Stopping a site from outside: ask it, wait until its deadline, then kill it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from paste_wspbus.control.client import NoAnswer, ask, connect, receive, send
+from paste_wspbus.control.paths import path_for, remove_socket
+from paste_wspbus.control.progress import ProgressLine
+from paste_wspbus.control.status import number, what_it_waits_for
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.exits import DOES_NOT_DIE, EX_SOFTWARE, of_signal
+from paste_wspbus.unix.pid_lock import (
+    AlreadyRunning,
+    ForeignPIDFile,
+    PIDLock,
+    StalePIDFile,
+)
+from paste_wspbus.unix.processes import OtherProcess, listener_of
+from paste_wspbus.values import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Seconds beyond the site's own deadline until it is killed.
+MARGIN = 5.0
+
+#: What is assumed if nobody answers: the .ini's default.
+UNKNOWN = {'deadline': 25.0}
+
+#: Seconds for a site that says it has no deadline.
+NO_DEADLINE = 86400.0
+
+#: Windows has no SIGKILL, but there os.kill ends a process by any signal.
+KILL = getattr(signal, 'SIGKILL', signal.SIGTERM)
+
+#: How often to look which process runs a site, while it changes all the time.
+_ATTEMPTS = 100
+#: How many processes of one site are stopped, if each has taken over from the one before.
+SUCCESSORS = 5
+
+#: Seconds to wait for the end of a process after SIGKILL.
+DYING = 10.0
+
+
+class DoesNotDie(WSPBusError):
+    """A process does not end, not even by SIGKILL."""
+
+    exit_code = DOES_NOT_DIE
+
+
+class NotNamed(WSPBusError):
+    """The system does not say which process runs a site."""
+
+
+def patience(status: dict[str, Any]) -> float:
+    """Return the seconds to wait for a site's end: its own deadline, and a little more."""
+    deadline = number(status, 'deadline')
+    if deadline is None or deadline > NO_DEADLINE:
+        deadline = NO_DEADLINE
+    return max(deadline, 0) + MARGIN
+
+
+class Stop:
+    """One stop of one site, seen from outside.
+
+    :param control: the path of its control socket.
+    """
+
+    def __init__(self, control: str, process: OtherProcess) -> None:
+        self.control, self.process, self.pid = control, process, process.pid
+        self.progress = ProgressLine()
+        self.status: dict[str, Any] = dict(UNKNOWN)
+        self.exit_code: int | None = None
+        #: Whether another process has taken over: it serves now.
+        self.replaced = False
+        self._said = False
+        self._began = time.monotonic()
+
+    def run(self) -> int | None:
+        """Stop the site.
+
+        :returns: its exit code; None if it is not known.
+        :raises NotPermitted, DoesNotDie: if it cannot be stopped.
+        """
+        try:
+            connection = self._ask()
+            if not self._wait(connection):
+                self._kill()
+            if connection is not None:
+                connection.close()
+        finally:
+            self.progress.end()
+            self.process.close()
+        return self.exit_code
+
+    def _ask(self) -> socket.socket | None:
+        """Ask over the control socket, or by SIGTERM if nobody answers there (yet)."""
+        try:
+            self.status.update(ask(self.control, 'status'))
+            connection = connect(self.control, 2)
+            send(connection, 'stop')
+        except NoAnswer:
+            _ask_to_stop(self.process)
+            return None
+        return connection
+
+    def _wait(self, connection: socket.socket | None) -> bool:
+        """Wait until the site's own deadline; return whether the process is gone."""
+        until = self._began + patience(self.status)
+        others = [] if connection is None else [connection]
+        look = time.monotonic() + 1
+        while (now := time.monotonic()) < until:
+            if self.process.is_gone_within(min(look, until) - now, others):
+                self._hear(others)
+                return True
+            if others and select.select(others, [], [], 0)[0]:
+                self._hear(others)
+            if time.monotonic() >= look:
+                self._progress()
+                look += 1
+        return False
+
+    def _hear(self, others: list[socket.socket]) -> None:
+        """Read the exit code that the site sends when it has stopped."""
+        with contextlib.suppress(NoAnswer):
+            for connection in others:
+                answer = receive(connection)
+                # Without an answer it was forced out, or somebody killed it.
+                code = (answer or {}).get('exit_code')
+                is_code = type(code) is int and 0 <= code < 256
+                self.exit_code = code if is_code else EX_SOFTWARE
+                self.replaced = (answer or {}).get('replaced') is True
+        others.clear()
+
+    def _progress(self) -> None:
+        seconds = time.monotonic() - self._began
+        try:
+            waits = what_it_waits_for(ask(self.control, 'status', 1))
+        except NoAnswer as error:
+            has_stopped = error.code in (errno.ENOENT, errno.ECONNREFUSED)
+            waits = 'it does not answer'
+            if has_stopped:
+                waits = 'the site has stopped, its process is ending'
+        waits = printable(waits)
+        self.progress.show(f'Stopping process {self.pid}, {seconds:.0f} s: {waits}')
+        if not (self._said or self.progress.is_seen):
+            print(f'Stopping process {self.pid}: {waits}', file=sys.stderr, flush=True)
+        self._said = True
+
+    def _kill(self) -> None:
+        self.progress.end()
+        print(
+            f'Process {self.pid} did not stop within {patience(self.status):g} s: '
+            'it is killed',
+            file=sys.stderr,
+        )
+        self.exit_code = of_signal(KILL)
+        self.process.signal(KILL)
+        until = time.monotonic() + DYING
+        while (remaining := until - time.monotonic()) > 0:
+            if self.process.is_gone_within(remaining, []):
+                return
+        raise DoesNotDie(f'process {self.pid} does not end, even after SIGKILL')
+
+
+def _ask_to_stop(process: OtherProcess) -> None:
+    """Send SIGTERM; on Windows, where that kills, a command to the process's win32 bus.
+
+    :raises WSPBusError: if it cannot be asked.
+    """
+    if os.name == 'nt':
+        from paste_wspbus.plugins.win32 import signal_child
+
+        signal_child(process.pid, 'exit')
+    else:
+        process.signal(signal.SIGTERM)
+
+
+def stop_site(lock: PIDLock) -> int | None:
+    """Stop the site that holds this PID file, and clean up behind it if it was killed.
+
+    If a restart was under way, the process that has taken over is stopped, too.
+
+    :returns: its exit code; None if it is not known, or the site was gone already.
+    :raises PIDFileError: if the file cannot be read.
+    :raises NotPermitted, DoesNotDie: if it cannot be stopped.
+    """
+    code = None
+    with contextlib.suppress(StalePIDFile, ForeignPIDFile):
+        replaced = 0
+        for _ in range(_ATTEMPTS):
+            pid = _wait_for_number(lock)
+            if pid is None:
+                return code
+            stop = Stop(path_for(lock.path), OtherProcess(pid))
+            if (
+                lock.read() != pid
+            ):  # it holds the lock no more: the ID is not the site's
+                stop.process.close()
+                continue
+            code = stop.run()
+            replaced += stop.replaced
+            if not stop.replaced or replaced == SUCCESSORS:
+                return code
+        raise AlreadyRunning(lock.path, None)
+    return code
+
+
+def stop_process(control: str, pid: int) -> int | None:
+    """Stop the site without a PID file that answers at ``control``, as process ``pid``.
+
+    :returns: its exit code; None if it is not known, or the site was gone already.
+    :raises NoAnswer: if it listens, but does not answer.
+    :raises NotPermitted, DoesNotDie, NotNamed: if it cannot be stopped.
+    """
+    try:
+        with connect(control, 2) as sock:
+            process = listener_of(sock)
+    except NoAnswer as error:
+        if error.listens:
+            raise
+        return None
+    if not hasattr(socket, 'SO_PEERCRED'):
+        process = OtherProcess(pid)
+    if process is None:  # who answers could name any process, and root would kill it
+        raise NotNamed(
+            f'{control}: a site answers, but the system does not name its process: '
+            'it runs in another container, or has ended and left a child behind'
+        )
+    return Stop(control, process).run()
+
+
+def _wait_for_number(lock: PIDLock) -> int | None:
+    """Return the ID of the process that holds the lock; None if none does.
+
+    :raises AlreadyRunning: if a process does, but its ID cannot be found out.
+    """
+    until = time.monotonic() + MARGIN
+    while (pid := lock.read()) == 0:  # its start is about to write it
+        if time.monotonic() > until:
+            raise AlreadyRunning(lock.path, None)
+        time.sleep(0.02)
+    return pid
+
+
+def clean_up(lock: PIDLock) -> bool:
+    """Remove the files of a site that is gone; a running site keeps its files.
+
+    :returns: whether there is no PID file now.
+    """
+    if lock.exists:
+        with contextlib.suppress(WSPBusError):
+            lock.acquire()
+            with contextlib.suppress(OSError):
+                remove_socket(path_for(lock.path))
+            lock.release()
+    return not lock.exists

@@ -1,0 +1,211 @@
+"""What went wrong when a site was composed, as data that one process sends to another."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import traceback
+from typing import NamedTuple
+
+from paste_wspbus.errors import WSPBusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from traceback import TracebackException
+    from typing import Any
+
+    #: Plain data, for JSON: an exception's ``type`` and ``message``; ``notes``:
+    #: what else Python prints; ``link``: how the next one came of it, or '';
+    #: ``frames``: each a `Frame`, or how many are left out there; ``parts``: the
+    #: exceptions of a group, each a list of these.
+    Told = dict[str, Any]
+
+#: Characters of a traceback that are kept: of its beginning a half, of its end a half.
+MOST = 40_000
+
+#: Bytes that a problem may be: a variable of the environment holds 128 KiB
+#: (MAX_ARG_STRLEN, execve(2)), with all else that a process inherits.
+ROOM = 100_000
+
+#: Characters of a message; exceptions of a chain and of a group; groups in groups;
+#: frames of an exception's beginning, and of its end.
+MESSAGE, CHAIN, GROUP, DEPTH, FIRST, LAST = 2_000, 8, 8, 3, 6, 20
+
+CAUSE = 'which was the direct cause of'
+CONTEXT = 'and while that was handled'
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PASTE_DEPLOY = os.sep + os.path.join('paste', 'deploy') + os.sep
+
+
+class Frame(NamedTuple):
+    """A place in a source. ``start``, ``end``: columns (bytes), if they are known.
+
+    ``times``: how many times it comes in a row.
+    """
+
+    file: str
+    line: int
+    name: str
+    start: int | None = None
+    end: int | None = None
+    times: int = 1
+
+
+def trace_of(error: BaseException) -> tuple[str, str | None]:
+    """Return the traceback of a site that could not be served, and the file in which it ends.
+
+    The traceback is without the frames that come before the site's code. It is '' if
+    there are no others: then the message is enough.
+    """
+    told, text = _tell(error)
+    if _says_it_all(error, told):
+        return '', getattr(error, 'file', None)
+    file = getattr(told, 'filename', None)  # of a SyntaxError
+    for frame in [] if file else told.stack:
+        if not frame.filename.startswith('<frozen'):
+            file = frame.filename
+    return _cut(text, MOST), file
+
+
+def problem_of(error: BaseException, line: str) -> str:
+    """Return what `make_app` shows of an error, as text that a process can send to another.
+
+    ``line``: the last line on the terminal. The text contains neither sources nor
+    values of variables, and has at most 100,000 bytes.
+    """
+    told, text = _tell(error)
+    errors = _chain(told)
+    if _says_it_all(error, told):
+        errors, text = [], ''
+    line = _cut(line, MESSAGE)
+    for most, shown in ((MOST, errors), (MOST // 10, errors), (MOST // 10, [])):
+        kept = {'line': line, 'text': _cut(text, most), 'errors': shown}
+        problem = json.dumps(kept, ensure_ascii=False)
+        if len(json.dumps(problem)) < ROOM:  # in the JSON of a message
+            break
+    return problem
+
+
+def _tell(error: BaseException) -> tuple[TracebackException, str]:
+    """Return what Python knows about an error, as an object and as text."""
+    if isinstance(error, WSPBusError) and error.__cause__ is not None:
+        error = error.__cause__
+    try:
+        told = traceback.TracebackException.from_exception(error, compact=True)
+        _shorten(told)
+        return told, ''.join(told.format())
+    except Exception as why:  # whatever a site's exceptions do to whoever looks at them
+        name = f'{type(error).__name__} (cannot be shown: {type(why).__name__})'
+        kind = type(name, (Exception,), {'__module__': 'builtins'})
+        told = traceback.TracebackException(kind, kind(), error.__traceback__)
+        _shorten(told)
+        return told, ''.join(told.format())
+
+
+def _says_it_all(error: BaseException, told: TracebackException) -> bool:
+    return isinstance(error, WSPBusError) and error.__cause__ is None and not told.stack
+
+
+def _shorten(told: TracebackException) -> None:
+    left = [told]
+    while left:
+        one = left.pop()
+        while one.stack and is_composer(one.stack[0].filename):
+            del one.stack[0]
+        left += filter(None, (one.__cause__, one.__context__, *(one.exceptions or ())))
+
+
+def is_composer(file: str) -> bool:
+    """Whether a file belongs to the code that runs before the site's code."""
+    ours = file.startswith((_PACKAGE, '<frozen')) or _PASTE_DEPLOY in file
+    return ours or file == contextlib.__file__
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text without its middle if it is too long."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    left_out = f'\n… {len(text) - 2 * half:,} characters are left out …\n'
+    return text[:half] + left_out + text[-half:]
+
+
+def _chain(told: TracebackException, depth: int = 0) -> list[Told]:
+    """Return an exception and its causes, the first one first."""
+    chain: list[Told] = []
+    one: TracebackException | None = told
+    link = ''
+    while one is not None and len(chain) < CHAIN:
+        chain.insert(0, {**_entry(one, depth), 'link': link})
+        if one.__cause__ is not None:
+            link, one = CAUSE, one.__cause__
+        else:
+            link, one = CONTEXT, None if one.__suppress_context__ else one.__context__
+    return chain
+
+
+def _entry(one: TracebackException, depth: int) -> Told:
+    said = list(one.format_exception_only())
+    # A SyntaxError's begins with its place, and with what stands there.
+    at = next((i for i, part in enumerate(said) if part[:1] != ' '), 0)
+    kind, _, message = said[at].strip().partition(': ')
+    shows_source = not os.path.isfile(str(getattr(one, 'filename', None) or ''))
+    frames: list[Frame | int] = list(_frames(one))
+    if len(frames) > FIRST + LAST + 1:
+        frames[FIRST:-LAST] = [len(frames) - FIRST - LAST]
+    parts = (one.exceptions or [])[:GROUP] if depth < DEPTH else []
+    return {
+        'type': kind.removesuffix(':'),
+        'message': _cut(message, MESSAGE),
+        'notes': _cut(''.join(said[:at] * shows_source + said[at + 1 :]), MESSAGE),
+        'frames': frames,
+        'parts': [_chain(part, depth + 1) for part in parts],
+    }
+
+
+def _frames(one: TracebackException) -> Iterator[Frame]:
+    for frame, same in itertools.groupby(map(_frame, one.stack)):
+        yield frame._replace(times=len(list(same)))
+    if hasattr(one, 'filename'):
+        yield from _place_of_syntax(one)
+
+
+def _place_of_syntax(one: TracebackException) -> Iterator[Frame]:
+    """Yield the place of a SyntaxError; a site may have put anything into its attributes."""
+    if not one.filename or not str(one.lineno).isdecimal():
+        return
+    first, last = (
+        at if isinstance(at, int) else 0 for at in (one.offset, one.end_offset)
+    )
+    text = str(one.text or '')
+    start, end = (
+        len(text[: max(at - 1, 0)].encode('utf-8', 'replace'))
+        for at in (first, max(last, first + 1))
+    )
+    columns = (start, end) if first > 0 else ()
+    yield Frame(str(one.filename), int(str(one.lineno)), '', *columns)
+
+
+def _frame(frame: traceback.FrameSummary) -> Frame:
+    start, end = frame.colno, frame.end_colno
+    if frame.lineno != frame.end_lineno:
+        start = end = None
+    return Frame(frame.filename, frame.lineno or 0, frame.name, start, end)
+
+
+def read(problem: str) -> Told:
+    """Read `problem_of`'s text; any other text is a problem without exceptions."""
+    with contextlib.suppress(ValueError):
+        told = json.loads(problem)
+        if isinstance(told, dict) and told.keys() == {'line', 'text', 'errors'}:
+            return told
+    lines = problem.strip().splitlines() or ['The site cannot be served']
+    return {
+        'line': _cut(lines[-1], MESSAGE),
+        'text': '\n'.join(lines[:-1]),
+        'errors': [],
+    }

@@ -1,0 +1,1 @@
+"""The .ini file: reading it, checking it, and composing the site from it."""

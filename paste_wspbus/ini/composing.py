@@ -1,0 +1,210 @@
+"""Composes a Site from an .ini: makes the bus, the plugins and the application."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import sys
+
+from paste_wspbus.bus import Bus, exit_code_of
+from paste_wspbus.errors import FactoryError, TimedOut, WSPBusError
+from paste_wspbus.frameworks import introduce
+from paste_wspbus.ini.factories import APP, BUS, PLUGIN, create, one_line, with_bus
+from paste_wspbus.ini.settings import SETTINGS, section_of
+from paste_wspbus.reference import KEY, composing
+from paste_wspbus.requests.filter import BusFilter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping
+    from typing import Any
+
+
+class StartFailed(WSPBusError):
+    """A 'start' listener failed. ``place``: the file and section that it came from."""
+
+    def __init__(self, place: str, listener: str, error: BaseException) -> None:
+        if isinstance(error, TimedOut):
+            what = f'{listener} did not start within {max(round(error.seconds, 1), 0.0):g} s'
+        elif isinstance(error, WSPBusError):
+            what = str(error)
+        else:
+            what = f'{listener} failed: {one_line(error)}'
+        super().__init__(f'{place}: {what}')
+        self.place, self.listener, self.error = place, listener, error
+
+
+class Site:
+    """What an .ini describes, composed but not started."""
+
+    def __init__(self, file: str | None, bus: Bus, server: Any) -> None:
+        self.file, self.bus, self.server = file, bus, server
+        self.app: Any = None
+        self.plugins: dict[str, Any] = {}
+        #: The section that each 'start' listener came with, by the listener's name.
+        self.origins: dict[str, str] = {}
+
+    def place_of(self, listener: str) -> str:
+        """Return the file and section that a 'start' listener came with."""
+        section = self.origins.get(listener, 'server:main')
+        return f'{self.file} [{section}]' if self.file else f'[{section}]'
+
+    def failure_of(self, left: SystemExit) -> StartFailed | None:
+        """Return the error of a component that called sys.exit at its start; None if none did."""
+        calls = [call for call in self.bus.timeline if call.channel == 'start']
+        code = exit_code_of(left)
+        if not code or not calls or self.bus.was_started:
+            return None
+        name = calls[-1].name
+        why = left.code if isinstance(left.code, str) else f'exit code {code}'
+        error = WSPBusError(f'{name} exited instead of starting: {why}')
+        failed = StartFailed(self.place_of(name), name, error)
+        failed.exit_code = code
+        return failed
+
+
+class Composer:
+    """Makes the parts of a site, each with the bus in ``global_conf``.
+
+    :param loader: the loader of the .ini or of an egg.
+    :param file: the .ini; None for an egg.
+    :param vars: the NAME=VALUE pairs of the command line.
+    :param settings: those of [wspbus:main].
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        file: str | None,
+        vars: Mapping[str, str],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.loader, self.file = loader, file
+        self.vars, self.settings = vars, settings
+
+    def make_bus(self) -> Bus:
+        """Make the bus that [wspbus:main] asks for, with its settings.
+
+        :raises ConfigError: if its ``use`` is wrong, or makes no bus.
+        """
+        bus: Any = Bus()
+        if self.settings['use'] is not None:
+            context = self.loader.get_context(BUS, None, dict(self.vars))
+            # Its keys are the command's, not the factory's.
+            context.local_conf.clear()
+            bus = context.create()
+            missing = [
+                n
+                for n in ('start', 'block', 'publish', 'lifespan')
+                if not hasattr(bus, n)
+            ]
+            if missing:
+                raise FactoryError(
+                    self.file,
+                    f'{bus!r} is not a bus: it has no {missing[0]}',
+                    section=section_of(self.loader if self.file else None),
+                    key='use',
+                )
+        for name, setting in SETTINGS.items():
+            if setting.is_of_bus:
+                setattr(bus, name, self.settings[name])
+        return bus  # type: ignore[no-any-return]
+
+    def make_site(
+        self, bus: Bus, server: Any, app_name: str | None, *, with_site_plugins: bool
+    ) -> Site:
+        """Make the plugins and the application.
+
+        :param with_site_plugins: False if another process makes the site plugins.
+        :raises ConfigError: if a section is missing or wrong.
+        :raises FactoryError: if a factory fails.
+        """
+        with composing(bus):
+            site = Site(self.file, bus, server)
+            if with_site_plugins:
+                self.make_plugins(site, 'site_plugins')
+            self.make_plugins(site, 'plugins')
+            self._make_app(site, app_name)
+            return site
+
+    def make_plugins(self, site: Site, key: str) -> None:
+        """Make the plugins that a key of [wspbus:main] lists.
+
+        :raises ConfigError: if a section is missing or wrong.
+        :raises FactoryError: if a factory fails.
+        """
+        with composing(site.bus):
+            for name in self.settings[key]:
+                with self._origin(site, f'plugin:{name}'):
+                    self._make_plugin(site, name)
+
+    def _make_app(self, site: Site, app_name: str | None) -> None:
+        bus = site.bus
+        with self._origin(site, 'app:main'):
+            context = self.loader.get_context(APP, app_name, with_bus(self.vars, bus))
+            site.app = create(context)
+        if not callable(site.app):
+            raise FactoryError(
+                self.file,
+                f'{site.app!r} is not an application: it cannot be called',
+                section=getattr(context, 'section', None),
+            )
+        if not (isinstance(site.app, BusFilter) and site.app.bus is bus):
+            site.app = BusFilter(site.app, bus)
+        with self._origin(site, 'app:main'):
+            introduce(site.app, bus)
+
+    def _make_plugin(self, site: Site, name: str) -> None:
+        bus = site.bus
+        context = self.loader.get_context(PLUGIN, name, with_bus(self.vars, bus))
+        if inspect.isgeneratorfunction(context.object):
+            # The code before its yield is the start, the code after it is the stop.
+            bus.lifespan(self._generator(context), name=name)
+            plugin: Any = bus.lifespans[name]
+        else:
+            plugin = context.create()
+            subscribe = getattr(plugin, 'subscribe', None)
+            if callable(subscribe):
+                subscribe()
+        site.plugins[name] = bus.plugins[name] = plugin
+
+    def _generator(self, context: Any) -> Callable[[], Iterator[Any]]:
+        try:
+            inspect.signature(context.object).bind(
+                context.global_conf[KEY].bus, context.global_conf, **context.local_conf
+            )
+        except TypeError as error:
+            raise FactoryError(
+                self.file,
+                f'{context.object.__qualname__}: {error}',
+                section=context.section,
+            ) from error
+        make = functools.partial(PLUGIN.invoke, context)
+        return functools.update_wrapper(make, context.object)
+
+    @contextlib.contextmanager
+    def _origin(self, site: Site, section: str) -> Generator[None]:
+        def names() -> set[str]:
+            return {one.name for one in site.bus.channel('start').ordered}
+
+        before = names()
+        yield
+        site.origins.update(dict.fromkeys(names() - before, section))
+
+
+def site_folder(file: str | None) -> str:
+    """Return the folder of the .ini; of an egg, which has none, the working folder."""
+    return os.path.dirname(os.path.abspath(file)) if file else os.getcwd()
+
+
+def site_path(file: str | None) -> None:
+    """Make modules beside the .ini importable: add its folder to `sys.path`.
+
+    `paster` finds a project's modules by its egg-info folder; ``call:`` in an
+    .ini without a project would find none.
+    """
+    folder = site_folder(file)
+    if folder not in sys.path:
+        sys.path.append(folder)

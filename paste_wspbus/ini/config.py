@@ -1,0 +1,219 @@
+"""One site's configuration: what the command and the hosts use of this room."""
+
+from __future__ import annotations
+
+import re
+
+from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.composing import (
+    Composer,
+    Site,
+    StartFailed,
+    site_folder,
+    site_path,
+)
+from paste_wspbus.ini.factories import SERVER, EggLoader, Terminated
+from paste_wspbus.ini.file import ConfigLoader, find
+from paste_wspbus.ini.server import ServerSection, check_workers
+from paste_wspbus.ini.settings import read_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from configparser import ConfigParser
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.servers.server import BlockingServer, Server
+
+__all__ = [
+    'SERVER',
+    'Config',
+    'Site',
+    'StartFailed',
+    'Terminated',
+    'site_folder',
+    'site_path',
+]
+
+
+class Config:
+    """One site's configuration, read and checked; nothing is composed yet.
+
+    :param uri: a path, ``config:path#name`` or ``egg:Dist#name``.
+    :param vars: the NAME=VALUE pairs of the command line.
+    :param relative_to: the folder that a relative path starts from.
+    :raises ConfigError: if the file cannot be read, or [wspbus:main] is wrong.
+    """
+
+    def __init__(self, uri: str, vars: Mapping[str, str], relative_to: str) -> None:
+        scheme, colon, rest = uri.partition(':')
+        if not colon or not re.fullmatch('[a-zA-Z][a-zA-Z]+', scheme):
+            scheme, rest = 'config', uri
+        self.vars = dict(vars)
+        path, _, name = rest.partition('#')
+        self.app_name: str | None = name or None
+        self.uri = f'{scheme}:{path}'
+        self.file: str | None = None
+        self.loader: Any
+        if scheme.lower() == 'config':
+            self.file = find(path, relative_to)
+            self.loader = ConfigLoader(self.file, self.vars)
+        elif scheme.lower() == 'egg':
+            self.loader = EggLoader(path)
+        else:
+            raise ConfigError(
+                uri, 'this is not a site: name a file, config:FILE or egg:DIST'
+            )
+        self.settings = read_settings(self.loader if self.file else None)
+        self._composer = Composer(self.loader, self.file, self.vars, self.settings)
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of the .ini and of the files that it includes; [] for an egg: URI."""
+        return self.loader.files() if self.file else []
+
+    def section(self, name: str) -> dict[str, str]:
+        """Return the values of a section, interpolated; {} if there is none.
+
+        :raises ConfigError: if one uses a variable that has no value.
+        """
+        return self.loader.values(name) if self.file else {}
+
+    # [server:main]
+
+    def known_server(
+        self,
+        name: str | None = None,
+        kind: str | None = None,
+        listen: Sequence[str] | None = None,
+    ) -> Server | None:
+        """Return the server of ``[server:NAME]``, its sockets not bound yet.
+
+        Nothing of the site's own is imported.
+
+        :param kind: instead, a server of egg:PasteScript.
+        :param listen: where to listen, instead of what the section says;
+            without a section, waitress listens there.
+        :returns: None if it is not one of `servers.registry.ADAPTERS`: see `make_server`.
+        :raises ConfigError: if the section is missing or wrong.
+        """
+        return self._server(name, kind, listen).known()
+
+    def make_server(
+        self,
+        bus: Bus,
+        name: str | None = None,
+        kind: str | None = None,
+        listen: Sequence[str] | None = None,
+    ) -> BlockingServer:
+        """Make a server that no adapter knows: its factory's ``server(app)``.
+
+        :raises ConfigError: if the section is wrong.
+        :raises FactoryError: if the factory fails.
+        """
+        return self._server(name, kind, listen).make(bus)
+
+    def bind(
+        self,
+        server: Server,
+        name: str | None,
+        listen: Sequence[str] | None,
+        left: Iterable[ListeningSocket] = (),
+    ) -> None:
+        """Bind a known server's sockets.
+
+        :param left: inherited sockets of the predecessor.
+        :raises ConfigError, BindError: if the address is wrong or taken.
+        """
+        self._server(name, None, listen).bind(server, left)
+
+    def forget_where(self, name: str | None = None) -> None:
+        """Forget where ``[server:NAME]`` listens: it may use variables that have no value."""
+        self._server(name).forget_where()
+
+    def check_workers(self, workers: int, server: Server | None) -> None:
+        """Check that the server can serve in so many processes.
+
+        :raises ConfigError: if the server cannot share its socket.
+        """
+        check_workers(self.file, workers, server)
+
+    def _server(
+        self,
+        name: str | None = None,
+        kind: str | None = None,
+        listen: Sequence[str] | None = None,
+    ) -> ServerSection:
+        listen = listen or self.settings['listen']
+        return ServerSection(self.loader, self.file, self.vars, name, kind, listen)
+
+    # composing
+
+    def make_bus(self) -> Bus:
+        """Make the bus that [wspbus:main] asks for, with its settings.
+
+        :raises ConfigError: if its ``use`` is wrong, or makes no bus.
+        """
+        return self._composer.make_bus()
+
+    def compose(
+        self,
+        bus: Bus,
+        server: Any,
+        app_name: str | None = None,
+        *,
+        with_site_plugins: bool = True,
+    ) -> Site:
+        """Make the plugins and the application, both with the bus in ``global_conf``.
+
+        :param with_site_plugins: False if another process makes the site plugins.
+        :raises ConfigError: if a section is missing or wrong.
+        :raises FactoryError: if a factory fails.
+        """
+        return self._composer.make_site(
+            bus,
+            server,
+            app_name or self.app_name,
+            with_site_plugins=with_site_plugins,
+        )
+
+    def compose_site_plugins(self, bus: Bus) -> Site:
+        """Make only the site plugins: no application, no server.
+
+        :raises ConfigError: if a section is missing or wrong.
+        :raises FactoryError: if a factory fails.
+        """
+        site = Site(self.file, bus, None)
+        self.make_plugins(site, 'site_plugins')
+        return site
+
+    def make_plugins(self, site: Site, key: str) -> None:
+        """Make the plugins that a key of [wspbus:main] lists.
+
+        :raises ConfigError: if a section is missing or wrong.
+        :raises FactoryError: if a factory fails.
+        """
+        self._composer.make_plugins(site, key)
+
+    # logging
+
+    def logging_parser(self) -> ConfigParser:
+        """Return the file as `logging.config` reads it, with ``here`` and the vars."""
+        from paste_wspbus.ini.logging import logging_parser
+
+        return logging_parser(str(self.file), self.vars)
+
+    def configure_logging(self) -> bool:
+        """Set up logging as the .ini says; loggers that exist already stay alive.
+
+        :returns: whether the .ini configures logging.
+        :raises ConfigError: if its logging sections are wrong.
+        """
+        if self.file is None or not self.loader.parser.has_section('loggers'):
+            return False
+        from paste_wspbus.ini.logging import configure_logging
+
+        configure_logging(self.file, self.vars)
+        return True

@@ -1,0 +1,199 @@
+"""Factories, which ``use`` names in a section: their kinds, finding them and calling them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from paste.deploy import loadwsgi
+from paste.deploy.util import importlib_metadata
+
+from paste_wspbus.bus import Bus
+from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
+from paste_wspbus.reference import KEY, BusRef
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from typing import Any
+
+APP, FILTER, SERVER = loadwsgi.APP, loadwsgi.FILTER, loadwsgi.SERVER
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived while the site was being composed."""
+
+
+class _BusType(loadwsgi._ObjectType):  # type: ignore[misc]
+    name = 'bus'
+    egg_protocols = ['paste_wspbus.bus_factory']
+    config_prefixes = ['wspbus']
+
+    def invoke(self, context: Any) -> Any:
+        factory = context.object
+        if isinstance(factory, type) and issubclass(factory, Bus):
+            return factory()
+        return factory(context.global_conf)
+
+
+class _PluginType(loadwsgi._ObjectType):  # type: ignore[misc]
+    name = 'plugin'
+    egg_protocols = ['paste_wspbus.plugin_factory']
+    config_prefixes = ['plugin']
+
+    def invoke(self, context: Any) -> Any:
+        bus = context.global_conf[KEY].bus
+        return context.object(bus, context.global_conf, **context.local_conf)
+
+
+BUS = _BusType()
+PLUGIN = _PluginType()
+
+#: An entry point of a distribution that this package requires, by distribution, group
+#: and name: it takes a start 1.5 ms to find the metadata in which it stands.
+REQUIRED = {('waitress', 'paste.server_runner', 'main'): 'waitress:serve_paste'}
+
+#: Whose factories warn, at each start, of a key in global_conf that is not PasteDeploy's.
+STRICT = ('keystonemiddleware.',)
+
+#: The (file, section) pairs that are being made: each was asked for by the one before.
+making: list[tuple[str | None, str | None]] = []
+
+
+def with_bus(vars: Mapping[str, str], bus: Bus) -> dict[str, str]:
+    """Return the ``global_conf`` that each factory gets: the vars of the command line, and the bus."""
+    return {**vars, KEY: BusRef(bus)}
+
+
+def create(context: Any) -> Any:
+    """Call the factory, in place of PasteDeploy's ``create``.
+
+    :raises FactoryError: if it raises, exits or returns None; names the section.
+    :raises ConfigError: if a composite's application contains the composite.
+    """
+    place = getattr(context, 'file', None), getattr(context, 'section', None)
+    if place in making:
+        raise ConfigError(place[0], 'this section contains itself', section=place[1])
+    making.append(place)
+    if str(getattr(context.object, '__module__', '')).startswith(STRICT):
+        context.global_conf = {
+            key: value for key, value in context.global_conf.items() if key != KEY
+        }
+    try:
+        with _translating_factory(context, *place):
+            made = context.object_type.invoke(context)
+    finally:
+        making.pop()
+    if made is None and context.object_type is not PLUGIN:
+        raise FactoryError(
+            place[0],
+            f'{name_of_factory(context)} returned None instead of the '
+            f'{context.object_type.name}',
+            section=place[1],
+        )
+    return made
+
+
+def name_of_factory(context: Any) -> str:
+    """Return what a message calls the factory of a section."""
+    while (
+        context.object is None
+    ):  # filter-with: PasteDeploy's own, around the section's
+        context = context.next_context
+    return getattr(context.object, '__qualname__', type(context.object).__name__)
+
+
+@contextlib.contextmanager
+def _translating_factory(
+    context: Any, file: str | None, section: str | None
+) -> Generator[None]:
+    try:
+        yield
+    except (WSPBusError, KeyboardInterrupt, Terminated, GeneratorExit):
+        raise  # GeneratorExit: a signal came before the block was entered
+    except BaseException as error:
+        name, problem = name_of_factory(context), f'failed: {one_line(error)}'
+        if isinstance(error, SystemExit):
+            called = '' if error.code is None else repr(error.code)
+            made = context.object_type.name
+            problem = f'called sys.exit({called}) instead of returning the {made}'
+        raise FactoryError(file, f'{name} {problem}', section=section) from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as one line: its type and the first line of its message."""
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:  # a site's own __str__
+        said = ['its message cannot be read']
+    if len(said) > 1 and said[0].startswith('File "'):  # Zope: place first, reason last
+        said[0] += f' … {said[-1].strip()}'
+    return f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
+
+
+#: What is wrong with an ``egg:`` without a distribution.
+NO_NAME = 'write egg:DISTRIBUTION or egg:DISTRIBUTION#ENTRY_POINT'
+
+
+class EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]
+    """PasteDeploy's loader of eggs, with errors that say what is wrong."""
+
+    def get_context(
+        self, object_type: Any, name: str | None = None, global_conf: Any = None
+    ) -> Any:
+        """Find an entry point.
+
+        :raises ConfigError: if the distribution or the entry point is missing.
+        """
+        where = f'egg:{self.spec}'
+        if not self.spec:
+            raise ConfigError(where, NO_NAME)
+        try:
+            context = super().get_context(object_type, name, global_conf)
+        except importlib_metadata.PackageNotFoundError:
+            raise ConfigError(
+                where, f'the distribution {self.spec!r} is not installed'
+            ) from None
+        except LookupError as error:
+            if object_type is loadwsgi.SERVER and not name:
+                raise ConfigError(where, 'there is no section [server:main]') from None
+            raise ConfigError(where, entry_points(str(error).strip('"'))) from None
+        except Exception as error:
+            raise ConfigError(where, one_line(error)) from error
+        context.file = where
+        return context
+
+    def factory_name(self, kind: Any, name: str | None) -> str | None:
+        """Return the factory of an entry point as 'module:function', without importing it."""
+        groups = loadwsgi._flatten(kind.egg_protocols)
+        for group in groups:
+            if (self.spec, group, name or 'main') in REQUIRED:
+                return REQUIRED[self.spec, group, name or 'main']
+        if not self.spec:
+            return None
+        try:
+            known = importlib_metadata.distribution(self.spec).entry_points
+        except importlib_metadata.PackageNotFoundError:
+            return None
+        for entry in known:
+            if entry.group in groups and entry.name == (name or 'main'):
+                return str(entry.value).partition(' ')[0]
+        return None
+
+
+def entry_points(said: str) -> str:
+    """Reword PasteDeploy's "Entry point 'x' not found in egg 'y'": name the entry points there are."""
+    found = re.match(
+        r"Entry point '(.*?)' not found in egg '(.*?)' \(protocols: (.*?);", said
+    )
+    if not found:
+        return said
+    name, dist, protocols = found.groups()
+    groups = [group.strip() for group in protocols.split(',')]
+    names = sorted(
+        entry.name
+        for entry in importlib_metadata.distribution(dist).entry_points
+        if entry.group in groups
+    )
+    there = f'it has {", ".join(names)}' if names else f'it has no {groups[0]}'
+    return f'{dist} has no entry point {name!r}; {there}'

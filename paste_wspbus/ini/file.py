@@ -1,0 +1,448 @@
+"""An .ini file: reading it, interpolating its values, finding sections for PasteDeploy."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import functools
+import io
+import os
+import re
+import stat
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+from paste.deploy import loadwsgi
+from paste.deploy.util import importlib_metadata
+
+from paste_wspbus.bus import exit_code_of
+from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
+from paste_wspbus.ini.factories import (
+    NO_NAME,
+    EggLoader,
+    Terminated,
+    create,
+    entry_points,
+    making,
+)
+from paste_wspbus.reference import KEY
+from paste_wspbus.values import nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from typing import Any
+
+#: The prefix of ``%(ENV_NAME)s``.
+ENV = 'ENV_'
+
+#: The longest .ini, in characters.
+MAX_LENGTH = 10_000_000
+
+
+class _Names(Mapping[str, str]):
+    """What ``%(name)s`` can name in a section: its own keys, the vars of the command line,
+    [DEFAULT], and ENV_NAME for environment variables, in this order.
+
+    PasteDeploy puts vars into [DEFAULT]: there they do not override its keys, and they
+    hide the key of the same name in each section.
+    """
+
+    def __init__(
+        self,
+        section: Mapping[str, str],
+        option: str,
+        known: Mapping[str, str],
+        vars: Mapping[str, str],
+    ) -> None:
+        self._section, self._option, self._known, self._vars = (
+            section,
+            option,
+            known,
+            vars,
+        )
+
+    def __getitem__(self, name: str) -> str:
+        own = name in self._section and name != self._option
+        if not own and name in self._vars:
+            return literal(self._vars[name])
+        if name in self._known:
+            return self._known[name]
+        return _environment(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._known, **self._vars})
+
+    def __len__(self) -> int:
+        return len({**self._known, **self._vars})
+
+
+def literal(text: str) -> str:
+    """Return a text as an .ini writes it, so that interpolation leaves it as it is."""
+    return str(text).replace('%', '%%')
+
+
+def _environment(name: str) -> str:
+    """Return the environment variable of ``ENV_NAME``.
+
+    `logging.config` lower-cases the name: then case is ignored.
+    """
+    prefix, variable = name[: len(ENV)], name[len(ENV) :]
+    if prefix == ENV:
+        return literal(os.environ[variable])
+    if prefix == ENV.lower():
+        for known, value in os.environ.items():
+            if known.lower() == variable:
+                return literal(value)
+    raise KeyError(name)
+
+
+class Interpolation(configparser.BasicInterpolation):
+    """``%(name)s``, where name may also be a var of the command, or ENV_NAME."""
+
+    def __init__(self, vars: Mapping[str, str]) -> None:
+        self._vars = vars
+
+    def before_get(
+        self, parser: Any, section: str, option: str, value: str, defaults: Any
+    ) -> str:
+        """Interpolate ``value`` (configparser's hook)."""
+        own = parser._sections.get(section, {})
+        names = _Names(own, option, defaults, self._vars)
+        return super().before_get(parser, section, option, value, names)
+
+
+class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
+    """PasteDeploy's loader of .ini files: its errors name the place, and vars work as expected."""
+
+    def __init__(self, filename: str, vars: Mapping[str, str]) -> None:
+        self.vars = vars
+        self.resolving: list[tuple[str, str, str]] = []
+        #: The factories of entry points: reading the metadata takes milliseconds.
+        self._factories: dict[tuple[str, Any, str], str | None] = {}
+        with _reading(filename):
+            filename = filename.strip()
+            lines = read_lines(filename)
+            # As PasteDeploy's __init__, which would read without end from /dev/zero.
+            self.filename = filename
+            path = os.path.abspath(filename)
+            names = {'here': os.path.dirname(path), '__file__': path}
+            self.parser = loadwsgi.NicerConfigParser(filename, defaults=names)
+            self.parser.optionxform = str
+            self.parser.read_file(lines)
+        if not self.parser.sections():
+            raise ConfigError(
+                filename,
+                'it is empty: it has no sections; a site needs [app:main] and '
+                '[server:main]',
+            )
+        self.parser._interpolation = Interpolation(vars)
+
+    def get_context(
+        self, object_type: Any, name: str | None = None, global_conf: Any = None
+    ) -> Any:
+        """Find what ``name`` stands for, as PasteDeploy does.
+
+        :raises ConfigError: if it is missing or wrong; names the file, section and key.
+        """
+        if self.absolute_name(name):
+            return self._load_uri(object_type, str(name), global_conf)
+        section = self.find_config_section(object_type, name=name)
+        place = (os.path.realpath(self.filename), object_type.name, section)
+        if place in self.resolving:
+            circle = self.resolving[self.resolving.index(place) :]
+            steps = ' → '.join(f'[{one}]' for *_, one in [*circle, place])
+            raise ConfigError(
+                self.filename, f'sections use each other in a circle: {steps}'
+            )
+        self.resolving.append(place)
+        try:
+            with self._translating(section):
+                context = super().get_context(object_type, name, global_conf)
+        finally:
+            self.resolving.pop()
+        if not hasattr(context, 'section'):
+            context.section, context.file = section, self.filename
+        context.create = functools.partial(create, context)
+        return context
+
+    def find_config_section(self, object_type: Any, name: str | None = None) -> str:
+        """Return the full name of a section.
+
+        :raises ConfigError: if there is none, or more than one.
+        """
+        try:
+            return super().find_config_section(object_type, name=name)  # type: ignore[no-any-return]
+        except LookupError as error:
+            raise self._no_section(object_type, name or 'main', error) from None
+
+    def _no_section(
+        self, object_type: Any, name: str, error: LookupError
+    ) -> ConfigError:
+        section = self.resolving[-1][2] if self.resolving else None
+        if section is None and making:  # a composite's factory asks for its parts
+            section = making[-1][1]
+        own = self.parser._sections.get(section, {})
+        key = next((key for key, value in own.items() if name in value.split()), None)
+        if 'Ambiguous' in str(error):
+            problem = str(error).partition(' found in')[0]
+        else:
+            prefixes = loadwsgi._flatten(object_type.config_prefixes)
+            known = [
+                one.partition(':')[2] or 'main'
+                for one in self.parser.sections()
+                if one.partition(':')[0] in prefixes
+            ]
+            hint = nearest(name, known)
+            problem = f'there is no section [{prefixes[0]}:{name}]{hint}'
+        return ConfigError(self.filename, problem, section=section, key=key)
+
+    def _load_uri(self, object_type: Any, uri: str, global_conf: Any) -> Any:
+        scheme, _, rest = uri.partition(':')
+        if scheme.lower() != 'config':
+            return loadwsgi.loadcontext(
+                object_type,
+                uri,
+                relative_to=os.path.dirname(self.filename),
+                global_conf=global_conf,
+            )
+        path, _, name = rest.partition('#')
+        loader = self.included(path)
+        # What is in [DEFAULT] here is a default there, but for the vars.
+        inherited = {
+            k: v
+            for k, v in (global_conf or {}).items()
+            if k not in self.vars and k != KEY
+        }
+        loader.update_defaults(inherited, overwrite=False)
+        loader.resolving = self.resolving
+        return loader.get_context(object_type, name or None, global_conf)
+
+    def factory_name(self, kind: Any, name: str | None, steps: int = 20) -> str | None:
+        """Return the factory that a section names as 'module:function', without importing it.
+
+        :returns: None if that cannot be known without importing, or the section is wrong.
+        """
+        try:
+            own = self.parser[self.find_config_section(kind, name)]
+            groups = [
+                key for key in loadwsgi._flatten(kind.egg_protocols) if key in own
+            ]
+            use = own[groups[0]] if groups else own.get('use', '')
+        except (ConfigError, configparser.Error):
+            return None
+        scheme, _, rest = use.partition(':')
+        if groups or scheme == 'call':
+            return str(use if groups else rest)
+        if not use or not steps:
+            return None
+        if not self.absolute_name(use):
+            return self.factory_name(kind, use, steps - 1)
+        path, _, target = rest.partition('#')
+        if scheme == 'egg':
+            place = path, kind, target
+            if place not in self._factories:
+                self._factories[place] = EggLoader(path).factory_name(kind, target)
+            return self._factories[place]
+        try:
+            if scheme == 'config':
+                included = self.included(path)
+                return included.factory_name(kind, target or None, steps - 1)
+        except ConfigError:
+            pass  # reported when it is loaded
+        return None
+
+    def value(self, section: str, key: str) -> str:
+        """Return an interpolated value.
+
+        :raises ConfigError: if it uses a variable that has no value.
+        """
+        try:
+            return self.parser.get(section, key)  # type: ignore[no-any-return]
+        except configparser.InterpolationError as error:
+            raise interpolation_error(self.filename, error) from None
+
+    def values(self, section: str) -> dict[str, str]:
+        """Return the interpolated values of a section; {} if there is none.
+
+        :raises ConfigError: if one uses a variable that has no value.
+        """
+        if not self.parser.has_section(section):
+            return {}
+        return {key: self.value(section, key) for key in self.parser.options(section)}
+
+    def included(self, path: str) -> ConfigLoader:
+        """Return the loader of a file that a ``config:`` URI in this file names.
+
+        :raises ConfigError: if it cannot be read.
+        """
+        folder = os.path.dirname(self.filename)
+        return ConfigLoader(os.path.join(folder, unquote(path)), self.vars)
+
+    def files(self) -> list[str]:
+        """Return the paths of this file and of all files that its ``config:`` URIs lead to.
+
+        Files that cannot be read are in the list, too.
+        """
+        found: dict[str, None] = {}
+        self.add_files(found)
+        return list(found)
+
+    def add_files(self, found: dict[str, None]) -> None:
+        """Add to ``found`` the paths that `files` returns."""
+        path = os.path.abspath(self.filename)
+        if path in found:
+            return
+        found[path] = None
+        folder = os.path.dirname(path)
+        for uri in self._config_uris():
+            name = uri.partition(':')[2].partition('#')[0]
+            try:
+                self.included(name).add_files(found)
+            except ConfigError:  # reported when it is loaded
+                found.setdefault(os.path.abspath(os.path.join(folder, unquote(name))))
+
+    def _config_uris(self) -> Iterator[str]:
+        for section in self.parser.sections():
+            for key in self.parser.options(section):
+                with contextlib.suppress(configparser.Error):  # as above
+                    words = self.parser.get(section, key).split()
+                    yield from (one for one in words if one[:7].lower() == 'config:')
+
+    @contextlib.contextmanager
+    def _translating(self, section: str) -> Generator[None]:
+        """Turn what PasteDeploy raises into a ConfigError that names the section."""
+        try:
+            yield
+        except (WSPBusError, KeyboardInterrupt, Terminated, GeneratorExit):
+            raise  # GeneratorExit: a signal came before the block was entered
+        except SystemExit as error:
+            why = error.code if isinstance(error.code, str) else ''
+            why = why or f'exit code {exit_code_of(error)}'
+            problem = f'its module exited while it was imported: {why}'
+            raise FactoryError(
+                self.filename, problem, section=section, key='use'
+            ) from error
+        except configparser.InterpolationError as error:
+            raise interpolation_error(self.filename, error) from None
+        except BaseException as error:
+            key, problem = self._explain(section, error)
+            # PasteDeploy's own errors add nothing to the message; those of a module do.
+            known = (LookupError, importlib_metadata.PackageNotFoundError)
+            cause = None if type(error) in known or problem.endswith(NO_NAME) else error
+            raise ConfigError(
+                self.filename, problem, section=section, key=key
+            ) from cause
+
+    def _explain(self, section: str, error: BaseException) -> tuple[str | None, str]:
+        own = self.parser._sections.get(section, {})
+        use = own.get('use') or next(
+            (v for k, v in own.items() if k.startswith('paste.')), None
+        )
+        key = 'use' if 'use' in own else None
+        said = str(error).strip('"') or type(error).__name__
+        if isinstance(error, ValueError) and _names_nothing(use):
+            return key, f'{use}: {NO_NAME}'
+        if isinstance(error, importlib_metadata.PackageNotFoundError):
+            return (
+                key,
+                f'{use}: the distribution {error.name or said!r} is not installed',
+            )
+        if isinstance(error, ModuleNotFoundError):
+            return key, f'{use}: there is no module {error.name!r}'
+        if isinstance(error, AttributeError) and use:
+            return key, f'{use}: {said}'
+        if (
+            type(error) is LookupError
+        ):  # PasteDeploy's own; a module's may be a KeyError
+            if said.startswith('Entry point'):
+                return key, f'{use}: {entry_points(said)}'
+            if said.startswith('No loader given'):
+                return (
+                    'use',
+                    'this key is missing; it names what to load: egg:DIST#NAME or '
+                    'call:MODULE:FUNCTION',
+                )
+            if said.startswith('Configuration not in'):
+                return key, f'{use}: write call:MODULE:FUNCTION'
+            return key, re.sub(r' in \S+ ', ' ', said)
+        return key, f'{use or section}: {type(error).__name__}: {said}'
+
+
+def interpolation_error(
+    file: str, error: configparser.InterpolationError
+) -> ConfigError:
+    """Return the ConfigError for what configparser says about ``%(name)s``."""
+    reference = getattr(error, 'reference', None)
+    if reference and reference.startswith(ENV):
+        problem = f'the environment variable {reference[len(ENV) :]} is not set'
+    elif reference:
+        problem = (
+            f'%({reference})s has no value: set {reference} in [DEFAULT], or write '
+            f'{reference}=VALUE after the file name; for a percent sign, write %%'
+        )
+    else:
+        problem = str(error).splitlines()[-1]
+    return ConfigError(file, problem, section=error.section, key=error.option)
+
+
+def read_lines(path: str) -> io.StringIO:
+    """Return the lines of an .ini: of a file, or of a pipe such as the shell's <(command).
+
+    :raises ConfigError: if it is something else, or does not end.
+    :raises OSError: if it cannot be read.
+    """
+    mode = os.stat(path).st_mode  # opening a device may do something
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISDIR(mode)):
+        raise ConfigError(path, 'it is not a file')
+    with open(path) as file:
+        text = file.read(MAX_LENGTH + 1)
+    if len(text) > MAX_LENGTH:
+        raise ConfigError(
+            path, f'it is not an .ini file: it has more than {MAX_LENGTH:,} characters'
+        )
+    return io.StringIO(text)
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Generator[None]:
+    """Turn what opening and parsing an .ini raises into a ConfigError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ConfigError(path, 'there is no such file') from None
+    except IsADirectoryError:
+        raise ConfigError(path, 'it is a directory, not an .ini file') from None
+    except PermissionError:
+        raise ConfigError(path, 'permission denied') from None
+    except OSError as error:
+        raise ConfigError(path, error.strerror or str(error)) from None
+    except configparser.DuplicateSectionError as error:
+        raise ConfigError(
+            path,
+            f'the file has this section twice (line {error.lineno})',
+            section=error.section,
+        ) from None
+    except configparser.DuplicateOptionError as error:
+        raise ConfigError(
+            path,
+            f'the section has this key twice (line {error.lineno})',
+            section=error.section,
+            key=error.option,
+        ) from None
+    except (configparser.Error, UnicodeDecodeError) as error:
+        first = str(error).replace(f'{path!r}', 'it').splitlines()
+        raise ConfigError(path, f'it is not an .ini file: {" ".join(first)}') from None
+
+
+def find(path: str, relative_to: str) -> str:
+    """Return the file that a path names; a path for PasteDeploy may be quoted as in a URL."""
+    full = os.path.join(relative_to, path)
+    quoted = os.path.join(relative_to, unquote(path))
+    return quoted if not os.path.exists(full) and os.path.exists(quoted) else full
+
+
+def _names_nothing(use: str | None) -> bool:
+    """Whether it is an ``egg:`` without a distribution."""
+    scheme, _, rest = (use or '').partition(':')
+    return scheme.lower() == 'egg' and not rest.partition('#')[0]

@@ -1,0 +1,57 @@
+"""The section ``[pserve]`` of an .ini: pserve's own settings."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from typing import NamedTuple
+
+from paste_wspbus.errors import SettingError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ReloadSettings(NamedTuple):
+    """The paths and globs to watch, the globs to ignore, and the URL to open or None."""
+
+    watch: list[str]
+    ignore: list[str]
+    open_url: str | None
+
+
+def reload_settings(section: Mapping[str, str], here: str) -> ReloadSettings:
+    """Read ``watch_files``, ``ignore_files`` (one on each line) and ``open_url``.
+
+    :param section: the values of ``[pserve]``, interpolated; {} if there is none.
+    :param here: the folder that relative paths start from: the .ini's.
+
+    :raises SettingError: if the package of a ``package:path`` does not exist.
+    """
+    watch = [_path(spec, here) for spec in _lines(section.get('watch_files', ''))]
+    ignore = _lines(section.get('ignore_files', ''))
+    return ReloadSettings(watch, ignore, section.get('open_url') or None)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _path(spec: str, here: str) -> str:
+    """Return the path of a file or of Pyramid's ``package:path``."""
+    name, colon, path = spec.partition(':')
+    if not colon or os.path.isabs(spec):
+        return os.path.abspath(os.path.join(here, spec))
+    top, *below = name.split('.')
+    # Found, not imported: this process may be one that must not import the site's code.
+    found = None
+    with contextlib.suppress(ValueError):  # not a module name
+        found = importlib.util.find_spec(top)
+    folders = list(found.submodule_search_locations or ()) if found else []
+    if found and found.has_location and not folders:  # a module
+        folders = [os.path.dirname(str(found.origin))]
+    if not folders:
+        raise SettingError('watch_files', f'{spec}: there is no package {top!r}')
+    return os.path.abspath(os.path.join(folders[0], *below, path))

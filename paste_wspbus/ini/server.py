@@ -1,0 +1,185 @@
+"""The section [server:main]: which server it names, and where that server listens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from paste_wspbus.errors import BindError, ConfigError, FactoryError, SettingError
+from paste_wspbus.ini.factories import SERVER, EggLoader, name_of_factory, with_bus
+from paste_wspbus.listening.addresses import parse_port
+from paste_wspbus.servers.registry import adapter_for, find_adapter, runner_for
+from paste_wspbus.servers.server import WHERE, BlockingServer, Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.listening.sockets import ListeningSocket
+
+
+class ServerSection:
+    """``[server:NAME]`` of an .ini, or what the command line puts in its place.
+
+    :param loader: the loader of the .ini or of an egg.
+    :param file: the .ini; None for an egg.
+    :param vars: the NAME=VALUE pairs of the command line.
+    :param name: None for ``main``.
+    :param kind: instead, a server of egg:PasteScript.
+    :param listen: where to listen, instead of what the section says: values of
+        ``--listen``, or of ``listen`` in [wspbus:main].
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        file: str | None,
+        vars: Mapping[str, str],
+        name: str | None = None,
+        kind: str | None = None,
+        listen: Sequence[str] | None = None,
+    ) -> None:
+        self.loader, self.file, self.vars = loader, file, vars
+        self.name, self.kind, self.listen = name, kind, listen
+
+    def known(self) -> Server | None:
+        """Return the server, if it is a known one; its sockets are not bound yet.
+
+        Nothing of the site's own is imported. Without a section, waitress
+        listens where ``listen`` says.
+
+        :returns: None if it is not one of `servers.registry.ADAPTERS`: see `make`.
+        :raises ConfigError: if the section is missing or wrong.
+        """
+        if not (self.kind or self.name or self._is_there()):
+            self.listen = self.listen or self._port_of_environment()
+            if not self.listen:
+                raise ConfigError(
+                    self.file,
+                    'there is no section [server:main]; add one, or use --listen HOST:PORT',
+                )
+            waitress = find_adapter('waitress:serve_paste')
+            assert waitress is not None
+            return self._configure(waitress, {}, self.vars, None)
+        if self.listen:
+            self.forget_where()
+        loader = EggLoader('PasteScript') if self.kind else self.loader
+        name = self.kind or self.name
+        if find_adapter(loader.factory_name(SERVER, name) or '') is None:
+            return None
+        context = loader.get_context(SERVER, name, dict(self.vars))
+        adapter, conf = adapter_for(context.object), context.local_conf
+        if adapter is None or not adapter.knows(conf):
+            return None
+        section = getattr(context, 'section', None)
+        return self._configure(adapter, conf, context.global_conf, section)
+
+    def make(self, bus: Bus) -> BlockingServer:
+        """Make a server that no adapter knows: its factory's ``server(app)``.
+
+        :raises ConfigError: if the section is wrong.
+        :raises FactoryError: if the factory fails.
+        """
+        loader = EggLoader('PasteScript') if self.kind else self.loader
+        context = loader.get_context(
+            SERVER, self.kind or self.name, with_bus(self.vars, bus)
+        )
+        section = getattr(context, 'section', None)
+        if self.listen:
+            raise ConfigError(
+                self.file,
+                '--listen (listen in [wspbus:main]) works with waitress, Paste#http, cheroot, CherryPy and '
+                'wsgiref only',
+                section=section,
+            )
+        server = context.create()
+        if not callable(server):
+            raise FactoryError(
+                self.file,
+                f'{server!r} is not a server: it cannot be called',
+                section=section,
+            )
+        name, runner = name_of_factory(context), runner_for(context.object)
+        if runner is not None:
+            return runner(server, name, context.local_conf)
+        return BlockingServer(server, name)
+
+    def bind(self, server: Server, left: Iterable[ListeningSocket] = ()) -> None:
+        """Bind a known server's sockets.
+
+        :param left: inherited sockets of the predecessor.
+        :raises ConfigError, BindError: if the address is wrong or taken.
+        """
+        section = None
+        if self.file and (self.name or self._is_there()):
+            section = self.loader.find_config_section(SERVER, self.name)
+        with self._naming(section):
+            server.bind(left)
+
+    def forget_where(self) -> None:
+        """Remove the keys of the address: ``--listen`` replaces them, variables and all."""
+        if self.file is None:
+            return
+        name = self.name or 'main'
+        for section in {f'server:{name}', name, *(['server'] * (name == 'main'))}:
+            if self.loader.parser.has_section(section):
+                for key in WHERE:
+                    self.loader.parser.remove_option(section, key)
+
+    def _port_of_environment(self) -> list[str] | None:
+        """Return where to listen if $PORT says it, as platforms that start sites set it."""
+        port = os.environ.get('PORT')
+        if not port:
+            return None
+        with self._naming(None):
+            return [f'0.0.0.0:{parse_port(port, "$PORT")}']
+
+    def _is_there(self) -> bool:
+        if self.file is None:
+            return self.loader.factory_name(SERVER, None) is not None
+        sections = self.loader.parser.sections()
+        return any(one in ('server', 'server:main') for one in sections)
+
+    def _configure(
+        self,
+        adapter: type[Server],
+        conf: dict[str, str],
+        global_conf: Any,
+        section: str | None,
+    ) -> Server:
+        if self.listen:
+            conf = {k: v for k, v in conf.items() if k not in WHERE}
+            conf['listen_on'] = '\n'.join(self.listen)
+        with self._naming(section):
+            return adapter(conf, global_conf)
+
+    @contextlib.contextmanager
+    def _naming(self, section: str | None) -> Generator[None]:
+        """Make errors about a server's settings name the file and the section."""
+        try:
+            yield
+        except SettingError as error:
+            if error.key == 'listen_on' or (error.key or '').startswith('--'):
+                raise
+            raise ConfigError(
+                self.file, error.problem, section=section, key=error.key
+            ) from None
+        except BindError as error:
+            place = f'{self.file} [{section}]' if section and not self.listen else ''
+            raise BindError(error.address, error.reason, place) from None
+
+
+def check_workers(file: str | None, workers: int, server: Server | None) -> None:
+    """Check that the server can serve in so many processes.
+
+    :raises ConfigError: if the server cannot share its socket.
+    """
+    if server is None and workers > 1:
+        raise ConfigError(
+            file,
+            f'this server opens its own socket, which {workers} workers cannot share; '
+            'use waitress, Paste#http, cheroot, CherryPy or wsgiref',
+            section='server:main',
+        )

@@ -1,0 +1,237 @@
+"""The keys of [wspbus:main]: one table of what each accepts, and reading the section by it."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from paste_wspbus.errors import ConfigError, SettingError
+from paste_wspbus.listening.addresses import parse_address
+from paste_wspbus.plugins.signals import signal_name
+from paste_wspbus.values import boolean, nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.ini.file import ConfigLoader
+
+
+class Setting:
+    """A key of [wspbus:main].
+
+    :param convert: converts the text to a value; raises ValueError if it is wrong.
+    :param takes: what the key accepts, in the words of a message.
+    :param default: the value if [wspbus:main] does not set the key.
+    :param is_of_bus: whether the value is set on the bus, as the attribute of the same name.
+    """
+
+    __slots__ = ('convert', 'default', 'is_of_bus', 'takes')
+
+    def __init__(
+        self,
+        convert: Callable[[str], Any],
+        takes: str,
+        default: Any = None,
+        is_of_bus: bool = False,
+    ) -> None:
+        self.convert, self.takes = convert, takes
+        self.default, self.is_of_bus = default, is_of_bus
+
+
+#: The most worker processes that a site may ask for.
+MAX_WORKERS = 1000
+
+
+def worker_count(text: str) -> int:
+    """Read a number of worker processes: from 0 to `MAX_WORKERS`, or ``auto``, one per CPU.
+
+    :raises ValueError: if it is neither.
+    """
+    word = text.strip()
+    if word.lower() == 'auto':
+        from paste_wspbus.unix.cpus import cpu_count  # most sites name a number
+
+        return min(cpu_count(), MAX_WORKERS)
+    # int() would also take '1_0', other scripts' digits, and any number of them.
+    if not (word.isascii() and word.isdigit() and len(word) <= 9):
+        raise ValueError(text)
+    if int(word) > MAX_WORKERS:
+        raise ValueError(text)
+    return int(word)
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= threading.TIMEOUT_MAX:
+        raise ValueError(text)
+    return number
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def converter(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return converter
+
+
+def _addresses(text: str) -> list[str]:
+    """Read values of --listen.
+
+    :raises SettingError: if one is wrong.
+    """
+    for address in (words := text.split()):
+        parse_address(address, 'listen')
+    return words
+
+
+_SECONDS = 'a number of seconds'
+_NAMES = 'names of [plugin:NAME] sections'
+
+#: Files that say to the processes of a container that they are in one: podman's, Docker's.
+CONTAINER_FILES = ('/run/.containerenv', '/.dockerenv')
+
+#: ``stop_timeout`` in a container: Docker kills after 10 s, Kubernetes after 30.
+STOP_TIMEOUT_IN_CONTAINER = 8.0
+
+
+def default_stop_timeout(drain_delay: float) -> float:
+    """Return the default of ``stop_timeout``: it depends on who will kill the process.
+
+    :param drain_delay: whoever sets a long one has given the container more time, too.
+    """
+    limit: float = SETTINGS['stop_timeout'].default
+    if drain_delay > STOP_TIMEOUT_IN_CONTAINER / 2:
+        return limit
+    if os.getpid() == 1 or any(map(os.path.exists, CONTAINER_FILES)):
+        return STOP_TIMEOUT_IN_CONTAINER
+    return limit
+
+
+#: All keys but those of signals: see `read_settings`.
+SETTINGS = {
+    'use': Setting(str, 'egg:DIST#NAME or call:MODULE:FUNCTION'),
+    'plugins': Setting(str.split, _NAMES, ()),
+    'site_plugins': Setting(str.split, _NAMES, ()),
+    'listen': Setting(_addresses, 'addresses', ()),
+    'workers': Setting(
+        worker_count, f'a whole number from 0 to {MAX_WORKERS}, or auto', 0
+    ),
+    'preload': Setting(boolean, 'true or false', False),
+    'restart': Setting(_one_of('execv', 'child', 'fork'), 'execv, child or fork'),
+    'drain_delay': Setting(_seconds, _SECONDS, 0.0, is_of_bus=True),
+    'stop_timeout': Setting(_seconds, _SECONDS, 25.0, is_of_bus=True),
+    'stop_reserve': Setting(_seconds, _SECONDS, is_of_bus=True),
+    'start_timeout': Setting(_seconds, _SECONDS, 60.0, is_of_bus=True),
+}
+
+#: The keys ``signal.NAME``: the channel on which that signal is published.
+SIGNAL = 'signal.'
+
+
+def section_of(loader: ConfigLoader | None) -> str | None:
+    """Return the full name of [wspbus:main], or None if there is none."""
+    sections = loader.parser.sections() if loader else ()
+    return next((one for one in sections if one in ('wspbus', 'wspbus:main')), None)
+
+
+def read_settings(loader: ConfigLoader | None) -> dict[str, Any]:
+    """Read [wspbus:main].
+
+    :param loader: None if there is no file: then all values are the defaults.
+    :returns: the value of each key of SETTINGS, and ``signals``, which is
+        {name of a signal: channel}.
+    :raises ConfigError: if a key is wrong; names the file, section and key.
+    """
+    settings = {key: setting.default for key, setting in SETTINGS.items()}
+    settings['signals'] = {}
+    settings['stop_timeout'] = None
+    section = section_of(loader)
+    if loader is None or section is None:
+        settings['stop_timeout'] = default_stop_timeout(settings['drain_delay'])
+        return settings
+    for key in loader.parser._sections[section]:
+        if key.startswith(SIGNAL):
+            settings['signals'].update(_read_signal(loader, section, key))
+            continue
+        if key not in SETTINGS:
+            raise ConfigError(
+                loader.filename,
+                f'unknown key{nearest(key, [*SETTINGS, "signal.SIGUSR1"])}',
+                section=section,
+                key=key,
+            )
+        settings[key] = _convert(loader, section, key)
+    if settings['stop_timeout'] is None:
+        settings['stop_timeout'] = default_stop_timeout(settings['drain_delay'])
+    _check_plugins(loader, section, settings)
+    _check_parts_of_stop(loader, section, settings)
+    return settings
+
+
+def _convert(loader: ConfigLoader, section: str, key: str) -> Any:
+    value = loader.value(section, key)
+    try:
+        return SETTINGS[key].convert(value)
+    except SettingError as error:
+        raise ConfigError(
+            loader.filename, error.problem, section=section, key=key
+        ) from None
+    except ValueError:
+        raise ConfigError(
+            loader.filename,
+            f'{value!r} is not {SETTINGS[key].takes}',
+            section=section,
+            key=key,
+        ) from None
+
+
+def _read_signal(loader: ConfigLoader, section: str, key: str) -> dict[str, str]:
+    try:
+        name = signal_name(key.removeprefix(SIGNAL))
+    except SettingError as error:
+        raise ConfigError(
+            loader.filename, error.problem, section=section, key=key
+        ) from None
+    return {name: loader.value(section, key).strip()}
+
+
+def _check_plugins(
+    loader: ConfigLoader, section: str, settings: dict[str, Any]
+) -> None:
+    known = [
+        one.partition(':')[2].strip()
+        for one in loader.parser.sections()
+        if one.startswith('plugin:')
+    ]
+    for key in ('plugins', 'site_plugins'):
+        names = settings[key]
+        for name in names:
+            if names.count(name) > 1:
+                problem = f'the plugin {name} is listed twice'
+            elif key == 'site_plugins' and name in settings['plugins']:
+                problem = f'the plugin {name} is also listed in plugins'
+            elif name not in known:
+                problem = f'there is no section [plugin:{name}]{nearest(name, known)}'
+            else:
+                continue
+            raise ConfigError(loader.filename, problem, section=section, key=key)
+
+
+def _check_parts_of_stop(
+    loader: ConfigLoader, section: str, settings: dict[str, Any]
+) -> None:
+    limit = settings['stop_timeout']
+    for key in ('drain_delay', 'stop_reserve'):
+        seconds = settings[key]
+        if seconds and seconds >= limit:
+            raise ConfigError(
+                loader.filename,
+                f'{seconds:g} s is too long: it must be shorter than '
+                f'stop_timeout, {limit:g} s, which includes it',
+                section=section,
+                key=key,
+            )

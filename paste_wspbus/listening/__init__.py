@@ -1,0 +1,1 @@
+"""Listening sockets: their addresses, their backlog, and those that systemd passes."""

@@ -1,0 +1,141 @@
+"""Addresses to listen on: reading them from text, and resolving host names."""
+
+from __future__ import annotations
+
+import socket
+
+from paste_wspbus.errors import BindError, SettingError
+from paste_wspbus.values import boolean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: sun_path has 108 bytes and ends with a zero one: unix(7).
+UNIX_PATH_MAX = 107
+
+
+def parse_mode(text: str) -> int:
+    """Read the permissions of a file, such as 660.
+
+    :raises ValueError: if they are no octal number up to 777.
+    """
+    mode = int(text, 8)
+    if not 0 <= mode <= 0o777:
+        raise ValueError(text)
+    return mode
+
+
+def parse_port(text: str | int, key: str = 'port') -> int:
+    """Read a port number.
+
+    :raises SettingError: if ``text`` is not a number from 0 to 65535.
+    """
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise SettingError(key, f'{text!r} is not a port: a number from 0 to 65535')
+    return port
+
+
+class Address:
+    """What a value of ``--listen`` says.
+
+    ``kind``: 'tcp', 'unix' or 'fd'. ``place``: a host, a path (that of an abstract
+    socket begins with a zero byte), or what follows fd://. ``mode`` and ``group``: of
+    the file of a Unix socket. ``ipv6only``: whether [::] leaves IPv4 alone. None: it
+    is not said.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        place: str,
+        port: int = 0,
+        mode: int | None = None,
+        group: str | None = None,
+        ipv6only: bool | None = None,
+    ) -> None:
+        self.kind, self.place, self.port = kind, place, port
+        self.mode, self.group, self.ipv6only = mode, group, ipv6only
+
+
+#: What may follow a question mark, for each kind of address.
+_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
+    'unix': {'mode': parse_mode, 'group': str},
+    'tcp': {'ipv6only': boolean},
+    'fd': {},
+}
+
+
+def parse_address(text: str, key: str = '--listen') -> Address:
+    """Read a value of ``--listen``.
+
+    :param key: the option or the setting that it is from.
+    :raises SettingError: if ``text`` is none of HOST:PORT, unix:PATH, fd://N, fd://NAME.
+    """
+    where, question, query = text.partition('?')
+    kind = next((one for one in ('unix', 'fd') if where.startswith(f'{one}:')), 'tcp')
+    options = _options(text, kind, query, key) if question else {}
+    place = where.removeprefix(f'{kind}:').removeprefix('//')
+    if kind == 'unix':
+        if place.startswith('@'):
+            place = f'\0{place[1:]}'
+        return Address(kind, place, **options)
+    if kind == 'fd':
+        if not place:
+            raise SettingError(
+                key,
+                f'{text!r}: fd:// takes the number of a descriptor, or the name of a '
+                'socket that systemd passes',
+            )
+        return Address(kind, place)
+    host, colon, port = where.rpartition(':')
+    if (not colon and not where.isdigit()) or '/' in where:
+        raise SettingError(
+            key, f'{text!r} is none of HOST:PORT, unix:PATH, fd://N, fd://NAME'
+        )
+    host = host.strip('[]') or '127.0.0.1'
+    return Address(kind, host, parse_port(port, key), **options)
+
+
+def _options(text: str, kind: str, query: str, key: str) -> dict[str, Any]:
+    known, found = _OPTIONS[kind], {}
+    for pair in query.split('&'):
+        name, equals, value = pair.partition('=')
+        if name not in known or not equals:
+            takes = ', '.join(f'{one}=' for one in known) or 'nothing'
+            raise SettingError(key, f'{text!r}: {takes} may follow the question mark')
+        try:
+            found[name] = known[name](value)
+        except ValueError:
+            raise SettingError(key, f'{text!r}: {value!r} is no {name}') from None
+    return found
+
+
+def resolve(
+    host: str, port: int, family: int = socket.AF_UNSPEC
+) -> list[tuple[int, tuple[str, int]]]:
+    """Return the (family, address) pairs to listen on for a host name.
+
+    :raises BindError: if the name does not resolve.
+    """
+    try:
+        found = socket.getaddrinfo(
+            # Of a str, Python would load its IDNA tables, which takes a millisecond.
+            host.encode() if host.isascii() else host,
+            port,
+            family,
+            socket.SOCK_STREAM,
+            socket.IPPROTO_TCP,
+            socket.AI_PASSIVE,
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, 'strerror', None) or str(error)
+        raise BindError(
+            f'{host}:{port}', f'the host name does not resolve ({reason})'
+        ) from None
+    return [(entry[0], entry[4][:2]) for entry in found]  # type: ignore[misc]

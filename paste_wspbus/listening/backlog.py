@@ -1,0 +1,136 @@
+"""The backlog of a listening socket: whether connections wait, and how to refuse new ones."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+import select
+import socket
+import struct
+import sys
+
+#: <linux/filter.h>: SO_ATTACH_FILTER. The socket module does not name it.
+SO_ATTACH_FILTER = 26
+
+SO_DETACH_FILTER = 27
+
+#: Classic BPF (code, jt, jf, k): drop a segment whose flags are SYN alone. For a
+#: listening TCP socket offset 0 is the TCP header, whose byte 13 are the flags.
+#: The handshakes in progress go on, for their segments carry ACK.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # ldb [13]
+    (0x54, 0, 0, 0x12),  # and #SYN|ACK
+    (0x15, 0, 1, 0x02),  # jeq #SYN, next, one further
+    (0x06, 0, 0, 0),  # ret #0
+    (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1
+)
+
+#: struct tcp_info, <linux/tcp.h>: on a listening socket tcpi_unacked is the
+#: length of the accept queue.
+_TCPI_UNACKED = slice(24, 28)
+
+#: The state of a half-open connection in /proc/net/tcp (TCP_SYN_RECV).
+_SYN_RECV = '03'
+
+#: <linux/netlink.h>, <linux/sock_diag.h>.
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLMSG_ERROR = 4, 20, 2
+_NLM_F_REQUEST_DUMP = 0x301
+
+
+def refuse_new(sock: socket.socket) -> None:
+    """Turn away new TCP connections; those that came before keep waiting.
+
+    Only Linux can do that; elsewhere this does nothing.
+    """
+    if sys.platform != 'linux':
+        return
+    program = array.array('B', b''.join(struct.pack('HBBI', *op) for op in _DROP_SYN))
+    address, _ = program.buffer_info()
+    with contextlib.suppress(OSError):
+        sock.setsockopt(
+            socket.SOL_SOCKET,
+            SO_ATTACH_FILTER,
+            struct.pack('HP', len(_DROP_SYN), address),
+        )
+        # Room for the ACKs that a full accept queue turned away.
+        sock.listen(socket.SOMAXCONN)
+
+
+def take_new(sock: socket.socket) -> None:
+    """Undo `refuse_new`."""
+    if sys.platform == 'linux':
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+def is_empty(sock: socket.socket) -> bool:
+    """Return whether no connection waits to be accepted."""
+    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+    if not is_tcp or sys.platform != 'linux':
+        return not readable(sock) or _is_ended(sock)
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    (queued,) = struct.unpack('I', info[_TCPI_UNACKED])
+    return not queued and not _has_half_open(sock)
+
+
+def _is_ended(sock: socket.socket) -> bool:
+    """Whether another process has shut down the socket: then it is readable for ever."""
+    if not hasattr(select, 'poll'):
+        return False
+    poll = select.poll()
+    poll.register(sock, 0)
+    return any(flags & select.POLLHUP for _, flags in poll.poll(0))
+
+
+def _has_half_open(sock: socket.socket) -> bool:
+    family, port = sock.family, sock.getsockname()[1]
+    try:
+        return _is_half_open(family, port)
+    except OSError:
+        pass  # no sock_diag(7) in this kernel, or no descriptor is free
+    table = 'tcp6' if family == socket.AF_INET6 else 'tcp'
+    # Without a descriptor that is free, a stop is not to fail for this.
+    with contextlib.suppress(OSError), open(f'/proc/self/net/{table}') as lines:
+        for line in lines:
+            _, local, _, state, *_ = line.split(None, 4)
+            if state == _SYN_RECV and local.endswith(f':{port:04X}'):
+                return True
+    return False
+
+
+def _is_half_open(family: int, port: int) -> bool:
+    """Whether a connection to a port is half open: sock_diag(7).
+
+    /proc/net/tcp has the same information, but with many connections, reading all of
+    it takes a tenth of a second.
+
+    :raises OSError: if the kernel cannot answer.
+    """
+    states = 1 << int(_SYN_RECV, 16)
+    sport_and_zeros = struct.pack('!H46x', port)
+    request = struct.pack('BBxxI', family, socket.IPPROTO_TCP, states) + sport_and_zeros
+    header = struct.pack(
+        'IHHII', 16 + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 0, 0
+    )
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
+        sock.settimeout(1)
+        sock.send(header + request)
+        # Of connections, one message each; at the end another one, of another kind.
+        (kind,) = struct.unpack_from('H', sock.recv(65536), 4)
+    if kind == _NLMSG_ERROR:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    return bool(kind == _SOCK_DIAG_BY_FAMILY)
+
+
+def readable(sock: socket.socket, within: float = 0) -> bool:
+    """Whether a read (for a listening socket: an accept) would return at once.
+
+    :param within: seconds to wait until it would.
+    """
+    if not hasattr(select, 'poll'):
+        return bool(select.select([sock], [], [], within)[0])
+    poll = select.poll()  # select() takes no descriptor above 1023
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(within * 1000))

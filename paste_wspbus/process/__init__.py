@@ -1,0 +1,1 @@
+"""What a process holds before there is a site, and leaves to its successor."""

@@ -1,0 +1,119 @@
+"""What a site answers on its control socket: status, graceful, stop, replace."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from paste_wspbus.bus import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.control.server import Connection
+    from paste_wspbus.process.process import Process
+
+
+class Answers:
+    """Answers for the site that rides ``bus``; or its supervisor, if that is its bus.
+
+    ``successor``: the process that will get all that this process holds.
+    """
+
+    bus: Bus
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.successor: Connection | None = None
+        self._asked_to_stop: list[Connection] = []
+
+    @property
+    def commands(self) -> Mapping[str, Callable[[Connection], dict[str, Any] | None]]:
+        """The requests, and which method answers each; see `Control`."""
+        return {
+            'status': self._status,
+            'stop': self._stop,
+            'replace': self._replace,
+            'graceful': self._graceful,
+        }
+
+    def stopped(self, code: int) -> None:
+        """Send the exit code to whoever has asked for the stop."""
+        replaced = {'replaced': True} if self.successor is not None else {}
+        for connection in self._asked_to_stop:
+            connection.answer({'exit_code': code, **replaced})
+
+    def _status(self, connection: Connection) -> dict[str, Any] | None:
+        supervisor = self.bus.plugins.get('supervisor')
+        if supervisor is None:
+            return self._describe()
+
+        def answer() -> None:
+            connection.answer(self._describe() | _in_words(supervisor.describe()))
+
+        supervisor.inquire(connection, answer)
+        return None
+
+    def _describe(self) -> dict[str, Any]:
+        bus, process = self.bus, self.process
+        requests = bus.plugins.get('requests')
+        return _in_words(
+            {
+                'pid': os.getpid(),
+                'state': bus.state.name,
+                'is_crashed': False,
+                'since': process.began,
+                'age': round(time.monotonic() - process.began_monotonic, 3),
+                'urls': process.server.urls if process.server is not None else [],
+                'generation': 1,
+                'workers': [],
+                'requests': requests.report()['requests_in_flight'] if requests else [],
+                'threads': _lingering() if bus.state is State.EXITING else [],
+                'calling': bus.calling,
+                'deadline': bus.stop_timeout,
+                'failure': None,
+            }
+        )
+
+    def _graceful(self, connection: Connection) -> dict[str, Any] | None:
+        bus = self.bus
+        supervisor = bus.plugins.get('supervisor')
+        if supervisor is not None:
+            return supervisor.ask_for_renewal(connection)  # type: ignore[no-any-return]
+        bus.check_restart()
+        connection.answer({'restarting': True})  # before it is another program
+        bus.restart()
+        return None
+
+    def _stop(self, connection: Connection) -> None:
+        self._asked_to_stop.append(connection)
+        self.bus.exit()
+
+    def _replace(self, connection: Connection) -> dict[str, Any] | None:
+        if self.successor is not None:
+            return {'error': 'another process is already taking over'}
+        self.successor = connection
+        self.bus.exit()
+        return None
+
+
+def _in_words(status: dict[str, Any]) -> dict[str, Any]:
+    """Make a text of ``calling``, which is a channel, a listener and a time."""
+    if status['calling'] is not None:
+        channel, listener, since = status['calling']
+        seconds = time.monotonic() - since  # one clock for all processes
+        status['calling'] = f'{channel!r} listener {listener}, {seconds:.1f} s'
+    return status
+
+
+def _lingering() -> list[str]:
+    """Return the names of the threads that the end of the process waits for."""
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]

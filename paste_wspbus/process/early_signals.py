@@ -1,0 +1,257 @@
+"""Signals that come before the site has handlers for them, and those that come after its end."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+
+from paste_wspbus.bus.deadlines import stacks
+from paste_wspbus.bus.interrupts import in_main_thread
+from paste_wspbus.exits import EX_SOFTWARE, of_signal
+from paste_wspbus.ini.config import Terminated
+from paste_wspbus.plugins.signals import Escalation, SignalHandler, write_to_stderr
+from paste_wspbus.unix.holding import SIGNALS, hold
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any
+
+#: The signals that ask for a stop, by name.
+_STOPS = ('SIGTERM', 'SIGINT', 'SIGBREAK')
+
+#: Seconds until an exception that Python dropped is raised again.
+_AGAIN = 0.01
+
+
+class EarlySignals:
+    """The signals of a process whose site has no handlers yet.
+
+    A signal to stop is always noted: it is the ``wish``. It is also raised, as an
+    exception, but only inside a `raising` block. Outside, the process is opening a file
+    or a socket, and an exception would come between the step that opens it and the step
+    that remembers it. There, whoever runs the process calls `check` at the next point
+    where an exception does no harm.
+
+    ``later``: the numbers of the other signals, which `repeat` sends again.
+    """
+
+    def __init__(self) -> None:
+        self.later: list[int] = []
+        #: The first signal that has asked for a stop.
+        self.wish: int | None = None
+        #: Is called before a signal to stop is raised.
+        self.before: Callable[[], object] = lambda: None
+        self._may_raise = False
+        self._raised: BaseException | None = None
+        self._was_dropped = False
+        self._wishes = Escalation()
+
+    def handle(self, signum: int, frame: object) -> None:
+        """Note a signal; raise it if that is safe (a handler for `signal.signal`)."""
+        if signum == getattr(signal, 'SIGQUIT', None):
+            write_to_stderr(f'Stacks of process {os.getpid()}:\n{stacks()}')
+            return
+        is_stop = signal.Signals(signum).name in _STOPS or (
+            signum == getattr(signal, 'SIGHUP', None) and _has_terminal()
+        )
+        if not is_stop:
+            self.later.append(signum)
+            return
+        if self._was_dropped:
+            self._was_dropped = False
+            self._raise()
+            return
+        counts = self._wishes.counts(signum)
+        if self.wish is None:
+            self.wish = signum
+            self.before()
+        elif counts and signum == signal.SIGINT:
+            self._raised = None  # whoever waits for the clean-up does not want to
+        self._raise()
+
+    def ask(self, signum: int) -> None:
+        """Do what `handle` does, for another reason than a signal; in the main thread."""
+        self.handle(signum, None)
+
+    def _raise(self) -> None:
+        # A second SIGTERM must not interrupt the clean-up.
+        if self._may_raise and self._raised is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what a signal has asked for, if one has.
+
+        :raises Terminated, KeyboardInterrupt: then.
+        """
+        if self.wish is None:
+            return
+        self._raised = error = (
+            Terminated(of_signal(self.wish))
+            if self.wish not in _INTERRUPTS
+            else KeyboardInterrupt()
+        )
+        raise error
+
+    @contextlib.contextmanager
+    def raising(self) -> Generator[None]:
+        """Raise a signal to stop inside the ``with`` block, at once, wherever the code is.
+
+        Python drops an exception in a finalizer (``__del__``), in the callback of a weak
+        reference, and in others' C code. It reports that to `sys.unraisablehook`: then
+        the exception is raised again a moment later, somewhere else.
+        """
+        hook = sys.unraisablehook
+
+        def unraisable(args: Any) -> None:
+            if args.exc_value is None or args.exc_value is not self._raised:
+                hook(args)
+                return
+            self._raised = None
+            # Not a threading.Thread: its start() takes locks, and this may be anywhere.
+            _thread.start_new_thread(self._raise_again, ())
+
+        sys.unraisablehook = unraisable
+        try:
+            self._may_raise = True
+            self.check()
+            yield
+        finally:
+            self._may_raise = False
+            if sys.unraisablehook is unraisable:
+                sys.unraisablehook = hook
+
+    def _raise_again(self) -> None:
+        time.sleep(_AGAIN)
+        if not self._may_raise or self.wish is None:
+            return  # whoever runs the process will check
+        self._was_dropped = True
+        if hasattr(signal, 'pthread_kill'):
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, self.wish)
+        else:
+            _thread.interrupt_main(signal.Signals(self.wish))
+
+    def give_to(self, signals: Any) -> None:
+        """Have a plugin handle all signals from now on, also the one that was noted.
+
+        :param signals: a `SignalHandler`, or what the site has put in its place.
+        :raises Terminated, KeyboardInterrupt: if the site's plugin cannot be given it.
+        """
+        if not isinstance(signals, SignalHandler):
+            signals.subscribe()
+            self.check()
+            return
+        signals.expect_start()
+        signals.subscribe()
+        if self.wish is not None:
+            signals.handle(self.wish, None)
+
+    def repeat(self) -> None:
+        """Send this process again the signals that it had no handlers for."""
+        while self.later:
+            signum = self.later.pop(0)
+            if signal.getsignal(signum) is not signal.SIG_DFL:  # it would be killed
+                os.kill(os.getpid(), signum)
+
+    def begin_anew(self) -> None:
+        """Forget all signals, in a forked child: they were for its parent."""
+        self.later, self.wish, self._raised = [], None, None
+        self._was_dropped, self._wishes = False, Escalation()
+
+
+_is_replaced = False
+_INTERRUPTS = (signal.SIGINT, getattr(signal, 'SIGBREAK', signal.SIGINT))
+
+
+@contextlib.contextmanager
+def handled(owns_process: bool = False) -> Generator[EarlySignals]:
+    """Handle signals until the site has its own handlers; yield what notes them.
+
+    :param owns_process: whether the process ends after the block: then signals do not
+        change its exit code any more. Else, the handlers before the block come back.
+    """
+    early = EarlySignals()
+    if not in_main_thread():
+        yield early
+        return
+    previous: dict[int, Any] = {}
+    for number in _early():
+        previous[number] = signal.signal(number, early.handle)
+    hold(False)  # the program before this one held them over execv
+    try:
+        yield early
+    finally:
+        late = _late() if owns_process else None
+        for number, handler in previous.items():
+            signal.signal(number, handler if late is None else late)
+
+
+def _early() -> list[int]:
+    """Return the signals to handle: not those that whoever started this has ignored."""
+    stops = [
+        getattr(signal, name)
+        for name in _STOPS
+        if name == 'SIGTERM'
+        or (
+            hasattr(signal, name)
+            and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN
+        )
+    ]
+    return stops + [
+        number
+        for number in SIGNALS
+        if number not in stops and signal.getsignal(number) is signal.SIG_DFL
+    ]
+
+
+def _late() -> Callable[[int, object], None]:
+    """Return a handler for the time after the site's end: only the second signal is heard."""
+    wishes = Escalation()
+
+    def late(signum: int, frame: object) -> None:
+        is_stop = signal.Signals(signum).name in _STOPS
+        if is_stop and wishes.counts() and wishes.count > 1:
+            os._exit(EX_SOFTWARE)  # an atexit handler hangs
+
+    return late
+
+
+def ignore() -> None:
+    """Ignore signals while the interpreter ends: the exit code is known by now.
+
+    Python gives signals back to the system before it is gone, and they would kill it. A
+    stop that is forced ends in another thread, which cannot do this.
+    """
+    if not _is_replaced and in_main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def replaces_itself() -> None:
+    """Have `ignore` do nothing: the next program would inherit that (execve(2))."""
+    global _is_replaced
+    _is_replaced = True
+
+
+def _has_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
+
+
+def hold_those_of_other_threads() -> None:
+    """Send signals of other threads to this thread, which holds them for the next program."""
+    if not in_main_thread() or not hasattr(signal, 'pthread_kill'):
+        return
+    here = threading.get_ident()
+    for number in SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, lambda number, _: signal.pthread_kill(here, number))

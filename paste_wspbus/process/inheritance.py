@@ -1,0 +1,324 @@
+"""What a process hands to its successor: its sockets, its PID lock."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+from paste_wspbus.errors import BindError
+from paste_wspbus.listening.sockets import ListeningSocket, received
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, MutableMapping
+    from typing import Any
+
+#: Carries it over execv(2): which process it is for, and the descriptors.
+VARIABLE = 'WSPSERVE_INHERITANCE'
+
+#: sendmsg(2) takes 253 (SCM_MAX_FD).
+MAX_DESCRIPTORS = 253
+
+
+class Inheritance:
+    """What a process hands to its successor: open descriptors, and what they are.
+
+    ``sockets``: descriptors of listening sockets, ``origins``: for each of them the labels
+    of one that was passed, and the file of a Unix socket (see `ListeningSocket`), and
+    ``where``: the settings that they were bound for; ``pid_file`` and ``control``: the descriptors of the
+    locked file and of the control socket.
+
+    ``owned``: whether nobody else accepts from the sockets (see
+    `sockets.ListeningSocket`); ``daemon``: whether the process is one already;
+    ``report``: where somebody waits for the start still; ``worker``: of a
+    process that has a supervisor, its connection's descriptor and the fields of
+    its role; ``problem``: the traceback to show in the place of the site, and
+    {path: signature} of the files whose change may heal it; ``reload``: what has
+    changed, and since when (time.monotonic) that is being reloaded. These four
+    over execv alone.
+
+    ``came_from_another``: whether another process sent it. Then only its descriptors
+    count, and each is checked before it is used: that process may be in a stranger's
+    hands, and this one may be root's.
+    """
+
+    def __init__(
+        self,
+        where: dict[str, str] | None = None,
+        sockets: list[int] | None = None,
+        pid_file: int | None = None,
+        control: int | None = None,
+        owned: bool = True,
+        daemon: bool = False,
+        report: int | None = None,
+        worker: tuple[int, list[Any]] | None = None,
+        problem: tuple[str, dict[str, Any]] | None = None,
+        reload: tuple[str, float] | None = None,
+        origins: list[Any] | None = None,
+    ) -> None:
+        self.where, self.sockets = where or {}, sockets or []
+        self.origins = origins or []
+        self.pid_file, self.control = pid_file, control
+        self.owned, self.daemon, self.report = owned, daemon, report
+        self.worker, self.problem, self.reload = worker, problem, reload
+        self.came_from_another = False
+        #: What is wrong with descriptors that another process has sent.
+        self.rejected: list[str] = []
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All descriptors that another process gets, the sockets first."""
+        return [
+            *self.sockets,
+            *(fd for fd in (self.pid_file, self.control) if fd is not None),
+        ]
+
+    @property
+    def kept(self) -> list[int]:
+        """All descriptors that stay open over execv."""
+        connection = self.worker[0] if self.worker else None
+        more = [fd for fd in (self.report, connection) if fd is not None]
+        return self.descriptors + more
+
+    def take_sockets(self) -> list[ListeningSocket]:
+        """Return the sockets, which the caller closes from now on.
+
+        What another process says of its sockets does not count, but for the names by which
+        ``--listen`` asks for those that were passed to it (fd://NAME): such a socket is
+        nobody's to remove. What is no socket that listens is closed, and ``rejected``
+        says why.
+        """
+        fds, self.sockets = self.sockets, []
+        origins = self.origins
+        if len(origins) != len(fds):
+            origins = [((), None)] * len(fds)
+        if self.came_from_another:
+            return list(self._received(fds, origins))
+        return [
+            ListeningSocket(
+                socket.socket(fileno=fd), owned=self.owned, labels=labels, file=file
+            )
+            for fd, (labels, file) in zip(fds, origins, strict=True)
+        ]
+
+    def _received(
+        self, fds: list[int], origins: list[Any]
+    ) -> Iterator[ListeningSocket]:
+        for fd, (labels, _) in zip(fds, origins, strict=True):
+            try:
+                yield received(fd, owned=self.owned and not labels, labels=labels)
+            except BindError as error:
+                self.rejected.append(error.reason)
+
+    def forget(self) -> None:
+        """Close all descriptors that another process would have got."""
+        for fd in self.descriptors:
+            os.close(fd)
+
+    def abandon(self, pid_file: str | None) -> None:
+        """Remove what was inherited: the start has failed, and holds nothing yet.
+
+        :param pid_file: the path of the PID file; None: it is not known.
+        """
+        if pid_file is None or self.pid_file is None:
+            return
+        from paste_wspbus.control.paths import path_for
+        from paste_wspbus.control.server import Control
+        from paste_wspbus.unix.pid_lock import PIDLock
+
+        lock = PIDLock(pid_file)
+        lock.adopt(self.pid_file)
+        control = Control(path_for(lock.path), {})
+        if self.control is not None:
+            control.adopt(self.control)
+        control.close()
+        lock.release()
+
+    # From a process to itself, over execv.
+
+    def to_environ(self, environ: MutableMapping[str, str]) -> None:
+        """Hand it to the program that this process executes next."""
+        import json  # a start that inherits nothing has no use for it
+
+        environ[VARIABLE] = json.dumps(
+            {
+                'pid': os.getpid(),
+                'where': self.where,
+                'sockets': self.sockets,
+                'origins': self.origins,
+                'pid_file': self.pid_file,
+                'control': self.control,
+                'owned': self.owned,
+                'daemon': self.daemon,
+                'report': self.report,
+                'worker': self.worker,
+                'problem': self.problem,
+                'reload': self.reload,
+            }
+        )
+
+    @classmethod
+    def from_environ(cls, environ: MutableMapping[str, str]) -> Inheritance:
+        """Return what this process inherits from the program before it: mostly nothing."""
+        text = environ.pop(VARIABLE, None)
+        if text is None:
+            return cls()
+        import json
+
+        try:
+            fields = json.loads(text)
+            # Else it is a child's, which got the variable by accident.
+            if fields.pop('pid') == os.getpid() and _are_right(fields):
+                inheritance = cls(**fields)
+                for fd in inheritance.kept:
+                    os.set_inheritable(fd, False)
+                return inheritance
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            pass
+        return cls()
+
+    # From process to process, over a Unix socket.
+
+    def send(self, connection: socket.socket) -> None:
+        """Send sockets and PID file to another process (SCM_RIGHTS, unix(7)).
+
+        It opens a control socket of its own: nobody can tell from a descriptor of ours
+        which clients connect to it.
+        """
+        import json
+
+        fields: dict[str, Any] = {
+            'where': self.where,
+            'sockets': len(self.sockets),
+            'origins': self.origins,
+            'pid_file': self.pid_file is not None,
+            'control': False,  # earlier versions handed it over
+            'owned': self.owned,
+        }
+        fds = [*self.sockets, *([] if self.pid_file is None else [self.pid_file])]
+        socket.send_fds(connection, [json.dumps(fields).encode()], fds)
+
+    @classmethod
+    def receive(cls, connection: socket.socket) -> Inheritance | None:
+        """Wait for what the other process hands over; None if that is nothing.
+
+        Its descriptors are not checked yet, and its words are not believed: only which
+        descriptor is which is read from them.
+        """
+        import json
+
+        text, fds, _, _ = socket.recv_fds(connection, 65536, MAX_DESCRIPTORS)
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        try:
+            fields = json.loads(text)
+            count = fields['sockets']  # else an error: it stays, or another takes over
+            if type(count) is not int or count < 0:
+                raise TypeError(count)
+            files = [fields[key] is True for key in ('pid_file', 'control')]
+            if len(fds) != count + sum(files):
+                raise ValueError(count)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            for fd in fds:
+                os.close(fd)
+            return None
+        if files[1]:
+            os.close(fds.pop())
+        pid_file = fds.pop() if files[0] else None
+        came = cls({}, fds, pid_file, owned=fields.get('owned') is True)
+        origins = fields.get('origins')
+        if isinstance(origins, list) and all(map(_is_origin, origins)):
+            came.origins = [(labels, None) for labels, _ in origins]
+        came.came_from_another = True
+        return came
+
+
+# -- what the environment variable may hold ---------------------------------------
+
+
+def _are_right(fields: dict[str, Any]) -> bool:
+    """Whether each field has the type and the descriptors that this version writes.
+
+    Somebody may have written the variable by hand: nothing of it may raise an error later.
+    """
+    return all(name in _RIGHT and _RIGHT[name](fields[name]) for name in fields)
+
+
+def _is_open(fd: object) -> bool:
+    if type(fd) is not int or not 2 < fd < 2**31:
+        return False
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _is_socket(fd: object) -> bool:
+    return _is_open(fd) and stat.S_ISSOCK(os.fstat(fd).st_mode)  # type: ignore[arg-type]
+
+
+def _can_listen(fd: object) -> bool:
+    from paste_wspbus.listening.sockets import what_is_wrong_with
+
+    if not _is_open(fd):
+        return False
+    # A supervisor's are bound only: its first worker listens.
+    return not what_is_wrong_with(fd, listening=False)  # type: ignore[arg-type]
+
+
+def _is_role(value: object) -> bool:
+    from paste_wspbus.role import Role
+
+    fields = Role()
+    if not isinstance(value, list) or len(value) > len(fields):
+        return False
+    return all(
+        isinstance(one, type(usual) if usual is not None else (int, float, type(None)))
+        for one, usual in zip(value, fields, strict=False)
+    )
+
+
+def _is_file(fd: object) -> bool:
+    return _is_open(fd) and stat.S_ISREG(os.fstat(fd).st_mode)  # type: ignore[arg-type]
+
+
+def _are(value: object, *types: type) -> bool:
+    """Whether a value is a list of values of these types, one each."""
+    return (
+        isinstance(value, list)
+        and len(value) == len(types)
+        and all(map(isinstance, value, types))
+    )
+
+
+def _is_text_table(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, str) for pair in value.items() for one in pair
+    )
+
+
+def _is_origin(value: Any) -> bool:
+    if not _are(value, list, object):
+        return False
+    are_labels = all(isinstance(label, str) for label in value[0])
+    return are_labels and (value[1] is None or _are(value[1], int, int))
+
+
+_RIGHT: dict[str, Callable[[Any], bool]] = {
+    'where': _is_text_table,
+    'sockets': lambda value: isinstance(value, list) and all(map(_can_listen, value)),
+    'origins': lambda value: isinstance(value, list) and all(map(_is_origin, value)),
+    'pid_file': lambda value: value is None or _is_file(value),
+    'control': lambda value: value is None or _can_listen(value),
+    'owned': lambda value: isinstance(value, bool),
+    'daemon': lambda value: isinstance(value, bool),
+    'report': lambda value: value is None or _is_open(value),
+    'worker': lambda value: (
+        value is None
+        or (_are(value, int, list) and _is_socket(value[0]) and _is_role(value[1]))
+    ),
+    'problem': lambda value: value is None or _are(value, str, dict),
+    'reload': lambda value: value is None or _are(value, str, float),
+}

@@ -1,0 +1,145 @@
+"""What one run of the command carries, beside its command line."""
+
+from __future__ import annotations
+
+import os
+
+from paste_wspbus.errors import UsageError
+from paste_wspbus.report import Report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from paste_wspbus.process.early_signals import EarlySignals
+    from paste_wspbus.process.options import Options
+    from paste_wspbus.process.turns import Turn
+    from paste_wspbus.watching.files import Files
+
+
+class Launch:
+    """One run of the command, from its command line to its exit code.
+
+    :param options: the command line.
+    :param early: the signals that come before the site can handle them.
+    """
+
+    def __init__(self, options: Options, early: EarlySignals) -> None:
+        self.options, self.early = options, early
+        #: Reports what comes of the start to whoever waits for it.
+        self.report = Report()
+        #: The turn of `start` and `restart`, until the site is started.
+        self.turn: Turn | None = None
+        #: A copy of the stderr that --log-file has replaced.
+        self.terminal: int | None = None
+        #: Whether stderr is the log file now.
+        self.logs = False
+        #: Whether a site that ran has stopped for this one.
+        self.took_over = False
+        #: Whether the site has been started before: people look into its log for errors.
+        self.later = False
+        #: The files that --reload watches from the first, and globs of those that it
+        #: does not watch (ignore_files of [pserve]).
+        self.files: Files | None = None
+        self.ignore: Sequence[str] = ()
+
+    @property
+    def changes_user(self) -> bool:
+        """Whether root becomes another user before the site is imported, or may do so."""
+        options = self.options
+        is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
+        # A restart without --user keeps the user of the site.
+        return is_root and (options.identity is not None or options.replaces)
+
+    @property
+    def is_printed_elsewhere(self) -> bool:
+        """Whether the process that gets the report prints it.
+
+        It is the process that has launched a daemon, or a supervisor.
+        """
+        if self.report.fd is None:
+            return False
+        return self.report.lasting or (self.options.daemon and not self.logs)
+
+    def fail(self, code: int, line: str = '') -> int:
+        """Report that the start has failed, to whoever waits for it.
+
+        :returns: ``code``, the exit code.
+        """
+        self.report.failed(code, line)
+        return code
+
+    def take_turn(self, patience: float) -> None:
+        """Wait until no other command starts or restarts the site.
+
+        `start` does not wait: it says that the site runs, or waits for its start.
+
+        :param patience: seconds that another command may take.
+        :raises OtherCommand: if it takes longer.
+        """
+        from paste_wspbus.process.turns import Turn
+
+        self.turn = Turn(str(self.options.pid_file))
+        if self.options.replaces:
+            self.turn.wait(patience)
+        else:
+            self.turn.take()
+
+    def end_turn(self) -> None:
+        """Let the next command start or restart the site."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.end()
+
+    def daemonize(self, keep: Iterable[int] = ()) -> None:
+        """Become a daemon; the process that calls this waits for the start, and exits.
+
+        The daemon closes the descriptors that it inherits, but for sockets that are passed
+        to it.
+
+        :param keep: more descriptors that it needs.
+        :raises UsageError: in process 1.
+        :raises ThreadsAlive: if threads run.
+        """
+        from paste_wspbus.unix.daemonizing import daemonize, wait_for_start
+
+        if os.getpid() == 1:
+            raise UsageError(
+                'process 1 cannot become a daemon: all other processes would end with it; '
+                'leave out start and --daemon'
+            )
+
+        def clean_up(failed: bool) -> None:
+            if failed:  # the daemon, as another user, may lack the permission
+                from paste_wspbus.control.stop import clean_up
+                from paste_wspbus.unix.pid_lock import PIDLock
+
+                clean_up(PIDLock(str(self.options.pid_file)))
+            self.end_turn()
+
+        passed = _activated()
+        self.report = daemonize(
+            lambda inbox, child: wait_for_start(inbox, child, clean_up),
+            {*keep, *passed, *_named(self.options.listen)},
+        )
+        self.turn = None  # it is the launching process's
+        if passed:  # systemd knows the launching process alone
+            os.environ['LISTEN_PID'] = str(os.getpid())
+
+
+def _activated() -> Iterable[int]:
+    """Return the descriptors that systemd passes to this process, sd_listen_fds(3)."""
+    count = os.environ.get('LISTEN_FDS', '')
+    is_ours = os.environ.get('LISTEN_PID') == str(os.getpid())
+    # `listening.activation` says what is wrong with a number that is not one.
+    is_number = count.isascii() and count.isdecimal() and len(count) < 5
+    return range(3, 3 + int(count)) if is_ours and is_number else ()
+
+
+def _named(listen: list[str] | None) -> Iterable[int]:
+    """Return the descriptors that ``--listen fd://N`` names."""
+    for address in listen or ():
+        number = address.removeprefix('fd://')
+        is_number = number.isascii() and number.isdecimal() and len(number) < 10
+        if is_number and number != address:
+            yield int(number)

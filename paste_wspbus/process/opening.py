@@ -1,0 +1,321 @@
+"""Opening what a site needs before it is loaded, in the order that privileges demand."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import sys
+import time
+
+from paste_wspbus.errors import BindError, UsageError
+from paste_wspbus.listening.sockets import ListeningSocket, inherited
+from paste_wspbus.plugins.sitelog import append_to
+from paste_wspbus.process.inheritance import Inheritance
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.control.server import Control
+    from paste_wspbus.listening.activation import Activated
+    from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.process.process import Process
+    from paste_wspbus.servers.server import Server
+    from paste_wspbus.unix.pid_lock import PIDLock
+
+#: Seconds for the workers of a supervisor that was killed to notice, and to let go of
+#: the port; and between two looks.
+ORPHANS, LOOK = 5.0, 0.02
+
+
+class Opening:
+    """Opens the PID file, the log file, the sockets; then becomes another user.
+
+    :param process: it holds what is open. If the opening fails, it is to be closed.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self.process, self.launch = process, process.launch
+        self.config, self.options = process.config, process.options
+        #: Whether the log file is new.
+        self._made_log = False
+        #: Whether the site that ran before has died.
+        self._took_over_from_the_dead = False
+
+    def run(self) -> None:
+        """Open all of it. Nothing of the site's own code is imported.
+
+        :raises AlreadyRunning: if the site runs, and is not to be replaced.
+        :raises WSPBusError: if something cannot be opened.
+        """
+        options, process = self.options, self.process
+        if options.replaces:  # if the .ini is wrong, the old site keeps serving
+            process.known_server(self.config)
+        if options.pid_file:
+            self._open_pid_file(options.pid_file)
+        if options.log_file:
+            self._open_log(options.log_file)
+        process.server = process.known_server(self.config)
+        self._check_workers(process.server)
+        if process.server is not None:
+            self._open_sockets(process.server)
+        else:
+            for listening in process.inheritance.take_sockets():
+                listening.sock.close()
+        if process.lock is not None:
+            process.lock.write()
+            if process.control is None:
+                self._listen(self._control_beside(process.lock))
+        elif process.is_supervised:
+            self._open_control_in_runtime_folder()
+        if options.identity is not None:
+            self._change_owner()
+            # getaddrinfo imports it late; its file may not be the user's to read.
+            import encodings.idna  # noqa: F401
+
+            options.identity.take()
+        if process.server is not None and process.server.where:
+            for listening in process.server.sockets:
+                listening.claim()
+
+    def _check_workers(self, server: Server | None) -> None:
+        process = self.process
+        if process.is_supervised and not hasattr(os, 'fork'):
+            raise UsageError(
+                'workers, --monitor-restart and restart = child or fork: '
+                'this system has no fork(2)'
+            )
+        self.config.check_workers(process.workers, server)
+
+    # -- the PID file ---------------------------------------------------------
+
+    def _open_pid_file(self, path: str) -> None:
+        from paste_wspbus.control.paths import path_for, remove_socket
+        from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDLock
+
+        process = self.process
+        if process.inheritance.pid_file is not None:
+            path = _where_it_is(process.inheritance.pid_file, path)
+        process.lock = lock = PIDLock(path)
+        if process.inheritance.pid_file is not None:
+            lock.adopt(process.inheritance.pid_file)
+            self._adopt_control(process.inheritance, lock)
+            return
+        try:
+            stale = lock.acquire()
+        except AlreadyRunning:
+            if not self.options.replaces:
+                raise
+            from paste_wspbus.process.succession import take_over
+
+            with self.launch.early.raising():  # the old site may take long to stop
+                came = take_over(lock, self.options.identity)
+            if isinstance(came, Inheritance):
+                process.inheritance, self.launch.took_over = came, True
+                self._adopt_control(came, lock)
+                return
+            stale = came
+        if stale is not None:
+            self._took_over_from_the_dead = True
+            process.notes.append(f'{stale}; this site uses the file now')
+            remove_socket(path_for(lock.path))
+
+    def _adopt_control(self, inheritance: Inheritance, lock: PIDLock) -> None:
+        """Hold the control socket: it is removed if the start fails."""
+        if inheritance.control is not None:
+            self.process.control = self._control_beside(lock)
+            self.process.control.adopt(inheritance.control)
+
+    # -- the log --------------------------------------------------------------
+
+    def _open_log(self, path: str) -> None:
+        process, launch = self.process, self.launch
+        path = os.path.abspath(path)
+        terminal = None if self.options.daemon else os.dup(2)
+        try:
+            self._made_log = append_to(path, (1, 2))
+        except OSError as error:
+            if terminal is not None:
+                os.close(terminal)
+            was_another_user = bool(process.inheritance.descriptors)  # perhaps
+            is_denied = error.errno in (errno.EACCES, errno.EPERM)
+            if not (is_denied and was_another_user):
+                reason = (error.strerror or str(error)).lower()
+                raise UsageError(f'--log-file {path}: {reason}') from None
+            process.notes.append(f'--log-file {path}: this user cannot open it')
+            return
+        process.log_file, launch.terminal, launch.logs = path, terminal, True
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a rotation must not tear lines
+                stream.reconfigure(line_buffering=True)
+
+    # -- the listening sockets ------------------------------------------------
+
+    def _open_sockets(self, server: Server) -> None:
+        """Use the sockets that were inherited or passed; bind what is asked for beside them.
+
+        Sockets that another program has passed are what the site serves on, unless
+        --listen asks for something else.
+        """
+        inherited_sockets = self.process.inheritance.take_sockets()
+        for reason in self.process.inheritance.rejected:
+            self.process.notes.append(
+                f'The old site handed over something else than a socket that listens: '
+                f'{reason}; it is not used'
+            )
+        for listening in inherited_sockets:
+            listening.take_new()
+        left = [*inherited_sockets, *_passed()]
+        try:
+            self._choose_sockets(server, left, inherited_sockets)
+        finally:
+            for listening in left:
+                if listening not in server.sockets:
+                    listening.close()
+
+    def _choose_sockets(
+        self,
+        server: Server,
+        left: list[ListeningSocket],
+        inherited_sockets: list[ListeningSocket],
+    ) -> None:
+        inheritance, addresses = self.process.inheritance, server.where.get('listen_on')
+        # What another process says of its sockets does not count: where they listen does.
+        is_complete = (
+            not inheritance.came_from_another
+            and bool(inherited_sockets)
+            and all(listening.is_reachable for listening in inherited_sockets)
+        )
+        passed = [one for one in left if one.is_passed]
+        if passed and addresses is None and not inheritance.came_from_another:
+            server.adopt(passed)
+        elif is_complete and server.where == inheritance.where:
+            server.adopt(inherited_sockets)
+        else:
+            self._bind(server, left)
+        unused = [one for one in left if one not in server.sockets]
+        if any(one.is_passed for one in unused) and 'fd://' not in (addresses or ''):
+            self.process.notes.append(
+                f'--listen {addresses}: sockets that systemd passed (LISTEN_FDS) are not '
+                f'used: {len(unused)}'
+            )
+
+    def _bind(self, server: Server, left: list[ListeningSocket]) -> None:
+        until = time.monotonic() + (ORPHANS if self._took_over_from_the_dead else 0)
+        name, listen = self.options.server_name, self.options.listen
+        while True:
+            try:
+                return self.config.bind(server, name, listen, left)
+            except BindError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(LOOK)
+
+    # -- the control socket ---------------------------------------------------
+
+    def _control_beside(self, lock: PIDLock) -> Control:
+        from paste_wspbus.control.paths import path_for
+
+        return self._control_at(path_for(lock.path))
+
+    def _control_at(self, path: str) -> Control:
+        from paste_wspbus.control.server import Control
+        from paste_wspbus.process.answers import Answers
+
+        answers = self.process.answers = Answers(self.process)
+        return Control(path, answers.commands)
+
+    def _open_control_in_runtime_folder(self) -> None:
+        from paste_wspbus.control.paths import (
+            UnsafeFolder,
+            runtime_path,
+            runtime_paths,
+        )
+
+        file = self.config.file
+        try:
+            path = file and runtime_path(file)
+        except UnsafeFolder as error:
+            self.process.notes.append(
+                f'status, stop and graceful will not find this site: {error}; '
+                'set XDG_RUNTIME_DIR, or use --pid-file'
+            )
+            return
+        if file and path:
+            self._listen(self._control_at(path), shared=True)
+            if self.process.control is not None:
+                self.process.control.link(runtime_paths(file)[0])
+
+    def _listen(self, control: Control, shared: bool = False) -> None:
+        try:
+            control.open(shared=shared)
+        except OSError as error:
+            self.process.notes.append(
+                f'the control socket {control.path} cannot be opened: '
+                f'{error.strerror or error}'
+            )
+        else:
+            self.process.control = control
+
+    # -- the user -------------------------------------------------------------
+
+    def _change_owner(self) -> None:
+        """Give what is open to the user that the site is to run as."""
+        process, identity = self.process, self.options.identity
+        assert identity is not None
+        if identity.is_current or os.geteuid() != 0:
+            return
+        uid = -1 if identity.uid is None else identity.uid
+        gid = -1 if identity.gid is None else identity.gid
+        if process.lock is not None:
+            process.lock.chown(uid, gid)
+        if process.control is not None:
+            process.control.chown(uid, gid)
+        if process.log_file is not None:
+            self._chown_log(process.log_file, uid, gid)
+        for listening in process.server.sockets if process.server is not None else ():
+            if listening.owned:
+                listening.chown(uid, gid)
+
+    def _chown_log(self, path: str, uid: int, gid: int) -> None:
+        """Give the log file away, but nothing else that stands under its name.
+
+        That is what a link leads to. In a folder where others can write, it is also an
+        older file that they may not read: they may have moved it there.
+        """
+        from paste_wspbus.unix.exposed import is_exposed
+
+        log, there = os.fstat(1), os.lstat(path)
+        same = (log.st_dev, log.st_ino) == (there.st_dev, there.st_ino)
+        is_plain = stat.S_ISREG(log.st_mode) and log.st_nlink == 1
+        is_readable = self._made_log or log.st_mode & stat.S_IROTH
+        if same and is_plain and (is_readable or not is_exposed(path)):
+            os.fchown(1, uid, gid)
+
+
+def _where_it_is(fd: int, path: str) -> str:
+    """Return the path of the PID file that this process holds already.
+
+    A relative path may lead elsewhere now: the working folder follows a link.
+    """
+    try:
+        folder = os.path.dirname(os.readlink(f'/proc/self/fd/{fd}'))
+    except OSError:
+        return path
+    return path if os.path.isabs(path) else os.path.join(folder, os.path.basename(path))
+
+
+def _passed() -> list[ListeningSocket]:
+    """Return the sockets that systemd passes to this process."""
+    if 'LISTEN_PID' not in os.environ:
+        return []
+    from paste_wspbus.listening.activation import activated
+
+    return [_adopted(one) for one in activated()]
+
+
+def _adopted(one: Activated) -> ListeningSocket:
+    try:
+        return inherited(one.fd, [f'fd://{one.name}'])
+    finally:
+        os.close(one.fd)

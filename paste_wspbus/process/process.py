@@ -1,0 +1,214 @@
+"""What a process holds before there is a site: PID file, log file, sockets."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+
+from paste_wspbus.errors import RestartImpossible
+from paste_wspbus.ini.config import Config
+from paste_wspbus.plugins.signals import SignalHandler
+from paste_wspbus.process.opening import Opening
+from paste_wspbus.process.succession import Succession
+from paste_wspbus.values import working_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.control.server import Control
+    from paste_wspbus.plugins.autoreload import Autoreloader
+    from paste_wspbus.process.answers import Answers
+    from paste_wspbus.process.inheritance import Inheritance
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.supervised_end import SupervisedEnd
+    from paste_wspbus.role import Role
+    from paste_wspbus.servers.server import Server
+    from paste_wspbus.unix.pid_lock import PIDLock
+
+
+class Process:
+    """Holds what the site needs before it is loaded; rides the site's bus afterwards.
+
+    ``server`` is the known server, its sockets bound; None if the site's is
+    not a known one.
+    """
+
+    def __init__(
+        self, config: Config, launch: Launch, inheritance: Inheritance
+    ) -> None:
+        self.config, self.inheritance = config, inheritance
+        self.launch, self.options = launch, launch.options
+        self.server: Server | None = None
+        self.lock: PIDLock | None = None
+        self.control: Control | None = None
+        #: Of a process that has a supervisor: its connection and its role.
+        self.worker: SupervisedEnd | None = None
+        self.signal_handler = SignalHandler
+        #: The log file that descriptors 1 and 2 are.
+        self.log_file: str | None = None
+        #: Lines for the log, which is not there yet.
+        self.notes: list[str] = []
+        #: What is answered on the control socket, if there is one.
+        self.answers: Answers | None = None
+        self.succession = Succession(self)
+        #: When this process began, as time.time(), and as time.monotonic().
+        self.began, self.began_monotonic = time.time(), time.monotonic()
+        self.folder = working_folder()
+        self._real_folder = os.getcwd()
+        #: A traceback that is shown in the place of the site, and the signatures of
+        #: the files whose change may heal it.
+        self.problem = inheritance.problem
+        #: What has changed, and since when it is being reloaded.
+        self.reload: tuple[str, float] | None = None
+        #: Whether the terminal says already where the site is served.
+        self.announced = inheritance.reload is not None
+        #: The watcher of a process that reloads itself.
+        self.autoreloader: Autoreloader | None = None
+
+    # -- opening --------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the PID file, the log file, the sockets; then become another user.
+
+        :raises AlreadyRunning: if the site runs, and is not to be replaced.
+        :raises WSPBusError: if something cannot be opened.
+        """
+        Opening(self).run()
+
+    @property
+    def workers(self) -> int:
+        """The number of worker processes; 0: no worker, or one process without a number."""
+        workers: int | None = self.options.workers
+        return self.config.settings['workers'] if workers is None else workers
+
+    @property
+    def restarter(self) -> str:
+        """How the site is restarted: 'execv', 'child' or 'fork'."""
+        style: str | None = self.options.reloader or self.config.settings['restart']
+        if style is None:
+            can_fork = hasattr(os, 'fork')
+            style = 'fork' if self.options.reload and can_fork else 'execv'
+        return style
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether other processes serve, and this one looks after them."""
+        return bool(
+            self.workers
+            or self.options.monitor_restart
+            or self.restarter != 'execv'
+            or os.getpid() == 1
+        )
+
+    def known_server(self, config: Config) -> Server | None:
+        """Return the server of a configuration, if wspserve has an adapter for it."""
+        options = self.options
+        return config.known_server(options.server_name, options.server, options.listen)
+
+    def follow_link(self) -> None:
+        """Go to the folder that the link of the working folder leads to now.
+
+        A deployment moves it. Modules that are imported later come from there, too.
+        """
+        try:
+            if os.path.samefile(self.folder, os.curdir):
+                return
+            os.chdir(self.folder)
+        except OSError:
+            return  # there is no such folder: the old one is all there is
+        before, self._real_folder = self._real_folder, os.getcwd()
+        for number, path in enumerate(sys.path):
+            inside = path.removeprefix(before)
+            if inside != path and inside[:1] in ('', os.sep):
+                sys.path[number] = f'{self._real_folder}{inside}'
+        importlib.invalidate_caches()
+
+    # -- riding a bus -----------------------------------------------------------
+
+    def plug_in(self, bus: Bus) -> None:
+        """Plug in the plugins whose work was done before there was a bus."""
+        if self.lock is not None:
+            from paste_wspbus.plugins.pidfile import PIDFile
+
+            pid_file = bus.plugins['pidfile'] = PIDFile(bus, self.lock)
+            pid_file.subscribe()
+            # It goes last, in `close`: until then, this process is there.
+            bus.unsubscribe('exit', pid_file.exit)
+        # In the place of a worker the supervisor starts another, or what shows why not.
+        if hasattr(bus, 'restart_checks') and not self.is_worker:
+            bus.restart_checks.append(self._check_restart)
+        options = self.options
+        if options.daemon:
+            from paste_wspbus.plugins.daemon import Daemonizer
+
+            daemonizer = bus.plugins['daemonizer'] = Daemonizer(bus)
+            daemonizer.finalized = True
+        if options.identity is not None:
+            from paste_wspbus.plugins.daemon import DropPrivileges
+
+            dropped = DropPrivileges(bus, uid=options.user, gid=options.group)
+            dropped.finalized = True
+            bus.plugins['privileges'] = dropped
+
+    def _check_restart(self) -> None:
+        file = self.config.file
+        if file is not None and not os.access(file, os.R_OK):
+            why = 'cannot be read by this user' if os.path.exists(file) else 'is gone'
+            raise RestartImpossible(f'{file} {why}')
+
+    def ride(self, bus: Bus) -> None:
+        """Attach to the bus: control requests and orders act on it from now on."""
+        self.succession.ride(bus)
+        if self.answers is not None:
+            self.answers.bus = bus
+        if self.worker is not None:
+            self.worker.ride(bus)
+        elif self.control is not None:
+            self.control.serve(bus)
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether another process holds PID file and control socket."""
+        return self.worker is not None
+
+    @property
+    def role(self) -> Role | None:
+        """What a worker is for; None of another process."""
+        return None if self.worker is None else self.worker.role
+
+    @property
+    def name(self) -> str:
+        """Its name in log lines: 'worker 2'; '' if the site has one process."""
+        return '' if self.worker is None else self.worker.name
+
+    # -- leaving --------------------------------------------------------------
+
+    def finish(self, code: int) -> None:
+        """The site has stopped: answer whoever asked for that, and hand over to the successor."""
+        if self.is_worker:
+            self.launch.report.exits(code)
+        if self.answers is not None:
+            self.answers.stopped(code)
+        if self.lock is not None:
+            self.lock.stays = False
+        if self.answers is not None and self.answers.successor is not None:
+            self.succession.leave_to(self.answers.successor)
+
+    def close_control(self) -> None:
+        """Close the control socket, for nobody answers there any more."""
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+
+    def close(self) -> None:
+        """Close what is open; remove the PID file and the control socket."""
+        if self.worker is not None:
+            self.worker.close()
+        if self.server is not None:
+            self.server.close()
+        if self.control is not None:
+            self.control.close()
+        if self.lock is not None:
+            self.lock.release()

@@ -1,0 +1,111 @@
+"""Reading the .ini again in a running process, which keeps what it has opened."""
+
+from __future__ import annotations
+
+import os
+
+from paste_wspbus.errors import UsageError, WSPBusError
+from paste_wspbus.ini.config import Config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.process.process import Process
+    from paste_wspbus.servers.server import Server
+
+
+def reconfigure(process: Process) -> Callable[[], None]:
+    """Read the .ini anew, for the sites that are loaded from now on; the sockets stay.
+
+    :returns: a function that takes it back.
+    :raises WSPBusError: if it is wrong; nothing is changed then.
+    """
+    before, file, old = process.config, process.config.file, process.server
+    if file is not None and os.path.exists(file) and not os.access(file, os.R_OK):
+        # It was read before this process became the user that it is.
+        process.notes.append(
+            f'{file} cannot be read by this user: its settings stay as they were read before'
+        )
+        return lambda: None
+    process.follow_link()
+    config, server = _read(process)
+    if (server is None) != (old is None):
+        raise UsageError(
+            'the .ini names another kind of server now: stop wspserve and start it again'
+        )
+    if server is not None and old is not None:
+        if not process.is_worker:
+            _look_after_sockets(process, server, old)
+        server.adopt(old.sockets)
+        old.sockets = []
+    process.config, process.server = config, server
+
+    def undo() -> None:
+        if server is not None and old is not None:
+            old.adopt(server.sockets)
+            server.sockets = []
+        process.config, process.server = before, old
+
+    return undo
+
+
+def _look_after_sockets(process: Process, server: Server, old: Server) -> None:
+    """Have the next generation listen where clients look for it.
+
+    :raises BindError: if a Unix socket's file is gone, and it cannot be bound anew.
+    """
+    for lost in old.bind_anew():
+        lost.close()
+        process.notes.append(f'The file of {lost.url()} was removed: it is bound again')
+    if server.where != old.where:
+        if not _are_passed(old):
+            process.notes.append(_stays(old))
+        server.where = old.where
+
+
+def _are_passed(server: Server) -> bool:
+    """Whether another program has passed the sockets: no address of the .ini counts."""
+    return any(listening.is_passed for listening in server.sockets)
+
+
+class ListenAddressNotice:
+    """Prints, under --reload, that the address in the .ini has changed, once for each change.
+
+    :param show: prints a line.
+    """
+
+    def __init__(self, process: Process, show: Callable[[str], object]) -> None:
+        self._process, self._show = process, show
+        #: The address in the .ini that was printed last.
+        self._printed: dict[str, Any] | None = None
+
+    def look(self, changed: list[str]) -> None:
+        """Compare the addresses if the .ini is among the changed files."""
+        process, current = self._process, self._process.server
+        files = {os.path.abspath(path) for path in process.config.files}
+        if current is None or files.isdisjoint(changed):
+            return
+        try:
+            _, server = _read(process)
+        except WSPBusError:
+            return  # the next process says what is wrong
+        if server is None or server.where == self._printed:
+            return
+        self._printed = server.where
+        if server.where != current.where and not _are_passed(current):
+            self._show(_stays(current))
+
+
+def _read(process: Process) -> tuple[Config, Server | None]:
+    options = process.options
+    config = Config(options.config, options.vars, process.folder)
+    return config, process.known_server(config)
+
+
+def _stays(server: Server) -> str:
+    return (
+        'The address in the .ini has changed: to use it, stop wspserve and start it '
+        f'again; until then {", ".join(server.urls)} stays'
+    )

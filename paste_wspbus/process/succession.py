@@ -1,0 +1,191 @@
+"""The succession of two processes: sockets, PID file and control socket change hands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+from paste_wspbus.process.inheritance import Inheritance
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.control.server import Connection
+    from paste_wspbus.errors import WSPBusError
+    from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.process.process import Process
+    from paste_wspbus.unix.pid_lock import PIDLock
+    from paste_wspbus.unix.users import Identity
+
+#: Seconds that a site has for answering, before it is stopped by signals.
+ANSWER = 2.0
+
+
+class Succession:
+    """Hands what ``process`` holds to a successor, or to its own next program."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._bus: Bus | None = None
+        self._sockets: list[ListeningSocket] = []
+        self._owned = True
+        self._origins: list[Any] = []
+
+    def ride(self, bus: Bus) -> None:
+        """Attach to the bus as its first 'stop' listener: the server stops afterwards."""
+        self._bus = bus
+        bus.subscribe('stop', self.keep_sockets, priority=float('-inf'))
+
+    def keep_sockets(self) -> None:
+        """Keep the sockets open if another process or program will serve from them."""
+        bus, process, answers = self._bus, self.process, self.process.answers
+        assert bus is not None
+        # Under --reload, the traceback of a site that does not start is served next.
+        is_shown = process.options.reload and not bus.was_started
+        if not (bus.execv or (answers and answers.successor) or is_shown):
+            return
+        if process.lock is not None:
+            process.lock.stays = True
+        self.keep_open()
+
+    def keep_open(self) -> None:
+        """Take the sockets from the server: it would close them when it stops."""
+        server = self.process.server
+        if server is not None and not self._sockets:
+            self._owned = all(listening.owned for listening in server.sockets)
+            self._origins = [listening.origin for listening in server.sockets]
+            self._sockets = server.bequeath()
+
+    def leave_to(self, successor: Connection) -> None:
+        """Send all of it to the successor, which has asked for it."""
+        process = self.process
+        lock = None if process.lock is None else process.lock.copy()
+        inheritance = self._inheritance(lock)
+        process.close_control()  # before the successor opens its own one there
+        try:
+            inheritance.send(successor.sock)
+        except OSError:  # it is gone, so all this is ours to remove
+            inheritance.forget()
+            return
+        if process.lock is not None:
+            process.lock.forget()
+
+    def repeat_stop(self) -> None:
+        """Send this process SIGTERM again if the signal came too late for this program.
+
+        The system holds the signal until the next program unblocks it.
+        """
+        signals = self._bus and self._bus.plugins.get('signals')
+        if getattr(signals, 'asked_to_leave', 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def leave_to_next_program(self) -> list[int]:
+        """Hand all of it to the program that this process executes next.
+
+        :returns: the descriptors to keep open.
+        """
+        process = self.process
+        # No copy: when that is closed, the system no longer names this process.
+        lock = None if process.lock is None else process.lock.fd
+        inheritance = self._inheritance(lock)
+        if process.control is not None:
+            inheritance.control = process.control.bequeath()
+        inheritance.daemon = process.options.daemon
+        inheritance.problem = process.problem
+        inheritance.reload = process.reload if process.announced else None
+        if process.worker is not None:
+            inheritance.worker = process.worker.bequeath()
+        else:
+            inheritance.report = process.launch.report.fd
+        inheritance.to_environ(os.environ)
+        return inheritance.kept
+
+    def _inheritance(self, lock: int | None) -> Inheritance:
+        process = self.process
+        return Inheritance(
+            where=process.server.where if process.server is not None else {},
+            sockets=[listening.sock.detach() for listening in self._sockets],
+            origins=self._origins,
+            pid_file=lock,
+            owned=self._owned,
+        )
+
+
+# -- taking over ------------------------------------------------------------------
+
+
+def take_over(
+    lock: PIDLock, identity: Identity | None
+) -> Inheritance | WSPBusError | None:
+    """Have the running site stop and hand all that it holds to this process.
+
+    :param lock: of the PID file that the running site holds.
+    :param identity: the user that this process is going to be; None: it stays.
+    :returns: what the site hands over; if it has ended without that, what
+        `PIDLock.acquire` returns.
+    :raises AlreadyRunning: if another site holds the PID file afterwards.
+    """
+    from paste_wspbus.control.stop import patience, stop_site
+
+    status = _status_of(lock)
+    if status:
+        came = _ask_for_all(lock, patience(status), identity)
+        if came is not None:
+            return came
+    stop_site(lock)
+    return lock.acquire()
+
+
+def _ask_for_all(
+    lock: PIDLock, seconds: float, identity: Identity | None
+) -> Inheritance | None:
+    """Return what the running site hands over when it has stopped.
+
+    A site that was broken into can send any descriptor that it can open. So root receives
+    it as the user that the site runs as, and the PID file counts only if it is the one
+    that this process would open itself; `Opening` checks the sockets.
+
+    :returns: None if the site refuses, is gone, or hands over something else.
+    """
+    from paste_wspbus.control.client import NoAnswer, connect, send
+    from paste_wspbus.control.paths import path_for
+    from paste_wspbus.unix.pid_lock import PIDFileError
+
+    acting = identity.borrowed() if identity is not None else contextlib.nullcontext()
+    try:
+        with connect(path_for(lock.path), seconds) as sock, acting:
+            send(sock, 'replace')
+            came = Inheritance.receive(sock)
+    except (NoAnswer, OSError):
+        return None
+    if came is None:
+        return None
+    try:
+        if came.pid_file is not None:
+            lock.receive(came.pid_file)
+            return came
+    except PIDFileError:
+        pass
+    came.forget()
+    return None
+
+
+def _status_of(lock: PIDLock) -> dict[str, Any]:
+    """Return the status that the site reports; {} if it does not answer for a while.
+
+    A site that has just taken over may not listen yet.
+    """
+    from paste_wspbus.control.client import NoAnswer, ask
+    from paste_wspbus.control.paths import path_for
+
+    until = time.monotonic() + ANSWER
+    while True:
+        with contextlib.suppress(NoAnswer):
+            return ask(path_for(lock.path), 'status')
+        if time.monotonic() > until:
+            return {}
+        time.sleep(0.02)

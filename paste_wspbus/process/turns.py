@@ -1,0 +1,132 @@
+"""The commands that start and restart one site take turns: one of them works at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.unix.holding import holding
+
+try:
+    import fcntl
+except ImportError:  # Windows has no daemons
+    fcntl = None  # type: ignore[assignment]
+
+_FLAGS = (
+    os.O_RDWR
+    | os.O_CREAT
+    | getattr(os, 'O_NOFOLLOW', 0)
+    | getattr(os, 'O_CLOEXEC', 0)
+    | getattr(os, 'O_NONBLOCK', 0)  # a FIFO would wait for its other end
+)
+
+#: Seconds between two looks at another command's turn.
+LOOK = 0.05
+
+
+class OtherCommand(WSPBusError):
+    """Another command starts or restarts the site: process ``pid``; None: not known."""
+
+    def __init__(self, path: str, pid: int | None, waited: float) -> None:
+        who = 'another command' if pid is None else f'another command (process {pid})'
+        super().__init__(
+            f'{who} has been starting or restarting the site for {waited:g} s: nothing '
+            f'was done; wait for its end, or end it (it holds {path})'
+        )
+        self.pid = pid
+
+
+class Turn:
+    """The turn of one command: a locked file beside the PID file.
+
+    Without turns, one restart would take the site that another one is starting for one
+    that hangs, and stop it. The file is readable for its owner alone: nobody else can
+    lock it.
+
+    :param pid_file: the path of the PID file.
+    """
+
+    def __init__(self, pid_file: str) -> None:
+        self.path = f'{os.path.abspath(pid_file)}.turn'
+        self._fd: int | None = None
+
+    def wait(self, patience: float) -> None:
+        """Take the turn, as soon as no other command has it.
+
+        :param patience: seconds that another command may take.
+        :raises OtherCommand: if it takes longer.
+        """
+        until = time.monotonic() + patience
+        while not self.take():
+            if time.monotonic() >= until:
+                raise OtherCommand(self.path, self.holder(), patience)
+            time.sleep(LOOK)
+
+    def take(self) -> bool:
+        """Take the turn if nobody has it.
+
+        If it cannot be known whether another command has it, as in a folder that is not to
+        be written to, nobody has it.
+
+        :returns: whether no other command has it.
+        """
+        while fcntl is not None:
+            with holding():  # a signal may raise, and would leave the file behind
+                taken = self._try()
+            if taken is not None:
+                return taken
+        return True
+
+    def _try(self) -> bool | None:
+        """Lock the file; None: it was removed meanwhile."""
+        try:
+            fd = os.open(self.path, _FLAGS, 0o600)
+        except OSError:
+            return True
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                return True
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_at_path(fd):
+                return None
+            with contextlib.suppress(OSError):  # a full disk: it has no name
+                os.ftruncate(fd, 0)
+                os.write(fd, b'%d\n' % os.getpid())
+            self._fd, fd = fd, -1
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+        finally:
+            if fd != -1:
+                os.close(fd)
+        return True
+
+    def holder(self) -> int | None:
+        """Return the process ID that the command with the turn has written there."""
+        with contextlib.suppress(OSError, ValueError):
+            fd = os.open(self.path, _FLAGS & ~(os.O_RDWR | os.O_CREAT))
+            with open(fd, 'rb') as file:
+                text = file.read(20).strip()
+            return int(text) if text.isdigit() and len(text) <= 10 else None
+        return None
+
+    def end(self) -> None:
+        """End the turn."""
+        with holding():
+            fd, self._fd = self._fd, None
+            if fd is not None:
+                with contextlib.suppress(OSError):
+                    if self._is_at_path(fd):
+                        os.unlink(self.path)
+                os.close(fd)
+
+    def _is_at_path(self, fd: int) -> bool:
+        with contextlib.suppress(OSError):
+            there = os.stat(self.path, follow_symlinks=False)
+            return os.path.samestat(os.fstat(fd), there)
+        return False

@@ -1,0 +1,1 @@
+"""What the bus sees of a request: the filter around the application."""

@@ -1,0 +1,236 @@
+"""Which sockets a known server listens on: those that its settings ask for, inherited or bound."""
+
+from __future__ import annotations
+
+import socket
+
+from paste_wspbus.errors import BindError, SettingError
+from paste_wspbus.listening.addresses import (
+    parse_address,
+    parse_mode,
+    parse_port,
+    resolve,
+)
+from paste_wspbus.listening.sockets import (
+    ListeningSocket,
+    bind_tcp,
+    bind_unix,
+    inherited,
+    is_abstract,
+)
+from paste_wspbus.values import boolean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+#: Settings that say where to listen, of all servers.
+WHERE = (
+    'host',
+    'port',
+    'listen',
+    'unix_socket',
+    'unix_socket_perms',
+    'ipv4',
+    'ipv6',
+    'ipv6only',
+    'listen_on',
+)
+
+#: How those that all servers take are read. ``listen_on`` is not a key of the .ini: it
+#: has the values of ``--listen``, one a line.
+ADDRESS: dict[str, Callable[[str], Any]] = {
+    'host': str,
+    'port': parse_port,
+    'listen': str,
+    'unix_socket': str,
+    'unix_socket_perms': parse_mode,
+    'ipv6only': boolean,
+    'listen_on': str,
+}
+
+
+class Binding:
+    """The addresses of a server, and the sockets for them.
+
+    :param conf: the settings, converted.
+    :param said: the settings as they were said.
+    """
+
+    default_host = '127.0.0.1'
+    default_port = 8080
+    #: What the server by itself does if nobody says it: whether a socket for [::] leaves
+    #: IPv4 alone, and the mode of a Unix socket; None: what the umask leaves of 0777.
+    ipv6only = True
+    unix_mode: int | None = 0o600
+
+    def __init__(self, conf: dict[str, Any], said: Mapping[str, str]) -> None:
+        self.conf = conf
+        #: What of the settings says where to listen.
+        self.where = {key: said[key] for key in WHERE if key in said}
+        self.sockets: list[ListeningSocket] = []
+        #: Sockets of the predecessor while this server binds, and which nobody has taken.
+        self._inherited: list[ListeningSocket] = []
+        self._left: list[ListeningSocket] = []
+
+    def bind(self, left: Iterable[ListeningSocket] = ()) -> None:
+        """Bind without listening, so that a port that is taken is noticed early.
+
+        :param left: inherited sockets of the predecessor: the server uses those that
+            fit; it is for the caller to close the others.
+        :raises BindError: if an address cannot be had.
+        """
+        if self.sockets:
+            return
+        self._inherited = [*left]
+        self._left = [*self._inherited]
+        try:
+            self.sockets = self.make_sockets()
+        finally:
+            self._inherited, self._left = [], []
+
+    def bind_anew(self) -> list[ListeningSocket]:
+        """Bind the Unix sockets anew whose file is gone, or is another process's now.
+
+        :returns: the sockets that nobody can reach, for the caller to close.
+        :raises BindError: if that cannot be; nothing is changed then.
+        """
+        before, lost = (
+            self.sockets,
+            [one for one in self.sockets if not one.is_reachable],
+        )
+        if lost:
+            self.sockets = []
+            try:
+                self.bind(one for one in before if one not in lost)
+            except BaseException:
+                self.sockets = before
+                raise
+        return lost
+
+    def bind_tcp(
+        self, family: int, address: tuple[str, int], ipv6only: bool | None = None
+    ) -> ListeningSocket:
+        """Return a socket at an address: the inherited one if there is one."""
+        if ipv6only is None:
+            ipv6only = boolean(self.conf.get('ipv6only', self.ipv6only))
+        left = self._take_left(family, address)
+        if left is not None and left.keeps_to_ipv6 in (None, ipv6only):
+            return left
+        if left is not None:
+            left.close()
+        try:
+            return bind_tcp(family, address, ipv6only)
+        except BindError:
+            # Another address of the same port, which the site had before: 0.0.0.0.
+            rivals = [one for one in self._left if one.has_port(address[1])]
+            for rival in rivals:
+                self._left.remove(rival)
+                rival.close()
+            if not rivals:
+                raise
+        return bind_tcp(family, address, ipv6only)
+
+    def bind_unix(
+        self,
+        path: str,
+        mode: int | None = None,
+        key: str = 'unix_socket',
+        group: str | None = None,
+    ) -> ListeningSocket:
+        """Return a Unix socket at a path: the inherited one if there is one.
+
+        :param mode: of its file; None: as ``unix_socket_perms`` says, or the server.
+        """
+        if mode is None and not is_abstract(path):
+            said = self.conf.get('unix_socket_perms')
+            # Those of waitress are texts still.
+            mode = parse_mode(said) if isinstance(said, str) else said
+            mode = self.unix_mode if mode is None else mode
+        left = self._take_left(socket.AF_UNIX, path)
+        return left or bind_unix(path, mode, key, group)
+
+    def _take_left(
+        self, family: int, address: tuple[str, int] | str
+    ) -> ListeningSocket | None:
+        for listening in self._left:
+            if listening.is_reachable and listening.is_at(family, address):
+                self._left.remove(listening)
+                return listening
+        return None
+
+    def sockets_for(self, address: str, key: str = '--listen') -> list[ListeningSocket]:
+        """Return the sockets for a value of ``--listen``.
+
+        :raises SettingError: if it is not an address.
+        :raises BindError: if it cannot be had.
+        """
+        asked = parse_address(address, key)
+        if asked.kind == 'unix':
+            return [self.bind_unix(asked.place, asked.mode, key, asked.group)]
+        if asked.kind == 'fd':
+            return self._passed(asked.place, key)
+        family, resolved = resolve(asked.place, asked.port)[0]
+        return [self.bind_tcp(family, resolved, asked.ipv6only)]
+
+    def _passed(self, place: str, key: str) -> list[ListeningSocket]:
+        label, passed = f'fd://{place}', [one for one in self._left if one.is_passed]
+        found = [one for one in passed if label in one.labels]
+        for listening in found:
+            self._left.remove(listening)
+        if found:
+            return found
+        if place.isascii() and place.isdigit():
+            return [inherited(int(place))]
+        if not passed:
+            raise BindError(
+                label,
+                'no socket was passed under a name; start the site by its systemd socket '
+                'unit, or write the number of a descriptor: fd://3',
+            )
+        names = dict.fromkeys(name[5:] for one in passed for name in one.labels[1:])
+        raise SettingError(
+            key,
+            f'{label}: no socket of that name was passed; names that were: '
+            f'{", ".join(names) or "none"}',
+        )
+
+    def _bind_all(self, addresses: Iterable[str], key: str) -> list[ListeningSocket]:
+        """Return the sockets for several values; those that are bound are closed if one fails."""
+        bound: list[ListeningSocket] = []
+        try:
+            for address in dict.fromkeys(addresses):
+                bound += self.sockets_for(address, key)
+        except BaseException:
+            self.close_new(bound)
+            raise
+        return bound
+
+    def close_new(self, sockets: list[ListeningSocket]) -> None:
+        """Close those that were bound now; those that were inherited stay as they are."""
+        while sockets:
+            listening = sockets.pop()
+            if listening not in self._inherited:
+                listening.close()
+
+    @property
+    def says_where(self) -> bool:
+        """Whether the settings have an address."""
+        return not self.where.keys().isdisjoint(
+            ('host', 'port', 'listen', 'unix_socket', 'listen_on')
+        )
+
+    def make_sockets(self) -> list[ListeningSocket]:
+        """Return the sockets for ``listen_on``, ``unix_socket``, ``listen``, or host and port."""
+        conf = self.conf
+        if 'listen_on' in conf:
+            return self._bind_all(conf['listen_on'].splitlines(), '--listen')
+        if conf.get('unix_socket'):
+            return self.sockets_for(f'unix:{conf["unix_socket"]}', 'unix_socket')
+        if conf.get('listen'):
+            return self._bind_all(conf['listen'].split(), 'listen')
+        host, port = conf.get('host'), conf.get('port')
+        host = (host or self.default_host).strip('[]')
+        family, address = resolve(host, self.default_port if port is None else port)[0]
+        return [self.bind_tcp(family, address)]

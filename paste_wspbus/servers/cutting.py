@@ -1,0 +1,176 @@
+"""The requests that a stop cuts: which they are, what each waits for, what the log says."""
+
+from __future__ import annotations
+
+import enum
+import gc
+import io
+import socket
+import sys
+import time
+import traceback
+from collections import Counter
+from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+#: The number of requests that the log names one by one, and of stacks that it shows.
+NAMED, SHOWN = 100, 3
+
+#: The number of characters of a path that the log shows.
+LENGTH = 200
+
+
+class WaitsFor(enum.Enum):
+    """What a request in flight waits for."""
+
+    CLIENT_SENDS = 'the client sends no more'
+    CLIENT_READS = 'the client does not read'
+    STREAM = 'a stream'
+    THREAD = 'no thread is free for it'
+    APPLICATION = 'the application computes'
+
+
+class RequestInFlight(NamedTuple):
+    """A request in flight: ``since`` is a time.monotonic(), ``stack`` that of its thread."""
+
+    method: str
+    target: str
+    since: float
+    waits_for: WaitsFor
+    stack: Stack | None = None
+
+    def __str__(self) -> str:
+        # A client must not write into the log, or on a terminal, what it likes.
+        method, path = (
+            ascii(text)[1:-1][:LENGTH]
+            for text in (self.method, self.target.partition('?')[0])
+        )
+        what = f'{method} {path}'.strip() or 'a request without a head'
+        age = time.monotonic() - self.since
+        return f'{what}, open for {age:.1f} s: {self.waits_for.value}'
+
+
+def text_of(value: object) -> str:
+    """Return a method or a path of a request as a text, whatever the server has it as."""
+    if isinstance(value, bytes):
+        return value.decode('latin-1')
+    return value if isinstance(value, str) else ''
+
+
+def describe(requests: list[RequestInFlight]) -> str:
+    """Say what was cut, for the log: a line for each request, the longest open first."""
+    kinds = Counter(request.waits_for for request in requests)
+    totals = ', '.join(
+        f'{kind.value}: {kinds[kind]}' for kind in WaitsFor if kinds[kind]
+    )
+    ordered = sorted(requests, key=lambda request: request.since)
+    # Whoever looks for the fault looks for what the application did.
+    ordered.sort(key=lambda request: request.waits_for is not WaitsFor.APPLICATION)
+    plural = 's' if len(requests) > 1 else ''
+    lines = [f'The stop cuts {len(requests)} request{plural} in flight ({totals}):']
+    lines += [f'  {request}' for request in ordered[:NAMED]]
+    if len(ordered) > NAMED:
+        lines.append(f'  and {len(ordered) - NAMED} more')
+    shown = [one for one in ordered if one.waits_for is WaitsFor.APPLICATION][:SHOWN]
+    for request in shown:
+        if request.stack is not None:
+            lines.append(f'The stack of {request.method} {request.target!a}:')
+            lines.append(str(request.stack))
+    return '\n'.join(lines)
+
+
+#: The methods of sockets, and of files made of them, that wait for a client.
+_READS = frozenset({'readinto', 'read', 'recv', 'recv_into'})
+_WRITES = frozenset({'write', 'send', 'sendall'})
+#: socketserver's writer, which is private, is a BufferedIOBase.
+_SOCKETS = (socket.SocketIO, socket.socket, io.BufferedIOBase)
+
+
+#: The number of looks at a thread that runs on meanwhile.
+LOOKS = 20
+
+
+class Stack:
+    """The calls that a thread is in, the innermost first: each method with its ``self``."""
+
+    def __init__(self, frame: FrameType) -> None:
+        self._frame = frame
+        self.calls: list[tuple[str, object]] = []
+        below: FrameType | None = frame
+        while below is not None:
+            self.calls.append((below.f_code.co_name, below.f_locals.get('self')))
+            below = below.f_back
+
+    def __str__(self) -> str:
+        return ''.join(traceback.format_stack(self._frame)).rstrip()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it goes back to the start of a thread.
+
+        The thread runs on while one looks. A generator that yields meanwhile knows no
+        more who has called it.
+        """
+        return self.calls[-1][0] in ('_bootstrap', '<module>')
+
+    def waits_for_client(self, connection: socket.socket) -> WaitsFor | None:
+        """Return whether the thread waits until it can read or write a connection.
+
+        :returns: None if it does neither.
+        """
+        for name, owner in self.calls:
+            # Not isinstance(): the site's objects may have a __class__ of their own.
+            if not issubclass(type(owner), _SOCKETS):
+                continue
+            if owner is connection or getattr(owner, '_sock', None) is connection:
+                if name in _READS:
+                    return WaitsFor.CLIENT_SENDS
+                if name in _WRITES:
+                    return WaitsFor.CLIENT_READS
+        return None
+
+    def find(self, kind: type) -> object:
+        """Return the innermost object of a class whose method runs; None if there is none."""
+        for _, owner in self.calls:
+            if issubclass(type(owner), kind):
+                return owner
+        return None
+
+
+def stacks_by_owner() -> Mapping[int, Stack]:
+    """Return, for the id() of each object whose method runs, the stack of that thread.
+
+    Looking at the stacks when a stop cuts costs nothing while requests are served.
+    """
+    found: dict[int, Stack] = {}
+    for frame in _frames_of_greenlets():
+        _note(Stack(frame), found)
+    for ident, frame in sys._current_frames().items():
+        stack = Stack(frame)
+        for _ in range(LOOKS):
+            if stack.is_whole:
+                break
+            stack = Stack(sys._current_frames().get(ident, frame))
+        _note(stack, found)
+    return found
+
+
+def _note(stack: Stack, found: dict[int, Stack]) -> None:
+    for _, owner in stack.calls:
+        if owner is not None:
+            found[id(owner)] = stack
+
+
+def _frames_of_greenlets() -> list[FrameType]:
+    """Return the frames of suspended greenlets, which a site may have in place of threads."""
+    greenlet = sys.modules.get('greenlet')
+    if greenlet is None:
+        return []
+    suspended = [
+        one for one in gc.get_objects() if issubclass(type(one), greenlet.greenlet)
+    ]
+    return [one.gr_frame for one in suspended if one.gr_frame is not None]

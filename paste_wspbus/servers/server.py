@@ -1,0 +1,366 @@
+"""How a server rides a bus: the base of the known servers, and one class for all others."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+from paste_wspbus.bus import Bus, State
+from paste_wspbus.bus.host import host_of
+from paste_wspbus.errors import BindError
+from paste_wspbus.forks import close_in_child
+from paste_wspbus.servers.accepting import GRACE, Backlogs, Courtesy, Pauses, Stage
+from paste_wspbus.servers.binding import ADDRESS, WHERE, Binding
+
+__all__ = ['ADDRESS', 'WHERE', 'BlockingServer', 'Server']
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import FrameType
+    from typing import Any
+
+    from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.servers.blocking import Answering
+    from paste_wspbus.servers.cutting import RequestInFlight
+
+#: Seconds between two looks at what a stopping server still has to do.
+LOOK = 0.005
+
+#: Seconds that a stop waits in silence.
+PATIENCE = 2
+
+#: Seconds that the threads of the server have to end, and those of requests that were
+#: cut; a stop with a deadline gives them less.
+JOIN, JOIN_CUT = 5.0, 0.5
+
+
+class Server(Binding):
+    """A known HTTP server: it serves in threads of its own and stops without losing requests.
+
+    It binds before there is a bus, and rides one by `plug_in`; then it is
+    subscribed as the founding post has it, ``bus.subscribe('start', server, app)``.
+
+    :param conf: the settings of ``[server:main]``, all strings.
+    :raises SettingError: if one of them is wrong.
+    """
+
+    bus: Bus
+
+    priority = 75  # CherryPy's: the server starts after what its requests need
+    scheme = 'http'
+    #: Whether one thread accepts a connection, and another one reads from it.
+    passes_connections = True
+
+    def __init__(self, conf: Mapping[str, str], global_conf: Mapping[str, Any]) -> None:
+        self.global_conf = global_conf
+        super().__init__(self.read_settings(dict(conf)), conf)
+        #: Whether a forked child is to have the sockets, too: a supervisor's worker.
+        self.shared = False
+        #: Whether other processes accept from the same sockets at the same time.
+        self.competes = False
+        # A child that the site forks must not keep the port: whoever connects would wait.
+        close_in_child(self, Server.after_fork)
+        self.draining = False
+        self.drain_since = 0.0
+        self._has_cut = False
+        self._thread: threading.Thread | None = None
+        self._pauses, self._courtesy = Pauses(), Courtesy()
+
+    def plug_in(self, bus: Bus) -> None:
+        """Subscribe to ``bus``, so that the server drains, stops and closes with the site."""
+        self.bus = bus
+        bus.subscribe('drain', self.drain)
+        bus.subscribe('stop', self.stop, priority=25)
+        bus.subscribe('exit', self.close)
+        bus.plugins['server'] = self
+
+    # What each server does in its own way.
+
+    def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
+        """Convert the settings; raise SettingError if one is wrong."""
+        raise NotImplementedError
+
+    def open(self, app: Any) -> None:
+        """Make the server and listen on ``self.sockets``."""
+        raise NotImplementedError
+
+    def accepts_on(self) -> Iterable[socket.socket]:
+        """Return the sockets that the server accepts on, now that it is open."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Serve until `end`."""
+        raise NotImplementedError
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; no client waits there any more."""
+        raise NotImplementedError
+
+    def finish(self) -> bool:
+        """Close idle connections; return whether no connection remains."""
+        raise NotImplementedError
+
+    def count(self) -> int:
+        """Return how many connections are open."""
+        raise NotImplementedError
+
+    def requests_in_flight(self) -> list[RequestInFlight]:
+        """List the requests that are not answered yet."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """End the connections that remain, so that what reads or writes them fails."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Make `run` return; drop the connections that remain.
+
+        It waits no longer than `time_to_end` for threads.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def knows(cls, conf: Mapping[str, str]) -> bool:
+        """Whether this adapter can do what the settings ask for."""
+        return True
+
+    # What all do alike.
+
+    @property
+    def urls(self) -> list[str]:
+        """Where clients reach the server, such as ['http://127.0.0.1:8080']."""
+        return [listening.url(self.scheme) for listening in self.sockets]
+
+    def adopt(self, sockets: list[ListeningSocket]) -> None:
+        """Use these sockets, which another process has bound."""
+        self.sockets = sockets
+
+    def bequeath(self) -> list[ListeningSocket]:
+        """Return copies of the listening sockets for the process that serves next.
+
+        From now on, a stop leaves the connections in their backlogs to that process.
+        """
+        for listening in self.sockets:
+            listening.owned = False
+        return [listening.copy() for listening in self.sockets]
+
+    def __call__(self, app: Any) -> None:
+        """Serve ``app``: the bus calls this as a 'start' listener.
+
+        :raises BindError: if an address cannot be had.
+        """
+        self.bind()
+        self.draining = False
+        try:
+            self.open(app)
+            self._check_sockets()
+        except OSError as error:
+            urls = ', '.join(self.urls)
+            self.close()
+            raise BindError(urls, error.strerror or str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        self._thread = threading.Thread(
+            target=self._run, name='HTTP server', daemon=True
+        )
+        self._thread.start()
+
+    def _check_sockets(self) -> None:
+        """Check that the server accepts on these sockets, and on no other one.
+
+        Some servers drop a socket that they do not recognize (of a class that the site
+        has patched, for example), and listen on their default address.
+
+        :raises OSError: if it does not.
+        """
+        ours = sorted(listening.sock.fileno() for listening in self.sockets)
+        if sorted(sock.fileno() for sock in self.accepts_on()) != ours:
+            self.end()
+            raise OSError('the server does not use this socket')
+
+    def _run(self) -> None:
+        try:
+            self.run()
+        except BaseException:
+            self.bus.log('The HTTP server failed: the site stops', 40, traceback=True)
+            self.bus.exit_code = 1
+            self.bus.exit()
+
+    def accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection; other processes may accept from the same socket.
+
+        :raises BlockingIOError: if another process was faster.
+        :raises ConnectionAbortedError: if the client has gone.
+        :raises BlockingIOError: if accept() failed; the server then `is_paused` for a moment.
+        """
+        if self.competes:
+            self._courtesy.wait(self.count())
+        return self._pauses.accept(sock, self.bus.log)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether accept() failed a moment ago, for example without free descriptors."""
+        return self._pauses.are_on
+
+    def drain(self) -> None:
+        """Close each connection after its response; keep accepting."""
+        if not self.draining:
+            self.drain_since = time.monotonic()
+            self.draining = True
+
+    def stop(self) -> None:
+        """Stop accepting, then answer all requests that came, then close.
+
+        This takes as long as the requests take, until `Deadline.cut_at`;
+        ``bus.hurry()`` skips the wait. What is still open then is cut.
+        """
+        thread = self._thread
+        if thread is None:
+            return
+        self.drain()
+        self._has_cut = False
+        backlogs = Backlogs(self.sockets)
+        try:
+            if thread.is_alive():  # else its loop has failed
+                if backlogs:
+                    self._wait_until(lambda: self._is_emptied(backlogs), looks=2)
+                self.stop_accepting()
+                backlogs.end(self.bus.hurried)
+                self._wait_until(self.finish)
+                if self.count():
+                    self._cut()
+        finally:
+            backlogs.end(self.bus.hurried)
+            self.end()
+            thread.join(self.at_most(1))
+            self._thread = None
+            self.close()
+
+    def _is_emptied(self, backlogs: Backlogs) -> bool:
+        if backlogs.are_empty():
+            return True
+        if self.is_paused:  # these, and the idle connections, have the descriptors
+            backlogs.free_descriptors()
+            self.finish()
+        return False
+
+    def _wait_until(self, done: Callable[[], bool], looks: int = 1) -> None:
+        clean, patience = 0, time.monotonic() + PATIENCE
+        while not self.bus.hurried:
+            clean = clean + 1 if done() else 0
+            if clean == looks:
+                return
+            now = time.monotonic()
+            if now > self.bus.deadline.cut_at:
+                return
+            if now > patience:
+                patience = float('inf')
+                waiting = len(self.bus.plugins.get('requests', ()))
+                how = '; a second signal skips the wait'
+                if host_of(self.bus).is_supervised:
+                    how = ''  # that is for the supervisor to say
+                self.bus.log(f'Stopping: requests in flight: {waiting}{how}', level=30)
+            time.sleep(LOOK)
+
+    def _cut(self) -> None:
+        """End the requests that remain: what stops after the server must be stopped, too.
+
+        A client does not decide how the stop ends. So the exit code is 1 only if the
+        application was still computing, and nobody has hurried the stop.
+        """
+        from paste_wspbus.servers.cutting import WaitsFor, describe  # rarely needed
+
+        self._has_cut, requests = True, self.requests_in_flight()
+        is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
+        self.cut()  # before the log: threads that are cut leave the interpreter to it
+        if requests:
+            self.bus.log(describe(requests), level=40 if is_computing else 30)
+        if is_computing and not self.bus.hurried:
+            self.bus.exit_code = self.bus.exit_code or 1
+        if requests:
+            streams = sum(one.waits_for is WaitsFor.STREAM for one in requests)
+            self.bus.publish('requests_cut', streams, len(requests) - streams)
+
+    @property
+    def time_to_end(self) -> float:
+        """Seconds that `end` may wait for threads."""
+        if self.bus.hurried:
+            return 0.2
+        return self.at_most(JOIN_CUT if self._has_cut else JOIN)
+
+    def at_most(self, seconds: float) -> float:
+        """Return ``seconds``, or less if the stop must end before that."""
+        remaining = max(self.bus.deadline.until - time.monotonic(), 0)
+        return min(seconds, remaining / 4)
+
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        while self.sockets:
+            self.sockets.pop().close()
+
+    def after_fork(self) -> None:
+        """Close the sockets in a forked child, unless the child is meant to have them."""
+        if self.shared or self._may_daemonize():
+            return
+        while self.sockets:
+            self.sockets.pop().sock.close()
+
+    def _may_daemonize(self) -> bool:
+        """Whether a fork may be the Daemonizer's, whose child is the site from now on."""
+        bus: Bus | None = getattr(self, 'bus', None)
+        return bus is not None and bus.state is State.STARTING and bus.turn.is_mine
+
+    def may_close(self, stage: Stage, last_used: float) -> bool:
+        """Whether a connection that was last used at that time may be closed.
+
+        :param last_used: a time.monotonic()."""
+        idle = time.monotonic() - max(last_used, self.drain_since)
+        return stage in GRACE and idle > GRACE[stage]
+
+
+class BlockingServer:
+    """Any other ``server(app)``: it starts last, and runs in the main thread until the site stops."""
+
+    blocking = True
+    passes_connections = False
+    priority = 100
+    urls: tuple[str, ...] = ()
+
+    def __init__(self, server: Callable[[Any], object], name: str) -> None:
+        self.server = server
+        self._answering: Answering | None = None
+        # What the log calls it: as it is known to whoever wrote the .ini.
+        self.__qualname__, self.__module__ = name, '__main__'
+
+    def __call__(self, app: Any) -> None:
+        """Serve ``app`` until the server returns."""
+        from paste_wspbus.servers.blocking import Answering  # a known server needs none
+
+        self._answering = Answering(app, self.bus)
+        self.server(self._answering)
+
+    def plug_in(self, bus: Bus) -> None:
+        """The bus ends it by raising KeyboardInterrupt in its thread, between two requests."""
+        self.bus = bus
+        bus.subscribe('stop', self.stop, priority=25)
+
+    def stop(self) -> None:
+        """Wait for the requests in other threads, when the server has returned."""
+        if self._answering is not None:
+            self._answering.wait_until_answered()
+
+    def is_busy(self, frame: FrameType | None, is_inside: bool) -> bool:
+        """Whether an interrupt of the server's thread could cost a request."""
+        answering = self._answering
+        return answering is not None and answering.is_busy(frame, is_inside)
+
+    def cut(self) -> None:
+        """Name the requests that are cut: the time for them is over."""
+        if self._answering is not None:
+            self._answering.name_open_requests()

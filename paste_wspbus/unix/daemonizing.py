@@ -1,0 +1,235 @@
+"""Becoming a daemon: the launching process waits until the start has succeeded or failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+
+from paste_wspbus.errors import UsageError, WSPBusError
+from paste_wspbus.exits import FAILED, of_signal
+from paste_wspbus.report import Inbox, Report
+from paste_wspbus.unix.holding import hold
+from paste_wspbus.unix.processes import OtherProcess
+from paste_wspbus.values import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
+
+
+class ThreadsAlive(WSPBusError):
+    """A process with threads cannot become a daemon: fork(2) would lose them."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(
+            f'cannot daemonize: threads run already: {", ".join(sorted(names))}'
+        )
+        self.names = names
+
+
+#: Seconds that a daemon whose start failed has for cleaning up.
+GOING = 10.0
+
+
+def daemonize(
+    launch: Callable[[Inbox, int], NoReturn], keep: Iterable[int] | None = None
+) -> Report:
+    """Fork twice (PEP 3143), in a session of its own, stdin on /dev/null.
+
+    Umask and working directory are kept.
+
+    :param launch: called in the launching process, with the daemon's reports and the
+        process ID of its first child; it does not return.
+    :param keep: the descriptors that the daemon needs; it closes all others. None: it
+        closes none, for parts of a site have opened some.
+    :returns: in the daemon: the end that reports how the start ended.
+    :raises ThreadsAlive: if threads run, naming them.
+    """
+    if not hasattr(os, 'fork'):
+        raise UsageError('cannot daemonize: this system has no fork(2)')
+    others = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread()
+    ]
+    if others:
+        raise ThreadsAlive(others)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    reader, writer = os.pipe()
+    hold(True)  # until `launch` handles them, and until the daemon can report
+    child = os.fork()
+    if child:
+        os.close(writer)
+        launch(Inbox(reader), child)
+    os.close(reader)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    if keep is not None:
+        _close_all_but({*range(3), writer, *keep})
+    report = Report(writer)
+    report.pid()
+    hold(False)
+    return report
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Close what the launching process inherited: a lock of its caller's would stay held."""
+    try:
+        opened = [int(name) for name in os.listdir('/dev/fd')]
+    except OSError:
+        opened = [*range(os.sysconf('SC_OPEN_MAX'))]
+    for fd in opened:
+        if fd not in kept:
+            with contextlib.suppress(OSError):  # the folder that was listed
+                os.close(fd)
+
+
+def wait_for_start(
+    inbox: Inbox, child: int, clean_up: Callable[[bool], None] | None = None
+) -> NoReturn:
+    """Wait until the daemon's start has succeeded or failed, and exit with its code.
+
+    This runs in the launching process. An interrupt (Ctrl-C) stops the daemon.
+
+    :param clean_up: called at the end, with True if the start has failed and the daemon is
+        gone.
+    """
+    launch = _Launch(inbox)
+    launch.handle_signals()
+    with contextlib.suppress(ChildProcessError):  # somebody has waited for it
+        os.waitpid(child, 0)
+    launch.wait()
+    hold(True)  # what comes now is too late to change the outcome
+    if launch.interrupted:
+        launch.wait_for_end()  # it may have been ready already
+    if clean_up is not None:
+        clean_up(bool(launch.code or launch.interrupted))
+    os._exit(launch.interrupted or launch.code or 0)
+
+
+#: Seconds until an interrupted start gets a second signal to stop.
+AGAIN = 1.0
+
+
+class _Launch:
+    """Holds what the launching process knows of the daemon's start.
+
+    Its signal handler raises nothing. An exception could come between two steps of this
+    process, and the daemon would not hear of the signal.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        #: The daemon's exit code, or 0 when it is started.
+        self.code: int | None = None
+        #: What the launching process exits with if it was interrupted.
+        self.interrupted = 0
+        self._daemon: OtherProcess | None = None
+        #: When to send the daemon a second signal (time.monotonic).
+        self._press_at: float | None = None
+        self._woken = -1
+
+    def handle_signals(self) -> None:
+        """Have signals stop the daemon, from now on; they also wake `wait`."""
+        if threading.current_thread() is threading.main_thread():
+            self._woken, writer = os.pipe()
+            os.set_blocking(self._woken, False)
+            os.set_blocking(writer, False)
+            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._interrupt)
+            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
+            if _has_terminal():
+                signal.signal(signal.SIGHUP, self._interrupt)
+        hold(False)
+
+    def _interrupt(self, signum: int, frame: object) -> None:
+        """Have the daemon stop, too, after Ctrl-C or SIGTERM."""
+        if signum == signal.SIGINT and not self.interrupted:
+            _write(2, 'Interrupted: the site stops.\n')
+        self.interrupted = of_signal(signum)
+        self._press()
+        self._press_at = time.monotonic() + AGAIN
+
+    def _press(self) -> None:
+        if self._daemon is not None:
+            self._daemon.signal(signal.SIGTERM)
+
+    def wait(self) -> None:
+        """Read what the daemon reports, until its start has succeeded or failed."""
+        while self.code is None:
+            timeout = None
+            if self._press_at is not None:
+                timeout = max(self._press_at - time.monotonic(), 0)
+            readers = [fd for fd in (self._inbox.fd, self._woken) if fd != -1]
+            ready, _, _ = select.select(readers, [], [], timeout)
+            if self._woken in ready:
+                os.read(self._woken, 512)
+            if not ready:
+                # Python sees a signal that comes in the instant before a system call
+                # when that returns: once more, if nothing is heard of the daemon.
+                self._press_at = None
+                self._press()
+            if self._inbox.fd in ready:
+                self._read()
+
+    def _read(self) -> None:
+        try:
+            messages = self._inbox.read()
+        except ValueError:  # the site has sent what is no report
+            messages = None
+        for message in messages or ():
+            if self.code is None:
+                self._understand(message)
+        if messages is None:
+            pid = self._daemon.pid if self._daemon is not None else 0
+            if not self.interrupted:
+                _write(2, f'The site (process {pid}) died while it started.\n')
+            self.code = FAILED
+
+    def _understand(self, message: dict[str, Any]) -> None:
+        if 'pid' in message:
+            if self._daemon is not None:
+                return  # the first one is the daemon's; the site may have sent this
+            self._daemon = OtherProcess(message['pid'])
+            if self.interrupted:
+                self._press()
+            return
+        if 'ready' in message:
+            _write(1, ''.join(f'{printable(line)}\n' for line in message['ready']))
+            self.code = 0
+        elif 'failed' in message:
+            if message['line']:
+                _write(2, f'{printable(message["line"], lines=True)}\n')
+            self.wait_for_end()
+            self.code = int(message['failed'])
+
+    def wait_for_end(self) -> None:
+        """Wait for the daemon's end, for it may have to clean up."""
+        if self._daemon is not None:
+            self._daemon.is_gone_within(GOING)
+
+
+def _has_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
+
+
+def _write(fd: int, text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it
+        os.write(fd, text.encode())

@@ -1,0 +1,229 @@
+"""What root opens where others can write: it follows no link, and opens no other file by mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+#: How many symbolic links a path may lead over, <linux/namei.h>.
+_MAX_LINKS = 40
+
+_FOLDER = (
+    getattr(os, 'O_PATH', os.O_RDONLY)
+    | getattr(os, 'O_DIRECTORY', 0)
+    | getattr(os, 'O_NOFOLLOW', 0)
+    | getattr(os, 'O_CLOEXEC', 0)
+)
+
+#: A FIFO that somebody puts there must not block this process.
+_FILE = (
+    getattr(os, 'O_NOFOLLOW', 0)
+    | getattr(os, 'O_NONBLOCK', 0)
+    | getattr(os, 'O_NOCTTY', 0)
+    | getattr(os, 'O_CLOEXEC', 0)
+)
+
+_IS_LINK = 'it is a symbolic link, in a folder that others than root can write to'
+
+
+@contextlib.contextmanager
+def place_of(path: str) -> Generator[tuple[str, int | None]]:
+    """Find the folder of a file, as root, and yield how to name the file safely.
+
+    Others may write to a folder of the path, and put a link there at any moment. Then
+    the folders are opened one by one, and no link is followed from there on.
+
+    :returns: the file's name, and a descriptor of its folder (``dir_fd``). It is (path,
+        None) if this process is not root, or if only root can write to all folders
+        that the path leads through: then the path is used as it is.
+    :raises OSError: if there is no such folder, or a link where others can write.
+    """
+    walk = None
+    if hasattr(os, 'geteuid') and os.geteuid() == 0:
+        walk = _Walk(path)
+    try:
+        found = None if walk is None else walk.run()
+        if walk is None or found is None:
+            yield path, None
+        else:
+            yield found, walk.folder
+    finally:
+        if walk is not None:
+            os.close(walk.folder)
+
+
+def is_exposed(path: str) -> bool:
+    """Tell whether this process is root, and others can put another file at the path.
+
+    :raises OSError: as `place_of` does.
+    """
+    with place_of(path) as (_, folder):
+        return folder is not None
+
+
+def open_file(path: str, flags: int, mode: int = 0o666) -> int:
+    """Open a file as `os.open` does; as root, never another one than that of this name.
+
+    Where others than root can write to a folder of the path (see `place_of`), it must be
+    a regular file that has no other name; with O_CREAT, it must not be there yet.
+    Elsewhere links, FIFOs and devices are opened.
+
+    :raises OSError: if it cannot be opened; if another user has put something else there.
+    """
+    with place_of(path) as (name, folder):
+        if folder is None:
+            return os.open(path, flags, mode)
+        if flags & os.O_CREAT:
+            flags |= os.O_EXCL
+        try:
+            fd = os.open(name, flags | _FILE, mode, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EMLINK):
+                raise OSError(errno.ELOOP, _IS_LINK, path) from None
+            if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+                raise _not_regular(path) from None
+            raise
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return fd
+    os.close(fd)
+    if stat.S_ISREG(status.st_mode):
+        problem = (
+            'it has other names (hard links), in a folder that others can write to'
+        )
+        raise OSError(errno.EPERM, problem, path)
+    raise _not_regular(path)
+
+
+def give_away(path: str, uid: int, gid: int) -> None:
+    """Give the socket that this process has bound at a path to another user and group.
+
+    :param uid: -1 changes nothing; so does -1 for ``gid``.
+    :raises OSError: if there is something else now.
+    """
+    with place_of(path) as (name, folder):
+        if folder is None or not hasattr(os, 'O_PATH'):
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+            return
+        fd = os.open(name, os.O_PATH | _FILE, dir_fd=folder)
+        try:
+            status = os.fstat(fd)
+            is_ours = stat.S_ISSOCK(status.st_mode) and status.st_uid == 0
+            if not is_ours or status.st_nlink != 1:
+                raise OSError(errno.EPERM, 'it was exchanged for another file', path)
+            os.chown(f'/proc/self/fd/{fd}', uid, gid)
+        finally:
+            os.close(fd)
+
+
+def remove(path: str, identity: tuple[int, int] | None = None) -> bool:
+    """Remove a socket; nothing happens if there is something else.
+
+    :param identity: its device and inode; None: any socket.
+    :returns: whether it was removed.
+    :raises OSError: if it cannot be removed, or there is none.
+    """
+    with place_of(path) as (name, folder):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        is_wanted = identity in (None, (status.st_dev, status.st_ino))
+        if not (stat.S_ISSOCK(status.st_mode) and is_wanted):
+            return False
+        os.unlink(name, dir_fd=folder)
+        return True
+
+
+def _not_regular(path: str) -> OSError:
+    problem = 'it is not a regular file, in a folder that others than root can write to'
+    return OSError(errno.EPERM, problem, path)
+
+
+class _Walk:
+    """The way to a file, folder by folder, from the root of the file system.
+
+    ``folder``: a descriptor of the folder that it has come to. ``is_safe``: whether only
+    root can write to that folder, and to all before it. ``is_sticky``: others can make
+    files there, but cannot rename or remove what is root's (/tmp).
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._remaining = os.path.abspath(path).split('/')
+        self._links = 0
+        self.folder = -1
+        self._begin()
+
+    def _begin(self) -> None:
+        root = os.open('/', _FOLDER)
+        if self.folder != -1:
+            os.close(self.folder)
+        self.folder, self._text = root, ''
+        self.is_safe, self.is_sticky = True, False
+        self._judge()
+
+    def run(self) -> str | None:
+        """Walk to the file's folder.
+
+        :returns: the file's name there; None if the path is safe as it is.
+        """
+        while True:
+            name = self._remaining.pop(0)
+            if name in ('', '.') and self._remaining:
+                continue
+            if self.is_safe and self._is_in_proc():
+                return None  # /proc/self/fd/1 leads to what may have no path
+            link = self._read_link(name) if self.is_safe else None
+            if link is not None:
+                self._follow(link)
+            elif self._remaining:
+                self._enter(name)
+            else:
+                return None if self.is_safe else name
+
+    def _is_in_proc(self) -> bool:
+        return self._text == '/proc' or self._text.startswith('/proc/')
+
+    def _read_link(self, name: str) -> str | None:
+        try:
+            return os.readlink(name, dir_fd=self.folder)
+        except OSError:
+            return None
+
+    def _follow(self, link: str) -> None:
+        self._links += 1
+        if self._links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self._path)
+        self._remaining = link.split('/') + self._remaining
+        if link.startswith('/'):
+            self._begin()
+
+    def _enter(self, name: str) -> None:
+        try:
+            inner = os.open(name, _FOLDER, dir_fd=self.folder)
+        except OSError as error:
+            is_link = self._read_link(name) is not None
+            problem = f'{name}: {_IS_LINK[6:]}' if is_link else error.strerror
+            raise OSError(error.errno, problem, self._path) from None
+        os.close(self.folder)
+        self.folder, self._text = inner, os.path.normpath(f'{self._text}/{name}')
+        self._judge()
+
+    def _judge(self) -> None:
+        """Say who can write to the folder that it has come to."""
+        status = os.fstat(self.folder)
+        is_roots = status.st_uid == 0
+        others_write = bool(status.st_mode & 0o022)
+        # What is root's in a sticky folder stays where it is.
+        could_be_exchanged = not (self.is_safe or (self.is_sticky and is_roots))
+        self.is_safe = is_roots and not others_write and not could_be_exchanged
+        self.is_sticky = (
+            is_roots
+            and others_write
+            and not could_be_exchanged
+            and bool(status.st_mode & stat.S_ISVTX)
+        )

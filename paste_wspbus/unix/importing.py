@@ -1,0 +1,68 @@
+"""Which folders of `sys.path` root does not import from: they wait until the user has changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+#: Folders that hold installed packages, wherever they are: a buildout's eggs are in the
+#: folder of the .ini.
+_PACKAGES = ('.egg', '.zip', 'site-packages', 'dist-packages')
+
+#: What was taken out of `sys.path`: (index, entry), in the order in which it was taken.
+_held: list[tuple[int, str]] = []
+
+
+def hold_back(site: str | None = None) -> None:
+    """As root, take folders of the site out of `sys.path`: the servers' imports search there.
+
+    These are the working folder, the entries of PYTHONPATH that are relative to it, and
+    the site's folder with what is below it, but for installed packages.
+
+    :param site: the folder of the .ini, if it is known already.
+    """
+    if not hasattr(os, 'geteuid') or os.geteuid() != 0:
+        return
+    folders = _relative_entries()
+    for index in reversed(range(len(sys.path))):
+        path = os.path.realpath(sys.path[index])
+        is_sites = site is not None and _is_below(path, os.path.realpath(site))
+        if (path in folders or is_sites) and not _is_installed(path):
+            _held.append((index, sys.path.pop(index)))
+
+
+def give_back() -> None:
+    """Put back what `hold_back` has taken out, where it was: the user is the site's now."""
+    while _held:
+        sys.path.insert(*_held.pop())
+
+
+def _relative_entries() -> set[str]:
+    """Return the working folder, and the entries of PYTHONPATH that are relative to it.
+
+    Python has made them absolute.
+    """
+    entries = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    relative = ['', *(entry for entry in entries if not os.path.isabs(entry))]
+    try:
+        return {os.path.realpath(entry) for entry in relative}
+    except FileNotFoundError:  # the working folder is gone
+        return set()
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _is_installed(path: str) -> bool:
+    """Whether a folder has Python's library, this package or other installed packages."""
+    ours = os.path.realpath(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+    if path == ours or path.endswith(_PACKAGES):
+        return True
+    prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
+    libraries = [
+        os.path.join(os.path.realpath(prefix), name)
+        for prefix in prefixes
+        for name in ('lib', sys.platlibdir)
+    ]
+    return any(_is_below(path, library) for library in libraries)

@@ -1,0 +1,180 @@
+"""Processes that are not children of this one: whether they run, how to wait and signal."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import time
+
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.exits import NOT_PERMITTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable
+    from typing import Any
+
+
+#: <asm-generic/socket.h>; Python has no name for it.
+_SO_PEERPIDFD = 77
+
+
+class NotPermitted(WSPBusError):
+    """A process is another user's, and cannot be signalled."""
+
+    exit_code = NOT_PERMITTED
+
+
+class OtherProcess:
+    """A process that is no child of this one (pidfd_open(2), where the system has it).
+
+    :param fd: its pidfd, if there is one already.
+    """
+
+    def __init__(self, pid: int, fd: int | None = None) -> None:
+        self.pid = pid
+        self._fd = -1
+        if fd is not None:
+            self._fd = fd
+            return
+        with contextlib.suppress(AttributeError, OSError):
+            self._fd = os.pidfd_open(pid)
+
+    def is_gone_within(
+        self, seconds: float, others: Iterable[socket.socket] = ()
+    ) -> bool:
+        """Wait until it ends, one of ``others`` is readable, or the time is over.
+
+        :returns: whether it has ended.
+        """
+        if self._fd != -1:
+            watched: list[Any] = [self._fd, *others]
+            ready, _, _ = select.select(watched, [], [], max(seconds, 0))
+            return self._fd in ready
+        until = time.monotonic() + seconds
+        while is_alive(self.pid):  # there is nothing to wait on but others
+            pause = min(max(until - time.monotonic(), 0), 0.05)
+            if not others:
+                time.sleep(pause)
+            elif select.select([*others], [], [], pause)[0]:
+                return False
+            if time.monotonic() >= until:
+                return False
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal.
+
+        :raises NotPermitted: if it is another user's.
+        """
+        try:
+            if self._fd != -1:
+                signal.pidfd_send_signal(self._fd, number)
+            else:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            raise NotPermitted(
+                f'process {self.pid} belongs to another user: permission denied'
+            ) from None
+
+    def close(self) -> None:
+        """Close the descriptor of the process."""
+        if self._fd != -1:
+            os.close(self._fd)
+
+
+def listener_of(sock: socket.socket) -> OtherProcess | None:
+    """Return the process that listens at the other end of a Unix socket, unix(7).
+
+    It is the one that called listen(2): the system says so, not the other end.
+
+    :returns: None if the system does not say, or if that process is gone.
+    """
+    import socket
+    import struct
+
+    if not hasattr(socket, 'SO_PEERCRED'):
+        return None
+    try:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, _, _ = struct.unpack('iII', credentials)
+    except OSError:
+        return None
+    if pid <= 0:
+        return None  # in another container
+    try:
+        fd = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        is_unknown = error.errno == errno.ENOPROTOOPT  # Linux before 6.5
+        return OtherProcess(pid) if is_unknown else None
+    process = OtherProcess(pid, fd)
+    if process.is_gone_within(0):  # another process may have its number
+        process.close()
+        return None
+    return process
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    if os.name == 'nt':
+        return _is_alive_on_windows(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    try:
+        with open(f'/proc/{pid}/stat') as file:
+            return file.read().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return True
+
+
+def parent_of(pid: int) -> int | None:
+    """Return the process ID of a process's parent.
+
+    :returns: 0 if there is no such process; None where the system does not say.
+    """
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            return int(file.read().rpartition(b')')[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0 if os.path.exists('/proc/self/stat') else None
+
+
+def _is_alive_on_windows(pid: int) -> bool:
+    # os.kill(pid, 0) would send it Ctrl-C: CTRL_C_EVENT is 0.
+    import ctypes
+
+    kernel32 = ctypes.WinDLL('kernel32', use_last_error=True)  # type: ignore[attr-defined]
+    kernel32.OpenProcess.restype = ctypes.c_void_p
+    synchronize, access_denied, wait_timeout = 0x100000, 5, 258
+    process = kernel32.OpenProcess(synchronize, False, pid)
+    if not process:
+        return bool(ctypes.get_last_error() == access_denied)  # type: ignore[attr-defined]
+    handle = ctypes.c_void_p(process)
+    try:
+        return bool(kernel32.WaitForSingleObject(handle, 0) == wait_timeout)
+    finally:
+        kernel32.CloseHandle(handle)
+
+
+def program_of(pid: int) -> str:
+    """Return the name of a process's program: of the script, not of the interpreter.
+
+    It is empty if it cannot be found out.
+    """
+    try:
+        with open(f'/proc/{pid}/cmdline', 'rb') as file:
+            words: list[Any] = file.read().split(b'\0')
+    except OSError:
+        return ''
+    names = [os.path.basename(os.fsdecode(word)) for word in words[:2]]
+    return names[1] if names[0].startswith('python') and names[1:] else names[0]

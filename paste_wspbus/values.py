@@ -1,0 +1,116 @@
+"""Texts: settings become values, and what others have written becomes safe to show."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from paste_wspbus.errors import SettingError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+
+def convert(
+    conf: dict[str, str], known: Mapping[str, Callable[[str], Any]]
+) -> dict[str, Any]:
+    """Convert each setting by its function in ``known``.
+
+    :raises SettingError: for one that is unknown (names the nearest), or that
+        its function refuses.
+    """
+    converted = {}
+    for key, value in conf.items():
+        if key not in known:
+            raise SettingError(key, f'unknown setting{nearest(key, known)}')
+        try:
+            converted[key] = known[key](value)
+        except ValueError:
+            what = {int: 'a whole number', float: 'a number'}.get(known[key], 'valid')  # type: ignore[call-overload]
+            raise SettingError(key, f'{value!r} is not {what}') from None
+    return converted
+
+
+def nearest(word: str, known: Any) -> str:
+    """Return a hint to append to a message: the known word that is nearest, or ''."""
+    from difflib import get_close_matches  # for an error alone
+
+    found = get_close_matches(word, list(known), 1, 0.5)
+    return f'; did you mean {found[0]!r}?' if found else ''
+
+
+def working_folder() -> str:
+    """Return the working folder with its symbolic links, as the shell's ``pwd`` shows it.
+
+    A deployment moves such a link: files that are read later must be the new folder's.
+    The name is $PWD; without it (systemd, supervisord, cron), a word of the command line
+    leads there by a link, or the link is called ``current`` as with most deployment tools.
+
+    :raises FileNotFoundError: if the folder was removed.
+    """
+    if os.name != 'posix':
+        return os.getcwd()
+    named = os.environ.get('PWD', '')
+    if os.path.isabs(named) and _is_here(named):
+        return named
+    folder = os.getcwd()
+    return next(filter(_is_here, _names_of(folder)), folder)
+
+
+def _names_of(folder: str) -> Iterator[str]:
+    """Yield names that a folder may have by a link; it is for the caller to look."""
+    for word in filter(os.path.isabs, sys.orig_argv):
+        for path in _with_parents(os.path.normpath(word)):
+            if path != folder and not folder.startswith(f'{path}/'):
+                yield path
+    for release in _with_parents(folder, 3):
+        for place in _with_parents(os.path.dirname(release), 2):
+            yield f'{place.rstrip("/")}/current{folder[len(release) :]}'
+
+
+def _with_parents(path: str, count: int = 40) -> Iterator[str]:
+    while count and path != '/':
+        yield path
+        path, count = os.path.dirname(path), count - 1
+
+
+def _is_here(path: str) -> bool:
+    try:
+        return os.path.samefile(path, os.curdir)
+    except OSError:
+        return False
+
+
+def boolean(text: str) -> bool:
+    """Convert a text to a bool, as PasteDeploy does.
+
+    :raises ValueError: if the text means neither.
+    """
+    word = str(text).strip().lower()
+    if word in ('true', 'yes', 'on', 'y', 't', '1'):
+        return True
+    if word in ('false', 'no', 'off', 'n', 'f', '0'):
+        return False
+    raise ValueError(text)
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return a text that changes nothing on a terminal or in a log but what it adds.
+
+    What is not printable is escaped, as Python writes it: control characters (also
+    those of C1), what turns the direction of writing around, and separators of lines.
+
+    :param text: may come from a request, an exception or another process.
+    :param lines: whether line feeds and tabs stay as they are.
+    """
+    if text.isprintable():
+        return text
+    kept = '\n\t\xa0\u3000' if lines else '\xa0\u3000'
+    return ''.join(
+        one
+        if one.isprintable() or one in kept
+        else one.encode('unicode_escape').decode()
+        for one in text
+    )

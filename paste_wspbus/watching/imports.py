@@ -1,0 +1,177 @@
+"""Notes each module that a site imports, before it runs, and what the site asks other reloaders."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import sys
+import time
+from importlib.machinery import SourceFileLoader
+
+from paste_wspbus.watching.files import is_installed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from typing import Any
+
+    from paste_wspbus.watching.files import Files, Path
+
+log = logging.getLogger(__name__)
+
+#: Seconds: bytecode is told apart by its source's mtime, in whole seconds, and size.
+RACY = 2.0
+
+
+class _Loader(SourceFileLoader):
+    """Neither reads nor writes the bytecode of a module that was just saved.
+
+    A second save within the same second, of the same size, would never be imported.
+    """
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        stats = super().path_stats(path)
+        if time.time() - stats['mtime'] < RACY:
+            raise OSError(errno.ESTALE, 'just saved', path)
+        return stats
+
+
+#: The modules in which other reloaders keep their monitors.
+_OTHERS = frozenset(['hupper.worker', 'paste.reloader'])
+
+
+class Recorder:
+    """Adds to ``files`` each module that is imported from now on, even if the import fails.
+
+    A finder of modules: it notes what the other finders find, before it is read. It
+    also stands in for the reloader that the site gets from hupper
+    (hupper.interfaces.IReloaderProxy), and is one of paste.reloader's monitors.
+
+    :param match: a regular expression for the names of the modules to note.
+    :param reload: called when the site asks hupper for a reload.
+    :param stop: called when the site asks hupper to stop it.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        match: str = '.*',
+        *,
+        reload: Callable[[], object],
+        stop: Callable[[], object],
+    ) -> None:
+        self.files, self.trigger_reload, self.graceful_shutdown = files, reload, stop
+        self._noted: set[str] = set()
+        self._matches = re.compile(match).match
+
+    def install(self) -> None:
+        """Put this finder first into `sys.meta_path`; note what is imported already."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+        for name in _OTHERS & set(sys.modules):
+            self._stand_in(sys.modules[name])
+        self.scan()
+
+    def remove(self) -> None:
+        """Remove this finder, and leave hupper and paste.reloader."""
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self)
+        hupper: Any = sys.modules.get('hupper.worker')
+        if hupper is not None and hupper._reloader_proxy is self:
+            hupper._reloader_proxy = None
+        paste: Any = sys.modules.get('paste.reloader')
+        if paste is not None and self._is_monitor(paste):
+            paste.Monitor.instances.remove(self)
+
+    def scan(self) -> None:
+        """Note the modules that no finder found; call this when composing has ended or failed."""
+        for name, module in list(sys.modules.items()):
+            if name in self._noted:
+                continue
+            # Not getattr: what a lazy module is asked for, it imports.
+            with contextlib.suppress(AttributeError):
+                known = object.__getattribute__(module, '__dict__')
+                self._note(name, known.get('__file__'), known.get('__path__'))
+        for folder in list(sys.path):
+            self.files.add_modules(folder)
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,
+        target: types.ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """Return what the finders after this one find, and note it."""
+        finders = list(sys.meta_path)
+        for finder in finders[finders.index(self) + 1 :] if self in finders else ():
+            find = getattr(finder, 'find_spec', None)
+            spec: ModuleSpec | None = find(name, path, target) if find else None
+            if spec is not None:
+                origin = spec.origin if spec.has_location else None
+                self._note(name, origin, spec.submodule_search_locations)
+                if name in _OTHERS:
+                    _call_after(spec.loader, self._stand_in)
+                if type(spec.loader) is SourceFileLoader:
+                    path = spec.loader.path
+                    if not is_installed(os.path.dirname(path)):
+                        spec.loader = _Loader(name, path)
+                return spec
+        return None
+
+    def _note(self, name: str, file: Any, folders: Any) -> None:
+        self._noted.add(name)
+        if not self._matches(name):
+            return
+        if isinstance(file, str) and file:
+            self.files.add_module(file)
+        # A namespace package's are looked up anew, through a parent that may be gone.
+        with contextlib.suppress(KeyError, TypeError):
+            for folder in list(folders or ()):
+                if isinstance(folder, str):
+                    self.files.add_modules(folder)
+
+    # What the site tells
+
+    def _stand_in(self, module: Any) -> None:
+        if module.__name__ == 'hupper.worker' and module._reloader_proxy is None:
+            module._reloader_proxy = self
+        elif module.__name__ == 'paste.reloader' and not self._is_monitor(module):
+            module.Monitor.instances.append(self)
+            self.watch_files(module.Monitor.global_extra_files)
+            for callback in module.Monitor.global_file_callbacks:
+                self.add_file_callback(callback)
+
+    def _is_monitor(self, paste: Any) -> bool:
+        return self in paste.Monitor.instances
+
+    def watch_files(self, files: Iterable[Path]) -> None:
+        """Watch files, folders and globs: hupper's method."""
+        for path in files:
+            self.files.add(path)
+
+    def watch_file(self, filename: Path) -> None:
+        """Watch a file: paste.reloader's method."""
+        self.files.add(filename)
+
+    def add_file_callback(self, callback: Callable[[], Iterable[Path]]) -> None:
+        """Watch what the callback names now: paste.reloader's method."""
+        try:
+            self.watch_files(callback())
+        except Exception:
+            log.exception('Error in a callback of paste.reloader')
+
+
+def _call_after(loader: Any, attach: Callable[[Any], object]) -> None:
+    """Call ``attach`` with a module as soon as it is imported."""
+    execute = loader.exec_module
+
+    def exec_module(module: types.ModuleType) -> None:
+        execute(module)
+        attach(module)
+
+    loader.exec_module = exec_module

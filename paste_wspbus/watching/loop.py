@@ -1,0 +1,127 @@
+"""The loop of a process with one thread: one queue for requests, descriptors, timers, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from queue import Empty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    #: When it is due (time.monotonic), a number, what is called.
+    Timer = tuple[float, int, Callable[[], None]]
+
+
+class Events:
+    """A bus's queue (put, get, empty) whose get() also serves descriptors, timers, signals.
+
+    For a process of a single thread, which may fork at any time. Each key's
+    ``data`` in ``selector`` is called when its descriptor is readable.
+    """
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        #: Called after each signal.
+        self.woken: Callable[[], None] = lambda: None
+        self.requests: deque[Any] = deque()
+        self._timers: list[Timer] = []
+        self._numbers = itertools.count()
+        self._entered = False
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self.selector.register(self._reader, selectors.EVENT_READ, self._drain)
+
+    def put(self, request: Any) -> None:
+        """Queue a request; signal handlers may call this."""
+        self.requests.append(request)
+        with contextlib.suppress(OSError):  # full: it wakes up anyhow
+            self._writer.send(b'.')
+
+    def empty(self) -> bool:
+        """Whether there is no request."""
+        return not self.requests
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for a request; raise queue.Empty after ``timeout`` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self.requests:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                raise Empty
+            self.step(left)
+        return self.requests.popleft()
+
+    def step(self, timeout: float | None = None) -> None:
+        """Sleep until something happens, at most ``timeout`` seconds, and handle it."""
+        if self._timers:
+            due = max(self._timers[0][0] - time.monotonic(), 0)
+            timeout = due if timeout is None else min(timeout, due)
+        for key, _ in self.selector.select(timeout):
+            key.data()
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> Timer:
+        """Make `step` call ``function`` in so many seconds; return the timer for `cancel`."""
+        timer = time.monotonic() + seconds, next(self._numbers), function
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Cancel a timer; do nothing if its function was called already."""
+        with contextlib.suppress(ValueError):
+            self._timers.remove(timer)
+            heapq.heapify(self._timers)
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(4096):
+                pass
+        self.woken()
+
+    def __enter__(self) -> Events:
+        """Make signals wake `step` from now on."""
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._entered = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._entered:
+            self._entered = False
+            signal.set_wakeup_fd(-1)
+
+    def close(self) -> None:
+        """Close the descriptors; signals are no longer written to them."""
+        self.__exit__()
+        self.selector.close()
+        self._reader.close()
+        self._writer.close()
+
+
+class Repeat:
+    """Calls ``function`` every ``seconds`` until that returns False, or `end`; no thread."""
+
+    def __init__(
+        self, events: Events, seconds: float, function: Callable[[], bool]
+    ) -> None:
+        self._events, self._seconds, self._function = events, seconds, function
+        self._ended = False
+        events.call_later(seconds, self._call)
+
+    def _call(self) -> None:
+        if not self._ended and self._function():
+            self._events.call_later(self._seconds, self._call)
+
+    def end(self) -> None:
+        """End the repetition."""
+        self._ended = True

@@ -1,0 +1,396 @@
+"""The words between a supervisor and its processes, both ways, in one table each."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Word(NamedTuple):
+    """One word: who sends it, who receives it, and what the receiver does.
+
+    ``carries``: of a report, the keys of its message, of which the first is the
+    word itself; of an order, what stands behind it in the line, each as JSON.
+    """
+
+    name: str
+    senders: tuple[str, ...]
+    receivers: tuple[str, ...]
+    effect: str
+    carries: tuple[str, ...] = ()
+
+
+class UnknownWord(LookupError):
+    """A word is not in the table: ``word``."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(f'{word!r} is not a word of paste_wspbus.wire')
+        self.word = word
+
+
+#: Who speaks: the command that waits for a daemon's start, and that daemon; the
+#: supervisor; a process that runs the site; a process that forks others.
+LAUNCHER, DAEMON = 'launcher', 'daemon'
+SUPERVISOR, WORKER, FORKER = 'supervisor', 'worker', 'forker'
+
+#: From a process that starts to whoever waits for it: each is a line of JSON.
+REPORTS = {
+    word.name: word
+    for word in (
+        Word(
+            'pid',
+            (DAEMON, WORKER),
+            (LAUNCHER, SUPERVISOR),
+            'The receiver notes the process ID, and can send signals.',
+            ('pid',),
+        ),
+        Word(
+            'ready',
+            (DAEMON, WORKER, FORKER),
+            (LAUNCHER, SUPERVISOR),
+            'The launcher prints the lines and exits with 0; the supervisor lets the '
+            'process take its place.',
+            ('ready',),
+        ),
+        Word(
+            'failed',
+            (DAEMON, WORKER, FORKER),
+            (LAUNCHER, SUPERVISOR),
+            'The launcher prints the line and exits with the code; the supervisor '
+            'notes why the start failed, and under --reload shows it.',
+            ('failed', 'line', 'traceback', 'file', 'problem'),
+        ),
+        Word(
+            'composed',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor answers with go, now or when it is time.',
+        ),
+        Word(
+            'leave',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The site asks to stop: the supervisor stops all processes.',
+        ),
+        Word(
+            'succeed',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor starts another process in the place of this one.',
+        ),
+        Word(
+            'renew',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor restarts the site gracefully.',
+        ),
+        Word(
+            'restarts',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The site has stopped, to be restarted: the supervisor starts it by fork '
+            'or child, or waits until this process has replaced itself (execv).',
+            ('restarts',),
+        ),
+        Word(
+            'exits',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor notes the exit code, which it may not see otherwise.',
+            ('exits',),
+        ),
+        Word(
+            'status',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor answers whoever asked for the status.',
+            ('status',),
+        ),
+        Word(
+            'cut',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor adds the numbers to what it answers about a graceful restart.',
+            ('cut', 'others'),
+        ),
+        Word(
+            'learnt',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor watches these files, and has these modules preloaded.',
+            ('learnt', 'modules'),
+        ),
+        Word(
+            'forked',
+            (FORKER,),
+            (SUPERVISOR,),
+            'The supervisor notes the process ID of what it ordered by fork.',
+            ('forked', 'process'),
+        ),
+        Word(
+            'ended',
+            (FORKER,),
+            (SUPERVISOR,),
+            'The supervisor takes note of the end of a process that it ordered.',
+            ('ended', 'code'),
+        ),
+        Word(
+            'imported',
+            (FORKER,),
+            (SUPERVISOR,),
+            'The supervisor has spare workers forked, or, if a module has spoiled '
+            'the process, starts another one without that module.',
+            ('imported', 'why'),
+        ),
+    )
+}
+
+#: From a supervisor to its processes: each is a line of text.
+ORDERS = {
+    word.name: word
+    for word in (
+        Word(
+            'go',
+            (SUPERVISOR,),
+            (WORKER,),
+            'A process that waits composes the site, or starts what it has composed.',
+        ),
+        Word(
+            'stop',
+            (SUPERVISOR,),
+            (WORKER, FORKER),
+            'The site stops: the process empties the sockets, for nobody accepts '
+            'after it, and leaves.',
+        ),
+        Word(
+            'release',
+            (SUPERVISOR,),
+            (WORKER, FORKER),
+            'The site stops, but somebody else has the sockets: the process leaves.',
+        ),
+        Word(
+            'make_way',
+            (SUPERVISOR,),
+            (WORKER, FORKER),
+            'Another process takes the place of this one, which leaves.',
+        ),
+        Word(
+            'restart',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process stops the site and publishes restart.',
+        ),
+        Word(
+            'hurry',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process skips every wait while it stops.',
+        ),
+        Word(
+            'force',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process leaves at once.',
+        ),
+        Word(
+            'status',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process reports its status.',
+        ),
+        Word(
+            'reopen_logs',
+            (SUPERVISOR,),
+            (FORKER,),
+            'The process opens its log files anew: those that it forks inherit them.',
+        ),
+        Word(
+            'fork',
+            (SUPERVISOR,),
+            (FORKER,),
+            'The process forks one with this role. A descriptor comes along: the '
+            'connection of the new process.',
+            ('token', 'role'),
+        ),
+        Word(
+            'import',
+            (SUPERVISOR,),
+            (FORKER,),
+            'The process imports these modules, for those that it forks.',
+            ('names',),
+        ),
+    )
+}
+
+
+def report_word(word: str) -> Word:
+    """Return the entry of a report's word.
+
+    :raises UnknownWord: if it is not in the table.
+    """
+    known = REPORTS.get(word)
+    if known is None:
+        raise UnknownWord(word)
+    return known
+
+
+class NoReport(ValueError):
+    """What came is no report of `REPORTS`: why, in a few words."""
+
+
+#: The longest report, in bytes: one that names the files of a large site has some 2 MB.
+MAX_REPORT = 1 << 24
+
+
+def read_report(line: bytes) -> dict[str, Any]:
+    """Read a line from a process, which may have sent anything.
+
+    :returns: the message; {} if it is a word that this version does not know.
+    :raises NoReport: if it is not what `REPORTS` and `VALUES` say.
+    """
+    import json
+
+    try:
+        message = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise NoReport(f'no JSON: {type(error).__name__}') from None
+    if not isinstance(message, dict):
+        raise NoReport('no JSON object')
+    word = REPORTS.get(next(iter(message), ''))
+    if word is None:
+        return {}
+    keys = word.carries or (word.name,)
+    for key in keys:
+        if key not in message or not VALUES[key](message[key]):
+            raise NoReport(f'{key!r} of {word.name!r} is missing or wrong')
+    return {key: message[key] for key in keys}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)  # Infinity and NaN are not JSON
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and abs(value) < 1 << 31
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_status(value: object) -> bool:
+    if not isinstance(value, dict) or not _are_texts(value.get('requests')):
+        return False
+    calling = value.get('calling')
+    if calling is None:
+        return True
+    if not isinstance(calling, list) or len(calling) != 3:
+        return False
+    channel, listener, since = calling
+    is_time = isinstance(since, (int, float)) and abs(since) < 1e12
+    return _is_text(channel) and _is_text(listener) and is_time
+
+
+def _are_news(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_news, value))
+
+
+def _is_news(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    kind, path, more = value
+    if kind == 'file':
+        is_signature = isinstance(more, list) and all(
+            isinstance(number, (int, float)) for number in more
+        )
+        return _is_path(path) and (more is None or is_signature)
+    return kind in ('modules', 'glob') and _is_path(path) and _are_paths(more)
+
+
+def _is_path(value: object) -> bool:
+    try:
+        return isinstance(value, str) and b'\0' not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def _are_paths(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_path, value))
+
+
+#: For each key of a report, whether its value may be that.
+VALUES: dict[str, Callable[[Any], bool]] = {
+    'pid': lambda value: _is_number(value) and value > 1,
+    'ready': _are_texts,
+    'failed': _is_number,
+    'line': _is_text,
+    'traceback': _is_text,
+    'file': lambda value: value is None or _is_text(value),
+    'problem': _is_text,
+    'composed': lambda value: value is True,
+    'leave': lambda value: value is True,
+    'succeed': lambda value: value is True,
+    'renew': lambda value: value is True,
+    'restarts': lambda value: value in ('execv', 'child', 'fork'),
+    'exits': _is_number,
+    'cut': _is_number,
+    'others': _is_number,
+    'status': _is_status,
+    'learnt': _are_news,
+    'modules': _are_texts,
+    'forked': _is_number,
+    'process': lambda value: _is_number(value) and value > 1,
+    'ended': _is_number,
+    'code': lambda value: value is None or _is_number(value),
+    'imported': _is_text,
+    'why': _is_text,
+}
+
+
+def order(word: str, *carried: object) -> bytes:
+    """Write an order as the line that carries it.
+
+    :raises UnknownWord: if it is not in the table.
+    :raises TypeError: if it does not carry so many values.
+    """
+    known = ORDERS.get(word)
+    if known is None:
+        raise UnknownWord(word)
+    if len(carried) != len(known.carries):
+        raise TypeError(f'{word!r} carries {known.carries}, not {len(carried)} values')
+    if not carried:
+        return f'{word}\n'.encode()
+    import json  # a plain start has no use for it
+
+    return f'{word} {" ".join(map(json.dumps, carried))}\n'.encode()
+
+
+def read_order(line: bytes) -> tuple[str, list[Any]]:
+    """Read a line.
+
+    :returns: the word and what it carries; '' if it is no order.
+    """
+    text = line.decode(errors='replace').strip()
+    name, _, rest = text.partition(' ')
+    known = ORDERS.get(name)
+    if known is None:
+        return '', []
+    if not known.carries:
+        return name, []
+    import json
+
+    texts = rest.split(' ', len(known.carries) - 1)
+    try:
+        carried = [json.loads(text) for text in texts]
+    except (ValueError, RecursionError):
+        return '', []
+    return (name, carried) if len(carried) == len(known.carries) else ('', [])

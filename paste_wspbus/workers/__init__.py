@@ -1,0 +1,1 @@
+"""A supervisor, and the processes that it looks after."""

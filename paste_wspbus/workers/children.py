@@ -1,0 +1,340 @@
+"""The processes of a supervisor: forking them, reading their reports, noting their ends."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import selectors
+import signal
+import socket
+import sys
+
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.role import PRELOAD, Role
+from paste_wspbus.unix.holding import hold
+from paste_wspbus.wire import REPORTS, UnknownWord
+from paste_wspbus.workers.handle import WorkerHandle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from paste_wspbus.watching.loop import Events
+
+    #: Called with the process that reports, and the message.
+    Listener = Callable[[WorkerHandle, dict[str, Any]], object]
+
+#: Seconds between two SIGTERMs to a process that composes: one that comes in the
+#: instant before a system call is seen by Python when that returns.
+AGAIN = 1.0
+
+#: How often the connection of a process that has ended is read, 8 kB at most each time.
+LAST_READS = 2500
+
+
+class WorkerFailed(WSPBusError):
+    """A process of the site could not be started, was too slow, or ended before it was ready."""
+
+    def __init__(self, code: int, line: str) -> None:
+        super().__init__(line)
+        self.exit_code = code
+
+
+class BecomeWorker(SystemExit):
+    """Raised in a forked child, to unwind the supervisor's stack.
+
+    It is a SystemExit, because a bus does not catch that.
+    """
+
+    def __init__(self, connection: socket.socket, role: Role, fresh: bool) -> None:
+        self.connection, self.role = connection, role
+        #: Whether it is to be in a fresh interpreter.
+        self.fresh = fresh
+
+
+class Children:
+    """Forks processes, reads what they say, takes note of their ends.
+
+    ``alive``: all of them, those too that another of them has forked.
+
+    :param heard: for a word of `wire.REPORTS`, the listener, which is called with the
+        process and the message.
+    :param ended: called with a process that has ended.
+    :param babbles: called once with a process that has sent what is no report, and why
+        it is none; nothing that it says counts any more.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        heard: Mapping[str, Listener],
+        ended: Callable[[WorkerHandle], object],
+        babbles: Callable[[WorkerHandle, Exception], object] = lambda *_: None,
+    ) -> None:
+        self.events, self._ended, self._babbles = events, ended, babbles
+        self._heard: dict[str, list[Listener]] = {}
+        own = {
+            'exits': self._is_about_to_end,
+            'forked': self._has_forked,
+            'ended': self._reports_an_end,
+        }
+        for word, listener in {**heard, **own}.items():
+            self.hear(word, listener)
+        self.alive: list[WorkerHandle] = []
+        self._tokens = itertools.count(1)
+        #: The processes that another process is to fork, by the number of the order.
+        self._ordered: dict[int, WorkerHandle] = {}
+        self._previous: Any = signal.SIG_DFL
+
+    def hear(self, word: str, listener: Listener) -> None:
+        """Have a listener called with each report of that word, after those before it.
+
+        :raises UnknownWord: if it is not in `wire.REPORTS`.
+        """
+        if word not in REPORTS:
+            raise UnknownWord(word)
+        self._heard.setdefault(word, []).append(listener)
+
+    def watch(self) -> None:
+        """Notice from now on when a process ends."""
+        self.events.woken = self._reap
+        # It wakes up `Events.step`.
+        self._previous = signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def of_kind(self, kind: str) -> list[WorkerHandle]:
+        """Return the living processes of a kind: WORKER, SITE, PRELOAD or PACKAGES."""
+        return [child for child in self.alive if child.role.kind == kind]
+
+    def tell_all(self, word: str) -> None:
+        """Send all of them an order."""
+        for child in self.alive:
+            child.tell(word)
+
+    def press(self, worker: WorkerHandle) -> None:
+        """Send SIGTERM again and again to a process that composes."""
+        if worker.ended or worker.was_ready:
+            return
+        worker.signal(signal.SIGTERM)
+        self.events.call_later(AGAIN, lambda: self.press(worker))
+
+    # -- starting -------------------------------------------------------------
+
+    def spawn(
+        self,
+        role: Role,
+        template: WorkerHandle | None,
+        limit: float,
+        fresh: bool = False,
+    ) -> WorkerHandle:
+        """Start a process.
+
+        :param template: the process that forks it; None: the supervisor.
+        :param limit: seconds until it should be ready.
+        :param fresh: whether it becomes a fresh interpreter after the fork.
+        :raises WorkerFailed: if the system has no more processes or descriptors.
+        :raises BecomeWorker: in the child.
+        """
+        try:
+            mine, its = socket.socketpair()
+        except OSError as error:
+            raise _cannot_start(role, error) from None
+        mine.setblocking(False)  # the supervisor never waits for a process that hangs
+        worker = WorkerHandle(role, mine, template, limit)
+
+        def serve() -> None:
+            worker.outbox.flush()
+            self._hear(worker)
+
+        worker.outbox.waits = functools.partial(self._wait_for_room, worker, serve)
+        try:
+            if template is not None:
+                self._have_forked(worker, template, its)
+            else:
+                self._fork(worker, its, fresh)
+        except OSError as error:
+            worker.close()
+            raise _cannot_start(role, error) from None
+        finally:
+            its.close()
+        self.alive.append(worker)
+        self.events.selector.register(mine, selectors.EVENT_READ, serve)
+        worker.outbox.waits(worker.outbox.is_waiting)
+        return worker
+
+    def _wait_for_room(self, worker: WorkerHandle, serve: object, waits: bool) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
+        with contextlib.suppress(KeyError, ValueError):  # it has ended
+            self.events.selector.modify(worker.connection, events, serve)
+
+    def _fork(self, worker: WorkerHandle, its: socket.socket, fresh: bool) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        pid = -1
+        hold(True)  # until the child has handlers of its own
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                hold(False)
+        if pid:
+            worker.is_process(pid)
+            return
+        self.events.requests.clear()  # a stop that is queued is the parent's
+        self.events.close()
+        connection = its.dup()  # the caller closes the other one
+        # Whoever waits for this process's end must not wait for its children's.
+        for other in [*self.alive, worker]:
+            other.close()
+        signal.signal(signal.SIGCHLD, self._previous)
+        raise BecomeWorker(connection, worker.role, fresh)
+
+    def _have_forked(
+        self, worker: WorkerHandle, template: WorkerHandle, its: socket.socket
+    ) -> None:
+        token = next(self._tokens)
+        self._ordered[token] = worker
+        template.tell('fork', token, worker.role, fds=[its.fileno()])
+
+    def composed(self) -> list[WorkerHandle]:
+        """Return the preload processes that can fork workers."""
+        return [
+            child
+            for child in self.of_kind(PRELOAD)
+            if child.is_ready and not (child.leaving or child.silent)
+        ]
+
+    # -- their reports, and their ends
+
+    def _hear(self, worker: WorkerHandle) -> None:
+        if worker.ended:
+            return  # its end was noticed first, and its last reports were read then
+        if self._read(worker) is not False:
+            return
+        worker.silent = True
+        self._unregister(worker)
+        if worker.template is None:
+            # SIGCHLD comes when it has ended; else the site has closed the connection.
+            self.events.call_later(AGAIN, lambda: self._look_at_silent(worker))
+            return
+        if worker.template.ended:
+            self._has_ended(worker, None)
+
+    def _look_at_silent(self, worker: WorkerHandle) -> None:
+        if not worker.is_about_to_end:
+            self._has_babbled(worker, EOFError('it has closed its connection'))
+
+    def _unregister(self, worker: WorkerHandle) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self.events.selector.unregister(worker.connection)
+
+    def _read(self, worker: WorkerHandle) -> bool | None:
+        """Read once what a process reports.
+
+        A process may send anything: it runs the site. What is no report ends its
+        connection as far as the supervisor listens, and nothing else.
+
+        :returns: None if there is nothing to read now, False if it is the end.
+        """
+        try:
+            messages = worker.inbox.read()
+            if messages is not None and not worker.babbles:
+                for message in messages:
+                    self._understand(worker, message)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return False
+        except Exception as error:  # also what a listener cannot make sense of
+            self._has_babbled(worker, error)
+            return True
+        return messages is not None
+
+    def _understand(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        for word in message:
+            for listener in self._heard.get(word, ()):
+                listener(worker, message)
+
+    def _has_babbled(self, worker: WorkerHandle, error: Exception) -> None:
+        if not worker.babbles:
+            worker.babbles = True
+            self._babbles(worker, error)
+
+    def _has_forked(self, template: WorkerHandle, message: dict[str, Any]) -> None:
+        worker = self._ordered.get(message['forked'])
+        if worker is not None and worker.template is template:
+            worker.is_process(message['process'])
+            if worker.leaving:
+                self.press(worker)
+
+    def _is_about_to_end(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        worker.code = message['exits']
+
+    def _reports_an_end(self, template: WorkerHandle, message: dict[str, Any]) -> None:
+        worker = self._ordered.get(message['ended'])
+        if worker is not None and worker.template is template:
+            del self._ordered[message['ended']]
+            if not worker.ended:
+                self._has_ended(worker, message['code'])
+
+    def _reap(self) -> None:
+        """Reap the children that have ended; as process 1, orphans too."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                for child in self.alive:
+                    if child.pid == pid and child.template is None:
+                        self._has_ended(child, os.waitstatus_to_exitcode(status))
+                        break
+
+    def forget_timers(self, worker: WorkerHandle) -> None:
+        """Cancel the calls for a process that has ended, or that has replaced itself."""
+        for timer in worker.timers:
+            self.events.cancel(timer)
+        worker.timers.clear()
+
+    def _has_ended(self, worker: WorkerHandle, code: int | None) -> None:
+        """Note the end of a process, after its last reports.
+
+        :param code: None: only the process itself may have reported its exit code.
+        """
+        self._unregister(worker)
+        reads = LAST_READS  # its last reports; a child of its own may send for ever
+        while reads and self._read(worker):
+            reads -= 1
+        worker.close()
+        worker.has_ended(code)
+        self.forget_timers(worker)
+        self.alive.remove(worker)
+        for child in [child for child in self.alive if child.template is worker]:
+            if child.silent:  # no process can report how it ended
+                self._has_ended(child, None)
+        self._ended(worker)
+
+
+def _cannot_start(role: Role, error: OSError) -> WorkerFailed:
+    reason = error.strerror or str(error)
+    return WorkerFailed(1, f'{role.title} cannot be started: {reason}')
+
+
+def exit_code(code: int | None) -> int:
+    """Convert os.waitstatus_to_exitcode's number to an exit code, as a shell does."""
+    if code is None:
+        return 1
+    return code if code >= 0 else 128 - code
+
+
+def how(code: int | None) -> str:
+    """Describe the end of a process, by os.waitstatus_to_exitcode's number."""
+    if code is None:
+        return 'for an unknown reason'
+    if code >= 0:
+        return f'exit code {code}'
+    try:
+        return f'signal {signal.Signals(-code).name}'
+    except ValueError:
+        return f'signal {-code}'

@@ -1,0 +1,319 @@
+"""The supervisor's view of a process: its role, its stage, its reports, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import socket
+import time
+
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.report import Inbox
+from paste_wspbus.role import PACKAGES, PRELOAD, Role
+from paste_wspbus.unix.processes import parent_of
+from paste_wspbus.wire import order
+from paste_wspbus.workers.outbox import Outbox
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from paste_wspbus.watching.loop import Timer
+
+
+#: Seconds that a worker has to report its status.
+PATIENCE = 0.5
+
+
+#: The most requests, and characters of each, that are kept of a status.
+MAX_REQUESTS, MAX_TEXT = 1000, 1000
+
+
+class Stage(enum.Enum):
+    """How far a process has come."""
+
+    #: It waits, forked, before it composes the site.
+    SPARE = 'spare'
+    #: It composes the site, or is about to.
+    COMPOSING = 'composing'
+    #: It has composed the site, and waits until it may start it.
+    COMPOSED = 'composed'
+    #: It has started the site; a process that forks others: it can.
+    READY = 'ready'
+    #: It was asked to leave.
+    LEAVING = 'leaving'
+    #: There is no such process any more.
+    ENDED = 'ended'
+
+
+#: From each stage, the stages that may follow it. A process that replaces itself
+#: (execv) composes again.
+TRANSITIONS: dict[Stage, frozenset[Stage]] = {
+    Stage.SPARE: frozenset({Stage.COMPOSING, Stage.LEAVING, Stage.ENDED}),
+    Stage.COMPOSING: frozenset(
+        {Stage.SPARE, Stage.COMPOSED, Stage.READY, Stage.LEAVING, Stage.ENDED}
+    ),
+    Stage.COMPOSED: frozenset(
+        {Stage.COMPOSING, Stage.READY, Stage.LEAVING, Stage.ENDED}
+    ),
+    Stage.READY: frozenset({Stage.COMPOSING, Stage.LEAVING, Stage.ENDED}),
+    Stage.LEAVING: frozenset({Stage.COMPOSING, Stage.ENDED}),
+    Stage.ENDED: frozenset(),
+}
+
+#: What `status` calls a stage; others are 'starting', or 'spare' for a spare worker.
+_STATES = {
+    Stage.READY: 'ready',
+    Stage.LEAVING: 'draining',
+    Stage.ENDED: 'crashed',
+}
+
+
+class IllegalMove(WSPBusError):
+    """A process cannot go from one stage to another: ``old``, ``new``."""
+
+    def __init__(self, title: str, old: Stage, new: Stage) -> None:
+        super().__init__(f'{title} cannot go from {old.name} to {new.name}')
+        self.old, self.new = old, new
+
+
+class WorkerHandle:
+    """A child process: its role, its stage, its reports, its end.
+
+    `workers.worker.Worker` is its own end. ``pid`` is 0 until it is known;
+    ``template`` is the process that forked it, None: the supervisor. ``code`` is
+    os.waitstatus_to_exitcode's number, once it has ended or is about to.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        connection: socket.socket,
+        template: WorkerHandle | None,
+        limit: float,
+    ) -> None:
+        self.role, self.connection, self.template = role, connection, template
+        self.stage = Stage.COMPOSING
+        self.outbox = Outbox(connection)
+        #: The stage from which it went to ENDED.
+        self.ended_as: Stage | None = None
+        self.pid = 0
+        #: Whether the system says so, too: what a process reports may be any number.
+        self._is_its_own = False
+        self.inbox = Inbox(connection.fileno())
+        self.since = time.monotonic()
+        self.until = self.since + limit
+        #: Since when it is READY; None if it never was. A process that was asked to
+        #: leave before it was READY may become READY afterwards.
+        self.ready_since: float | None = None
+        self.lines: list[str] = []
+        #: The signals that it gets when it is ready.
+        self.waiting: list[str] = []
+        #: Whether its end of the connection is closed: it may live on, and cannot
+        #: say anything more.
+        self.silent = False
+        #: Whether it has sent what is no report: nothing that it says counts any more.
+        self.babbles = False
+        #: Whether a successor is about to be started.
+        self.is_succeeded = False
+        #: Calls that are of no use when it has ended.
+        self.timers: list[Timer] = []
+        #: Whether the supervisor has killed it.
+        self.killed = False
+        self.code: int | None = None
+        #: Why it is not ready: the exit code to leave with, and a line.
+        self.problem: tuple[int, str] | None = None
+        #: Its last report of its status.
+        self.status: dict[str, Any] | None = None
+        #: Since when it is asked for its status, without having answered yet.
+        self.asked_since: float | None = None
+
+    # -- its stage ----------------------------------------------------------------
+
+    def move(self, new: Stage) -> None:
+        """Go to another stage.
+
+        :raises IllegalMove: if TRANSITIONS does not have that move.
+        """
+        if new not in TRANSITIONS[self.stage]:
+            raise IllegalMove(self.title, self.stage, new)
+        self.stage = new
+
+    def waits(self) -> None:
+        """Note that it waits: a spare before it composes, others after that."""
+        if self.stage is Stage.COMPOSING:
+            self.move(Stage.SPARE if self.role.spare else Stage.COMPOSED)
+
+    def goes(self, limit: float) -> None:
+        """Note that it stops waiting: it must be ready in ``limit`` seconds."""
+        if self.stage is Stage.SPARE:
+            self.move(Stage.COMPOSING)
+        self.until = time.monotonic() + limit
+        self.role = self.role._replace(hold=False, spare=False)
+
+    def is_now_ready(self, lines: list[str]) -> None:
+        """Note that it is READY.
+
+        :param lines: for the terminal.
+        """
+        self.ready_since, self.lines = time.monotonic(), lines
+        if self.stage not in (Stage.LEAVING, Stage.READY):
+            self.move(Stage.READY)
+
+    def begins_anew(self, limit: float) -> None:
+        """Note that it replaces itself: it must be ready again in ``limit`` seconds."""
+        if self.stage is not Stage.COMPOSING:
+            self.move(Stage.COMPOSING)
+        self.since = time.monotonic()
+        self.until = self.since + limit
+        self.ready_since = self.asked_since = None
+
+    def is_asked_to_leave(self) -> None:
+        """Note that it was asked to leave, perhaps not for the first time."""
+        if self.stage is not Stage.LEAVING:
+            self.move(Stage.LEAVING)
+
+    def has_ended(self, code: int | None) -> None:
+        """Note that the process is gone.
+
+        :param code: the exit code; None if it is unknown, or if the process has reported it.
+        """
+        before = self.stage
+        self.move(Stage.ENDED)
+        self.ended_as = before
+        self.code = self.code if code is None else code
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.stage is Stage.ENDED
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was asked to leave, also when it has ended."""
+        return Stage.LEAVING in (self.stage, self.ended_as)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits until it may go on."""
+        return self.role.hold and self.stage in (Stage.SPARE, Stage.COMPOSED)
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether it has composed the site; it may have started it, too."""
+        return self.stage is Stage.COMPOSED or self.is_ready
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has been READY, ended or not."""
+        return self.ready_since is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has been READY, and has not ended: it may be LEAVING."""
+        return self.was_ready and not self.ended
+
+    @property
+    def is_about_to_end(self) -> bool:
+        """Whether it has stopped, though its process may be there still."""
+        return self.ended or self.code is not None
+
+    @property
+    def ready_for(self) -> float | None:
+        """Seconds since it has become READY; None if it never was."""
+        since = self.ready_since
+        return None if since is None else time.monotonic() - since
+
+    # -- its names ----------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its name, such as 'worker 2'."""
+        return self.role.name
+
+    @property
+    def title(self) -> str:
+        """Its name at the beginning of messages, with the process ID."""
+        return f'{self.role.title} (process {self.pid})'
+
+    # -- talking to it ------------------------------------------------------------
+
+    def tell(self, word: str, *carried: object, fds: Iterable[int] = ()) -> None:
+        """Send it an order of `wire.ORDERS`, and descriptors.
+
+        It never waits: a process that does not read gets its orders later, and loses
+        those that come when too much waits.
+
+        :raises UnknownWord: if there is no such order.
+        """
+        self.outbox.put(order(word, *carried), fds)
+
+    def is_process(self, pid: int) -> None:
+        """Note its process ID, as the system calls or a report have it.
+
+        The first one counts. A process that another one has forked is signalled only
+        if the system confirms that this is its parent.
+        """
+        if self.pid:
+            return
+        self.pid = pid
+        parent = parent_of(pid) if self.template is not None else None
+        self._is_its_own = parent is None or parent == self.template.pid  # type: ignore[union-attr]
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if there is somebody to get it."""
+        if not self._is_its_own or self.ended:
+            return
+        # Its template may have reaped it, and the number be another process's.
+        is_there = self.template is None or not self.silent
+        if is_there or parent_of(self.pid) == self.template.pid:  # type: ignore[union-attr]
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.outbox.close()
+        self.connection.close()
+
+    def ask_for_status(self) -> None:
+        """Have it report its status; one request at a time."""
+        if self.asked_since is None:
+            self.asked_since = time.monotonic()
+            self.tell('status')
+
+    def reports_status(self, status: dict[str, Any]) -> None:
+        """Note the status that it reports."""
+        requests = [text[:MAX_TEXT] for text in status['requests'][:MAX_REQUESTS]]
+        self.status, self.asked_since = {**status, 'requests': requests}, None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was asked for its status so long ago that it will not answer soon."""
+        since = self.asked_since
+        return since is not None and time.monotonic() - since >= PATIENCE
+
+    @property
+    def known_status(self) -> dict[str, Any] | None:
+        """Its last report of its status; None if it does not answer."""
+        return None if self.is_late else self.status
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `status` shows of it."""
+        status = self.known_status
+        requests = status and status['requests']
+        if self.role.kind in (PRELOAD, PACKAGES) or self.ended:
+            requests = []
+        state = _STATES.get(self.stage, 'starting')
+        if self.role.spare and not self.ended:
+            state = 'spare'
+        return {
+            'name': self.name,
+            'number': self.role.number or None,
+            'pid': self.pid,
+            'state': state,
+            'generation': self.role.generation,
+            'age': round(time.monotonic() - self.since, 3),
+            'requests': requests,
+        }

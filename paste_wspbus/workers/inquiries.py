@@ -1,0 +1,72 @@
+"""Requests for the status: each is answered when all workers have reported, or are late."""
+
+from __future__ import annotations
+
+from paste_wspbus.role import PACKAGES, PRELOAD
+from paste_wspbus.workers.handle import PATIENCE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.control.server import Connection
+    from paste_wspbus.watching.loop import Events
+    from paste_wspbus.workers.children import Children
+    from paste_wspbus.workers.handle import WorkerHandle
+
+
+class Inquiry:
+    """One request for the status, and the workers that have not reported yet."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        unanswered: set[WorkerHandle],
+        answer: Callable[[], object],
+    ) -> None:
+        self.connection, self.answer = connection, answer
+        self.unanswered = unanswered
+
+
+class Inquiries:
+    """Asks the workers, and answers when all have reported, or after PATIENCE."""
+
+    def __init__(self, events: Events, children: Children) -> None:
+        self._events, self._children = events, children
+        self._open: list[Inquiry] = []
+        children.hear('status', self._is_answered)
+
+    def inquire(self, connection: Connection, answer: Callable[[], object]) -> None:
+        """Have ``answer`` called when all workers have reported, or after PATIENCE."""
+        asked = [
+            child
+            for child in self._children.alive
+            if child.is_ready and child.role.kind not in (PRELOAD, PACKAGES)
+        ]
+        for child in asked:
+            child.ask_for_status()
+        # Nobody waits a second time for a worker that hangs.
+        waited_for = {child for child in asked if not child.is_late}
+        inquiry = Inquiry(connection, waited_for, answer)
+        self._open.append(inquiry)
+        if waited_for:
+            self._events.call_later(PATIENCE, lambda: self._end(inquiry))
+        else:
+            self._end(inquiry)
+
+    def _is_answered(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        worker.reports_status(message['status'])
+        self.no_need_to_wait_for(worker)
+
+    def no_need_to_wait_for(self, worker: WorkerHandle) -> None:
+        """Note that a worker has reported, or never will."""
+        for inquiry in list(self._open):
+            inquiry.unanswered.discard(worker)
+            if not inquiry.unanswered:
+                self._end(inquiry)
+
+    def _end(self, inquiry: Inquiry) -> None:
+        if inquiry in self._open:
+            self._open.remove(inquiry)
+            inquiry.answer()

@@ -1,0 +1,73 @@
+"""The files and modules of a site under ``--reload``: it notes them, and reports them."""
+
+from __future__ import annotations
+
+import sys
+
+from paste_wspbus.watching.files import Files
+from paste_wspbus.watching.imports import Recorder
+from paste_wspbus.workers.packages import import_all, imported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.report import Report
+    from paste_wspbus.watching.files import Path
+
+
+class Learner:
+    """Notes what is imported; `report_to` reports it, and from then on all that is new.
+
+    It is made before the site is composed; a process that is forked later keeps it.
+    """
+
+    def __init__(self) -> None:
+        self.files = Files()
+        self._report: Report | None = None
+        self._bus: Bus | None = None
+        self._known = set(sys.modules)
+        self._recorder = Recorder(
+            self.files,
+            reload=lambda: self._command_bus('restart'),
+            stop=lambda: self._command_bus('exit'),
+        )
+        self._recorder.install()
+
+    def _command_bus(self, command: str) -> None:
+        if self._bus is not None:
+            getattr(self._bus, command)()
+
+    def import_all(self, names: Iterable[str]) -> None:
+        """Import packages for processes to be forked, which need not report them.
+
+        :raises Spoiled: if this process is not to fork any more.
+        """
+        import_all(names)
+        self._recorder.scan()
+        self.files.news()
+        self._known.update(sys.modules)
+
+    def ride(self, bus: Bus) -> None:
+        """Subscribe to 'watch', which adds files, folders and globs."""
+        self._bus = bus
+        bus.subscribe('watch', self.watch)
+
+    def watch(self, path: Path) -> None:
+        """Watch a file, a folder, or what a glob matches, too."""
+        self.files.add(path)
+
+    def report_to(self, report: Report) -> None:
+        """Report what is known now, and from then on all that is new."""
+        self._report = report
+        self._recorder.scan()
+        self.files.on_news = self._report_news
+        self._report_news()
+
+    def _report_news(self) -> None:
+        names = imported(self._known)
+        self._known.update(sys.modules)
+        news = self.files.news()
+        if self._report is not None and (news or names):
+            self._report.learnt(news, names)

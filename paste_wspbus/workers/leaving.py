@@ -1,0 +1,160 @@
+"""The end of processes: the supervisor asks them to leave, and kills those that are late."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from paste_wspbus.role import PACKAGES, PRELOAD, SITE, WORKER
+from paste_wspbus.workers.children import AGAIN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paste_wspbus.servers.server import Server
+    from paste_wspbus.workers.children import Children
+    from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.plan import Plan
+    from paste_wspbus.workers.supervisor import SupervisorBus
+
+#: Seconds from the order to hurry until the process is killed.
+HURRIED = 2.0
+
+#: Seconds until the end of a killed process is known. If it is not, the process that has
+#: forked it hangs, and is killed, too.
+REPORTS = 0.5
+
+
+class Leaving:
+    """Has processes leave, and ends those that are not ready in time.
+
+    ``plan`` and ``server`` are the ones in force.
+    """
+
+    def __init__(
+        self, bus: SupervisorBus, children: Children, plan: Plan, server: Server | None
+    ) -> None:
+        self.bus, self.events, self.children = bus, bus.events, children
+        self.plan, self.server = plan, server
+        #: Whether the whole site stops.
+        self.is_stopping = False
+
+    # -- one of them ----------------------------------------------------------------
+
+    def let_go(self, worker: WorkerHandle) -> None:
+        """Have a process stop gracefully: another takes its place, or it is not needed."""
+        if worker.ended:
+            return
+        worker.is_asked_to_leave()
+        worker.tell('make_way')
+        limit = self.plan.time_to_leave(is_last=worker.role.kind != WORKER)
+        if not worker.was_ready:
+            self.children.press(worker)
+            limit = self.plan.time_to_give_up
+        self.call_later(worker, limit, lambda: self.kill(worker))
+
+    def have_restart(self, worker: WorkerHandle, patience: float) -> None:
+        """Have a process stop the site, to be restarted.
+
+        :param patience: seconds until it is ordered to hurry.
+        """
+        worker.is_asked_to_leave()
+        if worker.was_ready:
+            worker.tell('restart')
+        else:
+            self.children.press(worker)
+        self.call_later(worker, patience, lambda: self._hurry(worker))
+
+    def _hurry(self, worker: WorkerHandle) -> None:
+        if not worker.ended and worker.leaving:
+            worker.tell('hurry')
+            self.call_later(worker, HURRIED, lambda: self.kill(worker))
+
+    def ask_again(self, worker: WorkerHandle) -> None:
+        """Ask a process again to leave: it did not listen to orders before."""
+        # And SIGTERM may have come when it did not compose any more.
+        if self.is_stopping:
+            self._order_stop(worker)
+        else:
+            worker.tell('make_way')
+
+    def kill(self, worker: WorkerHandle) -> None:
+        """Kill a process that does not leave."""
+        if worker.ended:
+            return
+        was_killed, worker.killed = worker.killed, True
+        if not was_killed:
+            self.bus.log(f'{worker.title} did not stop in time: it is killed', 50)
+        worker.signal(signal.SIGKILL)
+        template = worker.template
+        if template is not None and (was_killed or worker.silent or not worker.pid):
+            # It hangs: it has not forked the worker, or not reported its end.
+            self.kill(template)
+
+    def call_later(
+        self, worker: WorkerHandle, seconds: float, function: Callable[[], None]
+    ) -> None:
+        """Have a function called, unless the process has ended by then."""
+        worker.timers.append(self.events.call_later(seconds, function))
+
+    # -- all of them ------------------------------------------------------------------
+
+    def stop_all(self) -> None:
+        """Have all leave, and wait for their end: the workers first, they started last."""
+        began = time.monotonic()
+        self.is_stopping = True
+        for kind in (WORKER, SITE, PRELOAD, PACKAGES):
+            group = self.children.of_kind(kind)
+            for child in group:
+                self._order_stop(child)
+            limit = self.plan.time_to_leave(is_last=kind != WORKER)
+            self._wait_for_the_end(group, began + limit)
+
+    def _wait_for_the_end(self, group: list[WorkerHandle], until: float) -> None:
+        hurried = False
+        while not all(child.ended for child in group):
+            if self.bus.hurried and not hurried:
+                hurried = True
+                self.children.tell_all('hurry')
+            remaining = until - time.monotonic()
+            if remaining <= 0:
+                for child in group:
+                    self.kill(child)
+                remaining = REPORTS
+                until = time.monotonic() + remaining
+            self.events.step(remaining)
+
+    def _order_stop(self, child: WorkerHandle) -> None:
+        child.is_asked_to_leave()
+        if child.role.kind == PACKAGES:
+            # It runs nothing of the site's, and may be importing for long.
+            child.signal(signal.SIGKILL)
+        elif child.role.spare:
+            child.tell('stop')  # anything but go
+        elif not child.was_ready:
+            self.children.press(child)  # it does not listen to orders yet
+        else:
+            # Nobody accepts from the sockets afterwards: they are to be emptied first.
+            sockets = self.server.sockets if self.server is not None else []
+            owned = any(listening.owned for listening in sockets)
+            child.tell('stop' if owned else 'release')
+
+    # -- too late -----------------------------------------------------------------------
+
+    def watch(self, worker: WorkerHandle) -> None:
+        """Have a process leave if it is not ready in time."""
+        remaining = worker.until - time.monotonic()
+        self.call_later(worker, remaining + AGAIN, lambda: self._look_at(worker))
+
+    def _look_at(self, worker: WorkerHandle) -> None:
+        if worker.ended or worker.leaving or worker.is_ready or worker.is_held:
+            return
+        if time.monotonic() < worker.until:
+            return  # it has got more time, and is watched anew
+        worker.problem = worker.problem or (
+            1,
+            f'{worker.title} was not ready within {self.plan.start_timeout:g} s '
+            '(start_timeout)',
+        )
+        self.let_go(worker)

@@ -1,0 +1,188 @@
+"""A worker's end of its connection: the orders of its supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import threading
+
+from paste_wspbus.bus import Bus
+from paste_wspbus.bus.host import supervised
+from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
+from paste_wspbus.errors import RestartImpossible
+from paste_wspbus.plugins.daemon import IsSupervised
+from paste_wspbus.wire import order, read_order
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.report import Report
+
+#: Seconds that a worker waits for the supervisor's consent to its stop.
+ANSWER = 2.0
+
+
+class Orders:
+    """Carries out the supervisor's orders, in a thread.
+
+    :param owned: the supervisor's listening sockets, from which nobody else accepts.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        connection: socket.socket,
+        report: Report,
+        owned: list[ListeningSocket],
+    ) -> None:
+        self.bus, self.connection, self.report = bus, connection, report
+        self._owned = owned
+        self._listens = False
+        self._is_ordered = threading.Event()
+        self._orders: Mapping[str, Callable[[], object]] = {
+            # The site stops: empty the sockets first, nobody accepts after this one.
+            'stop': self._stop,
+            # The site stops, and somebody else has the sockets.
+            'release': self._leave,
+            # Another worker takes the place of this one.
+            'make_way': self._make_way,
+            # The site is restarted; the listener of 'restart' decides how.
+            'restart': self._restart,
+            'hurry': bus.hurry,
+            'force': lambda: bus.force_exit('Asked to stop three times'),
+            'status': self._report_status,
+        }
+
+    def subscribe(self) -> None:
+        """Listen to the supervisor from the start of the site on."""
+        self.bus.subscribe('start', self.start, priority=66)
+        self.bus.subscribe('stop', self.announce, priority=float('-inf'))
+        supervised(self.bus).tell_style = self.report.restarts
+        self.bus.subscribe('requests_cut', self.report.cut)
+        self.bus.subscribe('ask_to_leave', self.report.leave)
+        self.bus.subscribe('ask_for_successor', self.report.succeed)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        :raises IsSupervised: if this is not the process that the supervisor forked.
+        """
+        if self._listens:
+            return
+        if self.connection.fileno() < 0:
+            raise IsSupervised
+        self._listens = True
+        self._is_ordered = (
+            threading.Event()
+        )  # of the kind that the site may have patched
+        if in_main_thread():
+            watch_for_the_end(self.connection, None)
+        threading.Thread(target=self._run, name='supervisor', daemon=True).start()
+
+    def announce(self) -> None:
+        """Report a stop that the site began, and wait until the supervisor has agreed."""
+        if self._is_ordered.is_set() or self.bus.execv or not self._listens:
+            return
+        if not self.report.outcome_sent:
+            return  # a start that failed: that is reported instead
+        self.report.leave()
+        self._is_ordered.wait(ANSWER)
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError), self.connection.makefile('rb') as stream:
+            lines: Iterable[bytes] = stream
+            if threads_are_greenlets():
+                from paste_wspbus.bus import greenlets
+
+                lines = greenlets.lines(stream)
+            for line in lines:
+                word, _ = read_order(line)
+                self._orders.get(word, lambda: None)()
+        self._stop()  # first, for a log may hang
+        self.bus.log('The supervisor is gone: the site stops', 40)
+
+    def _stop(self) -> None:
+        for listening in self._owned:
+            listening.owned = True
+        self._leave()
+
+    def _make_way(self) -> None:
+        # The delay is for load balancers, and the site stays up.
+        self.bus.drain_delay = 0
+        self.bus.graceful()
+        self._leave()
+
+    def _restart(self) -> None:
+        self.bus.drain_delay = 0
+        self._is_ordered.set()
+        try:
+            self.bus.check_restart()
+        except RestartImpossible:  # the supervisor starts another one in its place
+            self.bus.exit()
+        else:
+            self.bus.restart()
+
+    def _leave(self) -> None:
+        self._is_ordered.set()
+        self.bus.execv = False  # a worker that is to leave does not come back
+        self.bus.exit()
+
+    def _report_status(self) -> None:
+        requests, calling = self.bus.plugins.get('requests'), self.bus.calling
+        self.report.status(
+            {
+                'state': self.bus.state.name,
+                'requests': requests.report()['requests_in_flight'] if requests else [],
+                'calling': calling and [*calling],
+            }
+        )
+
+
+def watch_for_the_end(
+    connection: socket.socket, function: Callable[[], object] | None
+) -> None:
+    """Have ``function`` called, in the main thread, when the supervisor is gone.
+
+    This is for a process that has no thread to spare: the system sends SIGIO when
+    there is something to read (fcntl(2), O_ASYNC).
+
+    :param function: None: stop watching, also where nothing has begun to.
+    """
+    fd = connection.fileno()
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if function is None:
+        if not flags & os.O_ASYNC:  # the handler may be the site's own
+            return
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        return
+    call = function
+
+    def look(*_: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                call()
+
+    signal.signal(signal.SIGIO, look)
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+    look()  # it may be gone already
+
+
+def wait_to_go(connection: socket.socket) -> bool:
+    """Wait for an order; return whether it is go, False also if the supervisor is gone."""
+    line = b''
+    while not line.endswith(b'\n'):
+        try:
+            came = connection.recv(1)  # later orders are for the thread of `Orders`
+        except ConnectionResetError:  # it has ended before it read everything
+            return False
+        if not came:
+            return False
+        line += came
+    return line == order('go')

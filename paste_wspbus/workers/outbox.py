@@ -1,0 +1,103 @@
+"""What a supervisor still has to send to a process: it never waits for the process to read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+#: The most bytes that wait for a process that does not read. The longest order names
+#: the modules of a site: some 100 kB.
+MAX_WAITING = 1 << 20
+
+
+class Outbox:
+    """Sends lines, each with its descriptors, as far as there is room for them.
+
+    :param connection: a stream socket that does not block.
+    :param waits: called with whether lines wait for room, whenever that changes;
+        `flush` is to be called when there is room.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        waits: Callable[[bool], object] = lambda _: None,
+    ) -> None:
+        self.waits = waits
+        self._connection = connection
+        self._lines: deque[tuple[bytes, list[int]]] = deque()
+        self._size = 0
+
+    def put(self, line: bytes, fds: Iterable[int] = ()) -> bool:
+        """Send a line, now or when there is room.
+
+        :param fds: descriptors to send along; the caller may close them at once.
+        :returns: False if so much waits already that this line is dropped.
+        """
+        if not self._lines:
+            rest = self._send(line, [*fds])
+            if not rest:
+                return True
+            # The descriptors went with the first bytes.
+            fds, line = fds if len(rest) == len(line) else (), rest
+        if self._size + len(line) > MAX_WAITING:
+            return False
+        try:
+            copies = [os.dup(fd) for fd in fds]
+        except OSError:  # no descriptor is free
+            return False
+        self._lines.append((line, copies))
+        self._size += len(line)
+        if len(self._lines) == 1:
+            self.waits(True)
+        return True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether lines wait for room."""
+        return bool(self._lines)
+
+    def flush(self) -> None:
+        """Send what there is room for."""
+        if not self._lines:
+            return
+        while self._lines:
+            line, fds = self._lines.popleft()
+            self._size -= len(line)
+            rest = self._send(line, fds)
+            if len(rest) < len(line):
+                _close(fds)
+                fds = []
+            if rest:
+                self._lines.appendleft((rest, fds))
+                self._size += len(rest)
+                return
+        self.waits(False)
+
+    def _send(self, line: bytes, fds: list[int]) -> bytes:
+        """Return what could not be sent; nothing if nobody will ever read it."""
+        try:
+            return line[socket.send_fds(self._connection, [line], fds) :]
+        except BlockingIOError:
+            return line
+        except OSError:
+            return b''
+
+    def close(self) -> None:
+        """Drop what waits."""
+        for _, fds in self._lines:
+            _close(fds)
+        self._lines.clear()
+        self._size = 0
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -1,0 +1,315 @@
+"""Renewing a site under ``--reload``: when a file has changed, all processes at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import NamedTuple
+
+from paste_wspbus.bus import State
+from paste_wspbus.role import SITE, WORKER, Role
+from paste_wspbus.watching.files import Files, is_installed, what_changed
+from paste_wspbus.watching.watcher import Watcher
+from paste_wspbus.workers.children import WorkerFailed, how
+from paste_wspbus.workers.spares import Spares
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.strategy import Source
+    from paste_wspbus.workers.supervisor import Supervisor
+
+#: Seconds that the old code has to stop, until it is ordered to hurry.
+PATIENCE = 1.0
+
+#: Seconds without a change that end a burst of them. What comes later, while the
+#: site starts, has it start again.
+QUIET = 0.01
+
+
+class Outdated(Exception):
+    """A file has changed while the site was starting."""
+
+
+class ReloadPlan(NamedTuple):
+    """What ``--reload`` asks for.
+
+    ``style``: 'fork', 'child' or 'execv'. ``files``: what is watched from the
+    first, each as it was before it was read. ``interval``: seconds between
+    looks, where the system does not report changes. ``show``: prints a line, or a
+    traceback, for whoever edits.
+    """
+
+    style: str
+    files: Files
+    interval: float
+    show: Callable[[str], object]
+
+
+class Failure(NamedTuple):
+    """Why a start failed: the traceback, the file in which it ends, the text of the page."""
+
+    trace: str
+    file: str | None
+    problem: str
+
+
+class Reloading:
+    """The strategy for development: the old code stops, then the new code starts.
+
+    The sockets stay open: requests wait. In the place of a site that fails to
+    start, a worker shows why.
+    """
+
+    def __init__(self, supervisor: Supervisor, plan: ReloadPlan) -> None:
+        self.supervisor, self.plan = supervisor, plan
+        self.bus, self.waiting = supervisor.bus, supervisor.waiting
+        self.current, self.leaving = supervisor.current, supervisor.leaving
+        self.spares = Spares(supervisor, plan.style)
+        self.watcher: Watcher | None = None
+        #: What has changed since the last reload began.
+        self._changed: list[str] = []
+        #: Whether a change ends the start that is under way.
+        self._abandons = False
+        self._failures: dict[WorkerHandle, Failure] = {}
+        supervisor.children.hear('failed', self._has_failed)
+        supervisor.children.hear('learnt', self._has_learnt)
+        supervisor.children.hear('restarts', self._has_stopped)
+
+    # -- what changed -----------------------------------------------------------
+
+    def start(self) -> None:
+        """Watch the files, and start the site; if it fails, start what shows why."""
+        self.watcher = Watcher(
+            self.bus.events,
+            self.plan.files,
+            self._have_changed,
+            quiet=QUIET,
+            interval=self.plan.interval,
+            log=self.plan.show,
+        )
+        self._start_all()
+        self.bus.events.call_later(0, self.spares.prepare)
+
+    def close_in_child(self) -> None:
+        """Close the watcher in a forked child: it is the parent's."""
+        if self.watcher is not None:
+            self.watcher.close()
+
+    def _have_changed(self, paths: list[str]) -> None:
+        self._changed += paths
+        self.bus.publish('changed', paths)
+        if not self.supervisor.is_renewing:  # else see the end of `renew`
+            self.bus.graceful()
+
+    def _has_learnt(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        self.spares.learn(message['modules'])
+        if self.watcher is not None and not worker.leaving:
+            self.watcher.add(message['learnt'])
+
+    # -- a reload -----------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Stop all processes, and start them with the code as it is now."""
+        supervisor = self.supervisor
+        began = time.monotonic()
+        paths: list[str] = []
+        self._abandons, supervisor.renewals.failure = True, None
+        while True:
+            paths += self._changed
+            self._changed = []
+            if any(is_installed(path) for path in paths):
+                self.spares.renounce()
+            self._stop_all()
+            supervisor.generation = supervisor.latest = supervisor.latest + 1
+            try:
+                self._start_all()
+                break
+            except Outdated:
+                # Somebody who keeps saving must see the site, too.
+                self._abandons = False
+        took = (time.monotonic() - began) * 1000
+        why = (
+            what_changed(list(dict.fromkeys(paths)))
+            if paths
+            else 'A restart was requested'
+        )
+        for worker in [old for old in self.current.values() if old.ended]:
+            if worker.was_ready:
+                self._has_crashed(worker)  # while others started
+        self.plan.show(f'{why}: {self._outcome(took)}')
+        if self._changed:  # too late for this reload to begin again
+            self.bus.graceful()
+        self.bus.events.call_later(0, self.spares.prepare)
+
+    def _outcome(self, took: float) -> str:
+        if any(worker.role.problem for worker in self.current.values()):
+            return 'the site cannot be served'
+        outcome = f'reloaded in {took:.0f} ms'
+        if any(not worker.was_ready for worker in self.current.values()):
+            outcome += ', without its site plugins'
+        return outcome
+
+    def _stop_all(self) -> None:
+        going = [worker for worker in self.current.values() if not worker.ended]
+        for worker in going:
+            self.leaving.have_restart(worker, PATIENCE)
+        # Their processes may be about to end, or have begun anew.
+        self.waiting.until(
+            lambda: all(
+                worker.is_about_to_end or not worker.leaving for worker in going
+            )
+        )
+
+    def _has_stopped(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        """React to a process that has stopped, and says how to start it again."""
+        style = message['restarts']
+        if style == 'execv':  # the same process will be the site again
+            worker.role = worker.role._replace(problem='')
+            self.supervisor.children.forget_timers(worker)
+            worker.begins_anew(self.supervisor.plan.start_timeout)
+            self.leaving.watch(worker)
+            if self.leaving.is_stopping:
+                worker.is_asked_to_leave()
+                self.supervisor.children.press(worker)
+            return
+        self.spares.change_style(style)
+        if not worker.leaving:  # the site asked for it itself
+            worker.is_asked_to_leave()
+            self.bus.graceful()
+
+    # -- starting ------------------------------------------------------------------
+
+    def source(self, role: Role) -> Source:
+        """Have the packages' process fork, if it can."""
+        return self.spares.source()
+
+    def is_prepared(self, role: Role) -> bool:
+        """Return True: this strategy can replace any process at once."""
+        return True
+
+    def _start_all(self) -> None:
+        supervisor = self.supervisor
+        roles = supervisor.roles(supervisor.generation)
+        if supervisor.plan.site_plugins:
+            roles = [Role(SITE, generation=supervisor.generation), *roles]
+        for role in roles:
+            old = self.current.get(role.name)
+            if old is None or old.is_about_to_end:
+                self.current[role.name] = self._begin(role)
+        for role in roles:
+            self._await_or_show(role)
+
+    def _begin(self, role: Role) -> WorkerHandle:
+        return self.spares.take(role) or self.supervisor.spawn(role)
+
+    def _await_ready(self, role: Role) -> None:
+        worker = self.current[role.name]
+        self.waiting.until_ready([worker], check=self._check_whether_outdated)
+
+    def _check_whether_outdated(self) -> None:
+        if self.supervisor.is_renewing and self._changed and self._abandons:
+            raise Outdated
+
+    def _await_or_show(self, role: Role) -> None:
+        try:
+            self._await_ready(role)
+            return
+        except WorkerFailed as failed:
+            worker, failure = self.current[role.name], failed
+        if self._may_be_the_forks(worker) and self._starts_afresh(role):
+            self.spares.renounce_for_good()
+            line = f'{failure}; it starts in a fresh interpreter'
+            self.bus.log(f'{line}: from now on, each reload uses one', 30)
+        elif self._show_problem(role, worker, failure):
+            # The server may be the site's own, which is broken.
+            with contextlib.suppress(WorkerFailed):
+                self._await_ready(role)
+
+    def _may_be_the_forks(self, worker: WorkerHandle) -> bool:
+        """Whether a package that was imported before the fork may have caused the failure."""
+        if worker.template is None:
+            return False
+        file = self._failures[worker].file if worker in self._failures else None
+        return file is None or is_installed(os.path.dirname(file))
+
+    def _starts_afresh(self, role: Role) -> bool:
+        fresh = self.spares.fresh_source()
+        self.current[role.name] = self.supervisor.spawn(role, fresh)
+        try:
+            self._await_ready(role)
+        except WorkerFailed:
+            return False
+        return True
+
+    # -- what cannot be served --------------------------------------------------------
+
+    def _has_failed(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        self._failures[worker] = Failure(
+            message['traceback'], message['file'], message['problem']
+        )
+
+    def _show_problem(
+        self, role: Role, worker: WorkerHandle, failure: WorkerFailed
+    ) -> bool:
+        """Print why the site fails, and have a worker serve that; return whether it can."""
+        supervisor = self.supervisor
+        known = self._failures.get(worker)
+        trace = known.trace if known else ''
+        self._failures.clear()
+        if known is None:
+            self._watch_folders()
+        if str(failure) != supervisor.renewals.failure:  # all workers fail alike
+            self.plan.show(f'{trace}{failure}')
+        supervisor.renewals.failure = str(failure)
+        if role.kind != WORKER:
+            return False
+        text = (known.problem if known else '') or str(failure)
+        self.current[role.name] = supervisor.children.spawn(
+            role._replace(problem=text, later=supervisor.was_started),
+            None,
+            supervisor.plan.start_timeout,
+        )
+        return True
+
+    def _watch_folders(self) -> None:
+        """Watch the folders of the .ini: a process that crashed did not say what it has read."""
+        assert self.watcher is not None
+        files = Files()
+        folders = {os.path.dirname(path) for path in self.plan.files.signatures}
+        for folder in folders:
+            if not is_installed(folder):
+                files.add(os.path.join(folder, '**', '*.py'))
+        self.watcher.add(files.news())
+
+    def has_ended(self, worker: WorkerHandle) -> None:
+        """Show that a worker crashed; stop the site if it has stopped by itself."""
+        self.spares.forget(worker)
+        supervisor, role = self.supervisor, worker.role
+        if supervisor.is_renewing or self.current.get(role.name) is not worker:
+            return
+        if self.bus.state is not State.STARTED or self.bus.leaving:
+            return
+        if worker.leaving:
+            self.bus.events.call_later(0, lambda: supervisor.respawn(role))
+        elif worker.code == 0:
+            self.bus.exit()
+        else:
+            self._has_crashed(worker)
+
+    def _has_crashed(self, worker: WorkerHandle) -> None:
+        """Show that a worker crashed; the next edit starts the site, not a timer."""
+        what = f'{worker.title} crashed, {how(worker.code)}'
+        self.bus.log(what, 40)
+        if worker.role.kind == WORKER and not worker.role.problem:
+            self.bus.events.call_later(0, lambda: self._show_crash(worker, what))
+
+    def _show_crash(self, worker: WorkerHandle, what: str) -> None:
+        is_current = self.current.get(worker.name) is worker
+        if is_current and not self.leaving.is_stopping:
+            with self.spares.logging_failure():
+                self._show_problem(worker.role, worker, WorkerFailed(1, what))

@@ -1,0 +1,107 @@
+"""Graceful restarts: running one, and answering whoever asked for it."""
+
+from __future__ import annotations
+
+from paste_wspbus.bus import State
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.workers.waiting import StopRequested
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.control.server import Connection
+    from paste_wspbus.workers.supervisor import Supervisor
+
+
+class Renewals:
+    """Has the strategy renew the site, and answers those who asked for it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        #: Why the last one failed.
+        self.failure: str | None = None
+        #: What to answer of a configuration that was read anew.
+        self.notes: list[str] = []
+        #: How many streams and how many other requests the old processes have cut.
+        self._cut = (0, 0)
+        #: Who waits for the next one.
+        self._asking: list[Connection] = []
+
+    def ask(self, connection: Connection) -> dict[str, Any] | None:
+        """Queue a renewal for the control socket; the answer comes when it is over."""
+        wait = connection.request.get('wait', True)
+        if wait:
+            self._asking.append(connection)
+        self.supervisor.bus.graceful()
+        return None if wait else {'accepted': True}
+
+    def add_cut(self, streams: int, others: int) -> None:
+        """Note that an old process has cut so many requests: that is no failure."""
+        self._cut = (self._cut[0] + streams, self._cut[1] + others)
+
+    def renew(self) -> None:
+        """Replace the old generation by a new one; if that fails, answer why."""
+        if self.supervisor.bus.state is not State.STARTED:
+            return
+        waiting, self._asking = self._asking, []
+        self.failure, self._cut = None, (0, 0)
+        try:
+            self.supervisor.strategy.renew()
+            answer = self._it_serves()
+        except StopRequested:
+            answer = {'failed': 1, 'line': 'The site was asked to stop meanwhile'}
+        except Exception as failed:
+            answer = self._it_failed(failed)
+        for connection in waiting:
+            connection.answer(answer)
+
+    def _it_serves(self) -> dict[str, Any]:
+        supervisor, notes = self.supervisor, [*self.notes]
+        if any(self._cut):
+            notes.append(f'{_in_words(*self._cut)} cut: see the log')
+        answer = {'generation': supervisor.generation, 'notes': notes}
+        if self.failure is not None:  # which is served now
+            answer |= {'failed': 1, 'line': self.failure, 'is_new': True}
+        supervisor.bus.publish(
+            'generation_serves', supervisor.generation, supervisor.pids
+        )
+        return answer
+
+    def _it_failed(self, failed: Exception) -> dict[str, Any]:
+        supervisor = self.supervisor
+        self.failure = str(failed)
+        who_serves, is_mixed = self._who_serves()
+        unexpected = not isinstance(failed, WSPBusError)
+        line = f'Generation {supervisor.latest} failed: {failed}; {who_serves}'
+        supervisor.bus.log(line, 40, traceback=unexpected)
+        return {
+            'failed': getattr(failed, 'exit_code', 1),
+            'line': str(failed),
+            'generation': supervisor.generation if supervisor.serving() else None,
+            'notes': self.notes,
+            'is_new': supervisor.generation == supervisor.latest,
+            'mixed': who_serves if is_mixed else None,
+        }
+
+    def _who_serves(self) -> tuple[str, bool]:
+        """Return which generation serves after one has failed, and whether two serve."""
+        supervisor = self.supervisor
+        new = len(supervisor.serving(supervisor.latest))
+        if not supervisor.serving():
+            return 'no worker serves', False
+        if supervisor.generation == supervisor.latest:
+            return 'its workers serve nevertheless', False
+        if not new:
+            return f'generation {supervisor.generation} keeps serving', False
+        return (
+            f'{new} of {supervisor.count} workers serve generation '
+            f'{supervisor.latest}, the others generation {supervisor.generation}'
+        ), True
+
+
+def _in_words(streams: int, others: int) -> str:
+    counts = (streams, 'stream'), (others, 'request')
+    return ' and '.join(
+        f'{count} {noun}{"s" if count > 1 else ""}' for count, noun in counts if count
+    )

@@ -1,0 +1,152 @@
+"""Spare workers: they are forked before an edit, from a process that imported the packages."""
+
+from __future__ import annotations
+
+import contextlib
+
+from paste_wspbus.role import PACKAGES, Role
+from paste_wspbus.workers.children import WorkerFailed
+from paste_wspbus.workers.strategy import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import Any
+
+    from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.supervisor import Supervisor
+
+#: How often the process that has imported the packages is started again, each time
+#: without one more package that must not be imported before a fork.
+ATTEMPTS = 20
+
+
+class Spares:
+    """Keeps a process that has imported the packages of the site, and spares forked from it.
+
+    A spare waits until a reload needs it, and composes the site then. With a style
+    other than 'fork' there are no spares.
+    """
+
+    def __init__(self, supervisor: Supervisor, style: str) -> None:
+        self.supervisor, self.style = supervisor, style
+        #: Whether the site did not start after a fork, but in a fresh interpreter.
+        self._misbehaves = False
+        self._packages: WorkerHandle | None = None
+        #: Whether that has imported them, and can fork.
+        self._can_fork = False
+        self._spares: dict[str, WorkerHandle] = {}
+        #: The modules that the site's processes have imported and that are not its own.
+        self._modules: dict[str, None] = {}
+        self._spoilers: set[str] = set()
+        supervisor.children.hear('ready', self._is_ready)
+        supervisor.children.hear('imported', self._has_imported)
+
+    def learn(self, modules: list[str]) -> None:
+        """Have the packages' process import these modules, too, the next time."""
+        self._modules.update(dict.fromkeys(modules))
+
+    def prepare(self) -> None:
+        """Have the packages imported, and a spare for each worker wait."""
+        supervisor = self.supervisor
+        if self.style != 'fork' or self._misbehaves or supervisor.bus.leaving:
+            return
+        if supervisor.is_stopping or len(self._spoilers) > ATTEMPTS:
+            return
+        if self._packages is None:
+            with self.logging_failure():
+                limit = supervisor.plan.start_timeout
+                self._can_fork = False
+                self._packages = supervisor.children.spawn(
+                    Role(PACKAGES), None, limit, fresh=True
+                )
+        elif self._packages.was_ready:
+            self._have_imported(self._packages)
+
+    def _is_ready(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        if worker is self._packages:
+            self._have_imported(worker)
+
+    def _have_imported(self, packages: WorkerHandle) -> None:
+        names = [
+            name
+            for name in self._modules
+            if name.partition('.')[0] not in self._spoilers
+        ]
+        self._modules = dict.fromkeys(names)
+        packages.tell('import', names)
+
+    def _has_imported(self, packages: WorkerHandle, message: dict[str, Any]) -> None:
+        supervisor = self.supervisor
+        if packages is not self._packages or packages.leaving or supervisor.is_stopping:
+            return
+        if message['imported']:
+            self._spoilers.add(message['imported'].partition('.')[0])
+            what = (
+                f'{message["imported"]} {message["why"]}: it is not imported in advance'
+            )
+            supervisor.bus.log(what)
+            self.renounce()
+            self.prepare()
+            return
+        self._can_fork = True
+        for role in supervisor.roles(supervisor.generation):
+            spare = self._spares.get(role.name)
+            if spare is None or spare.ended:
+                waiting = role._replace(spare=True, hold=True)
+                with self.logging_failure():
+                    self._spares[role.name] = supervisor.spawn(waiting)
+
+    @contextlib.contextmanager
+    def logging_failure(self) -> Generator[None]:
+        """Log it if a process cannot be started here, where nobody waits for it."""
+        try:
+            yield
+        except WorkerFailed as failed:
+            self.supervisor.bus.log(str(failed), 40)
+
+    # -- using them -----------------------------------------------------------------
+
+    def source(self) -> Source:
+        """Say which process forks the next one: the packages' process, if it can."""
+        if self._packages is not None and self._can_fork:
+            return Source(self._packages, False)
+        return self.fresh_source()
+
+    def fresh_source(self) -> Source:
+        """Say how to start a process that has imported nothing before."""
+        return Source(None, self.supervisor.was_started)
+
+    def take(self, role: Role) -> WorkerHandle | None:
+        """Give a role to its spare, which composes the site now; None if there is no spare."""
+        spare = self._spares.pop(role.name, None)
+        if spare is None or spare.ended:
+            return None
+        spare.role = spare.role._replace(generation=role.generation)
+        self.supervisor.go(spare)
+        return spare
+
+    def renounce(self) -> None:
+        """End the packages' process and the spares: what they have imported is outdated."""
+        for worker in [*self._spares.values(), self._packages]:
+            if worker is not None:
+                self.supervisor.leaving.let_go(worker)
+        self._spares, self._packages = {}, None
+
+    def renounce_for_good(self) -> None:
+        """Do without spares from now on: the site does not start after a fork."""
+        self._misbehaves = True
+        self.renounce()
+
+    def change_style(self, style: str) -> None:
+        """Start the next processes in another way."""
+        self.style = style
+        if style != 'fork':
+            self.renounce()
+
+    def forget(self, worker: WorkerHandle) -> None:
+        """Forget a process that has ended, if it was a spare or the packages' process."""
+        if worker is self._packages:
+            self._packages = None
+        if self._spares.get(worker.name) is worker:
+            del self._spares[worker.name]

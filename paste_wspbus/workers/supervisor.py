@@ -1,0 +1,501 @@
+"""The supervisor: it holds the listening sockets, and starts and replaces the workers."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import signal
+
+from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
+from paste_wspbus.plugins.signals import SignalHandler
+from paste_wspbus.role import PACKAGES, PRELOAD, SITE, WORKER, Role
+from paste_wspbus.watching.loop import Events, Repeat
+from paste_wspbus.workers import backoff
+from paste_wspbus.workers.children import Children, WorkerFailed, exit_code, how
+from paste_wspbus.workers.handle import Stage, WorkerHandle
+from paste_wspbus.workers.inquiries import Inquiries
+from paste_wspbus.workers.leaving import Leaving
+from paste_wspbus.workers.renewals import Renewals
+from paste_wspbus.workers.successors import Successors
+from paste_wspbus.workers.waiting import StopRequested, Waiting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.control.server import Connection
+    from paste_wspbus.servers.server import Server
+    from paste_wspbus.workers.plan import Configuration, Plan
+    from paste_wspbus.workers.strategy import Source, Strategy
+
+#: Each wait before a replacement is drawn out or cut by up to that part of it, so
+#: that not all come at the same instant.
+JITTER = 0.2
+
+#: The meanings of signals that the supervisor handles itself; others go to the workers.
+_OWN = frozenset(
+    {
+        *('exit', 'stop', 'hangup', 'restart', 'graceful', 'stacks'),
+        *('add_worker', 'remove_worker'),
+    }
+)
+
+#: Signals that mean something to a supervisor of several workers alone.
+SIGNALS = {'SIGTTIN': 'add_worker', 'SIGTTOU': 'remove_worker'}
+
+
+class SupervisorBus(Bus):
+    """The supervisor's own bus: a process of one thread, which sleeps in select."""
+
+    interrupts_class = staticmethod(lambda **_: contextlib.nullcontext())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events = Events()
+        self.turn.commands = self.events  # type: ignore[assignment]
+        self.supervisor: Supervisor
+
+    def repeat(self, name: str, seconds: float, function: Callable[[], bool]) -> Repeat:
+        """Call a function again and again in the loop: plugins need no thread of their own."""
+        return Repeat(self.events, seconds, function)
+
+    @property
+    def start_patience(self) -> float:
+        """Seconds that the first start may take, on a machine of one CPU."""
+        plan = self.supervisor.plan
+        steps = plan.workers + plan.preload + plan.site_plugins
+        return plan.start_timeout * max(steps, 1)
+
+    @property
+    def reload_patience(self) -> float:
+        """Seconds that a graceful restart may take: a worker starts, an old one stops, …"""
+        plan, processes = self.supervisor.plan, self.supervisor.count + 2
+        return (plan.start_timeout + plan.stop_timeout) * processes
+
+    def graceful(self) -> None:
+        """Queue a graceful restart, also during another: the code may have changed since."""
+        if all(request.name != 'graceful' for request in self.events.requests):
+            self.turn.put('graceful')
+            self.turn.run_if_nobody_will()
+
+    def restart(self) -> None:
+        """Restart the workers; this process stays."""
+        self.graceful()
+
+    def force_exit(self, why: str) -> None:
+        """Have the workers leave at once, too."""
+        self.supervisor.children.tell_all('force')
+        super().force_exit(why)
+
+
+class SupervisorSignals(SignalHandler):
+    """Handles the signals of a supervisor, whose workers run the code of the site."""
+
+    def _install_or_leave(self, name: str) -> bool:
+        self._install(name)  # also what is the site's affair: the workers get it
+        return True
+
+    def ask_for_graceful(self) -> None:
+        """Have the site renewed; during a renewal, exactly once more."""
+        self.bus.graceful()
+
+    def look(self) -> None:
+        """Do nothing: no code of the site runs here."""
+
+    def show(self, text: str, name: str) -> None:
+        """Log a text, and have the workers show theirs.
+
+        The loop does both, also while the site starts or is renewed: a process that
+        forks must not have threads.
+        """
+        bus = self.bus
+        assert isinstance(bus, SupervisorBus)
+        bus.events.call_later(0, lambda: bus.log(text, 30))
+        bus.events.call_later(0, lambda: bus.supervisor.forward(name, 'stacks'))
+
+
+class Supervisor:
+    """Forks the workers, replaces those that end, and stops them.
+
+    ``current`` has the process that stands for each name ('worker 1', 'site
+    plugins', …), ``children.alive`` all there are: those that drain, too.
+
+    :param server: holds the listening sockets, and never serves.
+    :param configure: reads the configuration anew.
+    :param make_strategy: makes the strategy of starting and renewing.
+    :param make_children: makes what forks and hears the processes.
+    """
+
+    def __init__(
+        self,
+        bus: SupervisorBus,
+        plan: Plan,
+        server: Server | None,
+        configure: Callable[[], Configuration],
+        make_strategy: Callable[[Supervisor], Strategy],
+        make_children: Callable[..., Children] = Children,
+    ) -> None:
+        self.bus, self.configure = bus, configure
+        self.events = bus.events
+        self.count = max(plan.workers, 1)
+        #: The generation that serves, and the one that was tried last.
+        self.generation = self.latest = 1
+        self.current: dict[str, WorkerHandle] = {}
+        self.successors = Successors(self)
+        self.children = make_children(
+            bus.events, self._listeners(), self._has_ended, self.successors.babbles
+        )
+        self.waiting = Waiting(bus)
+        self.leaving = Leaving(bus, self.children, plan, server)
+        self.inquiries = Inquiries(bus.events, self.children)
+        self.renewals = Renewals(self)
+        self.strategy = make_strategy(self)
+        self._code = 0
+        self._backoff = backoff.Backoff(backoff.WAITS, backoff.HEALTHY)
+        #: The processes that died during the start: they are replaced after it.
+        self.late: list[WorkerHandle] = []
+        self.use(plan, server)
+        bus.supervisor = self
+
+    def use(self, plan: Plan, server: Server | None) -> None:
+        """Use a configuration from now on, be it the new one or the old one again."""
+        self.plan = self.leaving.plan = plan
+        self.server = self.leaving.server = server
+        # The workers have deadlines of their own; this one counts if they ignore theirs.
+        self.bus.stop_timeout = plan.deadline
+        if server is not None:
+            server.shared = True
+
+    def subscribe(self, signals: SignalHandler) -> None:
+        """Ride the bus; signals that mean something to the site go to the workers."""
+        self.bus.subscribe('start', self.start)
+        self.bus.subscribe('stop', self.stop)
+        self.bus.subscribe('graceful', self.renewals.renew)
+        self.bus.subscribe('add_worker', self.add_worker)
+        self.bus.subscribe('remove_worker', self.remove_worker)
+        for name, target in signals.handlers.items():
+            if target not in _OWN:
+                forward = functools.partial(self.forward, name, target)
+                self.bus.subscribe(name, forward)
+
+    def run(self, ready: Callable[[list[str]], None]) -> int:
+        """Run the supervisor's bus to its end.
+
+        :param ready: called with the first worker's lines for the terminal when
+            all are STARTED.
+        :returns: the exit code.
+        :raises WorkerFailed: if the first generation does not get ready.
+        :raises BecomeWorker: in each child.
+        """
+        try:
+            return self._run(ready)
+        finally:
+            if self.bus.pid == os.getpid():  # a child has closed it already
+                self.events.close()
+
+    def _run(self, ready: Callable[[list[str]], None]) -> int:
+        bus = self.bus
+        with bus.events:
+            try:
+                bus.start()
+            except ChannelFailures as failures:
+                bus.exit()
+                raise failures.get_instances()[0] from None
+            # This thread may be printing when a signal comes: it is for block(),
+            # as if that were another thread's.
+            bus.turn.keep_for(0)
+            if bus.state is State.STARTED:
+                first = self.current.get('worker 1') or self.current.get('site')
+                ready(first.lines if first else [])
+                for worker in self.late:
+                    self.strategy.has_ended(worker)
+            bus.block(states=State.STOPPED)
+            bus.turn.keep_for(None)
+            bus.exit()
+        return bus.exit_code
+
+    def close_in_child(self) -> None:
+        """Close, in a forked child, what is the parent's."""
+        self.strategy.close_in_child()
+
+    # -- what the bus says ----------------------------------------------------
+
+    def start(self) -> None:
+        """Start the first generation, and wait until it is ready.
+
+        :raises WorkerFailed: if a process does not get ready; all are stopped then.
+        """
+        self.children.watch()
+        try:
+            self.strategy.start()
+        except StopRequested:
+            pass
+        except WorkerFailed:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Have all processes leave, and wait for their end."""
+        self.leaving.stop_all()
+        self.bus.exit_code = self.bus.exit_code or self._code
+
+    def forward(self, name: str, target: object) -> None:
+        """Pass a signal on to those that are ready, and SIGQUIT to all that load or serve."""
+        for child in self.children.alive:
+            if child.role.kind in (PRELOAD, PACKAGES):
+                if target == 'reopen_logs':  # those that it forks write there
+                    child.tell('reopen_logs')
+            elif child.is_ready or target == 'stacks':
+                child.signal(signal.Signals[name])
+            else:
+                child.waiting.append(name)
+
+    def add_worker(self) -> None:
+        """Start one more worker (SIGTTIN)."""
+        if not self.plan.workers:
+            return
+        self.count += 1
+        role = Role(WORKER, self.count, self.generation)
+        self.bus.log(f'One more worker starts: the site has {self.count} now', 30)
+        self.respawn(role)
+
+    def remove_worker(self) -> None:
+        """Stop the last worker (SIGTTOU), but never the only one."""
+        if self.count == 1:
+            self.bus.log('There is only one worker: it is not removed', 30)
+            return
+        self.shrink_to(self.count - 1)
+        self.bus.log(f'One worker stops: the site has {self.count} now', 30)
+
+    def shrink_to(self, count: int) -> None:
+        """Stop the workers whose numbers are above ``count``."""
+        self.count = count
+        for name, worker in list(self.current.items()):
+            if worker.role.number > count:
+                del self.current[name]
+                self.leaving.let_go(worker)
+
+    # -- starting -----------------------------------------------------------------
+
+    def roles(self, generation: int) -> list[Role]:
+        """List the roles of the workers of a generation."""
+        if not self.plan.workers:
+            return [Role(generation=generation)]
+        numbers = range(1, self.count + 1)
+        return [Role(WORKER, number, generation) for number in numbers]
+
+    def singles(self) -> list[str]:
+        """List the kinds of processes that the site has once: preload, site plugins."""
+        wanted = {PRELOAD: self.plan.preload, SITE: self.plan.site_plugins}
+        return [kind for kind, is_wanted in wanted.items() if is_wanted]
+
+    def spawn(self, role: Role, source: Source | None = None) -> WorkerHandle:
+        """Start a process.
+
+        :param source: how to start it; None: the strategy says it.
+        :raises WorkerFailed: if the system has no more processes or descriptors.
+        :raises BecomeWorker: in the child.
+        """
+        template, fresh = source or self.strategy.source(role)
+        role = role._replace(
+            later=self.was_started,
+            several=self.count > 1,
+            time_to_stop=self.plan.time_to_stop(is_last=role.kind != WORKER),
+        )
+        worker = self.children.spawn(role, template, self.plan.start_timeout, fresh)
+        self.leaving.watch(worker)
+        self.bus.publish('worker_started', worker.name, worker.pid)
+        return worker
+
+    def go(self, worker: WorkerHandle) -> None:
+        """Let a waiting process continue; its time to get ready begins again."""
+        worker.goes(self.plan.start_timeout)
+        self.leaving.watch(worker)
+        worker.tell('go')
+
+    def respawn(self, role: Role) -> None:
+        """Replace a process that is gone, if the site still needs it."""
+        old = self.current.get(role.name)
+        wanted = role.kind == WORKER or role.kind in self.singles()
+        if self.bus.state is not State.STARTED or self.bus.leaving or not wanted:
+            return
+        if role.number > self.count or (old and not old.ended):
+            return
+        if not self.strategy.is_prepared(role):
+            return
+        try:
+            self.current[role.name] = self.spawn(role._replace(hold=False))
+        except WorkerFailed as failed:
+            self.try_again(role, str(failed), ready_for=None)
+
+    def try_again(
+        self, role: Role, what: str, ready_for: float | None, excused: bool = False
+    ) -> None:
+        """Replace a process that crashed, after a wait; or give up, and stop the site.
+
+        :param what: what to log.
+        :param ready_for: seconds for which it was ready; None: it never was.
+        :param excused: whether that is not the site's fault.
+        """
+        crash = self._backoff.crashed(role.name, ready_for, excused)
+        if crash.is_too_much and not self.serving():
+            times = f'{crash.number} times in a row'
+            self.bus.log(f'{what}, {times}: wspserve gives up and stops', 50)
+            self.bus.exit_code = 1
+            self.bus.exit()
+            return
+        wait = crash.wait
+        self.bus.log(f'{what}; restarting{f" in {wait:g} s" if wait else ""}', 40)
+        wait *= random.uniform(1 - JITTER, 1 + JITTER)
+        self.events.call_later(wait, lambda: self.respawn(role))
+
+    # -- what the children say ----------------------------------------------------
+
+    def _listeners(self) -> dict[str, Callable[[WorkerHandle, dict[str, Any]], object]]:
+        return {
+            'pid': self._reports_pid,
+            'ready': self._is_ready,
+            'composed': self._is_composed,
+            'failed': self._has_failed,
+            'cut': self._has_cut,
+            'renew': lambda *_: self.bus.graceful(),
+            'leave': self._asks_to_leave,
+            'succeed': self.successors.is_asked_for,
+        }
+
+    def _reports_pid(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        worker.is_process(message['pid'])  # its preloading process may say it later
+
+    def _is_ready(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        if worker.stage is Stage.READY:
+            return
+        worker.is_now_ready(message['ready'])
+        if worker.role.kind == PACKAGES:
+            return  # it neither serves nor belongs to the site: see `spares`
+        self.bus.log(f'{worker.title} is ready')
+        self.bus.publish('worker_ready', worker.name, worker.pid)
+        while worker.waiting:
+            worker.signal(signal.Signals[worker.waiting.pop(0)])
+        if worker.leaving:
+            self.leaving.ask_again(worker)
+        elif worker.role.kind == WORKER:
+            self._take_place(worker)
+        elif self.current.get(worker.name) is worker:
+            for role in self.roles(self.generation):  # those that waited for it
+                self.respawn(role)
+
+    def _take_place(self, worker: WorkerHandle) -> None:
+        old = self.current.get(worker.name)
+        self.current[worker.name] = worker
+        if old is not None and old is not worker:
+            self.leaving.let_go(old)
+
+    def _is_composed(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        if worker.was_ready:
+            return
+        worker.waits()
+        if not worker.role.hold:
+            worker.tell('go')
+
+    def _has_failed(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        if message['line']:
+            worker.problem = worker.problem or (message['failed'], message['line'])
+
+    def _has_cut(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        self.renewals.add_cut(message['cut'], message['others'])
+
+    def _asks_to_leave(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        if worker.leaving:
+            self.leaving.ask_again(worker)
+        else:
+            self.bus.exit()
+
+    def _has_ended(self, worker: WorkerHandle) -> None:
+        self.inquiries.no_need_to_wait_for(worker)
+        counts = worker.role.kind != PACKAGES and (
+            worker.role.kind != PRELOAD or not self.was_started
+        )
+        if self.is_stopping and counts and (worker.was_ready or not self.was_started):
+            # A process that was killed because it did not stop was ended by force.
+            forced = worker.code is None or worker.code == -signal.SIGKILL
+            if (worker.code or 0) < 0 and not worker.killed:
+                end = f'{worker.title} ended while it stopped, {how(worker.code)}'
+                self.bus.log(end, 40)
+            code = EX_SOFTWARE if forced else exit_code(worker.code)
+            self._code = self._code or code
+        self.bus.publish('worker_died', worker.name, worker.pid, worker.code)
+        if worker.leaving and worker.code in (EX_SOFTWARE, -signal.SIGKILL):
+            note = f'{worker.title} did not stop in time: see the log'
+            self.renewals.notes.append(note)
+        if self.bus.state is State.STARTED:
+            self.strategy.has_ended(worker)
+        elif self.bus.state is State.STARTING and worker.was_ready:
+            self.late.append(worker)  # its reports, READY among them, are still unread
+
+    def leave_with(self, code: int) -> None:
+        """Stop the site with an exit code, without replacing the process that ended."""
+        self.bus.exit_code = self._code = code
+        self.bus.exit()
+
+    # -- status -------------------------------------------------------------------
+
+    def serving(self, generation: int | None = None) -> list[WorkerHandle]:
+        """List the workers that serve, of one generation or of all."""
+        return [
+            worker
+            for worker in self.current.values()
+            if worker.is_ready
+            and worker.role.kind == WORKER
+            and generation in (None, worker.role.generation)
+        ]
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process IDs."""
+        return [self.current[role.name].pid for role in self.roles(self.generation)]
+
+    @property
+    def was_started(self) -> bool:
+        """Whether the site has been STARTED."""
+        return self.bus.was_started
+
+    @property
+    def is_renewing(self) -> bool:
+        """Whether a graceful restart is under way."""
+        return self.bus.command == 'graceful'
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether all processes are to leave."""
+        return self.leaving.is_stopping
+
+    def ask_for_renewal(self, connection: Connection) -> dict[str, Any] | None:
+        """Queue a graceful restart for the control socket's 'graceful'."""
+        return self.renewals.ask(connection)
+
+    def inquire(self, connection: Connection, answer: Callable[[], object]) -> None:
+        """Have ``answer`` called when all workers have reported, or are late."""
+        self.inquiries.inquire(connection, answer)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `status` shows of the generations, and all requests in flight."""
+        gone = [worker for worker in self.current.values() if worker.ended]
+        children = sorted(
+            [*self.children.alive, *gone],
+            key=lambda child: (child.role.kind != WORKER, child.role.number),
+        )
+        reports = [status for child in children if (status := child.known_status)]
+        calling = next(
+            (report['calling'] for report in reports if report['calling']), None
+        )
+        return {
+            'generation': self.generation,
+            'workers': [child.describe() for child in children],
+            'requests': [text for report in reports for text in report['requests']],
+            'calling': calling,
+            'is_crashed': all(worker.ended for worker in self.current.values()),
+            'failure': self.renewals.failure,
+        }

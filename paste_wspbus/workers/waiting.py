@@ -1,0 +1,91 @@
+"""How a supervisor waits for its processes, and how it words their failures."""
+
+from __future__ import annotations
+
+from paste_wspbus.workers.children import WorkerFailed, exit_code, how
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.supervisor import SupervisorBus
+
+
+class StopRequested(Exception):
+    """The site is to stop while the supervisor waits for something."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class Waiting:
+    """Waits, and lets the supervisor's loop run meanwhile.
+
+    ``check`` of all methods is called before each step of the loop; it may raise.
+    """
+
+    def __init__(self, bus: SupervisorBus) -> None:
+        self.bus = bus
+
+    def until(
+        self, condition: Callable[[], bool], check: Callable[[], object] = _nothing
+    ) -> None:
+        """Wait until a condition is true.
+
+        :raises StopRequested: if the site is to stop.
+        """
+        while not condition():
+            if self.bus.leaving:
+                raise StopRequested
+            check()
+            self.bus.events.step()
+
+    def until_ready(
+        self,
+        workers: list[WorkerHandle],
+        is_enough: Callable[[WorkerHandle], bool] = lambda _: False,
+        check: Callable[[], object] = _nothing,
+    ) -> None:
+        """Wait until each process has been READY, or ``is_enough`` is true of it.
+
+        :raises WorkerFailed: if a process ends before that, or is too slow.
+        :raises StopRequested: if the site is to stop.
+        """
+
+        def waited_for() -> list[WorkerHandle]:
+            return [
+                worker
+                for worker in workers
+                if not (worker.was_ready or is_enough(worker))
+            ]
+
+        def look() -> None:
+            check()
+            for worker in waited_for():
+                if worker.ended or (worker.problem and worker.leaving):
+                    raise failure_of(worker)
+
+        self.until(lambda: not waited_for(), look)
+
+    def until_ended(self, worker: WorkerHandle) -> None:
+        """Wait until a process has ended.
+
+        :raises StopRequested: if the site is to stop.
+        """
+        self.until(lambda: worker.ended)
+
+
+def failure_of(worker: WorkerHandle) -> WorkerFailed:
+    """Make the exception for a process that did not become READY."""
+    code = exit_code(worker.code) or 1
+    return WorkerFailed(*(worker.problem or (code, how_it_failed(worker))))
+
+
+def how_it_failed(worker: WorkerHandle) -> str:
+    """Say how a process ended that has not reported why."""
+    what = f'{worker.title} died while it started, {how(worker.code)}'
+    if worker.code == 0:
+        what += ': a site that becomes a daemon by itself cannot be supervised'
+    return what

@@ -1,0 +1,255 @@
+"""A worker's own end: becoming a worker, and the connection to the supervisor."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import socket
+import sys
+import time
+
+from paste_wspbus.bus import EX_SOFTWARE
+from paste_wspbus.bus.deadlines import stacks
+from paste_wspbus.bus.interrupts import in_main_thread
+from paste_wspbus.forks import close_in_child
+from paste_wspbus.listening.sockets import ListeningSocket
+from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.report import Report
+from paste_wspbus.role import SITE, WORKER, Role
+from paste_wspbus.unix.holding import hold
+from paste_wspbus.workers.orders import Orders, wait_to_go, watch_for_the_end
+from paste_wspbus.workers.signals import NumberedSignals, WorkerSignals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.process.process import Process
+    from paste_wspbus.workers.forker import Forker
+
+#: Seconds beyond its own deadline that a worker without a supervisor has, before
+#: it is ended from another thread.
+MARGIN = 2.0
+
+
+class Worker:
+    """A process in its role: it holds the connection to the supervisor.
+
+    ``workers.handle.WorkerHandle`` is the supervisor's view of it. ``shared``: the
+    supervisor's listening sockets, from which nobody else accepts.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        connection: socket.socket,
+        role: Role,
+        shared: list[ListeningSocket],
+    ) -> None:
+        self.process, self.connection, self.role = process, connection, role
+        self.shared = shared
+        self._forked = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """Its name in log lines: 'worker 2'; '' if the site has one process."""
+        return '' if self.role.name == 'site' else self.role.name
+
+    @property
+    def runs_site_plugins(self) -> bool:
+        """Whether it runs the site plugins, and nothing else."""
+        return self.role.kind == SITE
+
+    @property
+    def time_to_start(self) -> float:
+        """Seconds that remain of ``start_timeout``: the supervisor waits no longer."""
+        limit: float = self.process.config.settings['start_timeout']
+        return max(limit - (time.monotonic() - self._forked), 0.1)
+
+    def limit_stop(self, bus: Bus) -> None:
+        """Let the bus stop within the time that the supervisor gives to this process.
+
+        If the site's code has set a shorter time, that one stays.
+        """
+        limits = [self.role.time_to_stop, bus.stop_timeout]
+        bus.stop_timeout = min([one for one in limits if one is not None], default=None)
+
+    def ride(self, bus: Bus) -> None:
+        """Have the bus carry out the supervisor's orders."""
+        report = self.process.launch.report
+        Orders(bus, self.connection, report, self.shared).subscribe()
+
+    def close(self) -> None:
+        """Close the connection, which nobody watches from then on."""
+        if self.connection.fileno() >= 0 and in_main_thread():
+            watch_for_the_end(self.connection, None)
+        self.connection.close()
+
+    # -- becoming one -------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Set up signals, sockets and reports in a process that was just forked."""
+        process, role = self.process, self.role
+        process.launch.later = role.later
+        is_numbered = role.number or role.kind != WORKER
+        process.signal_handler = NumberedSignals if is_numbered else WorkerSignals
+        self._take_sockets()
+        # Ctrl-C reaches the supervisor, too, which stops its workers. Not SIG_IGN,
+        # which programs that the site starts would inherit.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        early = process.launch.early
+        early.begin_anew()
+        early.before = self._say_where_it_hangs
+        signal.signal(signal.SIGTERM, early.handle)
+        hold(False)  # they were held for the fork
+        process.launch.report.close()
+        report = Report(self.connection.dup().detach(), lasting=True)
+        process.launch.report = report
+        report.pid()
+        # A child of the site must not keep it open: when it closes, the supervisor
+        # knows that this process has ended.
+        close_in_child(self.connection, socket.socket.close)
+        watch_for_the_end(self.connection, self._lose_supervisor)
+
+    def _take_sockets(self) -> None:
+        server = self.process.server
+        if server is None:
+            return
+        server.shared = False  # not with what the site forks
+        server.competes = self.role.several
+        owned = [listening for listening in server.sockets if listening.owned]
+        for listening in owned:
+            listening.owned = False  # the supervisor says when that changes
+        if self.role.kind == SITE:
+            server.close()
+            self.process.server = None
+        else:
+            self.shared = self.shared or owned
+
+    def _lose_supervisor(self) -> None:
+        """Stop composing the site; if the site swallows the exception, end the process."""
+
+        def leave() -> None:
+            time.sleep(self.process.config.settings['stop_timeout'] + MARGIN)
+            os._exit(EX_SOFTWARE)
+
+        # Not a Thread: its start() takes locks, and this is a signal handler.
+        _thread.start_new_thread(leave, ())
+        self.process.launch.early.ask(signal.SIGTERM)
+
+    def _say_where_it_hangs(self) -> None:
+        """Write the stacks if SIGTERM came because the load takes too long."""
+        limit = self.process.config.settings['start_timeout']
+        if time.monotonic() - self._forked >= limit:
+            text = f'The site was not loaded within {limit:g} s. Stacks:\n{stacks()}'
+            os.write(2, text.encode('utf-8', 'backslashreplace'))
+
+    # -- waiting and forking ------------------------------------------------------
+
+    def waits_to_go(self) -> bool:
+        """Wait, composed, for an order of the supervisor; return whether it is go."""
+        if not self.role.hold and self.role.kind != SITE:
+            return True
+        self.process.launch.report.composed()
+        goes = wait_to_go(self.connection)
+        if self.role.spare:
+            self._forked = time.monotonic()
+        return goes
+
+    def fork_workers(self, bus: Bus) -> bool:
+        """Fork, composed, a worker for each order; True in each of them, False at the end.
+
+        :raises IsSupervised: if this is not the process that the supervisor forked.
+        """
+        from paste_wspbus.plugins.daemon import IsSupervised
+        from paste_wspbus.workers.forker import Forker
+
+        if self.connection.fileno() < 0:  # closed by a fork of the site's
+            raise IsSupervised
+        sitelog = bus.plugins['sitelog']
+        report = self.process.launch.report
+        if not self._fork(Forker(self.connection, report, sitelog.reopen_logs)):
+            return False
+        bus.claim_process()
+        # The list has children of the parent: only the parent may wait for them.
+        multiprocessing = sys.modules.get('multiprocessing.process')
+        if multiprocessing is not None:
+            multiprocessing._children = set()  # type: ignore[attr-defined]
+        sitelog.name(self.process.name)
+        return True
+
+    def fork_from_packages(self, import_all: Callable[[list[str]], object]) -> bool:
+        """Import what is ordered, and fork a worker for each order.
+
+        :param import_all: imports modules.
+        :returns: True in each of them, which composes the site then; False at the end.
+        """
+        from paste_wspbus.workers.forker import Forker
+
+        report = self.process.launch.report
+        return self._fork(Forker(self.connection, report, lambda: None, import_all))
+
+    def _fork(self, forker: Forker) -> bool:
+        if self.process.server is not None:
+            self.process.server.shared = True
+        forked = forker.run()
+        if forked is None:
+            return False
+        become(self.process, *forked)
+        return True
+
+    def bequeath(self) -> tuple[int, list[Any]]:
+        """Report that this process replaces itself.
+
+        :returns: what the next program needs: the connection, and its role's fields.
+        """
+        self.process.launch.report.restarts('execv')
+        return self.connection.fileno(), [*self.role._replace(later=True, problem='')]
+
+
+def become(process: Process, connection: socket.socket, role: Role) -> None:
+    """Make a worker of a forked process: PID file and control socket are its parent's."""
+    if process.control is not None:
+        process.control.forget()
+    process.lock = process.control = None
+    shared = process.worker.shared if process.worker is not None else []
+    process.worker = Worker(process, connection, role, shared)
+    process.worker.take_over()
+
+
+def open_as_worker(process: Process, connection: socket.socket, role: Role) -> None:
+    """Make a worker of a process that is a fresh interpreter: all is open already."""
+    inheritance = process.inheritance
+    if process.options.log_file:
+        process.log_file = os.path.abspath(process.options.log_file)
+    process.server = process.known_server(process.config)
+    if process.server is not None:
+        process.server.adopt(inheritance.take_sockets())
+    become(process, connection, role)
+
+
+def start_afresh(
+    process: Process, bus: Bus, connection: socket.socket, role: Role
+) -> NoReturn:
+    """In a forked child: become a fresh interpreter, which takes the role."""
+    server = process.server
+    sockets = server.sockets if server is not None else []
+    inheritance = Inheritance(
+        where=server.where if server is not None else {},
+        sockets=[listening.sock.fileno() for listening in sockets],
+        origins=[listening.origin for listening in sockets],
+        owned=all(listening.owned for listening in sockets),
+        daemon=process.options.daemon,
+        worker=(connection.fileno(), [*role]),
+    )
+    inheritance.to_environ(os.environ)
+    bus.kept_files, bus.before_execv = inheritance.kept, None
+    bus.startup_folder = process.folder
+    # Ctrl-C is the supervisor's; a handler does not outlast execv(2).
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    bus.replace_process()
+    raise AssertionError('execv has returned')

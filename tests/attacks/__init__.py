@@ -1,0 +1,1 @@
+"""Attacks: each has a quick form, which the suite runs, and a long one, which runs by hand."""

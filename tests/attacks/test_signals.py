@@ -1,0 +1,14 @@
+"""The quick form of `tests.attacks.signals`: a signal at random moments ends each site in order."""
+
+import pytest
+
+from tests.attacks.signals import MODES, attack
+
+#: How often; a site under --reload takes longer.
+COUNTS = dict.fromkeys(MODES, 6) | {'single': 16, 'workers': 16, 'daemon': 16}
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_a_signal_at_any_moment_ends_the_site_and_leaves_nothing(mode):
+    wrong, _ = attack(mode, COUNTS[mode])
+    assert not wrong, '\n'.join(wrong)

@@ -1,0 +1,108 @@
+"""The timer that ends a process whose stop holds the GIL."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.kit import TIMEOUT
+from tests.kit.places import ROOT
+
+SITE = """
+import faulthandler, os, sys, threading
+from paste_wspbus.bus import Bus, held_gil
+from paste_wspbus.bus.host import WSPSERVE
+
+bus = Bus()
+bus.host = WSPSERVE
+bus.stop_timeout = 0.5
+
+def hold_the_gil():
+    (1 << 40_000_000) ** 200
+"""
+
+
+def script(text, **env):
+    return subprocess.run(
+        [sys.executable, '-c', SITE + text],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={'PATH': '', **env},
+    )
+
+
+@pytest.mark.parametrize('env', [{}, {'PYTHONFAULTHANDLER': '1'}])
+@pytest.mark.parametrize('channel', ['drain', 'stop', 'exit'])
+def test_a_stop_that_holds_the_gil_ends_with_1_and_the_stacks(channel, env):
+    done = script(
+        f"bus.subscribe('{channel}', hold_the_gil)\nbus.start()\nbus.exit()", **env
+    )
+    assert done.returncode == 1
+    assert 'in hold_the_gil' in done.stderr
+
+
+def test_a_stop_in_time_leaves_no_timer_behind():
+    done = script("""
+bus.start()
+bus.exit()
+print(threading.Event().wait(1.5))
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'False\n', '')
+
+
+def test_the_next_stop_of_the_same_process_has_a_timer_too():
+    done = script("""
+bus.start()
+bus.stop()
+bus.subscribe('stop', hold_the_gil)
+bus.start()
+bus.stop()
+""")
+    assert done.returncode == 1
+    assert 'in hold_the_gil' in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux shows the timer')
+def test_a_timer_of_the_sites_own_stays():
+    done = script("""
+reader, writer = os.pipe()
+faulthandler.dump_traceback_later(0.5, file=writer)
+bus.start()
+bus.exit()
+print(os.read(reader, 7))
+""")
+    assert done.stdout == "b'Timeout'\n"
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(sys, 'getdlopenflags'), reason='there is no fork')
+def test_a_child_that_is_forked_during_the_stop_ends():
+    done = script("""
+@bus.subscribe('stop')
+def fork():
+    child = os.fork()
+    if not child:
+        sys.exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+bus.subscribe('stop', hold_the_gil, priority=90)
+bus.start()
+bus.stop()
+""")
+    assert done.stdout == '0\n'
+    assert done.returncode == 1  # the parent's timer is there again
+    assert 'in hold_the_gil' in done.stderr
+
+
+def test_the_process_of_another_host_has_no_timer():
+    done = script("""
+from paste_wspbus.bus.host import OWN, supervised
+for host in OWN, supervised(bus):
+    bus.host = host
+    bus.start()
+    bus.subscribe('stop', lambda: print(held_gil._until))
+    bus.stop()
+    bus.listeners['stop'].clear()
+""")
+    assert done.stdout == 'None\nNone\n', done.stderr

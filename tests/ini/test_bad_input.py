@@ -1,0 +1,839 @@
+"""What is wrong is told in one line that says where; nothing is left running."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kit import Site, free_port, is_free, run
+
+WEBAPP = """
+import os
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def note(text):
+    with open(os.path.join(HERE, 'notes'), 'a') as notes:
+        notes.write(text + '\\n')
+
+
+def make(global_conf, color=None):
+    return lambda environ, start_response: []
+
+
+def make_filter(global_conf):
+    return lambda app: app
+
+
+def make_server(global_conf):
+    return lambda app: note('served')
+
+
+def raises(*args, **conf):
+    raise ValueError('no luck\\ntoday')
+
+
+def raises_nothing_said(*args, **conf):
+    raise ValueError
+
+
+def exits(*args, **conf):
+    sys.exit('enough')
+
+
+def exits_0(*args, **conf):
+    sys.exit(0)
+
+
+def returns_none(*args, **conf):
+    return None
+
+
+def returns_five(*args, **conf):
+    return 5
+
+
+def make_empty_filter(global_conf):
+    return lambda app: None
+
+
+def first(bus, global_conf):
+    note('opened')
+    yield
+    note('closed')
+
+
+def start_raises(bus, global_conf):
+    raise RuntimeError('no database')
+    yield
+
+
+def start_exits(bus, global_conf):
+    sys.exit(3)
+    yield
+
+
+def start_hangs(bus, global_conf):
+    time.sleep(600)
+    yield
+
+
+def listener_raises(bus, global_conf):
+    @bus.subscribe('start')
+    def connect():
+        raise RuntimeError('no database')
+
+
+def listener_hangs(bus, global_conf):
+    bus.subscribe('start', lambda: time.sleep(600))
+"""
+
+BROKEN = {
+    'syntax_error.py': 'def make(:\n',
+    'import_error.py': 'import nonsense_inside\n',
+    'raises_error.py': 'raise RuntimeError("at import")\n',
+    'exits_early.py': 'raise SystemExit("at import")\n',
+}
+
+APP = '[app:main]\nuse = call:webapp:make\n'
+SERVER = '[server:main]\nuse = egg:waitress\nhost = 127.0.0.1\nport = %(free)s\n'
+FIRST = '[plugin:first]\nuse = call:webapp:first\n'
+GOOD = APP + SERVER + FIRST
+
+
+class Case:
+    """An .ini, what the command is given, and what it must say.
+
+    ``words`` stand in the line; ``cause``: it comes from an exception, whose
+    traceback -v shows.
+    """
+
+    def __init__(self, ini, code, *words, args=('site.ini',), cause=False, files=None):
+        self.ini, self.code, self.words = ini, code, words
+        self.args, self.cause, self.files = args, cause, files or {}
+
+
+def app(use, code, *words, **kwargs):
+    return Case(f'[app:main]\nuse = {use}\n' + SERVER, code, *words, **kwargs)
+
+
+def app_factory(name, *words, **kwargs):
+    return app(f'call:webapp:{name}', 1, 'site.ini [app:main]', name, *words, **kwargs)
+
+
+def server(settings, code, *words, **kwargs):
+    ini = APP + '[server:main]\n' + settings + '\n'
+    return Case(ini, code, *words, **kwargs)
+
+
+def server_factory(name, *words, **kwargs):
+    place = 'site.ini [server:main]'
+    return server(f'use = call:webapp:{name}', 1, place, *words, **kwargs)
+
+
+def settings(lines, code, *words, **kwargs):
+    ini = GOOD + '[wspbus:main]\n' + lines + '\n'
+    return Case(ini, code, 'site.ini [wspbus:main]', *words, **kwargs)
+
+
+def plugin(use, code, *words, more='', **kwargs):
+    ini = f'{GOOD}[wspbus:main]\nplugins = first bad\n{more}\n[plugin:bad]\nuse = {use}'
+    return Case(ini, code, 'site.ini [plugin:bad]', *words, **kwargs)
+
+
+def command(*args, words, code=2, **kwargs):
+    return Case(GOOD, code, *words, args=args, **kwargs)
+
+
+FILES = {
+    'no such file': command('nowhere.ini', words=['nowhere.ini', 'no such file']),
+    'no such folder': command('no/where.ini', words=['no/where.ini', 'no such file']),
+    'not an .ini': Case('Lorem ipsum\ndolor\n', 2, 'site.ini', 'not an .ini'),
+    'a line that is none': Case(GOOD + 'Lorem ipsum\n', 2, 'site.ini', 'Lorem'),
+    'empty': Case('\n', 2, 'site.ini', 'empty', '[app:main]'),
+    'only comments': Case('# [x]\n', 2, 'site.ini', 'empty', '[app:main]'),
+    'a directory': command('.', words=['directory']),
+    'a file as a directory': command('site.ini/x.ini', words=['site.ini/x.ini']),
+    'no [app:main]': Case(SERVER, 2, 'site.ini', 'no section [app:main]'),
+    '[app:mian]': Case(
+        SERVER + '[app:mian]\nuse = call:webapp:make', 2, '[app:main]', "'mian'"
+    ),
+    'no [server:main]': Case(APP, 2, 'site.ini', '[server:main]', '--listen'),
+    'no [app:other]': command(
+        'site.ini', '-n', 'other', words=['site.ini', '[app:other]']
+    ),
+    'no #other': command('site.ini#other', words=['site.ini', '[app:other]']),
+    'no [server:other]': command(
+        'site.ini', '--server-name', 'other', words=['site.ini', '[server:other]']
+    ),
+    'section twice': Case(GOOD + APP, 2, 'site.ini [app:main]', 'twice', 'line 9'),
+    'key twice': Case(APP + 'use = x\n', 2, 'site.ini [app:main] use', 'twice'),
+    'app and composite main': Case(
+        GOOD + '[composite:main]\nuse = egg:Paste#urlmap\n', 2, 'site.ini', 'main'
+    ),
+    'egg that is not there': command(
+        'egg:Nonsense',
+        '--listen=127.0.0.1:0',
+        words=['egg:Nonsense', "'Nonsense' is not installed"],
+    ),
+    'egg without that app': command(
+        'egg:Paste#nonsense', '--listen=127.0.0.1:0', words=["'nonsense'", 'test']
+    ),
+    'another scheme': command('https://example.com/x', words=['config:FILE']),
+}
+
+CIRCLES = {
+    'of one': app('main', 2, '[app:main]', 'circle'),
+    'of two': Case(
+        '[app:main]\nuse = b\n[app:b]\nuse = main\n' + SERVER,
+        2,
+        'site.ini',
+        '[app:main] → [app:b] → [app:main]',
+    ),
+    'of files': Case(
+        '[app:main]\nuse = config:other.ini\n' + SERVER,
+        2,
+        'circle',
+        files={'other.ini': '[app:main]\nuse = config:site.ini\n'},
+    ),
+    'of a file with itself': Case(
+        '[app:main]\nuse = config:site.ini\n' + SERVER, 2, 'site.ini', 'circle'
+    ),
+    'of a pipeline': Case(
+        '[pipeline:main]\npipeline = f main\n'
+        '[filter:f]\nuse = call:webapp:make_filter\n' + SERVER,
+        2,
+        'site.ini',
+        'circle',
+    ),
+    'of a filter-app': Case(
+        '[filter-app:main]\nuse = egg:paste_wspbus#bus\nnext = main\n' + SERVER,
+        2,
+        'site.ini',
+        'circle',
+    ),
+    'of filters': Case(
+        APP
+        + 'filter-with = f\n[filter:f]\nuse = call:webapp:make_filter\n'
+        + 'filter-with = f\n'
+        + SERVER,
+        2,
+        'site.ini',
+        'circle',
+    ),
+    'of a composite': Case(
+        '[composite:main]\nuse = egg:Paste#urlmap\n/ = main\n' + SERVER,
+        2,
+        'site.ini',
+        '[composite:main]',
+    ),
+    'of servers': Case(APP + '[server:main]\nuse = main\n', 2, 'site.ini', 'circle'),
+}
+
+HERE = 'site.ini [app:main] use'
+USES = {
+    'distribution': app('egg:Nonsense', 2, HERE, "'Nonsense' is not installed"),
+    'no distribution': app('egg:', 2, HERE, 'egg:DISTRIBUTION'),
+    'no distribution, but a name': app('egg:#main', 2, HERE, 'egg:DISTRIBUTION'),
+    'entry point': app('egg:Paste#nonsense', 2, HERE, "'nonsense'", 'Paste', 'urlmap'),
+    'entry point of another kind': app('egg:Paste#http', 2, HERE, "'http'"),
+    'module': app('call:nonsense:make', 2, HERE, "'nonsense'"),
+    'module in a package': app('call:os.nonsense:make', 2, HERE, 'os.nonsense'),
+    'function': app('call:webapp:nonsense', 2, HERE, "'nonsense'"),
+    'no function': app('call:webapp', 2, HERE, 'MODULE:FUNCTION'),
+    'scheme': app('nonsense:x', 2, HERE, 'nonsense'),
+    'section': app('nonsense', 2, HERE, '[app:nonsense]'),
+    'file': app('config:nonsense.ini', 2, 'nonsense.ini', 'no such file'),
+    'no use at all': Case('[app:main]\nx = 1\n' + SERVER, 2, HERE, 'egg:'),
+    'server distribution': server('use = egg:Nonsense', 2, '[server:main] use'),
+    'server entry point': server(
+        'use = egg:Paste#nonsense', 2, '[server:main] use', "'nonsense'", 'http'
+    ),
+    'server module': server('use = call:nonsense:make', 2, '[server:main] use'),
+    'server function': server(
+        'use = call:webapp:nonsense', 2, '[server:main] use', "'nonsense'"
+    ),
+    'plugin distribution': plugin('egg:Nonsense', 2, 'use', 'not installed'),
+    'plugin entry point': plugin('egg:Paste#http', 2, 'use', "'http'"),
+    'plugin module': plugin('call:nonsense:x', 2, 'use', "'nonsense'"),
+    'plugin function': plugin('call:webapp:nonsense', 2, 'use', "'nonsense'"),
+    'bus distribution': settings('use = egg:Nonsense', 2, 'use', 'not installed'),
+    'bus function': settings('use = call:webapp:nonsense', 2, 'use', "'nonsense'"),
+    'filter': Case(
+        '[pipeline:main]\npipeline = nonsense a\n[app:a]\nuse = call:webapp:make\n'
+        + SERVER,
+        2,
+        'site.ini [pipeline:main] pipeline',
+        '[filter:nonsense]',
+    ),
+    'filter-with': Case(
+        APP + 'filter-with = nonsense\n' + SERVER,
+        2,
+        'site.ini [app:main] filter-with',
+        '[filter:nonsense]',
+    ),
+    'in a composite': Case(
+        '[composite:main]\nuse = egg:Paste#urlmap\n/ = nonsense\n' + SERVER,
+        2,
+        'site.ini [composite:main]',
+        '[app:nonsense]',
+    ),
+    'require': Case(
+        APP + 'require = Nonsense\n' + SERVER, 2, 'site.ini [app:main]', 'Nonsense'
+    ),
+}
+
+IMPORTS = {
+    name: app(f'call:{name}:make', None, HERE, word, cause=True, files=BROKEN)
+    for name, word in {
+        'syntax_error': 'SyntaxError',
+        'import_error': 'nonsense_inside',
+        'raises_error': 'at import',
+        'exits_early': 'at import',
+    }.items()
+}
+
+
+def names_nothing(ini, place, *words):
+    return Case(ini, 2, f'site.ini {place}', *words)
+
+
+INTERPOLATIONS = {
+    'in an app': names_nothing(
+        APP + 'color = %(nonsense)s\n' + SERVER, '[app:main] color', '%(nonsense)s'
+    ),
+    'in a server': names_nothing(
+        APP + SERVER + 'threads = %(nonsense)s\n', '[server:main] threads', 'nonsense'
+    ),
+    'in a plugin': names_nothing(
+        GOOD + 'x = %(nonsense)s\n[wspbus:main]\nplugins = first\n',
+        '[plugin:first] x',
+        'nonsense',
+    ),
+    'in the settings': settings('plugins = %(nonsense)s', 2, 'plugins', 'nonsense'),
+    'in [DEFAULT]': names_nothing(
+        GOOD + '[DEFAULT]\nx = %(nonsense)s\n', '[DEFAULT] x', 'nonsense'
+    ),
+    'a variable that is not set': names_nothing(
+        APP + 'color = %(ENV_NONSENSE)s\n' + SERVER,
+        '[app:main] color',
+        'environment variable NONSENSE is not set',
+    ),
+    'a lone %': names_nothing(
+        APP + 'color = 100%\n' + SERVER, '[app:main] color', "'%' must be followed by"
+    ),
+    'in logging': names_nothing(
+        GOOD
+        + '[loggers]\nkeys = root\n[handlers]\nkeys = h\n[formatters]\nkeys =\n'
+        + '[logger_root]\nhandlers = h\n[handler_h]\nclass = FileHandler\n'
+        + 'args = ("%(nonsense)s",)\n',
+        '[handler_h] args',
+        'nonsense',
+    ),
+}
+
+FACTORIES = {
+    'raises': app_factory('raises', 'ValueError: no luck', cause=True),
+    'raises and says nothing': app_factory(
+        'raises_nothing_said', 'ValueError', cause=True
+    ),
+    'exits': app_factory('exits', 'exit', cause=True),
+    'exits with 0': app_factory('exits_0', 'exit', cause=True),
+    'returns None': app_factory('returns_none', 'None'),
+    'returns what is not callable': app(
+        'call:webapp:returns_five', 1, 'site.ini [app:main]', '5'
+    ),
+    'gets a key it does not take': Case(
+        APP + 'colour = red\n' + SERVER, 1, 'site.ini [app:main]', 'colour', cause=True
+    ),
+    'server raises': server_factory('raises', 'no luck', cause=True),
+    'server exits': server_factory('exits', 'exit', cause=True),
+    'server returns None': server_factory('returns_none', 'None'),
+    'server is not callable': server_factory(
+        'returns_five', '5 is not a server', 'cannot be called'
+    ),
+    'server gets a key it does not take': server(
+        'use = call:webapp:make_server\nport = 1',
+        1,
+        'site.ini [server:main]',
+        'port',
+        cause=True,
+    ),
+    'plugin raises': plugin('call:webapp:raises', 1, 'no luck', cause=True),
+    'plugin exits': plugin('call:webapp:exits', 1, 'exit', cause=True),
+    'plugin gets a key it does not take': plugin(
+        'call:webapp:first\nx = 1', 1, "'x'", cause=True
+    ),
+    'bus raises': settings('use = call:webapp:raises', 1, 'no luck', cause=True),
+    'bus is None': settings('use = call:webapp:returns_none', 1, 'None'),
+    'bus is none': settings('use = call:webapp:returns_five', 1, 'use', '5'),
+    'filter raises': Case(
+        APP + 'filter-with = f\n[filter:f]\nuse = call:webapp:raises\n' + SERVER,
+        1,
+        'site.ini [filter:f]',
+        'no luck',
+        cause=True,
+    ),
+    'filter makes None of it': Case(
+        APP
+        + 'filter-with = f\n[filter:f]\nuse = call:webapp:make_empty_filter\n'
+        + SERVER,
+        1,
+        'site.ini [app:main]',
+        'None',
+    ),
+    'the bus filter has settings': Case(
+        APP
+        + 'filter-with = f\n[filter:f]\nuse = egg:paste_wspbus#bus\ncolor = red\n'
+        + SERVER,
+        None,
+        'site.ini [filter:f]',
+        'color',
+        cause=True,
+    ),
+    'in a composite': Case(
+        '[composite:main]\nuse = egg:Paste#urlmap\n/ = a\n'
+        '[app:a]\nuse = call:webapp:raises\n' + SERVER,
+        1,
+        'site.ini [app:a]',
+        'no luck',
+        cause=True,
+    ),
+    'in another file': Case(
+        '[app:main]\nuse = config:other.ini\n' + SERVER,
+        1,
+        'other.ini [app:main]',
+        'no luck',
+        cause=True,
+        files={'other.ini': '[app:main]\nuse = call:webapp:raises\n'},
+    ),
+}
+
+SETTINGS = {
+    'unknown key': settings('plugin = first', 2, 'plugin', "'plugins'"),
+    'unknown key, like none': settings('zzz = 1', 2, 'zzz', 'unknown'),
+    'not a number': settings('stop_timeout = soon', 2, 'stop_timeout', "'soon'"),
+    'no number at all': settings('stop_timeout =', 2, 'stop_timeout', 'number'),
+    'below 0': settings('drain_delay = -1', 2, 'drain_delay', "'-1'"),
+    'not a number by name': settings('start_timeout = nan', 2, 'start_timeout', 'nan'),
+    'not a whole number': settings('workers = 1.5', 2, 'workers', 'whole', 'auto'),
+    'fewer workers than none': settings('workers = -1', 2, 'workers', "'-1'", '0'),
+    'too many workers': settings('workers = 1001', 2, 'workers', "'1001'", '1000'),
+    'workers without a number': settings('workers =', 2, 'workers', 'auto'),
+    'a word for workers': settings('workers = many', 2, 'workers', "'many'", 'auto'),
+    "another script's digit": settings('workers = ١', 2, 'workers', 'auto'),
+    'neither true nor false': settings(
+        'preload = maybe', 2, 'preload', 'true or false'
+    ),
+    'none of the words': settings('restart = exec', 2, 'restart', 'execv', 'fork'),
+    'unknown signal': settings('signal.SIGFOO = exit', 2, 'signal.SIGFOO', 'signal'),
+    'signal that cannot be had': settings('signal.KILL = exit', 2, 'signal.KILL'),
+    'plugin without a section': settings(
+        'plugins = frist', 2, 'plugins', '[plugin:frist]', "'first'"
+    ),
+    'plugin twice': settings('plugins = first first', 2, 'plugins', 'first', 'twice'),
+}
+
+STARTS = {
+    'raises': plugin('call:webapp:start_raises', 1, 'no database', cause=True),
+    'listener raises': plugin(
+        'call:webapp:listener_raises', 1, 'no database', cause=True
+    ),
+    'hangs': plugin(
+        'call:webapp:start_hangs', 1, '0.5 s', more='start_timeout = 0.5', cause=True
+    ),
+    'listener hangs': plugin(
+        'call:webapp:listener_hangs', 1, '0.5 s', more='start_timeout = 0.5', cause=True
+    ),
+}
+
+
+def workers(text):
+    said = f'--workers {text}: it must be a number from 0 to 1000, or auto'
+    return command('site.ini', f'--workers={text}', words=[said])
+
+
+COMMAND_LINES = {
+    'var without =': command('site.ini', 'color', words=["'color'", 'NAME=VALUE']),
+    'var without a name': command('site.ini', '=red', words=["'=red'", 'NAME=VALUE']),
+    'unknown option': command(
+        'site.ini', '--server-nam=x', words=['--server-nam', "'--server-name'"]
+    ),
+    'unknown option with a space': command(
+        'site.ini', '--log-fil=my log', words=['--log-fil', "'--log-file'"]
+    ),
+    'unknown letter': command('site.ini', '-z', words=['-z']),
+    'option without its value': command('site.ini', '-n', words=['-n']),
+    'workers: below 0': workers('-1'),
+    'workers: half a one': workers('1.5'),
+    'workers: none': workers(''),
+    'workers: a word': workers('many'),
+    'workers: too many': workers('1001'),
+    'workers: far too many': workers(str(10**30)),
+    'workers: nan': workers('nan'),
+    "workers: another script's digit": workers('١'),
+    'workers: nothing': command('site.ini', '--workers', words=['--workers']),
+    'no-wait without graceful': command(
+        'site.ini', '--no-wait', words=['--no-wait', 'graceful']
+    ),
+    'json without status': command('site.ini', '--json', words=['--json', 'status']),
+    'json of graceful': command('site.ini', 'graceful', '--json', words=['--json']),
+    'graceful and stop': command(
+        'site.ini',
+        'graceful',
+        'stop',
+        words=['give one subcommand only', 'graceful, stop'],
+    ),
+    'graceful before the file': command(
+        'graceful', 'site.ini', words=['the file comes first', 'site.ini graceful']
+    ),
+    'gracefull': command('site.ini', 'gracefull', words=["'graceful'"]),
+    'graceful of what does not run': command(
+        'site.ini', 'graceful', words=['not running', 'paster.pid'], code=1
+    ),
+    'a daemon that reloads': command(
+        'site.ini', '--daemon', '--reload', words=['--reload', '--daemon']
+    ),
+    'start and reload': command('site.ini', 'start', '--reload', words=['--reload']),
+    'a reloader without reload': command(
+        'site.ini', '--reloader', 'child', words=['--reloader', '--reload']
+    ),
+    'an unknown reloader': command(
+        'site.ini', '--reload', '--reloader', 'magic', words=['--reloader', "'magic'"]
+    ),
+    'a reload interval of nothing': command(
+        'site.ini', '--reload', '--reload-interval', '0', words=['--reload-interval 0']
+    ),
+    'log file that cannot be': command(
+        'site.ini', '--log-file', 'no/where.log', words=['--log-file', 'no/where.log']
+    ),
+    'listen: nothing known': command(
+        'site.ini', '--listen', 'nonsense', words=['--listen', 'HOST:PORT', 'unix:']
+    ),
+    'listen: port': command(
+        'site.ini', '--listen', '127.0.0.1:http', words=['--listen', "'http'", '65535']
+    ),
+    'listen: port too large': command(
+        'site.ini', '--listen', '127.0.0.1:99999', words=['--listen', '99999', '65535']
+    ),
+    'listen: fd': command(
+        'site.ini', '--listen', 'fd://x', words=['fd://x', 'fd://3'], code=1
+    ),
+    'listen: fd that is not open': command(
+        'site.ini', '--listen', 'fd://99', words=['fd://99'], code=1
+    ),
+    'listen: fd that is no socket': command(
+        'site.ini', '--listen', 'fd://2', words=['fd://2'], code=1
+    ),
+    'listen: path too long': command(
+        'site.ini', '--listen', 'unix:' + 'x' * 200, words=['--listen', '200', '107']
+    ),
+    'listen: no path': command('site.ini', '--listen', 'unix:', words=['--listen']),
+    'listen: a file': command(
+        'site.ini', '--listen', 'unix:webapp.py', words=['webapp.py', 'socket'], code=1
+    ),
+    'listen: no such folder': command(
+        'site.ini', '--listen', 'unix:no/where', words=['no/where'], code=1
+    ),
+    'listen: with an unknown server': Case(
+        APP + '[server:main]\nuse = call:webapp:make_server\n',
+        2,
+        'site.ini [server:main]',
+        '--listen',
+        args=('site.ini', '--listen', '127.0.0.1:0'),
+    ),
+}
+
+USED = {
+    'waitress': 'use = egg:waitress\n',
+    'Paste': 'use = egg:Paste#http\n',
+    'cheroot': 'use = egg:paste_wspbus#cheroot\n',
+    'wsgiref': 'use = egg:paste_wspbus#wsgiref\n',
+}
+PLACE = 'site.ini [server:main]'
+SERVERS = {}
+for name, use in USED.items():
+    at_home = use + 'host = 127.0.0.1\n'
+    SERVERS |= {
+        f'{name}: port 99999': server(
+            at_home + 'port = 99999', 2, PLACE, 'port', '99999', '65535'
+        ),
+        f'{name}: port http': server(
+            at_home + 'port = http', 2, PLACE, 'port', "'http'"
+        ),
+        f'{name}: port -1': server(at_home + 'port = -1', 2, PLACE, 'port', '-1'),
+        f'{name}: no port': server(at_home + 'port =', 2, PLACE, 'port'),
+        f'{name}: host': server(
+            use + 'host = nonsense.invalid\nport = 0', 1, 'nonsense.invalid', 'resolve'
+        ),
+        f'{name}: host elsewhere': server(
+            use + 'host = 192.0.2.1\nport = 0', 1, '192.0.2.1', 'address'
+        ),
+        f'{name}: unknown setting': server(
+            at_home + 'prot = 0', 2, PLACE, 'prot', "'port'"
+        ),
+        f'{name}: path too long': server(
+            use + f'unix_socket = {"x" * 200}', 2, PLACE, 'unix_socket', '200', '107'
+        ),
+        f'{name}: a file': server(
+            use + 'unix_socket = webapp.py', 1, 'webapp.py', 'socket'
+        ),
+    }
+SERVERS |= {
+    'waitress: threads': server(
+        USED['waitress'] + 'threads = many', 2, PLACE, 'threads', "'many'"
+    ),
+    'waitress: listen': server(
+        USED['waitress'] + 'listen = 127.0.0.1:http', 2, PLACE, 'listen', "'http'"
+    ),
+    'waitress: together': server(
+        USED['waitress'] + 'host = 127.0.0.1\nlisten = 127.0.0.1:0', 2, PLACE, 'listen'
+    ),
+    'waitress: permissions': server(
+        USED['waitress'] + 'unix_socket = s\nunix_socket_perms = rw', 2, PLACE, 'perms'
+    ),
+    'Paste: workers': server(
+        USED['Paste'] + 'threadpool_workers = many',
+        2,
+        PLACE,
+        'threadpool_workers',
+        'whole',
+    ),
+    'Paste: pool': server(
+        USED['Paste'] + 'use_threadpool = maybe', 2, PLACE, 'use_threadpool'
+    ),
+    'Paste: protocol': server(
+        USED['Paste'] + 'port = 0\nprotocol_version = 2',
+        2,
+        PLACE,
+        'protocol_version',
+    ),
+    'Paste: settings that contradict each other': server(
+        USED['Paste'] + 'port = 0\nthreadpool_workers = 2',
+        None,
+        PLACE,
+        'spawn_if_under',
+        cause=True,
+    ),
+    'cheroot: threads': server(
+        USED['cheroot'] + 'numthreads = many', 2, PLACE, 'numthreads', "'many'"
+    ),
+    'cheroot: half a certificate': server(
+        USED['cheroot'] + 'ssl_certificate = x.pem', 2, PLACE, 'ssl_private_key'
+    ),
+    'cheroot: no certificate': server(
+        USED['cheroot'] + 'port = 0\nssl_certificate = x.pem\nssl_private_key = x.pem',
+        None,
+        PLACE,
+        'ssl_certificate',
+        cause=True,
+    ),
+}
+
+CASES = {
+    f'{group}, {name}': case
+    for group, cases in {
+        'file': FILES,
+        'circle': CIRCLES,
+        'use': USES,
+        'import': IMPORTS,
+        'interpolation': INTERPOLATIONS,
+        'factory': FACTORIES,
+        'setting': SETTINGS,
+        'start': STARTS,
+        'command line': COMMAND_LINES,
+        'server': SERVERS,
+    }.items()
+    for name, case in cases.items()
+}
+
+
+def run_case(folder, case, *more, **kwargs):
+    port = free_port()
+    ini = case.ini.replace('%(free)s', str(port))
+    files = {'webapp.py': WEBAPP, **case.files, 'site.ini': ini}
+    args = (*case.args, *more)
+    with Site(folder, None, *args, files=files, wait=False, **kwargs) as process:
+        assert not process.out.wait_for('Serving on'), process.report()
+        process.code = process.wait()
+        assert process.has_left_nothing()
+    assert is_free(port)
+    assert not list(Path(folder).glob('s'))
+    return process
+
+
+def check_one_line(process, case):
+    text = process.err.text
+    assert 'Traceback' not in text, process.report()
+    assert len(text.splitlines()) == 1, process.report()
+    for word in case.words:
+        assert word in text, f'{word!r}: {process.report()}'
+    if case.code is None:
+        assert process.code in (1, 2)
+    else:
+        assert process.code == case.code, process.report()
+    assert process.out.text == ''
+
+
+def notes(folder):
+    path = Path(folder, 'notes')
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_it_is_told_in_one_line(tmp_path, name):
+    process = run_case(tmp_path, CASES[name])
+    check_one_line(process, CASES[name])
+    assert notes(tmp_path) == (['opened', 'closed'] if name.startswith('start') else [])
+    assert (tmp_path / 'webapp.py').read_text() == WEBAPP.lstrip('\n')
+
+
+@pytest.mark.parametrize('name', [name for name in CASES if CASES[name].cause])
+def test_v_shows_where_it_comes_from(tmp_path, name):
+    case = CASES[name]
+    process = run_case(tmp_path, case, '-v')
+    assert 'Traceback' in process.err.text
+    last = process.err.text.splitlines()[-1]
+    for word in case.words:
+        assert word in last, process.report()
+    assert process.code in ([case.code] if case.code else (1, 2))
+
+
+def test_a_plugin_that_exits_gives_the_site_its_code(tmp_path):
+    process = run_case(tmp_path, plugin('call:webapp:start_exits', 3))
+    assert process.code == 3, process.report()
+    assert 'Traceback' not in process.err.text
+    assert notes(tmp_path) == ['opened', 'closed']
+
+
+def test_check_finds_what_it_can_without_composing(tmp_path):
+    """The same line and code, with nothing imported."""
+    # What stands in a module, or is a composite's own affair, it cannot know.
+    unknown = ('function', 'module in a package', 'in a composite', 'bus distribution')
+    wrong = []
+    for name, case in {**USES, **INTERPOLATIONS, **SETTINGS}.items():
+        if name.endswith(unknown):
+            continue
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        files = {'webapp.py': 'raise SystemExit("imported")', **case.files}
+        files['site.ini'] = case.ini.replace('%(free)s', '0')
+        process = run(folder, '--check', *case.args, files=files)
+        if (process.code, len(process.err.text.splitlines())) != (2, 1):
+            wrong.append(f'{name}: {process.report()}')
+    assert not wrong, '\n'.join(wrong)
+
+
+# -- what depends on who asks ---------------------------------------------------------
+
+#: Runs a command without root's powers over files (1, 2) and ports (10), <linux/capability.h>.
+PLAIN_USER = """
+import ctypes, os, sys
+PR_CAPBSET_DROP = 24
+libc = ctypes.CDLL(None, use_errno=True)
+if os.geteuid() == 0:
+    for capability in (1, 2, 10):
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+            sys.exit(99)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def run_as_plain_user(folder, case):
+    program = Path(sys.executable).parent / 'wspserve'
+    words = [sys.executable, '-c', PLAIN_USER, program]
+    process = run_case(folder, case, command=words)
+    if process.code == 99:
+        pytest.skip('cannot become a plain user here')
+    return process
+
+
+needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+
+
+@needs_linux
+def test_an_unreadable_file(tmp_path):
+    (tmp_path / 'secret.ini').touch(0o000)
+    case = command('secret.ini', words=['secret.ini', 'permission denied'])
+    check_one_line(run_as_plain_user(tmp_path, case), case)
+
+
+@needs_linux
+def test_an_unreadable_file_that_is_included(tmp_path):
+    (tmp_path / 'secret.ini').touch(0o000)
+    case = app('config:secret.ini', 2, 'secret.ini', 'permission denied')
+    check_one_line(run_as_plain_user(tmp_path, case), case)
+
+
+@needs_linux
+@pytest.mark.parametrize('name', USED)
+def test_a_privileged_port(tmp_path, name):
+    first = Path('/proc/sys/net/ipv4/ip_unprivileged_port_start')
+    if first.exists() and int(first.read_text()) <= 81:
+        pytest.skip('no port is privileged here')
+    lines = USED[name] + 'host = 127.0.0.1\nport = 81'
+    case = server(lines, 1, '127.0.0.1:81', 'permission denied', '1024')
+    check_one_line(run_as_plain_user(tmp_path, case), case)
+
+
+@needs_linux
+def test_a_log_file_that_must_not_be_written(tmp_path):
+    (tmp_path / 'site.log').touch(0o444)
+    case = command(
+        '--log-file', 'site.log', 'site.ini', words=['site.log', 'ermission denied']
+    )
+    check_one_line(run_as_plain_user(tmp_path, case), case)
+
+
+# -- what is taken ----------------------------------------------------------------------
+
+
+def test_what_had_started_is_stopped_when_the_port_is_taken_meanwhile(tmp_path):
+    """A server that binds by itself finds out last."""
+    port = free_port()
+    lines = f'use = call:late:make\nport = {port}\n'
+    late = """
+        import socket
+
+        def make(global_conf, port):
+            def serve(app):
+                with socket.create_server(('127.0.0.1', int(port))):
+                    raise SystemExit('it was free')
+            return serve
+        """
+    with socket.create_server(('127.0.0.1', port)):
+        ini = APP + FIRST + '[wspbus:main]\nplugins = first\n[server:main]\n' + lines
+        files = {'webapp.py': WEBAPP, 'site.ini': ini, 'late.py': late}
+        process = run(tmp_path, 'site.ini', files=files)
+    case = Case(ini, 1, 'site.ini [server:main]', 'Address already in use')
+    lines = process.err.text.splitlines()
+    assert len(lines) == 1, process.report()
+    assert process.code == 1
+    for word in case.words:
+        assert word in lines[0]
+    assert notes(tmp_path) == ['opened', 'closed']
+
+
+@pytest.mark.parametrize('name', USED)
+def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path, name):
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(tmp_path / 'taken'))
+        taken.listen()
+        lines = USED[name] + 'unix_socket = %(here)s/taken'
+        case = server(lines, 1, 'taken', 'another process listens there')
+        check_one_line(run_case(tmp_path, case), case)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / 'taken'))
+
+
+def test_a_file_at_a_sockets_place_is_left_alone(tmp_path):
+    path = tmp_path / 'precious'
+    path.write_text('data')
+    lines = USED['waitress'] + 'unix_socket = %(here)s/precious'
+    case = server(lines, 1, 'precious', 'not a socket')
+    check_one_line(run_case(tmp_path, case), case)
+    assert path.read_text() == 'data'

@@ -1,0 +1,74 @@
+"""The settings of [wspbus:main]: values that cannot be."""
+
+import os
+
+import pytest
+
+from paste_wspbus.ini.settings import default_stop_timeout, read_settings
+from tests.kit import run
+
+INI = """
+[app:main]
+use = egg:paste_wspbus#hello
+
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = 0
+
+[wspbus:main]
+"""
+
+
+def refusal(folder, setting):
+    """The one line that says why a site with this setting is not served."""
+    refused = run(folder, 'site.ini', files={'site.ini': INI + setting})
+    assert refused.code == 2, refused.report()
+    (line,) = refused.err.text.splitlines()
+    return line
+
+
+@pytest.mark.parametrize('key', ['stop_reserve', 'drain_delay'])
+def test_a_part_of_the_stop_that_is_longer_than_the_whole_is_refused(tmp_path, key):
+    line = refusal(tmp_path, f'stop_timeout = 20\n{key} = 20')
+    assert f'site.ini [wspbus:main] {key}: 20 s is too long' in line
+    assert 'stop_timeout, 20 s' in line
+
+
+CONTAINERS = {
+    'none': ([], 4000, 25),
+    'process 1': ([], 1, 8),
+    'docker': (['/.dockerenv'], 4000, 8),
+    'podman': (['/run/.containerenv'], 4000, 8),
+}
+
+
+@pytest.mark.parametrize('files, pid, seconds', CONTAINERS.values(), ids=CONTAINERS)
+def test_the_default_of_stop_timeout_is_shorter_in_a_container(
+    monkeypatch, files, pid, seconds
+):
+    monkeypatch.setattr(os.path, 'exists', files.__contains__)
+    monkeypatch.setattr(os, 'getpid', lambda: pid)
+    assert read_settings(None)['stop_timeout'] == seconds
+
+
+def test_a_long_drain_delay_says_that_the_container_has_more_time(monkeypatch):
+    monkeypatch.setattr(os, 'getpid', lambda: 1)
+    assert default_stop_timeout(4) == 8
+    assert default_stop_timeout(5) == 25
+
+
+def test_a_drain_delay_that_leaves_no_time_to_stop_is_refused(tmp_path):
+    # stop_timeout is 25, and includes it
+    line = refusal(tmp_path, 'drain_delay = 30')
+    assert 'site.ini [wspbus:main] drain_delay: ' in line
+    assert 'stop_timeout, 25 s' in line
+
+
+@pytest.mark.parametrize(
+    'key', ['stop_timeout', 'start_timeout', 'drain_delay', 'stop_reserve']
+)
+@pytest.mark.parametrize('value', ['inf', '1e400', '1e15'])
+def test_a_time_that_no_clock_can_measure_is_refused(tmp_path, key, value):
+    line = f'site.ini [wspbus:main] {key}: {value!r} is not a number of seconds'
+    assert refusal(tmp_path, f'{key} = {value}') == line

@@ -1,0 +1,280 @@
+"""A site that `start` makes a daemon of, and the terminal that it was started from."""
+
+import contextlib
+import errno
+import os
+import pty
+import re
+import select
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kit.clients import Connection
+from tests.kit.processes import TIMEOUT, eventually
+from tests.kit.sites import Site, run, write
+
+WEBAPP = """
+import os
+import subprocess
+import sys
+import time
+
+
+def say(text):
+    os.write(2, (text + '\\n').encode())
+
+
+def pass_gate():
+    # It opens when the other end is closed.
+    with open('gate') as gate:
+        gate.read()
+
+
+def make(global_conf, text='hello', **conf):
+    def app(environ, start_response):
+        path = environ['PATH_INFO']
+        if path.startswith('/Gate'):
+            pass_gate()
+        if path == '/fork':
+            fork()
+        start_response('200 OK', [('Content-Type', 'text/plain')])
+        return [f'{text} {os.getpid()}'.encode()]
+    return app
+
+
+def make_broken(global_conf):
+    raise ValueError('out of order')
+
+
+def make_at_gate(global_conf):
+    pass_gate()
+    return make(global_conf)
+
+
+def make_with_child(global_conf):
+    fork()
+    return make(global_conf)
+
+
+def fork():
+    # A child that does not execute another program, as multiprocessing's.
+    if not os.fork():
+        say(f'child {os.getpid()}')
+        while True:
+            time.sleep(100)
+
+
+def broken_start(bus, global_conf):
+    raise LookupError('no database')
+    yield
+
+
+def broken_stop(bus, global_conf):
+    yield
+    raise LookupError('no goodbye')
+
+
+def gate_at_start(bus, global_conf):
+    pass_gate()
+    yield
+
+
+def gate_at_stop(bus, global_conf):
+    yield
+    pass_gate()
+
+
+def endless_stop(bus, global_conf):
+    yield
+    time.sleep(1000)
+"""
+
+
+def ini(app='make', port=0, text='hello', plugin=None, **settings):
+    """The text of a site.ini; ``settings``: of [wspbus:main]."""
+    lines = [
+        '[app:main]',
+        f'use = call:webapp:{app}',
+        f'text = {text}' if app == 'make' else '',
+        '[server:main]',
+        'use = egg:waitress',
+        'host = 127.0.0.1',
+        f'port = {port}',
+        'threads = 4',
+        '[wspbus:main]',
+        *(f'{key} = {value}' for key, value in settings.items()),
+    ]
+    if plugin:
+        lines += [f'plugins = {plugin}', f'[plugin:{plugin}]']
+        lines += [f'use = call:webapp:{plugin}']
+    return '\n'.join([*lines, ''])
+
+
+class Gate:
+    """Where a site waits until the test lets it pass: the FIFO named gate."""
+
+    def __init__(self, folder):
+        self.path = Path(folder, 'gate')
+        os.mkfifo(self.path)
+        self._fd = -1
+
+    def wait(self):
+        """Wait until the site stands there."""
+        eventually(self._is_reached)
+
+    def _is_reached(self):
+        try:
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            return False
+        return True
+
+    def open(self):
+        """Let it pass."""
+        fd, self._fd = self._fd, -1
+        if fd != -1:
+            os.close(fd)
+
+
+class Ground:
+    """A folder with a site, whose daemons all end with the test."""
+
+    def __init__(self, folder, text=None):
+        self.folder = Path(folder)
+        write(folder, {'webapp.py': WEBAPP, 'site.ini': text or ini()})
+        self.pid_file = self.folder / 'paster.pid'
+        self.lock_file = self.folder / 'paster.pid.lock'
+        self.log_file = self.folder / 'paster.log'
+        self.control = self.folder / 'paster.pid.sock'
+        self.gate = Gate(folder)
+
+    def change(self, **kwargs):
+        """Write another site.ini."""
+        write(self.folder, {'site.ini': ini(**kwargs)})
+
+    def run(self, *args, **kwargs):
+        """Run wspserve to its end."""
+        process = run(self.folder, *args, **kwargs)
+        assert process.out.ended and process.err.ended, 'something holds its pipes'
+        return process
+
+    def start(self, *args, **kwargs):
+        """Start the site; returns the command's process."""
+        process = self.run('site.ini', 'start', *args, **kwargs)
+        assert process.code == 0, self.report(process)
+        self.find_url(process)
+        return process
+
+    def find_url(self, process):
+        (self.url,) = re.findall(r'^Serving on (\S+)$', process.out.text, re.M)
+
+    def stop(self):
+        process = self.run('site.ini', 'stop')
+        assert process.code == 0, self.report(process)
+        return process
+
+    def begin(self, *args, **kwargs):
+        """A command that goes on while the test does; for a ``with`` block."""
+        return Site(self.folder, None, *args, wait=False, **kwargs)
+
+    @property
+    def pid(self):
+        return int(self.pid_file.read_text())
+
+    @property
+    def port(self):
+        return int(self.url.rpartition(':')[2])
+
+    def connect(self, **kwargs):
+        return Connection(('127.0.0.1', self.port), **kwargs)
+
+    def get(self, path='/'):
+        """A page's text: the application's text and its process ID."""
+        with self.connect() as connection:
+            return connection.get(path, connection='close').text
+
+    @contextlib.contextmanager
+    def request_at_gate(self, path='/Gate'):
+        """A request in flight: the connection that its answer comes on."""
+        with self.connect() as connection:
+            connection.send(path, connection='close')
+            self.gate.wait()
+            try:
+                yield connection
+            finally:
+                self.gate.open()
+
+    @property
+    def log(self):
+        return self.log_file.read_text()
+
+    def processes(self):
+        """The IDs of all processes that work in the folder."""
+        found = []
+        for name in os.listdir('/proc'):
+            if name.isdigit():
+                with contextlib.suppress(OSError):  # gone, or a zombie
+                    if Path(os.readlink(f'/proc/{name}/cwd')) == self.folder:
+                        found.append(int(name))
+        return found
+
+    def has_left_nothing(self):
+        """No process, no PID file, no control socket."""
+        assert self.processes() == []
+        left = sorted(path.name for path in self.folder.iterdir())
+        assert [name for name in left if '.pid' in name] == []
+        return True
+
+    def report(self, process):
+        log = self.log if self.log_file.exists() else 'none'
+        return f'{process.report()}\nlog:\n{log}'
+
+    def close(self):
+        self.gate.open()
+        until = time.monotonic() + TIMEOUT
+        while left := self.processes():
+            assert time.monotonic() < until, f'{left} do not die'
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            threading.Event().wait(0.01)
+
+
+@pytest.fixture
+def ground(tmp_path):
+    ground = Ground(tmp_path)
+    yield ground
+    ground.close()
+
+
+class Terminal:
+    """A terminal, whose text is read as it comes."""
+
+    def __init__(self):
+        self._ours, self.theirs = pty.openpty()
+        self.text = b''
+
+    def read_until(self, text):
+        """Read until ``text`` came, or the last process is gone that has it open."""
+        while text not in self.text:
+            assert select.select([self._ours], [], [], TIMEOUT)[0], self.text
+            try:
+                self.text += os.read(self._ours, 4096)
+            except OSError:  # EIO
+                return False
+        return True
+
+    def hand_over(self):
+        """Only the processes that were started with it have it from now on."""
+        theirs, self.theirs = self.theirs, -1
+        os.close(theirs)
+
+    def close(self):
+        os.close(self._ours)
+        if self.theirs != -1:
+            os.close(self.theirs)

@@ -1,0 +1,251 @@
+"""Deployments by a link: the code and the working directory are those of the new release."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+
+from tests.kit import Site, eventually, run, write
+
+WEBAPP = """
+import json
+import os
+import sys
+
+VERSION = {version!r}
+
+def make(global_conf, read=''):
+    with open('data') as file:
+        at_start = file.read()
+    with open(read) as file:
+        of_ini = file.read()
+
+    def app(environ, start_response):
+        start_response('200 OK', [('Content-Type', 'text/plain')])
+        with open('data') as file:
+            found = [VERSION, at_start, of_ini, file.read(), os.path.basename(os.getcwd())]
+        return [json.dumps([*found, [one for one in sys.path if '/releases/' in one]]).encode()]
+    return app
+"""
+
+INI = """
+[app:main]
+use = call:webapp:make
+read = %(here)s/data
+
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = 0
+
+[wspbus:main]
+"""
+
+
+def deploy(folder, version, more='', link='current'):
+    release = folder / 'releases' / version
+    write(
+        release,
+        {
+            'site.ini': INI + more,
+            'webapp.py': WEBAPP.format(version=version),
+            'data': version,
+        },
+    )
+    os.symlink(f'releases/{version}', folder / 'new')
+    os.replace(folder / 'new', folder / link)
+
+
+def remove(folder, version):
+    shutil.rmtree(folder / 'releases' / version)
+
+
+def is_served(site, version):
+    """Whether code, files and working directory are all of that release."""
+    response = site.get()
+    if response.status == 500:  # a worker whose release is gone
+        return False
+    *found, paths = json.loads(response.text)
+    assert len(set(found)) == 1, found
+    wrong = [one for one in paths if f'/releases/{version}' not in one]
+    assert not wrong or found[0] != version, paths
+    return found[0] == version
+
+
+def site_in(folder, *words, named='PWD', link='current', **kwargs):
+    """A site that is started in the folder of the link.
+
+    ``named``: how it may know the link: by $PWD, by the path of the .ini, or because
+    it has the usual name.
+    """
+    place = folder / link
+    ini = f'{place}/site.ini' if named == 'path' else 'site.ini'
+    env = {'PWD': str(place) if named == 'PWD' else ''}
+    return Site(folder, None, ini, *words, cwd=place, env=env, **kwargs)
+
+
+MODES = {
+    'one process': ([], ''),
+    'workers': (['--workers', '2'], ''),
+    'fresh workers': (['--workers', '1'], 'restart = child\n'),
+    'preload': (['--workers', '1'], 'preload = true\n'),
+    'monitor': (['--monitor-restart'], ''),
+}
+
+
+@pytest.mark.parametrize('gone', [False, True], ids=['kept', 'gone'])
+@pytest.mark.parametrize('named', ['PWD', 'path', 'usual'])
+@pytest.mark.parametrize('mode', MODES)
+def test_hup_serves_the_release_to_which_the_link_leads(tmp_path, mode, named, gone):
+    words, more = MODES[mode]
+    link = 'current' if named == 'usual' else 'live'
+    deploy(tmp_path, '1', more, link)
+    with site_in(tmp_path, *words, named=named, link=link) as site:
+        assert is_served(site, '1')
+        for version in ('2', '3'):
+            deploy(tmp_path, version, more, link)
+            if gone:
+                remove(tmp_path, str(int(version) - 1))
+            site.send(signal.SIGHUP)
+            if mode == 'one process':
+                site.wait_until_served(int(version))
+            eventually(lambda version=version: is_served(site, version))
+        assert site.stop()[0] == 0, site.report()
+
+
+@pytest.mark.parametrize('command', ['module', 'wspserve'])
+@pytest.mark.parametrize('gone', [False, True], ids=['kept', 'gone'])
+@pytest.mark.parametrize('mode', ['workers', 'fresh workers', 'preload'])
+def test_graceful_by_the_link_finds_the_site_without_pwd(tmp_path, mode, gone, command):
+    words, more = MODES[mode]
+    deploy(tmp_path, '1', more)
+    with site_in(tmp_path, *words, named='usual', command=command) as site:
+        for version in ('2', '3'):
+            deploy(tmp_path, version, more)
+            if gone:
+                remove(tmp_path, str(int(version) - 1))
+            for place, ini in ((tmp_path, 'current/site.ini'), ('/', 'site.ini')):
+                where = tmp_path / 'current' if ini == 'site.ini' else place
+                status = run(where, ini, 'status', env={'PWD': ''})
+                assert status.code == 0, status.report()
+            told = run(tmp_path, 'current/site.ini', 'graceful', env={'PWD': ''})
+            assert told.code == 0, told.report()
+            assert is_served(site, version)
+        stopped = run(tmp_path / 'current', 'site.ini', 'stop', env={'PWD': ''})
+        assert stopped.out.text == 'The site has stopped.\n', stopped.report()
+        assert site.wait() == 0
+
+
+@pytest.mark.parametrize('style', ['fork', 'child', 'execv'])
+@pytest.mark.parametrize('named', ['PWD', 'usual'])
+def test_a_reload_serves_the_release_to_which_the_link_leads(tmp_path, style, named):
+    deploy(tmp_path, '1')
+    with site_in(tmp_path, '--reload', '--reloader', style, named=named) as site:
+        assert is_served(site, '1')
+        for version in ('2', '3'):
+            deploy(tmp_path, version)
+            eventually(lambda version=version: is_served(site, version))
+        assert site.stop()[0] == 0, site.report()
+
+
+@pytest.mark.parametrize('gone', [False, True], ids=['kept', 'gone'])
+def test_restart_of_a_daemon_serves_the_release_to_which_the_link_leads(tmp_path, gone):
+    files = '--pid-file', tmp_path / 'pid', '--log-file', tmp_path / 'log'
+    port_file = tmp_path / 'port'
+    deploy(tmp_path, '1')
+    started = run(tmp_path / 'current', 'site.ini', 'start', *files, env={'PWD': ''})
+    try:
+        assert started.code == 0, started.report()
+        port_file.write_text(started.out.text.rpartition(':')[2])
+        for version, how in (('2', 'graceful'), ('3', 'restart')):
+            deploy(tmp_path, version)
+            if gone:
+                remove(tmp_path, str(int(version) - 1))
+            told = run(tmp_path / 'current', 'site.ini', how, *files, env={'PWD': ''})
+            assert told.code == 0, told.report()
+            with Site(tmp_path, None, '--version', wait=False) as site:
+                site.url = f'http://127.0.0.1:{int(port_file.read_text())}'
+                eventually(lambda version=version: is_served(site, version))
+    finally:
+        stopped = run(tmp_path / 'current', 'site.ini', 'stop', *files)
+    assert stopped.code == 0, stopped.report()
+
+
+def test_a_virtual_environment_in_the_release_moves_along(tmp_path):
+    for version in ('1', '2'):
+        deploy(tmp_path, version)
+        interpreter = tmp_path / 'releases' / version / 'python'
+        write(
+            interpreter.parent, {'python': f'#!/bin/sh\nexec {sys.executable} "$@"\n'}
+        )
+        interpreter.chmod(0o755)
+    os.remove(tmp_path / 'current')
+    os.symlink('releases/1', tmp_path / 'current')
+    code = f"""
+import sys
+sys.executable = {str(tmp_path / 'releases/1/python')!r}
+from paste_wspbus.__main__ import main
+sys.exit(main())
+"""
+    write(tmp_path, {'start.py': code})
+    command = [sys.executable, tmp_path / 'start.py']
+    with site_in(tmp_path, '-v', command=command) as site:
+        deploy(tmp_path, '2')
+        remove(tmp_path, '1')
+        site.send(signal.SIGHUP)
+        site.wait_until_served(2)
+        assert is_served(site, '2')
+        assert f'Re-spawning {tmp_path}/current/python' in site.err.text
+        assert site.stop()[0] == 0
+
+
+def test_a_shell_whose_folder_was_removed_finds_the_site(tmp_path):
+    deploy(tmp_path, '1')
+    with site_in(tmp_path, '--workers', '1') as site:
+        shell = tmp_path / 'current'
+        deploy(tmp_path, '2')
+        gone = (
+            'import os, shutil, sys; os.chdir(sys.argv[1]); shutil.rmtree(sys.argv[1]);'
+            'os.execvp("wspserve", ["wspserve", "site.ini", *sys.argv[2:]])'
+        )
+        command = [sys.executable, '-c', gone, tmp_path / 'releases/1']
+        told = run(tmp_path, 'graceful', command=command, env={'PWD': str(shell)})
+        assert told.code == 0, told.report()
+        assert is_served(site, '2')
+        write(tmp_path / 'elsewhere', {})
+        os.mkdir(tmp_path / 'elsewhere')
+        command[-1] = tmp_path / 'elsewhere'
+        told = run(tmp_path, 'status', command=command, env={'PWD': ''})
+        assert told.code == 2, told.report()
+        assert told.err.text.count('\n') == 1
+        assert 'the working directory is gone' in told.err.text
+        assert site.stop()[0] == 0
+
+
+def test_a_link_that_nobody_named_is_not_followed(tmp_path):
+    deploy(tmp_path, '1', link='live')
+    with site_in(tmp_path, named='usual', link='live') as site:
+        deploy(tmp_path, '2', link='live')
+        site.send(signal.SIGHUP)
+        site.wait_until_served(2)
+        assert is_served(site, '1')
+        assert site.stop()[0] == 0
+
+
+@pytest.mark.parametrize('workers', ['0', '1'])
+def test_a_pid_file_stays_where_it_is(tmp_path, workers):
+    deploy(tmp_path, '1')
+    pid_file = tmp_path / 'releases' / '1' / 'site.pid'
+    words = '--pid-file', 'site.pid', '--workers', workers
+    with site_in(tmp_path, *words) as site:
+        for version in ('2', '3'):
+            deploy(tmp_path, version)
+            site.send(signal.SIGHUP)
+            eventually(lambda version=version: is_served(site, version))
+            asked = run(tmp_path, 'x', 'status', '--pid-file', pid_file)
+            assert asked.code == 0, asked.report()
+        assert site.stop()[0] == 0
+    assert not pid_file.exists()

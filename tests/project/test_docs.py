@@ -1,0 +1,34 @@
+import re
+
+import pytest
+
+from tests.kit.places import ROOT
+
+
+def test_the_reference_s_examples_run():
+    examples = re.findall(
+        r'```python\n(.*?)```', (ROOT / 'docs/bus.md').read_text(), re.S
+    )
+    assert len(examples) > 8
+    names: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, 'docs/bus.md', 'exec'), names)
+
+
+@pytest.mark.parametrize(
+    'page',
+    [path.relative_to(ROOT) for path in [ROOT / 'README.md', *ROOT.glob('docs/*.md')]],
+    ids=str,
+)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r'\]\((?!http)([^)#]+)', text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_first_example_of_the_readme_is_the_sample():
+    readme = (ROOT / 'README.md').read_text()
+    first = re.search(r'```python\n(.*?)```', readme, re.S)[1]
+    assert first.split() == (ROOT / 'sample_ini/pool.py').read_text().split()
+    first_ini = re.search(r'```ini\n(.*?)```', readme, re.S)[1]
+    assert first_ini in (ROOT / 'sample_ini/shop.ini').read_text()

@@ -1,0 +1,125 @@
+"""A wheel, installed where nothing of the checkout is, serves."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+import venv
+from importlib import metadata
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.kit.places import ROOT
+from tests.kit.processes import PASTER_WARNINGS
+
+SITE = """
+[app:main]
+use = egg:paste_wspbus#hello
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = 0
+"""
+
+
+def pip(python, *args):
+    command = [python, '-m', 'pip', '--quiet', '--disable-pip-version-check', *args]
+    subprocess.run(command, check=True, timeout=300)
+
+
+def serves(command, cwd):
+    """Whether a command serves the site, stops at SIGTERM, and says no more than it should."""
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    env['PYTHONWARNINGS'] = PASTER_WARNINGS
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout.readline().startswith('Starting server in PID')
+            url = process.stdout.readline().removeprefix('Serving on ').strip()
+            with urllib.request.urlopen(url, timeout=60) as response:
+                assert 'Bus state' in response.read().decode()
+            process.send_signal(signal.SIGTERM)
+            rest = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    # waitress warns of a queue while its threads are on their way to it.
+    err = [line for line in rest[1].splitlines() if 'Task queue depth' not in line]
+    return (process.returncode, rest[0], err) == (0, '', [])
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('wheel')
+    pip(sys.executable, 'wheel', '--no-deps', '--wheel-dir', folder, ROOT)
+    (made,) = folder.glob('paste_wspbus-*.whl')
+    return made
+
+
+def test_a_built_wheel_serves_from_an_empty_environment(wheel, tmp_path):
+    venv.create(tmp_path / 'venv', with_pip=True)
+    bin = tmp_path / 'venv/bin'
+    pip(bin / 'python', 'install', wheel)
+    (tmp_path / 'site.ini').write_text(SITE)
+    assert serves([bin / 'wspserve', 'site.ini'], tmp_path)
+    assert serves([bin / 'python', '-m', 'paste_wspbus', 'site.ini'], tmp_path)
+    assert serves([bin / 'paster', 'wspserve', 'site.ini'], tmp_path)
+
+
+PAGES = """
+import paste_wspbus
+from paste_wspbus.bus import Bus
+from paste_wspbus.errorpage.page import make_app
+from paste_wspbus.reference import BusRef
+from paste_wspbus import hello
+
+def page_of(app):
+    environ = {'REQUEST_METHOD': 'GET', 'HTTP_ACCEPT': 'text/html'}
+    return b''.join(app(environ, lambda status, headers: None)).decode()
+
+assert '.whl' in paste_wspbus.__file__
+print(page_of(make_app('The site cannot be served')))
+print(page_of(hello.make_app({'wspbus': BusRef(Bus())})))
+"""
+
+
+def test_the_pages_are_served_out_of_a_zip_file(wheel, tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-c', PAGES],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(wheel)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stderr == ''
+    assert done.stdout.count('</html>') == 2
+    assert done.stdout.count('color-scheme: light dark') == 2
+
+
+def test_the_newest_setuptools_with_pkg_resources_is_allowed():
+    (asked,) = (
+        asked
+        for asked in map(Requirement, metadata.requires('paste_wspbus'))
+        if asked.name == 'setuptools'
+    )
+    assert '81.0.0' in asked.specifier
+    assert '82.0.0' not in asked.specifier
+
+
+def test_wspserve_does_not_need_setuptools(tmp_path):
+    blocked = tmp_path / 'blocked'
+    blocked.mkdir()
+    for name in ('setuptools', 'pkg_resources'):
+        (blocked / f'{name}.py').write_text("raise ImportError('it is not installed')")
+    (tmp_path / 'site.ini').write_text(SITE)
+    path = 'import sys; sys.path.insert(0, "blocked"); '
+    main = 'from paste_wspbus.__main__ import main; sys.exit(main())'
+    assert serves([sys.executable, '-c', path + main, 'site.ini'], tmp_path)
