@@ -12,8 +12,9 @@ serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
+# RUNNER=.ci/alone, as in CI, runs tests that fail once more, alone.
 test: $(VENV)/.tested  ## Run the tests (ARGS="tests/bus -k drain -x": only those)
-	$(VENV)/bin/python -W error -m pytest -n 3 $(ARGS)
+	$(RUNNER) $(VENV)/bin/python -W error -m pytest -n 3 $(ARGS)
 
 # What the tests of guests and hosts need, in a cache folder (tests/environments/).
 environments:  ## Make the virtual environments that tests of frameworks and hosts need
