@@ -55,7 +55,7 @@ class EarlySignals:
     def handle(self, signum: int, frame: object) -> None:
         """Note a signal; raise it if that is safe (a handler for `signal.signal`)."""
         if signum == getattr(signal, 'SIGQUIT', None):
-            write_to_stderr(f'Stacks of process {os.getpid()}:\n{stacks()}')
+            write_to_stderr(f'Stacks of process {os.getpid()}:\n{stacks()}\n')
             return
         is_stop = signal.Signals(signum).name in _STOPS or (
             signum == getattr(signal, 'SIGHUP', None) and _has_terminal()

@@ -245,10 +245,12 @@ class Supervisor:
     def forward(self, name: str, target: object) -> None:
         """Pass a signal on to those that are ready, and SIGQUIT to all that load or serve."""
         for child in self.children.alive:
-            if child.role.kind in (PRELOAD, PACKAGES):
+            if target == 'stacks':
+                child.signal(signal.Signals[name])
+            elif child.role.kind in (PRELOAD, PACKAGES):
                 if target == 'reopen_logs':  # those that it forks write there
                     child.tell('reopen_logs')
-            elif child.is_ready or target == 'stacks':
+            elif child.is_ready:
                 child.signal(signal.Signals[name])
             else:
                 child.waiting.append(name)

@@ -145,7 +145,7 @@ class Worker:
         """Write the stacks if SIGTERM came because the load takes too long."""
         limit = self.process.config.settings['start_timeout']
         if time.monotonic() - self._forked >= limit:
-            text = f'The site was not loaded within {limit:g} s. Stacks:\n{stacks()}'
+            text = f'The site was not loaded within {limit:g} s. Stacks:\n{stacks()}\n'
             os.write(2, text.encode('utf-8', 'backslashreplace'))
 
     # -- waiting and forking ------------------------------------------------------

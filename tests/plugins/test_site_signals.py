@@ -8,6 +8,7 @@ import pytest
 
 from paste_wspbus.bus.interrupts import Interrupts
 from tests.kit import Site, eventually
+from tests.kit.processes import processes_of_session
 from tests.kit.sites import SERVED
 
 INI = SERVED + '[wspbus:main]\nplugins = db\n%s\n[plugin:db]\nuse = call:webapp:db\n'
@@ -222,11 +223,34 @@ def test_a_supervisor_shows_its_stacks_and_those_of_its_workers(tmp_path):
     assert 'crashed' not in running.err.text
 
 
-@pytest.mark.parametrize('args', [(), ('--workers', '1')])
+@pytest.mark.parametrize(
+    ('args', 'settings', 'count'),
+    [
+        (('--workers', '2'), 'preload = true', 4),
+        (('--reload', '--reloader', 'fork'), '', 4),  # packages, a spare
+        (('--reload', '--reloader', 'child'), '', 2),
+    ],
+    ids=['preload', 'fork', 'child'],
+)
+def test_sigquit_reaches_every_process_of_a_site(tmp_path, args, settings, count):
+    with site(tmp_path, *args, settings=settings) as running:
+        eventually(lambda: len(processes_of_session(running.pid)) == count)
+        running.send(signal.SIGQUIT)
+        for pid in processes_of_session(running.pid):
+            running.expect(f'Stacks of process {pid}:')
+        assert running.get().status == 200
+        assert running.stop()[0] == 0, running.report()
+
+
+@pytest.mark.parametrize(
+    ('args', 'settings'),
+    [((), ''), (('--workers', '1'), ''), (('--workers', '1'), 'preload = true')],
+    ids=['single', 'workers', 'preload'],
+)
 @pytest.mark.parametrize('when', ['at_load', 'at_start'])
-def test_sigquit_shows_where_a_start_hangs(tmp_path, when, args):
+def test_sigquit_shows_where_a_start_hangs(tmp_path, when, args, settings):
     code = {when: "say('hangs'); os.read(0, 1)"}
-    with site(tmp_path, *args, wait=False, **code) as running:
+    with site(tmp_path, *args, wait=False, settings=settings, **code) as running:
         running.expect('hangs')
         running.send(signal.SIGQUIT)
         running.expect(f'in {when}')
