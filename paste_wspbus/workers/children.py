@@ -6,13 +6,15 @@ import contextlib
 import functools
 import itertools
 import os
+import select
 import selectors
 import signal
 import socket
 import sys
+import time
 
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.role import PRELOAD, Role
+from paste_wspbus.role import PACKAGES, PRELOAD, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.wire import REPORTS, UnknownWord
 from paste_wspbus.workers.handle import WorkerHandle
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 #: Seconds between two SIGTERMs to a process that composes: one that comes in the
 #: instant before a system call is seen by Python when that returns.
 AGAIN = 1.0
+
+#: Seconds that a process has to leave at once, with its stacks in the log.
+FORCED = 1.0
 
 #: How often the connection of a process that has ended is read, 8 kB at most each time.
 LAST_READS = 2500
@@ -112,6 +117,29 @@ class Children:
         """Send all of them an order."""
         for child in self.alive:
             child.tell(word)
+
+    def force(self) -> list[WorkerHandle]:
+        """Have all of them leave at once; return those that had to be killed.
+
+        The loop does not run meanwhile: a process is gone when it has closed its end of
+        the connection. One that is stopped or composes does not read its orders.
+        """
+        poll, remaining = select.poll(), {}
+        for child in self.alive:
+            child.tell('stop' if child.role.kind in (PRELOAD, PACKAGES) else 'force')
+            if not child.silent:
+                remaining[child.connection.fileno()] = child
+                poll.register(child.connection, 0)  # only for its end
+        killed = [child for child in self.alive if child.silent]
+        until = time.monotonic() + FORCED
+        while remaining and (left := until - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left * 1000):
+                poll.unregister(fd)
+                del remaining[fd]
+        killed += remaining.values()
+        for child in killed:
+            child.signal(signal.SIGKILL)
+        return killed
 
     def press(self, worker: WorkerHandle) -> None:
         """Send SIGTERM again and again to a process that composes."""

@@ -86,9 +86,10 @@ class SupervisorBus(Bus):
         self.graceful()
 
     def force_exit(self, why: str) -> None:
-        """Have the workers leave at once, too."""
-        self.supervisor.children.tell_all('force')
-        super().force_exit(why)
+        """Have all processes leave at once, kill the others, and end with 70."""
+        killed = self.supervisor.children.force()
+        names = ', '.join(f'{child.name} (process {child.pid})' for child in killed)
+        super().force_exit(f'{why}; killed {names}' if killed else why)
 
 
 class SupervisorSignals(SignalHandler):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -739,6 +740,27 @@ def test_a_third_ctrl_c_leaves_at_once(tmp_path):
     assert 'Asked to stop three times' in site.err.text
     assert 'os.read(0, 1)' in site.err.text  # where the child was
     assert is_free(site.port)
+
+
+@pytest.mark.parametrize('preload', ['false', 'true'])
+def test_a_third_ctrl_c_leaves_no_process_that_cannot_hear_it(tmp_path, preload):
+    ini = f'{SERVED}[wspbus:main]\nworkers = 2\npreload = {preload}\n'
+    with Site(
+        tmp_path, ini, '--pid-file', 'site.pid', files={'webapp.py': APP}
+    ) as site:
+        found = processes_of_session(site.pid)
+        stopped = [pid for pid in found if pid != site.pid]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        site.send(signal.SIGTERM)
+        control = str(tmp_path / 'site.pid.sock')
+        eventually(lambda: ask_control(control, 'status')['state'] == 'STOPPING')
+        for _ in range(2):
+            site.send_again(signal.SIGTERM)
+        assert site.wait() == 70, site.report()
+        eventually(site.has_left_nothing)
+    for pid in stopped:
+        assert f'(process {pid})' in re.search('times; killed (.*)', site.err.text)[1]
 
 
 def test_ctrl_c_while_the_child_composes(tmp_path):
