@@ -185,7 +185,10 @@ def _hear(bus: Bus, signum: int) -> None:
 
 def _stop_without_server(bus: Bus) -> NoReturn:
     """Exit the bus in this thread, and end the process: the server does not return."""
-    bus.log('The server does not return: the process ends without it', 40)
+    bus.log(
+        'The server does not return when it is stopped: the process ends without waiting for it',
+        40,
+    )
     bus.serving, bus.turn.is_lent = None, False
     bus.turn.put('exit')
     with contextlib.suppress(KeyboardInterrupt, SystemExit):

@@ -70,6 +70,12 @@ _OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
     'fd': {},
 }
 
+#: What the values of these options are, for messages.
+_WANTED = {
+    'mode': 'the mode of a file (octal, such as 660)',
+    'ipv6only': 'true or false',
+}
+
 
 def parse_address(text: str, key: str = '--listen') -> Address:
     """Read a value of ``--listen``.
@@ -112,7 +118,9 @@ def _options(text: str, kind: str, query: str, key: str) -> dict[str, Any]:
         try:
             found[name] = known[name](value)
         except ValueError:
-            raise SettingError(key, f'{text!r}: {value!r} is no {name}') from None
+            raise SettingError(
+                key, f'{text!r}: {value!r} is not {_WANTED[name]}'
+            ) from None
     return found
 
 

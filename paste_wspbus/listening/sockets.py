@@ -309,7 +309,7 @@ def _give_to_group(listening: ListeningSocket, path: str, gid: int) -> None:
         give_away(path, -1, gid)
     except OSError as error:
         listening.close()
-        reason = f'it cannot get the group {gid}: {error.strerror}'
+        reason = f'its group cannot be changed to {gid}: {error.strerror}'
         raise BindError(f'unix:{path}', reason) from error
 
 

@@ -192,7 +192,7 @@ class Binding:
         names = dict.fromkeys(name[5:] for one in passed for name in one.labels[1:])
         raise SettingError(
             key,
-            f'{label}: no socket of that name was passed; names that were: '
+            f'{label}: no socket of that name was passed; the names that were passed: '
             f'{", ".join(names) or "none"}',
         )
 

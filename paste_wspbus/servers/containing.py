@@ -31,7 +31,7 @@ class RaisedInRequest(WSPBusError):
         request = f'{self.method!a} {self.path[:LENGTH]!a}' if environ else 'a response'
         super().__init__(
             f'The application raised {type(error).__name__} in {request}; '
-            'that ends this request alone'
+            'only this request ends'
         )
 
 

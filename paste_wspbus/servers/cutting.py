@@ -27,7 +27,7 @@ LENGTH = 200
 class WaitsFor(enum.Enum):
     """What a request in flight waits for."""
 
-    CLIENT_SENDS = 'the client sends no more'
+    CLIENT_SENDS = 'the client has not sent the rest'
     CLIENT_READS = 'the client does not read'
     STREAM = 'a stream'
     THREAD = 'no thread is free for it'
@@ -51,7 +51,7 @@ class RequestInFlight(NamedTuple):
         )
         what = f'{method} {path}'.strip() or 'a request without a head'
         age = time.monotonic() - self.since
-        return f'{what}, open for {age:.1f} s: {self.waits_for.value}'
+        return f'{what}, in flight for {age:.1f} s: {self.waits_for.value}'
 
 
 def text_of(value: object) -> str:

@@ -197,7 +197,7 @@ class _Launch:
         if messages is None:
             pid = self._daemon.pid if self._daemon is not None else 0
             if not self.interrupted:
-                _write(2, f'The site (process {pid}) died while it started.\n')
+                _write(2, f'The site (process {pid}) ended before it was ready.\n')
             self.code = FAILED
 
     def _understand(self, message: dict[str, Any]) -> None:

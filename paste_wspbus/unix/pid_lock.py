@@ -144,7 +144,7 @@ class PIDLock:
             finally:
                 if fd != -1:
                     os.close(fd)
-        problem = f'{self.lock_path} is exchanged all the time'
+        problem = f'{self.lock_path} is replaced by another file again and again'
         raise UnreadablePIDFile(self.path, problem)
 
     def adopt(self, fd: int) -> None:
@@ -170,7 +170,8 @@ class PIDLock:
         except FileNotFoundError:
             pass
         raise UnreadablePIDFile(
-            self.path, 'the running site has handed over something else than its lock'
+            self.path,
+            'the running site has did not hand over its lock, but another file',
         )
 
     def _take_file(self, fd: int) -> StalePIDFile | ForeignPIDFile | None:
@@ -293,7 +294,10 @@ class PIDLock:
         # The lock is given to the site's user: it must not be a file with a secret.
         if status.st_size:
             os.close(fd)
-            raise GarbagePIDFile(self.path, f'{self.lock_path} is not its lock')
+            raise GarbagePIDFile(
+                self.path,
+                f'{self.lock_path} is not a lock file of wspserve: it is not empty',
+            )
         if hasattr(os, 'geteuid') and os.geteuid() not in (0, status.st_uid):
             os.close(fd)
             problem = f'{self.lock_path} belongs to another user (UID {status.st_uid})'
@@ -320,7 +324,7 @@ class PIDLock:
         patience = _CLOSING if self._was_handed_over else 0
         # Where none has handed it over, it is NFS, where both locks are of one kind.
         if not locks.sign(self.fd, patience) and self._was_handed_over:
-            problem = 'the process that ran the site before keeps its lock; stop it'
+            problem = 'the process that ran the site before has not released its lock: stop it'
             raise PIDFileError(self.path, problem)
 
     def _held_here(self) -> int | None:

@@ -38,7 +38,8 @@ class Identity:
             self.gid = _find_group(group)
         if user is not None and self.gid is None:
             raise UsageError(
-                f'--user {user}: passwd does not say its group: add --group'
+                f'--user {user}: this number is not in the passwd database, so its group is '
+                'not known: add --group'
             )
         self._check_root(user, group)
 

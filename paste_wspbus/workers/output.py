@@ -123,7 +123,7 @@ class Output(io.TextIOBase):
     def _note_loss(self) -> None:
         if self._lost:
             count, self._lost = self._lost, 0
-            line = f'… {count} lines of this output are lost: nobody has read it\n'
+            line = f'… {count} lines are lost here: nobody read the output in time\n'
             self._queue(line.encode(self._encoding, 'backslashreplace'))
 
     def _send(self) -> None:

@@ -224,7 +224,7 @@ class Reloading:
         if self._may_be_the_forks(worker) and self._starts_afresh(role):
             self.spares.renounce_for_good()
             line = f'{failure}; it starts in a fresh interpreter'
-            self.bus.log(f'{line}: from now on, each reload uses one', 30)
+            self.bus.log(f'{line}, and so will each later reload', 30)
         elif self._show_problem(role, worker, failure):
             # The server may be the site's own, which is broken.
             with contextlib.suppress(WorkerFailed):

@@ -50,7 +50,10 @@ class Renewals:
             self.supervisor.strategy.renew()
             answer = self._it_serves()
         except StopRequested:
-            answer = {'failed': 1, 'line': 'The site was asked to stop meanwhile'}
+            answer = {
+                'failed': 1,
+                'line': 'The site was asked to stop before that was done',
+            }
         except Exception as failed:
             answer = self._it_failed(failed)
         for connection in waiting:
@@ -91,7 +94,7 @@ class Renewals:
         if not supervisor.serving():
             return 'no worker serves', False
         if supervisor.generation == supervisor.latest:
-            return 'its workers serve nevertheless', False
+            return 'its workers keep serving', False
         if not new:
             return f'generation {supervisor.generation} keeps serving', False
         return (

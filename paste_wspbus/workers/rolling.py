@@ -177,7 +177,7 @@ class Rolling:
                 with contextlib.suppress(WorkerFailed):
                     self.waiting.until_ready([supervisor.spawn(role)])
                     self.bus.log(
-                        f'{role.title} is of generation {role.generation} again'
+                        f'{role.title} runs generation {role.generation} again'
                     )
                 if self.current[name] is not worker:
                     self.waiting.until_ended(worker)

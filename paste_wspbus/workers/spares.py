@@ -82,9 +82,7 @@ class Spares:
             return
         if message['imported']:
             self._spoilers.add(message['imported'].partition('.')[0])
-            what = (
-                f'{message["imported"]} {message["why"]}: it is not imported in advance'
-            )
+            what = f'{message["imported"]} {message["why"]}: it is imported only when the site is loaded'
             supervisor.bus.log(what)
             self.renounce()
             self.prepare()

@@ -36,8 +36,8 @@ class Successors:
 
     def babbles(self, worker: WorkerHandle, error: Exception) -> None:
         """Replace a process that does not speak as it should: it cannot be looked after."""
-        what = f'{worker.title} has sent what is no report ({error})'
-        line = f'{what}: nothing that it reports counts any more'
+        what = f'{worker.title} has sent something that is not a report ({error})'
+        line = f'{what}: its later reports are ignored'
         self.supervisor.bus.log(line, 40)
         if worker.leaving or self.supervisor.is_stopping:
             return
@@ -47,7 +47,7 @@ class Successors:
             return
         # If each one does it, they are not to follow each other at once.
         wait = max(GROUP, STEADY - (worker.ready_for or 0))
-        self._plan(worker, wait, 'does not speak as it should')
+        self._plan(worker, wait, 'sends no valid reports')
 
     def _plan(self, worker: WorkerHandle, wait: float, why: str) -> None:
         """Have a process replaced soon; however often it asks, by one."""

@@ -425,7 +425,7 @@ class Supervisor:
             # A process that was killed because it did not stop was ended by force.
             forced = worker.code is None or worker.code == -signal.SIGKILL
             if (worker.code or 0) < 0 and not worker.killed:
-                end = f'{worker.title} ended while it stopped, {how(worker.code)}'
+                end = f'{worker.title} crashed while it stopped, {how(worker.code)}'
                 self.bus.log(end, 40)
             code = EX_SOFTWARE if forced else exit_code(worker.code)
             self._code = self._code or code

@@ -85,7 +85,7 @@ def failure_of(worker: WorkerHandle) -> WorkerFailed:
 
 def how_it_failed(worker: WorkerHandle) -> str:
     """Say how a process ended that has not reported why."""
-    what = f'{worker.title} died while it started, {how(worker.code)}'
+    what = f'{worker.title} ended before it was ready, {how(worker.code)}'
     if worker.code == 0:
         what += ': a site that becomes a daemon by itself cannot be supervised'
     return what

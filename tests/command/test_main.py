@@ -532,7 +532,7 @@ def test_the_requests_in_flight_are_named_when_it_is_forced_out(tmp_path):
         site.expect('waiting')
         code, _, err = site.stop()
     assert code == 70
-    assert 'GET /wait, open for' in err
+    assert 'GET /wait, in flight for' in err
     assert 'did not stop within 0.5 s' in err
     assert "'GET' '/wait'" in err
     assert 'Thread MainThread' in err

@@ -278,7 +278,7 @@ def test_a_stream_of_a_patched_site_is_cut_or_ends_by_itself(
         assert polite.file.read().endswith(b'bye')
         assert served.wait() == 0, served.report()
     assert 'db closes' in served.out.text
-    assert 'GET /events, open for' in served.err.text
+    assert 'GET /events, in flight for' in served.err.text
     assert 's: a stream' in served.err.text
     assert '/polite' not in served.err.text
 

@@ -190,7 +190,7 @@ def test_a_name_that_no_socket_has_is_told_with_those_that_were_passed(
     with Process([*words, '--listen', 'fd://wen'], tmp_path, pass_fds=fds) as process:
         assert process.wait() == 2, process.report()
     assert 'fd://wen: no socket of that name was passed' in process.err.text
-    assert 'names that were: web, admin' in process.err.text
+    assert 'names that were passed: web, admin' in process.err.text
 
 
 PASSED = """

@@ -355,8 +355,8 @@ def test_the_site_keeps_its_umask(tmp_path):
 @pytest.mark.parametrize(
     ('address', 'code', 'text'),
     [
-        ('unix:s?mode=9', 2, "'9' is no mode"),
-        ('unix:s?mode=1777', 2, "'1777' is no mode"),
+        ('unix:s?mode=9', 2, "'9' is not the mode of a file"),
+        ('unix:s?mode=1777', 2, "'1777' is not the mode of a file"),
         ('unix:s?group=nobody-has-it', 2, "there is no group 'nobody-has-it'"),
         ('unix:s?moed=660', 2, 'mode=, group= may follow the question mark'),
         ('unix:@s?mode=660', 2, 'an abstract socket has no mode'),

@@ -28,7 +28,7 @@ def test_clients_decide_neither_what_is_closed_nor_the_exit_code(
         assert stop(site, within=3) == 0, site.report()
     err = site.err.text
     assert err.count('lifespan closed') == max(workers, 1), site.report()
-    assert 'GET /events, open for' in err
+    assert 'GET /events, in flight for' in err
     assert 'secret' not in err
     # At the moment of the cut, the endless response may wait for its client.
     assert err.count('s: a stream') in (1, 2)
@@ -36,8 +36,8 @@ def test_clients_decide_neither_what_is_closed_nor_the_exit_code(
         err.count(f's: {text}') for text in ('a stream', 'the client does not read')
     ]
     assert sum(counts) == 3, site.report()
-    assert err.count('s: the client sends no more') >= 2 + (server in CHUNKED)
-    assert 'POST /upload, open for' in err
+    assert err.count('s: the client has not sent the rest') >= 2 + (server in CHUNKED)
+    assert 'POST /upload, in flight for' in err
     assert 'Traceback' not in err
     assert site.has_left_nothing()
 
@@ -54,7 +54,7 @@ def test_a_request_that_computes_is_cut_and_fails_the_stop(tmp_path, server, wor
         assert stop(site, within=3) == 1, site.report()
         with contextlib.suppress(ConnectionResetError):
             assert client.is_ended()
-    assert 'GET /compute, open for' in site.err.text
+    assert 'GET /compute, in flight for' in site.err.text
     assert ': the application computes' in site.err.text
     assert site.err.text.count('lifespan closed') == max(workers, 1)
     assert site.has_left_nothing()
@@ -98,7 +98,7 @@ def test_a_second_signal_cuts_at_once_and_names_what_is_cut(tmp_path, server):
         site.send(signal.SIGTERM)
         site.expect('requests in flight')
         assert stop(site, within=5) == 0, site.report()
-    assert 'GET /events, open for' in site.err.text
+    assert 'GET /events, in flight for' in site.err.text
     assert 'lifespan closed' in site.err.text
 
 

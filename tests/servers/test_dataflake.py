@@ -78,7 +78,7 @@ def test_a_request_that_does_not_end_is_cut(tmp_path, server):
         site.expect('waiting')
         site.send(signal.SIGTERM)
         assert site.wait() == 1, site.report()
-        assert 'GET /held, open for' in site.err.text
+        assert 'GET /held, in flight for' in site.err.text
         assert 'pool closed' in site.err.text
 
 

@@ -126,7 +126,7 @@ def test_a_request_that_does_not_end_is_cut_and_every_part_stops(tmp_path):
         site.send(signal.SIGTERM)
         assert site.wait() == 1, site.report()
         assert time.monotonic() - began < 4.5
-        assert 'GET /held, open for' in site.err.text
+        assert 'GET /held, in flight for' in site.err.text
         assert 'pool closed' in site.err.text
 
 

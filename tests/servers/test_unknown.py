@@ -234,7 +234,7 @@ def test_a_request_that_does_not_end_is_cut_and_every_part_stops(
         site.send(signal.SIGTERM)
         assert site.wait() == code, site.report()
         assert 2.5 < time.monotonic() - began < 4.5
-        assert f'GET {path}, open for' in site.err.text
+        assert f'GET {path}, in flight for' in site.err.text
         assert why in site.err.text
         assert lines_in_order(site, 'The stop cuts 1 request in flight', 'pool closed')
 

@@ -133,7 +133,7 @@ def test_a_file_of_another_kind_is_not_taken_for_the_lock(path):
     other.write_text('precious\n')
     other.chmod(0o600)
     for use in (PIDLock(str(path)).acquire, PIDLock(str(path)).read):
-        with pytest.raises(GarbagePIDFile, match='lock is not its lock'):
+        with pytest.raises(GarbagePIDFile, match='is not a lock file of wspserve'):
             use()
     assert other.read_text() == 'precious\n'
     assert not path.exists()

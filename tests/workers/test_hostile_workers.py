@@ -227,7 +227,7 @@ def all_answer(site):
 def test_a_worker_whose_connection_is_of_no_use_is_replaced(tmp_path, settings):
     with start(tmp_path, settings, STRAY['deep']) as site:
         pid = ask(site, '/babble')['pid']
-        site.expect('has sent what is no report (no JSON: RecursionError)')
+        site.expect('has sent something that is not a report (no JSON: RecursionError)')
         eventually(lambda: has_ended(pid))
         eventually(lambda: all_answer(site))
         assert ask(site)['pid'] != pid
@@ -255,7 +255,7 @@ def test_a_process_that_babbles_while_it_composes_has_failed_to_start(tmp_path):
     ini = INI + 'workers = 2\n'
     ended = run(tmp_path, 'site.ini', files={'site.ini': ini, 'webapp.py': RAW})
     assert ended.code == 1, ended.report()
-    assert 'has sent what is no report (no JSON object)' in ended.err.text
+    assert 'has sent something that is not a report (no JSON object)' in ended.err.text
     assert 'Traceback' not in ended.err.text, ended.report()
 
 

@@ -87,7 +87,7 @@ def test_what_is_too_much_is_lost_and_counted(written, monkeypatch):
     lines = written.read().lstrip('.').splitlines()
     kept, note = lines[:-1], lines[-1]
     assert kept == [f'{number:03}' for number in range(250)]
-    assert note == '… 750 lines of this output are lost: nobody has read it'
+    assert note == '… 750 lines are lost here: nobody read the output in time'
     written.output.write('again\n')
     assert written.read() == 'again\n'
 

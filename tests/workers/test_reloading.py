@@ -523,9 +523,9 @@ def test_packages_that_a_fork_would_break_are_left_to_the_site(tmp_path):
     site, top = with_packages(tmp_path, '-v', packages=packages)
     with site:
         for line in (
-            'threaded starts a thread when it is imported: it is not imported in advance',
-            'connected opens a socket when it is imported: it is not imported in advance',
-            "importer imports own, which is the site's own: it is not imported in advance",
+            'threaded starts a thread when it is imported: it is imported only when the site is loaded',
+            'connected opens a socket when it is imported: it is imported only when the site is loaded',
+            "importer imports own, which is the site's own: it is imported only when the site is loaded",
         ):
             site.expect(line)
         site.settle()
@@ -536,7 +536,7 @@ def test_packages_that_a_fork_would_break_are_left_to_the_site(tmp_path):
             for name in ('threaded', 'connected', 'importer'):
                 assert imports(tmp_path, name)[-1] == pid
         assert imports(tmp_path, 'third') == before
-        assert site.err.text.count('not imported in advance') == 3
+        assert site.err.text.count('imported only when the site is loaded') == 3
         assert site.stop(signal.SIGINT)[0] == 0
         assert processes_of_session(site.pid) == []
 

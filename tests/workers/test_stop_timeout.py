@@ -123,4 +123,4 @@ def test_a_reload_cuts_a_stream_and_serves(tmp_path):
         Hostile(served, stack).half_a_body()
         assert stop(served, within=3) == 0, served.report()
     assert served.err.text.count('lifespan closed') == 2
-    assert 'GET /events, open for' in served.err.text
+    assert 'GET /events, in flight for' in served.err.text

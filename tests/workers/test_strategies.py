@@ -417,7 +417,7 @@ def test_a_renewal_that_is_told_to_stop_ends_at_once(rolling):
         'worker 1 (2) has ended',
     ]
     assert site.answers == [
-        {'failed': 1, 'line': 'The site was asked to stop meanwhile'}
+        {'failed': 1, 'line': 'The site was asked to stop before that was done'}
     ]
     assert site.bus.state is State.EXITING
     assert site.supervisor.children.alive == []
@@ -637,7 +637,7 @@ def test_a_reload_that_is_told_to_stop_starts_nobody(reloading):
         'worker 2 (1) has ended',
     ]
     assert site.answers == [
-        {'failed': 1, 'line': 'The site was asked to stop meanwhile'}
+        {'failed': 1, 'line': 'The site was asked to stop before that was done'}
     ]
     assert site.bus.state is State.EXITING
 
@@ -719,7 +719,7 @@ def test_what_fails_after_a_fork_is_tried_afresh_and_forks_no_more(reloading):
         'make_way: packages (1)',
     ]
     assert site.settle() == ['packages (1) has ended']
-    assert any('from now on, each reload uses one' in line for line in site.lines)
+    assert any('so will each later reload' in line for line in site.lines)
 
 
 def test_a_package_that_spoils_its_process_is_left_out(reloading):

@@ -688,7 +688,7 @@ def test_a_request_that_computes_too_long_is_cut_and_the_child_stops(tmp_path):
         site.expect('waiting')
         assert site.stop()[0] == 1
         assert has_cleaned_up(site)
-    assert 'GET /wait, open for' in site.err.text
+    assert 'GET /wait, in flight for' in site.err.text
     assert 'closed' in site.err.text
 
 
