@@ -70,9 +70,11 @@ def is_empty(sock: socket.socket) -> bool:
     is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
     if not is_tcp or sys.platform != 'linux':
         return not readable(sock) or _is_ended(sock)
+    if _has_half_open(sock):  # in this order: it waits in the queue afterwards
+        return False
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     (queued,) = struct.unpack('I', info[_TCPI_UNACKED])
-    return not queued and not _has_half_open(sock)
+    return not queued
 
 
 def _is_ended(sock: socket.socket) -> bool:

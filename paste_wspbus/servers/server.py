@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 #: Seconds between two looks at what a stopping server still has to do.
 LOOK = 0.005
 
+#: Seconds from a look that found an empty backlog to the one that confirms it: a
+#: connection request may have been on its way through the kernel when it was closed to
+#: new ones.
+CONFIRM = 0.0005
+
 #: Seconds that a stop waits in silence.
 PATIENCE = 2
 
@@ -263,7 +268,7 @@ class Server(Binding):
                 if host_of(self.bus).is_supervised:
                     how = ''  # that is for the supervisor to say
                 self.bus.log(f'Stopping: requests in flight: {waiting}{how}', level=30)
-            time.sleep(LOOK)
+            time.sleep(CONFIRM if clean else LOOK)
 
     def _cut(self) -> None:
         """End the requests that remain: what stops after the server must be stopped, too.

@@ -8,6 +8,7 @@ import time
 from typing import NamedTuple
 
 from paste_wspbus.bus import State
+from paste_wspbus.errors import BindError
 from paste_wspbus.role import SITE, WORKER, Role
 from paste_wspbus.watching.files import Files, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
@@ -119,6 +120,7 @@ class Reloading:
         began = time.monotonic()
         paths: list[str] = []
         self._abandons, supervisor.renewals.failure = True, None
+        self._look_after_sockets()
         while True:
             paths += self._changed
             self._changed = []
@@ -145,6 +147,22 @@ class Reloading:
         if self._changed:  # too late for this reload to begin again
             self.bus.graceful()
         self.bus.events.call_later(0, self.spares.prepare)
+
+    def _look_after_sockets(self) -> None:
+        """Bind a Unix socket anew whose file was removed; a process that execs does so itself."""
+        server = self.supervisor.server
+        if server is None or self.spares.style == 'execv':
+            return
+        try:
+            lost = server.bind_anew()
+        except BindError as error:
+            self.bus.log(str(error), 40)
+            return
+        for one in lost:
+            one.close()
+            self.plan.show(f'The file of {one.url()} was removed: it is bound again')
+        if lost:
+            self.spares.renounce()  # they have the sockets that nobody can reach
 
     def _outcome(self, took: float) -> str:
         if any(worker.role.problem for worker in self.current.values()):

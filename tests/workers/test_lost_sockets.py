@@ -68,3 +68,21 @@ def test_a_graceful_restart_fails_where_it_cannot_be_bound_again(serve, tmp_path
         assert told.code == 0, told.report()
         ask(site)
         assert site.stop()[0] == 0, site.report()
+
+
+@pytest.mark.parametrize('style', ['fork', 'child', 'execv'])
+def test_a_reload_binds_a_removed_socket_again(tmp_path, style):
+    ini = SERVED.replace('host = 127.0.0.1\nport = 0', 'unix_socket = site.sock')
+    files = {'webapp.py': APP}
+    with Site(tmp_path, ini, '--reload', '--reloader', style, files=files) as site:
+        old = ask(site)['pid']
+        for count in (1, 2):
+            if count == 1:
+                (tmp_path / 'site.sock').unlink()
+            with open(tmp_path / 'webapp.py', 'a') as file:
+                file.write(f'# {count}\n')
+            site.expect('reloaded in', count)
+            assert (ask(site)['pid'] == old) == (style == 'execv')
+        assert site.stop()[0] == 0, site.report()
+    if style != 'execv':
+        assert site.err.text.count('was removed: it is bound again') == 1

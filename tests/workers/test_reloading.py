@@ -555,7 +555,7 @@ def test_a_package_that_fails_after_a_fork_gets_a_fresh_interpreter(tmp_path):
             assert imports(tmp_path, 'forkshy')[-1] == answer['pid']
             site.expect('reloaded in', count + 1)
         err = stop(site)
-    assert err.count('from now on, each reload uses one') == 1
+    assert err.count('so will each later reload') == 1
     assert 'it starts in a fresh interpreter' in err
     assert len(err.splitlines()) == 4
 

@@ -32,7 +32,9 @@ PLAN = Plan(
     start_timeout=60,
     stop_timeout=60,
 )
-SERVER = SimpleNamespace(shared=False, sockets=[SimpleNamespace(owned=True)])
+SERVER = SimpleNamespace(
+    shared=False, sockets=[SimpleNamespace(owned=True)], bind_anew=lambda: []
+)
 
 
 class FakeWorker(WorkerHandle):
