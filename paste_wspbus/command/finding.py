@@ -143,7 +143,9 @@ def _find_by_pid_file(lock: PIDLock) -> Found:
     else:
         if found.pid is None:
             found.state = NOT_RUNNING
-            found.problem = f'no process holds {_short(lock.path)}'
+            holds = os.path.exists(lock.path)
+            name = _short(lock.path)
+            found.problem = f'no process holds {name}' if holds else f'there is no {name}'
     return found
 
 

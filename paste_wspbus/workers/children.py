@@ -126,7 +126,10 @@ class Children:
         """
         poll, remaining = select.poll(), {}
         for child in self.alive:
-            child.tell('stop' if child.role.kind in (PRELOAD, PACKAGES) else 'force')
+            if child.role.kind in (PRELOAD, PACKAGES):
+                child.tell('stop')
+            else:
+                child.tell('force')
             if not child.silent:
                 remaining[child.connection.fileno()] = child
                 poll.register(child.connection, 0)  # only for its end

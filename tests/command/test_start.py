@@ -450,7 +450,7 @@ def test_status_of_a_running_site_tells_process_and_url(ground):
 def test_status_of_a_site_that_does_not_run(ground):
     code, text = status(ground)
     assert code == 3
-    assert text == 'The site is not running (no process holds paster.pid).\n'
+    assert text == 'The site is not running (there is no paster.pid).\n'
     assert not ground.pid_file.exists()
 
 

@@ -337,7 +337,7 @@ def test_json_of_a_site_that_does_not_run(folder):
         {
             'state': 'NOT RUNNING',
             'pid': None,
-            'problem': 'no process holds paster.pid',
+            'problem': 'there is no paster.pid',
         },
     )
 
@@ -437,7 +437,7 @@ def test_no_wait_is_for_graceful_alone(folder, args):
 def test_graceful_where_nothing_runs(folder):
     told = run(folder, 'site.ini', 'graceful')
     assert told.code == 1
-    line = 'The site is not running (no process holds paster.pid).\n'
+    line = 'The site is not running (there is no paster.pid).\n'
     assert (told.out.text, told.err.text) == ('', line)
     assert os.listdir(folder) == ['site.ini']
 
