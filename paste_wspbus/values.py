@@ -29,8 +29,16 @@ def convert(
             converted[key] = known[key](value)
         except ValueError:
             what = {int: 'a whole number', float: 'a number'}.get(known[key], 'valid')  # type: ignore[call-overload]
-            raise SettingError(key, f'{value!r} is not {what}') from None
+            raise SettingError(
+                key, f'{value!r} is not {what}{comment_hint(value)}'
+            ) from None
     return converted
+
+
+def comment_hint(value: str) -> str:
+    """Return a hint to append to a message about a wrong value that holds a comment, or ''."""
+    holds = any(f' {mark}' in value for mark in ';#')
+    return '; a comment needs a line of its own' if holds else ''
 
 
 def nearest(word: str, known: Any) -> str:

@@ -145,7 +145,9 @@ def _find_by_pid_file(lock: PIDLock) -> Found:
             found.state = NOT_RUNNING
             holds = os.path.exists(lock.path)
             name = _short(lock.path)
-            found.problem = f'no process holds {name}' if holds else f'there is no {name}'
+            found.problem = (
+                f'no process holds {name}' if holds else f'there is no {name}'
+            )
     return found
 
 

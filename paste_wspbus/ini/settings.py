@@ -8,7 +8,7 @@ import threading
 from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.plugins.signals import signal_name
-from paste_wspbus.values import boolean, nearest
+from paste_wspbus.values import boolean, comment_hint, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _convert(loader: ConfigLoader, section: str, key: str) -> Any:
     except ValueError:
         raise ConfigError(
             loader.filename,
-            f'{value!r} is not {SETTINGS[key].takes}',
+            f'{value!r} is not {SETTINGS[key].takes}{comment_hint(value)}',
             section=section,
             key=key,
         ) from None
@@ -215,7 +215,8 @@ def _check_plugins(
             elif key == 'site_plugins' and name in settings['plugins']:
                 problem = f'the plugin {name} is also listed in plugins'
             elif name not in known:
-                problem = f'there is no section [plugin:{name}]{nearest(name, known)}'
+                hint = nearest(name, known) or comment_hint(f' {name}')
+                problem = f'there is no section [plugin:{name}]{hint}'
             else:
                 continue
             raise ConfigError(loader.filename, problem, section=section, key=key)

@@ -72,3 +72,17 @@ def test_a_drain_delay_that_leaves_no_time_to_stop_is_refused(tmp_path):
 def test_a_time_that_no_clock_can_measure_is_refused(tmp_path, key, value):
     line = f'site.ini [wspbus:main] {key}: {value!r} is not a number of seconds'
     assert refusal(tmp_path, f'{key} = {value}') == line
+
+
+@pytest.mark.parametrize(
+    ('setting', 'problem'),
+    [
+        ('workers = 0   ; one process', "'0   ; one process' is not a whole number"),
+        ('stop_timeout = 20 # seconds', "'20 # seconds' is not a number of seconds"),
+        ('plugins = ; none', 'there is no section [plugin:;]'),
+    ],
+)
+def test_a_comment_behind_a_value_is_named_as_the_mistake(tmp_path, setting, problem):
+    line = refusal(tmp_path, setting)
+    assert problem in line
+    assert line.endswith('; a comment needs a line of its own')
