@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 
@@ -65,7 +64,7 @@ class Announcement:
         reloaded = inherited.reload if process.role is None else None
         if reloaded and options.verbosity > 0:
             line = _reloaded(*reloaded, served=not process.problem)
-            print_line(line, sys.stderr)
+            print_line(line, 'stderr')
         stays = process.server is None or process.server.where == inherited.where
         if (reloaded and stays) or (options.reload and self.launch.later):
             return []  # the supervisor prints them
@@ -95,7 +94,7 @@ class Announcement:
             line = (
                 '--browser: the URL of the site is not known: set open_url in [pserve]'
             )
-            print_line(line, sys.stderr)
+            print_line(line, 'stderr')
         return url
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 
 from paste_wspbus.plugins import restart
-from paste_wspbus.plugins.sitelog import SafeFormatter, SiteLog
+from paste_wspbus.plugins.sitelog import Console, SafeFormatter, SiteLog
 from paste_wspbus.plugins.threads import ThreadManager
 
 TYPE_CHECKING = False
@@ -95,6 +95,6 @@ class DefaultPlugins:
         parts += ['[%(name)s] %(message)s']
         # A worker's root logger has the supervisor's handler.
         force = bool(process.name)
-        handler = logging.StreamHandler()
+        handler = Console()
         handler.setFormatter(SafeFormatter(' '.join(parts)))
         logging.basicConfig(level=level, handlers=[handler], force=force)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 
 from paste_wspbus.bus import Bus
 from paste_wspbus.bus.host import WSPSERVE
@@ -152,7 +151,7 @@ class Development(Single):
             self.before_ready()
             launch.report.failed(error.exit_code, line, trace, file, problem)
         elif process.problem is None:
-            print_line(f'{trace}{line}', sys.stderr)
+            print_line(f'{trace}{line}', 'stderr')
             process.problem = problem, self._own_files()
             process.reload = process.inheritance.reload
             process.succession.keep_open()

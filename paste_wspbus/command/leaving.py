@@ -49,14 +49,14 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
         import traceback
 
         trace = ''.join(traceback.format_exception(error))
-        print_line(trace.rstrip('\n'), sys.stderr)
+        print_line(trace.rstrip('\n'), 'stderr')
     line = one_line(error)
     if launch is not None and launch.took_over and not launch.report.lasting:
         line += '; the old site has stopped'
     if error.__cause__ is not None and not verbose:
         line += ' (-v shows the traceback)'
     if launch is None or not launch.is_printed_elsewhere:
-        print_line(line, sys.stderr)
+        print_line(line, 'stderr')
         if launch is not None and launch.terminal is not None:
             with contextlib.suppress(OSError):
                 os.write(launch.terminal, f'{line}\n'.encode())
@@ -83,7 +83,7 @@ def finish(code: int) -> int:
     if run_exit_handlers() and not running:
         return code
     if running:
-        print_line(without(running), sys.stderr)
+        print_line(without(running), 'stderr')
     flush()
     os._exit(code or EX_SOFTWARE)
 
@@ -96,7 +96,7 @@ def without(running: list[Thread]) -> str:
 
 def _say(text: str, level: int = 20, traceback: bool = False) -> None:
     if level > 20:
-        print_line(text, sys.stderr)
+        print_line(text, 'stderr')
 
 
 def run_exit_handlers() -> bool:
@@ -120,6 +120,7 @@ def run_exit_handlers() -> bool:
     end_process_after(seconds + REST + MARGIN)
     limit = TimeLimit(seconds, lambda stack: None)
     with contextlib.suppress(Cut), limit:
+        flush()  # logging's handler flushes the streams, too
         atexit._run_exitfuncs()
     if limit.stack:
         _complain_of_handlers(f':\n{limit.stack}')
@@ -134,7 +135,7 @@ def _complain_of_handlers(where: str) -> None:
         f'child processes do not end: {names}' if names else 'an atexit handler hangs'
     )
     line = f'The site has stopped, but {what}; the process ends without that{where}'
-    print_line(line, sys.stderr)
+    print_line(line, 'stderr')
 
 
 def end_at_once(code: int) -> NoReturn:

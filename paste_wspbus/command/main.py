@@ -71,7 +71,7 @@ def main(
         is_told = has_launcher and code == TERMINATED
         return launch.fail(code, 'SIGTERM ended the start of the site.' * is_told)
     except KeyboardInterrupt:
-        terminal.print_line('Interrupted.', sys.stderr)
+        terminal.print_line('Interrupted.', 'stderr')
         return INTERRUPTED if launch is None else launch.fail(INTERRUPTED)
     finally:
         terminal.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from paste_wspbus.command.terminal import one_line, print_line
@@ -44,7 +43,7 @@ class Reloader(Autoreloader):
             Config(options.config, options.vars, process.folder)
         except WSPBusError as error:
             why = f'{what_changed(paths)}: cannot be read, the site keeps running as it is'
-            print_line(f'{one_line(error)}\n{why}', sys.stderr)
+            print_line(f'{one_line(error)}\n{why}', 'stderr')
             return
         if self.bus.is_told_to_leave:  # meanwhile
             return
@@ -54,4 +53,4 @@ class Reloader(Autoreloader):
     def warn(self, line: str) -> None:
         """Print a warning once, not after each reload; the log is quiet meanwhile."""
         if self._launch.options.verbosity > 0 and not self._process.inheritance.reload:
-            print_line(line, sys.stderr)
+            print_line(line, 'stderr')

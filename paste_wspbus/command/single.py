@@ -218,7 +218,7 @@ class Single:
         running = ending.end_threads(bus)
         limit_handlers(bus.deadline.time_for(LINGER))
         if running:
-            print_line(without(running), sys.stderr)
+            print_line(without(running), 'stderr')
             process.finish(EX_SOFTWARE)
             process.close()
             end_at_once(EX_SOFTWARE)

@@ -96,7 +96,7 @@ class Supervised:
 
         def show(text: str) -> None:
             if options.verbosity > 0:
-                print_line(text, sys.stderr)
+                print_line(text, 'stderr')
 
         bus.listeners.setdefault('changed', set())
         bus.subscribe('changed', ListenAddressNotice(process, show).look)

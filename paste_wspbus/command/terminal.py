@@ -9,10 +9,6 @@ import sys
 
 from paste_wspbus.values import printable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TextIO
-
 
 def open_standard_streams() -> None:
     """Open the standard streams that are closed.
@@ -37,7 +33,8 @@ def flush() -> None:
 
     The interpreter would try again when it ends, and report an error.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
         try:
             if hasattr(stream, 'drain'):  # that of a supervisor, which never waits
                 stream.drain()
@@ -49,21 +46,29 @@ def flush() -> None:
             os.close(null)
         except ValueError:
             pass  # closed
+        except Exception:  # what the site has put there is no whole stream
+            setattr(sys, name, getattr(sys, f'__{name}__'))
 
 
-def print_line(text: str, stream: TextIO | None = None) -> None:
-    """Print to standard output, or to ``stream``, for as long as a site runs.
+def print_line(text: str, to: str = 'stdout') -> None:
+    """Print to standard output or standard error, for as long as a site runs.
 
-    That nobody reads it, or that the disk is full, is no reason to end a site.
+    That nobody reads it, or that the disk is full, is no reason to end a site. If the site
+    has put something in the stream's place that cannot be written to, the line goes to the
+    stream that was there before.
 
     :param text: a line or several; control characters in them are escaped.
+    :param to: 'stdout' or 'stderr'.
     """
     text = printable(text, lines=True)
-    with contextlib.suppress(OSError, ValueError):
-        out = stream or sys.stdout
-        # At once, for other processes write there, too.
-        out.write(f'{encodable(text, out)}\n')
-        out.flush()
+    streams = [getattr(sys, to), getattr(sys, f'__{to}__')]
+    for stream in streams:
+        with contextlib.suppress(Exception):
+            stream.write(f'{encodable(text, stream)}\n')
+            break
+    for stream in streams:  # at once, for other processes write there, too
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def encodable(text: str, stream: object) -> str:

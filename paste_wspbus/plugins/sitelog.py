@@ -47,6 +47,28 @@ class SafeFormatter(logging.Formatter):
         return printable(super().format(record), lines=True)
 
 
+class Console(logging.StreamHandler):  # type: ignore[type-arg]
+    """The command's own handler: it writes to standard error.
+
+    The site may have put something there that cannot be written to, or not be flushed:
+    then records go to the stream that was there before.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Write the record to the stream before; if that fails, too, report it as usual."""
+        before = sys.__stderr__
+        if before is None or self.stream is before:
+            super().handleError(record)
+        else:
+            self.stream = before
+            self.emit(record)
+
+    def flush(self) -> None:
+        """Write what is buffered, if that is possible."""
+        with contextlib.suppress(Exception):
+            super().flush()
+
+
 class SiteLog(Plugin):
     """Messages on 'log' become records of the logger ``paste_wspbus``.
 
@@ -170,8 +192,9 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
         os.set_blocking(opened, True)
     try:
         for stream in (sys.stdout, sys.stderr):
-            # What the stream has buffered belongs to the old file. Under pythonw it is None.
-            with contextlib.suppress(AttributeError, OSError, ValueError):
+            # What the stream has buffered belongs to the old file. It may be the site's own;
+            # under pythonw it is None.
+            with contextlib.suppress(Exception):
                 stream.flush()
         for fd in fds:
             if fd != opened:

@@ -61,7 +61,7 @@ def daemonize(
     if others:
         raise ThreadsAlive(others)
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        with contextlib.suppress(Exception):  # it may be the site's own
             stream.flush()
     reader, writer = os.pipe()
     hold(True)  # until `launch` handles them, and until the daemon can report

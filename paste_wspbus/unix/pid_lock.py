@@ -171,7 +171,7 @@ class PIDLock:
             pass
         raise UnreadablePIDFile(
             self.path,
-            'the running site has did not hand over its lock, but another file',
+            'the running site did not hand over its lock, but another file',
         )
 
     def _take_file(self, fd: int) -> StalePIDFile | ForeignPIDFile | None:

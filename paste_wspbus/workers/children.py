@@ -202,7 +202,8 @@ class Children:
 
     def _fork(self, worker: WorkerHandle, its: socket.socket, fresh: bool) -> None:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(Exception):  # it may be the site's own
+                stream.flush()
         pid = -1
         hold(True)  # until the child has handlers of its own
         try:

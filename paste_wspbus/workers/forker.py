@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import selectors
@@ -90,7 +91,8 @@ class Forker:
     def _fork(self, token: int, role: Role, connection: socket.socket) -> bool:
         """Fork a worker; return whether this process is the worker."""
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(Exception):  # it may be the site's own
+                stream.flush()
         pid = -1
         hold(True)  # until the child has handlers of its own
         try:

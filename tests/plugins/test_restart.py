@@ -26,6 +26,8 @@ def test_the_sample_unplugs_the_reloader_and_keeps_its_pid_by_execv(tmp_path, wo
         shutil.copy(SAMPLES / name, tmp_path / name)
     args = ['own_restart.ini', '--listen', '127.0.0.1:0', '--workers', str(workers)]
     with Edited(tmp_path, *args, ini=None) as site:
+        # It may serve before its supervisor has read that it is READY.
+        eventually(lambda: len(site.workers('ready')) == max(workers, 1))
         before = sorted(site.workers('ready'))
         assert site.pid not in before
         with OkPolls(site) as polls:
@@ -35,7 +37,7 @@ def test_the_sample_unplugs_the_reloader_and_keeps_its_pid_by_execv(tmp_path, wo
                 site.save(f'{text}\n# an edit\n', name)
                 site.expect('reloaded in', count)
             assert 'Again restarted by execv' in site.get().text
-            assert sorted(site.workers('ready')) == before
+            eventually(lambda: sorted(site.workers('ready')) == before)
         assert polls.failures == []
         site.save('def (:', 'own_restart.py')
         site.until_broken('SyntaxError')

@@ -1,0 +1,102 @@
+"""What the command prints, whatever the site puts in the place of the standard streams."""
+
+import io
+import signal
+import sys
+
+import pytest
+
+from paste_wspbus.command.terminal import flush, print_line
+from tests.kit import Site, eventually, run
+from tests.kit.sites import APP, SERVED, ask
+
+REPLACED = {
+    'none': 'None',
+    'no flush': 'Wrapped(stream)',
+    'write raises': 'Broken(stream)',
+    'flush raises': 'Unflushable(stream)',
+    'closed': 'closed()',
+}
+
+PARTS = """
+import sys
+
+
+class Wrapped:
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        self.stream.write(text)
+
+
+class Unflushable(Wrapped):
+    def flush(self):
+        raise LookupError('flush')
+
+
+class Broken(Unflushable):
+    def write(self, text):
+        raise LookupError('write')
+
+
+def closed():
+    file = open(os.devnull, 'w')
+    file.close()
+    return file
+
+
+sys.stdout, sys.stderr = [%s for stream in (sys.stdout, sys.stderr)]
+"""
+
+MODES = {
+    'one process': [],
+    'workers': ['--workers', '2'],
+    'preload': ['--workers', '1'],
+    'fork': ['--reload', '--reloader', 'fork'],
+    'execv': ['--reload', '--reloader', 'execv'],
+}
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('code', REPLACED.values(), ids=REPLACED)
+def test_a_site_that_replaces_the_standard_streams_is_served_and_stops(
+    tmp_path, mode, code
+):
+    ini = SERVED + '[wspbus:main]\npreload = true\n' * (mode == 'preload')
+    files = {'webapp.py': APP + PARTS % code}
+    with Site(tmp_path, ini, *MODES[mode], files=files) as site:
+        first = ask(site)['pid']
+        if 'reload' in ''.join(MODES[mode]):
+            (tmp_path / 'webapp.py').write_text(files['webapp.py'] + '# edited\n')
+            site.expect('reloaded in')
+            ask(site)
+        elif mode != 'one process':
+            assert run(tmp_path, 'site.ini', 'graceful').code == 0
+            assert ask(site)['pid'] != first
+        site.send(signal.SIGQUIT)
+        site.expect('Stacks of process')
+        assert site.stop()[0] == 0, site.report()
+    assert 'Traceback' not in site.err.text
+    eventually(site.has_left_nothing)
+
+
+def test_a_line_goes_to_the_stream_before_if_the_sites_own_fails(monkeypatch):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise LookupError('write')
+
+    original = io.StringIO()
+    monkeypatch.setattr(sys, '__stdout__', original)
+    monkeypatch.setattr(sys, 'stdout', Broken())
+    print_line('Serving')
+    assert original.getvalue() == 'Serving\n'
+
+
+def test_at_the_end_a_stream_that_cannot_be_flushed_gives_way(monkeypatch):
+    """Python flushes the streams when it ends, and exits with 120 if that fails."""
+    original = io.StringIO()
+    monkeypatch.setattr(sys, '__stdout__', original)
+    monkeypatch.setattr(sys, 'stdout', object())
+    flush()
+    assert sys.stdout is original
