@@ -34,10 +34,10 @@ if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 def _standalone(
     name: str, global_conf: Mapping[str, Any], conf: dict[str, str]
 ) -> Callable[[Any], None]:
-    """Make a ``server(app)`` for commands that do not know the bus: it brings its own bus."""
+    """Make a ``server(app)`` for commands that do not know the bus: it makes its own bus."""
 
     def serve(app: Any) -> None:
-        # On demand: each import of a module in this package runs this one first.
+        # Imported here: each import of a module in this package runs this module first.
         from paste_wspbus.bus import Bus
         from paste_wspbus.servers.registry import find_adapter
 

@@ -1,4 +1,4 @@
-"""How a server accepts connections and stops accepting: pauses, courtesy, backlogs."""
+"""How a server accepts connections and stops accepting: `Pauses`, `Courtesy`, `Backlogs`."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ class Stage(enum.Enum):
     BUSY = 'busy'
 
 
-#: Seconds without a byte after which a connection is closed while the server drains.
-#: A new connection has more than an idle one: its client wants to send a request, and a
-#: busy machine may delay it. Half a head has most: its rest is probably on its way.
+#: Seconds without a byte after which a draining server closes a connection. A new
+#: connection gets more time than an idle one: its client wants to send a request, and a
+#: busy machine may delay it. Half a head gets most: the rest is probably on its way.
 GRACE = {Stage.NEW: 0.2, Stage.IDLE: 0.03, Stage.HEAD: 1.0}
 
-#: A process that has connections waits before it accepts one more, so that another
-#: process may be faster: so many seconds for each connection, at most so many, at most
-#: this part of its whole time, and at most so many seconds of it in one burst.
+#: A process that has connections waits before it accepts another one, so that a process
+#: with fewer connections may be faster. The numbers: seconds of waiting for each
+#: connection; seconds at most; the largest part of its whole time that a process waits;
+#: the seconds of this time that it may use in one burst.
 COURTESY, MOST_COURTESY, COURTESY_SHARE, COURTESY_SAVED = 0.00005, 0.0005, 0.05, 0.05
 
-#: Seconds without a look at the listening socket after accept() failed: it is
-#: readable all the time.
+#: Seconds that the server ignores the listening socket after accept() failed: the socket
+#: is readable all the time, and the server would try without end.
 PAUSE = 0.5
 
-#: Seconds between two lines in the log about pauses.
+#: Seconds, at least, between two log lines about pauses.
 REPEAT = 10.0
 
 
@@ -55,7 +56,7 @@ class Pauses:
     ) -> tuple[socket.socket, Any]:
         """Accept a connection; if that fails, begin a pause.
 
-        :param log: takes a line and its level, when nobody can be accepted.
+        :param log: is called with a line and its level if no connection can be accepted.
         :raises BlockingIOError: if another process was faster, or accept() failed.
         :raises ConnectionAbortedError: if the client has gone.
         """
@@ -71,7 +72,7 @@ class Pauses:
         now = time.monotonic()
         self._end = now + PAUSE
         if error.errno == errno.EINVAL:
-            return  # the socket was shut down: the site stops, another process is done
+            return  # another process has shut the socket down: the site stops
         if now - self._complained > REPEAT:
             self._complained = now
             log(
@@ -89,8 +90,8 @@ class Pauses:
 class Courtesy:
     """Among processes that share a socket, let the one with the fewest connections accept first.
 
-    All wake up for a newcomer, and without this a single one may get a whole burst
-    of connections, which it keeps for as long as they are kept alive.
+    All these processes wake up for a new connection. Without this class, one process may
+    get a whole burst of connections, and keep them as long as the clients do.
     """
 
     def __init__(self) -> None:
@@ -107,17 +108,18 @@ class Courtesy:
 
 
 class Backlogs:
-    """The backlogs of a server that stops: the server answers what waits there, then ends them.
+    """The backlogs of a stopping server, which answers what waits there and then ends them.
 
-    Whoever connects from now on is turned away. Sockets that this process does not
-    own are left alone: what waits there is for another process.
+    From now on, new connections are refused. Sockets that this process does not own stay
+    as they are: another process accepts what waits there.
     """
 
     def __init__(self, sockets: Iterable[ListeningSocket]) -> None:
         self._sockets = [listening for listening in sockets if listening.owned]
         for listening in self._sockets:
             listening.refuse_new()
-        # To end the sockets after they are closed; none if no descriptor is free.
+        # `end` needs copies, because the sockets are closed then. If no descriptor is
+        # free, some copies are missing.
         self._copies: list[ListeningSocket] = []
         with contextlib.suppress(OSError):
             for listening in self._sockets:
@@ -131,7 +133,7 @@ class Backlogs:
         return all(one.is_empty() for one in self._sockets)
 
     def free_descriptors(self) -> None:
-        """Close the copies, whose descriptors accept() needs."""
+        """Close the copies: accept() needs their descriptors."""
         while self._copies:
             self._copies.pop().close()
 
@@ -142,7 +144,7 @@ class Backlogs:
         """
         while self._copies:
             copy = self._copies.pop()
-            # Connections that wait are left to another process that has this socket.
+            # Another process that has this socket accepts the connections that wait.
             if hurried or copy.is_empty():
                 copy.end()
             else:

@@ -1,4 +1,4 @@
-"""Which sockets a known server listens on: those that its settings ask for, inherited or bound."""
+"""The sockets of a known server: it inherits or binds those that its settings ask for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-#: Settings that say where to listen, of all servers.
+#: The settings of all servers that say where to listen.
 WHERE = (
     'host',
     'port',
@@ -38,8 +38,8 @@ WHERE = (
     'listen_on',
 )
 
-#: How those that all servers take are read. ``listen_on`` is not a key of the .ini: it
-#: has the values of ``--listen``, one a line.
+#: The converter of each setting that all servers take. ``listen_on`` is not a key of the
+#: .ini: it has the values of ``--listen``, one on each line.
 ADDRESS: dict[str, Callable[[str], Any]] = {
     'host': str,
     'port': parse_port,
@@ -55,22 +55,23 @@ class Binding:
     """The addresses of a server, and the sockets for them.
 
     :param conf: the settings, converted.
-    :param said: the settings as they were said.
+    :param said: the settings as the .ini and the command line give them, as texts.
     """
 
     default_host = '127.0.0.1'
     default_port = 8080
-    #: What the server by itself does if nobody says it: whether a socket for [::] leaves
-    #: IPv4 alone, and the mode of a Unix socket; None: what the umask leaves of 0777.
+    #: The defaults of this server: whether a socket for [::] accepts IPv6 only, and the
+    #: mode of a Unix socket. None stands for 0777 without the bits of the umask.
     ipv6only = True
     unix_mode: int | None = 0o600
 
     def __init__(self, conf: dict[str, Any], said: Mapping[str, str]) -> None:
         self.conf = conf
-        #: What of the settings says where to listen.
+        #: The settings that say where to listen.
         self.where = {key: said[key] for key in WHERE if key in said}
         self.sockets: list[ListeningSocket] = []
-        #: Sockets of the predecessor while this server binds, and which nobody has taken.
+        #: While this server binds: all sockets of the predecessor, and those that it has
+        #: not used yet.
         self._inherited: list[ListeningSocket] = []
         self._left: list[ListeningSocket] = []
 
@@ -78,8 +79,8 @@ class Binding:
         """Bind without listening, so that a port that is taken is noticed early.
 
         :param left: inherited sockets of the predecessor: the server uses those that
-            fit; it is for the caller to close the others.
-        :raises BindError: if an address cannot be had.
+            fit; the caller must close the others.
+        :raises BindError: if the server cannot bind an address.
         """
         if self.sockets:
             return
@@ -91,10 +92,10 @@ class Binding:
             self._inherited, self._left = [], []
 
     def bind_anew(self) -> list[ListeningSocket]:
-        """Bind the Unix sockets anew whose file is gone, or is another process's now.
+        """Bind the Unix sockets anew whose file is gone, or belongs to another process now.
 
-        :returns: the sockets that nobody can reach, for the caller to close.
-        :raises BindError: if that cannot be; nothing is changed then.
+        :returns: the sockets that no client can reach; the caller must close them.
+        :raises BindError: if the server cannot bind them; then nothing has changed.
         """
         before, lost = (
             self.sockets,
@@ -112,7 +113,7 @@ class Binding:
     def bind_tcp(
         self, family: int, address: tuple[str, int], ipv6only: bool | None = None
     ) -> ListeningSocket:
-        """Return a socket at an address: the inherited one if there is one."""
+        """Return a socket at an address: an inherited socket if there is one."""
         if ipv6only is None:
             ipv6only = boolean(self.conf.get('ipv6only', self.ipv6only))
         left = self._take_left(family, address)
@@ -123,7 +124,7 @@ class Binding:
         try:
             return bind_tcp(family, address, ipv6only)
         except BindError:
-            # Another address of the same port, which the site had before: 0.0.0.0.
+            # An inherited socket may use the same port at another address, such as 0.0.0.0.
             rivals = [one for one in self._left if one.has_port(address[1])]
             for rival in rivals:
                 self._left.remove(rival)
@@ -139,13 +140,14 @@ class Binding:
         key: str = 'unix_socket',
         group: str | None = None,
     ) -> ListeningSocket:
-        """Return a Unix socket at a path: the inherited one if there is one.
+        """Return a Unix socket at a path: an inherited socket if there is one.
 
-        :param mode: of its file; None: as ``unix_socket_perms`` says, or the server.
+        :param mode: the mode of its file. None stands for ``unix_socket_perms``, or
+            without that key for the default of the server.
         """
         if mode is None and not is_abstract(path):
             said = self.conf.get('unix_socket_perms')
-            # Those of waitress are texts still.
+            # The adapter of waitress does not convert it.
             mode = parse_mode(said) if isinstance(said, str) else said
             mode = self.unix_mode if mode is None else mode
         left = self._take_left(socket.AF_UNIX, path)
@@ -163,8 +165,8 @@ class Binding:
     def sockets_for(self, address: str, key: str = '--listen') -> list[ListeningSocket]:
         """Return the sockets for a value of ``--listen``.
 
-        :raises SettingError: if it is not an address.
-        :raises BindError: if it cannot be had.
+        :raises SettingError: if the value is not an address.
+        :raises BindError: if the server cannot bind the address.
         """
         asked = parse_address(address, key)
         if asked.kind == 'unix':
@@ -197,7 +199,7 @@ class Binding:
         )
 
     def _bind_all(self, addresses: Iterable[str], key: str) -> list[ListeningSocket]:
-        """Return the sockets for several values; those that are bound are closed if one fails."""
+        """Return the sockets for several values; if one fails, close those that were bound."""
         bound: list[ListeningSocket] = []
         try:
             for address in dict.fromkeys(addresses):
@@ -208,7 +210,7 @@ class Binding:
         return bound
 
     def close_new(self, sockets: list[ListeningSocket]) -> None:
-        """Close those that were bound now; those that were inherited stay as they are."""
+        """Close the sockets that were bound now; inherited sockets stay open."""
         while sockets:
             listening = sockets.pop()
             if listening not in self._inherited:

@@ -1,4 +1,4 @@
-"""The requests of a server that nobody knows: which are open, and whether its thread answers one."""
+"""The open requests of a server without an adapter, and whether its thread answers one."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
-#: Seconds between two looks at the requests in flight.
+#: Seconds between two checks of the requests in flight.
 LOOK = 0.005
 
-#: The number of looks that find the thread of the server in one place if it waits for a
-#: connection. On a busy machine, a thread that works may not move for a while, either.
+#: The number of checks in a row that must find the thread of the server in one place: then
+#: it waits for a connection. Fewer are not enough: on a busy machine, a thread that
+#: answers a request may not move for a while, either.
 STILL = 5
 
-#: The number of looks for a moment in which the thread waits; then it is interrupted
-#: anyway, for it may never wait.
+#: The number of checks after which the thread is interrupted although it seems busy: it
+#: may never wait.
 LOOKS = 50
 
 #: Seconds of a stop after which a new request in the thread of the server gets a 503:
-#: under load, that thread would answer one after the other.
+#: under load, that thread would answer one request after the other.
 REFUSE_AFTER = 1.0
 
-#: Seconds that a stop waits in silence.
+#: Seconds that a stop waits before it logs what it waits for.
 PATIENCE = 2
 
-#: The modules of what an application raises by itself. Other BaseExceptions belong to the
-#: machinery of a server, such as gevent's GreenletExit.
+#: An application itself raises BaseExceptions of these modules. All others belong to the
+#: mechanism of a server, such as gevent's GreenletExit.
 _PLAIN = frozenset({'builtins', 'asyncio.exceptions', 'concurrent.futures._base'})
 
 
 class Answering(Contained):
-    """The application as the server sees it: it knows whether the server's thread answers.
+    """The application as the server sees it; it knows whether the server's thread answers.
 
-    A request counts from the call of the application until its response is closed. To be
-    interrupted, the thread must be between two requests.
+    A request counts from the call of the application until its response is closed. The
+    thread may be interrupted only between two requests.
     """
 
     wraps_lists = True
@@ -55,10 +56,12 @@ class Answering(Contained):
         super().__init__(app)
         self._bus = bus
         self._thread = threading.get_ident()
-        #: For the id() of each environ in this thread, that of the frame that calls us.
+        #: From the id() of each environ in this thread to the id() of the frame that
+        #: calls the application.
         self._callers: dict[int, int] = {}
-        # The innermost frame at the last look, and the instruction there; the number of
-        # looks, and of the last ones that found it there.
+        # `_place`: the id() of the innermost frame at the last check, and its
+        # instruction. `_looks` counts all checks; `_still` counts the last ones that
+        # found the thread at this place.
         self._place, self._looks, self._still = (0, 0), 0, 0
         self._refuses_from = float('inf')
         #: The id() of each environ whose application has returned.
@@ -76,7 +79,7 @@ class Answering(Contained):
         except BaseException:
             self._callers.pop(key, None)
             raise
-        if hasattr(body, '__next__'):  # it is ours, and says when it has ended
+        if hasattr(body, '__next__'):  # it is a `Body`, which calls `has_ended`
             self._returned.add(key)
         else:
             self._callers.pop(key, None)
@@ -88,7 +91,7 @@ class Answering(Contained):
         self._returned.discard(id(environ))
 
     def refuse(self, error: BaseException, environ: dict[str, Any]) -> NoReturn:
-        """Raise `RaisedInRequest`, but raise on what the application did not raise by itself."""
+        """Raise `RaisedInRequest`, or ``error`` itself if a signal handler or the server raised it."""
         if type(error).__module__ not in _PLAIN or _is_of_a_signal(error):
             raise error
         super().refuse(error, environ)
@@ -96,11 +99,12 @@ class Answering(Contained):
     def is_busy(self, frame: FrameType | None, is_inside: bool) -> bool:
         """Whether an interrupt here could cost a request.
 
-        So it is while the thread answers one, and while it moves: it may have accepted a
-        connection a moment ago. A thread that waits is where it was at the last looks.
+        It could while the thread answers a request, and while the thread moves: it may
+        have accepted a connection a moment ago. A thread that waits is at the same place
+        as at the last checks.
 
         :param frame: where the thread of the server is.
-        :param is_inside: whether a signal handler in that thread asks.
+        :param is_inside: whether a signal handler in that thread calls this.
         """
         if not is_inside and self._refuses_from == float('inf'):
             self._refuses_from = time.monotonic() + REFUSE_AFTER
@@ -108,7 +112,7 @@ class Answering(Contained):
             return True
         if is_inside:
             while frame is not None and id(frame) != self._place[0]:
-                frame = frame.f_back  # the frames of the signal handler
+                frame = frame.f_back  # skip the frames of the signal handler
         place = (id(frame), frame.f_lasti) if frame is not None else (0, 0)
         if not is_inside:
             self._looks += 1
@@ -120,11 +124,11 @@ class Answering(Contained):
     def _answers(self, frame: FrameType | None) -> bool:
         """Whether a request is being answered in this frame of the server's thread.
 
-        A server of greenlets may have many requests in flight in its thread while it waits
-        for others: what counts is the stack of the greenlet that runs.
+        A server with greenlets may have many requests in flight in its thread while it
+        waits for others: only the stack of the running greenlet counts.
         """
         if threads_are_greenlets():
-            return bool(self._callers)  # of one greenlet, whose stack nobody can see
+            return bool(self._callers)  # the stacks of the other greenlets are not here
         callers = set(self._callers.values())
         while callers and frame is not None:
             if id(frame) in callers:
@@ -133,11 +137,11 @@ class Answering(Contained):
         return False
 
     def wait_until_answered(self) -> None:
-        """Wait until no request is open, or the time for that is over; then name them."""
+        """Wait until no request is open or the time is over; log those that are cut."""
         requests = self._bus.plugins.get('requests')
         if requests is None:
             return
-        gc.collect()  # closes what a server has dropped: see `Body`
+        gc.collect()  # closes responses that the server has dropped: see `Body`
         patience = time.monotonic() + PATIENCE
         while requests and not self._bus.hurried:
             now = time.monotonic()
@@ -185,7 +189,10 @@ def _refuse(start_response: Any) -> list[bytes]:
 
 
 def _is_of_a_signal(error: BaseException) -> bool:
-    """Whether a signal handler has raised it: ours, which ends the server, or the site's."""
+    """Whether a signal handler raised the error.
+
+    The handler of wspserve does it to end the server; the site may have handlers, too.
+    """
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
     codes = {
         getattr(getattr(handler, '__func__', handler), '__code__', None)

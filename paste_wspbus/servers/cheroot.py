@@ -1,4 +1,4 @@
-"""Adapts cheroot: wakes and empties its selector and thread pool through its connection manager."""
+"""Adapts cheroot: its connection manager wakes and empties cheroot's selector and thread pool."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ _KNOWN: dict[str, Callable[[str], Any]] = {
     'ssl_certificate_chain': str,
 }
 
-#: Settings that are not cheroot.wsgi.Server's.
+#: Settings that cheroot.wsgi.Server does not take.
 _OURS = (*ADDRESS, 'ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain')
 
 
 class CherootServer(Server):
-    """``use = egg:paste_wspbus#cheroot``; cheroot ships no factory of its own."""
+    """The adapter for ``use = egg:paste_wspbus#cheroot``; cheroot has no factory of its own."""
 
-    ipv6only, unix_mode = False, None  # cheroot's
+    ipv6only, unix_mode = False, None  # cheroot's defaults
     known = _KNOWN
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
@@ -77,7 +77,8 @@ class CherootServer(Server):
     def open(self, app: Any) -> None:
         """Make cheroot's server on our socket and start its threads."""
         conf = {key: value for key, value in self.conf.items() if key not in _OURS}
-        conf.setdefault('request_queue_size', 128)  # cheroot's 5 refuse a small burst
+        # cheroot's default is 5: that is too few for a small burst.
+        conf.setdefault('request_queue_size', 128)
         self._server = _Server(bind_addr(self.sockets[0]), app, **conf)
         self._server.wspbus_sockets, self._server.adapter = self.sockets, self
         self._server.error_log = self._error_log
@@ -96,14 +97,14 @@ class CherootServer(Server):
     def _error_log(
         self, msg: str = '', level: int = 20, traceback: bool = False
     ) -> None:
-        if self._has_cut:  # the log names the requests whose reads or writes fail now
+        if self._has_cut:  # the log has named the requests that fail now
             level, traceback = 20, False
         self.bus.log(f'cheroot: {msg}', level, traceback)
 
     def _spawn_worker(self) -> _Worker:
         worker = greenlets.thread_class(_Worker)(self._server)
         worker.bus = self.bus
-        worker.name = f'CP Server {worker.name}'  # as cheroot's own pool calls it
+        worker.name = f'CP Server {worker.name}'  # cheroot's own pool names it so
         worker.daemon = (
             True  # a request that the stop has cut must not keep the process
         )
@@ -111,13 +112,14 @@ class CherootServer(Server):
         return worker
 
     def _stop_threads(self, timeout: float = 5) -> None:
-        """End cheroot's threads, within seconds; those that still compute are daemons.
+        """End cheroot's threads; wait ``timeout`` seconds for those that still compute.
 
-        cheroot's own method waits for these without end, and by the wall clock.
+        They are daemon threads. cheroot's own method would wait for them without end, and
+        would measure the time by the wall clock.
         """
         pool, until = self._server.requests, time.monotonic() + timeout
         threads, pool._threads[:] = pool._threads[:], []
-        with contextlib.suppress(queue.Empty):  # those that no thread has taken are cut
+        with contextlib.suppress(queue.Empty):  # connections that no thread has taken
             while True:
                 pool.get(block=False).close()
         for _ in threads:
@@ -191,14 +193,14 @@ class CherootServer(Server):
 
     def end(self) -> None:
         """Stop cheroot; wait no longer than `time_to_end` for its threads."""
-        # It would connect to its socket to wake its loop; the loop is awake.
+        # Without this, cheroot would connect to its socket to wake its loop, which is awake.
         self._server.socket = None  # type: ignore[assignment]
         self._server.shutdown_timeout = self.time_to_end
         self._server._connections.wake(lambda: None)
         try:
             self._server.stop()
         finally:
-            # cheroot puts its figures there, and with them itself.
+            # cheroot's figures stand there, and refer to the server: it would never be freed.
             statistics = getattr(logging, 'statistics', {})
             statistics.pop(f'Cheroot HTTPServer {id(self._server)}', None)
 
@@ -233,7 +235,7 @@ def _readable(sock: socket.socket) -> bool:
 
 
 class DataflakeCheroot(CherootServer):
-    """``use = egg:dataflake.wsgi.cheroot#main``, with its settings and its logger."""
+    """The adapter for ``use = egg:dataflake.wsgi.cheroot#main``: its settings, its logger."""
 
     default_host = '0.0.0.0'
     known = {
@@ -260,7 +262,7 @@ class _Worker(WorkerThread):  # type: ignore[misc]
 
 def _gateway_class(base: type[wsgi.Gateway]) -> type[wsgi.Gateway]:
     class Gateway(base):  # type: ignore[misc]
-        """Calls the application; closes its response, and answers 500, whatever happens."""
+        """Calls the application, and always closes its response; answers 500 after an error."""
 
         def respond(self) -> None:
             try:
@@ -279,8 +281,8 @@ def _gateway_class(base: type[wsgi.Gateway]) -> type[wsgi.Gateway]:
                     self.write(chunk)
                 if not self.started_response:
                     raise RuntimeError('The application did not call start_response')
-                # cheroot does this after an error, too, so that nobody sees a 500; and
-                # if the client has gone, it does not close the response.
+                # cheroot's own gateway does this after an error, too, so that the client
+                # gets no 500; and if the client has gone, it does not close the response.
                 self.req.ensure_headers_sent()
             finally:
                 if hasattr(response, 'close'):
@@ -314,7 +316,7 @@ class _Connection(HTTPConnection):  # type: ignore[misc]
             super().close()
         finally:
             self.server.open_connections.discard(self)
-            # What a client did not take: Python 3.14 would complain of it at the end.
+            # The client did not read this. Python 3.14 would complain of it at its end.
             unsent = getattr(self.wfile, '_write_buf', None)
             if unsent is not None:
                 unsent.clear()
@@ -330,7 +332,7 @@ class _Connection(HTTPConnection):  # type: ignore[misc]
 
 
 class _Wake:
-    """Looks to the selector like a readable connection, and runs a function in its thread."""
+    """Wakes the selector like a readable connection; runs a function in the loop's thread."""
 
     since = float('inf')
 
@@ -345,27 +347,27 @@ class _Wake:
 
 
 class _Listener:
-    """Stands in for a listening socket of cheroot's, and accepts for it."""
+    """Takes the place of a listening socket of cheroot's, and accepts for it."""
 
     def __init__(self, adapter: Server, sock: socket.socket) -> None:
         self._adapter, self._sock = adapter, sock
         self.address: Any = (None, None)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; of a Unix socket, there is no address."""
+        """Accept a connection; a Unix socket has no address."""
         sock, address = self._adapter.accept(self._sock)
         self.address = address if isinstance(address, tuple) else (None, None)
         return sock, self.address
 
 
 class _Door:
-    """One more listening socket. To the selector, it looks like a readable connection."""
+    """A second or further listening socket. The selector treats it as a readable connection."""
 
     since = float('inf')
 
     def __init__(self, server: _Server, listening: ListeningSocket) -> None:
         self.sock = listening.sock
-        #: What cheroot's classes find at a connection that came here.
+        #: cheroot's classes find this as the server of a connection that came in here.
         self.server = _At(server, bind_addr(listening))
 
     def close(self) -> None:
@@ -373,7 +375,7 @@ class _Door:
 
 
 class _At:
-    """The server, as it is at another address: SERVER_PORT is that of the connection."""
+    """The server with one of its other addresses: SERVER_PORT is that of the connection."""
 
     def __init__(self, server: _Server, bind_addr: Any) -> None:
         self._server, self.bind_addr = server, bind_addr
@@ -388,15 +390,16 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
     def __init__(self, server: _Server) -> None:
         super().__init__(server)
         first, *others = server.wspbus_sockets
-        #: The listening sockets, and how the selector knows each: the first one as the
-        #: server. The loop's thread alone uses them; they are gone when they are closed.
+        #: From each listening socket to its data in the selector: of the first one, the
+        #: server. Only the loop's thread uses this; a closed socket is not in it any more.
         self._doors: dict[socket.socket, Any] = {first.sock: server}
         for listening in others:
             self._doors[listening.sock] = door = _Door(server, listening)
             self._selector.register(listening.sock.fileno(), 1, data=door)
-        #: The listening sockets that the selector does not look at, for accept() failed.
+        #: The listening sockets that the selector does not watch, because accept() failed.
         self._away: list[socket.socket] = []
-        # So that a stop needs no descriptors; once used, it is closed, and leaves two.
+        # With it, a stop works without free descriptors. It is closed when it is used:
+        # then two descriptors are free.
         self._spare = [_Wake()]
 
     @property
@@ -425,7 +428,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         wake.function()
 
     def _run(self, expiration_interval: float) -> None:
-        """Run cheroot's loop; its own one reads its settings once, and the wall clock."""
+        """Run the loop; cheroot's own reads its settings only once, and uses the wall clock."""
         looked = time.monotonic()
         while not self._stop_requested:
             interval = self.server.expiration_interval
@@ -448,7 +451,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
                 looked = time.monotonic()
 
     def stop(self) -> None:
-        """End the loop; do not wait longer than a TLS handshake may hold it up."""
+        """End the loop; wait at most `time_to_end`, because a TLS handshake may hold it up."""
         self._stop_requested = True
         until = time.monotonic() + self.server.adapter.time_to_end
         while self._serving and time.monotonic() < until:
@@ -457,7 +460,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
     def _from_server_socket(self, server_socket: socket.socket) -> Any:
         first = next(iter(self._doors), None)
         if first is None:
-            return None  # it was closed in the pass in which somebody came
+            return None  # it was closed in the pass in which a client connected
         adapter = self.server.adapter
         found = super()._from_server_socket(_Listener(adapter, first))
         if adapter.is_paused:
@@ -466,7 +469,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         return found
 
     def come_in(self, door: _Door) -> None:
-        """Accept at a further listening socket, which the selector has let go of."""
+        """Accept at a second or further listening socket, which `_run` has unregistered."""
         if door.sock not in self._doors:
             return  # it was closed, as above
         adapter = self.server.adapter
@@ -482,10 +485,10 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
             self.server.process_conn(found)
 
     def _expire(self, threshold: float) -> None:
-        """Close idle connections; by a clock that nobody sets, so without ``threshold``."""
+        """Close idle connections; ignore ``threshold``, which is a time of the wall clock."""
         adapter, limit = self.server.adapter, self.server.timeout
         if adapter.draining and self._away:
-            limit = GRACE[Stage.IDLE]  # for their descriptors
+            limit = GRACE[Stage.IDLE]  # accept() needs their descriptors
         now = time.monotonic()
         idle = [
             (fd, conn)
@@ -519,7 +522,7 @@ class _Server(wsgi.Server):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gateway: type[wsgi.Gateway] = _gateway_class(self.gateway)
-        #: From accept() to close(), wherever in cheroot they are.
+        #: Each connection from accept() to close(), wherever in cheroot it is.
         self.open_connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
 
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:
@@ -535,13 +538,13 @@ class _Server(wsgi.Server):  # type: ignore[misc]
         return self.socket
 
     def prepare(self) -> None:
-        # If it is set, it names another process; cheroot would take descriptor 3.
+        # If LISTEN_PID is set, it names another process; but cheroot would use descriptor 3.
         with _without('LISTEN_PID'):
             super().prepare()
         for listening in self.wspbus_sockets[1:]:
             listening.sock.listen(self.request_queue_size)
-        # cheroot's timeout of a second is one for accept(), too: if another process
-        # is faster, the loop would serve nobody until then.
+        # cheroot's timeout of a second also applies to accept(): if another process was
+        # faster, the loop would serve no connection during that second.
         self.socket.setblocking(False)
         self._connections._selector.close()
         self._connections = _Connections(self)
@@ -556,14 +559,14 @@ class _Server(wsgi.Server):  # type: ignore[misc]
 
 
 def bind_addr(listening: ListeningSocket) -> Any:
-    """Return the address of a socket as cheroot has it: a text of a Unix socket."""
+    """Return the address of a socket as cheroot writes it: for a Unix socket, a text."""
     name = listening.name
     return os.fsdecode(name) if listening.is_unix else name[:2]
 
 
 @contextlib.contextmanager
 def _without(variable: str) -> Generator[None]:
-    """Hide a variable of the environment meanwhile."""
+    """Hide a variable of the environment inside the ``with`` block."""
     value = os.environ.pop(variable, None)
     try:
         yield

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.listening.sockets import ListeningSocket
 
-#: CherryPy's names for settings of where to listen.
+#: From CherryPy's names for the settings of where to listen to those of this package.
 SYNONYMS = {'socket_host': 'host', 'socket_port': 'port', 'socket_file': 'unix_socket'}
 
 _CONVERTERS: dict[type, Callable[[str], Any]] = {
@@ -36,10 +36,10 @@ _CONVERTERS: dict[type, Callable[[str], Any]] = {
     type(None): str,
 }
 
-#: Not a text in any .ini.
+#: These attributes are objects, which no .ini can give.
 _OBJECTS = ('instance', 'ssl_context')
 
-#: cheroot's 5 refuse a small burst.
+#: cheroot's default is 5: that is too few for a small burst.
 BACKLOG = 128
 
 
@@ -55,11 +55,11 @@ def known_settings() -> dict[str, Callable[[str], Any]]:
 
 
 class CherryPyServer(CherootServer):
-    """``use = egg:paste_wspbus#cherrypy``: serves the whole site, as configured for CherryPy.
+    """The adapter for ``use = egg:paste_wspbus#cherrypy``: it uses CherryPy's configuration.
 
     Settings of ``[server:main]`` override those of ``cherrypy.config``. If
-    it does not say where to listen, ``cherrypy.config`` does: the port is bound
-    when the site is composed, not before.
+    ``[server:main]`` does not say where to listen, ``cherrypy.config`` does: then the
+    port is bound when the site starts, not before.
     """
 
     def __init__(self, conf: Mapping[str, str], global_conf: Mapping[str, Any]) -> None:
@@ -77,17 +77,17 @@ class CherryPyServer(CherootServer):
     def bind(self, left: Iterable[ListeningSocket] = ()) -> None:
         """Bind now, or when the site starts if ``cherrypy.config`` says where to listen.
 
-        :raises BindError: if an address cannot be had.
+        :raises BindError: if the server cannot bind an address.
         """
         if self.says_where:
             super().bind(left)
         elif not self.sockets:
-            self.sockets = list(left)  # which may turn out to be the right ones
+            self.sockets = list(left)  # they may have the address of cherrypy.config
 
     def __call__(self, app: Any) -> None:
-        """Serve ``app``; the 'start' listener.
+        """Serve ``app``: the bus calls this as a 'start' listener.
 
-        :raises BindError: if an address cannot be had.
+        :raises BindError: if the server cannot listen on an address.
         """
         if not self.says_where and not any(one.is_passed for one in self.sockets):
             left, self.sockets = self.sockets, []
@@ -133,7 +133,7 @@ class CherryPyServer(CherootServer):
         if settings.socket_queue_size == type(settings).socket_queue_size:
             server.request_queue_size = BACKLOG
         server.prepare()
-        # For the site's code that asks where it is served.
+        # The site's code may ask these attributes where the site is served.
         settings.httpserver, settings.running = server, True
         if self.says_where:
             settings.bind_addr = server.bind_addr
@@ -159,5 +159,5 @@ class _CherryPyServer(_Server, CPWSGIServer):  # type: ignore[misc]
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
-        # CherryPy puts its own there, which knows of no stages.
+        # CherryPy sets its own class, which does not know of stages.
         self.ConnectionClass.RequestHandlerClass = _CherryPyRequest

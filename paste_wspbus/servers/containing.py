@@ -1,4 +1,4 @@
-"""What an application raises that is no Exception: it costs one request, not a thread or the site."""
+"""Errors of an application that are not Exceptions: they end one request, not the site."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LENGTH = 200
 
 
 class RaisedInRequest(WSPBusError):
-    """An application raised SystemExit, KeyboardInterrupt or the like; ``__cause__`` is it.
+    """An application raised SystemExit, KeyboardInterrupt or the like: this is ``__cause__``.
 
-    Servers take such an error for an order: cheroot ends the site, and waitress forgets
-    the connection. This one is an Exception, and they treat it as any other error of an
-    application: they log it, and answer 500 or close the connection.
+    Servers treat such an error as an order: cheroot ends the site, and waitress forgets
+    the connection. `RaisedInRequest` is an Exception, and servers treat it as any other
+    error of an application: they log it, and answer 500 or close the connection.
 
-    ``method``, ``path``: of the request.
+    ``method`` and ``path`` are those of the request.
     """
 
     def __init__(self, environ: dict[str, Any] | None, error: BaseException) -> None:
@@ -36,12 +36,13 @@ class RaisedInRequest(WSPBusError):
 
 
 class Contained:
-    """An application that raises `RaisedInRequest` instead of what is no Exception.
+    """An application that raises `RaisedInRequest` in place of errors that are not Exceptions.
 
-    It is for servers that have no better place for this.
+    Adapters use it if their server has no better place for this.
     """
 
-    #: Whether lists are wrapped, too: no code runs between their items, but at their end.
+    #: Whether lists are wrapped, too. No code of the application runs between the items
+    #: of a list; but a wrapped list calls `has_ended`.
     wraps_lists = False
 
     def __init__(self, app: Any) -> None:
@@ -63,7 +64,7 @@ class Contained:
         return (_SizedBody if hasattr(body, '__len__') else Body)(body, environ, self)
 
     def refuse(self, error: BaseException, environ: dict[str, Any]) -> NoReturn:
-        """Raise what the server is to see instead of ``error``."""
+        """Raise the error that the server sees in place of ``error``."""
         raise RaisedInRequest(environ, error) from error
 
     def has_ended(self, environ: dict[str, Any]) -> None:
@@ -73,8 +74,8 @@ class Contained:
 class Body:
     """The body of a response, as `Contained` gives it to a server.
 
-    Some servers never call close(), or not after an error, though PEP 3333 asks for it:
-    it is closed when the server has dropped it.
+    PEP 3333 asks the server to call close(). Some servers never do it, or not after an
+    error. So the body closes itself when the server has dropped it.
     """
 
     __slots__ = ('_app', '_body', '_environ', '_is_closed', '_next')

@@ -35,7 +35,7 @@ class WaitsFor(enum.Enum):
 
 
 class RequestInFlight(NamedTuple):
-    """A request in flight: ``since`` is a time.monotonic(), ``stack`` that of its thread."""
+    """A request in flight. ``since`` is a time.monotonic(), ``stack`` is that of its thread."""
 
     method: str
     target: str
@@ -44,7 +44,7 @@ class RequestInFlight(NamedTuple):
     stack: Stack | None = None
 
     def __str__(self) -> str:
-        # A client must not write into the log, or on a terminal, what it likes.
+        # ascii(): a client must not write control characters into the log or on a terminal.
         method, path = (
             ascii(text)[1:-1][:LENGTH]
             for text in (self.method, self.target.partition('?')[0])
@@ -55,20 +55,20 @@ class RequestInFlight(NamedTuple):
 
 
 def text_of(value: object) -> str:
-    """Return a method or a path of a request as a text, whatever the server has it as."""
+    """Return a method or a path of a request as a text; some servers have it as bytes."""
     if isinstance(value, bytes):
         return value.decode('latin-1')
     return value if isinstance(value, str) else ''
 
 
 def describe(requests: list[RequestInFlight]) -> str:
-    """Say what was cut, for the log: a line for each request, the longest open first."""
+    """Return what the log says of a cut: a line for each request, the longest open first."""
     kinds = Counter(request.waits_for for request in requests)
     totals = ', '.join(
         f'{kind.value}: {kinds[kind]}' for kind in WaitsFor if kinds[kind]
     )
     ordered = sorted(requests, key=lambda request: request.since)
-    # Whoever looks for the fault looks for what the application did.
+    # Requests in which the application computes come first: the fault is probably there.
     ordered.sort(key=lambda request: request.waits_for is not WaitsFor.APPLICATION)
     plural = 's' if len(requests) > 1 else ''
     lines = [f'The stop cuts {len(requests)} request{plural} in flight ({totals}):']
@@ -83,19 +83,19 @@ def describe(requests: list[RequestInFlight]) -> str:
     return '\n'.join(lines)
 
 
-#: The methods of sockets, and of files made of them, that wait for a client.
+#: The methods of sockets, and of files made of sockets, that wait for a client.
 _READS = frozenset({'readinto', 'read', 'recv', 'recv_into'})
 _WRITES = frozenset({'write', 'send', 'sendall'})
 #: socketserver's writer, which is private, is a BufferedIOBase.
 _SOCKETS = (socket.SocketIO, socket.socket, io.BufferedIOBase)
 
 
-#: The number of looks at a thread that runs on meanwhile.
+#: The number of attempts to read the whole stack of a running thread.
 LOOKS = 20
 
 
 class Stack:
-    """The calls that a thread is in, the innermost first: each method with its ``self``."""
+    """The calls that a thread executes, the innermost first: each method with its ``self``."""
 
     def __init__(self, frame: FrameType) -> None:
         self._frame = frame
@@ -110,10 +110,10 @@ class Stack:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it goes back to the start of a thread.
+        """Whether the stack goes back to the start of a thread.
 
-        The thread runs on while one looks. A generator that yields meanwhile knows no
-        more who has called it.
+        The thread continues to run while this process reads its stack. If a generator
+        yields meanwhile, its frame does not have its caller any more.
         """
         return self.calls[-1][0] in ('_bootstrap', '<module>')
 
@@ -144,7 +144,7 @@ class Stack:
 def stacks_by_owner() -> Mapping[int, Stack]:
     """Return, for the id() of each object whose method runs, the stack of that thread.
 
-    Looking at the stacks when a stop cuts costs nothing while requests are served.
+    The stacks are read only when a stop cuts requests: serving costs nothing more.
     """
     found: dict[int, Stack] = {}
     for frame in _frames_of_greenlets():
@@ -166,7 +166,7 @@ def _note(stack: Stack, found: dict[int, Stack]) -> None:
 
 
 def _frames_of_greenlets() -> list[FrameType]:
-    """Return the frames of suspended greenlets, which a site may have in place of threads."""
+    """Return the frames of suspended greenlets, which a site may use in place of threads."""
     greenlet = sys.modules.get('greenlet')
     if greenlet is None:
         return []

@@ -46,7 +46,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
         except Exception:
             raise
         except BaseException as error:
-            if not self.wsgi_headers_sent:  # as paste does after an Exception
+            if not self.wsgi_headers_sent:  # Paste does the same after an Exception
                 body = b'Internal Server Error\n'
                 length = str(len(body))
                 self.wsgi_curr_headers = (
@@ -59,7 +59,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
 
 
 class PasteServer(SocketServer):
-    """``use = egg:Paste#http``, with all of its settings."""
+    """The adapter for ``use = egg:Paste#http``, with all of its settings."""
 
     known: dict[str, Callable[[str], Any]] = {
         **ADDRESS,
@@ -89,7 +89,7 @@ class PasteServer(SocketServer):
         return _Handler
 
     def make(self, app: Any, handler: type[Any]) -> Any:
-        """Let Paste make the server on a port that does not matter."""
+        """Let Paste make the server; the port does not matter."""
         conf = {key: value for key, value in self.conf.items() if key not in ADDRESS}
         conf.pop('request_queue_size', None)
         # A request that the stop has cut must not keep the process alive.
@@ -129,7 +129,7 @@ class PasteServer(SocketServer):
         return bool(getattr(handler, 'wsgi_headers_sent', False))
 
     def end(self) -> None:
-        """Also end the pool's threads; those that still compute are daemons."""
+        """Also end the pool's threads; those that still compute are daemon threads."""
         super().end()
         pool = getattr(self._server, 'thread_pool', None)
         if pool is not None:
@@ -137,13 +137,13 @@ class PasteServer(SocketServer):
 
     @classmethod
     def knows(cls, conf: Mapping[str, str]) -> bool:
-        """Whether this adapter can do what the settings ask for: pyOpenSSL's sockets it cannot."""
+        """Whether this adapter can do what the settings ask for; it has no pyOpenSSL."""
         return 'ssl_pem' not in conf and 'ssl_context' not in conf
 
 
 @contextlib.contextmanager
 def _pool_class(kind: type[ThreadPool]) -> Generator[None]:
-    """Have paste make its thread pool of this class: serve() has no argument for it."""
+    """Make Paste use this class for its thread pool: serve() has no argument for it."""
     usual, httpserver.ThreadPool = httpserver.ThreadPool, kind
     try:
         yield
@@ -156,7 +156,7 @@ def _acquiring_pool(adapter: PasteServer) -> type[ThreadPool]:
         """Acquires its threads before their first request and releases them at their end."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # Paste's own list does not have those that begin, nor those that end.
+            # Paste's own list lacks the threads that are beginning or ending.
             self._alive, self._changed = 0, threading.Condition()
             super().__init__(*args, **kwargs)
 

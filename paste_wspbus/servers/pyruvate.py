@@ -1,4 +1,4 @@
-"""Adapts pyruvate, a server written in Rust, which has to run in a thread for Python to hear signals."""
+"""Adapts pyruvate, a server in Rust: it runs in a thread, so that Python can handle signals."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class PyruvateServer(BlockingServer):
-    """``use = egg:pyruvate#main``, with all of its settings.
+    """The adapter for ``use = egg:pyruvate#main``, with all of its settings.
 
-    It opens its socket by itself, and SIGINT alone ends it: then it accepts nobody,
-    answers the requests in flight, and returns. In the main thread it would keep Python from
-    running signal handlers.
+    pyruvate opens its socket itself, and only SIGINT ends it: then it accepts no more,
+    answers the requests in flight, and returns. In the main thread, it would keep Python
+    from running signal handlers.
     """
 
     blocking = False
@@ -36,7 +36,7 @@ class PyruvateServer(BlockingServer):
         self, server: Callable[[Any], object], name: str, conf: Mapping[str, str]
     ) -> None:
         super().__init__(server, name)
-        #: HOST:PORT or a path; '' if systemd passes the socket.
+        #: It is HOST:PORT or a path, or '' if systemd passes the socket.
         self.address = conf.get('socket') or ''
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -44,7 +44,7 @@ class PyruvateServer(BlockingServer):
     def __call__(self, app: Any) -> None:
         """Serve ``app`` in a thread.
 
-        :raises BindError: if the address cannot be had.
+        :raises BindError: if pyruvate cannot bind the address.
         :raises CannotServe: if the site has patched Python.
         """
         if threads_are_greenlets():
@@ -73,7 +73,7 @@ class PyruvateServer(BlockingServer):
             self.bus.exit()
 
     def stop(self) -> None:
-        """Have pyruvate stop, and wait until the requests in flight are answered."""
+        """Stop pyruvate, and wait until the requests in flight are answered."""
         thread, bus = self._thread, self.bus
         if thread is None or self._answering is None:
             return
@@ -81,7 +81,7 @@ class PyruvateServer(BlockingServer):
         if thread.is_alive():
             signals = bus.plugins.get('signals')
             if signals is not None and hasattr(signals, 'expect'):
-                signals.expect(signal.SIGINT)  # nobody has asked a second time
+                signals.expect(signal.SIGINT)  # it is not the operator's second signal
             with contextlib.suppress(KeyboardInterrupt):  # Python's own handler
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0)

@@ -1,4 +1,4 @@
-"""Which adapter serves which factory of [server:main]."""
+"""The table of adapters: which adapter belongs to which factory of [server:main]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.servers.server import BlockingServer, Server
 
-#: From the factory that ``[server:main]`` names to the adapter that knows it.
+#: From the factory that ``[server:main]`` names to its adapter.
 ADAPTERS = {
     'waitress:serve_paste': 'waitress:WaitressServer',
     'paste.httpserver:server_runner': 'paste_http:PasteServer',
@@ -24,22 +24,22 @@ ADAPTERS = {
 }
 
 
-#: Servers that open their sockets by themselves, as `ADAPTERS`.
+#: The same for servers that open their sockets themselves.
 RUNNERS = {'pyruvate:serve_paste': 'pyruvate:PyruvateServer'}
 
 
 def adapter_for(factory: object) -> type[Server] | None:
-    """Return the adapter of the server that ``factory`` makes, or None if no adapter knows it."""
+    """Return the adapter of the server that ``factory`` makes, or None if there is none."""
     return find_adapter(_name_of(factory))
 
 
 def find_adapter(name: str) -> type[Server] | None:
-    """Return the adapter of the factory ``module:function``, or None if no adapter knows it."""
+    """Return the adapter of the factory ``module:function``, or None if there is none."""
     return _load(ADAPTERS[name]) if name in ADAPTERS else None
 
 
 def runner_for(factory: object) -> Callable[..., BlockingServer] | None:
-    """Return the class for a server that opens its sockets by itself, if it needs one."""
+    """Return the class for a server that opens its sockets itself, or None if it needs none."""
     name = _name_of(factory)
     return _load(RUNNERS[name]) if name in RUNNERS else None
 

@@ -1,4 +1,4 @@
-"""How a server rides a bus: the base of the known servers, and one class for all others."""
+"""How a server runs on a bus: the base class of the known servers, and a class for all others."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ if TYPE_CHECKING:
     from paste_wspbus.servers.blocking import Answering
     from paste_wspbus.servers.cutting import RequestInFlight
 
-#: Seconds between two looks at what a stopping server still has to do.
+#: Seconds between two checks whether a stopping server is done.
 LOOK = 0.005
 
-#: Seconds from a look that found an empty backlog to the one that confirms it: a
-#: connection request may have been on its way through the kernel when it was closed to
-#: new ones.
+#: Seconds from a check that found an empty backlog to the check that confirms it: a
+#: connection request may have been on its way through the kernel when the backlog was
+#: closed to new ones.
 CONFIRM = 0.0005
 
-#: Seconds that a stop waits in silence.
+#: Seconds that a stop waits before it logs what it waits for.
 PATIENCE = 2
 
-#: Seconds that the threads of the server have to end, and those of requests that were
-#: cut; a stop with a deadline gives them less.
+#: The threads of the server must end within the first number of seconds. If requests
+#: were cut, the second number applies. A stop with a deadline gives them less time.
 JOIN, JOIN_CUT = 5.0, 0.5
 
 
 class Server(Binding):
     """A known HTTP server: it serves in threads of its own and stops without losing requests.
 
-    It binds before there is a bus, and rides one by `plug_in`; then it is
-    subscribed as the founding post has it, ``bus.subscribe('start', server, app)``.
+    The server binds before there is a bus. `plug_in` attaches it to a bus. Then the
+    caller subscribes it with ``bus.subscribe('start', server, app)``, as the first
+    description of the bus did.
 
     :param conf: the settings of ``[server:main]``, all strings.
     :raises SettingError: if one of them is wrong.
@@ -61,11 +62,12 @@ class Server(Binding):
     def __init__(self, conf: Mapping[str, str], global_conf: Mapping[str, Any]) -> None:
         self.global_conf = global_conf
         super().__init__(self.read_settings(dict(conf)), conf)
-        #: Whether a forked child is to have the sockets, too: a supervisor's worker.
+        #: Whether a forked child keeps the sockets, too: a supervisor's worker does.
         self.shared = False
         #: Whether other processes accept from the same sockets at the same time.
         self.competes = False
-        # A child that the site forks must not keep the port: whoever connects would wait.
+        # A child that the site forks must not keep the port open: nobody accepts there
+        # after the site has ended, and clients that connect would wait.
         close_in_child(self, Server.after_fork)
         self.draining = False
         self.drain_since = 0.0
@@ -154,7 +156,7 @@ class Server(Binding):
     def __call__(self, app: Any) -> None:
         """Serve ``app``: the bus calls this as a 'start' listener.
 
-        :raises BindError: if an address cannot be had.
+        :raises BindError: if the server cannot listen on an address.
         """
         self.bind()
         self.draining = False
@@ -179,7 +181,7 @@ class Server(Binding):
         Some servers drop a socket that they do not recognize (of a class that the site
         has patched, for example), and listen on their default address.
 
-        :raises OSError: if it does not.
+        :raises OSError: if the server accepts on other sockets.
         """
         ours = sorted(listening.sock.fileno() for listening in self.sockets)
         if sorted(sock.fileno() for sock in self.accepts_on()) != ours:
@@ -197,9 +199,9 @@ class Server(Binding):
     def accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection; other processes may accept from the same socket.
 
-        :raises BlockingIOError: if another process was faster.
+        :raises BlockingIOError: if another process was faster, or if accept() failed. In
+            the second case, `is_paused` is true for a moment.
         :raises ConnectionAbortedError: if the client has gone.
-        :raises BlockingIOError: if accept() failed; the server then `is_paused` for a moment.
         """
         if self.competes:
             self._courtesy.wait(self.count())
@@ -219,8 +221,8 @@ class Server(Binding):
     def stop(self) -> None:
         """Stop accepting, then answer all requests that came, then close.
 
-        This takes as long as the requests take, until `Deadline.cut_at`;
-        ``bus.hurry()`` skips the wait. What is still open then is cut.
+        This takes as long as the requests take, but it ends at `Deadline.cut_at`;
+        ``bus.hurry()`` skips the wait. Requests that are still open then are cut.
         """
         thread = self._thread
         if thread is None:
@@ -247,7 +249,7 @@ class Server(Binding):
     def _is_emptied(self, backlogs: Backlogs) -> bool:
         if backlogs.are_empty():
             return True
-        if self.is_paused:  # these, and the idle connections, have the descriptors
+        if self.is_paused:  # the copies and the idle connections use the descriptors
             backlogs.free_descriptors()
             self.finish()
         return False
@@ -271,16 +273,16 @@ class Server(Binding):
             time.sleep(CONFIRM if clean else LOOK)
 
     def _cut(self) -> None:
-        """End the requests that remain: what stops after the server must be stopped, too.
+        """End the requests that remain: the parts that stop after the server need time, too.
 
-        A client does not decide how the stop ends. So the exit code is 1 only if the
+        A slow client must not make the stop fail. So the exit code is 1 only if the
         application was still computing, and nobody has hurried the stop.
         """
         from paste_wspbus.servers.cutting import WaitsFor, describe  # rarely needed
 
         self._has_cut, requests = True, self.requests_in_flight()
         is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
-        self.cut()  # before the log: threads that are cut leave the interpreter to it
+        self.cut()  # before the log: threads that end leave the interpreter to this one
         if requests:
             self.bus.log(describe(requests), level=40 if is_computing else 30)
         if is_computing and not self.bus.hurried:
@@ -317,7 +319,7 @@ class Server(Binding):
             self.sockets.pop().sock.close()
 
     def _may_daemonize(self) -> bool:
-        """Whether a fork may be the Daemonizer's, whose child is the site from now on."""
+        """Whether the Daemonizer may have made this fork: then the child is the site now."""
         bus: Bus | None = getattr(self, 'bus', None)
         return bus is not None and bus.state is State.STARTING and bus.turn.is_mine
 
@@ -330,7 +332,10 @@ class Server(Binding):
 
 
 class BlockingServer:
-    """Any other ``server(app)``: it starts last, and runs in the main thread until the site stops."""
+    """Any other ``server(app)``.
+
+    The bus starts it last. It runs in the main thread until the site stops.
+    """
 
     blocking = True
     passes_connections = False
@@ -340,23 +345,26 @@ class BlockingServer:
     def __init__(self, server: Callable[[Any], object], name: str) -> None:
         self.server = server
         self._answering: Answering | None = None
-        # What the log calls it: as it is known to whoever wrote the .ini.
+        # The log shows the name that the .ini uses.
         self.__qualname__, self.__module__ = name, '__main__'
 
     def __call__(self, app: Any) -> None:
         """Serve ``app`` until the server returns."""
-        from paste_wspbus.servers.blocking import Answering  # a known server needs none
+        from paste_wspbus.servers.blocking import Answering  # known servers need none
 
         self._answering = Answering(app, self.bus)
         self.server(self._answering)
 
     def plug_in(self, bus: Bus) -> None:
-        """The bus ends it by raising KeyboardInterrupt in its thread, between two requests."""
+        """Attach to ``bus``, which raises KeyboardInterrupt in the server's thread to stop it.
+
+        The bus does this between two requests.
+        """
         self.bus = bus
         bus.subscribe('stop', self.stop, priority=25)
 
     def stop(self) -> None:
-        """Wait for the requests in other threads, when the server has returned."""
+        """Wait for the requests in other threads; the server itself has returned."""
         if self._answering is not None:
             self._answering.wait_until_answered()
 
@@ -366,6 +374,6 @@ class BlockingServer:
         return answering is not None and answering.is_busy(frame, is_inside)
 
     def cut(self) -> None:
-        """Name the requests that are cut: the time for them is over."""
+        """Log the requests that are cut, because the time for them is over."""
         if self._answering is not None:
             self._answering.name_open_requests()

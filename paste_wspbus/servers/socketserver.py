@@ -1,4 +1,4 @@
-"""What the adapters of Paste#http and wsgiref share: both use the standard library's socketserver."""
+"""The base class of the adapters for Paste#http, wsgiref and werkzeug: all use `socketserver`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class _Connection:
-    """An accepted connection: where it is, and since when."""
+    """An accepted connection: its stage, and since when it is there."""
 
     def __init__(self, listening: socket.socket) -> None:
         self.is_at(Stage.NEW)
-        #: Where it came in.
+        #: The listening socket where it came in.
         self.listening = listening
-        #: Whether its reads were ended: what came last may be half a request.
+        #: Whether this adapter has ended its reads: the last bytes may be half a request.
         self.cut = False
-        #: What reads its requests and writes its responses.
+        #: The request handler that reads its requests and writes its responses.
         self.handler: Any = None
 
     def is_at(self, stage: Stage) -> None:
@@ -37,7 +37,7 @@ class _Connection:
 
 
 class _At:
-    """The server, as it is at one of its addresses: SERVER_PORT is that of the connection."""
+    """The server with one of its addresses: SERVER_PORT is that of the connection."""
 
     def __init__(self, server: Any, listening: ListeningSocket) -> None:
         self._server = server
@@ -49,7 +49,7 @@ class _At:
 
     @property
     def base_environ(self) -> dict[str, Any]:
-        """wsgiref's."""
+        """Return the environ that wsgiref copies for each request."""
         host, port = self.server_address
         own = {'SERVER_NAME': host, 'SERVER_PORT': str(port)}
         return {**self._server.base_environ, **own}
@@ -105,7 +105,7 @@ class SocketServer(Server):
         self._wake, self._wake_reader = socket.socketpair()
         self._server = server = self.make(app, self._draining_handler())
         server.socket.close()
-        #: The socket to accept from, which only the loop's thread sets.
+        #: The socket to accept from; only the loop's thread sets it.
         server.socket = self.sockets[0].sock
         self._servers = {one.sock: _At(server, one) for one in self.sockets}
         at = self._servers[server.socket]
@@ -116,7 +116,7 @@ class SocketServer(Server):
         def get_request() -> Any:
             connection, address = self.accept(server.socket)
             if connection.gettimeout() is None:
-                connection.setblocking(True)  # BSD's inherit the listener's mode
+                connection.setblocking(True)  # on BSD, it has the listener's mode
             self._open[connection] = _Connection(server.socket)
             return connection, address or ('127.0.0.1', 0)
 
@@ -127,7 +127,7 @@ class SocketServer(Server):
         handle_error = server.handle_error
 
         def handle_error_unless_cut(connection: Any, address: Any) -> None:
-            if not self._has_cut:  # else the log names the request already
+            if not self._has_cut:  # else the log has named the request already
                 handle_error(connection, address)
 
         server.get_request, server.close_request = get_request, close_request
@@ -160,7 +160,8 @@ class SocketServer(Server):
                     self.rfile = rfile
                 adapter.mark(self.request, Stage.BUSY)
                 if found and adapter.is_cut(self.request):
-                    # It was read, and not marked yet, when its connection seemed idle.
+                    # The thread had read the request but not marked the connection yet,
+                    # so that the connection seemed idle, and `finish` ended its reads.
                     return lines.has_ended and not _has_body(self.headers)
                 return found
 
@@ -176,14 +177,14 @@ class SocketServer(Server):
         return DrainingHandler
 
     def server_at(self, connection: Any, server: Any) -> Any:
-        """Return the server as it is at the address where the connection came in."""
+        """Return the server with the address where the connection came in."""
         known = self._open.get(connection)
         if len(self._servers) == 1 or known is None:
             return server
         return self._servers[known.listening]
 
     def mark(self, connection: Any, stage: Stage, handler: Any = None) -> None:
-        """Note where a connection is; its handler calls this."""
+        """Note the stage of a connection; its handler calls this."""
         known = self._open.get(connection)
         if known is not None:
             known.is_at(stage)
@@ -259,7 +260,7 @@ class SocketServer(Server):
     def run(self) -> None:
         """Serve until `stop_accepting`.
 
-        `socketserver.serve_forever` polls twice a second; this sleeps.
+        `socketserver.serve_forever` polls twice a second; this method sleeps.
         """
         self._server.timeout = 0
         with selectors.DefaultSelector() as selector:

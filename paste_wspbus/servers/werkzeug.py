@@ -1,4 +1,4 @@
-"""Adapts werkzeug as dataflake.wsgi.werkzeug offers it, for sites of Zope."""
+"""Adapts werkzeug as dataflake.wsgi.werkzeug offers it to Zope sites."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Handler(WSGIRequestHandler):  # type: ignore[misc, unused-ignore]
-    """Also knows whether it has sent the head of a response."""
+    """A handler that knows whether it has sent the head of a response."""
 
     has_begun = False
 
@@ -33,7 +33,7 @@ class _Handler(WSGIRequestHandler):  # type: ignore[misc, unused-ignore]
 
 
 class DataflakeWerkzeug(SocketServer):
-    """``use = egg:dataflake.wsgi.werkzeug#main``, where it serves in threads."""
+    """The adapter for ``use = egg:dataflake.wsgi.werkzeug#main`` with ``threaded = true``."""
 
     default_host = '0.0.0.0'
     known = {**SocketServer.known, 'threaded': boolean}
@@ -56,7 +56,7 @@ class DataflakeWerkzeug(SocketServer):
         return _Handler
 
     def make(self, app: Any, handler: type[Any]) -> Any:
-        """Let werkzeug make the server on a port that does not matter."""
+        """Let werkzeug make the server; the port does not matter."""
         server: Any = make_server(
             '127.0.0.1', 0, Contained(app), threaded=True, request_handler=handler
         )
@@ -76,7 +76,7 @@ class DataflakeWerkzeug(SocketServer):
 
 
 def _with_host(conf: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings with ``host`` instead of ``hostname``, which wins."""
+    """Return the settings with ``host`` for ``hostname``; if both are there, ``hostname`` wins."""
     renamed = dict(conf)
     if 'hostname' in renamed:
         renamed['host'] = renamed.pop('hostname')

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
-    # One client that sends nothing would hold up all others, and the stop.
+    # In one thread, a client that sends nothing would hold up all others, and the stop.
     daemon_threads = True
     block_on_close = False
     bus: Bus
@@ -32,7 +32,7 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
             super().process_request_thread(*args)
 
     def server_bind(self) -> None:
-        """Do nothing: the adapter binds. (wsgiref would look up its name in the DNS.)"""
+        """Set the attributes; the adapter binds. (wsgiref would ask the DNS for its name.)"""
         self.server_name, self.server_port = '127.0.0.1', 0
         self.setup_environ()
 
@@ -45,11 +45,11 @@ class _Handler(WSGIRequestHandler):
         return sys.stderr
 
     def log_message(self, format: str, *args: object) -> None:
-        """Write no access log: a filter can do that, as with every other server here."""
+        """Write no access log: a filter can write it, as with every other server here."""
 
 
 class WsgirefServer(SocketServer):
-    """``use = egg:paste_wspbus#wsgiref``: for development."""
+    """The adapter for ``use = egg:paste_wspbus#wsgiref``, a server for development."""
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
         """Convert host and port."""
