@@ -1,1 +1,1 @@
-"""Listening sockets: their addresses, their backlog, and those that systemd passes."""
+"""Listening sockets: their addresses, their backlogs, and the sockets that systemd passes."""

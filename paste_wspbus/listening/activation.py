@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: SD_LISTEN_FDS_START, <systemd/sd-daemon.h>.
 FIRST_FD = 3
 
-#: What systemd calls a socket that nobody named.
+#: The name that systemd gives to a socket without a name.
 UNNAMED = 'unknown'
 
 
@@ -33,11 +33,11 @@ class Activated(NamedTuple):
 def activated(
     environ: MutableMapping[str, str] | None = None, pid: int | None = None
 ) -> list[Activated]:
-    """Return the sockets that were passed to process ``pid``; none if they are for another process.
+    """Return the sockets that were passed to process ``pid``; [] if they are for another one.
 
-    This removes LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES from ``environ``: neither a
-    child nor a server that reads them itself may see them. The descriptors
-    are closed on exec.
+    This removes LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES from ``environ``: children and
+    servers that read these variables themselves must not see them. The descriptors are
+    closed on exec.
 
     :param environ: os.environ if None.
     :param pid: the ID of this process if None.
@@ -60,7 +60,7 @@ def activated(
             'that a process may have'
         )
     found = []
-    for fd in range(FIRST_FD, FIRST_FD + count):  # ends at the first that is not open
+    for fd in range(FIRST_FD, FIRST_FD + count):  # _check raises if one is not open
         _check(fd, count)
         os.set_inheritable(fd, False)
         found.append(fd)
@@ -78,7 +78,7 @@ def _number(variable: str, text: str) -> int:
         if text.isdigit():
             return int(text)
     except ValueError:
-        pass  # longer than sys.set_int_max_str_digits allows
+        pass  # it is longer than sys.set_int_max_str_digits allows
     raise UsageError(f'{variable}={_short(text)} is not a number')
 
 

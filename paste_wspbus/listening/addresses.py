@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: sun_path has 108 bytes and ends with a zero one: unix(7).
+#: sun_path has 108 bytes, of which the last one is zero: unix(7).
 UNIX_PATH_MAX = 107
 
 
 def parse_mode(text: str) -> int:
     """Read the permissions of a file, such as 660.
 
-    :raises ValueError: if they are no octal number up to 777.
+    :raises ValueError: if they are not an octal number up to 777.
     """
     mode = int(text, 8)
     if not 0 <= mode <= 0o777:
@@ -44,10 +44,10 @@ def parse_port(text: str | int, key: str = 'port') -> int:
 class Address:
     """What a value of ``--listen`` says.
 
-    ``kind``: 'tcp', 'unix' or 'fd'. ``place``: a host, a path (that of an abstract
-    socket begins with a zero byte), or what follows fd://. ``mode`` and ``group``: of
-    the file of a Unix socket. ``ipv6only``: whether [::] leaves IPv4 alone. None: it
-    is not said.
+    ``kind`` is 'tcp', 'unix' or 'fd'. ``place`` is a host, a path (that of an abstract
+    socket begins with a zero byte), or the text behind fd://. ``mode`` and ``group`` are
+    those of the file of a Unix socket. ``ipv6only`` says whether [::] accepts IPv6 only.
+    What the value does not say is None.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ _WANTED = {
 def parse_address(text: str, key: str = '--listen') -> Address:
     """Read a value of ``--listen``.
 
-    :param key: the option or the setting that it is from.
+    :param key: the option or setting that has this value.
     :raises SettingError: if ``text`` is none of HOST:PORT, unix:PATH, fd://N, fd://NAME.
     """
     where, question, query = text.partition('?')
@@ -133,7 +133,7 @@ def resolve(
     """
     try:
         found = socket.getaddrinfo(
-            # Of a str, Python would load its IDNA tables, which takes a millisecond.
+            # For a str, Python would load its IDNA tables, which takes a millisecond.
             host.encode() if host.isascii() else host,
             port,
             family,

@@ -18,7 +18,7 @@ SO_DETACH_FILTER = 27
 
 #: Classic BPF (code, jt, jf, k): drop a segment whose flags are SYN alone. For a
 #: listening TCP socket offset 0 is the TCP header, whose byte 13 are the flags.
-#: The handshakes in progress go on, for their segments carry ACK.
+#: The handshakes in progress continue, because their segments carry ACK.
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # ldb [13]
     (0x54, 0, 0, 0x12),  # and #SYN|ACK
@@ -40,9 +40,9 @@ _NLM_F_REQUEST_DUMP = 0x301
 
 
 def refuse_new(sock: socket.socket) -> None:
-    """Turn away new TCP connections; those that came before keep waiting.
+    """Refuse new TCP connections; those that came before keep waiting.
 
-    Only Linux can do that; elsewhere this does nothing.
+    Only Linux can do that; on other systems this does nothing.
     """
     if sys.platform != 'linux':
         return
@@ -54,7 +54,7 @@ def refuse_new(sock: socket.socket) -> None:
             SO_ATTACH_FILTER,
             struct.pack('HP', len(_DROP_SYN), address),
         )
-        # Room for the ACKs that a full accept queue turned away.
+        # A full accept queue drops the last ACK of a handshake: make room for these.
         sock.listen(socket.SOMAXCONN)
 
 
@@ -91,9 +91,9 @@ def _has_half_open(sock: socket.socket) -> bool:
     try:
         return _is_half_open(family, port)
     except OSError:
-        pass  # no sock_diag(7) in this kernel, or no descriptor is free
+        pass  # this kernel has no sock_diag(7), or no descriptor is free
     table = 'tcp6' if family == socket.AF_INET6 else 'tcp'
-    # Without a descriptor that is free, a stop is not to fail for this.
+    # A stop must not fail here because no descriptor is free.
     with contextlib.suppress(OSError), open(f'/proc/self/net/{table}') as lines:
         for line in lines:
             _, local, _, state, *_ = line.split(None, 4)
@@ -119,7 +119,7 @@ def _is_half_open(family: int, port: int) -> bool:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(1)
         sock.send(header + request)
-        # Of connections, one message each; at the end another one, of another kind.
+        # The kernel sends one message for each connection, and one of another kind last.
         (kind,) = struct.unpack_from('H', sock.recv(65536), 4)
     if kind == _NLMSG_ERROR:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
@@ -129,7 +129,7 @@ def _is_half_open(family: int, port: int) -> bool:
 def readable(sock: socket.socket, within: float = 0) -> bool:
     """Whether a read (for a listening socket: an accept) would return at once.
 
-    :param within: seconds to wait until it would.
+    :param within: seconds to wait for that.
     """
     if not hasattr(select, 'poll'):
         return bool(select.select([sock], [], [], within)[0])

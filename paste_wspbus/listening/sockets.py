@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Held while the umask of the process is another one.
+#: A thread holds this lock while it changes the umask of the process.
 _umask = threading.Lock()
 
 _REASONS = {
@@ -30,11 +30,12 @@ _REASONS = {
 class ListeningSocket:
     """A socket to listen on, and whether this process alone owns it.
 
-    ``owned``: this process has bound the socket, so closing it would reset the
-    connections in its backlog. An inherited socket stays open in another process.
+    ``owned`` says whether this process has bound the socket: then no other process has
+    it, and closing it would reset the connections in its backlog. An inherited socket
+    stays open in another process.
 
-    :param labels: how ``--listen`` names a socket that another program has passed:
-        fd://3, fd://NAME. None if this site has bound the socket.
+    :param labels: the names that ``--listen`` has for a socket that another program has
+        passed: fd://3, fd://NAME. There are none if this site has bound the socket.
     :param file: the file of a Unix socket that this site has bound, as (device,
         inode), if that is known.
     :param has_group: whether its file has the group that its address asks for.
@@ -51,9 +52,9 @@ class ListeningSocket:
     ) -> None:
         self.sock, self.owned, self.labels = sock, owned, tuple(labels)
         self._has_group = has_group
-        # All processes that have the socket share this flag, and a process that loses
-        # the race for a connection must not wait in accept(). Set it at once: in each
-        # copy, Python sets the flag again to what it believes it to be.
+        # accept() must not wait if another process takes the connection first. All
+        # processes that have the socket share this flag. Set it at once: for each copy,
+        # Python sets the flag again to the value that it remembers.
         sock.setblocking(False)
         self.name = sock.getsockname()
         self._path = _path_of(sock, file) if owned else None
@@ -66,7 +67,7 @@ class ListeningSocket:
         return hasattr(socket, 'AF_UNIX') and self.sock.family == socket.AF_UNIX
 
     def url(self, scheme: str = 'http') -> str:
-        """Return where a client reaches it, such as http://127.0.0.1:8080 or unix:/path."""
+        """Return the URL where clients reach it: http://127.0.0.1:8080, unix:/path."""
         name = self.name
         if self.is_unix:
             return f'unix:{visible(name)}'
@@ -74,10 +75,10 @@ class ListeningSocket:
         return f'{scheme}://{host}:{name[1]}'
 
     def claim(self) -> None:
-        """Own a received socket: its file is this process's to remove from now on.
+        """Own a received socket: from now on, this process removes its file.
 
-        The caller has compared its address with the one that the site asks for, and has
-        become the user that the site runs as.
+        Before this, the caller compares its address with the address that the site asks
+        for, and changes to the user of the site.
         """
         if self.is_to_be_owned and not self.owned:
             self.owned, self._path = True, _path_of(self.sock, None)
@@ -93,20 +94,20 @@ class ListeningSocket:
 
     @property
     def origin(self) -> tuple[tuple[str, ...], tuple[int, int] | None]:
-        """What another program needs to know of it: ``labels`` and ``file``."""
+        """What the next program needs to know of the socket: ``labels`` and ``file``."""
         return self.labels, self.file
 
     @property
     def is_passed(self) -> bool:
-        """Whether another program has bound it, which keeps its address in order."""
+        """Whether another program has bound the socket, and takes care of its address."""
         return bool(self.labels)
 
     @property
     def is_reachable(self) -> bool:
-        """Whether clients can reach it: the file of a Unix socket may be gone, or another's.
+        """Whether clients can reach it: the file of a Unix socket may be gone or replaced.
 
-        A socket that was passed counts as reachable. Its file may be out of this
-        process's sight (PrivateTmp, chroot), and only who has bound it could mend that.
+        A socket that was passed counts as reachable. This process may be unable to see
+        its file (PrivateTmp, chroot), and only the program that bound it could repair it.
         """
         if not self.is_unix or self.is_passed or is_abstract(self.name):
             return True
@@ -121,7 +122,7 @@ class ListeningSocket:
 
     @property
     def keeps_to_ipv6(self) -> bool | None:
-        """Whether it leaves IPv4 alone (ipv6(7), IPV6_V6ONLY); None if it is not IPv6."""
+        """Whether it accepts IPv6 only (ipv6(7), IPV6_V6ONLY); None if it is not IPv6."""
         if self.sock.family != socket.AF_INET6:
             return None
         return bool(self.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
@@ -129,7 +130,7 @@ class ListeningSocket:
     def is_at(self, family: int, address: tuple[str, int] | str | bytes) -> bool:
         """Whether it is bound to (host, port), or to a path or an abstract name.
 
-        Each port is right for 0.
+        The port 0 of ``address`` stands for any port.
         """
         if self.sock.family != family:
             return False
@@ -144,7 +145,7 @@ class ListeningSocket:
         return not self.is_unix and bool(self.name[1] == port)
 
     def refuse_new(self) -> None:
-        """Turn away new connections; those that came before keep waiting."""
+        """Refuse new connections; those that came before keep waiting."""
         if self.is_unix:
             self._unlink()
         else:
@@ -196,7 +197,7 @@ class ListeningSocket:
 
 
 def is_abstract(name: object) -> bool:
-    """Whether the name of a Unix socket is no path: unix(7), "abstract"."""
+    """Whether the name of a Unix socket is not a path: unix(7), "abstract"."""
     text = name.encode() if isinstance(name, str) else name
     return isinstance(text, bytes) and text[:1] in (b'', b'\0')
 
@@ -232,8 +233,8 @@ def bind_tcp(
 ) -> ListeningSocket:
     """Return a bound socket that does not listen yet.
 
-    :param ipv6only: whether an IPv6 socket leaves IPv4 alone: ipv6(7), IPV6_V6ONLY.
-    :raises BindError: if the system refuses; the error gives the reason in words.
+    :param ipv6only: whether an IPv6 socket accepts IPv6 only: ipv6(7), IPV6_V6ONLY.
+    :raises BindError: if the system refuses; the error has the reason as a text.
     """
     where = f'[{address[0]}]:{address[1]}' if ':' in address[0] else '%s:%s' % address
     sock: socket.socket | None = None
@@ -258,12 +259,15 @@ def bind_unix(
     key: str = 'unix_socket',
     group: str | None = None,
 ) -> ListeningSocket:
-    """Return a bound Unix socket; a file that a dead process left there is replaced.
+    """Return a bound Unix socket; it replaces the socket file of a process that has ended.
 
-    :param path: one that begins with a zero byte is an abstract name, without a file.
-    :param mode: the permissions of the file; None: what the umask leaves of 0777.
-    :param key: the setting that the path is from.
-    :param group: the name or number of the group of the file; None: this process's.
+    :param path: a path, or an abstract name, which begins with a zero byte and has no
+        file.
+    :param mode: the permissions of the file. None stands for 0777 without the bits of
+        the umask.
+    :param key: the setting that has this path.
+    :param group: the name or number of the group of the file. None stands for the group
+        of this process.
     :raises SettingError: if the path is too long or empty, or there is no such group.
     :raises BindError: if the path is taken, or the folder is missing.
     """
@@ -299,7 +303,7 @@ def bind_unix(
 
 
 def _give_to_group(listening: ListeningSocket, path: str, gid: int) -> None:
-    """Change the group of the file; if that cannot be, close the socket.
+    """Change the group of the file; if that is not possible, close the socket.
 
     :raises BindError: if the user is not in the group, or another file is there now.
     """
@@ -314,9 +318,9 @@ def _give_to_group(listening: ListeningSocket, path: str, gid: int) -> None:
 
 
 def _remove_stale(path: str, address: str) -> None:
-    """Remove the socket that a dead process left at a path.
+    """Remove the socket file of a process that has ended.
 
-    :raises BindError: if there is something else.
+    :raises BindError: if another kind of file is there, or a process that listens.
     :raises OSError: if it cannot be removed, or if the path leads over a link that
         others than root can change (see `exposed.place_of`).
     """
@@ -338,16 +342,16 @@ def _remove_stale(path: str, address: str) -> None:
 def bind_with_mode(sock: socket.socket, address: str, mode: int | None) -> None:
     """Bind a Unix socket, whose file has its permissions from the first moment.
 
-    A later chmod(2) could change another file: whoever can write to the folder could
-    have exchanged it.
+    A later chmod(2) could change a different file: a user who can write to the folder
+    could have exchanged the file.
 
-    :param mode: None: what the umask leaves of 0777.
+    :param mode: the permissions. None stands for 0777 without the bits of the umask.
     """
     if mode is None:
         sock.bind(address)
         return
     with _umask:
-        # The umask is the whole process's. bind(2) makes the file with 0777 less it.
+        # The whole process has one umask. bind(2) makes the file with 0777 without it.
         before = os.umask(~mode & 0o777)
         try:
             sock.bind(address)
@@ -385,7 +389,7 @@ def inherited(number: int, labels: Iterable[str] = ()) -> ListeningSocket:
     :raises BindError: if it is not a stream socket.
     """
     try:
-        # A copy, because closing it must not take the owner's number away.
+        # Use a copy: the number belongs to its owner, and must stay open.
         copy = os.dup(number)
         try:
             sock = socket.socket(fileno=copy)
@@ -404,13 +408,13 @@ def inherited(number: int, labels: Iterable[str] = ()) -> ListeningSocket:
 def received(fd: int, *, owned: bool, labels: Iterable[str] = ()) -> ListeningSocket:
     """Return the socket of a descriptor that another process has sent.
 
-    That process may be in a stranger's hands: until `ListeningSocket.claim`, nothing is
-    done to the file that the socket's name leads to.
+    An attacker may control that process. So until `ListeningSocket.claim`, this process
+    does not touch the file to which the socket's name leads.
 
     :param owned: whether `ListeningSocket.claim` makes this process its owner.
     :param labels: see `ListeningSocket`.
-    :raises BindError: if it is no stream socket that listens, TCP or Unix; the descriptor
-        is closed then.
+    :raises BindError: if it is not a TCP or Unix stream socket that listens; then the
+        descriptor is closed.
     """
     problem = what_is_wrong_with(fd)
     if problem:
@@ -423,9 +427,9 @@ def received(fd: int, *, owned: bool, labels: Iterable[str] = ()) -> ListeningSo
 
 
 def what_is_wrong_with(fd: int, *, listening: bool = True) -> str:
-    """Say why nobody can serve from a descriptor; '' if it is a TCP or Unix stream socket.
+    """Return why no server can use a descriptor; '' if it is a TCP or Unix stream socket.
 
-    :param listening: whether it must listen already.
+    :param listening: whether the socket must listen already.
     """
     try:
         sock = socket.socket(fileno=fd)

@@ -91,7 +91,7 @@ class Answering(Contained):
         self._returned.discard(id(environ))
 
     def refuse(self, error: BaseException, environ: dict[str, Any]) -> NoReturn:
-        """Raise `RaisedInRequest`, or ``error`` itself if a signal handler or the server raised it."""
+        """Raise `RaisedInRequest`, or ``error`` if it is a signal handler's or the server's."""
         if type(error).__module__ not in _PLAIN or _is_of_a_signal(error):
             raise error
         super().refuse(error, environ)

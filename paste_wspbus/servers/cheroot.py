@@ -1,4 +1,4 @@
-"""Adapts cheroot: its connection manager wakes and empties cheroot's selector and thread pool."""
+"""Adapts cheroot: a connection manager wakes and empties its selector and its thread pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a server runs on a bus: the base class of the known servers, and a class for all others."""
+"""How a server runs on a bus: the base class of known servers, and a class for all others."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class DataflakeWerkzeug(SocketServer):
 
 
 def _with_host(conf: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings with ``host`` for ``hostname``; if both are there, ``hostname`` wins."""
+    """Return the settings with ``host`` for ``hostname``, which wins if both are there."""
     renamed = dict(conf)
     if 'hostname' in renamed:
         renamed['host'] = renamed.pop('hostname')
