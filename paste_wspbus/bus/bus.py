@@ -1,7 +1,7 @@
 """The Bus: its channels, its lifespans, and its transitions from state to state.
 
 It has the API of `cherrypy.process.wspbus` (CherryPy 18), so that plugins made for that
-bus ride on this one. It needs the standard library alone.
+bus work on this one. It needs only the standard library.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ if TYPE_CHECKING:
 #: The commands whose failure gives the process a non-zero exit code.
 STATE_COMMANDS = LEAVING | {'start'}
 
-#: The states in which a lifespan that is added is entered, and not only at a later start.
+#: The states in which a new lifespan is entered at once, and not only at a later start.
 ALIVE = frozenset({State.STARTING, State.STARTED})
 
 try:
-    # A relative sys.executable or script is found from here, also after os.chdir().
+    # A relative sys.executable or script is relative to this, also after os.chdir().
     _startup_cwd = os.getcwd()
 except FileNotFoundError:
     _startup_cwd = ''
 
 
 class Bus:
-    """The state machine of a web site's process, and the messenger of its parts.
+    """The state machine of a web site's process, and the channels between its parts.
 
     Parts of the site subscribe to channels: 'start', 'stop', 'exit', 'graceful', 'log',
     'main', and any other. The methods start, stop, exit and graceful move the bus from
@@ -77,39 +77,39 @@ class Bus:
 
     #: The states of the bus: `State`.
     states = states
-    #: Whether the process is to replace itself when the bus has exited.
+    #: Whether the process replaces itself when the bus has exited.
     execv = False
-    #: Whether a signal has asked for a restart, and publishes 'graceful' before it.
+    #: Whether a signal has asked for a restart; then 'graceful' is published before it.
     restarting = False
     #: If 0, files that were made inheritable stay open over a restart in place.
     max_cloexec_files = 1
 
     #: The file descriptors that stay open over a restart in place in any case.
     kept_files: Iterable[int] = ()
-    #: Is called before this process replaces itself, and returns more such descriptors.
+    #: It is called before this process replaces itself, and returns more such descriptors.
     before_execv: Callable[[], Iterable[int]] | None = None
-    #: Is called to end the process if its main thread cannot do that.
+    #: It is called to end the process if its main thread cannot do that.
     end_process: Callable[[], object] | None = None
-    #: The folder in which the next program starts; a link to it is followed then.
+    #: The folder in which the next program starts; if it is a link, it is resolved then.
     startup_folder = _startup_cwd
-    #: The program that owns the process, what it promises, and what it does itself.
+    #: The program that owns the process, its promises, and its own actions.
     host: Host = OWN
-    #: Why the process ends, if its host says that; listeners may read it.
+    #: The reason why the process ends, if its host gives one; listeners may read it.
     stop_reason: str | None = None
 
     #: Seconds that drain, stop and exit may take together; then the process ends with
-    #: exit code 70. None: no limit.
+    #: exit code 70. None stands for no limit.
     stop_timeout: float | None = None
-    stop_reserve: float | None = None  #: of it, for what stops after the server
-    #: Seconds that all start listeners may take together; then start() fails. None: no
-    #: limit.
+    stop_reserve: float | None = None  #: the part of it for what stops after the server
+    #: Seconds that all start listeners may take together; then start() fails. None
+    #: stands for no limit.
     start_timeout: float | None = None
     #: Seconds between 'drain', when the site stops being ready, and 'stop'.
     drain_delay: float = 0
     #: Seconds that `block` waits at its end for threads that are not daemons.
     join_timeout: float = 5
-    #: The class of the queues that threads sleep in: it has put, get(timeout=seconds)
-    #: and empty of a SimpleQueue. Signal handlers call put(), too.
+    #: The class of the queues that threads sleep in. It has the methods put, empty and
+    #: get(timeout=seconds) of a SimpleQueue. Signal handlers call put(), too.
     queue_class: type[SimpleQueue[Any]] = SimpleQueue
     #: A context manager around each sleep; it makes signals end the sleep.
     interrupts_class: Callable[..., contextlib.AbstractContextManager[Any]] = Interrupts
@@ -124,13 +124,13 @@ class Bus:
         self._new_channel = threading.RLock()
         #: The default plugins by name; a site may unsubscribe and replace them.
         self.plugins: dict[str, Any] = {}
-        #: Are called before a restart; each may raise RestartImpossible to refuse it.
+        #: They are called before a restart; each may raise RestartImpossible to refuse it.
         self.restart_checks: list[Callable[[], object]] = []
-        #: What each lifespan has yielded, by its name, while it is entered.
+        #: From the name of each entered lifespan to the value that it has yielded.
         self.resources: dict[str, Any] = {}
         #: All lifespans by name.
         self.lifespans = Lifespans()
-        #: The exit code that the process should end with: 0, 1, or that of a SystemExit.
+        #: The exit code for the end of the process: 0, 1, or that of a SystemExit.
         self.exit_code = 0
         #: The ID of the process that the bus belongs to. In a forked child it is still
         #: that of the parent.
@@ -139,7 +139,7 @@ class Bus:
         def log(*args: Any, **kwargs: Any) -> None:
             self.log(*args, **kwargs)  # looked up now, because it may be replaced
 
-        #: The commands that wait, and the turn: the right of one thread to run them.
+        #: The queue of commands, and the turn: the right of one thread to run them.
         self.turn = Turn(self.queue_class(), self._carry_out)
         #: The threads that wait for a state.
         self.waiting = Waiting(
@@ -155,8 +155,8 @@ class Bus:
         self._calls = Calls(log, may_cut=lambda: host_of(self).owns_alarm)
         self._line = Line()
         self._server_ended = self._stop_told = False
-        self.deadline = Deadline()  # of the stop that is under way
-        self.draining = threading.Event()  # set while it stops: wspbus.draining
+        self.deadline = Deadline()  # the deadline of the present stop
+        self.draining = threading.Event()  # it is set during a stop: wspbus.draining
         self._hurried: SimpleQueue[None] = self.queue_class()
 
     # -- channels ---------------------------------------------------------
@@ -170,13 +170,13 @@ class Bus:
         timeout: float | None = None,
         blocking: bool = False,
     ) -> Any:
-        """Have ``callback`` called when ``channel`` is published.
+        """Call ``callback`` whenever ``channel`` is published.
 
         :param callback: any callable. Without it, `subscribe` returns a decorator.
-        :param args: the first arguments of each call, before what is published:
+        :param args: the first arguments of each call, before those that are published:
             ``bus.subscribe('start', server, app)``. A single number or None is a
             priority instead, as in CherryPy.
-        :param priority: lower is called earlier; ``callback.priority`` or 50 if None.
+        :param priority: a lower one is called earlier; ``callback.priority`` or 50 if None.
         :param timeout: seconds that a call may take, on state channels;
             ``callback.timeout`` if None.
         :param blocking: on 'start': whether it is a server that runs until the site
@@ -217,11 +217,11 @@ class Bus:
 
         All are called, even if some fail. Each failure is logged.
 
-        :param args: the arguments of each call, as are ``kwargs``.
+        :param args: together with ``kwargs``, the arguments of each call.
         :returns: the results of the listeners.
         :raises ChannelFailures: at the end, if some failed.
         :raises SystemExit, KeyboardInterrupt: if a listener raises it: at once, but on
-            'stop' and 'exit' after the call of the others.
+            'stop' and 'exit' after the calls of the others.
         """
         try:
             calls = self.listeners[channel].order.calls  # type: ignore[index]
@@ -239,12 +239,12 @@ class Bus:
             for call in calls:
                 output.append(call(*args, **kwargs))
         except Exception:
-            # Call the listeners behind the one that has just failed.
+            # Call the listeners after the one that has just failed.
             self._calls.call_rest(str(channel), calls[len(output) :], args, kwargs)
         return output
 
     def post(self, channel: str, *args: Any) -> None:
-        """Have the thread in `block` publish ``channel``. If there is none, publish it now.
+        """Let the thread in `block` publish ``channel``. If there is none, publish it now.
 
         It is for signal handlers, which should not run listeners. Failures are logged.
         """
@@ -252,7 +252,7 @@ class Bus:
         self.turn.run_if_nobody_will()
 
     def _publish_posted(self, channel: str, *args: Any) -> None:
-        with contextlib.suppress(ChannelFailures):  # each is in the log
+        with contextlib.suppress(ChannelFailures):  # the log has each error
             self.publish(channel, *args)
 
     def channel(self, name: str) -> Channel:
@@ -320,7 +320,7 @@ class Bus:
         in the reverse order of the starts. If the bus is started already, or the start
         has passed the lifespan's place, it is entered at once.
 
-        :param priority: of its start; its stop has 100 - priority. 50 if None.
+        :param priority: that of its start, 50 if None; its stop has 100 - priority.
         :param name: its name in ``bus.resources``; the name of the function if None.
         :param timeout: seconds for its start, and for its stop.
         :returns: the function; without one, a decorator.
@@ -349,7 +349,7 @@ class Bus:
 
         :returns: what it yields if the bus is started already, else None.
         """
-        # Those of contextlib can be entered once. ContextDecorator makes new ones so.
+        # A context of contextlib can be entered only once. _recreate_cm makes a new one.
         renew = getattr(context, '_recreate_cm', lambda: context)
         default = getattr(getattr(context, 'func', None), '__name__', None)
         added = self._add_lifespan(
@@ -391,7 +391,7 @@ class Bus:
         if (
             self.state is State.STARTING
             and self._line.join(lifespan)
-            # Look at the state again: the start may have ended without seeing it.
+            # Check the state again: the start may have ended without seeing the lifespan.
             and (self.state is State.STARTING or not self._line.withdraw(lifespan))
         ):
             return
@@ -399,7 +399,7 @@ class Bus:
             self._calls.call('start', lifespan.start_listener)
             if (
                 self.state not in ALIVE
-            ):  # a stop came meanwhile, and may not have seen it
+            ):  # a stop came meanwhile, and may not have seen the lifespan
                 lifespan.stop()
                 raise LifespanRefused(lifespan.name, self.state)
 
@@ -419,7 +419,7 @@ class Bus:
     def stop(self) -> None:
         """Stop all parts of the site: → STOPPING → STOPPED.
 
-        If that was done since the last start, nothing happens. A host that owns the
+        If they were stopped since the last start, nothing happens. A host that owns the
         process may end the process instead.
 
         :raises ChannelFailures: at the end, if listeners failed.
@@ -445,13 +445,13 @@ class Bus:
         self._restart_if_alone()
 
     def restart(self) -> None:
-        """Exit, and have the thread in `block` replace the process.
+        """Exit, and let the thread in `block` replace the process.
 
         If 'restart' has no listeners, a host that restarts sites itself does it instead.
 
         :raises RestartImpossible: if the site cannot be restarted; nothing is stopped
-            then. If a thread is in `block`, it is logged and not raised, because a
-            signal handler may call this in the midst of other code.
+            then. If a thread is in `block`, the error is logged and not raised, because a
+            signal handler may call this in the middle of other code.
         """
         if not self.listeners.get('restart') and host_of(self).restart(self):
             return
@@ -490,12 +490,12 @@ class Bus:
 
     @property
     def leaving(self) -> bool:
-        """Whether a stop or an exit was asked for that has not begun."""
+        """Whether a stop or an exit is queued and has not begun."""
         return bool(self.turn.leaving)
 
     @property
     def is_told_to_leave(self) -> bool:
-        """Whether a stop or exit was asked for or has begun, or the bus has exited."""
+        """Whether a stop or exit is queued or has begun, or the bus has exited."""
         return self.leaving or self.command in LEAVING or self.state is State.EXITING
 
     @property
@@ -509,14 +509,14 @@ class Bus:
         return State.STARTED in self.waiting.visited
 
     def claim_process(self) -> None:
-        """Make the bus belong to this process: after a fork, a child that runs the site."""
+        """Make the bus belong to this process: a forked child that runs the site calls this."""
         self.pid = os.getpid()
 
     def _submit(self, name: str) -> None:
         """Queue a command, and run it unless another thread does."""
         turn = self.turn
         if name == turn.current and (name != 'graceful' or turn.is_mine):
-            return  # a graceful of another thread is repeated: more may have changed
+            return  # but 'graceful' from another thread runs again: more may have changed
         command = turn.put(name)
         server = self.serving
         if server is not None and name in LEAVING:
@@ -573,7 +573,7 @@ class Bus:
                 raise  # a listener has forked, and this is the child, which ends
             self._give_up(error, started)
             raise
-        if servers is None:  # stop() or exit() was called during the start
+        if servers is None:  # a call of stop() or exit() has ended the start early
             self._roll_back(started)
             return
         self.log('Bus STARTED')
@@ -587,7 +587,7 @@ class Bus:
         """Call the 'start' listeners in order, but not those that block.
 
         :param started: gets the ids of the owners of the listeners that succeeded.
-        :returns: the listeners that block; None if a stop or exit cut the start short.
+        :returns: the listeners that block; None if a stop or exit ended the start early.
         """
         ordered = self.channel('start').ordered
         limit = self.start_timeout
@@ -597,7 +597,7 @@ class Bus:
             while not self.leaving and (listener := self._line.next()) is not None:
                 self._call_to_start(listener)
                 started.add(id(listener.owner))
-                self.claim_process()  # a Daemonizer may have forked: this is the child
+                self.claim_process()  # this may be the child: a Daemonizer may have forked
         finally:
             self._line.close()
             self._calls.start_until = None
@@ -635,8 +635,8 @@ class Bus:
             id(listener.owner)
             for listener in self.channel('start').ordered
             if id(listener.owner) not in started
-            # A lifespan listens to 'stop' only if it was entered. A function that
-            # listens to both channels is two listeners, and not a plugin.
+            # A lifespan listens to 'stop' only if it was entered. If a function listens to
+            # both channels, these are two listeners, and not a plugin.
             and not isinstance(listener.owner, Lifespan)
             and not hasattr(listener.owner, '__code__')
         }
@@ -644,7 +644,7 @@ class Bus:
         later = Deferred()
         with self._stop_limit():
             self._to_stopped(later, skip=failed)
-        later.raise_interrupt()  # of the failures, the start's own is raised
+        later.raise_interrupt()  # but not the failures: the start's own error is raised
 
     def _run_blocking(self, server: Listener) -> None:
         """Run a server in this thread until it returns, then stop.
@@ -754,14 +754,14 @@ class Bus:
         self._calls.call_all(channel, listeners)
 
     def _stop_limit(self) -> contextlib.AbstractContextManager[None]:
-        """End the process with 70 if the block takes longer than ``stop_timeout``."""
+        """End the process with exit code 70 if the block takes longer than ``stop_timeout``."""
         self.draining.set()
         deadline, late = self.deadline, lambda why: self.force_exit(why)
         limits = self.stop_timeout, self.stop_reserve
         return deadline.within(*limits, late, host_of(self))
 
     def force_exit(self, why: str) -> None:
-        """Log ``why``, who does not end, all stacks and the status; end the process with 70."""
+        """Log ``why``, what does not end, all stacks and the status; exit with code 70."""
         ending.force_exit(self, why, runs_handlers=self.deadline.is_over)
 
     # -- waiting ------------------------------------------------------------
@@ -806,7 +806,7 @@ class Bus:
         With ``states`` (such as ``State.STOPPED``), it waits until the bus has been in
         one of them since start(), or in EXITING. After KeyboardInterrupt or SystemExit
         it stops the bus; the exit code is in ``bus.exit_code``. Then it returns, and
-        the caller is to call exit().
+        the caller must call exit().
 
         :param interval: seconds between publications of 'main', as long as it has
             listeners.
@@ -874,7 +874,7 @@ class Bus:
             self._publish_restart()
 
     def _publish_restart(self) -> bool:
-        """Publish 'restart', if it has listeners; return whether it has."""
+        """Publish 'restart' if it has listeners; return whether it has any."""
         if not self.listeners.get('restart'):
             return False
         self.execv = False
@@ -890,7 +890,7 @@ class Bus:
         """
         for check in list(self.restart_checks):
             check()
-        if not self.listeners.get('restart'):  # a listener restarts in its own way
+        if not self.listeners.get('restart'):  # a listener would restart in its own way
             self.check_execv()
 
     def check_execv(self) -> None:
@@ -903,7 +903,7 @@ class Bus:
         check_replaceable(self.startup_folder, _startup_cwd)
 
     def replace_process(self) -> NoReturn:
-        """Replace this process by one that starts as this one did.
+        """Replace this process with one that starts as this one did.
 
         :raises OSError: if that fails.
         """

@@ -1,4 +1,4 @@
-"""The calls of listeners on state channels: their times, their time limits, their failures."""
+"""The calls of listeners on state channels, with their times, time limits and failures."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ TIMELINE_LENGTH = 1000
 class Call:
     """One call of a listener, as `Bus.timeline` keeps it.
 
-    ``channel`` and ``name``: of the listener. ``start``: in seconds since the epoch.
-    ``duration``: in seconds. ``outcome``: 'ok', 'failed' or 'timed out'. ``thread``:
-    the name of the thread that called it.
+    ``channel`` and ``name`` are those of the listener. ``start`` is in seconds since the
+    epoch, ``duration`` in seconds. ``outcome`` is 'ok', 'failed' or 'timed out'.
+    ``thread`` is the name of the thread that called it.
     """
 
     __slots__ = ('channel', 'duration', 'name', 'outcome', 'start', 'thread')
@@ -49,7 +49,7 @@ class Call:
 
 
 class Calls:
-    """This calls the listeners of state channels, and records each call.
+    """Calls the listeners of state channels, and records each call.
 
     :param log: is called as `Bus.log`.
     :param may_cut: returns whether SIGALRM may cut a listener that is late.
@@ -60,7 +60,7 @@ class Calls:
         #: The listener that runs now: (channel, name, time.monotonic() of its start).
         self.calling: tuple[str, str, float] | None = None
         self.timeline: deque[Call] = deque(maxlen=TIMELINE_LENGTH)
-        #: The time.monotonic() at which `Bus.start_timeout` is over; None: no limit.
+        #: The time.monotonic() at which `Bus.start_timeout` is over; None if there is none.
         self.start_until: float | None = None
         #: Whether a listener of a state channel has failed during the present command.
         self.failed = False
@@ -72,12 +72,12 @@ class Calls:
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> list[Any]:
-        """Call the listeners of a state channel in order, all of them even if some fail.
+        """Call all listeners of a state channel in order, even if some fail.
 
         :returns: the result of each listener that did not fail.
         :raises ChannelFailures: at the end, if some failed.
         :raises SystemExit, KeyboardInterrupt: if a listener raises it: at once, but on
-            'stop' and 'exit' after the call of the others.
+            'stop' and 'exit' after the calls of the others.
         """
         output: list[Any] = []
         failures, pid = ChannelFailures(), os.getpid()
@@ -111,7 +111,7 @@ class Calls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> NoReturn:
-        """Note that the first one has failed, and call the others.
+        """Note that the first of ``calls`` has failed, and call the others.
 
         Its exception is the one that is being handled.
 
@@ -133,7 +133,7 @@ class Calls:
         """Keep the exception that is being handled, and log it with the listener's name."""
         failures.handle_exception()
         self.failed = self.failed or channel in STATE_CHANNELS
-        if channel != 'log':  # a listener that cannot log cannot log its own failure
+        if channel != 'log':  # a 'log' listener that failed cannot log its failure
             self._log(f'Error in {channel!r} listener {name}', level=40, traceback=True)
 
     def call(
@@ -221,7 +221,7 @@ class _Late:
 
 
 class Deferred:
-    """The errors of several steps, all of which are taken; it raises them after the last."""
+    """The errors of several steps: it keeps them until all steps have run, then raises them."""
 
     def __init__(self) -> None:
         self._failures = ChannelFailures()
@@ -262,7 +262,7 @@ class Deferred:
 
 
 def not_zero(error: BaseException) -> BaseException:
-    """Return ``error``; a SystemExit of code 0 gets 1, because listeners have failed."""
+    """Return ``error``; a SystemExit of code 0 gets code 1, because listeners have failed."""
     if isinstance(error, SystemExit) and not error.code:
         error.code = 1
     return error

@@ -1,4 +1,4 @@
-"""Channels: their listeners, the order in which these are called, and what they raised."""
+"""Channels: their listeners, the order of the calls, and the errors of the listeners."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: listeners of other channels are only called.
 STATE_CHANNELS = frozenset({'start', 'drain', 'stop', 'exit', 'graceful', 'restart'})
 
-#: On these channels, of listeners with equal priority the last subscribed is called first.
+#: On these channels, if priorities are equal, the last subscribed listener is called first.
 REVERSED_CHANNELS = frozenset({'stop', 'exit'})
 
 #: The priority of a listener that has none of its own, as in `cherrypy.process.wspbus`.
@@ -49,7 +49,7 @@ class ChannelFailures(Exception):
             self._exceptions.append(error)
 
     def add(self, error: BaseException) -> None:
-        """Keep ``error``. If it is a ChannelFailures, keep the errors that it holds."""
+        """Keep ``error``. If it is a ChannelFailures, keep the errors in it."""
         if isinstance(error, ChannelFailures) and error:
             self._exceptions.extend(error.get_instances())
         else:
@@ -79,8 +79,8 @@ class Listener:
     """One subscription: a callback, its arguments, and its place in the order of calls.
 
     :param callback: any callable.
-    :param args: its first arguments, before what is published.
-    :param priority: lower is called earlier; ``callback.priority`` or 50 if None.
+    :param args: its first arguments, before those that are published.
+    :param priority: a lower one is called earlier; ``callback.priority`` or 50 if None.
     :param timeout: seconds, on state channels; ``callback.timeout`` if None.
     :param blocking: whether it is a server that runs until the site stops.
     :param name: its name in the log; `name_of` the callback if None.
@@ -111,7 +111,7 @@ class Listener:
         order: int | None = None,
     ) -> None:
         self.callback = callback
-        #: The ids of the arguments, which tell two subscriptions of one callback apart.
+        #: The ids of the arguments, which distinguish two subscriptions of one callback.
         self.args_key = tuple(map(id, args))
         self.call = functools.partial(callback, *args) if args else callback
         self.name = name or name_of(callback)
@@ -138,7 +138,7 @@ class Listener:
     def owner(self) -> object:
         """The object that the callback belongs to, such as the plugin for its method."""
         owner = getattr(self.callback, '__self__', self.callback)
-        # For a builtin function that is its module, which is not a plugin.
+        # A builtin function has its module there, which is not a plugin.
         return self.callback if isinstance(owner, ModuleType) else owner
 
 
@@ -171,10 +171,10 @@ def name_of(callback: object) -> str:
 
 
 class Order:
-    """The listeners of a channel in the order of their calls, once that is worked out.
+    """The listeners of a channel in the order of their calls, after they were sorted.
 
-    ``listeners``: the Listeners; None until the order is worked out. ``calls``: their
-    callables alone, which `Bus.publish` calls; None until then, and on state channels.
+    ``listeners`` are the Listeners; None until they are sorted. ``calls`` are only their
+    callables, which `Bus.publish` calls; None until then, and on state channels.
     """
 
     __slots__ = ('calls', 'listeners')
@@ -192,14 +192,13 @@ class Channel(set):  # type: ignore[type-arg]
 
     Why publishing needs no lock. Signal handlers and forked children publish, and they
     must not wait for a thread that subscribes (in a forked child, that thread does not
-    even exist). The first publish after a change works the order out, so that n
+    even exist). The first publish after a change sorts the listeners, so that n
     subscriptions cost one sort and not n. A change is written to ``_listeners`` first,
-    and then an empty `Order` is put into ``order``. A thread that works the order out
-    takes the empty one first, then copies the listeners (one step of the interpreter),
-    and then fills the one that it took. If a change comes in between, the thread fills
-    an Order that is not in ``order`` any more. So the Order found there never lacks a
-    listener whose `subscribe` has returned, and an Order never changes while its
-    listeners are called.
+    and then an empty `Order` is put into ``order``. A thread that sorts takes the empty
+    Order first, then copies the listeners (one step of the interpreter), and then fills
+    the Order that it took. If a change comes in between, the thread fills an Order that
+    is not in ``order`` any more. So the Order in ``order`` never lacks a listener whose
+    `subscribe` has returned, and an Order never changes while its listeners are called.
 
     :param name: such as 'start'.
     :param callbacks: are subscribed in this order.
@@ -217,7 +216,7 @@ class Channel(set):  # type: ignore[type-arg]
             self.add(callback)
 
     def subscribe(self, listener: Listener) -> None:
-        """Add a listener. If it is there already, it keeps its place in the order.
+        """Add a listener. If it is subscribed already, it keeps its place in the order.
 
         :raises NotCallable: if its callback is not callable.
         """
@@ -264,7 +263,7 @@ class Channel(set):  # type: ignore[type-arg]
         order.listeners = listeners
         return order
 
-    # The methods of a set, which code written for CherryPy calls.
+    # These are the methods of a set, which code written for CherryPy calls.
 
     def add(self, callback: Callable[..., Any]) -> None:
         """Subscribe a callback with its own priority, if it is not subscribed."""

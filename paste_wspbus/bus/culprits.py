@@ -1,4 +1,4 @@
-"""What a forced end says: first who did not end, and since when; then where all threads are."""
+"""The log text of a forced end: what did not end, and since when; then all stacks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WAITS = frozenset({'threading', 'queue', 'selectors'})
 
 
 def report(bus: Bus, why: str) -> str:
-    """Return the text of a forced end.
+    """Return what the log says of a forced end.
 
     :param why: a sentence without a full stop.
     """
@@ -44,9 +44,10 @@ def report(bus: Bus, why: str) -> str:
 
 
 def place_in_site(frame: FrameType | None) -> str:
-    """Return the line of the site's own code at which a stack is, as 'FILE:LINE in NAME'.
+    """Return the innermost line of the site's own code in a stack, as 'FILE:LINE in NAME'.
 
-    :returns: its innermost line if none is of the site; '' if there is no frame.
+    :returns: the innermost line of all if the stack has no code of the site; '' if there
+        is no frame.
     """
     innermost = frame
     while frame is not None and not is_of_site(frame.f_code.co_filename):
@@ -59,7 +60,7 @@ def place_in_site(frame: FrameType | None) -> str:
 
 
 def is_of_site(file: str) -> bool:
-    """Whether a source file is of the site, and not of Python, a package or wspserve."""
+    """Whether a source file belongs to the site, not to Python, a package or wspserve."""
     return not (
         file.startswith(('<frozen', _PACKAGE, _STDLIB, _PROGRAMS))
         or any(folder in file for folder in _PACKAGES)
@@ -108,7 +109,7 @@ def _open_requests(bus: Bus, frames: dict[int, FrameType]) -> tuple[str, int | N
 
 
 def _thread_of(environ: object, frames: dict[int, FrameType]) -> int | None:
-    """Return the ident of the thread that handles a request: its stack has the environ."""
+    """Return the ident of the thread whose stack has the environ: it handles the request."""
     for ident, innermost in frames.items():
         frame: FrameType | None = innermost
         while frame is not None:
@@ -144,7 +145,7 @@ def _at(frame: FrameType | None) -> str:
 
 
 def _stacks(frames: dict[int, FrameType], first: int | None) -> str:
-    """Return the stacks of all threads: the culprit's, the site's, others, idle ones."""
+    """Return the stacks of all threads: first the culprit, then the site's, then others."""
     named = {thread.ident: thread.name for thread in threading.enumerate()}
     idle: Counter[str] = Counter()
     ranked = []
@@ -156,7 +157,7 @@ def _stacks(frames: dict[int, FrameType], first: int | None) -> str:
             idle[_owner(frame)] += 1
             continue
         if ident == threading.get_ident() != threading.main_thread().ident:
-            continue  # the thread that ends the process
+            continue  # this thread writes the report
         stack = ''.join(traceback.format_stack(frame)).rstrip()
         ranked.append((rank, f'Thread {named.get(ident, ident)}:\n{stack}'))
     ranked.sort(key=lambda pair: pair[0])
@@ -183,7 +184,11 @@ def _waits(innermost: FrameType) -> bool:
 
 
 def _owner(innermost: FrameType) -> str:
-    """Return the package whose thread this is: that of the outermost frame of a package."""
+    """Return the name of the package that started this thread.
+
+    It is the package of the outermost frame that is not of the standard library; if there
+    is none, a module of the standard library.
+    """
     owner, frame = '', innermost
     while True:
         name = str(frame.f_globals.get('__name__') or '')

@@ -52,7 +52,7 @@ def can_cut() -> bool:
     """Whether SIGALRM can interrupt this thread, and the site does not use it itself.
 
     Only the main thread runs signal handlers (the `signal` module), and Windows has no
-    SIGALRM. If the site has set a handler of SIGALRM or a timer, that one stays.
+    SIGALRM. If the site has set a handler of SIGALRM or a timer, the bus does not touch it.
     """
     return (
         hasattr(signal, 'setitimer')
@@ -62,8 +62,8 @@ def can_cut() -> bool:
     )
 
 
-#: Seconds between one SIGALRM and the next. It is repeated because the kernel may
-#: deliver it to another thread; then the main thread would sleep on.
+#: Seconds between one SIGALRM and the next. SIGALRM is repeated because the kernel may
+#: deliver it to another thread; then the main thread would continue to sleep.
 AGAIN = 0.05
 
 
@@ -72,10 +72,10 @@ class TimeLimit:
 
     If this thread can be cut (`can_cut`), `Cut` is raised inside the block, and
     ``limit.stack`` is the stack at that moment. Otherwise another thread calls
-    ``late(stack)``, and the block runs on. In both cases ``limit.expired`` becomes True.
+    ``late(stack)``, and the block continues. In both cases ``limit.expired`` becomes True.
 
     :param seconds: the time limit; at least 0.001.
-    :param late: takes the stack as a text.
+    :param late: is called with the stack as a text.
     :param may_cut: False if the signals of the process do not belong to the bus.
     """
 
@@ -112,7 +112,7 @@ class TimeLimit:
         # == because each access to a method makes a new bound method.
         mine = signal.getsignal(signal.SIGALRM) == self._alarm
         if mine or abs(signal.getitimer(signal.ITIMER_REAL)[1] - AGAIN) < 1e-6:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # this one set it, not the listener
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it is ours, not the listener's
         if mine:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
@@ -132,10 +132,10 @@ class TimeLimit:
 def call_after(
     seconds: float, function: Callable[[], None], may_alarm: bool = True
 ) -> Callable[[], None]:
-    """Have ``function`` called later, by a thread that does not keep the process alive.
+    """Call ``function`` later, in a thread that does not keep the process alive.
 
-    When the process ends, Python 3.12 and later start no more threads. Then SIGALRM
-    calls it, if `can_cut` allows that.
+    When the process ends, Python 3.12 and later start no more threads. Then the handler
+    of SIGALRM calls it, if `can_cut` allows that.
 
     :param seconds: the time until the call.
     :param may_alarm: False if the signals of the process do not belong to the bus.
@@ -152,25 +152,26 @@ def call_after(
 
 
 def reserve_of(limit: float, reserve: float | None) -> float:
-    """Return the seconds of a stop that are kept for what stops after the server.
+    """Return the seconds of a stop that are reserved for the parts that stop after the server.
 
     :param limit: the seconds of the whole stop.
-    :param reserve: what the site asks for, but at least a second, or a tenth of a short
-        limit; None: a fifth of the limit, but at least a second, and at most half of it.
+    :param reserve: the seconds that the site asks for. The result is at least a second,
+        or a tenth of a limit below ten seconds. None stands for a fifth of the limit, but
+        at least a second, and at most half of the limit.
     """
     if reserve is None:
         return min(max(limit / 5, 1.0), limit / 2)
     return min(max(reserve, min(limit / 10, 1.0)), limit)
 
 
-#: Seconds that each step after the stop has, if the stop took all the time there was.
+#: Seconds that each step after the stop has at least, even if the stop used all its time.
 LEAST = 0.5
 
 
 class Deadline:
     """The time that a whole stop may take: drain, stop and exit together.
 
-    ``until``: the time.monotonic() at which it is over. ``cut_at``: the
+    ``until`` is the time.monotonic() at which it is over. ``cut_at`` is the
     time.monotonic() at which the server cuts the requests that are still open, so that
     the rest of the site has time to stop. Both are infinite if there is no limit.
     """
@@ -178,19 +179,19 @@ class Deadline:
     def __init__(self) -> None:
         self._is_set = False
         self.until = self.cut_at = float('inf')
-        #: The time.monotonic() at which the last one is over.
+        #: The time.monotonic() at which the last deadline is over.
         self.over_at = float('inf')
         #: Whether the process ends by force, because the deadline is over.
         self.is_over = False
 
     def shorten(self, seconds: float) -> float:
-        """Return so many seconds, or those that remain until ``cut_at``."""
+        """Return ``seconds``, or fewer if fewer remain until ``cut_at``."""
         return max(min(seconds, self.cut_at - time.monotonic()), 0)
 
     def begin(self, seconds: float | None, reserve: float | None) -> None:
         """Count the time from now, unless it is counted already.
 
-        :param seconds: the time limit; None: no limit.
+        :param seconds: the time limit; None stands for no limit.
         :param reserve: see `reserve_of`.
         """
         if seconds is not None and self.until == float('inf'):
@@ -207,12 +208,12 @@ class Deadline:
     ) -> Generator[None]:
         """Call ``late`` with a text if the ``with`` block takes longer than ``seconds``.
 
-        Inside the block of another call it does nothing: the outer one limits both.
+        Inside the block of another call it does nothing: the outer call limits both.
 
-        :param seconds: the time limit; None: no limit.
+        :param seconds: the time limit; None stands for no limit.
         :param reserve: see `reserve_of`.
-        :param host: says whether SIGALRM may be used, and whether nobody else ends the
-            process if ``late`` cannot run, because the block holds the GIL.
+        :param host: says whether the bus may use SIGALRM. It also says whether no other
+            process ends this one if the block holds the GIL, so that ``late`` cannot run.
         """
         if seconds is None or self._is_set:
             yield
@@ -239,7 +240,7 @@ class Deadline:
             self.until = self.cut_at = float('inf')
 
     def time_for(self, seconds: float) -> float:
-        """Return ``seconds``, or less if the last deadline is nearer; at least LEAST."""
+        """Return ``seconds``, or fewer if the last deadline is nearer, but at least LEAST."""
         return min(seconds, max(self.over_at - time.monotonic(), LEAST))
 
 

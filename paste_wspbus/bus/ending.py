@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.bus.bus import Bus
 
-#: Seconds that a forced end takes at most: its log, and the handlers of atexit.
+#: Seconds that a forced end takes at most, with its log and the handlers of atexit.
 GIVE_UP = 2.0
 
 _running: set[Bus] = set()
@@ -33,7 +33,7 @@ _at_exit_registered = False
 def exit_code_of(error: SystemExit) -> int:
     """Return the exit code of a process that ``error`` ends.
 
-    It is worked out as `sys.exit` documents: 0 for None, 1 for anything but a number.
+    `sys.exit` documents the rule: 0 for None, 1 for anything but a number.
     """
     if error.code is None:
         return 0
@@ -43,7 +43,7 @@ def exit_code_of(error: SystemExit) -> int:
 def end_threads(bus: Bus) -> list[threading.Thread]:
     """End the threads of a process that ends now: see `joining.end_threads`.
 
-    They have ``bus.join_timeout``, or less if the deadline of the stop is nearer.
+    They have ``bus.join_timeout`` seconds, or fewer if the deadline of the stop is nearer.
 
     :returns: the threads that still run.
     """
@@ -53,18 +53,18 @@ def end_threads(bus: Bus) -> list[threading.Thread]:
 
 
 def claim_exit_handlers() -> None:
-    """Have this thread run the handlers of atexit, now that the process ends.
+    """Make this thread the only one that runs the handlers of atexit: the process ends.
 
-    If another thread has claimed them, that one ends the process, and this one waits.
+    If another thread has claimed them, that thread ends the process, and this one waits.
     """
     if not _handlers_claimed.acquire(blocking=False):
         time.sleep(GIVE_UP)
 
 
 def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
-    """Log ``why``, what does not end, all stacks and the status; end with EX_SOFTWARE.
+    """Log ``why``, what does not end, all stacks and the status; then exit with EX_SOFTWARE.
 
-    It ends the process (`os._exit`) within GIVE_UP seconds, also if the log hangs.
+    This ends the process (`os._exit`) within GIVE_UP seconds, even if the log hangs.
 
     :param why: a sentence without a full stop.
     :param runs_handlers: whether to run the handlers of atexit in this thread.
@@ -104,31 +104,31 @@ def _flush() -> None:
 
 
 def stop_at_exit(bus: Bus) -> None:
-    """Have the bus stopped if the main thread ends while the bus is started."""
+    """Stop the bus if the main thread ends while the bus is started."""
     global _at_exit_registered
     _running.add(bus)
     if _at_exit_registered:
         return
     _at_exit_registered = True
     try:
-        # The handlers of atexit run when all threads that are not daemons have
-        # ended: never, if a server's thread ends only when the bus stops it.
+        # The handlers of atexit run when all threads that are not daemons have ended. If
+        # a server's thread ends only when the bus stops it, they would never run.
         threading._register_atexit(exit_all)  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):
         atexit.register(exit_all)
 
 
 def forget(bus: Bus) -> None:
-    """Do nothing for this bus at the end of the process, because it has exited."""
+    """Do not stop this bus at the end of the process, because it has exited."""
     _running.discard(bus)
 
 
 def exit_all() -> None:
-    """Stop each bus that is still started: the process ends."""
+    """Stop each bus that is still started, because the process ends."""
     for bus in list(_running):
         _running.discard(bus)
         if bus.pid != os.getpid() or bus.state is State.EXITING:
-            continue  # a forked child ends; the bus belongs to its parent
+            continue  # this is a forked child, and the bus belongs to its parent
         _exit_late(bus)
 
 
@@ -148,7 +148,7 @@ def _exit_late(bus: Bus) -> None:
     finally:
         bus.execv = False
         watcher = bus.waiting.watch(frozenset({State.EXITING}))
-        with contextlib.suppress(ChannelFailures, WSPBusError):  # each is in the log
+        with contextlib.suppress(ChannelFailures, WSPBusError):  # they are in the log
             bus.exit()
         with contextlib.suppress(Empty):  # a thread in block() may run the exit
             watcher.reached.get(timeout=bus.stop_timeout or 30)

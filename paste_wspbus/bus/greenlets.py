@@ -1,10 +1,10 @@
-"""Greenlets in the place of threads: how a bus sleeps where gevent or eventlet patched Python.
+"""Greenlets in the place of threads: how a bus sleeps if gevent or eventlet patched Python.
 
 `gevent.monkey.patch_all()` and `eventlet.monkey_patch()` replace the functions of the
-standard library that wait. What waits in a replaced function switches to another
-greenlet of the same thread; what waits in a function of C stops all of them. A site may
-patch in its first line, when the bus is made already. So the bus is adapted after the
-site was loaded: what it sleeps in from then on is replaced, too.
+standard library that wait. Code that waits in a replaced function lets another greenlet
+of the same thread run; code that waits in a function of C stops all greenlets. A site may
+patch Python in its first line, but the bus is made before that. So `adapt` is called
+after the site was loaded: it also replaces the functions in which the bus sleeps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from types import BuiltinFunctionType
 from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
 from paste_wspbus.errors import WSPBusError
 
-# eventlet replaces os.read and os.write by functions that wait.
+# eventlet replaces os.read and os.write with functions that wait.
 try:
     import posix as system
 except ImportError:
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 
 def thread_class(cls: type[T]) -> type[T]:
-    """Return a class of threads as a site that has patched Python needs it.
+    """Return a class of threads that works after the site has patched Python.
 
-    gevent ends a thread by its own `threading.Thread`. A class that was made before the
-    site patched Python does not inherit from that, and its threads could not be joined.
+    gevent replaces `threading.Thread`, and only threads of its class can be joined. A
+    class that was made before the site patched Python does not inherit from that class.
     """
     if issubclass(cls, threading.Thread):
         return cls
@@ -61,12 +61,12 @@ def _has_sockets_of_gevent() -> bool:
 
 
 def wake(fd: int) -> None:
-    """Write a byte; `os.write` of eventlet would let other greenlets run first."""
+    """Write a byte; eventlet's `os.write` would let other greenlets run first."""
     system.write(fd, b'.')
 
 
 class SelectQueue:
-    """A queue whose `get` sleeps in `select.select`: where that is patched, greenlets run.
+    """A queue whose `get` sleeps in `select.select`: if that is patched, other greenlets run.
 
     It has the methods of a `queue.SimpleQueue` that the bus uses. Any thread, greenlet
     and signal handler may call `put`. One greenlet at a time calls `get`.
@@ -85,14 +85,14 @@ class SelectQueue:
     def put(self, item: Any) -> None:
         """Add an item, and wake the greenlet that sleeps in `get`."""
         self._items.append(item)
-        with contextlib.suppress(BlockingIOError):  # so many bytes wake it as well
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes it, too
             wake(self.writer)
 
     def get(self, timeout: float | None = None) -> Any:
         """Remove and return the first item; sleep until there is one.
 
-        :param timeout: seconds; None: no limit.
-        :raises Empty: if there is none within that time.
+        :param timeout: seconds; None stands for no limit.
+        :raises Empty: if there is no item within that time.
         """
         due = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -111,14 +111,14 @@ class SelectQueue:
 
 
 class Wakeups:
-    """``with Wakeups():`` in the place of `Interrupts`: a signal ends the sleep of the hub.
+    """``with Wakeups():`` takes the place of `Interrupts`: a signal ends the sleep of the hub.
 
     The hub is the loop in which all greenlets wait. Each signal writes a byte to the
     pipe of the queue that the main greenlet sleeps in. So the hub wakes up, whichever
-    thread the kernel gives the signal to, and Python runs the handlers.
+    thread the kernel delivers the signal to, and Python runs the handlers.
 
-    :param queue: the queue.
-    :param wake: not used: the byte wakes the greenlet.
+    :param queue: the queue in which the main greenlet sleeps.
+    :param wake: is not used, because the byte wakes the greenlet.
     """
 
     def __init__(self, queue: SelectQueue, wake: object = None) -> None:
@@ -130,7 +130,7 @@ class Wakeups:
             previous = signal.set_wakeup_fd(
                 self._queue.writer, warn_on_full_buffer=False
             )
-            if previous != -1:  # the site's own, or that of a sleep around this one
+            if previous != -1:  # the site has set it, or an outer `Wakeups`
                 signal.set_wakeup_fd(previous)
             self._is_set = previous == -1
         return self
@@ -141,7 +141,7 @@ class Wakeups:
 
 
 def lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a stream; other greenlets run while none comes.
+    """Yield the lines of a stream; other greenlets run while this waits for a line.
 
     :param stream: the file of a socket that was made before the site patched Python.
     """
@@ -156,11 +156,11 @@ def lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 class Interruption:
-    """``with Interruption(urgent):`` in the place of `Interrupts` around a server that blocks.
+    """``with Interruption(urgent):`` takes the place of `Interrupts` around a blocking server.
 
     :param urgent: is called in the hub after each `poke`; if it raises
-        KeyboardInterrupt, the greenlet of the ``with`` block gets it.
-    :param unheard: not used: the hub runs signal handlers.
+        KeyboardInterrupt, this is raised in the greenlet of the ``with`` block.
+    :param unheard: is not used, because the hub runs signal handlers.
     """
 
     def __init__(self, urgent: Callable[[], None], unheard: object = None) -> None:
@@ -176,7 +176,7 @@ class Interruption:
         self._greenlet = None
 
     def poke(self) -> bool:
-        """Have ``urgent`` called in the hub, and wait for that; another greenlet calls this."""
+        """Let the hub call ``urgent``, and wait for that; another greenlet calls this."""
         self._has_looked = threading.Event()
         if 'gevent' in sys.modules:
             from gevent import get_hub
@@ -199,13 +199,13 @@ class Interruption:
 
 
 def adapt(bus: Bus, passes_connections: bool) -> None:
-    """Have the bus sleep as the patched functions do, if the site has patched Python.
+    """Make the bus sleep in the patched functions, if the site has patched Python.
 
-    The main thread calls it when the site is loaded, before the start.
+    The main thread calls this when the site is loaded, before the start.
 
     :param passes_connections: whether the server accepts connections in one thread, and
         reads from them in another.
-    :raises PartlyPatched: if the patches that the site has made cannot work.
+    :raises PartlyPatched: if the site has patched parts of Python that do not work together.
     """
     if threads_are_greenlets() and not _is_select_patched():
         raise PartlyPatched(
@@ -228,7 +228,7 @@ def adapt(bus: Bus, passes_connections: bool) -> None:
 
 
 class PartlyPatched(WSPBusError):
-    """The site has patched a part of Python, with which it cannot be served."""
+    """The site has patched only a part of Python, and cannot be served like this."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)

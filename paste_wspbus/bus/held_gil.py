@@ -1,4 +1,4 @@
-"""The end of a process that closes without giving up the GIL: a timer that needs no GIL."""
+"""The end of a process whose stop holds the GIL: a timer that needs no GIL ends the process."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds beyond a deadline: whoever has the GIL ends the process in a better way.
+#: Seconds from a deadline to this timer: a thread that gets the GIL ends the process better.
 MARGIN = 0.5
 
-#: When our timer ends the process, as time.monotonic(); None: our timer is not set.
+#: The time.monotonic() at which this timer ends the process; None if it is not set.
 _until: float | None = None
 _watches_forks = False
 
 
 def end_process_after(seconds: float) -> Callable[[], None]:
-    """Have the process end with exit code 1 and all stacks, unless this is cancelled.
+    """End the process later, with exit code 1 and all stacks, unless this is cancelled.
 
     `faulthandler.dump_traceback_later` does it in a thread of its own, which needs no
-    GIL. There is one such timer in a process. If the site has set it, that one stays.
+    GIL. A process has only one such timer. If the site has set it, this does nothing.
 
     :returns: a function that cancels it.
     """
@@ -32,7 +32,7 @@ def end_process_after(seconds: float) -> Callable[[], None]:
         return lambda: None
     if not _watches_forks and hasattr(os, 'register_at_fork'):
         _watches_forks = True
-        # A child would wait for the timer's thread, which it has not, when it ends.
+        # When a child ends, it would wait for the timer's thread, which it does not have.
         os.register_at_fork(before=_stop, after_in_parent=_set, after_in_child=_forget)
     _until = time.monotonic() + seconds
     _set()
@@ -69,10 +69,10 @@ def _cancel() -> None:
 
 
 def _is_taken() -> bool:
-    """Whether somebody else may have set the timer: Python has no function for this.
+    """Whether other code may have set the timer: Python has no function for this.
 
-    Nobody has if `faulthandler` was not imported. On Linux, its thread is one that is
-    not Python's, and blocks all signals (faulthandler.c: faulthandler_thread).
+    It is not set if `faulthandler` was not imported. On Linux, its thread is not one of
+    Python's, and it blocks all signals (faulthandler.c: faulthandler_thread).
     """
     if 'faulthandler' not in sys.modules:
         return False
@@ -83,7 +83,7 @@ def _is_taken() -> bool:
         tasks = set(os.listdir('/proc/self/task')) - known
         return any(_blocks_all_signals(task) for task in tasks)
     except OSError:
-        return True  # it cannot be known
+        return True  # nobody can know
 
 
 def _blocks_all_signals(task: str) -> bool:
@@ -91,6 +91,6 @@ def _blocks_all_signals(task: str) -> bool:
         with open(f'/proc/self/task/{task}/status') as file:
             blocked = next(line for line in file if line.startswith('SigBlk:'))
     except (OSError, StopIteration):
-        return False  # it has ended
-    # The system keeps SIGKILL and SIGSTOP, and the C library a few, from being blocked.
+        return False  # the thread has ended
+    # Nobody can block SIGKILL and SIGSTOP, nor a few signals of the C library.
     return int(blocked.split()[1], 16).bit_count() > 55

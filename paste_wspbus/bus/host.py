@@ -1,4 +1,4 @@
-"""The host of a bus: the program that owns the process, what it promises, what it does itself."""
+"""The host of a bus: the program that owns the process, its promises, and its own actions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-#: What a host may promise, each capability with its meaning.
+#: The promises that a host may make: each capability with its meaning.
 CAPABILITIES: dict[str, str] = {
     'start': "'start' listeners have run before the application gets a request",
     'drain': "'stop' listeners run after the last request was answered",
@@ -24,12 +24,12 @@ CAPABILITIES: dict[str, str] = {
 class Host:
     """The program that owns the process of a site: its name, its promises, its actions.
 
-    This class leaves everything to the bus. A program or supervisor that does more is a
-    subclass, and then `bus.host` is an object for that bus alone. The bus itself calls
-    the methods.
+    With this class, the bus does everything itself. A program or supervisor that does
+    more has a subclass, and then `bus.host` is an object for that bus alone. The bus
+    itself calls the methods.
 
     :param name: such as 'gunicorn'.
-    :param version: as text; empty if there is none.
+    :param version: the version as a text; empty if there is none.
     :param capabilities: keys of CAPABILITIES.
     :raises ValueError: if CAPABILITIES does not have one of them.
     """
@@ -40,13 +40,13 @@ class Host:
     owns_signals = True
     #: Whether the bus may use SIGALRM, which cuts listeners that are late.
     owns_alarm = True
-    #: Whether the end of the process is the ordinary way to exit the bus: no warning then.
+    #: Whether the bus exits normally at the end of the process; then there is no warning.
     exits_with_process = False
     #: Whether a supervisor starts the next process: see `succeed`.
     is_supervised = False
-    #: Whether nobody ends the process from outside if its stop holds the GIL for ever.
+    #: Whether no other process ends this one if its stop holds the GIL for ever.
     is_alone = False
-    #: Whether it restarts the site itself: see `restart`.
+    #: Whether the host restarts the site itself: see `restart`.
     restarts = False
 
     def __init__(self, name: str, version: str, capabilities: Iterable[str]) -> None:
@@ -67,7 +67,7 @@ class Host:
         """React to the end of composing: the filter was made, so the application is complete."""
 
     def start(self, bus: Any) -> None:
-        """Start the bus for a request that finds it not started, if this host starts buses.
+        """Start the bus for a request that comes before its start, if this host starts buses.
 
         :raises StartFailed: if a listener failed to start.
         """
@@ -76,19 +76,19 @@ class Host:
         """End the process in this host's way, instead of `Bus.stop` or `Bus.exit`.
 
         :param command: 'stop' or 'exit'.
-        :returns: True if it ends the process; if False, the bus does what was asked for.
+        :returns: True if the host ends the process; if False, the bus carries out the command.
         """
         return False
 
     def restart(self, bus: Any) -> bool:
         """Restart the site in this host's way, instead of `Bus.restart`.
 
-        :returns: True if it restarts the site; if False, the bus does.
+        :returns: True if the host restarts the site; if False, the bus restarts it.
         """
         return False
 
     def succeed(self, bus: Any, style: str) -> None:
-        """Tell the supervisor how to start the process that follows this one.
+        """Report to the supervisor how to start the process that follows this one.
 
         :param style: the ``style`` of a restarter: 'child' or 'fork'.
         """
@@ -104,9 +104,9 @@ class Supervised(Host):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host.name, host.version, host.capabilities)
-        #: Asks the supervisor for a new process that replaces this one; None: it cannot be asked.
+        #: Asks the supervisor for a new process that replaces this one; None if it cannot ask.
         self.renew: Callable[[], object] | None = None
-        #: Tells the supervisor how to start the next process; None: there is no such call.
+        #: Reports to the supervisor how to start the next process; None if it cannot report.
         self.tell_style: Callable[[str], object] | None = None
 
     @property
@@ -127,7 +127,7 @@ class Supervised(Host):
         return True
 
     def succeed(self, bus: Any, style: str) -> None:
-        """Tell the supervisor how to start the process that follows this one."""
+        """Report to the supervisor how to start the process that follows this one."""
         if self.tell_style is not None:
             self.tell_style(style)
 
@@ -152,10 +152,10 @@ class HostCannot(WSPBusError):
         self.host, self.missing, self.component = host, missing, component
 
 
-#: The host of a bus that a script or a test makes, starts and stops itself.
+#: The host of a bus that a script or a test itself makes, starts and stops.
 OWN = Host('its own program', '', {'start', 'stop'})
 
-#: The embedded bus: the first request starts it, the end of the process stops it.
+#: The host of an embedded bus: the first request starts it, the end of the process stops it.
 EMBEDDED = Host('the embedded bus', '', {'start', 'stop', 'per-worker'})
 
 #: `wspserve` promises everything.
@@ -168,9 +168,9 @@ TESTING = Host('paste_wspbus.testing', '', CAPABILITIES.keys() - {'signals'})
 def host_of(bus: Any) -> Host:
     """Return the Host of a bus, also of a bus class that has none (CherryPy's, a company's).
 
-    :returns: ``bus.host``; OWN if the bus has none. If another server has put an object
-        there that only has the attributes of a Host, a Host with the same name,
-        version and capabilities.
+    :returns: ``bus.host``, or OWN if the bus has none. If another server has put an object
+        there that only has the attributes of a Host, the result is a Host with the same
+        name, version and capabilities.
     """
     host: Any = getattr(bus, 'host', None)
     if isinstance(host, Host):
@@ -183,7 +183,7 @@ def host_of(bus: Any) -> Host:
 
 
 def supervised(bus: Any) -> Supervised:
-    """Return the host of a bus, made Supervised if it is not."""
+    """Return the host of a bus; if it is not Supervised, make it so."""
     host = host_of(bus)
     if not isinstance(host, Supervised):
         host = bus.host = Supervised(host)
@@ -193,7 +193,7 @@ def supervised(bus: Any) -> Supervised:
 def require(bus: Any, *capabilities: str, component: str = 'This component') -> None:
     """Check that the host of a bus promises what a component needs.
 
-    :param bus: the bus that the component rides on.
+    :param bus: the bus of the component.
     :param capabilities: keys of CAPABILITIES.
     :param component: the name of the component in the message.
     :raises HostCannot: if the host lacks one of them.

@@ -1,4 +1,4 @@
-"""The wake-up of a sleeping main thread at a signal, whichever thread the kernel gives it to."""
+"""The wake-up of a sleeping main thread at a signal that the kernel delivers to any thread."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 
-#: Seconds after which the main thread is taken not to run signal handlers; and what it
-#: gets once it did not.
+#: Seconds after which the main thread counts as unable to run signal handlers; and the
+#: seconds that it gets for later signals, as long as it does not run them.
 UNHEARD, DEAF = 1.0, 0.005
 
 
 def in_main_thread() -> bool:
     """Whether this is the main thread; in it Python runs signal handlers.
 
-    Its class is asked by its name, because eventlet gives the thread a second object, of
-    the same class in a second copy of the module.
+    This compares the name of its class: eventlet gives the thread a second object, whose
+    class comes from a second copy of the module.
     """
     return type(threading.current_thread()).__name__ == '_MainThread'
 
 
 def threads_are_greenlets() -> bool:
-    """Whether what `threading` starts are greenlets (gevent, eventlet) in this process."""
+    """Whether `threading` starts greenlets (gevent, eventlet) in this process."""
     return not isinstance(threading.get_ident, BuiltinFunctionType)
 
 
 class Interrupts:
-    """``with Interrupts():`` stands around what sleeps in the main thread.
+    """``with Interrupts():`` stands around a sleep of the main thread.
 
     Why a signal is not lost. Python runs signal handlers in the main thread (the
     `signal` module), but the kernel may deliver a signal to any thread (signal(7)), and
@@ -49,21 +49,21 @@ class Interrupts:
     SIGURG, which a process ignores by default. Then the main thread runs all handlers
     that are due. The thread repeats SIGURG until its handler has run, because a signal
     that comes just before a system call does not end that call. If the site has set a
-    wake-up descriptor or a handler of SIGURG itself, that one stays, and nothing is
-    interrupted.
+    wake-up descriptor or a handler of SIGURG itself, the site keeps it, and this class
+    interrupts nothing.
 
-    On Windows nothing interrupts a main thread that waits for a lock: there ``wake`` is
-    called at every signal, to end the wait. In a thread other than the main thread, the
-    ``with`` block does nothing.
+    On Windows nothing interrupts a main thread that waits for a lock: there this class
+    calls ``wake`` at every signal, to end the wait. In a thread other than the main
+    thread, the ``with`` block does nothing.
 
     :param urgent: is called in the main thread after each `poke`, on POSIX.
     :param wake: is called in another thread at each signal, on Windows.
     :param unheard: is called in another thread with the number of a signal whose handler
         the main thread has not run within `UNHEARD` seconds: it may be in code that
-        never returns to Python. Without it, this waits for as long as it takes.
+        never returns to Python. Without ``unheard``, `poke` waits without a limit.
     """
 
-    #: Those that are entered; the wake-up descriptor belongs to the whole process.
+    #: All objects that are entered; the wake-up descriptor belongs to the whole process.
     _entered: ClassVar[list[Interrupts]] = []
 
     def __init__(
@@ -147,13 +147,13 @@ class Interrupts:
     def renew_all(cls) -> None:
         """Set the wake-up descriptor again if other code has removed it, as asyncio does.
 
-        If that code has set another one, this stays. The main thread calls this.
+        If that code has set another descriptor, this keeps it. The main thread calls this.
         """
         for one in cls._entered:
             one.renew()
 
     def renew(self) -> None:
-        """See `renew_all`."""
+        """Set the wake-up descriptor of this object again; see `renew_all`."""
         now = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if now not in (-1, self._writer):
             signal.set_wakeup_fd(now)
@@ -172,20 +172,20 @@ class Interrupts:
             self._urgent()
 
     def poke(self) -> bool:
-        """Have the main thread run its signal handlers and ``urgent`` now.
+        """Make the main thread run its signal handlers and ``urgent`` now.
 
         Another thread calls this. It returns when the handler of SIGURG has run in the
         main thread, or when the ``with`` block has ended.
 
-        :returns: False if that has not come within `UNHEARD` seconds, and somebody wants
-            to know it.
+        :returns: False if neither happened within `UNHEARD` seconds, and there is an
+            ``unheard`` to call.
         """
         if not self._usual:
             return True
         self._handled = False
         pause, until = 0.01, float('inf')
         if self._unheard is not None:
-            # Each signal ends a system call of the main thread: do not flood it.
+            # Each signal ends a system call of the main thread: do not send many.
             until = time.monotonic() + (DEAF if self._is_deaf else UNHEARD)
         while not self._handled and (main := self._main):
             if time.monotonic() > until:

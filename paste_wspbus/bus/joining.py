@@ -1,4 +1,4 @@
-"""The threads at the end: which ones are waited for, how long, and who holds the end up."""
+"""The threads at the end of the process: which are waited for, how long, and which are late."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-#: Seconds until the log names a thread that Python's own end stops: most end at once.
+#: Seconds that threads have to end before the log names them: most end at once.
 SOON = 0.05
 
-#: Seconds between two looks at whether to skip the wait.
+#: Seconds between two checks whether to skip the wait.
 LOOK = 0.1
 
-#: Since when threads are waited for, as time.monotonic(); None: none is.
+#: The time.monotonic() since which this process waits for threads; None if it does not.
 waits_since: float | None = None
 
 
@@ -29,8 +29,8 @@ def join_threads(
 ) -> list[threading.Thread]:
     """Wait until all threads that are not daemons have ended.
 
-    A thread of `concurrent.futures` without work counts as ended: it waits for Python's
-    own end alone. The log names each other thread. A KeyboardInterrupt ends the wait.
+    A thread of `concurrent.futures` without work counts as ended: it only waits until
+    Python ends. The log names each other thread. A KeyboardInterrupt ends the wait.
 
     :param seconds: the time for all of them together.
     :param log: is called as `Bus.log`.
@@ -53,12 +53,12 @@ def join_threads(
 def end_threads(
     seconds: float, log: Callable[..., object], is_hurried: Callable[[], bool]
 ) -> list[threading.Thread]:
-    """End all threads that are not daemons as Python's own end does, within a time limit.
+    """End all threads that are not daemons, as Python does at its end, within a time limit.
 
     The main thread of a process that is about to end calls this. The steps are those
     of `threading._shutdown`: call the functions of `threading._register_atexit` (they
-    end the threads of `concurrent.futures`); have the main thread count as ended
-    (other threads wait for that); join. Python's own end then has nothing to wait for.
+    end the threads of `concurrent.futures`); make the main thread count as ended
+    (other threads wait for that); join. Then Python has nothing to wait for at its end.
 
     The arguments and the result are those of `join_threads`. The log names only
     threads that do not end at once.
@@ -91,7 +91,7 @@ def end_threads(
 
 
 def threads_that_count() -> list[threading.Thread]:
-    """Return the threads that keep a process from ending: no daemon, and not this one."""
+    """Return the threads that keep a process from ending: no daemon threads, not this one."""
     return [
         thread
         for thread in threading.enumerate()
@@ -120,9 +120,10 @@ def _is_idle(thread: threading.Thread) -> bool:
 
 
 def _call_registered(log: Callable[..., object]) -> threading.Thread:
-    """Call the functions of `threading._register_atexit` in a thread, for one may hang.
+    """Call the functions of `threading._register_atexit` in a thread, because one may hang.
 
-    Each is called once, the last registered first; none can be registered any more.
+    This calls each of them once, the last registered first. No more functions can be
+    registered from now on.
     """
     functions = getattr(threading, '_threading_atexits', [])
     threading._SHUTTING_DOWN = True  # type: ignore[attr-defined]
@@ -142,9 +143,9 @@ def _call_registered(log: Callable[..., object]) -> threading.Thread:
 
 
 def _end_main_thread() -> None:
-    """Have the main thread count as ended: see `threading._shutdown`, which differs.
+    """Make the main thread count as ended, as the `threading._shutdown` of each Python does.
 
-    If a later Python has none of these, its own end does this.
+    If a later Python has none of these attributes, it does this itself when it ends.
     """
     main = threading.main_thread()
     if not in_main_thread() or not main.is_alive():

@@ -1,4 +1,4 @@
-"""Lifespans: what the bus enters at start and leaves at stop, also if it is added during a start."""
+"""Lifespans: the bus enters them at start and leaves them at stop; some join during a start."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus.bus import Bus
 
-#: A place behind all listeners.
+#: A place that comes after the places of all listeners.
 _END = (float('inf'), 0)
 
 
 class Lifespan:
-    """Something that is entered at start and left at stop.
+    """A context that the bus enters at start and leaves at stop.
 
     It has two listeners. `start` is called at ``priority``, `stop` at 100 -
-    ``priority``. The second is subscribed when the first has succeeded, so what was
-    not entered is not left.
+    ``priority``. The second is subscribed when the first has succeeded, so the bus leaves
+    only a context that it has entered.
 
-    Two threads at one lifespan. The thread that adds a lifespan late enters it, and
-    leaves it again if the bus has stopped meanwhile. Other threads may stop and start
+    Why two threads may use one lifespan. The thread that adds a lifespan late enters it,
+    and leaves it again if the bus has stopped meanwhile. Other threads may stop and start
     the bus at the same time. So two threads can be in `start`, or in `stop`, or one in
-    each. ``_entering`` lets one thread at a time enter: the second one waits, and then
-    finds it entered. ``_lock`` keeps three things together: the context that is to be
-    left, the resource, and the subscription to 'stop'. So of two threads in `stop`, one
-    takes the context. And a thread that leaves the context cannot unsubscribe what
-    another thread has subscribed since, by entering it again: what is entered always
-    listens to 'stop'. No context is entered or left while ``_lock`` is held, because a
-    context may wait for another thread. Both locks are RLocks: a signal handler may
-    stop the bus in the midst of these steps.
+    each. ``_entering`` lets one thread at a time enter the context: the second thread
+    waits, and then finds it entered. ``_lock`` keeps three things together: the context
+    to leave, the resource, and the subscription to 'stop'. So if two threads are in
+    `stop`, only one takes the context. And suppose that another thread enters the
+    lifespan again: the thread that leaves the old context cannot unsubscribe the new
+    subscription. An entered lifespan always listens to 'stop'. No context is entered or
+    left while ``_lock`` is held, because a context may wait for another thread. Both
+    locks are RLocks: a signal handler may stop the bus in the middle of these steps.
 
     :param name: the lifespan's name in ``bus.resources`` and ``bus.lifespans``.
     :param make: makes the context manager that one start enters.
-    :param priority: of the start listener; `DEFAULT_PRIORITY` (50) if None.
-    :param timeout: seconds for each of the two listeners; None: no limit.
+    :param priority: that of the start listener; `DEFAULT_PRIORITY` (50) if None.
+    :param timeout: seconds for each of the two listeners; None stands for no limit.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Lifespan:
             name=name,
             order=self.start_listener.order,
         )
-        #: What is entered, and is to be left; None: nothing.
+        #: The context that is entered, which a stop must leave; None if there is none.
         self._entered: contextlib.AbstractContextManager[Any] | None = None
         self._entering = threading.RLock()
         self._lock = threading.RLock()
@@ -73,7 +73,7 @@ class Lifespan:
     def start(self, *args: object, **kwargs: object) -> None:
         """Enter the context, unless it is entered already.
 
-        What the context manager yields becomes ``bus.resources[name]``.
+        The value that the context manager yields becomes ``bus.resources[name]``.
 
         :raises BaseException: whatever the context manager raises.
         """
@@ -101,7 +101,7 @@ class Lifespan:
         context.__exit__(None, None, None)
 
     def unsubscribe(self) -> None:
-        """Do not enter it at later starts. If it is entered now, the next stop leaves it."""
+        """Do not enter it at later starts. If it is entered now, the next stop ends it."""
         self.bus.channel('start').unsubscribe(self.start)
         self.bus.lifespans.pop(self.name, None)
 
@@ -111,9 +111,10 @@ class Lifespans(dict):  # type: ignore[type-arg]
 
     def __init__(self) -> None:
         super().__init__()
-        #: For each name that was asked for: the number from which to look for a free one.
+        #: From each name that a caller asked for to the first number that may be free.
         self._next: dict[str, int] = {}
-        #: For each name that was made here: the name that was asked for, and its number.
+        #: From each name that was made here to the name that the caller asked for, and the
+        #: number.
         self._made: dict[str, tuple[str, int]] = {}
 
     def free_name(self, name: str) -> str:
@@ -134,7 +135,7 @@ class Lifespans(dict):  # type: ignore[type-arg]
             raise NameTaken(lifespan.name)
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Remove a lifespan; its name is free again."""
+        """Remove a lifespan; after this, its name is free."""
         made, number = self._made.pop(name, (name, 1))
         if made in self._next:
             self._next[made] = min(self._next[made], number)
@@ -142,22 +143,21 @@ class Lifespans(dict):  # type: ignore[type-arg]
 
 
 class Line:
-    """The listeners that a start has yet to call, in order; lifespans can join them late.
+    """The listeners that a start has not called yet, in order; lifespans can join them late.
 
-    Entering late. Any thread may add a lifespan while another thread runs the start.
-    The lifespan must be entered exactly once: by the start if its place is yet to come,
-    or else by the thread that added it. This is why that holds. `join` compares the
-    lifespan's place with the place of the listener that was called last, and appends
-    the lifespan to the arrivals, which is one step of the interpreter. The start takes
-    arrivals out before each listener, and once more behind the last listener, when the
-    bus is STARTED already (`rest`). So the start misses an arrival only if it comes
-    after that last look. Then the bus is not STARTING any more, and the thread that
-    added the lifespan sees that, and calls `withdraw`. Only one of `withdraw` and `rest`
-    can take the arrival out of the deque, and the thread that took it enters it. If a
-    start was cut short, `clear` drops the remaining arrivals: the next start calls them
-    as ordinary listeners. If `position` is read a moment too early or too late, both
-    threads may try to enter the lifespan: `Lifespan.start` has a lock, and does nothing
-    the second time.
+    Why a late lifespan is entered exactly once. Any thread may add a lifespan while
+    another thread runs the start. If the start has not reached its place yet, the start
+    enters it, else the thread that added it does. `join` compares the lifespan's place
+    with the place of the listener that was called last, and appends the lifespan to the
+    arrivals, which is one step of the interpreter. The start takes arrivals out before
+    each listener, and once more after the last listener, when the bus is STARTED already
+    (`rest`). So the start misses an arrival only if it comes after that last check. Then
+    the bus is not STARTING any more, and the thread that added the lifespan sees that,
+    and calls `withdraw`. Only one of `withdraw` and `rest` can take the arrival out of
+    the deque, and the thread that took it enters it. If a start ended early, `clear`
+    drops the remaining arrivals: the next start calls them as ordinary listeners. If
+    `position` is read a moment too early or too late, both threads may try to enter the
+    lifespan: `Lifespan.start` has a lock, and does nothing the second time.
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Line:
 
     def open(self, listeners: Iterable[Listener]) -> None:
         """Begin a start with these listeners."""
-        # A sorted list is a heap. The id decides between equal places, because two
+        # A sorted list is a heap. If two places are equal, the id decides, because
         # listeners cannot be compared.
         self._pending = sorted((one.place, id(one), one) for one in listeners)
         self.position = None
@@ -185,23 +185,23 @@ class Line:
         return listener
 
     def close(self) -> None:
-        """End the start, or cut it short: from now on, no place is yet to come."""
+        """End the start, also early: from now on, the start has passed all places."""
         self.position = _END
         self._pending = []
 
     def rest(self) -> Listener | None:
-        """Take an arrival that came after the last listener; None if there is none."""
+        """Take an arrival that joined after the last listener; None if there is none."""
         arrival = self._take_arrival()
         return None if arrival is None else arrival.start_listener
 
     def clear(self) -> None:
-        """Drop the arrivals: the start has failed."""
+        """Drop the arrivals, because the start has failed."""
         self._arrivals.clear()
 
     def join(self, lifespan: Lifespan) -> bool:
-        """Have the start enter a lifespan, unless its place has passed.
+        """Let the start enter a lifespan, unless the start has passed its place.
 
-        :returns: True if it is among the arrivals now; False if its place has passed.
+        :returns: True if it is one of the arrivals now; False if its place was passed.
         """
         position = self.position
         if position is not None and position >= lifespan.start_listener.place:

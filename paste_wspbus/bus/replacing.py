@@ -1,4 +1,4 @@
-"""The restart in place: a process replaces itself by one that starts as it did (execve(2))."""
+"""The restart in place: a process replaces its program with a new one (execve(2))."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def check_replaceable(folder: str, before: str) -> None:
     """Check that this process can replace itself.
 
-    :param folder: where the next program starts.
+    :param folder: the folder in which the next program starts.
     :param before: the folder in which this process was started, without links.
     :raises RestartImpossible: if its program, the interpreter or the folder is missing.
     """
@@ -43,9 +43,10 @@ def command_line(folder: str, before: str) -> list[str]:
 
 
 def _followed(path: str, folder: str, before: str) -> str:
-    """Return where a file is now: a link that led to its folder may lead to another one.
+    """Return where a file is now: the link to its folder may lead to another folder.
 
-    A deployment may have moved it; a virtual environment in the release moves along.
+    A deployment may have changed that link. A virtual environment in the folder of the
+    release has moved with it.
     """
     inside = path.removeprefix(f'{before}{os.sep}')
     moved = os.path.join(folder, inside)
@@ -56,12 +57,13 @@ def _followed(path: str, folder: str, before: str) -> str:
 def replace(
     folder: str, words: list[str], kept: Iterable[int], close_others: bool
 ) -> NoReturn:
-    """Replace this process by another program; it does not return.
+    """Replace this process with another program; this does not return.
 
-    :param folder: where it starts; its name becomes $PWD, which keeps the links in it.
+    :param folder: the folder in which it starts. It becomes $PWD as it is: links in it
+        are not resolved.
     :param words: its command line, see `command_line`.
     :param kept: the file descriptors that stay open.
-    :param close_others: whether to close all others, except 0, 1 and 2.
+    :param close_others: whether to close all other descriptors, except 0, 1 and 2.
     :raises OSError: if the folder is missing, or execve(2) fails.
     """
     os.chdir(folder)
@@ -78,11 +80,11 @@ def replace(
 
 
 def _close_at_execv() -> None:
-    """Have execve(2) close all files except stdin, stdout and stderr."""
+    """Mark all files except stdin, stdout and stderr, so that execve(2) closes them."""
     try:
         open_files = os.listdir('/dev/fd')
     except OSError:
-        return  # not POSIX; there a new program inherits none of Python's files (PEP 446)
+        return  # this is not POSIX: a new program inherits none of Python's files (PEP 446)
     for fd in map(int, open_files):
         if fd > 2:
             with contextlib.suppress(OSError):

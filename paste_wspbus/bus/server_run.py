@@ -30,23 +30,24 @@ if TYPE_CHECKING:
 #: Seconds between two KeyboardInterrupts in a server that blocks.
 INTERRUPT_AGAIN = 1.0
 
-#: Seconds between two looks whether the server is busy.
+#: Seconds between two checks whether the server is busy.
 LOOK = 0.01
 
-#: Seconds that a server has to return when the time for requests is over, at most, and
-#: as a part of what remains of the stop.
+#: The time that a server has to return when the time for requests is over: seconds at
+#: most, and the part of the remaining time of the stop.
 RETURN, RETURN_SHARE = 2.0, 1 / 3
 
 
 class ServerRun:
     """One run of a server in this thread. KeyboardInterrupt, raised in the server, ends it.
 
-    The interrupt comes between two requests, so it costs none, and no application can
-    catch it; until the time for requests is over (`Deadline.cut_at`). A server whose
-    thread never comes back to Python gets SIGINT, which it may handle by itself. If it
-    does not return then either, the bus stops in another thread, and the process ends.
+    The interrupt comes between two requests. So no request is lost, and no application
+    can catch the interrupt. After the time for requests is over (`Deadline.cut_at`), it
+    may come at any moment. If the server's thread never returns to Python, the server
+    gets SIGINT, which it may handle itself. If it still does not return, the bus stops in
+    another thread, and the process ends.
 
-    ``thread``: the ident of the thread.
+    ``thread`` is the ident of the thread.
 
     :param must_end: returns whether a stop or an exit was asked for.
     """
@@ -75,7 +76,7 @@ class ServerRun:
             self.interrupt()
 
     def _interrupt_again(self, bus: Bus) -> None:
-        """Raise KeyboardInterrupt until the server returns: it may catch the first ones."""
+        """Raise KeyboardInterrupt until the server returns, because it may catch the first."""
         bus.draining.set()
         pause, give_up = INTERRUPT_AGAIN, float('inf')
         while not self._gone.is_set():
@@ -96,7 +97,7 @@ class ServerRun:
                 self._call_out(bus)
             elif not self._raised:
                 self._gone.wait(LOOK)
-                continue  # it was busy in that moment
+                continue  # it was busy at that moment
             self._gone.wait(pause)  # it may have much to do before it returns
             self._raised = False
 
@@ -111,23 +112,24 @@ class ServerRun:
         self._is_called_out = True
         signals = bus.plugins.get('signals')
         if signals is not None and hasattr(signals, 'expect'):
-            signals.expect(signal.SIGINT)  # nobody has asked a second time
+            signals.expect(signal.SIGINT)  # it is not the operator's second signal
         os.kill(os.getpid(), signal.SIGINT)
 
     def poke(self) -> bool | None:
-        """Have the server's thread call `look`; another thread calls this.
+        """Make the server's thread call `look`; another thread calls this.
 
         :returns: False if the thread has not done so within a second.
         """
         interrupts = (
             self._interrupts
-        )  # one look, because the server's thread may reset it
+        )  # read it once, because the server's thread may reset it
         return None if interrupts is None else interrupts.poke()
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt, once in INTERRUPT_AGAIN seconds; for the server's thread.
+        """Raise KeyboardInterrupt, once in INTERRUPT_AGAIN seconds.
 
-        It does nothing if that could cost a request: `_interrupt_again` sees to it.
+        The server's thread calls this. It does nothing if a request could be lost: then
+        `_interrupt_again` tries again later.
         """
         if self._gone.is_set() or self._raised:
             return
@@ -146,12 +148,13 @@ class ServerRun:
 
     @contextlib.contextmanager
     def interruptible(self, bus: Bus, server: object) -> Generator[None]:
-        """Have SIGINT raise KeyboardInterrupt inside the ``with`` block, but not after it.
+        """Let SIGINT raise KeyboardInterrupt inside the ``with`` block, but not after it.
 
         This replaces Python's own handler of SIGINT only; a handler of the site stays.
 
-        :param bus: its signal handler hears what the server's thread does not.
-        :param server: it may have `is_busy` and `cut`, as `BlockingServer`.
+        :param bus: its signal handler gets the signals that the server's thread does not
+            handle.
+        :param server: may have the methods `is_busy` and `cut` of `BlockingServer`.
         """
         self._server = server
         in_main = in_main_thread()
@@ -177,14 +180,14 @@ class ServerRun:
 
 
 def _hear(bus: Bus, signum: int) -> None:
-    """Do what a signal asks for whose handler the main thread does not run."""
+    """Handle a signal here, because the main thread does not run its handler."""
     handle = getattr(bus.plugins.get('signals'), 'handle_elsewhere', None)
     if handle is not None:
         handle(signum)
 
 
 def _stop_without_server(bus: Bus) -> NoReturn:
-    """Exit the bus in this thread, and end the process: the server does not return."""
+    """Exit the bus in this thread, and end the process, because the server does not return."""
     bus.log(
         'The server does not return when it is stopped: the process ends without waiting for it',
         40,

@@ -23,7 +23,7 @@ class State(enum.Enum):
         return f'states.{self.name}'
 
     def __eq__(self, other: object) -> bool:
-        """A state also equals CherryPy's state of the same name."""
+        """Whether the other object is this state, or CherryPy's state of the same name."""
         if isinstance(other, State):
             return self is other
         return (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     T = TypeVar('T')
 
-#: The commands that cut a start short, and end a server that blocks.
+#: The commands that end a start early, and end a server that blocks.
 LEAVING = frozenset({'stop', 'exit'})
 
 
@@ -35,15 +35,15 @@ WAKE = Command('')
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Whether the error is to end the program, and not only the call that raised it."""
+    """Whether the error ends the program, and not only the call that raised it."""
     return isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
 class Turn:
     """A queue of commands, and the turn: the right of one thread to carry them out.
 
-    The thread that puts a command into the queue also carries it out, unless another
-    thread has the turn, or is going to have it: the thread in `Bus.block`.
+    The thread that puts a command into the queue also carries it out. But if another
+    thread has the turn, or is going to be in `Bus.block`, that thread carries it out.
 
     How the turn is taken and given back. A signal handler can raise KeyboardInterrupt
     between any two steps of the main thread. Suppose that it did so between the step
@@ -55,17 +55,18 @@ class Turn:
     the other. If the interrupt comes before the first call, while this thread waits for
     the turn, takes it or uses it, both calls follow. If it comes in the first call, or
     just before it, the second call follows. If it comes in the second call, the first
-    one is done. In each case the lock is free afterwards, and the error reaches the
+    call is done. In each case the lock is free afterwards, and the error reaches the
     caller.
 
     An RLock would also let its own thread in a second time: a listener that calls
-    bus.stop(), or a signal handler in the midst of a transition. So `run` asks the lock
-    first, and leaves the command in the queue if this thread has the turn already. The
-    loop that runs further down the stack of this thread looks into the queue once more
-    after it has given the turn back, so no command remains in the queue. Neither `put`
-    nor `run` waits for anything, because signal handlers call both.
+    bus.stop(), or a signal handler during a transition. So `run` asks the lock first. If
+    this thread has the turn already, the command stays in the queue. The loop that runs
+    further down the stack of this thread checks the queue once more after it has given
+    the turn back, so no command remains in the queue. Neither `put` nor `run` waits for
+    anything, because signal handlers call both.
 
-    :param commands: a queue with put, get(timeout=seconds) and empty of a SimpleQueue.
+    :param commands: a queue with the methods put, get(timeout=seconds) and empty of a
+        SimpleQueue.
     :param carry_out: carries out a command, and notes in it the error that it raised.
     """
 
@@ -88,7 +89,7 @@ class Turn:
         self._lock = threading.RLock()
 
     def sleep_in(self, commands: SimpleQueue[Command]) -> None:
-        """Use another queue, while no thread has the turn or sleeps in the present one."""
+        """Use another queue. No thread may have the turn now, or sleep in the old queue."""
         while not self.commands.empty():
             commands.put(self.commands.get())
         self.commands, self._lock = commands, threading.RLock()
@@ -101,10 +102,11 @@ class Turn:
     def keep_for(self, thread: int | None) -> None:
         """Name the thread that is going to be in `Bus.block`.
 
-        From now on other threads leave their commands to it, also before it gets there.
+        From now on, other threads only queue their commands, and that thread carries them
+        out. This is so even before it is in `Bus.block`.
 
-        :param thread: its ident; None if there is none. 0, which is the ident of no
-            thread, has all threads leave their commands to the one in `Bus.block`.
+        :param thread: its ident; None if there is no such thread. No thread has the
+            ident 0: with 0, only the thread in `Bus.block` carries out commands.
         """
         self._keeper = thread
 
@@ -120,29 +122,29 @@ class Turn:
         return command
 
     def wake(self) -> None:
-        """Wake the thread in `Bus.block`, so that it looks at its timeout and goal again."""
+        """Wake the thread in `Bus.block`, so that it checks its timeout and goal again."""
         self.commands.put(WAKE)
 
     def run_if_nobody_will(self) -> None:
-        """Carry out what is queued, unless another thread was named in `keep_for`."""
+        """Carry out the queued commands, unless `keep_for` has named another thread."""
         if self.is_lent or self._keeper in (None, threading.get_ident()):
             self.run()
 
     def run(self) -> None:
-        """Carry out what is queued, unless a thread has the turn.
+        """Carry out the queued commands, unless a thread has the turn.
 
-        It looks into the queue again after it has given the turn back, because a thread
+        This checks the queue again after it has given the turn back, because a thread
         that put a command there just before could not run it.
 
         :raises KeyboardInterrupt, SystemExit: at the end, the first one that a command
-            ended with.
+            raised.
         """
         errors: list[BaseException] = []
         held: list[Command] = []
         while not held and not self.commands.empty() and not self._is_held_here():
             if not self.hold(lambda: self._run_queue(errors, held), wait=False):
                 break
-            # They are to be carried out when the server that blocks has returned.
+            # They will be carried out when the server that blocks has returned.
             for command in held:
                 self.commands.put(command)
         if errors:
@@ -189,16 +191,16 @@ class Turn:
                 self._give_back()
         finally:
             self._give_back()
-        # The return is not in the try block: between a return and its finally, CPython
-        # leaves a gap for an interrupt.
+        # The return is not in the try block: between a return and its finally, an
+        # interrupt may come in CPython.
         return result
 
     def lend(self, call: Callable[[], T]) -> T:
         """Give the turn away, call ``call``, and take the turn back.
 
-        If an interrupt comes while this waits for the turn, it reaches the caller
-        without the turn. That is safe: `hold`, further down the stack, gives back only
-        what this thread has.
+        If an interrupt comes while this method waits for the turn, the interrupt reaches
+        the caller, which does not have the turn then. That is safe: `hold`, further down
+        the stack, gives the turn back only if this thread has it.
 
         :returns: what ``call`` returns.
         """

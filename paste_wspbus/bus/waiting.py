@@ -1,4 +1,4 @@
-"""Waiting for a state: the thread in `Bus.block` runs commands meanwhile, the others sleep."""
+"""Waiting for a state: meanwhile the thread in `Bus.block` runs commands, and others sleep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Watcher:
     """One thread that waits: the states that it wants, and the queue that it sleeps in.
 
-    The queue brings the state that was reached, or None, which only wakes the thread.
+    The queue gets the state that was reached, or None, which only wakes the thread.
     """
 
     __slots__ = ('reached', 'wanted')
@@ -36,24 +36,24 @@ class Watcher:
         self.wanted, self.reached = wanted, reached
 
     def wake(self) -> None:
-        """Wake the thread that waits, so that it looks at the state and timeout again."""
+        """Wake the thread that waits, so that it checks the state and timeout again."""
         self.reached.put(None)
 
 
 class Waiting:
     """The states that a bus was in, and the threads that wait for a state.
 
-    Why no thread misses a state, though nothing here takes a lock. A thread that waits
-    first puts its watcher into the list, and then looks at the state. The thread that
-    moves the bus first sets the state, and then looks through the list. The thread that
-    comes second sees what the first has done. So the waiting thread sees the state, or
-    finds it in its queue, or both, which does no harm. A state that lasts for a moment
-    only is in the queue, too. The thread in `Bus.block` needs no watcher. It moves the
-    bus itself, and looks at what was `visited` after each command. It sleeps in the
-    queue of commands, so a command that comes between its look and its sleep wakes it.
+    Why no thread misses a state, although nothing here takes a lock. A thread that waits
+    first puts its watcher into the list, and then checks the state. The thread that
+    moves the bus first sets the state, and then reads the list. The thread that comes
+    second sees what the first has done. So the waiting thread sees the state, or finds it
+    in its queue, or both, which does no harm. A state that lasts only for a moment is in
+    the queue, too. The thread in `Bus.block` needs no watcher. It moves the bus itself,
+    and checks after each command which states were `visited`. It sleeps in the queue of
+    commands, so a command that comes between its check and its sleep wakes it.
 
-    `has_moved` and `wake` walk through a copy of the list, because other threads change
-    it meanwhile.
+    `has_moved` and `wake` use a copy of the list, because other threads change it
+    meanwhile.
 
     :param turn: has the queue that the thread in `Bus.block` sleeps in.
     :param state: returns the state that the bus is in.
@@ -77,7 +77,7 @@ class Waiting:
         #: The states that the bus was in since the last start.
         self.visited: set[State] = set()
         self._watchers: list[Watcher] = []
-        #: Are called by the thread in `Bus.block` after each command that it carries out.
+        #: The thread in `Bus.block` calls these after each command that it carries out.
         self.after_command: list[Callable[[], object]] = []
 
     def has_moved(self, new: State) -> None:
@@ -99,7 +99,7 @@ class Waiting:
     def watch(self, wanted: frozenset[State]) -> Watcher:
         """Return a watcher whose queue gets each of these states when the bus reaches it.
 
-        :param wanted: the states; `forget` ends it.
+        :param wanted: the states; `forget` ends the watching.
         """
         watcher = Watcher(wanted, self._make_queue())
         self._watchers.append(watcher)
@@ -149,7 +149,7 @@ class Waiting:
         """Wait for one of the watcher's states, in any thread.
 
         :param interval: seconds between publications of ``channel``.
-        :param channel: what is published meanwhile, if anything listens to it.
+        :param channel: is published meanwhile, if it has listeners.
         :returns: the state that was reached.
         """
         while (state := self._state()) not in watcher.wanted:
@@ -166,11 +166,11 @@ class Waiting:
     def run_commands(
         self, wanted: frozenset[State], interval: float, channel: str | None
     ) -> State:
-        """Carry out commands until the bus has been in a state; for the thread in `Bus.block`.
+        """Carry out commands in `Bus.block` until the bus has been in one of these states.
 
         :param interval: seconds between publications of ``channel``.
         :returns: the state that was reached.
-        :raises KeyboardInterrupt, SystemExit: when a command has ended with it.
+        :raises KeyboardInterrupt, SystemExit: when a command has raised it.
         """
         due = time.monotonic() + interval
         while not (reached := self._reached(wanted)):
@@ -180,7 +180,7 @@ class Waiting:
                     timeout = max(due - time.monotonic(), 0)
                 command = self._turn.commands.get(timeout=timeout)
             except Empty:
-                with contextlib.suppress(ChannelFailures):  # each is in the log
+                with contextlib.suppress(ChannelFailures):  # the log has each error
                     self._publish(channel)
                 due = time.monotonic() + interval
                 self._look()
@@ -211,10 +211,10 @@ class Waiting:
 
 
 class Block:
-    """One call of `Bus.block`: it waits, and has the bus leave after an interrupt.
+    """One call of `Bus.block`: it waits, and stops or exits the bus after an interrupt.
 
-    Why an interrupt is safe wherever it comes. It means that the bus is to leave, and
-    is trapped in two places. `_hold` traps it while this thread has the turn: it queues
+    Why an interrupt is safe wherever it comes. It stands for a command to stop or exit,
+    and two places trap it. `_hold` traps it while this thread has the turn: it queues
     the command, keeps the turn and waits again. So no other thread carries out the
     command in between. `run` traps an interrupt that comes while this thread waits for
     the turn, takes it or gives it back: then this thread takes the turn again, unless
@@ -247,8 +247,8 @@ class Block:
     def run(self, takes_turn: bool) -> SystemExit | None:
         """Wait until the goal is reached.
 
-        :param takes_turn: False for a bus whose ``wait`` does not read the queue: then
-            the thread that asks for a transition runs it, and this thread its own.
+        :param takes_turn: False for a bus whose ``wait`` does not read the queue. Then the
+            thread that asks for a transition also runs it.
         :returns: the first SystemExit that was trapped; None if there was none.
         """
         while not self._is_over:
@@ -276,7 +276,7 @@ class Block:
         self._is_over = True
 
     def _wait_elsewhere(self) -> None:
-        """Wait in a ``wait`` that is not the bus's own, and may raise interrupts for ever."""
+        """Wait in the ``wait`` of a subclass, which may raise interrupts again and again."""
         is_trapped = bool(self._notice)
         self._log_notice()
         self._turn.run()
@@ -296,7 +296,7 @@ class Block:
             self._notice = str(error)  # a signal handler raised it; the site still runs
             return
         if os.getpid() != self._pid():
-            raise error  # a listener forked, and the child leaves
+            raise error  # a listener has forked, and this is the child, which ends
         self._turn.put(self._leave)
         self._notice = 'Keyboard Interrupt: shutting down bus'
         if isinstance(error, SystemExit):

@@ -1,4 +1,4 @@
-"""The base class of the adapters for servers of `socketserver`: Paste#http, wsgiref, werkzeug."""
+"""The base class of the adapters for `socketserver` servers: Paste#http, wsgiref, werkzeug."""
 
 from __future__ import annotations
 
