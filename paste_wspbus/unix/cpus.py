@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def cpu_count(root: str = '/') -> int:
     """Return how many CPUs this process may use, at least 1.
 
-    Those of its affinity mask, but not more than the quotas of its control
-    group and of those around it (cgroups(7)), rounded up.
+    These are the CPUs of its affinity mask, but not more than the quotas of its control
+    group and of the groups around it (cgroups(7)), rounded up.
 
     :param root: the folder that /proc and /sys are in.
     """
@@ -34,7 +34,7 @@ def _quotas(root: str) -> Iterator[int]:
         ]
         if len(words) == 2 and all(
             word.isdecimal() for word in words
-        ):  # 'max', -1: none
+        ):  # 'max' and -1 stand for no quota
             quota, period = map(int, words)
             if period:
                 yield -(-quota // period)
@@ -43,8 +43,8 @@ def _quotas(root: str) -> Iterator[int]:
 def _control_groups(root: str) -> Iterator[str]:
     """Yield the folders of this process's control groups for CPUs, each with its parents.
 
-    Where a container sees its own group alone, that is the topmost folder,
-    whatever path /proc shows.
+    In a container that sees only its own group, this is the topmost folder, whatever path
+    /proc shows.
     """
     for line in _read(os.path.join(root, 'proc/self/cgroup')).splitlines():
         controllers, _, path = line.partition(':')[2].partition(':')

@@ -1,4 +1,4 @@
-"""Becoming a daemon: the launching process waits until the start has succeeded or failed."""
+"""How to become a daemon: the launching process waits until the start succeeds or fails."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class ThreadsAlive(WSPBusError):
         self.names = names
 
 
-#: Seconds that a daemon whose start failed has for cleaning up.
+#: Seconds that a daemon has to clean up after its start has failed.
 GOING = 10.0
 
 
 def daemonize(
     launch: Callable[[Inbox, int], NoReturn], keep: Iterable[int] | None = None
 ) -> Report:
-    """Fork twice (PEP 3143), in a session of its own, stdin on /dev/null.
+    """Fork twice (PEP 3143): the daemon has a new session, and /dev/null as stdin.
 
-    Umask and working directory are kept.
+    It keeps the umask and the working directory.
 
-    :param launch: called in the launching process, with the daemon's reports and the
+    :param launch: is called in the launching process, with the daemon's reports and the
         process ID of its first child; it does not return.
-    :param keep: the descriptors that the daemon needs; it closes all others. None: it
-        closes none, for parts of a site have opened some.
-    :returns: in the daemon: the end that reports how the start ended.
-    :raises ThreadsAlive: if threads run, naming them.
+    :param keep: the descriptors that the daemon needs; it closes all others. With None,
+        it closes none, because parts of a site may have opened some.
+    :returns: in the daemon, the end that reports how the start ended.
+    :raises ThreadsAlive: if other threads run; the error names them.
     """
     if not hasattr(os, 'fork'):
         raise UsageError('cannot daemonize: this system has no fork(2)')
@@ -64,7 +64,7 @@ def daemonize(
         with contextlib.suppress(Exception):  # it may be the site's own
             stream.flush()
     reader, writer = os.pipe()
-    hold(True)  # until `launch` handles them, and until the daemon can report
+    hold(True)  # until `launch` handles signals, and until the daemon can report
     child = os.fork()
     if child:
         os.close(writer)
@@ -85,14 +85,14 @@ def daemonize(
 
 
 def _close_all_but(kept: set[int]) -> None:
-    """Close what the launching process inherited: a lock of its caller's would stay held."""
+    """Close what the launching process inherited: locks of its caller would stay locked."""
     try:
         opened = [int(name) for name in os.listdir('/dev/fd')]
     except OSError:
         opened = [*range(os.sysconf('SC_OPEN_MAX'))]
     for fd in opened:
         if fd not in kept:
-            with contextlib.suppress(OSError):  # the folder that was listed
+            with contextlib.suppress(OSError):  # listdir() has closed its own
                 os.close(fd)
 
 
@@ -103,17 +103,17 @@ def wait_for_start(
 
     This runs in the launching process. An interrupt (Ctrl-C) stops the daemon.
 
-    :param clean_up: called at the end, with True if the start has failed and the daemon is
-        gone.
+    :param clean_up: is called at the end, with True if the start has failed and the
+        daemon has ended.
     """
     launch = _Launch(inbox)
     launch.handle_signals()
-    with contextlib.suppress(ChildProcessError):  # somebody has waited for it
+    with contextlib.suppress(ChildProcessError):  # other code has waited for it
         os.waitpid(child, 0)
     launch.wait()
-    hold(True)  # what comes now is too late to change the outcome
+    hold(True)  # a signal that comes now is too late to change the outcome
     if launch.interrupted:
-        launch.wait_for_end()  # it may have been ready already
+        launch.wait_for_end()  # the daemon may have been ready already
     if clean_up is not None:
         clean_up(bool(launch.code or launch.interrupted))
     os._exit(launch.interrupted or launch.code or 0)
@@ -124,25 +124,25 @@ AGAIN = 1.0
 
 
 class _Launch:
-    """Holds what the launching process knows of the daemon's start.
+    """What the launching process knows of the daemon's start.
 
     Its signal handler raises nothing. An exception could come between two steps of this
-    process, and the daemon would not hear of the signal.
+    process, and then the daemon would not get the signal.
     """
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         #: The daemon's exit code, or 0 when it is started.
         self.code: int | None = None
-        #: What the launching process exits with if it was interrupted.
+        #: The exit code of the launching process if it was interrupted, else 0.
         self.interrupted = 0
         self._daemon: OtherProcess | None = None
-        #: When to send the daemon a second signal (time.monotonic).
+        #: The time.monotonic() at which the daemon gets a second signal.
         self._press_at: float | None = None
         self._woken = -1
 
     def handle_signals(self) -> None:
-        """Have signals stop the daemon, from now on; they also wake `wait`."""
+        """Handle signals from now on: they stop the daemon, and also wake `wait`."""
         if threading.current_thread() is threading.main_thread():
             self._woken, writer = os.pipe()
             os.set_blocking(self._woken, False)
@@ -157,7 +157,7 @@ class _Launch:
         hold(False)
 
     def _interrupt(self, signum: int, frame: object) -> None:
-        """Have the daemon stop, too, after Ctrl-C or SIGTERM."""
+        """Stop the daemon, too, after Ctrl-C or SIGTERM."""
         if signum == signal.SIGINT and not self.interrupted:
             _write(2, 'Interrupted: the site stops.\n')
         self.interrupted = of_signal(signum)
@@ -169,7 +169,7 @@ class _Launch:
             self._daemon.signal(signal.SIGTERM)
 
     def wait(self) -> None:
-        """Read what the daemon reports, until its start has succeeded or failed."""
+        """Read the daemon's reports until its start has succeeded or failed."""
         while self.code is None:
             timeout = None
             if self._press_at is not None:
@@ -179,8 +179,8 @@ class _Launch:
             if self._woken in ready:
                 os.read(self._woken, 512)
             if not ready:
-                # Python sees a signal that comes in the instant before a system call
-                # when that returns: once more, if nothing is heard of the daemon.
+                # The daemon does not react. If a signal comes just before a system call,
+                # Python handles it only when that call returns. So send it once more.
                 self._press_at = None
                 self._press()
             if self._inbox.fd in ready:
@@ -189,7 +189,7 @@ class _Launch:
     def _read(self) -> None:
         try:
             messages = self._inbox.read()
-        except ValueError:  # the site has sent what is no report
+        except ValueError:  # the site has sent something that is not a report
             messages = None
         for message in messages or ():
             if self.code is None:
@@ -203,7 +203,7 @@ class _Launch:
     def _understand(self, message: dict[str, Any]) -> None:
         if 'pid' in message:
             if self._daemon is not None:
-                return  # the first one is the daemon's; the site may have sent this
+                return  # only the first is the daemon's; the site may have sent this one
             self._daemon = OtherProcess(message['pid'])
             if self.interrupted:
                 self._press()
@@ -218,7 +218,7 @@ class _Launch:
             self.code = int(message['failed'])
 
     def wait_for_end(self) -> None:
-        """Wait for the daemon's end, for it may have to clean up."""
+        """Wait for the daemon's end, because it may have to clean up."""
         if self._daemon is not None:
             self._daemon.is_gone_within(GOING)
 

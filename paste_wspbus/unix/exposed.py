@@ -1,4 +1,4 @@
-"""What root opens where others can write: it follows no link, and opens no other file by mistake."""
+"""How root opens files where others can write: it follows no link, and opens no wrong file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOLDER = (
     | getattr(os, 'O_CLOEXEC', 0)
 )
 
-#: A FIFO that somebody puts there must not block this process.
+#: The flags for the file. A FIFO that another user puts there must not block this process.
 _FILE = (
     getattr(os, 'O_NOFOLLOW', 0)
     | getattr(os, 'O_NONBLOCK', 0)
@@ -34,15 +34,16 @@ _IS_LINK = 'it is a symbolic link, in a folder that others than root can write t
 
 @contextlib.contextmanager
 def place_of(path: str) -> Generator[tuple[str, int | None]]:
-    """Find the folder of a file, as root, and yield how to name the file safely.
+    """Find the folder of a file, as root, and yield a safe name of the file.
 
-    Others may write to a folder of the path, and put a link there at any moment. Then
-    the folders are opened one by one, and no link is followed from there on.
+    Others may be able to write to a folder of the path, and may put a link there at any
+    moment. So this opens the folders one by one, and follows no link after such a folder.
 
     :returns: the file's name, and a descriptor of its folder (``dir_fd``). It is (path,
         None) if this process is not root, or if only root can write to all folders
-        that the path leads through: then the path is used as it is.
-    :raises OSError: if there is no such folder, or a link where others can write.
+        that the path leads through: then the path is safe as it is.
+    :raises OSError: if there is no such folder, or if there is a link in a folder that
+        others can write to.
     """
     walk = None
     if hasattr(os, 'geteuid') and os.geteuid() == 0:
@@ -59,7 +60,7 @@ def place_of(path: str) -> Generator[tuple[str, int | None]]:
 
 
 def is_exposed(path: str) -> bool:
-    """Tell whether this process is root, and others can put another file at the path.
+    """Whether this process is root, and others can put another file at the path.
 
     :raises OSError: as `place_of` does.
     """
@@ -68,13 +69,14 @@ def is_exposed(path: str) -> bool:
 
 
 def open_file(path: str, flags: int, mode: int = 0o666) -> int:
-    """Open a file as `os.open` does; as root, never another one than that of this name.
+    """Open a file as `os.open` does; root never opens another file in its place.
 
-    Where others than root can write to a folder of the path (see `place_of`), it must be
-    a regular file that has no other name; with O_CREAT, it must not be there yet.
-    Elsewhere links, FIFOs and devices are opened.
+    If others than root can write to a folder of the path (see `place_of`), it must be a
+    regular file without another name; with O_CREAT, it must not be there yet. In other
+    folders, this opens links, FIFOs and devices, too.
 
-    :raises OSError: if it cannot be opened; if another user has put something else there.
+    :raises OSError: if it cannot be opened, or if another user has put something else
+        there.
     """
     with place_of(path) as (name, folder):
         if folder is None:
@@ -86,7 +88,7 @@ def open_file(path: str, flags: int, mode: int = 0o666) -> int:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EMLINK):
                 raise OSError(errno.ELOOP, _IS_LINK, path) from None
-            if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+            if error.errno == errno.ENXIO:  # it is a FIFO without a reader, or a socket
                 raise _not_regular(path) from None
             raise
     status = os.fstat(fd)
@@ -104,8 +106,8 @@ def open_file(path: str, flags: int, mode: int = 0o666) -> int:
 def give_away(path: str, uid: int, gid: int) -> None:
     """Give the socket that this process has bound at a path to another user and group.
 
-    :param uid: -1 changes nothing; so does -1 for ``gid``.
-    :raises OSError: if there is something else now.
+    :param uid: the user; -1 changes nothing. The same is true for ``gid``, the group.
+    :raises OSError: if another file is there now.
     """
     with place_of(path) as (name, folder):
         if folder is None or not hasattr(os, 'O_PATH'):
@@ -123,11 +125,11 @@ def give_away(path: str, uid: int, gid: int) -> None:
 
 
 def remove(path: str, identity: tuple[int, int] | None = None) -> bool:
-    """Remove a socket; nothing happens if there is something else.
+    """Remove a socket file; do nothing if another file is there.
 
-    :param identity: its device and inode; None: any socket.
+    :param identity: its device and inode; None stands for any socket.
     :returns: whether it was removed.
-    :raises OSError: if it cannot be removed, or there is none.
+    :raises OSError: if it cannot be removed, or if there is no file.
     """
     with place_of(path) as (name, folder):
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -146,9 +148,9 @@ def _not_regular(path: str) -> OSError:
 class _Walk:
     """The way to a file, folder by folder, from the root of the file system.
 
-    ``folder``: a descriptor of the folder that it has come to. ``is_safe``: whether only
-    root can write to that folder, and to all before it. ``is_sticky``: others can make
-    files there, but cannot rename or remove what is root's (/tmp).
+    ``folder`` is a descriptor of the folder that it has reached. ``is_safe`` says whether
+    only root can write to that folder, and to all folders before it. ``is_sticky`` says
+    whether others can make files there, but cannot rename or remove root's files (/tmp).
     """
 
     def __init__(self, path: str) -> None:
@@ -176,7 +178,7 @@ class _Walk:
             if name in ('', '.') and self._remaining:
                 continue
             if self.is_safe and self._is_in_proc():
-                return None  # /proc/self/fd/1 leads to what may have no path
+                return None  # /proc/self/fd/1 may lead to a file without a path
             link = self._read_link(name) if self.is_safe else None
             if link is not None:
                 self._follow(link)
@@ -214,11 +216,11 @@ class _Walk:
         self._judge()
 
     def _judge(self) -> None:
-        """Say who can write to the folder that it has come to."""
+        """Find out who can write to the folder that it has reached."""
         status = os.fstat(self.folder)
         is_roots = status.st_uid == 0
         others_write = bool(status.st_mode & 0o022)
-        # What is root's in a sticky folder stays where it is.
+        # Others cannot move root's files out of a sticky folder.
         could_be_exchanged = not (self.is_safe or (self.is_sticky and is_roots))
         self.is_safe = is_roots and not others_write and not could_be_exchanged
         self.is_sticky = (

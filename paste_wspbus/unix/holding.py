@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-#: What an operator, a terminal or a launcher sends to a site.
+#: The signals that an operator, a terminal or a launcher sends to a site.
 SIGNALS = [
     getattr(signal, name)
     for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2')
@@ -18,9 +18,9 @@ SIGNALS = [
 
 
 def hold(held: bool) -> None:
-    """Block signals, or unblock them; blocked ones wait, also over execv(2).
+    """Block signals, or unblock them; blocked signals wait, also during an execv(2).
 
-    A forked child inherits the mask, but none of the signals that wait.
+    A forked child inherits the mask, but not the signals that wait.
     """
     if hasattr(signal, 'pthread_sigmask'):
         how = signal.SIG_BLOCK if held else signal.SIG_UNBLOCK
@@ -34,7 +34,9 @@ def holding() -> Generator[None]:
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:  # the handler of a signal that has come runs, and may raise, when it has blocked
+    # When the second call blocks the signals, Python may run the handler of a signal that
+    # has come before. This handler may raise, so the call stands inside the try block.
+    try:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:

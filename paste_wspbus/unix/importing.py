@@ -1,4 +1,4 @@
-"""Which folders of `sys.path` root does not import from: they wait until the user has changed."""
+"""The folders from which root does not import: `sys.path` lacks them until the user changes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import sys
 #: folder of the .ini.
 _PACKAGES = ('.egg', '.zip', 'site-packages', 'dist-packages')
 
-#: What was taken out of `sys.path`: (index, entry), in the order in which it was taken.
+#: The entries that were taken out of `sys.path`: (index, entry), the first taken first.
 _held: list[tuple[int, str]] = []
 
 
 def hold_back(site: str | None = None) -> None:
-    """As root, take folders of the site out of `sys.path`: the servers' imports search there.
+    """As root, take folders of the site out of `sys.path`: imports of servers search there.
 
-    These are the working folder, the entries of PYTHONPATH that are relative to it, and
-    the site's folder with what is below it, but for installed packages.
+    These folders are the working folder, the entries of PYTHONPATH that are relative to
+    it, the site's folder and the folders in it. Installed packages stay in `sys.path`.
 
     :param site: the folder of the .ini, if it is known already.
     """
@@ -32,7 +32,7 @@ def hold_back(site: str | None = None) -> None:
 
 
 def give_back() -> None:
-    """Put back what `hold_back` has taken out, where it was: the user is the site's now."""
+    """Put the entries back to their places: the process runs as the user of the site now."""
     while _held:
         sys.path.insert(*_held.pop())
 
@@ -40,7 +40,7 @@ def give_back() -> None:
 def _relative_entries() -> set[str]:
     """Return the working folder, and the entries of PYTHONPATH that are relative to it.
 
-    Python has made them absolute.
+    Python has made these entries absolute.
     """
     entries = os.environ.get('PYTHONPATH', '').split(os.pathsep)
     relative = ['', *(entry for entry in entries if not os.path.isabs(entry))]

@@ -1,4 +1,4 @@
-"""Locks on files, and which process holds one: the system says that."""
+"""Locks on files, and how to ask the system which process holds a lock."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-#: Whether the system names the holder of a lock. Where it is not Linux, flock(2) and
-#: fcntl(2) may be one kind of lock, and a process would lock itself out.
+#: Whether the system names the holder of a lock. Only Linux does it here: on other
+#: systems, flock(2) and fcntl(2) may be one kind of lock, and a process that takes both
+#: would wait for itself.
 NAMES_HOLDERS = sys.platform == 'linux'
 
 #: struct flock of Linux, <asm-generic/fcntl.h>: l_type, l_whence, l_start, l_len, l_pid.
 _STRUCT_FLOCK = 'hhqqi0q'
 
-#: Windows locks bytes, and nobody else can read those: lock a byte beyond the end.
+#: Windows locks bytes, which no other process can read then: lock a byte behind the end.
 _LOCKED_BYTE = 2**30
 
 
 def lock(fd: int, shared: bool = False, patience: float = 0) -> bool:
     """Lock an open file, for a reader or for its owner (flock(2)).
 
-    The lock is the open file's: it passes to another process with the descriptor.
+    The lock belongs to the open file: a process that gets the descriptor has the lock.
 
-    :param patience: seconds to try, for a process that reads it holds it a moment.
-    :returns: whether that could be done.
+    :param patience: seconds to try; a process that reads the file locks it for a moment.
+    :returns: whether the file is locked now.
     :raises OSError: if this file cannot be locked at all.
     """
     until = time.monotonic() + patience
@@ -44,7 +45,7 @@ def lock(fd: int, shared: bool = False, patience: float = 0) -> bool:
 
 
 def _try_to_lock(fd: int, shared: bool) -> None:
-    """Lock the file, or raise BlockingIOError if somebody else has it locked."""
+    """Lock the file, or raise BlockingIOError if another process has locked it."""
     if fcntl is not None:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
@@ -59,12 +60,12 @@ def _try_to_lock(fd: int, shared: bool) -> None:
 
 
 def sign(fd: int, patience: float = 0) -> bool:
-    """Have the system name this process as the holder of the file (fcntl(2)).
+    """Sign an open file: the system names this process as its holder (fcntl(2)).
 
     It does so until this process ends, or closes any descriptor of the file.
 
-    :param patience: seconds to try, for another process may have signed.
-    :returns: False if another process has.
+    :param patience: seconds to try, because another process may have signed the file.
+    :returns: False if another process has signed it.
     """
     if not NAMES_HOLDERS:
         return True
@@ -78,14 +79,14 @@ def sign(fd: int, patience: float = 0) -> bool:
                 return False
             time.sleep(0.005)
         except OSError:
-            return True  # a file system without these locks: no process is named
+            return True  # this file system has no such locks, and names no process
 
 
 def signer_of(fd: int) -> int | None:
-    """Return which process has signed an open file; this process itself is not seen.
+    """Return the ID of the other process that has signed an open file.
 
-    :returns: None if none has; 0 if the system does not name it: on NFS, outside of this
-        container, or where `NAMES_HOLDERS` is False.
+    :returns: None if there is none. 0 if the system does not name it: on NFS, if the
+        process is outside this container, or if `NAMES_HOLDERS` is False.
     """
     if not NAMES_HOLDERS:
         return 0
@@ -99,10 +100,10 @@ def signer_of(fd: int) -> int | None:
 
 
 def signer_at(status: os.stat_result) -> int | None:
-    """Return which process has signed a file that this user must not open.
+    """Return the ID of the process that has signed a file that this user must not open.
 
-    :param status: of the file.
-    :returns: None if the system does not say.
+    :param status: the status of the file.
+    :returns: None if the system does not name it.
     """
     try:
         with open('/proc/locks') as file:

@@ -1,4 +1,4 @@
-"""A PID file and its lock: whether the site runs, and which process it is."""
+"""A PID file and its lock, which say whether the site runs, and in which process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paste_wspbus.unix import locks
 from paste_wspbus.unix.exposed import is_exposed, place_of
 from paste_wspbus.unix.processes import is_alive, program_of
 
-#: The longest text that can be a PID file: a number, a line's end.
+#: The number of bytes that a PID file may have at most: a number and the end of the line.
 _MAX_BYTES = 32
 
 _FLAGS = (
@@ -26,10 +26,10 @@ _FLAGS = (
     | getattr(os, 'O_NOINHERIT', 0)
 )
 
-#: How often a lock that was removed meanwhile is made anew.
+#: The number of attempts to make the lock, if its owner removes it at that moment.
 _ATTEMPTS = 100
 
-#: Seconds for a predecessor to close the lock that it has handed over.
+#: Seconds that a predecessor has to close the lock that it has handed over.
 _CLOSING = 2.0
 
 #: The locks that this process holds, by device and inode.
@@ -40,7 +40,7 @@ _SERVERS = frozenset({'paster', 'pserve', 'gearbox', 'runwsgi', 'zdaemon', 'guni
 
 
 class PIDFileError(WSPBusError):
-    """Something is wrong with the PID file at ``path``: the ``problem``."""
+    """The PID file at ``path`` has a ``problem``."""
 
     exit_code = USAGE
 
@@ -50,7 +50,7 @@ class PIDFileError(WSPBusError):
 
 
 class UnreadablePIDFile(PIDFileError):
-    """The PID file or its lock cannot be opened (``code``, an errno), or is no regular file."""
+    """The PID file or its lock is not a regular file, or cannot be opened (errno ``code``)."""
 
     def __init__(self, path: str, problem: str, code: int = 0) -> None:
         super().__init__(path, problem)
@@ -58,7 +58,7 @@ class UnreadablePIDFile(PIDFileError):
 
 
 class GarbagePIDFile(PIDFileError):
-    """The file does not hold a process ID: it may be a file of another kind."""
+    """The file does not contain a process ID: it may be a file of another kind."""
 
 
 class StalePIDFile(PIDFileError):
@@ -80,7 +80,7 @@ class ForeignPIDFile(PIDFileError):
 
 
 class AlreadyRunning(PIDFileError):
-    """A site that runs holds the PID file: ``pid``, None while that site starts."""
+    """A running site holds the PID file. ``pid`` is None while that site starts."""
 
     exit_code = FAILED
 
@@ -93,19 +93,19 @@ class AlreadyRunning(PIDFileError):
 class PIDLock:
     """A PID file, and beside it the lock that says whether the site runs.
 
-    The PID file has the mode 0644: it is for people and scripts. Whoever can write it
-    could write any number, and whoever can read a file can lock it (flock(2)).
-    So nothing is decided by the number, and the lock is another file, ``PATH.lock``,
-    which only its owner and root can open. The process that runs the site holds two
-    locks on it: flock(2), which passes to a successor with the descriptor, says that
-    the site runs; fcntl(2), by which the system names the process that holds it, says
-    which process it is. The second one comes with the number in the PID file.
+    The PID file has the mode 0644: it is for people and scripts. A user who can write it
+    could write any number, and a user who can read a file can lock it (flock(2)). So this
+    class does not trust the number, and the lock is another file, ``PATH.lock``, which
+    only its owner and root can open. The process that runs the site holds two locks on
+    it. flock(2) says that the site runs; a successor gets it with the descriptor.
+    fcntl(2) says which process holds it, because the system names that process. The
+    process takes it when it writes its number into the PID file.
     """
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self.lock_path = f'{self.path}.lock'
-        #: Of the lock, while this process holds it.
+        #: The descriptor of the lock, while this process holds it.
         self.fd: int | None = None
         #: Whether `release` does nothing: the successor will get the lock.
         self.stays = False
@@ -119,14 +119,14 @@ class PIDLock:
         return os.path.lexists(self.path) or os.path.lexists(self.lock_path)
 
     def acquire(self) -> WSPBusError | None:
-        """Open the PID file, and take its lock; nothing is written yet.
+        """Open the PID file, and take its lock; `write` writes the number later.
 
-        :returns: StalePIDFile or ForeignPIDFile if the file was of a site that
-            is gone, else None.
+        :returns: StalePIDFile or ForeignPIDFile if the file belonged to a site that has
+            ended, else None.
         :raises AlreadyRunning: if a running site holds the lock.
         :raises UnreadablePIDFile: if a file cannot be opened or made, or is a
-            symbolic link or no file.
-        :raises GarbagePIDFile: if it holds something else than a process ID.
+            symbolic link or not a regular file.
+        :raises GarbagePIDFile: if it contains something else than a process ID.
         """
         for _ in range(_ATTEMPTS):
             if (holder := self._held_here()) is not None:
@@ -148,15 +148,16 @@ class PIDLock:
         raise UnreadablePIDFile(self.path, problem)
 
     def adopt(self, fd: int) -> None:
-        """Take the lock over from the program that this process was before."""
+        """Take the lock over from the program that this process has replaced."""
         self._was_handed_over = True
         self._take(fd)
 
     def receive(self, fd: int) -> None:
-        """Take the lock over from another process, by the descriptor that came from it.
+        """Take the lock over from another process, which has sent its descriptor.
 
-        :raises UnreadablePIDFile: if it is no descriptor of the lock, or does not hold
-            it. The other process may be an enemy, and this one gives the file away.
+        :raises UnreadablePIDFile: if it is not a descriptor of the lock, or does not hold
+            the lock. An attacker may control the other process, and this process will
+            give the file to the user of the site.
         """
         try:
             own = self._open_lock()
@@ -175,7 +176,7 @@ class PIDLock:
         )
 
     def _take_file(self, fd: int) -> StalePIDFile | ForeignPIDFile | None:
-        """Open the PID file, and say of which site it was; ``fd`` is the lock's."""
+        """Open the PID file, and return what is wrong with it; ``fd`` is that of the lock."""
         file = -1
         try:
             file = self._open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -200,9 +201,9 @@ class PIDLock:
     def read(self) -> int | None:
         """Return the process ID of the site that holds the lock; 0 while that site starts.
 
-        :returns: None if there is no PID file, or nothing in it.
+        :returns: None if there is no PID file, or if it is empty.
         :raises StalePIDFile, ForeignPIDFile: if no site holds it.
-        :raises GarbagePIDFile, UnreadablePIDFile: if it cannot be known.
+        :raises GarbagePIDFile, UnreadablePIDFile: if nobody can know which site holds it.
         """
         holder = self._held_here()
         if holder is None:
@@ -216,9 +217,9 @@ class PIDLock:
         return None
 
     def write(self) -> None:
-        """Write this process's ID; the file is its from now on.
+        """Write this process's ID; from now on the file belongs to this process.
 
-        :raises PIDFileError: if that fails, on a full disk.
+        :raises PIDFileError: if that fails, for example on a full disk.
         """
         assert self.fd is not None
         self._owner = os.getpid()
@@ -237,15 +238,15 @@ class PIDLock:
             raise PIDFileError(self.path, error.strerror or str(error)) from None
 
     def chown(self, uid: int, gid: int) -> None:
-        """Give the files to the user that the process is going to be."""
+        """Give the files to the user to which the process is going to change."""
         for fd in (self.fd, self._file):
             if fd is not None:
                 os.fchown(fd, uid, gid)
 
     def release(self) -> None:
-        """Remove the files, or empty the PID file where its folder does not allow that.
+        """Remove the files, or empty the PID file if its folder does not allow that.
 
-        Only the process that took the lock does; a forked child does nothing.
+        Only the process that took the lock does this; a forked child does nothing.
         """
         if self.stays:
             return
@@ -257,7 +258,7 @@ class PIDLock:
 
     def _remove(self) -> None:
         assert self.fd is not None
-        if os.name == 'nt':  # Windows removes no open file
+        if os.name == 'nt':  # Windows cannot remove an open file
             if self._file is not None:
                 os.ftruncate(self._file, 0)
             self.forget()
@@ -278,7 +279,7 @@ class PIDLock:
         return None if self.fd is None else os.dup(self.fd)
 
     def forget(self) -> None:
-        """Close the files without a change, for they are the successor's now."""
+        """Close the files without a change, because they belong to the successor now."""
         fds, self.fd, self._file = (self.fd, self._file), None, None
         for identity in [one for one, lock in _held.items() if lock is self]:
             del _held[identity]
@@ -291,7 +292,7 @@ class PIDLock:
     def _open_lock(self, create: int = 0) -> int:
         fd = self._open(self.lock_path, os.O_RDWR | create, 0o600)
         status = os.fstat(fd)
-        # The lock is given to the site's user: it must not be a file with a secret.
+        # Root gives the lock to the site's user: it must not be a file with a secret.
         if status.st_size:
             os.close(fd)
             raise GarbagePIDFile(
@@ -316,13 +317,13 @@ class PIDLock:
             ) from None
 
     def _sign(self) -> None:
-        """Have the system name this process as the holder of the lock.
+        """Sign the lock: the system names this process as its holder.
 
         :raises PIDFileError: if the predecessor, which handed the lock over, keeps it.
         """
         assert self.fd is not None
         patience = _CLOSING if self._was_handed_over else 0
-        # Where none has handed it over, it is NFS, where both locks are of one kind.
+        # If no predecessor handed it over, this is NFS, where both locks are of one kind.
         if not locks.sign(self.fd, patience) and self._was_handed_over:
             problem = 'the process that ran the site before has not released its lock: stop it'
             raise PIDFileError(self.path, problem)
@@ -330,8 +331,8 @@ class PIDLock:
     def _held_here(self) -> int | None:
         """Return what `read` returns if this process holds the lock, else None.
 
-        It must not open the lock again: fcntl(2) drops what a process has locked as
-        soon as it closes any descriptor of that file.
+        This must not open the lock again: the system drops the fcntl(2) locks of a
+        process as soon as the process closes any descriptor of that file.
         """
         if not _held:
             return None
@@ -366,17 +367,18 @@ class PIDLock:
             os.close(fd)
 
     def _holder(self, fd: int) -> int:
-        """Ask the system which process holds the lock; 0 if it names none."""
+        """Return the ID of the process that holds the lock; 0 if it is not known."""
         signer = locks.signer_of(fd)
         if signer is None:
-            return 0  # it is about to sign
+            return 0  # its holder is about to sign it
         return signer or self._number_if_trusted()
 
     def _number_if_trusted(self) -> int:
-        """Return the number in the PID file, where the system does not name the holder.
+        """Return the number in the PID file, because the system does not name the holder.
 
-        A plain user can signal only its own processes by a wrong number; root could
-        signal any process, so root believes only what nobody else can have written.
+        With a wrong number, a plain user can signal only its own processes. But root
+        could signal any process, so root trusts the number only if no other user can have
+        written it.
         """
         with contextlib.suppress(OSError, PIDFileError):
             if hasattr(os, 'geteuid') and os.geteuid() == 0:
@@ -390,9 +392,9 @@ class PIDLock:
     # -- the PID file -----------------------------------------------------------
 
     def _open(self, path: str, flags: int, mode: int = 0o600) -> int:
-        """Open a file of this folder, which must be a regular one of one name.
+        """Open a file of this folder, which must be a regular file with one name.
 
-        :raises FileNotFoundError: if there is none, and none is to be made.
+        :raises FileNotFoundError: if there is no file, and ``flags`` does not make one.
         :raises UnreadablePIDFile: if it cannot be opened.
         """
         which = '' if path == self.path else f'{path}: '
@@ -417,7 +419,7 @@ class PIDLock:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             problem = 'it is not a regular file'
         elif os.fstat(fd).st_nlink > 1:
-            # Another user's file could have a second name in this folder.
+            # A file of another user could have a second name (a hard link) in this folder.
             problem = 'it has other names (hard links)'
         if problem:
             os.close(fd)
@@ -425,10 +427,10 @@ class PIDLock:
         return fd
 
     def _open_own(self, pid: int) -> int | None:
-        """Open the PID file of the predecessor; None if it says ``pid`` already.
+        """Open the PID file of the predecessor; None if it contains ``pid`` already.
 
-        A process that has replaced its program (execve(2)) may be another user now than
-        the one that made the file.
+        A process that has replaced its program (execve(2)) may have another user now than
+        when it made the file, and may be unable to open it.
         """
         try:
             return self._open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -438,7 +440,7 @@ class PIDLock:
             raise
 
     def _written_number(self) -> int | None:
-        """Return the number in the PID file; None if there is none."""
+        """Return the number in the PID file; None if there is no number."""
         try:
             fd = self._open(self.path, os.O_RDONLY)
         except FileNotFoundError:
@@ -458,7 +460,7 @@ class PIDLock:
         return int(text)
 
     def _judge(self, pid: int | None) -> StalePIDFile | ForeignPIDFile | None:
-        """Say what is wrong with a file whose lock nobody has; None if it is empty."""
+        """Return what is wrong with a PID file whose lock is free; None if it is empty."""
         if pid is None:
             return None
         if not is_alive(pid):
@@ -471,9 +473,9 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _is_at(path: str, fd: int) -> bool:
-    """Tell whether the open file is the one at the path.
+    """Whether the open file is the one at the path.
 
-    :raises OSError: if no descriptor is free, to find out.
+    :raises OSError: if no descriptor is free to find out.
     """
     try:
         with place_of(path) as (name, folder):

@@ -1,4 +1,4 @@
-"""Processes that are not children of this one: whether they run, how to wait and signal."""
+"""Processes that are not children of this one: how to watch, wait for and signal them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-#: <asm-generic/socket.h>; Python has no name for it.
+#: This number is from <asm-generic/socket.h>; Python has no name for it.
 _SO_PEERPIDFD = 77
 
 
 class NotPermitted(WSPBusError):
-    """A process is another user's, and cannot be signalled."""
+    """A process belongs to another user, and this one cannot signal it."""
 
     exit_code = NOT_PERMITTED
 
 
 class OtherProcess:
-    """A process that is no child of this one (pidfd_open(2), where the system has it).
+    """A process that is not a child of this one (pidfd_open(2), if the system has it).
 
-    :param fd: its pidfd, if there is one already.
+    :param fd: its pidfd, if the caller has one already.
     """
 
     def __init__(self, pid: int, fd: int | None = None) -> None:
@@ -49,14 +49,14 @@ class OtherProcess:
     ) -> bool:
         """Wait until it ends, one of ``others`` is readable, or the time is over.
 
-        :returns: whether it has ended.
+        :returns: whether the process has ended.
         """
         if self._fd != -1:
             watched: list[Any] = [self._fd, *others]
             ready, _, _ = select.select(watched, [], [], max(seconds, 0))
             return self._fd in ready
         until = time.monotonic() + seconds
-        while is_alive(self.pid):  # there is nothing to wait on but others
+        while is_alive(self.pid):  # without a pidfd, only polling shows its end
             pause = min(max(until - time.monotonic(), 0), 0.05)
             if not others:
                 time.sleep(pause)
@@ -69,7 +69,7 @@ class OtherProcess:
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal.
 
-        :raises NotPermitted: if it is another user's.
+        :raises NotPermitted: if it belongs to another user.
         """
         try:
             if self._fd != -1:
@@ -92,9 +92,10 @@ class OtherProcess:
 def listener_of(sock: socket.socket) -> OtherProcess | None:
     """Return the process that listens at the other end of a Unix socket, unix(7).
 
-    It is the one that called listen(2): the system says so, not the other end.
+    It is the process that called listen(2). The system says which one, so the other end
+    cannot lie.
 
-    :returns: None if the system does not say, or if that process is gone.
+    :returns: None if the system does not say it, or if that process has ended.
     """
     import socket
     import struct
@@ -107,21 +108,21 @@ def listener_of(sock: socket.socket) -> OtherProcess | None:
     except OSError:
         return None
     if pid <= 0:
-        return None  # in another container
+        return None  # the process is in another container
     try:
         fd = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:
         is_unknown = error.errno == errno.ENOPROTOOPT  # Linux before 6.5
         return OtherProcess(pid) if is_unknown else None
     process = OtherProcess(pid, fd)
-    if process.is_gone_within(0):  # another process may have its number
+    if process.is_gone_within(0):  # another process may have its number now
         process.close()
         return None
     return process
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
+    """Whether a process runs; a zombie does not."""
     if os.name == 'nt':
         return _is_alive_on_windows(pid)
     try:
@@ -140,7 +141,7 @@ def is_alive(pid: int) -> bool:
 def parent_of(pid: int) -> int | None:
     """Return the process ID of a process's parent.
 
-    :returns: 0 if there is no such process; None where the system does not say.
+    :returns: 0 if there is no such process; None if the system has no /proc.
     """
     try:
         with open(f'/proc/{pid}/stat', 'rb') as file:
@@ -150,7 +151,7 @@ def parent_of(pid: int) -> int | None:
 
 
 def _is_alive_on_windows(pid: int) -> bool:
-    # os.kill(pid, 0) would send it Ctrl-C: CTRL_C_EVENT is 0.
+    # os.kill(pid, 0) would send Ctrl-C, because CTRL_C_EVENT is 0.
     import ctypes
 
     kernel32 = ctypes.WinDLL('kernel32', use_last_error=True)  # type: ignore[attr-defined]
@@ -169,7 +170,7 @@ def _is_alive_on_windows(pid: int) -> bool:
 def program_of(pid: int) -> str:
     """Return the name of a process's program: of the script, not of the interpreter.
 
-    It is empty if it cannot be found out.
+    It is empty if nobody can find it out.
     """
     try:
         with open(f'/proc/{pid}/cmdline', 'rb') as file:

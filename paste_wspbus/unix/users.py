@@ -1,4 +1,4 @@
-"""Users and groups: becoming another user, for good."""
+"""Users and groups: how a process changes its user and group for ever."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class PrivilegesKept(WSPBusError):
 
 
 class Identity:
-    """The user and group that a process is to become, given by name or number.
+    """The user and group to which a process changes, given by name or number.
 
-    ``uid`` and ``gid``: their numbers; None: it stays as it is.
+    ``uid`` and ``gid`` are their numbers. None stands for no change.
 
-    :raises UsageError: if there is no such user or group, or only root could
-        become it.
+    :raises UsageError: if there is no such user or group, or if this process is not root
+        and would have to change.
     """
 
     def __init__(self, user: str | int | None, group: str | int | None) -> None:
@@ -71,7 +71,7 @@ class Identity:
     def take(self) -> None:
         """Change supplementary groups, group and user, in this order, and verify it.
 
-        HOME, USER and LOGNAME follow the user.
+        This also sets HOME, USER and LOGNAME for the user.
 
         :raises PrivilegesKept: if the process still has other privileges afterwards.
         """
@@ -89,7 +89,7 @@ class Identity:
         self._verify()
 
     def _tell_environment(self) -> None:
-        """Have HOME, USER and LOGNAME name this user: root's files are not for the site."""
+        """Set HOME, USER and LOGNAME for this user: the site must not look for root's files."""
         os.environ['HOME'] = self._home
         for variable in ('USER', 'LOGNAME'):
             if self.name is not None:
@@ -99,9 +99,9 @@ class Identity:
 
     @contextlib.contextmanager
     def borrowed(self) -> Generator[None]:
-        """Act as this user in the block, and as root again afterwards.
+        """Act as this user inside the ``with`` block, and as root again afterwards.
 
-        Root does so while it deals with a process that is not root's.
+        Root uses it while it communicates with a process of another user.
         """
         if os.geteuid() != 0 or not self.uid:
             yield
@@ -143,7 +143,7 @@ def _number(text: str | int) -> int | None:
     word = str(text)
     if not (word.isascii() and word.isdecimal()):
         return None
-    # The last one, (uid_t)-1, is 'as it is' to chown(2) and setresuid(2).
+    # For chown(2) and setresuid(2), the last number, (uid_t)-1, means no change.
     return int(word) if len(word) <= 10 and int(word) < 2**32 - 1 else None
 
 
