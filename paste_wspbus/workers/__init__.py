@@ -1,1 +1,1 @@
-"""A supervisor, and the processes that it looks after."""
+"""The supervisor, and the processes that it starts, watches and replaces."""

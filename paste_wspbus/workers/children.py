@@ -1,4 +1,4 @@
-"""The processes of a supervisor: forking them, reading their reports, noting their ends."""
+"""The processes of a supervisor: this forks them, reads their reports, and notes their ends."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
     from paste_wspbus.watching.loop import Events
 
-    #: Called with the process that reports, and the message.
+    #: It is called with the process that reports, and the message.
     Listener = Callable[[WorkerHandle, dict[str, Any]], object]
 
-#: Seconds between two SIGTERMs to a process that composes: one that comes in the
-#: instant before a system call is seen by Python when that returns.
+#: Seconds between two SIGTERMs to a process that composes. If one comes just before a
+#: system call, Python handles it only when that call returns.
 AGAIN = 1.0
 
-#: Seconds that a process has to leave at once, with its stacks in the log.
+#: Seconds that a process has to end at once, after it has logged its stacks.
 FORCED = 1.0
 
-#: How often the connection of a process that has ended is read, 8 kB at most each time.
+#: The number of reads, of 8 kB at most, from the connection of a process that has ended.
 LAST_READS = 2500
 
 
@@ -49,27 +49,27 @@ class WorkerFailed(WSPBusError):
 
 
 class BecomeWorker(SystemExit):
-    """Raised in a forked child, to unwind the supervisor's stack.
+    """This is raised in a forked child, to unwind the supervisor's stack.
 
     It is a SystemExit, because a bus does not catch that.
     """
 
     def __init__(self, connection: socket.socket, role: Role, fresh: bool) -> None:
         self.connection, self.role = connection, role
-        #: Whether it is to be in a fresh interpreter.
+        #: Whether the child must become a fresh interpreter.
         self.fresh = fresh
 
 
 class Children:
-    """Forks processes, reads what they say, takes note of their ends.
+    """Forks processes, reads their reports, and notes their ends.
 
-    ``alive``: all of them, those too that another of them has forked.
+    ``alive`` has all of them, also those that another of them has forked.
 
-    :param heard: for a word of `wire.REPORTS`, the listener, which is called with the
+    :param heard: from a name in `wire.REPORTS` to the listener, which is called with the
         process and the message.
-    :param ended: called with a process that has ended.
-    :param babbles: called once with a process that has sent what is no report, and why
-        it is none; nothing that it says counts any more.
+    :param ended: is called with a process that has ended.
+    :param babbles: is called once with a process that has sent something that is not a
+        report, and with the error. All its later reports are ignored.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class Children:
             self.hear(word, listener)
         self.alive: list[WorkerHandle] = []
         self._tokens = itertools.count(1)
-        #: The processes that another process is to fork, by the number of the order.
+        #: From the number of an order to fork to the process that another process forks.
         self._ordered: dict[int, WorkerHandle] = {}
         self._previous: Any = signal.SIG_DFL
 
     def hear(self, word: str, listener: Listener) -> None:
-        """Have a listener called with each report of that word, after those before it.
+        """Call a listener with each report of this name, after the earlier listeners.
 
-        :raises UnknownWord: if it is not in `wire.REPORTS`.
+        :raises UnknownWord: if `wire.REPORTS` does not have this name.
         """
         if word not in REPORTS:
             raise UnknownWord(word)
@@ -106,7 +106,7 @@ class Children:
     def watch(self) -> None:
         """Notice from now on when a process ends."""
         self.events.woken = self._reap
-        # It wakes up `Events.step`.
+        # The signal wakes up `Events.step`.
         self._previous = signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def of_kind(self, kind: str) -> list[WorkerHandle]:
@@ -119,10 +119,11 @@ class Children:
             child.tell(word)
 
     def force(self) -> list[WorkerHandle]:
-        """Have all of them leave at once; return those that had to be killed.
+        """Order all of them to end at once; return those that had to be killed.
 
-        The loop does not run meanwhile: a process is gone when it has closed its end of
-        the connection. One that is stopped or composes does not read its orders.
+        The loop does not run meanwhile: here, a process has ended when its end of the
+        connection is closed. A process that is stopped (SIGSTOP) or composes does not read
+        its orders, and is killed.
         """
         poll, remaining = select.poll(), {}
         for child in self.alive:
@@ -132,7 +133,7 @@ class Children:
                 child.tell('force')
             if not child.silent:
                 remaining[child.connection.fileno()] = child
-                poll.register(child.connection, 0)  # only for its end
+                poll.register(child.connection, 0)  # it reports only the end
         killed = [child for child in self.alive if child.silent]
         until = time.monotonic() + FORCED
         while remaining and (left := until - time.monotonic()) > 0:
@@ -162,8 +163,8 @@ class Children:
     ) -> WorkerHandle:
         """Start a process.
 
-        :param template: the process that forks it; None: the supervisor.
-        :param limit: seconds until it should be ready.
+        :param template: the process that forks it; None stands for the supervisor.
+        :param limit: seconds until it should be READY.
         :param fresh: whether it becomes a fresh interpreter after the fork.
         :raises WorkerFailed: if the system has no more processes or descriptors.
         :raises BecomeWorker: in the child.
@@ -197,7 +198,7 @@ class Children:
 
     def _wait_for_room(self, worker: WorkerHandle, serve: object, waits: bool) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
-        with contextlib.suppress(KeyError, ValueError):  # it has ended
+        with contextlib.suppress(KeyError, ValueError):  # the process has ended
             self.events.selector.modify(worker.connection, events, serve)
 
     def _fork(self, worker: WorkerHandle, its: socket.socket, fresh: bool) -> None:
@@ -205,7 +206,7 @@ class Children:
             with contextlib.suppress(Exception):  # it may be the site's own
                 stream.flush()
         pid = -1
-        hold(True)  # until the child has handlers of its own
+        hold(True)  # until the child has its own handlers
         try:
             pid = os.fork()
         finally:
@@ -214,10 +215,11 @@ class Children:
         if pid:
             worker.is_process(pid)
             return
-        self.events.requests.clear()  # a stop that is queued is the parent's
+        self.events.requests.clear()  # a queued stop is for the parent
         self.events.close()
-        connection = its.dup()  # the caller closes the other one
-        # Whoever waits for this process's end must not wait for its children's.
+        connection = its.dup()  # the caller closes the original
+        # The parent sees the end of a process when its connection closes: no other
+        # process may keep that open.
         for other in [*self.alive, worker]:
             other.close()
         signal.signal(signal.SIGCHLD, self._previous)
@@ -238,7 +240,7 @@ class Children:
             if child.is_ready and not (child.leaving or child.silent)
         ]
 
-    # -- their reports, and their ends
+    # -- their reports, and their ends ----------------------------------------
 
     def _hear(self, worker: WorkerHandle) -> None:
         if worker.ended:
@@ -248,7 +250,7 @@ class Children:
         worker.silent = True
         self._unregister(worker)
         if worker.template is None:
-            # SIGCHLD comes when it has ended; else the site has closed the connection.
+            # If it has ended, SIGCHLD comes soon; else the site has closed the connection.
             self.events.call_later(AGAIN, lambda: self._look_at_silent(worker))
             return
         if worker.template.ended:
@@ -263,12 +265,12 @@ class Children:
             self.events.selector.unregister(worker.connection)
 
     def _read(self, worker: WorkerHandle) -> bool | None:
-        """Read once what a process reports.
+        """Read once the reports of a process.
 
-        A process may send anything: it runs the site. What is no report ends its
-        connection as far as the supervisor listens, and nothing else.
+        A process runs the site, and may send anything. If it sends something that is not
+        a report, the supervisor ignores its later reports; nothing else happens.
 
-        :returns: None if there is nothing to read now, False if it is the end.
+        :returns: None if there is nothing to read now; False if the connection is closed.
         """
         try:
             messages = worker.inbox.read()
@@ -279,7 +281,7 @@ class Children:
             return None
         except OSError:
             return False
-        except Exception as error:  # also what a listener cannot make sense of
+        except Exception as error:  # a listener may have expected other data
             self._has_babbled(worker, error)
             return True
         return messages is not None
@@ -312,7 +314,7 @@ class Children:
                 self._has_ended(worker, message['code'])
 
     def _reap(self) -> None:
-        """Reap the children that have ended; as process 1, orphans too."""
+        """Reap the children that have ended; process 1 reaps orphans, too."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -332,10 +334,10 @@ class Children:
     def _has_ended(self, worker: WorkerHandle, code: int | None) -> None:
         """Note the end of a process, after its last reports.
 
-        :param code: None: only the process itself may have reported its exit code.
+        :param code: its exit code. None if only the process itself may have reported it.
         """
         self._unregister(worker)
-        reads = LAST_READS  # its last reports; a child of its own may send for ever
+        reads = LAST_READS  # there is a limit: a child of the process may send for ever
         while reads and self._read(worker):
             reads -= 1
         worker.close()
@@ -343,7 +345,7 @@ class Children:
         self.forget_timers(worker)
         self.alive.remove(worker)
         for child in [child for child in self.alive if child.template is worker]:
-            if child.silent:  # no process can report how it ended
+            if child.silent:  # no other process can report its end
                 self._has_ended(child, None)
         self._ended(worker)
 
@@ -354,14 +356,14 @@ def _cannot_start(role: Role, error: OSError) -> WorkerFailed:
 
 
 def exit_code(code: int | None) -> int:
-    """Convert os.waitstatus_to_exitcode's number to an exit code, as a shell does."""
+    """Convert the number of os.waitstatus_to_exitcode to an exit code, as a shell does."""
     if code is None:
         return 1
     return code if code >= 0 else 128 - code
 
 
 def how(code: int | None) -> str:
-    """Describe the end of a process, by os.waitstatus_to_exitcode's number."""
+    """Describe the end of a process by the number of os.waitstatus_to_exitcode."""
     if code is None:
         return 'for an unknown reason'
     if code >= 0:

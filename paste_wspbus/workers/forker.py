@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: What one recvmsg(2) brings: a few orders, each with a descriptor.
+#: The bytes and descriptors of one recvmsg(2): a few orders, each with a descriptor.
 MAX_BYTES, MAX_FDS = 4096, 64
 
-#: Signals that end other processes. A forker ends when its supervisor orders it: only
-#: the forker can report how the workers ended.
+#: Signals that a process which forks others ignores. It ends only when the supervisor
+#: orders it: no other process can report how its workers ended.
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 class Forker:
     """Forks a worker for each order of the supervisor.
 
-    :param reopen_logs: has the log files opened anew: later workers inherit them.
-    :param import_all: imports modules; raises Spoiled.
+    :param reopen_logs: opens the log files anew: later workers inherit them.
+    :param import_all: imports modules; it raises Spoiled.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Forker:
         self._is_to_leave = False
 
     def run(self) -> tuple[socket.socket, Role] | None:
-        """Fork until the supervisor is gone, or has no use for this process any more.
+        """Fork workers until the supervisor has ended, or does not need this process any more.
 
-        :returns: None then; in each worker, its connection and its role.
+        :returns: None at the end; but in each worker, its connection and its role.
         """
-        # What is there now is shared with the workers: a collection would write to it.
+        # The workers share the present objects: a garbage collection would write to them.
         gc.freeze()
         previous: dict[int, Any] = {
             number: signal.signal(number, lambda *_: None) for number in _IGNORED
@@ -74,7 +74,7 @@ class Forker:
         finally:
             self.events.close()
             for number, handler in previous.items():
-                # None: one that was not installed from Python, and is lost.
+                # None stands for a handler that was not installed from Python: it is lost.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _run(self) -> tuple[socket.socket, Role] | None:
@@ -94,7 +94,7 @@ class Forker:
             with contextlib.suppress(Exception):  # it may be the site's own
                 stream.flush()
         pid = -1
-        hold(True)  # until the child has handlers of its own
+        hold(True)  # until the child has its own handlers
         try:
             pid = os.fork()
         except OSError as error:
@@ -153,7 +153,7 @@ class Forker:
         gc.enable()
 
     def _reap(self) -> None:
-        # Not waitpid(-1): the site may have children of its own.
+        # Do not use waitpid(-1): the site may have other children.
         for pid, token in list(self._children.items()):
             try:
                 ended, status = os.waitpid(pid, os.WNOHANG)

@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 PATIENCE = 0.5
 
 
-#: The most requests, and characters of each, that are kept of a status.
+#: The number of requests, and of characters of each, that are kept of a status at most.
 MAX_REQUESTS, MAX_TEXT = 1000, 1000
 
 
 class Stage(enum.Enum):
-    """How far a process has come."""
+    """The stages of a process, from its fork to its end."""
 
-    #: It waits, forked, before it composes the site.
+    #: It was forked, and waits before it composes the site.
     SPARE = 'spare'
-    #: It composes the site, or is about to.
+    #: It composes the site, or is about to compose it.
     COMPOSING = 'composing'
     #: It has composed the site, and waits until it may start it.
     COMPOSED = 'composed'
-    #: It has started the site; a process that forks others: it can.
+    #: It has started the site; or, as a process that forks others, it can fork now.
     READY = 'ready'
-    #: It was asked to leave.
+    #: It was ordered to stop.
     LEAVING = 'leaving'
-    #: There is no such process any more.
+    #: The process has ended.
     ENDED = 'ended'
 
 
@@ -63,7 +63,7 @@ TRANSITIONS: dict[Stage, frozenset[Stage]] = {
     Stage.ENDED: frozenset(),
 }
 
-#: What `status` calls a stage; others are 'starting', or 'spare' for a spare worker.
+#: The names that `status` has for stages; others are 'starting', or 'spare' for a spare worker.
 _STATES = {
     Stage.READY: 'ready',
     Stage.LEAVING: 'draining',
@@ -72,7 +72,7 @@ _STATES = {
 
 
 class IllegalMove(WSPBusError):
-    """A process cannot go from one stage to another: ``old``, ``new``."""
+    """A process cannot move from the stage ``old`` to the stage ``new``."""
 
     def __init__(self, title: str, old: Stage, new: Stage) -> None:
         super().__init__(f'{title} cannot go from {old.name} to {new.name}')
@@ -82,9 +82,10 @@ class IllegalMove(WSPBusError):
 class WorkerHandle:
     """A child process: its role, its stage, its reports, its end.
 
-    `workers.worker.Worker` is its own end. ``pid`` is 0 until it is known;
-    ``template`` is the process that forked it, None: the supervisor. ``code`` is
-    os.waitstatus_to_exitcode's number, once it has ended or is about to.
+    `workers.worker.Worker` is the object in the process itself. ``pid`` is 0 until it is
+    known. ``template`` is the process that forked it; None stands for the supervisor.
+    ``code`` is the number of os.waitstatus_to_exitcode, when the process has ended or is
+    about to end.
     """
 
     def __init__(
@@ -97,57 +98,58 @@ class WorkerHandle:
         self.role, self.connection, self.template = role, connection, template
         self.stage = Stage.COMPOSING
         self.outbox = Outbox(connection)
-        #: The stage from which it went to ENDED.
+        #: The stage from which it moved to ENDED.
         self.ended_as: Stage | None = None
         self.pid = 0
-        #: Whether the system says so, too: what a process reports may be any number.
+        #: Whether the system confirms ``pid``: a process may report any number.
         self._is_its_own = False
         self.inbox = Inbox(connection.fileno())
         self.since = time.monotonic()
         self.until = self.since + limit
-        #: Since when it is READY; None if it never was. A process that was asked to
-        #: leave before it was READY may become READY afterwards.
+        #: The time.monotonic() since which it is READY; None if it never was. A process
+        #: that was ordered to stop before it was READY may become READY afterwards.
         self.ready_since: float | None = None
         self.lines: list[str] = []
-        #: The signals that it gets when it is ready.
+        #: The signals that it gets when it is READY.
         self.waiting: list[str] = []
-        #: Whether its end of the connection is closed: it may live on, and cannot
-        #: say anything more.
+        #: Whether its end of the connection is closed: the process may still run, but
+        #: cannot report anything.
         self.silent = False
-        #: Whether it has sent what is no report: nothing that it says counts any more.
+        #: Whether it has sent something that is not a report: then all its later reports
+        #: are ignored.
         self.babbles = False
         #: Whether a successor is about to be started.
         self.is_succeeded = False
-        #: Calls that are of no use when it has ended.
+        #: Timers that are cancelled when it has ended.
         self.timers: list[Timer] = []
         #: Whether the supervisor has killed it.
         self.killed = False
         self.code: int | None = None
-        #: Why it is not ready: the exit code to leave with, and a line.
+        #: The reason why it is not READY: an exit code for the command, and a line.
         self.problem: tuple[int, str] | None = None
-        #: Its last report of its status.
+        #: The last report of its status.
         self.status: dict[str, Any] | None = None
-        #: Since when it is asked for its status, without having answered yet.
+        #: The time.monotonic() of a request for its status that it has not answered yet.
         self.asked_since: float | None = None
 
     # -- its stage ----------------------------------------------------------------
 
     def move(self, new: Stage) -> None:
-        """Go to another stage.
+        """Move to another stage.
 
-        :raises IllegalMove: if TRANSITIONS does not have that move.
+        :raises IllegalMove: if TRANSITIONS does not have this move.
         """
         if new not in TRANSITIONS[self.stage]:
             raise IllegalMove(self.title, self.stage, new)
         self.stage = new
 
     def waits(self) -> None:
-        """Note that it waits: a spare before it composes, others after that."""
+        """Note that it waits: a spare before it composes the site, others after that."""
         if self.stage is Stage.COMPOSING:
             self.move(Stage.SPARE if self.role.spare else Stage.COMPOSED)
 
     def goes(self, limit: float) -> None:
-        """Note that it stops waiting: it must be ready in ``limit`` seconds."""
+        """Note that it continues: it must be READY within ``limit`` seconds."""
         if self.stage is Stage.SPARE:
             self.move(Stage.COMPOSING)
         self.until = time.monotonic() + limit
@@ -156,14 +158,14 @@ class WorkerHandle:
     def is_now_ready(self, lines: list[str]) -> None:
         """Note that it is READY.
 
-        :param lines: for the terminal.
+        :param lines: the lines for the terminal.
         """
         self.ready_since, self.lines = time.monotonic(), lines
         if self.stage not in (Stage.LEAVING, Stage.READY):
             self.move(Stage.READY)
 
     def begins_anew(self, limit: float) -> None:
-        """Note that it replaces itself: it must be ready again in ``limit`` seconds."""
+        """Note that it replaces itself: it must be READY again within ``limit`` seconds."""
         if self.stage is not Stage.COMPOSING:
             self.move(Stage.COMPOSING)
         self.since = time.monotonic()
@@ -171,12 +173,12 @@ class WorkerHandle:
         self.ready_since = self.asked_since = None
 
     def is_asked_to_leave(self) -> None:
-        """Note that it was asked to leave, perhaps not for the first time."""
+        """Note that it was ordered to stop, perhaps not for the first time."""
         if self.stage is not Stage.LEAVING:
             self.move(Stage.LEAVING)
 
     def has_ended(self, code: int | None) -> None:
-        """Note that the process is gone.
+        """Note that the process has ended.
 
         :param code: the exit code; None if it is unknown, or if the process has reported it.
         """
@@ -187,27 +189,27 @@ class WorkerHandle:
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self.stage is Stage.ENDED
 
     @property
     def leaving(self) -> bool:
-        """Whether it was asked to leave, also when it has ended."""
+        """Whether it was ordered to stop; it may have ended since."""
         return Stage.LEAVING in (self.stage, self.ended_as)
 
     @property
     def is_held(self) -> bool:
-        """Whether it waits until it may go on."""
+        """Whether it waits for the order to continue."""
         return self.role.hold and self.stage in (Stage.SPARE, Stage.COMPOSED)
 
     @property
     def is_composed(self) -> bool:
-        """Whether it has composed the site; it may have started it, too."""
+        """Whether it has composed the site; it may have started the site, too."""
         return self.stage is Stage.COMPOSED or self.is_ready
 
     @property
     def was_ready(self) -> bool:
-        """Whether it has been READY, ended or not."""
+        """Whether it has been READY; it may have ended since."""
         return self.ready_since is not None
 
     @property
@@ -217,7 +219,7 @@ class WorkerHandle:
 
     @property
     def is_about_to_end(self) -> bool:
-        """Whether it has stopped, though its process may be there still."""
+        """Whether it has stopped; its process may not have ended yet."""
         return self.ended or self.code is not None
 
     @property
@@ -243,18 +245,18 @@ class WorkerHandle:
     def tell(self, word: str, *carried: object, fds: Iterable[int] = ()) -> None:
         """Send it an order of `wire.ORDERS`, and descriptors.
 
-        It never waits: a process that does not read gets its orders later, and loses
-        those that come when too much waits.
+        This never waits. A process that does not read gets its orders later. If too many
+        orders wait for it, later orders are lost.
 
         :raises UnknownWord: if there is no such order.
         """
         self.outbox.put(order(word, *carried), fds)
 
     def is_process(self, pid: int) -> None:
-        """Note its process ID, as the system calls or a report have it.
+        """Note its process ID, which comes from a system call or from a report.
 
-        The first one counts. A process that another one has forked is signalled only
-        if the system confirms that this is its parent.
+        Only the first ID counts. If ``template`` has forked the process, the supervisor
+        signals it only if the system confirms that ``template`` is its parent.
         """
         if self.pid:
             return
@@ -263,10 +265,10 @@ class WorkerHandle:
         self._is_its_own = parent is None or parent == self.template.pid  # type: ignore[union-attr]
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if there is somebody to get it."""
+        """Send it a signal, if it can still get one."""
         if not self._is_its_own or self.ended:
             return
-        # Its template may have reaped it, and the number be another process's.
+        # Its template may have reaped it; then the ID may belong to another process.
         is_there = self.template is None or not self.silent
         if is_there or parent_of(self.pid) == self.template.pid:  # type: ignore[union-attr]
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -278,7 +280,7 @@ class WorkerHandle:
         self.connection.close()
 
     def ask_for_status(self) -> None:
-        """Have it report its status; one request at a time."""
+        """Ask it for its status; only one request may be open at a time."""
         if self.asked_since is None:
             self.asked_since = time.monotonic()
             self.tell('status')
@@ -290,13 +292,13 @@ class WorkerHandle:
 
     @property
     def is_late(self) -> bool:
-        """Whether it was asked for its status so long ago that it will not answer soon."""
+        """Whether it has not answered a request for its status for PATIENCE seconds."""
         since = self.asked_since
         return since is not None and time.monotonic() - since >= PATIENCE
 
     @property
     def known_status(self) -> dict[str, Any] | None:
-        """Its last report of its status; None if it does not answer."""
+        """The last report of its status; None if it does not answer."""
         return None if self.is_late else self.status
 
     def describe(self) -> dict[str, Any]:

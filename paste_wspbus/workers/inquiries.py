@@ -1,4 +1,4 @@
-"""Requests for the status: each is answered when all workers have reported, or are late."""
+"""Requests for the status: each gets its answer when all workers have reported, or are late."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Inquiry:
 
 
 class Inquiries:
-    """Asks the workers, and answers when all have reported, or after PATIENCE."""
+    """Asks the workers, and answers when all have reported, or after PATIENCE seconds."""
 
     def __init__(self, events: Events, children: Children) -> None:
         self._events, self._children = events, children
@@ -38,7 +38,7 @@ class Inquiries:
         children.hear('status', self._is_answered)
 
     def inquire(self, connection: Connection, answer: Callable[[], object]) -> None:
-        """Have ``answer`` called when all workers have reported, or after PATIENCE."""
+        """Call ``answer`` when all workers have reported, or after PATIENCE seconds."""
         asked = [
             child
             for child in self._children.alive
@@ -46,7 +46,7 @@ class Inquiries:
         ]
         for child in asked:
             child.ask_for_status()
-        # Nobody waits a second time for a worker that hangs.
+        # Do not wait a second time for a worker that hangs.
         waited_for = {child for child in asked if not child.is_late}
         inquiry = Inquiry(connection, waited_for, answer)
         self._open.append(inquiry)
@@ -60,7 +60,7 @@ class Inquiries:
         self.no_need_to_wait_for(worker)
 
     def no_need_to_wait_for(self, worker: WorkerHandle) -> None:
-        """Note that a worker has reported, or never will."""
+        """Note that a worker has reported, or will never report."""
         for inquiry in list(self._open):
             inquiry.unanswered.discard(worker)
             if not inquiry.unanswered:

@@ -1,4 +1,4 @@
-"""The files and modules of a site under ``--reload``: it notes them, and reports them."""
+"""The files and modules of a site under ``--reload``: a worker notes and reports them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Learner:
-    """Notes what is imported; `report_to` reports it, and from then on all that is new.
+    """Notes the imported modules and their files, and reports them after `report_to`.
 
     It is made before the site is composed; a process that is forked later keeps it.
     """
@@ -40,9 +40,9 @@ class Learner:
             getattr(self._bus, command)()
 
     def import_all(self, names: Iterable[str]) -> None:
-        """Import packages for processes to be forked, which need not report them.
+        """Import packages before a fork; the forked processes need not report them.
 
-        :raises Spoiled: if this process is not to fork any more.
+        :raises Spoiled: if this process must not fork any more.
         """
         import_all(names)
         self._recorder.scan()
@@ -55,11 +55,11 @@ class Learner:
         bus.subscribe('watch', self.watch)
 
     def watch(self, path: Path) -> None:
-        """Watch a file, a folder, or what a glob matches, too."""
+        """Also watch a file, a folder, or the files that match a glob."""
         self.files.add(path)
 
     def report_to(self, report: Report) -> None:
-        """Report what is known now, and from then on all that is new."""
+        """Report all files and modules that are known, and later each new one."""
         self._report = report
         self._recorder.scan()
         self.files.on_news = self._report_news

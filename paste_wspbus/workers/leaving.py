@@ -1,4 +1,4 @@
-"""The end of processes: the supervisor asks them to leave, and kills those that are late."""
+"""The end of processes: the supervisor orders them to stop, and kills those that are late."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 #: Seconds from the order to hurry until the process is killed.
 HURRIED = 2.0
 
-#: Seconds until the end of a killed process is known. If it is not, the process that has
-#: forked it hangs, and is killed, too.
+#: Seconds within which the end of a killed process must be known. If it is not known, the
+#: process that has forked it hangs, and is killed, too.
 REPORTS = 0.5
 
 
 class Leaving:
-    """Has processes leave, and ends those that are not ready in time.
+    """Orders processes to stop, and ends processes that are not READY in time.
 
-    ``plan`` and ``server`` are the ones in force.
+    ``plan`` and ``server`` are those of the present configuration.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Leaving:
     # -- one of them ----------------------------------------------------------------
 
     def let_go(self, worker: WorkerHandle) -> None:
-        """Have a process stop gracefully: another takes its place, or it is not needed."""
+        """Order a process to stop gracefully: another takes its place, or nobody needs it."""
         if worker.ended:
             return
         worker.is_asked_to_leave()
@@ -55,9 +55,9 @@ class Leaving:
         self.call_later(worker, limit, lambda: self.kill(worker))
 
     def have_restart(self, worker: WorkerHandle, patience: float) -> None:
-        """Have a process stop the site, to be restarted.
+        """Order a process to stop the site for a restart.
 
-        :param patience: seconds until it is ordered to hurry.
+        :param patience: seconds until this orders it to hurry.
         """
         worker.is_asked_to_leave()
         if worker.was_ready:
@@ -72,15 +72,15 @@ class Leaving:
             self.call_later(worker, HURRIED, lambda: self.kill(worker))
 
     def ask_again(self, worker: WorkerHandle) -> None:
-        """Ask a process again to leave: it did not listen to orders before."""
-        # And SIGTERM may have come when it did not compose any more.
+        """Order a process again to stop: it did not read orders before."""
+        # SIGTERM does not always help: it may have come after the composing.
         if self.is_stopping:
             self._order_stop(worker)
         else:
             worker.tell('make_way')
 
     def kill(self, worker: WorkerHandle) -> None:
-        """Kill a process that does not leave."""
+        """Kill a process that does not stop."""
         if worker.ended:
             return
         was_killed, worker.killed = worker.killed, True
@@ -89,19 +89,19 @@ class Leaving:
         worker.signal(signal.SIGKILL)
         template = worker.template
         if template is not None and (was_killed or worker.silent or not worker.pid):
-            # It hangs: it has not forked the worker, or not reported its end.
+            # The template hangs: it has not forked the worker, or not reported its end.
             self.kill(template)
 
     def call_later(
         self, worker: WorkerHandle, seconds: float, function: Callable[[], None]
     ) -> None:
-        """Have a function called, unless the process has ended by then."""
+        """Call a function later, unless the process has ended by then."""
         worker.timers.append(self.events.call_later(seconds, function))
 
     # -- all of them ------------------------------------------------------------------
 
     def stop_all(self) -> None:
-        """Have all leave, and wait for their end: the workers first, they started last."""
+        """Order all to stop, and wait for their end: first the workers, which started last."""
         began = time.monotonic()
         self.is_stopping = True
         for kind in (WORKER, SITE, PRELOAD, PACKAGES):
@@ -128,14 +128,14 @@ class Leaving:
     def _order_stop(self, child: WorkerHandle) -> None:
         child.is_asked_to_leave()
         if child.role.kind == PACKAGES:
-            # It runs nothing of the site's, and may be importing for long.
+            # It runs no code of the site, and may import for a long time.
             child.signal(signal.SIGKILL)
         elif child.role.spare:
-            child.tell('stop')  # anything but go
+            child.tell('stop')  # a spare ends at any order except 'go'
         elif not child.was_ready:
-            self.children.press(child)  # it does not listen to orders yet
+            self.children.press(child)  # it does not read orders yet
         else:
-            # Nobody accepts from the sockets afterwards: they are to be emptied first.
+            # If no other program accepts from the sockets, 'stop' empties them first.
             sockets = self.server.sockets if self.server is not None else []
             owned = any(listening.owned for listening in sockets)
             child.tell('stop' if owned else 'release')
@@ -143,7 +143,7 @@ class Leaving:
     # -- too late -----------------------------------------------------------------------
 
     def watch(self, worker: WorkerHandle) -> None:
-        """Have a process leave if it is not ready in time."""
+        """Order a process to stop if it is not READY in time."""
         remaining = worker.until - time.monotonic()
         self.call_later(worker, remaining + AGAIN, lambda: self._look_at(worker))
 
@@ -151,7 +151,7 @@ class Leaving:
         if worker.ended or worker.leaving or worker.is_ready or worker.is_held:
             return
         if time.monotonic() < worker.until:
-            return  # it has got more time, and is watched anew
+            return  # it has got more time, and another timer watches it
         worker.problem = worker.problem or (
             1,
             f'{worker.title} was not ready within {self.plan.start_timeout:g} s '

@@ -1,4 +1,4 @@
-"""A worker's end of its connection: the orders of its supervisor."""
+"""The orders of the supervisor: a worker reads them from its connection and obeys them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ ANSWER = 2.0
 class Orders:
     """Carries out the supervisor's orders, in a thread.
 
-    :param owned: the supervisor's listening sockets, from which nobody else accepts.
+    :param owned: those of the supervisor's listening sockets that belong to this site
+        alone.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class Orders:
         self._listens = False
         self._is_ordered = threading.Event()
         self._orders: Mapping[str, Callable[[], object]] = {
-            # The site stops: empty the sockets first, nobody accepts after this one.
+            # The site stops: empty the sockets first, because nobody accepts afterwards.
             'stop': self._stop,
-            # The site stops, and somebody else has the sockets.
+            # The site stops, but another program has the sockets, too.
             'release': self._leave,
             # Another worker takes the place of this one.
             'make_way': self._make_way,
@@ -59,7 +60,7 @@ class Orders:
         }
 
     def subscribe(self) -> None:
-        """Listen to the supervisor from the start of the site on."""
+        """Read the supervisor's orders from the start of the site on."""
         self.bus.subscribe('start', self.start, priority=66)
         self.bus.subscribe('stop', self.announce, priority=float('-inf'))
         supervised(self.bus).tell_style = self.report.restarts
@@ -79,17 +80,17 @@ class Orders:
         self._listens = True
         self._is_ordered = (
             threading.Event()
-        )  # of the kind that the site may have patched
+        )  # made now, because the site may have patched the class
         if in_main_thread():
             watch_for_the_end(self.connection, None)
         threading.Thread(target=self._run, name='supervisor', daemon=True).start()
 
     def announce(self) -> None:
-        """Report a stop that the site began, and wait until the supervisor has agreed."""
+        """Report a stop that the site itself began, and wait until the supervisor orders it."""
         if self._is_ordered.is_set() or self.bus.execv or not self._listens:
             return
         if not self.report.outcome_sent:
-            return  # a start that failed: that is reported instead
+            return  # the start has failed, which is reported instead
         self.report.leave()
         self._is_ordered.wait(ANSWER)
 
@@ -103,7 +104,7 @@ class Orders:
             for line in lines:
                 word, _ = read_order(line)
                 self._orders.get(word, lambda: None)()
-        self._stop()  # first, for a log may hang
+        self._stop()  # before the log, which may hang
         self.bus.log('The supervisor is gone: the site stops', 40)
 
     def _stop(self) -> None:
@@ -112,7 +113,7 @@ class Orders:
         self._leave()
 
     def _make_way(self) -> None:
-        # The delay is for load balancers, and the site stays up.
+        # The delay is for load balancers, which need not notice: the site stays up.
         self.bus.drain_delay = 0
         self.bus.graceful()
         self._leave()
@@ -122,14 +123,14 @@ class Orders:
         self._is_ordered.set()
         try:
             self.bus.check_restart()
-        except RestartImpossible:  # the supervisor starts another one in its place
+        except RestartImpossible:  # the supervisor starts another process in its place
             self.bus.exit()
         else:
             self.bus.restart()
 
     def _leave(self) -> None:
         self._is_ordered.set()
-        self.bus.execv = False  # a worker that is to leave does not come back
+        self.bus.execv = False  # a worker that must stop does not replace itself
         self.bus.exit()
 
     def _report_status(self) -> None:
@@ -146,12 +147,12 @@ class Orders:
 def watch_for_the_end(
     connection: socket.socket, function: Callable[[], object] | None
 ) -> None:
-    """Have ``function`` called, in the main thread, when the supervisor is gone.
+    """Call ``function`` in the main thread when the supervisor has ended.
 
-    This is for a process that has no thread to spare: the system sends SIGIO when
-    there is something to read (fcntl(2), O_ASYNC).
+    It is for a process that must not start a thread: the system sends SIGIO when there
+    is something to read (fcntl(2), O_ASYNC).
 
-    :param function: None: stop watching, also where nothing has begun to.
+    :param function: None stops the watching, if there was any.
     """
     fd = connection.fileno()
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -171,16 +172,16 @@ def watch_for_the_end(
     signal.signal(signal.SIGIO, look)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
-    look()  # it may be gone already
+    look()  # the supervisor may have ended already
 
 
 def wait_to_go(connection: socket.socket) -> bool:
-    """Wait for an order; return whether it is go, False also if the supervisor is gone."""
+    """Wait for an order; return whether it is 'go', and False if the supervisor has ended."""
     line = b''
     while not line.endswith(b'\n'):
         try:
-            came = connection.recv(1)  # later orders are for the thread of `Orders`
-        except ConnectionResetError:  # it has ended before it read everything
+            came = connection.recv(1)  # the thread of `Orders` reads the later orders
+        except ConnectionResetError:  # the supervisor ended before it read everything
             return False
         if not came:
             return False

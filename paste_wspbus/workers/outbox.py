@@ -1,4 +1,4 @@
-"""What a supervisor still has to send to a process: it never waits for the process to read."""
+"""The orders that a supervisor still has to send to a process: it never waits for a reader."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: The most bytes that wait for a process that does not read. The longest order names
-#: the modules of a site: some 100 kB.
+#: The number of bytes that wait at most for a process that does not read. The longest order
+#: names the modules of a site: some 100 kB.
 MAX_WAITING = 1 << 20
 
 
@@ -20,8 +20,8 @@ class Outbox:
     """Sends lines, each with its descriptors, as far as there is room for them.
 
     :param connection: a stream socket that does not block.
-    :param waits: called with whether lines wait for room, whenever that changes;
-        `flush` is to be called when there is room.
+    :param waits: is called with True when lines begin to wait for room, and with False
+        when no line waits any more. The caller calls `flush` when there is room.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class Outbox:
     def put(self, line: bytes, fds: Iterable[int] = ()) -> bool:
         """Send a line, now or when there is room.
 
-        :param fds: descriptors to send along; the caller may close them at once.
-        :returns: False if so much waits already that this line is dropped.
+        :param fds: descriptors to send with it; the caller may close them at once.
+        :returns: False if too much waits already; then this line is dropped.
         """
         if not self._lines:
             rest = self._send(line, [*fds])
             if not rest:
                 return True
-            # The descriptors went with the first bytes.
+            # The first bytes carry the descriptors.
             fds, line = fds if len(rest) == len(line) else (), rest
         if self._size + len(line) > MAX_WAITING:
             return False
@@ -64,7 +64,7 @@ class Outbox:
         return bool(self._lines)
 
     def flush(self) -> None:
-        """Send what there is room for."""
+        """Send as much as there is room for."""
         if not self._lines:
             return
         while self._lines:
@@ -81,7 +81,7 @@ class Outbox:
         self.waits(False)
 
     def _send(self, line: bytes, fds: list[int]) -> bytes:
-        """Return what could not be sent; nothing if nobody will ever read it."""
+        """Send, and return the rest that has no room; b'' also if nobody can read it."""
         try:
             return line[socket.send_fds(self._connection, [line], fds) :]
         except BlockingIOError:
@@ -90,7 +90,7 @@ class Outbox:
             return b''
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Drop the lines that wait."""
         for _, fds in self._lines:
             _close(fds)
         self._lines.clear()

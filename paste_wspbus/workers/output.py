@@ -1,4 +1,4 @@
-"""The supervisor's standard output and error: text is queued, or lost, and never waited for."""
+"""The supervisor's standard output and error: it queues or drops text, but never waits."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 
     from paste_wspbus.watching.loop import Events
 
-#: The most bytes that wait for a reader: what comes then is lost.
+#: The number of bytes that wait for a reader at most: further text is lost.
 MAX_WAITING = 1 << 18
 
-#: A pipe that poll(2) reports as writable takes so many bytes at once (pipe(7)).
+#: The number of bytes that a pipe takes at once if poll(2) reports it as writable (pipe(7)).
 PIPE_BUF = getattr(select, 'PIPE_BUF', 512)
 
-#: Seconds for one write: another process may have filled the pipe in between.
+#: Seconds for one write: another process may have filled the pipe after the poll.
 PATIENCE = 0.2
 
-#: Seconds that the end of the process waits for a reader.
+#: Seconds that the process waits for a reader at its end.
 LAST = 1.0
 
 
 class Output(io.TextIOBase):
-    """Stands for a standard stream in a process of one thread, which must never wait.
+    """Replaces a standard stream in a process with one thread, which must never wait.
 
     A pipe, a terminal (Ctrl-S) or a FIFO may have a reader that stopped reading. The
-    descriptor cannot be made non-blocking: the workers and the shell share it. So
-    this asks whether there is room before each write, and a timer ends a write for
-    which there is none after all. What has no room is queued, in order, up to
-    MAX_WAITING bytes. What does not fit is lost; a line says how many lines were.
+    descriptor cannot be made non-blocking: the workers and the shell share it. So before
+    each write, this checks whether there is room. If the room is gone when the write
+    begins, a timer ends the write. Text without room is queued, in order, up to
+    MAX_WAITING bytes. Further text is lost; a line says how many lines are lost.
 
-    In a forked child it is the stream that it stands for.
+    In a forked child, it writes to the stream directly.
 
     :param stream: the standard stream, whose descriptor is used.
-    :param events: the loop; it calls when there is room again.
+    :param events: the loop, which calls `_send` when there is room again.
     """
 
     def __init__(self, stream: TextIO, events: Events) -> None:
@@ -91,14 +91,17 @@ class Output(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Write what there is room for."""
+        """Write as much as there is room for."""
         if self._is_disowned:
             self.stream.flush()
         else:
             self._send()
 
     def drain(self, seconds: float = LAST) -> None:
-        """Wait so long for a reader: nothing is written afterwards. The loop is not used."""
+        """Write what waits, for some seconds at most, without the loop.
+
+        The process calls this at its end.
+        """
         self._events = None
         until = time.monotonic() + seconds
         while self._waiting and (remaining := until - time.monotonic()) > 0:
@@ -108,7 +111,7 @@ class Output(io.TextIOBase):
             self._send()
 
     def disown(self) -> None:
-        """Be the stream, in a forked child: what waits is the parent's."""
+        """Write to the stream directly, in a forked child: the parent writes what waits."""
         self._is_disowned = True
         self._events = None
         self._waiting.clear()
@@ -128,7 +131,7 @@ class Output(io.TextIOBase):
 
     def _send(self) -> None:
         if self._is_sending:
-            return  # a signal handler writes, too
+            return  # a signal handler has interrupted this method, and writes, too
         self._is_sending = True
         try:
             while self._waiting:
@@ -136,7 +139,7 @@ class Output(io.TextIOBase):
                 self._size -= len(data)
                 try:
                     rest = data[self._write(data) :]
-                except OSError:  # the disk is full, the reader is gone
+                except OSError:  # the disk is full, or the reader is gone
                     self._lost += data.count(b'\n')
                     continue
                 if rest:
@@ -151,7 +154,7 @@ class Output(io.TextIOBase):
             self._watch()
 
     def _watch(self) -> None:
-        """Have the loop call as soon as there is room, while something waits."""
+        """Let the loop call `_send` when there is room, as long as text waits."""
         events, wants = self._events, bool(self._waiting)
         if events is None or wants == self._is_registered:
             return
@@ -168,7 +171,7 @@ class Output(io.TextIOBase):
         return bool(poll.poll(0))
 
     def _write(self, data: bytes) -> int:
-        """Write what there is room for, and return its length."""
+        """Write as much as there is room for; return the number of bytes."""
         try:
             kind = stat.S_IFMT(os.fstat(self._fd).st_mode)
             if kind == stat.S_IFREG:
@@ -184,11 +187,11 @@ class Output(io.TextIOBase):
 
 
 class _Late(BaseException):
-    """A write takes too long."""
+    """This is raised in a write that takes too long."""
 
 
 def _write_in_time(fd: int, data: bytes) -> int:
-    """Write to a descriptor, for PATIENCE at most; return the number of bytes."""
+    """Write to a descriptor, for PATIENCE seconds at most; return the number of bytes."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
         return os.write(fd, data)
@@ -200,7 +203,7 @@ def _write_in_time(fd: int, data: bytes) -> int:
 
     previous = signal.signal(signal.SIGALRM, alarm)
     try:
-        # An alarm may come in the instant after the write, too: hence the second try.
+        # An alarm may also come just after the write: so there are two suppress() blocks.
         with contextlib.suppress(_Late):
             with contextlib.suppress(_Late):
                 signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
@@ -214,7 +217,7 @@ def _write_in_time(fd: int, data: bytes) -> int:
 
 
 def take_over_streams(events: Events) -> None:
-    """Put an `Output` in the place of standard output and error, in this process alone."""
+    """Put an `Output` in the place of standard output and error, only in this process."""
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -223,7 +226,7 @@ def take_over_streams(events: Events) -> None:
 
 
 def give_back_streams() -> None:
-    """Put the streams of before back, in a forked child."""
+    """Put the original streams back, in a forked child."""
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         if isinstance(stream, Output):

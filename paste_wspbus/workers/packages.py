@@ -1,4 +1,4 @@
-"""The packages of a site: one process imports them once, and forks those that load the site."""
+"""The packages of a site: a process imports them once, and forks workers that load the site."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _OURS = __name__.partition('.')[0]
 
 
 def imported(known: Collection[str] = ()) -> list[str]:
-    """Return the modules that this process has imported and that are not the site's own.
+    """Return the modules that this process has imported, without the site's own modules.
 
-    :param known: names to leave out.
-    :returns: names, in the order of their import.
+    :param known: the names to omit.
+    :returns: the names in the order of their imports.
     """
     names = []
     for name, module in list(sys.modules.items()):
@@ -33,13 +33,13 @@ def imported(known: Collection[str] = ()) -> list[str]:
 
 
 def _origin(name: str, module: object) -> str:
-    """Return the file of a module; '' if it has none, or is the site's own."""
-    # Not getattr: that would make a lazy module import itself.
+    """Return the file of a module; '' if it has no file, or is one of the site's own."""
+    # Do not use getattr: a lazy module would import itself.
     try:
         spec = object.__getattribute__(module, '__dict__').get('__spec__')
     except AttributeError:
         return ''
-    if getattr(spec, 'name', '') != name:  # an alias, as six.moves has
+    if getattr(spec, 'name', '') != name:  # it is an alias, such as those of six.moves
         return ''
     origin = getattr(spec, 'origin', None)
     if not isinstance(origin, str) or not os.path.isabs(origin):
@@ -49,7 +49,7 @@ def _origin(name: str, module: object) -> str:
 
 
 class Spoiled(Exception):
-    """A package ``name`` has done something that makes forking unsafe: ``why``."""
+    """The import of ``name`` makes a fork unsafe; ``why`` says how."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f'{name} {why}')
@@ -57,14 +57,14 @@ class Spoiled(Exception):
 
 
 def import_all(names: Iterable[str]) -> None:
-    """Import each module; skip those that fail: the code that needs them will see the error.
+    """Import each module; ignore errors, which the code that needs the module will see again.
 
     :raises Spoiled: if a module has started a thread, opened a socket or imported a
         module of the site: this process must not fork any more.
     """
     before = _threads(), _sockets()
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # the worker has shown them
+        warnings.simplefilter('ignore')  # the worker has shown the warnings
         for name in names:
             if name not in sys.modules:
                 _import(name, *before)
@@ -110,19 +110,20 @@ def _sockets() -> int:
 def _is_socket(fd: int) -> bool:
     try:
         return stat.S_ISSOCK(os.fstat(fd).st_mode)
-    except OSError:  # that of the listing itself
+    except OSError:  # listdir() has closed its own descriptor
         return False
 
 
-#: madvise(2), <linux/mman.h>: write to each page, as it were (Linux 5.14).
+#: MADV_POPULATE_WRITE of madvise(2), <linux/mman.h>: it acts like a write to each page
+#: (Linux 5.14).
 _POPULATE_WRITE = 23
 
 
 def own_memory() -> None:
-    """Copy now what this forked process shares with its parent.
+    """Copy now the memory that this forked process shares with its parent.
 
-    Each first write to a shared page costs, when it comes, about as much as what
-    was to be done: composing a site took five times as long (in a virtual machine).
+    Later, each first write to a shared page would cost time: composing a site took five
+    times as long without this (in a virtual machine).
     """
     if sys.platform != 'linux':
         return

@@ -1,4 +1,4 @@
-"""What the .ini and the command line ask of a supervisor."""
+"""The plan of a supervisor: what the .ini and the command line ask for, and its deadlines."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ if TYPE_CHECKING:
 
     from paste_wspbus.servers.server import Server
 
-#: Seconds between a worker's own deadline, its end by SIGKILL, and the end of the site;
-#: and the part of ``stop_timeout`` that they are at most.
+#: Seconds from a worker's own deadline to its SIGKILL, and from that to the end of the
+#: site; and the part of ``stop_timeout`` that each of them is at most.
 MARGIN, MARGIN_SHARE = 1.0, 1 / 5
 
-#: The least seconds for the supervisor's own stop.
+#: Seconds that the supervisor's own stop has at least.
 LEAST = 1.0
 
-#: Seconds that the site plugins have, which stop after the workers, and their part.
+#: Seconds that the site plugins have, which stop after the workers; and the part of
+#: ``stop_timeout`` that this is at most.
 SITE_PLUGINS, SITE_PLUGINS_SHARE = 5.0, 1 / 5
 
-#: Seconds for a worker that must leave before it is READY.
+#: Seconds that a worker has to end if it must stop before it is READY.
 TO_GIVE_UP = 5.0
 
 
@@ -31,10 +32,10 @@ def _margin(limit: float) -> float:
 class Plan(NamedTuple):
     """What the .ini and the command line ask for. All times are in seconds.
 
-    ``workers``: how many; 0: one process, without a number.
-    ``restarts``: whether a new worker follows a crash; else the supervisor ends as
-    the worker did. ``start_timeout``: from the fork to READY. ``stop_timeout``: for
-    the whole site, the drain delay included.
+    ``workers`` is their number; 0 stands for one process without a number. ``restarts``
+    says whether a new worker follows a crash; if not, the supervisor ends as the worker
+    did. ``start_timeout`` counts from the fork to READY. ``stop_timeout`` is for the
+    whole site, and includes the drain delay.
     """
 
     workers: int
@@ -55,19 +56,20 @@ class Plan(NamedTuple):
         return limit - 2 * _margin(limit) - share
 
     def time_to_leave(self, *, is_last: bool) -> float:
-        """Return the seconds after which a process that leaves is killed."""
+        """Return the seconds after which a process that does not stop is killed."""
         return self.time_to_stop(is_last=is_last) + _margin(self.stop_timeout)
 
     @property
     def time_to_give_up(self) -> float:
-        """Seconds after which a worker that must leave before it is READY is killed."""
+        """Seconds after which a worker that must stop before it is READY is killed."""
         return min(TO_GIVE_UP, self.time_to_leave(is_last=True))
 
     @property
     def deadline(self) -> float:
-        """Seconds for the supervisor's own stop: for workers that cannot be killed.
+        """Seconds for the supervisor's own stop; it counts if workers cannot be killed.
 
-        Those that are killed at once must still be reaped, and the files be removed.
+        It is not shorter than LEAST: after all workers were killed, the supervisor must
+        still reap them and remove its files.
         """
         return max(self.stop_timeout, LEAST)
 
@@ -75,8 +77,8 @@ class Plan(NamedTuple):
 class Configuration(NamedTuple):
     """The .ini, read anew: what it asks for, and the server with its settings.
 
-    The server has the same sockets. ``undo`` takes all of it back, ``notes`` are for
-    whoever asked.
+    The server has the same sockets. ``undo`` takes everything back. ``notes`` are part of
+    the answer to the control request.
     """
 
     plan: Plan

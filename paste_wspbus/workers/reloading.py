@@ -1,4 +1,4 @@
-"""Renewing a site under ``--reload``: when a file has changed, all processes at once."""
+"""The strategy of ``--reload``: when a file has changed, it restarts all processes at once."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.strategy import Source
     from paste_wspbus.workers.supervisor import Supervisor
 
-#: Seconds that the old code has to stop, until it is ordered to hurry.
+#: Seconds that the old code has to stop before the supervisor orders it to hurry.
 PATIENCE = 1.0
 
-#: Seconds without a change that end a burst of them. What comes later, while the
-#: site starts, has it start again.
+#: Seconds without a change that end a burst of changes. After a later change, while the
+#: site starts, the site starts again.
 QUIET = 0.01
 
 
@@ -39,10 +39,10 @@ class Outdated(Exception):
 class ReloadPlan(NamedTuple):
     """What ``--reload`` asks for.
 
-    ``style``: 'fork', 'child' or 'execv'. ``files``: what is watched from the
-    first, each as it was before it was read. ``interval``: seconds between
-    looks, where the system does not report changes. ``show``: prints a line, or a
-    traceback, for whoever edits.
+    ``style`` is 'fork', 'child' or 'execv'. ``files`` are watched from the beginning, each
+    as it was before it was read. ``interval`` is in seconds: if the system does not report
+    changes, the files are checked so often. ``show`` prints a line or a traceback for the
+    developer.
     """
 
     style: str
@@ -52,7 +52,7 @@ class ReloadPlan(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a start failed: the traceback, the file in which it ends, the text of the page."""
+    """A failed start: the traceback, the file in which it ends, and the data for the page."""
 
     trace: str
     file: str | None
@@ -62,8 +62,8 @@ class Failure(NamedTuple):
 class Reloading:
     """The strategy for development: the old code stops, then the new code starts.
 
-    The sockets stay open: requests wait. In the place of a site that fails to
-    start, a worker shows why.
+    The sockets stay open, so that requests wait. If the site does not start, a worker
+    shows the reason in its place.
     """
 
     def __init__(self, supervisor: Supervisor, plan: ReloadPlan) -> None:
@@ -72,9 +72,9 @@ class Reloading:
         self.current, self.leaving = supervisor.current, supervisor.leaving
         self.spares = Spares(supervisor, plan.style)
         self.watcher: Watcher | None = None
-        #: What has changed since the last reload began.
+        #: The files that have changed since the last reload began.
         self._changed: list[str] = []
-        #: Whether a change ends the start that is under way.
+        #: Whether a change ends the start that is in progress.
         self._abandons = False
         self._failures: dict[WorkerHandle, Failure] = {}
         supervisor.children.hear('failed', self._has_failed)
@@ -84,7 +84,7 @@ class Reloading:
     # -- what changed -----------------------------------------------------------
 
     def start(self) -> None:
-        """Watch the files, and start the site; if it fails, start what shows why."""
+        """Watch the files, and start the site; if that fails, start a worker that shows why."""
         self.watcher = Watcher(
             self.bus.events,
             self.plan.files,
@@ -97,7 +97,7 @@ class Reloading:
         self.bus.events.call_later(0, self.spares.prepare)
 
     def close_in_child(self) -> None:
-        """Close the watcher in a forked child: it is the parent's."""
+        """Close the watcher in a forked child: it belongs to the parent."""
         if self.watcher is not None:
             self.watcher.close()
 
@@ -132,7 +132,8 @@ class Reloading:
                 self._start_all()
                 break
             except Outdated:
-                # Somebody who keeps saving must see the site, too.
+                # Do not abandon the start again: a developer who saves all the time
+                # must see the site, too.
                 self._abandons = False
         took = (time.monotonic() - began) * 1000
         why = (
@@ -142,9 +143,9 @@ class Reloading:
         )
         for worker in [old for old in self.current.values() if old.ended]:
             if worker.was_ready:
-                self._has_crashed(worker)  # while others started
+                self._has_crashed(worker)  # it crashed while others started
         self.plan.show(f'{why}: {self._outcome(took)}')
-        if self._changed:  # too late for this reload to begin again
+        if self._changed:  # it is too late for this reload to begin again
             self.bus.graceful()
         self.bus.events.call_later(0, self.spares.prepare)
 
@@ -176,7 +177,7 @@ class Reloading:
         going = [worker for worker in self.current.values() if not worker.ended]
         for worker in going:
             self.leaving.have_restart(worker, PATIENCE)
-        # Their processes may be about to end, or have begun anew.
+        # Wait until each process is about to end, or has replaced itself.
         self.waiting.until(
             lambda: all(
                 worker.is_about_to_end or not worker.leaving for worker in going
@@ -184,7 +185,7 @@ class Reloading:
         )
 
     def _has_stopped(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
-        """React to a process that has stopped, and says how to start it again."""
+        """React to a process that has stopped and reports how to start it again."""
         style = message['restarts']
         if style == 'execv':  # the same process will be the site again
             worker.role = worker.role._replace(problem='')
@@ -203,7 +204,7 @@ class Reloading:
     # -- starting ------------------------------------------------------------------
 
     def source(self, role: Role) -> Source:
-        """Have the packages' process fork, if it can."""
+        """Return the process that has imported the packages, if it can fork."""
         return self.spares.source()
 
     def is_prepared(self, role: Role) -> bool:
@@ -244,12 +245,12 @@ class Reloading:
             line = f'{failure}; it starts in a fresh interpreter'
             self.bus.log(f'{line}, and so will each later reload', 30)
         elif self._show_problem(role, worker, failure):
-            # The server may be the site's own, which is broken.
+            # This may fail, too: the server may be code of the broken site.
             with contextlib.suppress(WorkerFailed):
                 self._await_ready(role)
 
     def _may_be_the_forks(self, worker: WorkerHandle) -> bool:
-        """Whether a package that was imported before the fork may have caused the failure."""
+        """Whether the failure may come from a package that was imported before the fork."""
         if worker.template is None:
             return False
         file = self._failures[worker].file if worker in self._failures else None
@@ -274,7 +275,7 @@ class Reloading:
     def _show_problem(
         self, role: Role, worker: WorkerHandle, failure: WorkerFailed
     ) -> bool:
-        """Print why the site fails, and have a worker serve that; return whether it can."""
+        """Print why the site fails; start a worker that serves this; return whether it does."""
         supervisor = self.supervisor
         known = self._failures.get(worker)
         trace = known.trace if known else ''
@@ -295,7 +296,7 @@ class Reloading:
         return True
 
     def _watch_folders(self) -> None:
-        """Watch the folders of the .ini: a process that crashed did not say what it has read."""
+        """Watch the folders of the .ini: a process that crashed did not report its files."""
         assert self.watcher is not None
         files = Files()
         folders = {os.path.dirname(path) for path in self.plan.files.signatures}
@@ -305,7 +306,7 @@ class Reloading:
         self.watcher.add(files.news())
 
     def has_ended(self, worker: WorkerHandle) -> None:
-        """Show that a worker crashed; stop the site if it has stopped by itself."""
+        """Show that a worker crashed; if it has stopped the site itself, stop the site."""
         self.spares.forget(worker)
         supervisor, role = self.supervisor, worker.role
         if supervisor.is_renewing or self.current.get(role.name) is not worker:
@@ -320,7 +321,7 @@ class Reloading:
             self._has_crashed(worker)
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
-        """Show that a worker crashed; the next edit starts the site, not a timer."""
+        """Show that a worker crashed; only the next edit starts the site again."""
         what = f'{worker.title} crashed, {how(worker.code)}'
         self.bus.log(what, 40)
         if worker.role.kind == WORKER and not worker.role.problem:

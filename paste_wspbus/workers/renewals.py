@@ -1,4 +1,4 @@
-"""Graceful restarts: running one, and answering whoever asked for it."""
+"""Graceful restarts: this runs them, and answers the control requests for them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Renewals:
-    """Has the strategy renew the site, and answers those who asked for it."""
+    """Lets the strategy renew the site, and answers the control requests for that."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        #: Why the last one failed.
+        #: The reason why the last renewal failed.
         self.failure: str | None = None
-        #: What to answer of a configuration that was read anew.
+        #: The notes on the configuration that was read anew, for the answer.
         self.notes: list[str] = []
-        #: How many streams and how many other requests the old processes have cut.
+        #: The number of streams and of other requests that the old processes have cut.
         self._cut = (0, 0)
-        #: Who waits for the next one.
+        #: The connections that wait for the next renewal.
         self._asking: list[Connection] = []
 
     def ask(self, connection: Connection) -> dict[str, Any] | None:
@@ -37,11 +37,11 @@ class Renewals:
         return None if wait else {'accepted': True}
 
     def add_cut(self, streams: int, others: int) -> None:
-        """Note that an old process has cut so many requests: that is no failure."""
+        """Note how many requests an old process has cut: this is not a failure."""
         self._cut = (self._cut[0] + streams, self._cut[1] + others)
 
     def renew(self) -> None:
-        """Replace the old generation by a new one; if that fails, answer why."""
+        """Replace the old generation with a new one; if that fails, answer why."""
         if self.supervisor.bus.state is not State.STARTED:
             return
         waiting, self._asking = self._asking, []
@@ -64,7 +64,7 @@ class Renewals:
         if any(self._cut):
             notes.append(f'{_in_words(*self._cut)} cut: see the log')
         answer = {'generation': supervisor.generation, 'notes': notes}
-        if self.failure is not None:  # which is served now
+        if self.failure is not None:  # under --reload, a worker shows it now
             answer |= {'failed': 1, 'line': self.failure, 'is_new': True}
         supervisor.bus.publish(
             'generation_serves', supervisor.generation, supervisor.pids
@@ -88,7 +88,7 @@ class Renewals:
         }
 
     def _who_serves(self) -> tuple[str, bool]:
-        """Return which generation serves after one has failed, and whether two serve."""
+        """Return which generation serves after a failure, and whether two generations serve."""
         supervisor = self.supervisor
         new = len(supervisor.serving(supervisor.latest))
         if not supervisor.serving():

@@ -1,4 +1,4 @@
-"""Renewing a site a worker at a time: a new one is ready before an old one drains."""
+"""The strategy that renews a site worker by worker, and starts a new one before each stop."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Rolling:
-    """The strategy of a site that serves: generations of workers.
+    """The strategy without ``--reload``: generations of workers.
 
-    If a generation fails, it is dropped and the old generation continues.
+    If a new generation fails, it is stopped and the old generation continues.
 
     :param fresh: whether each process is a fresh interpreter.
     """
@@ -33,12 +33,12 @@ class Rolling:
         self._at_a_time = max(cpu_count(), 2)
 
     def close_in_child(self) -> None:
-        """Do nothing: this strategy holds nothing open."""
+        """Do nothing: this strategy has nothing open."""
 
     # -- the first generation -------------------------------------------------------
 
     def start(self) -> None:
-        """Start preload process and site plugins, then the workers, a few at a time."""
+        """Start the preload process and the site plugins, then the workers, a few at a time."""
         supervisor = self.supervisor
         for kind in supervisor.singles():
             self.current[kind] = supervisor.spawn(Role(kind))
@@ -67,7 +67,7 @@ class Rolling:
     # -- where processes come from --------------------------------------------------
 
     def source(self, role: Role) -> Source:
-        """Have the process that composed the site fork workers, if there is one.
+        """Return the preload process as the source of workers, if there is one.
 
         :raises WorkerFailed: if that process has died.
         """
@@ -80,18 +80,18 @@ class Rolling:
         return Source(template, self.fresh)
 
     def _template(self, generation: int) -> WorkerHandle | None:
-        """Find the process that composed a generation, or else the current generation."""
+        """Find the preload process of a generation; for the current one, any of them will do."""
         supervisor = self.supervisor
         composed = supervisor.children.composed()
         own = [child for child in composed if child.role.generation == generation]
         if not own and generation == supervisor.generation and supervisor.plan.preload:
-            own = composed  # composed again, after the first has died
+            own = composed  # the site was composed again, after the first process died
         return next(iter(own), None)
 
     def is_prepared(self, role: Role) -> bool:
-        """Whether a worker can be forked; else the site is composed first.
+        """Whether a worker can be forked; if not, start a preload process.
 
-        The worker is started when that process is ready.
+        The worker is started when the preload process is READY.
         """
         needs_template = role.kind == WORKER and self.supervisor.plan.preload
         if needs_template and self._template(role.generation) is None:
@@ -138,11 +138,11 @@ class Rolling:
         supervisor, old = self.supervisor, self.current.get(role.name)
         if supervisor.server is not None or old is None:
             worker = supervisor.spawn(role)
-            self.waiting.until_ready([worker])  # and has taken its place
+            self.waiting.until_ready([worker])  # it takes the place of the old one then
             if old is not None:
                 self.waiting.until_ended(old)
             return
-        # Its server binds by itself: it cannot before the old one has let go.
+        # Its server binds itself: it cannot do that before the old worker has ended.
         worker = supervisor.spawn(role._replace(hold=True))
         self.waiting.until_ready([worker], lambda one: one.is_composed)
         self.current[role.name] = worker
@@ -165,11 +165,11 @@ class Rolling:
             self.waiting.until_ready([new])
 
     def _restore(self, failed: int) -> None:
-        """Replace the workers of a generation that failed, if the old code is composed still."""
+        """Replace the workers of a failed generation, if the old preload process still runs."""
         supervisor = self.supervisor
         if self._template(supervisor.generation) is None:
             if supervisor.serving() and not supervisor.serving(supervisor.generation):
-                supervisor.generation = failed  # no worker of the old one remains
+                supervisor.generation = failed  # no old worker remains
             return
         for name, worker in list(self.current.items()):
             if worker.role.generation == failed:
@@ -198,14 +198,14 @@ class Rolling:
         ):
             supervisor.leave_with(exit_code(worker.code))
         elif worker.role.kind == PRELOAD and worker.was_ready:
-            del self.current[PRELOAD]  # a new one composes the site when it is needed
+            del self.current[PRELOAD]  # a new one starts when it is needed
             self.bus.log(f'{worker.title} has ended, {how(worker.code)}', 40)
         else:
             self._has_crashed(worker)
 
     def _forget_candidate(self, worker: WorkerHandle) -> None:
         """Log the end of a worker that was started to take another worker's place."""
-        is_alone = not self.supervisor.is_renewing  # else the failure of that says it
+        is_alone = not self.supervisor.is_renewing  # else the renewal logs its failure
         if not worker.was_ready and not worker.leaving and is_alone:
             why = worker.problem[1] if worker.problem else how_it_failed(worker)
             self.bus.log(f'{why}; {worker.name} keeps serving', 40)

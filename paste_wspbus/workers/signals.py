@@ -1,4 +1,4 @@
-"""What signals mean to a supervised process."""
+"""The signal handlers of a supervised process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from paste_wspbus.plugins.signals import SignalHandler
 
 
 class WorkerSignals(SignalHandler):
-    """Handles the signals of a worker: the supervisor decides on its stop, and counts.
+    """Handles the signals of a worker; the supervisor decides about its stop.
 
-    Ctrl-C and systemd signal a whole group: the worker gets it twice.
+    Only the supervisor counts repeated signals: Ctrl-C and systemd signal a whole process
+    group, and then the supervisor orders the stop, too.
     """
 
-    #: Whether a SIGTERM is for this process alone, which gets a successor then.
+    #: Whether a SIGTERM is meant for this process alone; then it gets a successor.
     one_of_several = False
 
     def _carry_out(self, target: str, signum: int) -> None:
-        if target != 'hangup':  # hangup is for the supervisor, or for the whole group
+        if target != 'hangup':  # the supervisor handles it, also for the whole group
             super()._carry_out(target, signum)
 
     def _leave(self, command: str, signum: int) -> None:
@@ -29,6 +30,6 @@ class WorkerSignals(SignalHandler):
 
 
 class NumberedSignals(WorkerSignals):
-    """Handles them for one of several workers, which asks for a successor."""
+    """Handles the signals of one of several workers, which asks for a successor."""
 
     one_of_several = True

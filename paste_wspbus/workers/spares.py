@@ -1,4 +1,4 @@
-"""Spare workers: they are forked before an edit, from a process that imported the packages."""
+"""Spare workers: a process that has imported the packages forks them before an edit."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
 
-#: How often the process that has imported the packages is started again, each time
-#: without one more package that must not be imported before a fork.
+#: The number of attempts to start the process that imports the packages. Each attempt
+#: leaves out one more package that must not be imported before a fork.
 ATTEMPTS = 20
 
 
 class Spares:
     """Keeps a process that has imported the packages of the site, and spares forked from it.
 
-    A spare waits until a reload needs it, and composes the site then. With a style
-    other than 'fork' there are no spares.
+    A spare waits until a reload needs it; then it composes the site. With a style other
+    than 'fork', there are no spares.
     """
 
     def __init__(self, supervisor: Supervisor, style: str) -> None:
         self.supervisor, self.style = supervisor, style
-        #: Whether the site did not start after a fork, but in a fresh interpreter.
+        #: Whether the site failed to start after a fork, but started in a fresh interpreter.
         self._misbehaves = False
         self._packages: WorkerHandle | None = None
-        #: Whether that has imported them, and can fork.
+        #: Whether this process has imported the packages, and can fork.
         self._can_fork = False
         self._spares: dict[str, WorkerHandle] = {}
         #: The modules that the site's processes have imported and that are not its own.
@@ -43,11 +43,11 @@ class Spares:
         supervisor.children.hear('imported', self._has_imported)
 
     def learn(self, modules: list[str]) -> None:
-        """Have the packages' process import these modules, too, the next time."""
+        """Note modules, which the packages' process will import, too, the next time."""
         self._modules.update(dict.fromkeys(modules))
 
     def prepare(self) -> None:
-        """Have the packages imported, and a spare for each worker wait."""
+        """Let a process import the packages and fork a spare for each worker."""
         supervisor = self.supervisor
         if self.style != 'fork' or self._misbehaves or supervisor.bus.leaving:
             return
@@ -97,7 +97,7 @@ class Spares:
 
     @contextlib.contextmanager
     def logging_failure(self) -> Generator[None]:
-        """Log it if a process cannot be started here, where nobody waits for it."""
+        """Log it if a process cannot be started: nothing here waits for the process."""
         try:
             yield
         except WorkerFailed as failed:
@@ -106,17 +106,17 @@ class Spares:
     # -- using them -----------------------------------------------------------------
 
     def source(self) -> Source:
-        """Say which process forks the next one: the packages' process, if it can."""
+        """Return which process forks the next one: the packages' process, if it can."""
         if self._packages is not None and self._can_fork:
             return Source(self._packages, False)
         return self.fresh_source()
 
     def fresh_source(self) -> Source:
-        """Say how to start a process that has imported nothing before."""
+        """Return how to start a process that has imported nothing before."""
         return Source(None, self.supervisor.was_started)
 
     def take(self, role: Role) -> WorkerHandle | None:
-        """Give a role to its spare, which composes the site now; None if there is no spare."""
+        """Give a role to its spare, which now composes the site; None if there is no spare."""
         spare = self._spares.pop(role.name, None)
         if spare is None or spare.ended:
             return None
@@ -125,14 +125,14 @@ class Spares:
         return spare
 
     def renounce(self) -> None:
-        """End the packages' process and the spares: what they have imported is outdated."""
+        """End the packages' process and the spares, because their modules are outdated."""
         for worker in [*self._spares.values(), self._packages]:
             if worker is not None:
                 self.supervisor.leaving.let_go(worker)
         self._spares, self._packages = {}, None
 
     def renounce_for_good(self) -> None:
-        """Do without spares from now on: the site does not start after a fork."""
+        """Use no spares from now on, because the site does not start after a fork."""
         self._misbehaves = True
         self.renounce()
 

@@ -1,4 +1,4 @@
-"""What a strategy decides: how a site is started, renewed, and kept alive."""
+"""The interface of strategies, which decide how a site is started, renewed, and kept alive."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Source(NamedTuple):
     """How a process is started.
 
-    ``template``: the process that forks it, None: the supervisor. ``fresh``: whether it
-    becomes a fresh interpreter then.
+    ``template`` is the process that forks it; None stands for the supervisor. ``fresh``
+    says whether it becomes a fresh interpreter after the fork.
     """
 
     template: WorkerHandle | None
@@ -27,25 +27,25 @@ class Strategy(Protocol):
     def start(self) -> None:
         """Start the first generation, and wait until it is ready.
 
-        :raises WorkerFailed: if it does not get ready.
-        :raises StopRequested: if the site is to stop.
+        :raises WorkerFailed: if it does not become READY.
+        :raises StopRequested: if a stop of the site was requested.
         """
 
     def renew(self) -> None:
-        """Replace the old generation by a new one.
+        """Replace the old generation with a new one.
 
         :raises WSPBusError: if that fails.
-        :raises StopRequested: if the site is to stop.
+        :raises StopRequested: if a stop of the site was requested.
         """
 
     def source(self, role: Role) -> Source:
-        """Say how to start a process of that role.
+        """Return how to start a process with this role.
 
         :raises WorkerFailed: if it cannot be started.
         """
 
     def is_prepared(self, role: Role) -> bool:
-        """Whether a process can be replaced now; else start first what that needs."""
+        """Whether a process can be replaced now; if not, start the process that it needs."""
 
     def has_ended(self, worker: WorkerHandle) -> None:
         """React to the end of a process while the site is STARTED."""

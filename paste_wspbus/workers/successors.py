@@ -1,4 +1,4 @@
-"""Processes that are replaced while they run: they ask for it, or do not speak as they should."""
+"""Processes that are replaced while they run: they ask for it, or send no valid reports."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
 
-#: Seconds until a worker that a signal has stopped is replaced: whoever
-#: signals all of a group (systemd, a terminal) means the supervisor, too.
+#: Seconds before a worker that got a signal to stop is replaced. If systemd or a terminal
+#: has signalled the whole process group, the supervisor gets the signal meanwhile.
 GROUP = 0.2
 
-#: Seconds for which a process has to be ready before it is replaced because it does
-#: not speak as it should.
+#: Seconds for which a process has to be READY before it is replaced because it sends no
+#: valid reports.
 STEADY = 2.0
 
 
 class Successors:
-    """Starts another process in the place of one that runs, which stops afterwards."""
+    """Starts another process in the place of a running one, which stops afterwards."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
 
     def is_asked_for(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
-        """React to a worker that somebody else has asked to stop."""
+        """React to a worker that got a signal to stop, but not from the supervisor."""
         self._plan(worker, GROUP, 'was asked to stop')
 
     def babbles(self, worker: WorkerHandle, error: Exception) -> None:
-        """Replace a process that does not speak as it should: it cannot be looked after."""
+        """Replace a process that sends no valid reports: the supervisor cannot watch it."""
         what = f'{worker.title} has sent something that is not a report ({error})'
         line = f'{what}: its later reports are ignored'
         self.supervisor.bus.log(line, 40)
@@ -45,18 +45,18 @@ class Successors:
         if not worker.was_ready:
             worker.signal(signal.SIGKILL)
             return
-        # If each one does it, they are not to follow each other at once.
+        # If each successor does it, too, they must not follow each other at once.
         wait = max(GROUP, STEADY - (worker.ready_for or 0))
         self._plan(worker, wait, 'sends no valid reports')
 
     def _plan(self, worker: WorkerHandle, wait: float, why: str) -> None:
-        """Have a process replaced soon; however often it asks, by one."""
+        """Replace a process soon; if it asks several times, replace it only once."""
         if not worker.is_succeeded:
             worker.is_succeeded = True
             self.supervisor.events.call_later(wait, lambda: self._start(worker, why))
 
     def _start(self, worker: WorkerHandle, why: str) -> None:
-        """Start the successor: the process stops when that is ready."""
+        """Start the successor: the old process stops when the successor is READY."""
         supervisor, bus = self.supervisor, self.supervisor.bus
         worker.is_succeeded = False
         is_current = supervisor.current.get(worker.name) is worker
@@ -66,7 +66,7 @@ class Successors:
             return
         bus.log(f'{worker.title} {why}: a new process takes its place', 30)
         if worker.role.kind != WORKER:
-            supervisor.leaving.let_go(worker)  # there must never be two of them
+            supervisor.leaving.let_go(worker)  # two such processes must never run
             return
         try:
             supervisor.spawn(worker.role._replace(generation=supervisor.generation))
@@ -74,7 +74,7 @@ class Successors:
             bus.log(f'{failed}; {worker.title} keeps serving', 40)
 
     def _has_begun(self, worker: WorkerHandle) -> bool:
-        """Whether another process is about to take its place."""
+        """Whether another process is already starting in its place."""
         return any(
             one.name == worker.name
             and one is not worker

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.plan import Configuration, Plan
     from paste_wspbus.workers.strategy import Source, Strategy
 
-#: Each wait before a replacement is drawn out or cut by up to that part of it, so
-#: that not all come at the same instant.
+#: Each wait before a replacement becomes longer or shorter by at most this part of it, so
+#: that not all replacements start at the same moment.
 JITTER = 0.2
 
 #: The meanings of signals that the supervisor handles itself; others go to the workers.
@@ -43,7 +43,7 @@ _OWN = frozenset(
     }
 )
 
-#: Signals that mean something to a supervisor of several workers alone.
+#: Signals that have a meaning only for a supervisor of several workers.
 SIGNALS = {'SIGTTIN': 'add_worker', 'SIGTTOU': 'remove_worker'}
 
 
@@ -59,12 +59,12 @@ class SupervisorBus(Bus):
         self.supervisor: Supervisor
 
     def repeat(self, name: str, seconds: float, function: Callable[[], bool]) -> Repeat:
-        """Call a function again and again in the loop: plugins need no thread of their own."""
+        """Call a function again and again in the loop: plugins need no thread for this."""
         return Repeat(self.events, seconds, function)
 
     @property
     def start_patience(self) -> float:
-        """Seconds that the first start may take, on a machine of one CPU."""
+        """Seconds that the first start may take on a machine with one CPU."""
         plan = self.supervisor.plan
         steps = plan.workers + plan.preload + plan.site_plugins
         return plan.start_timeout * max(steps, 1)
@@ -76,17 +76,17 @@ class SupervisorBus(Bus):
         return (plan.start_timeout + plan.stop_timeout) * processes
 
     def graceful(self) -> None:
-        """Queue a graceful restart, also during another: the code may have changed since."""
+        """Queue a graceful restart, even during another one: the code may have changed."""
         if all(request.name != 'graceful' for request in self.events.requests):
             self.turn.put('graceful')
             self.turn.run_if_nobody_will()
 
     def restart(self) -> None:
-        """Restart the workers; this process stays."""
+        """Restart the workers, but not this process."""
         self.graceful()
 
     def force_exit(self, why: str) -> None:
-        """Have all processes leave at once, kill the others, and end with 70."""
+        """Order all processes to end at once, kill the others, and exit with code 70."""
         killed = self.supervisor.children.force()
         names = ', '.join(f'{child.name} (process {child.pid})' for child in killed)
         super().force_exit(f'{why}; killed {names}' if killed else why)
@@ -96,20 +96,20 @@ class SupervisorSignals(SignalHandler):
     """Handles the signals of a supervisor, whose workers run the code of the site."""
 
     def _install_or_leave(self, name: str) -> bool:
-        self._install(name)  # also what is the site's affair: the workers get it
+        self._install(name)  # also signals for the site: the workers get them
         return True
 
     def ask_for_graceful(self) -> None:
-        """Have the site renewed; during a renewal, exactly once more."""
+        """Queue a graceful restart; during a graceful restart, exactly one more."""
         self.bus.graceful()
 
     def look(self) -> None:
         """Do nothing: no code of the site runs here."""
 
     def show(self, text: str, name: str) -> None:
-        """Log a text, and have the workers show theirs.
+        """Log a text, and order the workers to show their stacks.
 
-        The loop does both, also while the site starts or is renewed: a process that
+        The loop does both, also during a start or a graceful restart: a process that
         forks must not have threads.
         """
         bus = self.bus
@@ -121,13 +121,14 @@ class SupervisorSignals(SignalHandler):
 class Supervisor:
     """Forks the workers, replaces those that end, and stops them.
 
-    ``current`` has the process that stands for each name ('worker 1', 'site
-    plugins', …), ``children.alive`` all there are: those that drain, too.
+    ``current`` has one process for each name ('worker 1', 'site plugins', …).
+    ``children.alive`` has all processes, also those that drain.
 
     :param server: holds the listening sockets, and never serves.
     :param configure: reads the configuration anew.
-    :param make_strategy: makes the strategy of starting and renewing.
-    :param make_children: makes what forks and hears the processes.
+    :param make_strategy: makes the strategy for starts and graceful restarts.
+    :param make_children: makes the object that forks the processes and reads their
+        reports.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Supervisor:
         bus.supervisor = self
 
     def use(self, plan: Plan, server: Server | None) -> None:
-        """Use a configuration from now on, be it the new one or the old one again."""
+        """Use a configuration from now on: a new one, or the old one again."""
         self.plan = self.leaving.plan = plan
         self.server = self.leaving.server = server
         # The workers have deadlines of their own; this one counts if they ignore theirs.
@@ -171,7 +172,7 @@ class Supervisor:
             server.shared = True
 
     def subscribe(self, signals: SignalHandler) -> None:
-        """Ride the bus; signals that mean something to the site go to the workers."""
+        """Subscribe to the bus; signals that have a meaning for the site go to the workers."""
         self.bus.subscribe('start', self.start)
         self.bus.subscribe('stop', self.stop)
         self.bus.subscribe('graceful', self.renewals.renew)
@@ -185,10 +186,10 @@ class Supervisor:
     def run(self, ready: Callable[[list[str]], None]) -> int:
         """Run the supervisor's bus to its end.
 
-        :param ready: called with the first worker's lines for the terminal when
-            all are STARTED.
+        :param ready: is called with the first worker's lines for the terminal when
+            all workers are READY.
         :returns: the exit code.
-        :raises WorkerFailed: if the first generation does not get ready.
+        :raises WorkerFailed: if the first generation does not become READY.
         :raises BecomeWorker: in each child.
         """
         try:
@@ -205,8 +206,8 @@ class Supervisor:
             except ChannelFailures as failures:
                 bus.exit()
                 raise failures.get_instances()[0] from None
-            # This thread may be printing when a signal comes: it is for block(),
-            # as if that were another thread's.
+            # A signal may come while this thread is printing. With 0, its handler only
+            # queues the command, and block() carries it out.
             bus.turn.keep_for(0)
             if bus.state is State.STARTED:
                 first = self.current.get('worker 1') or self.current.get('site')
@@ -219,7 +220,7 @@ class Supervisor:
         return bus.exit_code
 
     def close_in_child(self) -> None:
-        """Close, in a forked child, what is the parent's."""
+        """Close, in a forked child, what belongs to the parent."""
         self.strategy.close_in_child()
 
     # -- what the bus says ----------------------------------------------------
@@ -227,7 +228,7 @@ class Supervisor:
     def start(self) -> None:
         """Start the first generation, and wait until it is ready.
 
-        :raises WorkerFailed: if a process does not get ready; all are stopped then.
+        :raises WorkerFailed: if a process does not become READY; then all are stopped.
         """
         self.children.watch()
         try:
@@ -239,7 +240,7 @@ class Supervisor:
             raise
 
     def stop(self) -> None:
-        """Have all processes leave, and wait for their end."""
+        """Order all processes to stop, and wait for their end."""
         self.leaving.stop_all()
         self.bus.exit_code = self.bus.exit_code or self._code
 
@@ -266,7 +267,7 @@ class Supervisor:
         self.respawn(role)
 
     def remove_worker(self) -> None:
-        """Stop the last worker (SIGTTOU), but never the only one."""
+        """Stop the last worker (SIGTTOU), but never the only worker."""
         if self.count == 1:
             self.bus.log('There is only one worker: it is not removed', 30)
             return
@@ -291,14 +292,14 @@ class Supervisor:
         return [Role(WORKER, number, generation) for number in numbers]
 
     def singles(self) -> list[str]:
-        """List the kinds of processes that the site has once: preload, site plugins."""
+        """List the kinds of processes of which the site has one: preload, site plugins."""
         wanted = {PRELOAD: self.plan.preload, SITE: self.plan.site_plugins}
         return [kind for kind, is_wanted in wanted.items() if is_wanted]
 
     def spawn(self, role: Role, source: Source | None = None) -> WorkerHandle:
         """Start a process.
 
-        :param source: how to start it; None: the strategy says it.
+        :param source: how to start it; with None, the strategy decides.
         :raises WorkerFailed: if the system has no more processes or descriptors.
         :raises BecomeWorker: in the child.
         """
@@ -314,13 +315,13 @@ class Supervisor:
         return worker
 
     def go(self, worker: WorkerHandle) -> None:
-        """Let a waiting process continue; its time to get ready begins again."""
+        """Order a waiting process to continue; its time to become READY begins again."""
         worker.goes(self.plan.start_timeout)
         self.leaving.watch(worker)
         worker.tell('go')
 
     def respawn(self, role: Role) -> None:
-        """Replace a process that is gone, if the site still needs it."""
+        """Replace a process that has ended, if the site still needs it."""
         old = self.current.get(role.name)
         wanted = role.kind == WORKER or role.kind in self.singles()
         if self.bus.state is not State.STARTED or self.bus.leaving or not wanted:
@@ -339,9 +340,9 @@ class Supervisor:
     ) -> None:
         """Replace a process that crashed, after a wait; or give up, and stop the site.
 
-        :param what: what to log.
-        :param ready_for: seconds for which it was ready; None: it never was.
-        :param excused: whether that is not the site's fault.
+        :param what: the text for the log.
+        :param ready_for: seconds for which it was READY; None if it never was.
+        :param excused: whether the crash is not the site's fault.
         """
         crash = self._backoff.crashed(role.name, ready_for, excused)
         if crash.is_too_much and not self.serving():
@@ -370,7 +371,7 @@ class Supervisor:
         }
 
     def _reports_pid(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
-        worker.is_process(message['pid'])  # its preloading process may say it later
+        worker.is_process(message['pid'])  # its preload process may report it later
 
     def _is_ready(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         if worker.stage is Stage.READY:
@@ -387,7 +388,7 @@ class Supervisor:
         elif worker.role.kind == WORKER:
             self._take_place(worker)
         elif self.current.get(worker.name) is worker:
-            for role in self.roles(self.generation):  # those that waited for it
+            for role in self.roles(self.generation):  # some may have waited for it
                 self.respawn(role)
 
     def _take_place(self, worker: WorkerHandle) -> None:
@@ -422,7 +423,7 @@ class Supervisor:
             worker.role.kind != PRELOAD or not self.was_started
         )
         if self.is_stopping and counts and (worker.was_ready or not self.was_started):
-            # A process that was killed because it did not stop was ended by force.
+            # The supervisor or `force_exit` has ended this process by force.
             forced = worker.code is None or worker.code == -signal.SIGKILL
             if (worker.code or 0) < 0 and not worker.killed:
                 end = f'{worker.title} crashed while it stopped, {how(worker.code)}'
@@ -436,7 +437,7 @@ class Supervisor:
         if self.bus.state is State.STARTED:
             self.strategy.has_ended(worker)
         elif self.bus.state is State.STARTING and worker.was_ready:
-            self.late.append(worker)  # its reports, READY among them, are still unread
+            self.late.append(worker)  # its last reports, also READY, are not read yet
 
     def leave_with(self, code: int) -> None:
         """Stop the site with an exit code, without replacing the process that ended."""
@@ -467,12 +468,12 @@ class Supervisor:
 
     @property
     def is_renewing(self) -> bool:
-        """Whether a graceful restart is under way."""
+        """Whether a graceful restart is in progress."""
         return self.bus.command == 'graceful'
 
     @property
     def is_stopping(self) -> bool:
-        """Whether all processes are to leave."""
+        """Whether all processes must stop."""
         return self.leaving.is_stopping
 
     def ask_for_renewal(self, connection: Connection) -> dict[str, Any] | None:
@@ -480,7 +481,7 @@ class Supervisor:
         return self.renewals.ask(connection)
 
     def inquire(self, connection: Connection, answer: Callable[[], object]) -> None:
-        """Have ``answer`` called when all workers have reported, or are late."""
+        """Call ``answer`` when all workers have reported their status, or are late."""
         self.inquiries.inquire(connection, answer)
 
     def describe(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a supervisor waits for its processes, and how it words their failures."""
+"""How a supervisor waits for its processes, and the texts of their failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StopRequested(Exception):
-    """The site is to stop while the supervisor waits for something."""
+    """A stop of the site was requested while the supervisor was waiting."""
 
 
 def _nothing() -> None:
@@ -23,7 +23,7 @@ def _nothing() -> None:
 class Waiting:
     """Waits, and lets the supervisor's loop run meanwhile.
 
-    ``check`` of all methods is called before each step of the loop; it may raise.
+    All methods call ``check`` before each step of the loop; it may raise an error.
     """
 
     def __init__(self, bus: SupervisorBus) -> None:
@@ -34,7 +34,7 @@ class Waiting:
     ) -> None:
         """Wait until a condition is true.
 
-        :raises StopRequested: if the site is to stop.
+        :raises StopRequested: if a stop of the site was requested.
         """
         while not condition():
             if self.bus.leaving:
@@ -51,7 +51,7 @@ class Waiting:
         """Wait until each process has been READY, or ``is_enough`` is true of it.
 
         :raises WorkerFailed: if a process ends before that, or is too slow.
-        :raises StopRequested: if the site is to stop.
+        :raises StopRequested: if a stop of the site was requested.
         """
 
         def waited_for() -> list[WorkerHandle]:
@@ -72,7 +72,7 @@ class Waiting:
     def until_ended(self, worker: WorkerHandle) -> None:
         """Wait until a process has ended.
 
-        :raises StopRequested: if the site is to stop.
+        :raises StopRequested: if a stop of the site was requested.
         """
         self.until(lambda: worker.ended)
 
@@ -84,7 +84,7 @@ def failure_of(worker: WorkerHandle) -> WorkerFailed:
 
 
 def how_it_failed(worker: WorkerHandle) -> str:
-    """Say how a process ended that has not reported why."""
+    """Return how a process ended that has not reported why."""
     what = f'{worker.title} ended before it was ready, {how(worker.code)}'
     if worker.code == 0:
         what += ': a site that becomes a daemon by itself cannot be supervised'

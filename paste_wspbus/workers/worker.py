@@ -1,4 +1,4 @@
-"""A worker's own end: becoming a worker, and the connection to the supervisor."""
+"""The worker itself: how a process becomes a worker, and its connection to the supervisor."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from paste_wspbus.process.process import Process
     from paste_wspbus.workers.forker import Forker
 
-#: Seconds beyond its own deadline that a worker without a supervisor has, before
-#: it is ended from another thread.
+#: Seconds from the deadline of a worker that has lost its supervisor to the end of its
+#: process, which another thread enforces.
 MARGIN = 2.0
 
 
 class Worker:
     """A process in its role: it holds the connection to the supervisor.
 
-    ``workers.handle.WorkerHandle`` is the supervisor's view of it. ``shared``: the
-    supervisor's listening sockets, from which nobody else accepts.
+    ``workers.handle.WorkerHandle`` is the supervisor's view of it. ``shared`` are those of
+    the supervisor's listening sockets that belong to this site alone.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class Worker:
 
     @property
     def time_to_start(self) -> float:
-        """Seconds that remain of ``start_timeout``: the supervisor waits no longer."""
+        """The remaining seconds of ``start_timeout``: the supervisor waits no longer."""
         limit: float = self.process.config.settings['start_timeout']
         return max(limit - (time.monotonic() - self._forked), 0.1)
 
     def limit_stop(self, bus: Bus) -> None:
         """Let the bus stop within the time that the supervisor gives to this process.
 
-        If the site's code has set a shorter time, that one stays.
+        If the site's code has set a shorter time, the shorter time counts.
         """
         limits = [self.role.time_to_stop, bus.stop_timeout]
         bus.stop_timeout = min([one for one in limits if one is not None], default=None)
 
     def ride(self, bus: Bus) -> None:
-        """Have the bus carry out the supervisor's orders."""
+        """Let the bus carry out the supervisor's orders."""
         report = self.process.launch.report
         Orders(bus, self.connection, report, self.shared).subscribe()
 
     def close(self) -> None:
-        """Close the connection, which nobody watches from then on."""
+        """Close the connection, and stop watching it."""
         if self.connection.fileno() >= 0 and in_main_thread():
             watch_for_the_end(self.connection, None)
         self.connection.close()
@@ -98,20 +98,20 @@ class Worker:
         is_numbered = role.number or role.kind != WORKER
         process.signal_handler = NumberedSignals if is_numbered else WorkerSignals
         self._take_sockets()
-        # Ctrl-C reaches the supervisor, too, which stops its workers. Not SIG_IGN,
-        # which programs that the site starts would inherit.
+        # Ctrl-C also reaches the supervisor, which stops its workers. Do not use SIG_IGN:
+        # programs that the site starts would inherit it.
         signal.signal(signal.SIGINT, lambda *_: None)
         early = process.launch.early
         early.begin_anew()
         early.before = self._say_where_it_hangs
         signal.signal(signal.SIGTERM, early.handle)
-        hold(False)  # they were held for the fork
+        hold(False)  # the signals were held for the fork
         process.launch.report.close()
         report = Report(self.connection.dup().detach(), lasting=True)
         process.launch.report = report
         report.pid()
-        # A child of the site must not keep it open: when it closes, the supervisor
-        # knows that this process has ended.
+        # A child of the site must not keep the connection open: when it closes, the
+        # supervisor knows that this process has ended.
         close_in_child(self.connection, socket.socket.close)
         watch_for_the_end(self.connection, self._lose_supervisor)
 
@@ -119,11 +119,11 @@ class Worker:
         server = self.process.server
         if server is None:
             return
-        server.shared = False  # not with what the site forks
+        server.shared = False  # children of the site do not get the sockets
         server.competes = self.role.several
         owned = [listening for listening in server.sockets if listening.owned]
         for listening in owned:
-            listening.owned = False  # the supervisor says when that changes
+            listening.owned = False  # the order 'stop' changes that
         if self.role.kind == SITE:
             server.close()
             self.process.server = None
@@ -137,7 +137,7 @@ class Worker:
             time.sleep(self.process.config.settings['stop_timeout'] + MARGIN)
             os._exit(EX_SOFTWARE)
 
-        # Not a Thread: its start() takes locks, and this is a signal handler.
+        # This is not a Thread: its start() takes locks, and this is a signal handler.
         _thread.start_new_thread(leave, ())
         self.process.launch.early.ask(signal.SIGTERM)
 
@@ -151,7 +151,7 @@ class Worker:
     # -- waiting and forking ------------------------------------------------------
 
     def waits_to_go(self) -> bool:
-        """Wait, composed, for an order of the supervisor; return whether it is go."""
+        """After composing, wait for an order of the supervisor; return whether it is 'go'."""
         if not self.role.hold and self.role.kind != SITE:
             return True
         self.process.launch.report.composed()
@@ -161,21 +161,22 @@ class Worker:
         return goes
 
     def fork_workers(self, bus: Bus) -> bool:
-        """Fork, composed, a worker for each order; True in each of them, False at the end.
+        """After composing, fork a worker for each order.
 
+        :returns: True in each worker; False in this process, at its end.
         :raises IsSupervised: if this is not the process that the supervisor forked.
         """
         from paste_wspbus.plugins.daemon import IsSupervised
         from paste_wspbus.workers.forker import Forker
 
-        if self.connection.fileno() < 0:  # closed by a fork of the site's
+        if self.connection.fileno() < 0:  # the site has forked, and this is the child
             raise IsSupervised
         sitelog = bus.plugins['sitelog']
         report = self.process.launch.report
         if not self._fork(Forker(self.connection, report, sitelog.reopen_logs)):
             return False
         bus.claim_process()
-        # The list has children of the parent: only the parent may wait for them.
+        # The list contains children of the parent: only the parent may wait for them.
         multiprocessing = sys.modules.get('multiprocessing.process')
         if multiprocessing is not None:
             multiprocessing._children = set()  # type: ignore[attr-defined]
@@ -183,10 +184,11 @@ class Worker:
         return True
 
     def fork_from_packages(self, import_all: Callable[[list[str]], object]) -> bool:
-        """Import what is ordered, and fork a worker for each order.
+        """Import the modules that are ordered, and fork a worker for each order to fork.
 
         :param import_all: imports modules.
-        :returns: True in each of them, which composes the site then; False at the end.
+        :returns: True in each worker, which then composes the site; False in this process,
+            at its end.
         """
         from paste_wspbus.workers.forker import Forker
 
@@ -205,14 +207,14 @@ class Worker:
     def bequeath(self) -> tuple[int, list[Any]]:
         """Report that this process replaces itself.
 
-        :returns: what the next program needs: the connection, and its role's fields.
+        :returns: what the next program needs: the connection, and the fields of its role.
         """
         self.process.launch.report.restarts('execv')
         return self.connection.fileno(), [*self.role._replace(later=True, problem='')]
 
 
 def become(process: Process, connection: socket.socket, role: Role) -> None:
-    """Make a worker of a forked process: PID file and control socket are its parent's."""
+    """Make a worker of a forked process: the parent keeps the PID file and control socket."""
     if process.control is not None:
         process.control.forget()
     process.lock = process.control = None
@@ -222,7 +224,7 @@ def become(process: Process, connection: socket.socket, role: Role) -> None:
 
 
 def open_as_worker(process: Process, connection: socket.socket, role: Role) -> None:
-    """Make a worker of a process that is a fresh interpreter: all is open already."""
+    """Make a worker of a fresh interpreter, which has inherited everything open."""
     inheritance = process.inheritance
     if process.options.log_file:
         process.log_file = os.path.abspath(process.options.log_file)
@@ -235,7 +237,7 @@ def open_as_worker(process: Process, connection: socket.socket, role: Role) -> N
 def start_afresh(
     process: Process, bus: Bus, connection: socket.socket, role: Role
 ) -> NoReturn:
-    """In a forked child: become a fresh interpreter, which takes the role."""
+    """Replace a forked child with a fresh interpreter, which takes its role."""
     server = process.server
     sockets = server.sockets if server is not None else []
     inheritance = Inheritance(
@@ -249,7 +251,7 @@ def start_afresh(
     inheritance.to_environ(os.environ)
     bus.kept_files, bus.before_execv = inheritance.kept, None
     bus.startup_folder = process.folder
-    # Ctrl-C is the supervisor's; a handler does not outlast execv(2).
+    # Only the supervisor handles Ctrl-C. A handler would be lost at execv(2).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     bus.replace_process()
     raise AssertionError('execv has returned')
