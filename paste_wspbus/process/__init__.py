@@ -1,1 +1,1 @@
-"""What a process holds before there is a site, and leaves to its successor."""
+"""What a process holds before there is a site, and hands to its successor."""

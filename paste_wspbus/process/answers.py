@@ -1,4 +1,4 @@
-"""What a site answers on its control socket: status, graceful, stop, replace."""
+"""The answers of a site on its control socket: status, graceful, stop, replace."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """Answers for the site that rides ``bus``; or its supervisor, if that is its bus.
+    """Answers for the site of ``bus``, or for the supervisor if it is the supervisor's bus.
 
-    ``successor``: the process that will get all that this process holds.
+    ``successor`` is the connection to the process that will get what this process holds.
     """
 
     bus: Bus
@@ -33,7 +33,7 @@ class Answers:
 
     @property
     def commands(self) -> Mapping[str, Callable[[Connection], dict[str, Any] | None]]:
-        """The requests, and which method answers each; see `Control`."""
+        """From each request to the method that answers it; see `Control`."""
         return {
             'status': self._status,
             'stop': self._stop,
@@ -42,7 +42,7 @@ class Answers:
         }
 
     def stopped(self, code: int) -> None:
-        """Send the exit code to whoever has asked for the stop."""
+        """Send the exit code to the clients that have asked for the stop."""
         replaced = {'replaced': True} if self.successor is not None else {}
         for connection in self._asked_to_stop:
             connection.answer({'exit_code': code, **replaced})
@@ -85,7 +85,7 @@ class Answers:
         if supervisor is not None:
             return supervisor.ask_for_renewal(connection)  # type: ignore[no-any-return]
         bus.check_restart()
-        connection.answer({'restarting': True})  # before it is another program
+        connection.answer({'restarting': True})  # before another program runs here
         bus.restart()
         return None
 
@@ -102,10 +102,10 @@ class Answers:
 
 
 def _in_words(status: dict[str, Any]) -> dict[str, Any]:
-    """Make a text of ``calling``, which is a channel, a listener and a time."""
+    """Replace ``calling``, which is a channel, a listener and a time, with a text."""
     if status['calling'] is not None:
         channel, listener, since = status['calling']
-        seconds = time.monotonic() - since  # one clock for all processes
+        seconds = time.monotonic() - since  # all processes have the same clock
         status['calling'] = f'{channel!r} listener {listener}, {seconds:.1f} s'
     return status
 

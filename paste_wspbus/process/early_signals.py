@@ -1,4 +1,4 @@
-"""Signals that come before the site has handlers for them, and those that come after its end."""
+"""Signals that come before the site has handlers for them, or after the end of the site."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class EarlySignals:
     """The signals of a process whose site has no handlers yet.
 
     A signal to stop is always noted: it is the ``wish``. It is also raised, as an
-    exception, but only inside a `raising` block. Outside, the process is opening a file
-    or a socket, and an exception would come between the step that opens it and the step
-    that remembers it. There, whoever runs the process calls `check` at the next point
-    where an exception does no harm.
+    exception, but only inside a `raising` block. Outside, the process may be opening a
+    file or a socket, and an exception could come between the step that opens it and the
+    step that remembers it. There, the code that runs the process calls `check` at the
+    next point where an exception does no harm.
 
-    ``later``: the numbers of the other signals, which `repeat` sends again.
+    ``later`` has the numbers of the other signals, which `repeat` sends again.
     """
 
     def __init__(self) -> None:
         self.later: list[int] = []
         #: The first signal that has asked for a stop.
         self.wish: int | None = None
-        #: Is called before a signal to stop is raised.
+        #: It is called before a signal to stop is raised.
         self.before: Callable[[], object] = lambda: None
         self._may_raise = False
         self._raised: BaseException | None = None
@@ -72,11 +72,11 @@ class EarlySignals:
             self.wish = signum
             self.before()
         elif counts and signum == signal.SIGINT:
-            self._raised = None  # whoever waits for the clean-up does not want to
+            self._raised = None  # Ctrl-C again: do not wait for the clean-up
         self._raise()
 
     def ask(self, signum: int) -> None:
-        """Do what `handle` does, for another reason than a signal; in the main thread."""
+        """Act as if this signal had come; the main thread calls this."""
         self.handle(signum, None)
 
     def _raise(self) -> None:
@@ -85,9 +85,9 @@ class EarlySignals:
             self.check()
 
     def check(self) -> None:
-        """Raise what a signal has asked for, if one has.
+        """Raise an exception if a signal has asked for a stop.
 
-        :raises Terminated, KeyboardInterrupt: then.
+        :raises Terminated, KeyboardInterrupt: if one has; KeyboardInterrupt for Ctrl-C.
         """
         if self.wish is None:
             return
@@ -100,11 +100,11 @@ class EarlySignals:
 
     @contextlib.contextmanager
     def raising(self) -> Generator[None]:
-        """Raise a signal to stop inside the ``with`` block, at once, wherever the code is.
+        """Raise a signal to stop at once inside the ``with`` block, wherever the code is.
 
         Python drops an exception in a finalizer (``__del__``), in the callback of a weak
-        reference, and in others' C code. It reports that to `sys.unraisablehook`: then
-        the exception is raised again a moment later, somewhere else.
+        reference, and in some C code. It reports that to `sys.unraisablehook`: then the
+        exception is raised again a moment later, at another place.
         """
         hook = sys.unraisablehook
 
@@ -113,7 +113,8 @@ class EarlySignals:
                 hook(args)
                 return
             self._raised = None
-            # Not a threading.Thread: its start() takes locks, and this may be anywhere.
+            # This is not a threading.Thread: its start() takes locks, which the
+            # interrupted code may hold.
             _thread.start_new_thread(self._raise_again, ())
 
         sys.unraisablehook = unraisable
@@ -129,7 +130,7 @@ class EarlySignals:
     def _raise_again(self) -> None:
         time.sleep(_AGAIN)
         if not self._may_raise or self.wish is None:
-            return  # whoever runs the process will check
+            return  # the code that runs the process will call `check`
         self._was_dropped = True
         if hasattr(signal, 'pthread_kill'):
             main = threading.main_thread().ident
@@ -139,10 +140,11 @@ class EarlySignals:
             _thread.interrupt_main(signal.Signals(self.wish))
 
     def give_to(self, signals: Any) -> None:
-        """Have a plugin handle all signals from now on, also the one that was noted.
+        """Let a plugin handle all signals from now on, also the one that was noted.
 
-        :param signals: a `SignalHandler`, or what the site has put in its place.
-        :raises Terminated, KeyboardInterrupt: if the site's plugin cannot be given it.
+        :param signals: a `SignalHandler`, or the site's plugin in its place.
+        :raises Terminated, KeyboardInterrupt: if a signal was noted that the site's plugin
+            cannot get.
         """
         if not isinstance(signals, SignalHandler):
             signals.subscribe()
@@ -154,14 +156,14 @@ class EarlySignals:
             signals.handle(self.wish, None)
 
     def repeat(self) -> None:
-        """Send this process again the signals that it had no handlers for."""
+        """Send the signals again for which this process had no handlers before."""
         while self.later:
             signum = self.later.pop(0)
-            if signal.getsignal(signum) is not signal.SIG_DFL:  # it would be killed
+            if signal.getsignal(signum) is not signal.SIG_DFL:  # SIG_DFL would kill it
                 os.kill(os.getpid(), signum)
 
     def begin_anew(self) -> None:
-        """Forget all signals, in a forked child: they were for its parent."""
+        """Forget all signals, in a forked child: they were meant for its parent."""
         self.later, self.wish, self._raised = [], None, None
         self._was_dropped, self._wishes = False, Escalation()
 
@@ -172,10 +174,10 @@ _INTERRUPTS = (signal.SIGINT, getattr(signal, 'SIGBREAK', signal.SIGINT))
 
 @contextlib.contextmanager
 def handled(owns_process: bool = False) -> Generator[EarlySignals]:
-    """Handle signals until the site has its own handlers; yield what notes them.
+    """Handle signals until the site has its own handlers; yield the object that notes them.
 
-    :param owns_process: whether the process ends after the block: then signals do not
-        change its exit code any more. Else, the handlers before the block come back.
+    :param owns_process: whether the process ends after the block; then signals do not
+        change its exit code any more. If not, the previous handlers are set again.
     """
     early = EarlySignals()
     if not in_main_thread():
@@ -184,7 +186,7 @@ def handled(owns_process: bool = False) -> Generator[EarlySignals]:
     previous: dict[int, Any] = {}
     for number in _early():
         previous[number] = signal.signal(number, early.handle)
-    hold(False)  # the program before this one held them over execv
+    hold(False)  # the program before this one has blocked them before execv
     try:
         yield early
     finally:
@@ -194,7 +196,7 @@ def handled(owns_process: bool = False) -> Generator[EarlySignals]:
 
 
 def _early() -> list[int]:
-    """Return the signals to handle: not those that whoever started this has ignored."""
+    """Return the signals to handle, but not those that this process inherited as ignored."""
     stops = [
         getattr(signal, name)
         for name in _STOPS
@@ -212,7 +214,7 @@ def _early() -> list[int]:
 
 
 def _late() -> Callable[[int, object], None]:
-    """Return a handler for the time after the site's end: only the second signal is heard."""
+    """Return a handler for the time after the site's end; it reacts to the second signal."""
     wishes = Escalation()
 
     def late(signum: int, frame: object) -> None:
@@ -224,10 +226,10 @@ def _late() -> Callable[[int, object], None]:
 
 
 def ignore() -> None:
-    """Ignore signals while the interpreter ends: the exit code is known by now.
+    """Ignore signals while the interpreter ends: the exit code is certain now.
 
-    Python gives signals back to the system before it is gone, and they would kill it. A
-    stop that is forced ends in another thread, which cannot do this.
+    Python gives signals back to the system before it ends, and then they would kill the
+    process. A forced stop ends in another thread, which cannot do this.
     """
     if not _is_replaced and in_main_thread():
         for number in SIGNALS:
@@ -235,7 +237,7 @@ def ignore() -> None:
 
 
 def replaces_itself() -> None:
-    """Have `ignore` do nothing: the next program would inherit that (execve(2))."""
+    """Turn `ignore` off, because the next program would inherit its effect (execve(2))."""
     global _is_replaced
     _is_replaced = True
 
@@ -248,7 +250,7 @@ def _has_terminal() -> bool:
 
 
 def hold_those_of_other_threads() -> None:
-    """Send signals of other threads to this thread, which holds them for the next program."""
+    """Send signals of other threads to this thread, which blocks them for the next program."""
     if not in_main_thread() or not hasattr(signal, 'pthread_kill'):
         return
     here = threading.get_ident()

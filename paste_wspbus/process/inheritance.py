@@ -1,4 +1,4 @@
-"""What a process hands to its successor: its sockets, its PID lock."""
+"""The inheritance that a process hands to its successor: its sockets and its PID lock."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
     from typing import Any
 
-#: Carries it over execv(2): which process it is for, and the descriptors.
+#: The environment variable that carries the inheritance over execv(2), with the ID of the
+#: process that may use it.
 VARIABLE = 'WSPSERVE_INHERITANCE'
 
-#: sendmsg(2) takes 253 (SCM_MAX_FD).
+#: The number of descriptors that sendmsg(2) takes (SCM_MAX_FD).
 MAX_DESCRIPTORS = 253
 
 
 class Inheritance:
     """What a process hands to its successor: open descriptors, and what they are.
 
-    ``sockets``: descriptors of listening sockets, ``origins``: for each of them the labels
-    of one that was passed, and the file of a Unix socket (see `ListeningSocket`), and
-    ``where``: the settings that they were bound for; ``pid_file`` and ``control``: the descriptors of the
-    locked file and of the control socket.
+    ``sockets`` are descriptors of listening sockets. ``origins`` has, for each of them,
+    the labels of a passed socket, and the file of a Unix socket (see `ListeningSocket`).
+    ``where`` has the settings for which they were bound. ``pid_file`` and ``control`` are
+    the descriptors of the locked file and of the control socket. ``owned`` says whether
+    the sockets belong to this site alone (see `ListeningSocket`). ``daemon`` says whether
+    the process is a daemon already.
 
-    ``owned``: whether nobody else accepts from the sockets (see
-    `sockets.ListeningSocket`); ``daemon``: whether the process is one already;
-    ``report``: where somebody waits for the start still; ``worker``: of a
-    process that has a supervisor, its connection's descriptor and the fields of
-    its role; ``problem``: the traceback to show in the place of the site, and
-    {path: signature} of the files whose change may heal it; ``reload``: what has
-    changed, and since when (time.monotonic) that is being reloaded. These four
-    over execv alone.
+    The following are used only over execv. ``report`` is the descriptor for reports, if a
+    process still waits for the start. ``worker`` is for a process that has a supervisor:
+    the descriptor of its connection, and the fields of its role. ``problem`` is the
+    traceback to show in the place of the site, and {path: signature} of the files that
+    must change before it can be right. ``reload`` says what has changed, and since which
+    time.monotonic() the reload runs.
 
-    ``came_from_another``: whether another process sent it. Then only its descriptors
-    count, and each is checked before it is used: that process may be in a stranger's
-    hands, and this one may be root's.
+    ``came_from_another`` says whether another process has sent it. Then only its
+    descriptors count, and each is checked before it is used: an attacker may control that
+    process, and this one may be root.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Inheritance:
         self.owned, self.daemon, self.report = owned, daemon, report
         self.worker, self.problem, self.reload = worker, problem, reload
         self.came_from_another = False
-        #: What is wrong with descriptors that another process has sent.
+        #: The reasons why descriptors from another process were rejected.
         self.rejected: list[str] = []
 
     @property
@@ -82,12 +83,11 @@ class Inheritance:
         return self.descriptors + more
 
     def take_sockets(self) -> list[ListeningSocket]:
-        """Return the sockets, which the caller closes from now on.
+        """Return the sockets; from now on the caller must close them.
 
-        What another process says of its sockets does not count, but for the names by which
-        ``--listen`` asks for those that were passed to it (fd://NAME): such a socket is
-        nobody's to remove. What is no socket that listens is closed, and ``rejected``
-        says why.
+        Only one thing counts that another process says of its sockets: the labels of the
+        sockets that were passed to it (fd://NAME), whose files this process never removes.
+        A descriptor that is not a listening socket is closed; ``rejected`` gets the reason.
         """
         fds, self.sockets = self.sockets, []
         origins = self.origins
@@ -112,14 +112,14 @@ class Inheritance:
                 self.rejected.append(error.reason)
 
     def forget(self) -> None:
-        """Close all descriptors that another process would have got."""
+        """Close all descriptors that were meant for another process."""
         for fd in self.descriptors:
             os.close(fd)
 
     def abandon(self, pid_file: str | None) -> None:
-        """Remove what was inherited: the start has failed, and holds nothing yet.
+        """Remove the inherited files, because the start failed before it could hold them.
 
-        :param pid_file: the path of the PID file; None: it is not known.
+        :param pid_file: the path of the PID file; None if it is not known.
         """
         if pid_file is None or self.pid_file is None:
             return
@@ -135,11 +135,11 @@ class Inheritance:
         control.close()
         lock.release()
 
-    # From a process to itself, over execv.
+    # These methods hand it from a process to itself, over execv.
 
     def to_environ(self, environ: MutableMapping[str, str]) -> None:
         """Hand it to the program that this process executes next."""
-        import json  # a start that inherits nothing has no use for it
+        import json  # imported here, because a start that inherits nothing needs it not
 
         environ[VARIABLE] = json.dumps(
             {
@@ -160,7 +160,7 @@ class Inheritance:
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Inheritance:
-        """Return what this process inherits from the program before it: mostly nothing."""
+        """Return what this process inherits from the program before it: usually nothing."""
         text = environ.pop(VARIABLE, None)
         if text is None:
             return cls()
@@ -168,7 +168,7 @@ class Inheritance:
 
         try:
             fields = json.loads(text)
-            # Else it is a child's, which got the variable by accident.
+            # A child may have got the variable by accident; then the ID is another one.
             if fields.pop('pid') == os.getpid() and _are_right(fields):
                 inheritance = cls(**fields)
                 for fd in inheritance.kept:
@@ -178,13 +178,13 @@ class Inheritance:
             pass
         return cls()
 
-    # From process to process, over a Unix socket.
+    # These methods hand it to another process, over a Unix socket.
 
     def send(self, connection: socket.socket) -> None:
-        """Send sockets and PID file to another process (SCM_RIGHTS, unix(7)).
+        """Send the sockets and the PID file to another process (SCM_RIGHTS, unix(7)).
 
-        It opens a control socket of its own: nobody can tell from a descriptor of ours
-        which clients connect to it.
+        The other process opens its own control socket: from a descriptor, it could not
+        know which clients can connect to it.
         """
         import json
 
@@ -201,10 +201,10 @@ class Inheritance:
 
     @classmethod
     def receive(cls, connection: socket.socket) -> Inheritance | None:
-        """Wait for what the other process hands over; None if that is nothing.
+        """Wait for the inheritance from the other process; None if it hands nothing over.
 
-        Its descriptors are not checked yet, and its words are not believed: only which
-        descriptor is which is read from them.
+        Its descriptors are not checked yet. Its text is not trusted: it only says which
+        descriptor is which.
         """
         import json
 
@@ -213,7 +213,9 @@ class Inheritance:
             os.set_inheritable(fd, False)
         try:
             fields = json.loads(text)
-            count = fields['sockets']  # else an error: it stays, or another takes over
+            # Without 'sockets', it is an error: the site does not stop, or hands over to
+            # another process.
+            count = fields['sockets']
             if type(count) is not int or count < 0:
                 raise TypeError(count)
             files = [fields[key] is True for key in ('pid_file', 'control')]
@@ -234,13 +236,13 @@ class Inheritance:
         return came
 
 
-# -- what the environment variable may hold ---------------------------------------
+# -- what the environment variable may contain ------------------------------------
 
 
 def _are_right(fields: dict[str, Any]) -> bool:
     """Whether each field has the type and the descriptors that this version writes.
 
-    Somebody may have written the variable by hand: nothing of it may raise an error later.
+    A person may have written the variable by hand: it must not cause an error later.
     """
     return all(name in _RIGHT and _RIGHT[name](fields[name]) for name in fields)
 
@@ -264,7 +266,7 @@ def _can_listen(fd: object) -> bool:
 
     if not _is_open(fd):
         return False
-    # A supervisor's are bound only: its first worker listens.
+    # The sockets of a supervisor may only be bound: its first worker listens.
     return not what_is_wrong_with(fd, listening=False)  # type: ignore[arg-type]
 
 
@@ -285,7 +287,7 @@ def _is_file(fd: object) -> bool:
 
 
 def _are(value: object, *types: type) -> bool:
-    """Whether a value is a list of values of these types, one each."""
+    """Whether a value is a list with one value of each of these types, in this order."""
     return (
         isinstance(value, list)
         and len(value) == len(types)

@@ -1,4 +1,4 @@
-"""What one run of the command carries, beside its command line."""
+"""The state of one run of the command, beside its command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Launch:
 
     def __init__(self, options: Options, early: EarlySignals) -> None:
         self.options, self.early = options, early
-        #: Reports what comes of the start to whoever waits for it.
+        #: Reports the result of the start to the process that waits for it.
         self.report = Report()
         #: The turn of `start` and `restart`, until the site is started.
         self.turn: Turn | None = None
@@ -34,18 +34,18 @@ class Launch:
         self.terminal: int | None = None
         #: Whether stderr is the log file now.
         self.logs = False
-        #: Whether a site that ran has stopped for this one.
+        #: Whether a running site has stopped for this one.
         self.took_over = False
-        #: Whether the site has been started before: people look into its log for errors.
+        #: Whether the site was started before: then people look for errors in its log.
         self.later = False
-        #: The files that --reload watches from the first, and globs of those that it
+        #: The files that --reload watches from the beginning, and globs of files that it
         #: does not watch (ignore_files of [pserve]).
         self.files: Files | None = None
         self.ignore: Sequence[str] = ()
 
     @property
     def changes_user(self) -> bool:
-        """Whether root becomes another user before the site is imported, or may do so."""
+        """Whether this process is root and may change its user before it imports the site."""
         options = self.options
         is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
         # A restart without --user keeps the user of the site.
@@ -53,16 +53,16 @@ class Launch:
 
     @property
     def is_printed_elsewhere(self) -> bool:
-        """Whether the process that gets the report prints it.
+        """Whether another process prints the report.
 
-        It is the process that has launched a daemon, or a supervisor.
+        It is the process that has launched the daemon, or the supervisor.
         """
         if self.report.fd is None:
             return False
         return self.report.lasting or (self.options.daemon and not self.logs)
 
     def fail(self, code: int, line: str = '') -> int:
-        """Report that the start has failed, to whoever waits for it.
+        """Report to the process that waits for the start that the start has failed.
 
         :returns: ``code``, the exit code.
         """
@@ -72,7 +72,7 @@ class Launch:
     def take_turn(self, patience: float) -> None:
         """Wait until no other command starts or restarts the site.
 
-        `start` does not wait: it says that the site runs, or waits for its start.
+        `start` does not wait here: it prints that the site runs, or waits for its start.
 
         :param patience: seconds that another command may take.
         :raises OtherCommand: if it takes longer.
@@ -94,10 +94,10 @@ class Launch:
     def daemonize(self, keep: Iterable[int] = ()) -> None:
         """Become a daemon; the process that calls this waits for the start, and exits.
 
-        The daemon closes the descriptors that it inherits, but for sockets that are passed
+        The daemon closes the descriptors that it inherits, except sockets that are passed
         to it.
 
-        :param keep: more descriptors that it needs.
+        :param keep: other descriptors that the daemon needs.
         :raises UsageError: in process 1.
         :raises ThreadsAlive: if threads run.
         """
@@ -110,7 +110,7 @@ class Launch:
             )
 
         def clean_up(failed: bool) -> None:
-            if failed:  # the daemon, as another user, may lack the permission
+            if failed:  # the daemon may have another user, who cannot remove the files
                 from paste_wspbus.control.stop import clean_up
                 from paste_wspbus.unix.pid_lock import PIDLock
 
@@ -122,8 +122,8 @@ class Launch:
             lambda inbox, child: wait_for_start(inbox, child, clean_up),
             {*keep, *passed, *_named(self.options.listen)},
         )
-        self.turn = None  # it is the launching process's
-        if passed:  # systemd knows the launching process alone
+        self.turn = None  # the launching process has it
+        if passed:  # systemd has set the ID of the launching process
             os.environ['LISTEN_PID'] = str(os.getpid())
 
 
@@ -131,7 +131,7 @@ def _activated() -> Iterable[int]:
     """Return the descriptors that systemd passes to this process, sd_listen_fds(3)."""
     count = os.environ.get('LISTEN_FDS', '')
     is_ours = os.environ.get('LISTEN_PID') == str(os.getpid())
-    # `listening.activation` says what is wrong with a number that is not one.
+    # If it is not a number, `listening.activation` reports that later.
     is_number = count.isascii() and count.isdecimal() and len(count) < 5
     return range(3, 3 + int(count)) if is_ours and is_number else ()
 

@@ -1,4 +1,4 @@
-"""Opening what a site needs before it is loaded, in the order that privileges demand."""
+"""How a process opens what a site needs before the load, in an order that is safe for root."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from paste_wspbus.servers.server import Server
     from paste_wspbus.unix.pid_lock import PIDLock
 
-#: Seconds for the workers of a supervisor that was killed to notice, and to let go of
-#: the port; and between two looks.
+#: Seconds within which the workers of a killed supervisor notice its end and close the
+#: port; and seconds between two checks.
 ORPHANS, LOOK = 5.0, 0.02
 
 
 class Opening:
-    """Opens the PID file, the log file, the sockets; then becomes another user.
+    """Opens the PID file, the log file and the sockets; then changes the user.
 
-    :param process: it holds what is open. If the opening fails, it is to be closed.
+    :param process: holds what is open. If this fails, the caller must close it.
     """
 
     def __init__(self, process: Process) -> None:
         self.process, self.launch = process, process.launch
         self.config, self.options = process.config, process.options
-        #: Whether the log file is new.
+        #: Whether this process has made the log file.
         self._made_log = False
-        #: Whether the site that ran before has died.
+        #: Whether the previous site ended without removing its PID file.
         self._took_over_from_the_dead = False
 
     def run(self) -> None:
-        """Open all of it. Nothing of the site's own code is imported.
+        """Open everything. No code of the site is imported.
 
-        :raises AlreadyRunning: if the site runs, and is not to be replaced.
+        :raises AlreadyRunning: if the site runs, and this start does not replace it.
         :raises WSPBusError: if something cannot be opened.
         """
         options, process = self.options, self.process
@@ -70,7 +70,7 @@ class Opening:
             self._open_control_in_runtime_folder()
         if options.identity is not None:
             self._change_owner()
-            # getaddrinfo imports it late; its file may not be the user's to read.
+            # getaddrinfo imports it late; the new user may be unable to read its file.
             import encodings.idna  # noqa: F401
 
             options.identity.take()
@@ -121,7 +121,7 @@ class Opening:
             remove_socket(path_for(lock.path))
 
     def _adopt_control(self, inheritance: Inheritance, lock: PIDLock) -> None:
-        """Hold the control socket: it is removed if the start fails."""
+        """Keep the control socket, so that it is removed if the start fails."""
         if inheritance.control is not None:
             self.process.control = self._control_beside(lock)
             self.process.control.adopt(inheritance.control)
@@ -137,7 +137,8 @@ class Opening:
         except OSError as error:
             if terminal is not None:
                 os.close(terminal)
-            was_another_user = bool(process.inheritance.descriptors)  # perhaps
+            # If it has inherited descriptors, this process may have been another user.
+            was_another_user = bool(process.inheritance.descriptors)
             is_denied = error.errno in (errno.EACCES, errno.EPERM)
             if not (is_denied and was_another_user):
                 reason = (error.strerror or str(error)).lower()
@@ -146,16 +147,16 @@ class Opening:
             return
         process.log_file, launch.terminal, launch.logs = path, terminal, True
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a rotation must not tear lines
+            if isinstance(stream, io.TextIOWrapper):  # a rotation must not split lines
                 stream.reconfigure(line_buffering=True)
 
     # -- the listening sockets ------------------------------------------------
 
     def _open_sockets(self, server: Server) -> None:
-        """Use the sockets that were inherited or passed; bind what is asked for beside them.
+        """Use the inherited and the passed sockets; bind the others that the site asks for.
 
-        Sockets that another program has passed are what the site serves on, unless
-        --listen asks for something else.
+        If another program has passed sockets, the site serves on these, unless --listen
+        asks for other addresses.
         """
         inherited_sockets = self.process.inheritance.take_sockets()
         for reason in self.process.inheritance.rejected:
@@ -180,7 +181,7 @@ class Opening:
         inherited_sockets: list[ListeningSocket],
     ) -> None:
         inheritance, addresses = self.process.inheritance, server.where.get('listen_on')
-        # What another process says of its sockets does not count: where they listen does.
+        # Only the real addresses of the sockets count, not what another process says.
         is_complete = (
             not inheritance.came_from_another
             and bool(inherited_sockets)
@@ -260,7 +261,7 @@ class Opening:
     # -- the user -------------------------------------------------------------
 
     def _change_owner(self) -> None:
-        """Give what is open to the user that the site is to run as."""
+        """Give the open files to the user of the site."""
         process, identity = self.process, self.options.identity
         assert identity is not None
         if identity.is_current or os.geteuid() != 0:
@@ -278,10 +279,10 @@ class Opening:
                 listening.chown(uid, gid)
 
     def _chown_log(self, path: str, uid: int, gid: int) -> None:
-        """Give the log file away, but nothing else that stands under its name.
+        """Give the log file away, but only if it is a safe file.
 
-        That is what a link leads to. In a folder where others can write, it is also an
-        older file that they may not read: they may have moved it there.
+        A file to which a link leads is not safe. In a folder where others can write, an
+        older file that they cannot read is not safe, either: they may have moved it there.
         """
         from paste_wspbus.unix.exposed import is_exposed
 
@@ -296,7 +297,7 @@ class Opening:
 def _where_it_is(fd: int, path: str) -> str:
     """Return the path of the PID file that this process holds already.
 
-    A relative path may lead elsewhere now: the working folder follows a link.
+    A relative path may lead to another file now: the working folder follows a link.
     """
     try:
         folder = os.path.dirname(os.readlink(f'/proc/self/fd/{fd}'))

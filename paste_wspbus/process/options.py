@@ -1,4 +1,4 @@
-"""What the command line says, and nothing else."""
+"""The options of the command line, parsed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Options:
-    """The command line, parsed; see `arguments.parse`. What a run adds is in `Launch`."""
+    """The command line, parsed; see `arguments.parse`. `Launch` has the state of the run."""
 
     args: list[str]
     verbose = 0
@@ -24,9 +24,9 @@ class Options:
     group: str | None = None
     status = False
     stop_daemon = False
-    #: Where to listen, instead of what the .ini says.
+    #: The addresses to listen on; None stands for those of the .ini.
     listen: list[str] | None = None
-    #: How many worker processes serve; None: the .ini says it.
+    #: The number of workers; None stands for that of the .ini.
     workers: int | None = None
     #: Whether `graceful` returns at once.
     no_wait = False
@@ -34,18 +34,19 @@ class Options:
     json = False
     #: Whether the site is restarted when a file of it changes.
     reload = False
-    #: 'fork', 'child' or 'execv'; None: the .ini says it, or fork if the system can.
+    #: 'fork', 'child' or 'execv'. None stands for that of the .ini; without one, it is
+    #: fork if the system can do that.
     reloader: str | None = None
-    #: Seconds between two looks at the files, if the system does not report changes.
+    #: Seconds between two checks of the files, if the system does not report changes.
     reload_interval = 1.0
-    #: Whether a browser shows the site once it serves.
+    #: Whether a browser shows the site as soon as it serves.
     browser = False
     check = False
     version = False
-    #: The .ini, which is the first of ``args``, and its variables, which are the others.
+    #: The .ini is the first of ``args``; the others are its variables.
     config: str
     vars: dict[str, str]
-    #: 0: nothing is printed; 1: the usual; 2 and more: tracebacks, too.
+    #: 0 prints nothing, 1 the usual lines, 2 and more tracebacks, too.
     verbosity: int
     #: One of SUBCOMMANDS.
     subcommand: str | None = None

@@ -1,4 +1,4 @@
-"""The user of the site that `restart` replaces: as the kernel has it, not as the site says."""
+"""The user of the site that `restart` replaces: the kernel says it, the site is not trusted."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.options import Options
 
-#: Seconds for a site that begins to write its process ID, and between two looks.
+#: Seconds that a starting site has to write its process ID, and seconds between two checks.
 BEGINNING, LOOK = 5.0, 0.02
 
 
 def keep_user(options: Options) -> str:
-    """Have root's `restart` without --user keep the user and group of the running site.
+    """Keep the user and group of the running site, if root restarts it without --user.
 
-    Root would become the user silently otherwise, and run the site with all its powers.
+    Without this, the new site would silently run as root, with all of root's rights.
 
     :returns: a line for the log; '' if nothing is changed.
-    :raises UsageError: if it cannot be found out whose site it is.
+    :raises UsageError: if nobody can find out to which user the site belongs.
     :raises PIDFileError: if the PID file cannot be read.
     """
     if not hasattr(os, 'geteuid') or os.geteuid() != 0 or options.user is not None:
@@ -58,12 +58,12 @@ def keep_user(options: Options) -> str:
 
 
 def keep_user_of_workers(options: Options, settings: dict[str, Any]) -> None:
-    """Have root's `restart` without --user keep the user of gunicorn's workers.
+    """Keep the user of gunicorn's workers, if root restarts the site without --user.
 
-    Its master stays root, and nobody listens on a control socket.
+    gunicorn's master process stays root, and there is no control socket.
 
-    :param settings: gunicorn's, of which ``user`` and ``group`` are set.
-    :raises UsageError: if it cannot be found out who the workers are.
+    :param settings: gunicorn's settings; this sets ``user`` and ``group`` in them.
+    :raises UsageError: if nobody can find out to which user the workers belong.
     :raises PIDFileError: if the PID file cannot be read.
     """
     if not hasattr(os, 'geteuid') or os.geteuid() != 0 or options.user is not None:
@@ -102,7 +102,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _owner(lock: PIDLock) -> tuple[int, int] | None:
-    """Return the user and group that the site runs as; None if it does not run."""
+    """Return the user and group of the running site; None if it does not run."""
     try:
         pid = _number(lock)
     except (StalePIDFile, ForeignPIDFile):
@@ -114,8 +114,9 @@ def _owner(lock: PIDLock) -> tuple[int, int] | None:
         _check_file(lock)
         return 0, os.getegid()
     ids = _ids(pid)
-    # The site's user could have a process of another user hold the lock (by a program
-    # that is setuid), or lead to the socket of another service: not both, in one process.
+    # The site's user could make a process of another user hold the lock (by a setuid
+    # program), or make the path lead to the socket of another service. But it cannot do
+    # both with one process.
     is_certain = _answering(lock) == pid or (
         (ids or [1])[0] == 0 and _is_roots(lock.path)
     )
@@ -126,7 +127,7 @@ def _owner(lock: PIDLock) -> tuple[int, int] | None:
 
 def _number(lock: PIDLock) -> int | None:
     until = time.monotonic() + BEGINNING
-    while (pid := lock.read()) == 0:  # its start is about to write it
+    while (pid := lock.read()) == 0:  # the starting site is about to write it
         if time.monotonic() > until:
             raise AlreadyRunning(lock.path, None)
         time.sleep(LOOK)
@@ -134,7 +135,7 @@ def _number(lock: PIDLock) -> int | None:
 
 
 def _check_file(lock: PIDLock) -> None:
-    """Refuse to start a site as root whose PID file another user has left."""
+    """Refuse to start the site as root if the old PID file belongs to another user."""
     try:
         uid = os.stat(lock.path, follow_symlinks=False).st_uid
     except OSError:
@@ -148,7 +149,7 @@ def _check_file(lock: PIDLock) -> None:
 
 
 def _ids(pid: int) -> tuple[int, int] | None:
-    """Return a process's user and group; None if it has several, as a setuid program has."""
+    """Return a process's user and group; None if it has several, like a setuid program."""
     ids = []
     try:
         with open(f'/proc/{pid}/status') as lines:
@@ -176,7 +177,7 @@ def _has_open(pid: int, path: str) -> bool:
 
 
 def _is_roots(path: str) -> bool:
-    """Whether nobody but root can write a file, or put another one in its place."""
+    """Whether only root can write a file, or put another one in its place."""
     for one in (path, os.path.dirname(path)):
         status = os.stat(one, follow_symlinks=False)
         if status.st_uid != 0 or status.st_mode & 0o022:
@@ -185,7 +186,7 @@ def _is_roots(path: str) -> bool:
 
 
 def _answering(lock: PIDLock) -> int | None:
-    """Return the process that listens on the site's control socket."""
+    """Return the ID of the process that listens on the site's control socket."""
     try:
         with connect(path_for(lock.path), 2) as sock:
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Process:
-    """Holds what the site needs before it is loaded; rides the site's bus afterwards.
+    """Holds what the site needs before it is loaded; attaches to the site's bus afterwards.
 
-    ``server`` is the known server, its sockets bound; None if the site's is
-    not a known one.
+    ``server`` is the adapter of the site's server, with its sockets bound. It is None if
+    wspserve has no adapter for the server.
     """
 
     def __init__(
@@ -43,26 +43,26 @@ class Process:
         self.server: Server | None = None
         self.lock: PIDLock | None = None
         self.control: Control | None = None
-        #: Of a process that has a supervisor: its connection and its role.
+        #: The connection and the role of a process that has a supervisor.
         self.worker: SupervisedEnd | None = None
         self.signal_handler = SignalHandler
-        #: The log file that descriptors 1 and 2 are.
+        #: The log file to which descriptors 1 and 2 lead.
         self.log_file: str | None = None
-        #: Lines for the log, which is not there yet.
+        #: Lines for the log, which does not exist yet.
         self.notes: list[str] = []
-        #: What is answered on the control socket, if there is one.
+        #: The answers on the control socket, if there is one.
         self.answers: Answers | None = None
         self.succession = Succession(self)
-        #: When this process began, as time.time(), and as time.monotonic().
+        #: The time.time() and the time.monotonic() of the beginning of this process.
         self.began, self.began_monotonic = time.time(), time.monotonic()
         self.folder = working_folder()
         self._real_folder = os.getcwd()
-        #: A traceback that is shown in the place of the site, and the signatures of
-        #: the files whose change may heal it.
+        #: A traceback that is shown in the place of the site, and the signatures of the
+        #: files that must change before it can be right.
         self.problem = inheritance.problem
-        #: What has changed, and since when it is being reloaded.
+        #: What has changed, and the time.monotonic() at which the reload began.
         self.reload: tuple[str, float] | None = None
-        #: Whether the terminal says already where the site is served.
+        #: Whether the URLs of the site are on the terminal already.
         self.announced = inheritance.reload is not None
         #: The watcher of a process that reloads itself.
         self.autoreloader: Autoreloader | None = None
@@ -70,16 +70,16 @@ class Process:
     # -- opening --------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the PID file, the log file, the sockets; then become another user.
+        """Open the PID file, the log file and the sockets; then change the user.
 
-        :raises AlreadyRunning: if the site runs, and is not to be replaced.
+        :raises AlreadyRunning: if the site runs, and this start does not replace it.
         :raises WSPBusError: if something cannot be opened.
         """
         Opening(self).run()
 
     @property
     def workers(self) -> int:
-        """The number of worker processes; 0: no worker, or one process without a number."""
+        """The number of workers; 0 stands for no worker, or for one without a number."""
         workers: int | None = self.options.workers
         return self.config.settings['workers'] if workers is None else workers
 
@@ -94,7 +94,7 @@ class Process:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether other processes serve, and this one looks after them."""
+        """Whether other processes serve, and this one is their supervisor."""
         return bool(
             self.workers
             or self.options.monitor_restart
@@ -108,16 +108,16 @@ class Process:
         return config.known_server(options.server_name, options.server, options.listen)
 
     def follow_link(self) -> None:
-        """Go to the folder that the link of the working folder leads to now.
+        """Change to the folder to which the link of the working folder leads now.
 
-        A deployment moves it. Modules that are imported later come from there, too.
+        A deployment changes that link. From now on, modules are imported from there, too.
         """
         try:
             if os.path.samefile(self.folder, os.curdir):
                 return
             os.chdir(self.folder)
         except OSError:
-            return  # there is no such folder: the old one is all there is
+            return  # there is no such folder: stay in the old one
         before, self._real_folder = self._real_folder, os.getcwd()
         for number, path in enumerate(sys.path):
             inside = path.removeprefix(before)
@@ -134,9 +134,9 @@ class Process:
 
             pid_file = bus.plugins['pidfile'] = PIDFile(bus, self.lock)
             pid_file.subscribe()
-            # It goes last, in `close`: until then, this process is there.
+            # `close` removes the PID file last: until then, this process exists.
             bus.unsubscribe('exit', pid_file.exit)
-        # In the place of a worker the supervisor starts another, or what shows why not.
+        # A worker needs no check: if a restart fails, the supervisor handles that.
         if hasattr(bus, 'restart_checks') and not self.is_worker:
             bus.restart_checks.append(self._check_restart)
         options = self.options
@@ -170,12 +170,12 @@ class Process:
 
     @property
     def is_worker(self) -> bool:
-        """Whether another process holds PID file and control socket."""
+        """Whether another process holds the PID file and the control socket."""
         return self.worker is not None
 
     @property
     def role(self) -> Role | None:
-        """What a worker is for; None of another process."""
+        """The role of a worker; None for any other process."""
         return None if self.worker is None else self.worker.role
 
     @property
@@ -186,7 +186,7 @@ class Process:
     # -- leaving --------------------------------------------------------------
 
     def finish(self, code: int) -> None:
-        """The site has stopped: answer whoever asked for that, and hand over to the successor."""
+        """After the stop: answer the requests for it, and hand everything to the successor."""
         if self.is_worker:
             self.launch.report.exits(code)
         if self.answers is not None:
@@ -197,7 +197,7 @@ class Process:
             self.succession.leave_to(self.answers.successor)
 
     def close_control(self) -> None:
-        """Close the control socket, for nobody answers there any more."""
+        """Close the control socket, because this process answers there no more."""
         if self.control is not None:
             self.control.close()
             self.control = None

@@ -1,4 +1,4 @@
-"""Reading the .ini again in a running process, which keeps what it has opened."""
+"""How a running process reads its .ini again, and keeps what it has opened."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 
 def reconfigure(process: Process) -> Callable[[], None]:
-    """Read the .ini anew, for the sites that are loaded from now on; the sockets stay.
+    """Read the .ini anew, for the processes that load the site from now on.
 
-    :returns: a function that takes it back.
-    :raises WSPBusError: if it is wrong; nothing is changed then.
+    The sockets stay open.
+
+    :returns: a function that takes this back.
+    :raises WSPBusError: if the .ini is wrong; then nothing has changed.
     """
     before, file, old = process.config, process.config.file, process.server
     if file is not None and os.path.exists(file) and not os.access(file, os.R_OK):
-        # It was read before this process became the user that it is.
+        # This process has read it before it changed its user.
         process.notes.append(
             f'{file} cannot be read by this user: its settings stay as they were read before'
         )
@@ -52,9 +54,9 @@ def reconfigure(process: Process) -> Callable[[], None]:
 
 
 def _look_after_sockets(process: Process, server: Server, old: Server) -> None:
-    """Have the next generation listen where clients look for it.
+    """Make sure that clients can reach the next generation.
 
-    :raises BindError: if a Unix socket's file is gone, and it cannot be bound anew.
+    :raises BindError: if the file of a Unix socket is gone, and cannot be bound anew.
     """
     for lost in old.bind_anew():
         lost.close()
@@ -66,7 +68,7 @@ def _look_after_sockets(process: Process, server: Server, old: Server) -> None:
 
 
 def _are_passed(server: Server) -> bool:
-    """Whether another program has passed the sockets: no address of the .ini counts."""
+    """Whether another program has passed the sockets; then no address of the .ini counts."""
     return any(listening.is_passed for listening in server.sockets)
 
 
@@ -90,7 +92,7 @@ class ListenAddressNotice:
         try:
             _, server = _read(process)
         except WSPBusError:
-            return  # the next process says what is wrong
+            return  # the next process reports what is wrong
         if server is None or server.where == self._printed:
             return
         self._printed = server.where

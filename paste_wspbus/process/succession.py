@@ -1,4 +1,4 @@
-"""The succession of two processes: sockets, PID file and control socket change hands."""
+"""The succession of two processes: one hands its sockets and its PID file to the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from paste_wspbus.unix.pid_lock import PIDLock
     from paste_wspbus.unix.users import Identity
 
-#: Seconds that a site has for answering, before it is stopped by signals.
+#: Seconds that a site has to answer before it is stopped by signals.
 ANSWER = 2.0
 
 
@@ -36,7 +36,7 @@ class Succession:
         self._origins: list[Any] = []
 
     def ride(self, bus: Bus) -> None:
-        """Attach to the bus as its first 'stop' listener: the server stops afterwards."""
+        """Attach to the bus as its first 'stop' listener: the server stops after that."""
         self._bus = bus
         bus.subscribe('stop', self.keep_sockets, priority=float('-inf'))
 
@@ -44,7 +44,7 @@ class Succession:
         """Keep the sockets open if another process or program will serve from them."""
         bus, process, answers = self._bus, self.process, self.process.answers
         assert bus is not None
-        # Under --reload, the traceback of a site that does not start is served next.
+        # Under --reload, if the site does not start, its traceback is served next.
         is_shown = process.options.reload and not bus.was_started
         if not (bus.execv or (answers and answers.successor) or is_shown):
             return
@@ -61,14 +61,14 @@ class Succession:
             self._sockets = server.bequeath()
 
     def leave_to(self, successor: Connection) -> None:
-        """Send all of it to the successor, which has asked for it."""
+        """Send everything to the successor, which has asked for it."""
         process = self.process
         lock = None if process.lock is None else process.lock.copy()
         inheritance = self._inheritance(lock)
         process.close_control()  # before the successor opens its own one there
         try:
             inheritance.send(successor.sock)
-        except OSError:  # it is gone, so all this is ours to remove
+        except OSError:  # it has ended, so this process must remove everything
             inheritance.forget()
             return
         if process.lock is not None:
@@ -84,12 +84,12 @@ class Succession:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def leave_to_next_program(self) -> list[int]:
-        """Hand all of it to the program that this process executes next.
+        """Hand everything to the program that this process executes next.
 
         :returns: the descriptors to keep open.
         """
         process = self.process
-        # No copy: when that is closed, the system no longer names this process.
+        # Make no copy: if a copy is closed, the system no longer names this process.
         lock = None if process.lock is None else process.lock.fd
         inheritance = self._inheritance(lock)
         if process.control is not None:
@@ -121,12 +121,12 @@ class Succession:
 def take_over(
     lock: PIDLock, identity: Identity | None
 ) -> Inheritance | WSPBusError | None:
-    """Have the running site stop and hand all that it holds to this process.
+    """Stop the running site, and take over everything that it holds.
 
-    :param lock: of the PID file that the running site holds.
-    :param identity: the user that this process is going to be; None: it stays.
-    :returns: what the site hands over; if it has ended without that, what
-        `PIDLock.acquire` returns.
+    :param lock: the lock of the PID file that the running site holds.
+    :param identity: the user to which this process will change; None if it does not.
+    :returns: what the site hands over; if it ends without that, the result of
+        `PIDLock.acquire`.
     :raises AlreadyRunning: if another site holds the PID file afterwards.
     """
     from paste_wspbus.control.stop import patience, stop_site
@@ -145,11 +145,11 @@ def _ask_for_all(
 ) -> Inheritance | None:
     """Return what the running site hands over when it has stopped.
 
-    A site that was broken into can send any descriptor that it can open. So root receives
-    it as the user that the site runs as, and the PID file counts only if it is the one
-    that this process would open itself; `Opening` checks the sockets.
+    If an attacker controls the site, it can send any descriptor that it can open. So root
+    receives them as the user of the site. The PID file counts only if it is the file that
+    this process would open itself. `Opening` checks the sockets.
 
-    :returns: None if the site refuses, is gone, or hands over something else.
+    :returns: None if the site refuses, has ended, or hands over something else.
     """
     from paste_wspbus.control.client import NoAnswer, connect, send
     from paste_wspbus.control.paths import path_for

@@ -1,9 +1,7 @@
 """The interface of a worker that the process and its runner use.
 
-`workers.worker.Worker` implements it.
-
-The room of the workers stands above this one: it knows how a worker is forked and
-what its supervisor says.
+`workers.worker.Worker` implements it. This room may not import from workers/, which
+stands above it, and which knows how a worker is forked and how a supervisor works.
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class SupervisedEnd(Protocol):
-    """A process's end of the connection to its supervisor."""
+    """The end of the connection to the supervisor in the worker itself."""
 
     role: Role
-    #: The supervisor's listening sockets, from which nobody else accepts.
+    #: Those of the supervisor's listening sockets that belong to this site alone.
     shared: list[ListeningSocket]
 
     @property
@@ -37,22 +35,22 @@ class SupervisedEnd(Protocol):
 
     @property
     def time_to_start(self) -> float:
-        """Seconds that remain of ``start_timeout``."""
+        """The remaining seconds of ``start_timeout``."""
 
     def limit_stop(self, bus: Bus) -> None:
         """Let the bus stop within the time that the supervisor gives to this process."""
 
     def ride(self, bus: Bus) -> None:
-        """Have the bus carry out the supervisor's orders."""
+        """Let the bus carry out the supervisor's orders."""
 
     def waits_to_go(self) -> bool:
-        """Wait until the supervisor says go; False if it says something else."""
+        """Wait for an order of the supervisor; return whether it is 'go'."""
 
     def fork_workers(self, bus: Bus) -> bool:
-        """Fork a worker for each order; True in each of them, False at the end."""
+        """Fork a worker for each order; return True in each worker, False at the end."""
 
     def fork_from_packages(self, import_all: Callable[[list[str]], object]) -> bool:
-        """Import what is ordered, and fork a worker for each order."""
+        """Import the modules that are ordered, and fork a worker for each order to fork."""
 
     def bequeath(self) -> tuple[int, list[Any]]:
         """Report that this process replaces itself; return what the next program needs."""

@@ -1,4 +1,4 @@
-"""The commands that start and restart one site take turns: one of them works at a time."""
+"""The turns of the commands that start and restart one site: only one works at a time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _FLAGS = (
     | getattr(os, 'O_NONBLOCK', 0)  # a FIFO would wait for its other end
 )
 
-#: Seconds between two looks at another command's turn.
+#: Seconds between two attempts to take the turn.
 LOOK = 0.05
 
 
 class OtherCommand(WSPBusError):
-    """Another command starts or restarts the site: process ``pid``; None: not known."""
+    """Another command starts or restarts the site: process ``pid``, or None if unknown."""
 
     def __init__(self, path: str, pid: int | None, waited: float) -> None:
         who = 'another command' if pid is None else f'another command (process {pid})'
@@ -42,9 +42,9 @@ class OtherCommand(WSPBusError):
 class Turn:
     """The turn of one command: a locked file beside the PID file.
 
-    Without turns, one restart would take the site that another one is starting for one
-    that hangs, and stop it. The file is readable for its owner alone: nobody else can
-    lock it.
+    Without turns, a restart could find a site that another restart is just starting. It
+    would think that this site hangs, and stop it. Only the owner can read the file, so
+    other users cannot lock it.
 
     :param pid_file: the path of the PID file.
     """
@@ -66,22 +66,23 @@ class Turn:
             time.sleep(LOOK)
 
     def take(self) -> bool:
-        """Take the turn if nobody has it.
+        """Take the turn if no other command has it.
 
-        If it cannot be known whether another command has it, as in a folder that is not to
-        be written to, nobody has it.
+        If nobody can know whether another command has it, for example in a folder without
+        write permission, this acts as if no command had it.
 
         :returns: whether no other command has it.
         """
         while fcntl is not None:
-            with holding():  # a signal may raise, and would leave the file behind
+            # A signal handler may raise an exception, and the file would not be removed.
+            with holding():
                 taken = self._try()
             if taken is not None:
                 return taken
         return True
 
     def _try(self) -> bool | None:
-        """Lock the file; None: it was removed meanwhile."""
+        """Lock the file; return None if another command removed it meanwhile."""
         try:
             fd = os.open(self.path, _FLAGS, 0o600)
         except OSError:
@@ -93,13 +94,13 @@ class Turn:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._is_at_path(fd):
                 return None
-            with contextlib.suppress(OSError):  # a full disk: it has no name
+            with contextlib.suppress(OSError):  # a full disk: the file stays empty
                 os.ftruncate(fd, 0)
                 os.write(fd, b'%d\n' % os.getpid())
             self._fd, fd = fd, -1
         except BlockingIOError:
             return False
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks
             return True
         finally:
             if fd != -1:
@@ -107,7 +108,7 @@ class Turn:
         return True
 
     def holder(self) -> int | None:
-        """Return the process ID that the command with the turn has written there."""
+        """Return the process ID of the command that has the turn; None if it is unknown."""
         with contextlib.suppress(OSError, ValueError):
             fd = os.open(self.path, _FLAGS & ~(os.O_RDWR | os.O_CREAT))
             with open(fd, 'rb') as file:

@@ -80,7 +80,7 @@ class Rolling:
         return Source(template, self.fresh)
 
     def _template(self, generation: int) -> WorkerHandle | None:
-        """Find the preload process of a generation; for the current one, any of them will do."""
+        """Find the preload process of a generation; for the current one, any of them."""
         supervisor = self.supervisor
         composed = supervisor.children.composed()
         own = [child for child in composed if child.role.generation == generation]
