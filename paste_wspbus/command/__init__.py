@@ -1,1 +1,1 @@
-"""The command: arguments, subcommands, and the site it runs."""
+"""The command `wspserve`: its arguments, its subcommands, and the runners of the site."""

@@ -1,4 +1,4 @@
-"""The announcement that the site serves: on the terminal, and to whoever waits for it."""
+"""The announcement that the site serves, on the terminal and to a process that waits for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
 
-#: Seconds after which a server that is not known is taken to serve.
+#: Seconds after which a server without an adapter counts as serving.
 BINDING = 0.5
 
 
 class Announcement:
-    """Says where the site is served, once it is STARTED."""
+    """Announces where the site is served, when it is STARTED."""
 
     def __init__(self, launch: Launch, process: Process) -> None:
         self.launch, self.options, self.process = launch, launch.options, process
@@ -34,7 +34,7 @@ class Announcement:
     ) -> None:
         """Print where the site is served, and report that it is ready.
 
-        :param before: called before the report, at the same time.
+        :param before: is called immediately before the report.
         """
         launch, report = self.launch, self.launch.report
         lines = self._lines_of_this_process(server)
@@ -46,9 +46,9 @@ class Announcement:
 
         is_blocking = isinstance(server, BlockingServer) and server.blocking
         if is_blocking and report.fd is not None:
-            # It binds by itself, and may fail to: then it does not run that long.
+            # It binds itself, and this may fail: then it does not run so long.
             call_after(BINDING, ready)
-        else:  # first: a program that reads the lines may end this process at once
+        else:  # before the lines: a program that reads them may end this process at once
             ready()
         if lines:
             print_line('\n'.join(lines))
@@ -57,10 +57,10 @@ class Announcement:
     def _lines_of_this_process(
         self, server: Server | BlockingServer | None
     ) -> list[str]:
-        """Return the lines for the terminal; say at once how a reload has ended."""
+        """Return the lines for the terminal; print at once how a reload has ended."""
         options, process = self.options, self.process
         inherited = process.inheritance
-        # The program itself announces its reload; its workers do not.
+        # A process that reloads itself announces its reload; a worker does not.
         reloaded = inherited.reload if process.role is None else None
         if reloaded and options.verbosity > 0:
             line = _reloaded(*reloaded, served=not process.problem)
@@ -84,7 +84,7 @@ class Announcement:
         return lines + [f'Serving on {url}' for url in urls]
 
     def url_to_show(self) -> str | None:
-        """Return what --browser shows: open_url of [pserve], or the site."""
+        """Return the URL that --browser shows: open_url of [pserve], or that of the site."""
         if not self.options.browser:
             return None
         process = self.process

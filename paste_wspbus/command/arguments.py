@@ -1,4 +1,4 @@
-"""Parsing the command line: `paster serve`'s options and variables, in any order."""
+"""The command line: the options and variables of `paster serve`, in any order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ USAGE = (
 )
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
-#: The subcommands, and what `--help` says of them.
+#: The subcommands, and their texts in `--help`.
 SUBCOMMANDS = {
     'start': 'Run the site in the background; return when it serves',
     'stop': 'Stop the running site',
@@ -32,13 +32,13 @@ SUBCOMMANDS = {
     'status': 'Say whether the site is running',
 }
 
-#: paster's names for the files of a daemon, in the working directory.
+#: The names that paster uses for the files of a daemon, in the working directory.
 PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """Make the command line's parser; its options are spelled as `paster serve`'s."""
-    import argparse  # costs as much as all of ours: only where there is an option
+    """Make the parser of the command line; its options have the names of `paster serve`."""
+    import argparse  # it takes as long as this package: only import it for an option
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
@@ -221,7 +221,7 @@ def _parse(argv: list[str], prog: str) -> Options:
 
 
 def parse(argv: list[str], prog: str) -> Options:
-    """Parse the command line, and what the environment and an [exe] section add.
+    """Parse the command line, with the additions of the environment and an [exe] section.
 
     :raises UsageError: if it is wrong.
     """
@@ -290,7 +290,7 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
 def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
     vars = {}
     for arg in args:
-        # argparse takes an option with a space in it for a value.
+        # For argparse, an option with a space in it is a value.
         if arg.startswith('-'):
             option = arg.partition('=')[0]
             known = make_parser(prog)._option_string_actions
@@ -305,7 +305,7 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
 
 
 def _is_script(path: str) -> bool:
-    """Tell whether the .ini itself was executed: the shell has set $_ to its path."""
+    """Whether the .ini itself was executed: the shell has set $_ to its path."""
     return (
         bool(os.environ.get('_')) and os.environ['_'] == path and os.path.isfile(path)
     )

@@ -1,4 +1,4 @@
-"""The default plugins: what rides the bus of each site that the command runs."""
+"""The default plugins on the bus of each site that the command runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
 
-#: How a process that restarts itself does it.
+#: From the style of a restart to the plugin for a process that restarts itself.
 RESTARTERS = {
     'execv': restart.ExecvRestarter,
     'child': restart.ChildRestarter,
@@ -25,19 +25,19 @@ RESTARTERS = {
 
 
 class DefaultPlugins:
-    """Plugs the default plugins in; a site finds them in ``bus.plugins``."""
+    """Plugs in the default plugins; a site finds them in ``bus.plugins``."""
 
     def __init__(self, launch: Launch, process: Process) -> None:
         self.launch, self.options, self.process = launch, launch.options, process
 
     def plug_in(self, bus: Bus, configured: bool) -> None:
-        """Plug in those of a process that runs the site.
+        """Plug in the default plugins of a process that runs the site.
 
         :param configured: whether the .ini has set up logging.
         """
         options, process = self.options, self.process
         sitelog = self.plug_in_sitelog(bus, configured)
-        # While the site starts, the command itself prints a failure.
+        # If the start fails, the command itself prints the error.
         sitelog.tracebacks = options.verbosity > 1
         first = options.reload or not self.launch.later
         sitelog.quiet = first and not configured and options.verbosity <= 1
@@ -62,7 +62,7 @@ class DefaultPlugins:
         return RESTARTERS[style](bus)
 
     def plug_in_systemd(self, bus: Bus) -> None:
-        """Plug in what reports the states to systemd, if systemd has started this process."""
+        """Plug in the plugin that reports to systemd, if systemd has started this process."""
         if 'NOTIFY_SOCKET' not in os.environ:
             return
         from paste_wspbus.plugins.systemd import SystemdNotifier
@@ -89,7 +89,7 @@ class DefaultPlugins:
     def _set_up_logging(self) -> None:
         process = self.process
         level = logging.INFO if self.options.verbosity > 1 else logging.WARNING
-        parts = ['%(asctime)s'] if process.log_file else []  # a terminal's needs none
+        parts = ['%(asctime)s'] if process.log_file else []  # a terminal needs no times
         parts += ['%(levelname)-5.5s']
         parts += ['[%(processName)s]'] if process.name else []
         parts += ['[%(name)s] %(message)s']

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def watch_file(launch: Launch) -> None:
-    """Note the state of the .ini before it is read: a later change is noticed."""
+    """Note the state of the .ini before it is read, so that a later change is noticed."""
     launch.files = Files()
     launch.files.add(launch.options.config.removeprefix('config:').partition('#')[0])
 
 
 def watch_more(launch: Launch, config: Config) -> None:
-    """Note the other files of the .ini, and read what its [pserve] says about reloading.
+    """Note the other files of the .ini, and read the settings in its [pserve].
 
     :raises ConfigError: if [pserve] is wrong.
     """
@@ -60,9 +60,10 @@ class Development(Single):
     learner: Learner | None = None
 
     def plug_in(self, bus: Bus) -> None:
-        """Plug in what notes the files of the site.
+        """Plug in the plugin that notes the files of the site.
 
-        A process that reloads itself watches them, too; else the supervisor does.
+        A process that reloads itself also watches them; for other processes, the
+        supervisor does that.
         """
         if self.learner is not None:
             self.learner.ride(bus)
@@ -81,7 +82,7 @@ class Development(Single):
     def compose_in_role(self) -> Site | None:
         """Return the site when it is time to start it, or the page that shows why it fails.
 
-        :returns: None if the supervisor has no use for this process any more.
+        :returns: None if the supervisor does not need this process any more.
         """
         process, worker = self.process, self.process.worker
         if worker is None:
@@ -92,9 +93,9 @@ class Development(Single):
         return self._compose_as_worker(worker)
 
     def _compose_as_worker(self, worker: SupervisedEnd) -> Site | None:
-        """Load the site; a spare worker waits first until the supervisor needs it.
+        """Load the site; a spare worker first waits until the supervisor needs it.
 
-        The process that imports packages forks the processes that load the site.
+        The process that imports the packages forks the processes that load the site.
         """
         from paste_wspbus.process.rereading import reconfigure
         from paste_wspbus.workers.learner import Learner
@@ -105,14 +106,14 @@ class Development(Single):
         is_forked = worker.role.kind == 'packages'
         if is_forked and not worker.fork_from_packages(learner.import_all):
             end_at_once(DONE)
-        worker = process.worker or worker  # another one, if it was forked
+        worker = process.worker or worker  # after a fork, it is another object
         is_spare = worker.role.spare
         if is_spare:
             own_memory()
             if not worker.waits_to_go():
                 return None
         if is_forked and launch.files is not None and launch.files.changed():
-            # The .ini was read by the process that has forked this one.
+            # The process that has forked this one has read the .ini before the change.
             reconfigure(process)
         for path in process.config.files:
             learner.files.add(path)
@@ -120,7 +121,7 @@ class Development(Single):
         return site if is_spare or worker.waits_to_go() else None
 
     def _compose_problem(self, problem: str) -> Site:
-        """Return what is served in the place of a site that does not start."""
+        """Return the site that is served in the place of one that does not start."""
         from paste_wspbus.errorpage.page import make_app
 
         bus = Bus()
@@ -137,10 +138,10 @@ class Development(Single):
     # -- leaving --------------------------------------------------------------
 
     def show(self, error: WSPBusError) -> None:
-        """Have the traceback served in the place of the site.
+        """Let the traceback be served in the place of the site.
 
-        A worker reports it to its supervisor; a process that reloads itself is replaced by
-        one that serves the traceback.
+        A worker reports it to its supervisor. A process that reloads itself replaces
+        itself with a program that serves the traceback.
         """
         from paste_wspbus.errorpage.problem import problem_of, trace_of
 
@@ -161,7 +162,7 @@ class Development(Single):
             bus.replace_process()
 
     def _own_files(self) -> dict[str, Any]:
-        """Return the files that may be to blame, each as it was when it was read."""
+        """Return the files that may have caused the error, each as it was when it was read."""
         autoreloader = self.process.autoreloader
         if autoreloader is None:
             return {}
@@ -169,7 +170,7 @@ class Development(Single):
         return {path: was for path, was in learnt if not is_installed(path)}
 
     def before_ready(self) -> None:
-        """Report which files the site consists of: the supervisor watches them."""
+        """Report the files of the site: the supervisor watches them."""
         if self.learner is not None:
             self.learner.report_to(self.launch.report)
 

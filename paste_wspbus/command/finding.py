@@ -1,4 +1,4 @@
-"""Finding a site that may run already: by its PID file, or by its control socket."""
+"""How the command finds a site that may run: by its PID file, or by its control socket."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.process.options import Options
 
-#: What is known of a site.
+#: The states of a site, as far as the command knows them.
 RUNNING, DEAD, NOT_RUNNING, UNKNOWN = 'RUNNING', 'DEAD', 'NOT RUNNING', 'UNKNOWN'
 
 
 class NotDone(WSPBusError):
-    """A site has not done what it was asked for; ``exit_code`` is the command's."""
+    """A site has not done what it was asked for; ``exit_code`` is that of the command."""
 
     def __init__(self, problem: str, exit_code: int = FAILED) -> None:
         super().__init__(problem)
@@ -42,11 +42,11 @@ class NotDone(WSPBusError):
 
 
 class Found:
-    """What the command knows about a site: its ``state``, and the ``problem`` in words.
+    """What the command knows about a site: its ``state``, and the ``problem`` as a text.
 
-    ``control``: the path of its control socket; ``pid``: None if it is not
-    known; ``lock``: its PID file, if it has one; ``error``: why it is not
-    known whether the site runs.
+    ``control`` is the path of its control socket. ``pid`` is None if it is not known.
+    ``lock`` is its PID file, if it has one. ``error`` is the reason why nobody can know
+    whether the site runs.
     """
 
     problem = ''
@@ -59,11 +59,11 @@ class Found:
 
     @property
     def who(self) -> str:
-        """Name its process, in brackets; an empty text if it is not known."""
+        """Its process, in brackets; an empty text if the process is not known."""
         return f' (process {self.pid})' if self.pid else ''
 
     def is_there(self) -> bool:
-        """Whether the site still runs, or a site that replaces it does."""
+        """Whether the site still runs, or another one that has replaced it."""
         if self.lock is None:
             try:
                 connect(self.control, 1).close()
@@ -77,7 +77,7 @@ class Found:
 
 
 def find(options: Options) -> Found:
-    """Find the site by its PID file, or without one by its socket in the user's folder."""
+    """Find the site by its PID file; if it has none, by its socket in the user's folder."""
     unsafe: UnsafeFolder | None = None
     if options.pid_file is None and not PIDLock(PID_FILE).exists:
         for control in runtime_paths(_ini(options.config)) if options.config else ():
@@ -105,7 +105,7 @@ def _ini(config: str) -> str:
 
 
 def is_gunicorns(found: Found, options: Options) -> bool:
-    """Whether the .ini's server is gunicorn, whose process has no socket to ask it by."""
+    """Whether the .ini's server is gunicorn, whose process has no control socket."""
     if not found.pid or os.path.exists(found.control):
         return False
     from paste_wspbus.hosts.gunicorn import is_server
@@ -152,8 +152,8 @@ def _find_by_pid_file(lock: PIDLock) -> Found:
 
 
 def why(error: NoAnswer) -> str:
-    """Say why a site that runs does not answer."""
-    # A site that starts may have no socket yet, or no thread that answers there.
+    """Return why a running site does not answer."""
+    # A starting site may have no socket yet, or no thread that answers there.
     starting = errno.ENOENT, errno.ECONNREFUSED, errno.ETIMEDOUT
     return (
         'it is still starting, or it hangs'

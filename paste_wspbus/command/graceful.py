@@ -1,4 +1,4 @@
-"""``CONFIG_FILE graceful``: the site restarts, and loses no request."""
+"""The subcommand ``graceful``: the site restarts, and loses no request."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.options import Options
 
-#: Seconds between two looks at a site that starts.
+#: Seconds between two checks of a site that starts.
 LOOK = 0.05
 
-#: Seconds after which a site that runs, and says nothing, is taken to hang.
+#: Seconds without an answer after which a running site counts as hanging.
 SILENCE = 300.0
 
-#: Seconds until a site that runs must have a control socket, and speak sense.
+#: Seconds within which a running site must have a control socket, and answer correctly.
 SOON = 10.0
 
 
 def graceful(options: Options) -> int:
     """Restart the site without losing a request; first wait until the site has started.
 
-    :returns: 0 when the new generation serves (with --no-wait: when it is
-        asked for), 130 after Ctrl-C, which does not end the restart.
-    :raises NotDone: if the new generation failed, with its exit code; with 1
-        if nothing runs: LSB's 7, "not running", is about programs that this
-        command would have had to start.
+    :returns: 0 when the new generation serves (with --no-wait, when the site has the
+        request); 130 after Ctrl-C, which does not end the restart.
+    :raises NotDone: with the exit code of the new generation if it failed; with 1 if no
+        site runs. LSB's code 7, "not running", is for programs that this command would
+        have had to start.
     """
     found = find(options)
     if found.error is not None:
@@ -69,7 +69,8 @@ def graceful(options: Options) -> int:
         raise NotDone(f'The site is not running ({found.problem}).')
     if found.pid and is_gunicorns(found, options):
         try:
-            os.kill(found.pid, signal.SIGHUP)  # it holds the lock of its PID file
+            # The process holds the lock of the PID file, so it is the right process.
+            os.kill(found.pid, signal.SIGHUP)
         except OSError as error:
             raise NotDone(f'gunicorn{found.who}: {error.strerror}') from None
         print_answer(
@@ -105,8 +106,8 @@ class Graceful:
     def run(self, wait: bool) -> str:
         """Ask for the restart, and wait until it has succeeded or failed.
 
-        :returns: a line that says that it has succeeded.
-        :raises NotDone: if it has failed, or the site is gone.
+        :returns: a line that reports the success.
+        :raises NotDone: if it has failed, or the site has ended.
         """
         status = self._wait_until_started()
         self.found.pid = pid = process_of(status) or self.found.pid or 0
@@ -131,7 +132,7 @@ class Graceful:
             process.close()
 
     def _wait_until_started(self) -> dict[str, Any]:
-        """Wait until the site has started, for it cannot restart before; return its status."""
+        """Wait until the site has started: it cannot restart before. Return its status."""
         began, doing = time.monotonic(), 'starting'
         while True:
             try:
@@ -230,7 +231,7 @@ class Graceful:
 
 
 def _under_way(status: dict[str, Any]) -> list[str]:
-    """Say what a graceful restart waits for: workers that start, then those that end."""
+    """Return what a graceful restart waits for: workers that start, then those that end."""
     starting, draining = [], []
     for worker in workers_of(status):
         name, state = worker.get('name'), worker.get('state')

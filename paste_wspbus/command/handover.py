@@ -1,4 +1,4 @@
-"""The runner for gunicorn: wspserve opens the files, and then becomes gunicorn."""
+"""The runner for gunicorn: wspserve opens the files, and then runs gunicorn in this process."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def settings_for(config: Config, options: Options) -> dict[str, Any] | None:
-    """Return what gunicorn is to do in wspserve's place, if [server:main] is gunicorn.
+    """Return the settings for gunicorn in wspserve's place, if [server:main] is gunicorn.
 
-    Its workers, its user, where it listens and whether it reloads are its own then, and
-    are taken out of ``options`` and of the settings of [wspbus:main].
+    gunicorn itself then handles its workers, its user, its addresses and its reloads. So
+    these settings are removed from ``options`` and from the settings of [wspbus:main].
 
     :returns: gunicorn's settings, as the command line and [wspbus:main] ask for them;
-        None if it is another server.
+        None if [server:main] is another server.
     """
     if options.server or not gunicorn.is_server(config, options.server_name):
         return None
@@ -60,10 +60,10 @@ def _addresses(listen: Sequence[str]) -> list[str]:
 
 
 class HandOver:
-    """The runner of gunicorn: this process is its master until it ends.
+    """The runner of gunicorn: this process is gunicorn's master until it ends.
 
-    :param process: it is open already.
-    :param settings: gunicorn's, see `settings_for`.
+    :param process: the process, which has opened everything.
+    :param settings: gunicorn's settings, see `settings_for`.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class HandOver:
         self.launch, self.process, self.settings = launch, process, settings
 
     def run(self) -> int:
-        """Be gunicorn's master.
+        """Run gunicorn's master.
 
-        The control socket is closed first, for nobody would answer there.
+        This closes the control socket first, because nobody would answer there.
 
         :returns: the exit code: 1 if the site did not start, else gunicorn's.
         :raises SystemExit: in a worker, at its end.
@@ -82,7 +82,7 @@ class HandOver:
         options, process, pid = self.launch.options, self.process, os.getpid()
         process.close_control()
         report = self.launch.report
-        # A forked child has no report: the first worker gets a copy of it.
+        # A forked child does not keep the report: the first worker gets a copy.
         waiting = None if report.fd is None else os.dup(report.fd)
 
         def started(urls: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""How the process ends: a failure is printed, and nothing keeps the process for long."""
+"""The end of the process: it prints a failure, and nothing can keep the process for long."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 #: Seconds that atexit handlers have at most, after the site has stopped.
 LINGER = 10.0
 
-#: Seconds that an atexit handler that hangs leaves to the others.
+#: Seconds for the other atexit handlers, after one has used all the time and was cut.
 REST = 1.0
 
-#: The time.monotonic() until which atexit handlers have, by the deadline of the site.
+#: The time.monotonic() at which atexit handlers must have ended, by the site's deadline.
 _until = float('inf')
 
 
 def complain(error: WSPBusError, launch: Launch | None) -> int:
-    """Print why the site does not run, and report it to whoever waits for the start.
+    """Print why the site does not run, and report it to the process that waits for the start.
 
     :param launch: None if the command line is wrong.
     :returns: the exit code.
@@ -64,17 +64,17 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
 
 
 def limit_handlers(seconds: float) -> None:
-    """Have the handlers of atexit end within this time, counted from now."""
+    """Limit the time of the atexit handlers; it counts from now."""
     global _until
     _until = time.monotonic() + seconds
 
 
 def finish(code: int) -> int:
-    """Take the process to its end, before Python does: end threads, run atexit handlers.
+    """End the threads and run the atexit handlers, before Python does it at its end.
 
-    Both have a time limit: Python's own end has none, neither for threads nor for the
-    child processes of multiprocessing, for which a handler of atexit waits. If
-    something does not end, the process ends without it.
+    Both have a time limit here. Python itself has no limit, neither for threads nor for
+    the child processes of multiprocessing, for which an atexit handler waits. If
+    something does not end, the process ends without waiting for it.
 
     :returns: the exit code.
     """
@@ -102,10 +102,10 @@ def _say(text: str, level: int = 20, traceback: bool = False) -> None:
 def run_exit_handlers() -> bool:
     """Call the handlers of atexit now: neither execv(2) nor os._exit calls them.
 
-    One that hangs is cut, and the others are called; if it cannot be cut, the process
-    ends with EX_SOFTWARE.
+    If a handler hangs, it is cut, and the others are called. If it cannot be cut, the
+    process ends with EX_SOFTWARE.
 
-    :returns: whether none had to be cut.
+    :returns: whether no handler had to be cut.
     """
     seconds = max(min(LINGER, _until - time.monotonic()), LEAST)
     main = threading.main_thread()
@@ -139,9 +139,9 @@ def _complain_of_handlers(where: str) -> None:
 
 
 def end_at_once(code: int) -> NoReturn:
-    """End, with the handlers of atexit, but without the threads that the site has started.
+    """End the process: run the atexit handlers, but do not wait for threads of the site.
 
-    What was imported is not taken apart: that costs as much as a reload.
+    Python would also destroy all modules at its end, which takes as long as a reload.
     """
     is_clean = run_exit_handlers()
     flush()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     MakeProcess = Callable[[Config, Launch, Inheritance], Process]
 
-#: Seconds beyond its deadlines for another command that restarts the site.
+#: Seconds that another command may take to restart the site, in addition to its deadlines.
 TURN = 10.0
 
 
@@ -46,10 +46,10 @@ def main(
 ) -> int:
     """Run the command.
 
-    :param argv: the arguments, without the program's name; sys.argv's if None.
-    :param make_process: makes the `Process`; a host's may add to it.
+    :param argv: the arguments, without the program's name; those of sys.argv if None.
+    :param make_process: makes the `Process`; a host may use a subclass.
     :param owns_process: whether the process ends with the command.
-    :returns: the exit code (see `exits`); EX_SOFTWARE, forced out, does not return.
+    :returns: the exit code (see `exits`). A forced end, with EX_SOFTWARE, does not return.
     """
     launch: Launch | None = None
     try:
@@ -120,12 +120,12 @@ def _begin_daemon(
 ) -> str:
     """Become a daemon when no other command starts or restarts the site.
 
-    :param gunicorns: the settings of a server that owns its process; None: it is none.
-    :returns: a line for the log; or ''.
+    :param gunicorns: the settings of a server that owns its process; None if it does not.
+    :returns: a line for the log, or ''.
     """
     options, settings, note = launch.options, config.settings, ''
     try:
-        with launch.early.raising():  # the other command may take long
+        with launch.early.raising():  # the other command may take a long time
             launch.take_turn(
                 settings['start_timeout'] + settings['stop_timeout'] + TURN
             )
@@ -143,9 +143,9 @@ def _begin_daemon(
 
 
 def _enter_folder() -> None:
-    """If the working directory was removed, go to the one that has its name now.
+    """If the working directory was removed, change to the directory that has its name now.
 
-    A deployment may have moved the link through which a shell went there.
+    The shell may have entered it over a link that a deployment has changed.
     """
     try:
         os.getcwd()
@@ -167,7 +167,7 @@ def _ask_site(options: Options, name: str) -> int:
 
 
 def _subcommand(name: str) -> Callable[[Options], int]:
-    """Import the function of a subcommand: a start does not need it."""
+    """Import and return the function of a subcommand: a start does not need it."""
     if name == 'status':
         from paste_wspbus.command.status import status
 
@@ -182,7 +182,7 @@ def _subcommand(name: str) -> Callable[[Options], int]:
 
 
 def _read(launch: Launch, inheritance: Inheritance) -> Config:
-    """Read the .ini; if that fails, remove what was inherited."""
+    """Read the .ini; if that fails, remove the inherited files."""
     options = launch.options
     if options.reload:
         from paste_wspbus.command.development import watch_file, watch_more
@@ -206,7 +206,7 @@ def _read(launch: Launch, inheritance: Inheritance) -> Config:
 
 
 def _make_importable(config: Config) -> None:
-    """Let modules of the site be imported: this process is the user that it stays."""
+    """Allow imports of the site's modules: this process does not change its user any more."""
     importing = sys.modules.get('paste_wspbus.unix.importing')
     if importing is not None:
         importing.give_back()
@@ -214,7 +214,7 @@ def _make_importable(config: Config) -> None:
 
 
 def _check(config: Config, options: Options) -> int:
-    from paste_wspbus.ini.check import check  # serving has no use for it
+    from paste_wspbus.ini.check import check  # imported here: serving does not need it
 
     warnings = check(config, options.server_name, options.app_name, options.listen)
     for warning in warnings:
@@ -225,9 +225,9 @@ def _check(config: Config, options: Options) -> int:
 
 
 def _hand_over_settings(config: Config, options: Options) -> dict[str, Any] | None:
-    """Return what a server that owns its process is to do in this command's place.
+    """Return the settings for a server that owns its process and replaces this command.
 
-    :returns: None if [server:main] is no such server.
+    :returns: None if [server:main] is not such a server.
     """
     factory = config.loader.factory_name(SERVER, options.server_name) or ''
     if not factory.startswith('gunicorn.'):
@@ -242,7 +242,7 @@ def _open_and_run(
 ) -> int:
     """Open what the site needs; choose a runner, and run it.
 
-    :param settings: of a server that owns its process; None: [server:main] is none.
+    :param settings: those of a server that owns its process; None if it does not.
     """
     if process.inheritance.worker is not None:
         _open_as_worker(process, *process.inheritance.worker)
@@ -263,13 +263,13 @@ def _open_and_run(
         _make_importable(process.config)
     code = None
     launch.early.check()
-    while code is None:  # None: this is a worker now, forked in there; it runs next
+    while code is None:  # then run() has forked, and this is a worker, which runs next
         code = choose_runner(launch, process, settings).run()
     return code
 
 
 def _open_as_worker(process: Process, connection: int, role: list[Any]) -> None:
-    """Open what a worker needs that is a program of its own."""
+    """Open what a worker needs that is a fresh interpreter."""
     from paste_wspbus.role import Role
     from paste_wspbus.workers.worker import open_as_worker
 
@@ -279,17 +279,17 @@ def _open_as_worker(process: Process, connection: int, role: list[Any]) -> None:
 def choose_runner(
     launch: Launch, process: Process, settings: dict[str, Any] | None
 ) -> Single | Supervised | HandOver:
-    """Return what runs the site, by what the command line and the .ini ask for.
+    """Return the runner of the site that the command line and the .ini ask for.
 
-    :param process: it is open already.
-    :param settings: of a server that owns its process; None: [server:main] is none.
+    :param process: the process, which has opened everything.
+    :param settings: those of a server that owns its process; None if it does not.
     """
     if settings is not None:
         from paste_wspbus.command.handover import HandOver
 
         return HandOver(launch, process, settings)
     runner = Single
-    if launch.options.reload:  # imported before a supervisor forks
+    if launch.options.reload:  # import this before a supervisor forks
         from paste_wspbus.command.development import Development
 
         runner = Development

@@ -37,20 +37,20 @@ class Reloader(Autoreloader):
         )
 
     def react(self, paths: list[str]) -> None:
-        """Have the bus restart the site."""
+        """Let the bus restart the site."""
         since, process, options = time.monotonic(), self._process, self._launch.options
-        try:  # the next program begins with it, and has nothing to show instead
+        try:  # the next program reads it first, and could show no page without it
             Config(options.config, options.vars, process.folder)
         except WSPBusError as error:
             why = f'{what_changed(paths)}: cannot be read, the site keeps running as it is'
             print_line(f'{one_line(error)}\n{why}', 'stderr')
             return
-        if self.bus.is_told_to_leave:  # meanwhile
+        if self.bus.is_told_to_leave:  # the order may have come meanwhile
             return
         process.reload, process.problem = (what_changed(paths), since), None
         self.bus.restart()
 
     def warn(self, line: str) -> None:
-        """Print a warning once, not after each reload; the log is quiet meanwhile."""
+        """Print a warning only once, not after each reload; the log may be quiet then."""
         if self._launch.options.verbosity > 0 and not self._process.inheritance.reload:
             print_line(line, 'stderr')

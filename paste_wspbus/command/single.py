@@ -49,7 +49,7 @@ RELOAD_JOIN = 1.0
 class Single:
     """Runs the site in this process, alone or as a supervisor's worker.
 
-    :param process: it is open already.
+    :param process: the process, which has opened everything.
     """
 
     def __init__(self, launch: Launch, process: Process) -> None:
@@ -69,7 +69,7 @@ class Single:
                 site = self.compose_in_role()
             if site is None:
                 return DONE
-            if self.launch.early.wish is not None:  # and the site's code swallowed that
+            if self.launch.early.wish is not None:  # the site has caught the exception
                 _exit(site.bus)
                 self.launch.early.check()
             code = self._serve(site)
@@ -85,37 +85,37 @@ class Single:
         self.end(code)
         return code
 
-    # -- what development does in another way ---------------------------------
+    # -- what `Development` does in another way -------------------------------
 
     def show(self, error: WSPBusError) -> None:
-        """Show in the place of the site why it does not start; here nothing does."""
+        """Show in the place of the site why it does not start; this class shows nothing."""
 
     def end(self, code: int) -> None:
-        """End the process at once; here it ends when the command returns."""
+        """End the process at once; in this class, it ends when the command returns."""
 
     def before_ready(self) -> None:
-        """Report what the supervisor must know before the site is ready; here nothing."""
+        """Report what the supervisor must know before READY; this class reports nothing."""
 
     def plug_in(self, bus: Bus) -> None:
-        """Plug in what reloads the site; here nothing does."""
+        """Plug in the plugin that reloads the site; this class has none."""
 
     def compose_in_role(self) -> Site | None:
         """Return the site when it is time to start it.
 
-        :returns: None if the supervisor has no use for this process any more.
+        :returns: None if the supervisor does not need this process any more.
         """
         worker = self.process.worker
         if worker is None:
             return self.compose()
         is_preloaded = worker.role.kind == 'preload'
         site = self._preload(worker) if is_preloaded else self.compose()
-        worker = self.process.worker  # of a forked process, another one
+        worker = self.process.worker  # after a fork, it is another object
         return site if worker is None or worker.waits_to_go() else None
 
     # -- composing ------------------------------------------------------------
 
     def compose(self) -> Site:
-        """Make the bus, plug in what rides it, and load the site."""
+        """Make the bus and its plugins, and load the site."""
         config, options, process = self.process.config, self.options, self.process
         process.follow_link()
         configured = config.configure_logging()
@@ -136,15 +136,15 @@ class Single:
         return site
 
     def make_server(self, bus: Bus) -> Server | BlockingServer:
-        """Return the server of this process; make it now if wspserve has no adapter for it."""
+        """Return the server of this process; if wspserve has no adapter for it, make it now."""
         options, process = self.options, self.process
         return process.server or process.config.make_server(
             bus, options.server_name, options.server, options.listen
         )
 
     def _preload(self, worker: SupervisedEnd) -> Site:
-        """Compose the site, and fork the workers: it returns in each of them."""
-        gc.disable()  # what it would move about, the workers share
+        """Compose the site, and fork the workers; this returns in each of them."""
+        gc.disable()  # a collection would write to the memory that the workers share
         site = self.compose()
         _warn_of_threads(site.bus)
         if not worker.fork_workers(site.bus):
@@ -155,7 +155,7 @@ class Single:
     # -- running --------------------------------------------------------------
 
     def _serve(self, site: Site) -> int:
-        """Run the site: what `paster serve` did by ``server(app)``."""
+        """Run the site until it has stopped; `paster serve` called ``server(app)`` for this."""
         bus, process = site.bus, self.process
         sitelog = bus.plugins['sitelog']
         self.launch.early.give_to(bus.plugins['signals'])
@@ -177,7 +177,7 @@ class Single:
         self._start(site)
         try:
             bus.block(states=State.STOPPED)
-        except OSError:  # no descriptor is free for its pipe
+        except OSError:  # block() needs a pipe, and no descriptor is free
             _exit(bus)
             raise
         bus.turn.keep_for(threading.get_ident())
@@ -185,7 +185,7 @@ class Single:
         return self._leave(bus)
 
     def _start(self, site: Site) -> None:
-        """Start the bus, the server with it; announce that the site serves."""
+        """Start the bus with the server, and announce that the site serves."""
         bus, server, app, process = site.bus, site.server, site.app, self.process
         announce = functools.partial(self.announcement.make, server, self.before_ready)
         if process.worker is not None:
@@ -196,13 +196,14 @@ class Single:
         if server is not None:
             bus.subscribe('start', server, app)
         sitelog = bus.plugins['sitelog']
-        # Of one that blocks, start() returns when it stops.
+        # With a server that blocks, start() returns only when the server stops.
         if isinstance(server, BlockingServer) and server.blocking:
             bus.subscribe('start', announce, priority=float('inf'))
-            sitelog.until_started = False  # it may fail after that: one line says it
+            sitelog.until_started = False  # if it fails later, one line says it
         with _failing(site):
             bus.start()
-        # This thread may be printing when a signal comes: that is for block().
+        # A signal may come while this thread is printing. With 0, its handler only
+        # queues the command, and block() carries it out.
         bus.turn.keep_for(0)
         sitelog.tracebacks, sitelog.quiet = True, False
         if bus.state is State.STARTED:
@@ -212,7 +213,7 @@ class Single:
 
     def _leave(self, bus: Bus) -> int:
         process = self.process
-        if bus.execv and not process.is_worker:  # nobody listens to 'restart'
+        if bus.execv and not process.is_worker:  # 'restart' has no listeners
             bus.replace_process()
         hold(False)
         running = ending.end_threads(bus)
@@ -225,7 +226,7 @@ class Single:
         return bus.exit_code
 
     def end_without_server(self) -> NoReturn:
-        """End the process from another thread: the main thread is in the server, and stays there."""
+        """End the process from another thread: the main thread does not leave the server."""
         self.process.finish(EX_SOFTWARE)
         self.process.close()
         end_at_once(EX_SOFTWARE)
@@ -241,19 +242,19 @@ class Single:
         ending.end_threads(bus)
         hold(True)
         replaces_itself()
-        if not process.is_worker:  # that hears its supervisor
+        if not process.is_worker:  # a worker gets orders from its supervisor
             hold_those_of_other_threads()
         process.succession.repeat_stop()
         if os.name == 'nt':
             process.close()  # a new process begins, and inherits nothing
             return []
-        run_exit_handlers()  # or multiprocessing's children would live on
+        run_exit_handlers()  # otherwise multiprocessing's children would continue to run
         return process.succession.leave_to_next_program()
 
 
 @contextlib.contextmanager
 def _failing(site: Site) -> Generator[None]:
-    """If the start fails, exit, and raise an error that says in one line what failed."""
+    """If the start fails, exit the bus, and raise an error with one line on the failure."""
     try:
         yield
     except ChannelFailures as failures:
@@ -272,12 +273,12 @@ def _failing(site: Site) -> Generator[None]:
 
 
 def _exit(bus: Bus) -> None:
-    with contextlib.suppress(ChannelFailures):  # in the log, and in bus.exit_code
+    with contextlib.suppress(ChannelFailures):  # see the log, and bus.exit_code
         bus.exit()
 
 
 def _in_many_processes(app: Any) -> Any:
-    """Set wsgi.multiprocess (PEP 3333), for no server knows that it is one of several."""
+    """Set wsgi.multiprocess (PEP 3333): no server knows that it is one of several."""
 
     def multiprocess(environ: dict[str, Any], start_response: Any) -> Any:
         environ['wsgi.multiprocess'] = True

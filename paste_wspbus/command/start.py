@@ -1,4 +1,4 @@
-"""``CONFIG_FILE start`` of a site that runs already, or that another command starts."""
+"""The subcommand ``start`` for a site that runs already, or that another command starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
 
-#: Seconds between two looks at a site that another command is starting.
+#: Seconds between two checks of a site that another command is starting.
 LOOK = 0.05
 
 #: The states of a site that another command stops.
@@ -28,11 +28,12 @@ STOPS = ('DRAINING', 'STOPPING', 'STOPPED', 'EXITING')
 def runs_already(
     error: WSPBusError, launch: Launch, process: Process, asks: bool
 ) -> int | None:
-    """Say that the site runs, once that is known.
+    """Report that the site runs, as soon as that is known.
 
-    :param error: why the process was not opened.
+    :param error: the reason why the process was not opened.
     :param asks: whether the site answers on a control socket.
-    :returns: the exit code; None: it was stopping, and has stopped, so it can be started.
+    :returns: the exit code; None if the site was stopping and has stopped, so that it can
+        be started now.
     :raises WSPBusError: ``error``, if the site does not run; or OtherStartFailed.
     """
     if not isinstance(error, AlreadyRunning):
@@ -53,14 +54,15 @@ def _who(pid: int | None) -> str:
 
 
 class OtherStartFailed(WSPBusError):
-    """Another command was starting the site, and it did not start."""
+    """Another command was starting the site, and the site did not start."""
 
 
 def wait_for_other_start(lock: PIDLock, patience: float) -> str | None:
-    """Wait until the site has started that another command starts, or has started.
+    """Wait until the site has started; another command starts it, or has started it.
 
-    :param patience: seconds.
-    :returns: a line that says that the site runs; None if it was stopping, and has stopped.
+    :param patience: seconds to wait.
+    :returns: a line that reports that the site runs; None if it was stopping, and has
+        stopped.
     :raises OtherStartFailed: if it did not start.
     """
     until = time.monotonic() + patience

@@ -1,4 +1,4 @@
-"""``CONFIG_FILE status``: whether the site runs, and what it does."""
+"""The subcommand ``status``: whether the site runs, and what it does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.options import Options
 
-#: The state of a site whose server is gunicorn, which nobody can ask for more.
+#: The state of a site whose server is gunicorn, which reports nothing else.
 GUNICORNS = 'RUNNING BY GUNICORN'
 
 #: The exit code of each state.
@@ -49,7 +49,7 @@ EXIT_CODES = {
 def status(options: Options) -> int:
     """Print whether the site runs.
 
-    :returns: the exit code, which is that of the Linux Standard Base.
+    :returns: the exit code, as the Linux Standard Base defines it.
     """
     found = find(options)
     answer: dict[str, Any] = {}
@@ -80,10 +80,10 @@ def status(options: Options) -> int:
 
 
 def _without_answer(found: Found) -> dict[str, Any]:
-    """Return what `status --json` prints of a site that does not answer."""
+    """Return what `status --json` prints for a site that does not answer."""
     return {
         'state': 'NO ANSWER' if found.state == RUNNING else found.state,
-        'pid': found.pid or None,  # 0: it is about to write it
+        'pid': found.pid or None,  # 0 stands for a site that is about to write it
         'problem': found.problem,
     }
 
@@ -119,7 +119,7 @@ def _describe(answer: dict[str, Any], found: Found) -> list[str]:
 
 
 def _table(workers: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each process, under a heading, the columns aligned."""
+    """Return a heading and a line for each process, in aligned columns."""
     rows = [('WORKER', 'PROCESS', 'STATE', 'GENERATION', 'AGE', 'REQUESTS')]
     for worker in workers:
         name, pid, state, generation = (

@@ -1,4 +1,4 @@
-"""``CONFIG_FILE stop``: the site stops, or is killed after its own deadline."""
+"""The subcommand ``stop``: the site stops, or it is killed after its own deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def stop(options: Options) -> int:
     """Stop the site.
 
-    :returns: the exit code; it is 0 also if the site does not run.
+    :returns: the exit code; it is also 0 if the site does not run.
     :raises WSPBusError: if it cannot be stopped.
     """
     found = find(options)
@@ -33,7 +33,7 @@ def stop(options: Options) -> int:
     if code == EX_SOFTWARE:
         print_answer('The site was ended by force: see its log.')
         return FAILED
-    if code and code != TERMINATED:  # it was stopped before it had started
+    if code and code != TERMINATED:  # TERMINATED: it was stopped before it had started
         print_answer(f'The site stopped with failures (exit code {code}): see its log.')
         return FAILED
     print_answer('The site has stopped.')

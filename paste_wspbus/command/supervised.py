@@ -1,4 +1,4 @@
-"""The runner of a supervisor: other processes run the site, and this one looks after them."""
+"""The runner of a supervisor: this process starts, watches and replaces those of the site."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Supervised:
-    """Has other processes run the site: workers, or one process that it restarts."""
+    """Lets other processes run the site: workers, or one process that it restarts."""
 
     def __init__(self, launch: Launch, process: Process) -> None:
         self.launch, self.options, self.process = launch, launch.options, process
@@ -43,7 +43,7 @@ class Supervised:
     def run(self) -> int | None:
         """Run the supervisor to its end.
 
-        :returns: the exit code; None in a forked child, which is a worker now.
+        :returns: the exit code; but None in a forked child, which is a worker now.
         :raises WSPBusError: if the site does not start.
         """
         bus, process = self.bus, self.process
@@ -56,7 +56,7 @@ class Supervised:
         code = FAILED
         try:
             code = self.supervisor.run(self._announce)
-            # Unless it was ready, and said so.
+            # If the site was READY, this was reported, and this report has no effect.
             line = 'The site stopped before it was started.'
             self.launch.report.failed(code or FAILED, line)
             return code
@@ -107,7 +107,7 @@ class Supervised:
         return Supervisor(bus, plan, server, self._configure_anew, reloading)
 
     def _prepare(self) -> None:
-        """Plug in what rides the supervisor's bus, and handle signals."""
+        """Plug in the plugins of the supervisor's bus, and handle signals."""
         bus, process = self.bus, self.process
         table = process.config.settings['signals']
         table = {**SIGNALS, **table} if process.workers else table
@@ -121,7 +121,7 @@ class Supervised:
         self.launch.early.give_to(signals)
         self.launch.early.repeat()
 
-    # -- what the supervisor asks for -----------------------------------------
+    # -- what the supervisor needs --------------------------------------------
 
     def _plan(self) -> Plan:
         process, options = self.process, self.options
@@ -160,9 +160,9 @@ class Supervised:
         return Configuration(new, process.server, undo, notes)
 
     def _announce(self, lines: list[str]) -> None:
-        """Say that the first generation is ready.
+        """Announce that the first generation is ready.
 
-        :param lines: those of its first worker, for the terminal.
+        :param lines: the lines of its first worker for the terminal.
         """
         process, supervisor = self.process, self.supervisor
         if supervisor.plan.workers:
@@ -173,7 +173,7 @@ class Supervised:
                 print_line('\n'.join(lines))
         self.launch.report.ready(lines)
         if url := self.announcement.url_to_show():
-            # A program of its own, for this process has no threads; it ends as a child.
+            # Start another program, because this process must not have threads.
             command = [sys.executable, '-m', 'webbrowser', url]
             os.posix_spawn(sys.executable, command, os.environ)
 

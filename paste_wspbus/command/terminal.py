@@ -1,4 +1,4 @@
-"""What the command prints, and the standard streams that it prints to."""
+"""How the command prints, and the standard streams that it prints to."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from paste_wspbus.values import printable
 def open_standard_streams() -> None:
     """Open the standard streams that are closed.
 
-    Otherwise a pipe or a socket of wspserve would get number 1 or 2, and output would
+    Otherwise a pipe or a socket of wspserve would get the number 1 or 2, and output would
     go into it.
     """
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # this gets the lowest free number
     for name, fd in (('stdout', 1), ('stderr', 2)):
-        if getattr(sys, name) is None:  # a log file may take its place
+        if getattr(sys, name) is None:  # later, a log file may replace /dev/null
             file = io.FileIO(fd, 'w', closefd=False)
             stream = io.TextIOWrapper(io.BufferedWriter(file), line_buffering=True)
             setattr(sys, name, stream)
 
 
 def flush() -> None:
-    """Write what is buffered, and drop what nobody takes.
+    """Write the buffered output; drop it if nobody reads it.
 
-    The interpreter would try again when it ends, and report an error.
+    Otherwise the interpreter would try again when it ends, and report an error.
     """
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         try:
-            if hasattr(stream, 'drain'):  # that of a supervisor, which never waits
+            if hasattr(stream, 'drain'):  # a supervisor's `Output` never waits
                 stream.drain()
             elif stream is not None:
                 stream.flush()
@@ -72,7 +72,7 @@ def print_line(text: str, to: str = 'stdout') -> None:
 
 
 def encodable(text: str, stream: object) -> str:
-    """Return a text that a stream can encode: a terminal may not have each letter."""
+    """Return a text that a stream can encode: a terminal may not have all letters."""
     encoding = getattr(stream, 'encoding', None) or 'utf-8'
     try:
         text.encode(encoding)
@@ -85,14 +85,14 @@ def encodable(text: str, stream: object) -> str:
 
 
 def print_answer(text: str) -> None:
-    """Print what a subcommand has found out; files are named from the working folder."""
+    """Print the result of a subcommand; paths are relative to the working folder."""
     text = encodable(printable(_without_folder(text), lines=True), sys.stdout)
-    with contextlib.suppress(OSError):  # nobody reads it
+    with contextlib.suppress(OSError):  # the reader may have ended
         print(text, flush=True)
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message as one line; files are named from the working folder."""
+    """Return an error's message as one line; paths are relative to the working folder."""
     return printable(_without_folder(' '.join(str(error).split('\n'))))
 
 
