@@ -1,4 +1,4 @@
-"""The control socket, beside the PID file: where it is, who answers there, how to ask."""
+"""The control socket: where it is, how a site answers there, and how to ask."""
 
-#: Of the protocol: one line of JSON each way.
+#: The version of the protocol: the request and the answer are one line of JSON each.
 VERSION = 1

@@ -1,4 +1,4 @@
-"""The asking end of the control socket: send a request, wait for the answer."""
+"""The client of the control socket: it sends a request, and waits for the answer."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-#: The longest answer, in bytes.
+#: The number of bytes that an answer has at most.
 MAX_ANSWER = 1 << 24
 
-#: Seconds for an answer that has begun.
+#: Seconds to wait for the whole answer.
 ANSWER_TIME = 10.0
 
 
 class NoAnswer(WSPBusError):
-    """Nobody answers on a control socket: ``path``, ``reason``, and ``code``, an errno.
+    """The control socket at ``path`` gives no answer, for a ``reason``.
 
-    ETIMEDOUT: the site starts, or hangs; ECONNRESET: it closed the connection;
-    EPROTO: it did not understand.
+    ``code`` is an errno. ETIMEDOUT: the site is starting, or it hangs. ECONNRESET: it has
+    closed the connection. EPROTO: it did not understand the request.
     """
 
     def __init__(self, path: str, reason: str, code: int = 0) -> None:
@@ -45,7 +45,7 @@ def connect(path: str, timeout: float | None) -> socket.socket:
     """Connect to a control socket.
 
     :param timeout: seconds for each step.
-    :raises NoAnswer: if nobody listens there.
+    :raises NoAnswer: if no process listens there.
     """
     if not hasattr(socket, 'AF_UNIX'):
         raise NoAnswer(path, 'this system has no Unix sockets')
@@ -73,8 +73,8 @@ def connect(path: str, timeout: float | None) -> socket.socket:
 def send(sock: socket.socket, command: str, **more: Any) -> None:
     """Ask for ``command``.
 
-    :param more: further keys of the request.
-    :raises NoAnswer: if the other end is gone.
+    :param more: other keys of the request.
+    :raises NoAnswer: if the site has closed its end.
     """
     request = {'version': VERSION, 'command': command, **more}
     try:
@@ -84,9 +84,9 @@ def send(sock: socket.socket, command: str, **more: Any) -> None:
 
 
 def receive(sock: socket.socket, seconds: float = ANSWER_TIME) -> dict[str, Any] | None:
-    """Wait for the answer; None if the other end has closed without an answer.
+    """Wait for the answer; return None if the site has closed its end without an answer.
 
-    :param seconds: for the whole answer.
+    :param seconds: the seconds for the whole answer.
     :raises NoAnswer: if it does not come in time, or is too long.
     """
     line, until = bytearray(), time.monotonic() + seconds
@@ -101,7 +101,7 @@ def receive(sock: socket.socket, seconds: float = ANSWER_TIME) -> dict[str, Any]
             line += came
             if len(line) > MAX_ANSWER:
                 raise NoAnswer('', 'its answer does not end', errno.EPROTO)
-        # JSON has no Infinity, but Python writes it: a deadline that never comes.
+        # JSON has no Infinity, but Python writes it if there is no deadline.
         answer = json.loads(line, parse_constant=lambda _: None)
     except TimeoutError:
         raise NoAnswer('', 'no answer in time', errno.ETIMEDOUT) from None
@@ -114,8 +114,8 @@ def ask(path: str, command: str, timeout: float = 2, **more: Any) -> dict[str, A
     """Ask for ``command`` and wait for the answer.
 
     :param timeout: seconds for the connection, and for the whole answer.
-    :param more: further keys of the request.
-    :raises NoAnswer: if there is none.
+    :param more: other keys of the request.
+    :raises NoAnswer: if there is no answer.
     """
     with connect(path, timeout) as sock:
         try:

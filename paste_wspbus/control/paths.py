@@ -19,15 +19,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-#: How many bytes of the .ini's name the socket's name has: its path must stay short.
+#: The number of bytes of the .ini's name in the socket's name: its path must be short.
 _NAME_BYTES = 32
 
-#: Seconds to wait for other processes that open a socket in the same folder.
+#: Seconds to wait for another process that opens a socket in the same folder.
 PATIENCE = 5.0
 
 
 class UnsafeFolder(WSPBusError):
-    """A folder for control sockets is not this user's alone: the ``problem``."""
+    """Others can write to a folder for control sockets, or it has another ``problem``."""
 
     exit_code = IS_UNKNOWN
 
@@ -37,15 +37,16 @@ class UnsafeFolder(WSPBusError):
 
 
 def path_for(pid_file: str) -> str:
-    """Return where the control socket of the site with this PID file is."""
+    """Return the path of the control socket of the site with this PID file."""
     return f'{os.path.abspath(pid_file)}.sock'
 
 
 def runtime_paths(config: str) -> list[str]:
-    """Return where the control socket of a site without a PID file may be, likeliest first.
+    """Return the possible paths of the control socket of a site without a PID file.
 
-    Sessions of one user differ in it: cron's knows of no $XDG_RUNTIME_DIR,
-    and the folder in /run/user is there while somebody is logged in.
+    The most probable path is the first. There are several because the sessions of one
+    user differ: cron does not set $XDG_RUNTIME_DIR, and the folder in /run/user exists
+    only while the user is logged in.
 
     :param config: the .ini's path.
     """
@@ -53,7 +54,7 @@ def runtime_paths(config: str) -> list[str]:
         return []
     from _blake2 import blake2b  # hashlib would load OpenSSL: ten times the time
 
-    # As it was given first: a deployment may have moved a link that the path leads over.
+    # The given path comes first: a deployment may have changed a link in it.
     given = os.path.normpath(os.path.join(working_folder(), config))
     names = []
     for path in map(os.fsencode, dict.fromkeys([given, os.path.realpath(config)])):
@@ -63,13 +64,13 @@ def runtime_paths(config: str) -> list[str]:
 
 
 def runtime_path(config: str) -> str | None:
-    """Return where a site without a PID file is to open its control socket.
+    """Return the path at which a site without a PID file opens its control socket.
 
-    The folder is made if it is not there.
+    This makes the folder if it is not there.
 
     :param config: the .ini's path.
-    :returns: None if this system has no such sockets.
-    :raises UnsafeFolder: if the folder is not this user's alone, or cannot be made.
+    :returns: the path; None if this system has no such sockets.
+    :raises UnsafeFolder: if others can write to the folder, or if it cannot be made.
     """
     for path in runtime_paths(os.path.realpath(config))[:1]:
         folder = os.path.dirname(path)
@@ -85,11 +86,11 @@ def runtime_path(config: str) -> str | None:
 
 
 def check_private(folder: str) -> None:
-    """Check that only this user may write to the folder, which is no link.
+    """Check that only this user may write to the folder, and that it is not a link.
 
-    In a folder of another user's, anybody could answer in the place of the site.
+    In another folder, other users could answer in the place of the site.
 
-    :raises UnsafeFolder: if it is not so.
+    :raises UnsafeFolder: if others can write to it, or if it is not a folder.
     :raises FileNotFoundError: if there is no such folder.
     """
     status, me = os.lstat(folder), os.geteuid()
@@ -104,7 +105,7 @@ def check_private(folder: str) -> None:
 
 
 def is_private(folder: str) -> bool:
-    """Tell whether only this user may write to the folder, which is no link."""
+    """Whether only this user may write to the folder, and it is not a link."""
     try:
         check_private(folder)
     except (OSError, UnsafeFolder):
@@ -115,7 +116,7 @@ def is_private(folder: str) -> bool:
 def _runtime_folders() -> Iterator[str]:
     uid = os.geteuid()
     for base in (os.environ.get('XDG_RUNTIME_DIR', ''), f'/run/user/{uid}'):
-        # su and sudo keep the variable of the user who called them.
+        # su and sudo keep the variable of the user who called them: it may be unsafe.
         if os.path.isabs(base) and is_private(base.rstrip('/')):
             yield f'{base.rstrip("/")}/paste_wspbus'
     base = os.environ.get('TMPDIR', '')
@@ -124,11 +125,11 @@ def _runtime_folders() -> Iterator[str]:
 
 @contextlib.contextmanager
 def address_of(path: str) -> Generator[str]:
-    """Yield an address that bind(2) and connect(2) accept, however long the path is.
+    """Yield an address that bind(2) and connect(2) accept, even if the path is long.
 
-    Root follows no link where others can write (see `exposed`).
+    Root follows no link in a folder where others can write (see `exposed`).
 
-    :raises OSError: if there is no such folder, or a link where others can write.
+    :raises OSError: if there is no such folder, or if there is such a link.
     """
     with place_of(path) as (name, folder):
         if folder is not None and os.path.isdir('/proc/self/fd'):
@@ -145,9 +146,9 @@ def address_of(path: str) -> Generator[str]:
 
 
 def remove_socket(path: str) -> None:
-    """Remove the file of a site that is gone, if it is a socket.
+    """Remove the file of a site that has ended, if it is a socket.
 
-    :raises OSError: if that is not allowed.
+    :raises OSError: if this process may not remove it.
     """
     with contextlib.suppress(FileNotFoundError):
         exposed.remove(path)
@@ -155,9 +156,9 @@ def remove_socket(path: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: str) -> Generator[None]:
-    """Keep other processes from opening a socket in the folder meanwhile.
+    """Lock the folder: inside the ``with`` block, no other process opens a socket there.
 
-    :raises OSError: if another process keeps this one from it for too long.
+    :raises OSError: if another process holds the lock for too long.
     """
     import fcntl
 
@@ -178,12 +179,12 @@ def locked(folder: str) -> Generator[None]:
 
 
 def listens(path: str) -> bool:
-    """Tell whether a process listens there, however slow it is."""
+    """Whether a process listens there, even if it is slow."""
     with socket.socket(socket.AF_UNIX) as sock, address_of(path) as address:
         sock.setblocking(False)
         try:
             sock.connect(address)
-        except BlockingIOError:  # others wait there
+        except BlockingIOError:  # the backlog is full, so a process listens
             return True
         except (ConnectionRefusedError, FileNotFoundError):
             return False

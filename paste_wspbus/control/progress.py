@@ -1,4 +1,4 @@
-"""A line on the terminal that says how far a stop or a graceful restart is."""
+"""A line on the terminal that shows how far a stop or a graceful restart is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paste_wspbus.values import printable
 
 
 class ProgressLine:
-    """A line on standard error, written over and over; nothing if that is no terminal."""
+    """A line on standard error that is written again and again; only on a terminal."""
 
     def __init__(self) -> None:
         self.is_seen = sys.stderr is not None and sys.stderr.isatty()
@@ -26,12 +26,12 @@ class ProgressLine:
             self._write(f'\r\033[K{printable(line)[: (columns or 80) - 1]}')
 
     def end(self) -> None:
-        """Erase the line: what is printed next stands in its place."""
+        """Erase the line, so that the next output stands in its place."""
         if self._there:
             self._there = False
             self._write('\r\033[K')
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # the terminal went away
+        with contextlib.suppress(OSError):  # the terminal may have been closed
             sys.stderr.write(text)
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The answering end of the control socket: who may ask, and what is answered."""
+"""The server of the control socket: it checks who may ask, and answers."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
     Handler = Callable[['Connection'], 'dict[str, Any] | None']
 
-#: The longest request, in bytes.
+#: The number of bytes that a request has at most.
 MAX_REQUEST = 4096
 
-#: The most connections at a time. The next one closes the oldest connection that has
-#: not sent its request.
+#: The number of connections without a complete request at most. The next connection
+#: closes the oldest one.
 MAX_CONNECTIONS = 32
 
-#: The most requests that wait for their answer. The next one closes the oldest.
+#: The number of requests that wait for an answer at most. The next one closes the oldest.
 MAX_WAITING = 256
 
-#: Seconds for a client to send its request, and to read its answer, all together.
+#: Seconds that a client has to send its whole request, and to read its whole answer.
 REQUEST_TIME, ANSWER_TIME = 5.0, 30.0
 
-#: Seconds of rest when connections can be neither accepted nor refused.
+#: Seconds to sleep when connections can be neither accepted nor refused.
 REST = 0.05
 
 
@@ -51,13 +51,14 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.buffer = b''
-        #: Until when the client must have sent its request, or read its answer.
+        #: The time.monotonic() until which the client must send its request, or read its
+        #: answer.
         self.until = time.monotonic() + REQUEST_TIME
-        #: The parsed request; its ``command`` is known.
+        #: The parsed request, whose ``command`` is known.
         self.request: dict[str, Any] = {}
         #: Sends the rest of an answer as soon as there is room for it.
         self.send_later: Callable[[Connection], None] | None = None
-        # A forked child must not keep its clients waiting.
+        # A forked child must not keep the connections of its parent open.
         close_in_child(self, Connection.disown)
 
     def answer(self, message: dict[str, Any]) -> None:
@@ -69,28 +70,28 @@ class Connection:
             self.send_later(self)
 
     def send(self) -> bool:
-        """Send what there is room for; return whether nothing remains to be sent."""
+        """Send as much as there is room for; return whether everything was sent."""
         try:
             sent = self.sock.send(self.buffer, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
-        except OSError:  # nobody reads it
+        except OSError:  # the client has ended
             sent = len(self.buffer)
         self.buffer = self.buffer[sent:]
         return not self.buffer
 
     def close(self) -> None:
-        """Close it, answered or not."""
+        """Close the connection, with or without an answer."""
         self.sock.close()
 
     def disown(self) -> None:
-        """Close it in a forked child, for the parent answers."""
+        """Close the connection in a forked child, because the parent answers."""
         self.send_later = None
         self.close()
 
 
 class Control:
-    """The answering end. It never waits for a client.
+    """The server of the control socket. It never waits for a client.
 
     :param commands: a handler for each command. It gets the connection, with the
         ``request``, and returns the answer; or it returns None, and answers later.
@@ -104,20 +105,20 @@ class Control:
         self._selector: selectors.BaseSelector | None = None
         self._connections: list[Connection] = []
         self._sending: list[Connection] = []
-        #: Those whose answers come later.
+        #: The connections whose answers come later.
         self._waiting: list[Connection] = []
-        #: Calls a function later, once; None: whoever selects calls `drop_late`.
+        #: Calls a function once, later. None: the thread that selects calls `drop_late`.
         self._call_later: Callable[[float, Callable[[], None]], object] | None = None
         self._is_timed = False
-        #: A descriptor to give up when the system has no more.
+        #: A descriptor that is closed when the system has no free descriptors.
         self._reserve: int | None = None
 
     def open(self, *, shared: bool = False) -> None:
-        """Bind and listen, mode 0600; replace the socket of a site that is gone.
+        """Bind with the mode 0600 and listen; replace the socket of a site that has ended.
 
         :param shared: whether another site may listen there, as in
-            `runtime_path`; else the caller holds the PID file's lock.
-        :raises OSError: if it cannot be; EADDRINUSE if another site listens.
+            `runtime_path`; if not, the caller holds the PID file's lock.
+        :raises OSError: if that fails; EADDRINUSE if another site listens there.
         """
         if not hasattr(socket, 'AF_UNIX'):
             raise OSError(errno.EAFNOSUPPORT, 'this system has no Unix sockets')
@@ -143,7 +144,7 @@ class Control:
         self._use(sock)
 
     def link(self, path: str) -> None:
-        """Have a link to the socket in the same folder, unless another site listens there."""
+        """Make a link to the socket in the same folder, unless another site listens there."""
         target = os.path.basename(self.path)
         if path == self.path:
             return
@@ -164,14 +165,14 @@ class Control:
     def _use(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        # A forked child must not seem to be the site.
+        # Clients must not reach a forked child in the place of the site.
         close_in_child(self, Control.disown)
         with contextlib.suppress(OSError):
             status = os.lstat(self.path)
             self._identity = status.st_dev, status.st_ino
 
     def chown(self, uid: int, gid: int) -> None:
-        """Give the socket to the user that the process is going to be.
+        """Give the socket to the user to which the process is going to change.
 
         :raises BindError: if another file is there now.
         """
@@ -181,7 +182,7 @@ class Control:
             raise BindError(self.path, error.strerror or str(error)) from None
 
     def serve(self, bus: Bus) -> None:
-        """Answer from the start of ``bus`` on, in its loop if it has one, else in a thread."""
+        """Answer from the start of ``bus`` on: in its loop if it has one, else in a thread."""
         events = getattr(bus, 'events', None)
         if events is not None:
             self._call_later = events.call_later
@@ -191,7 +192,7 @@ class Control:
             bus.subscribe('start', thread.start, priority=float('-inf'))
 
     def register(self, selector: selectors.BaseSelector) -> None:
-        """Answer from now on: whoever selects calls each key's ``data``."""
+        """Answer from now on: the thread that selects calls the ``data`` of each key."""
         assert self.sock is not None
         self._selector = selector
         self._open_reserve()
@@ -200,7 +201,7 @@ class Control:
     def _accept(self) -> None:
         assert self._selector is not None
         if self.sock is None:
-            return  # closed meanwhile
+            return  # it was closed meanwhile
         try:
             sock, _ = self.sock.accept()
         except OSError as error:
@@ -212,8 +213,8 @@ class Control:
             return
         connection = Connection(sock)
         connection.send_later = self._send_later
-        # Most requests are there already. While the site's threads compute, this thread
-        # waits for the GIL after each system call: as few as possible are made.
+        # Most requests are there already, so read at once. While the site's threads
+        # compute, this thread waits for the GIL after each system call: make few of them.
         if self._read(connection):
             return
         if len(self._connections) >= MAX_CONNECTIONS:
@@ -227,13 +228,13 @@ class Control:
     def drop_late(self) -> float | None:
         """Drop clients that are too slow.
 
-        :returns: the seconds until this is to be called again; None if nobody is waited
-            for.
+        :returns: the seconds until the next call of this method; None if no client has to
+            do anything.
         """
         now = time.monotonic()
         for connection in [*self._connections, *self._sending]:
             if connection.until <= now:
-                # Another thread may have closed it in this instant.
+                # Another thread may have closed it at this moment.
                 with contextlib.suppress(KeyError, ValueError, OSError):
                     self._end_sending(connection)
                     self._drop(connection)
@@ -242,7 +243,7 @@ class Control:
 
     def _set_timer(self) -> None:
         if self._call_later is None:
-            return  # the thread that selects looks itself
+            return  # the thread that selects calls `drop_late` itself
         seconds = self.drop_late()
         if self._is_timed or seconds is None:
             return
@@ -270,11 +271,11 @@ class Control:
         self._open_reserve()
 
     def _open_reserve(self) -> None:
-        with contextlib.suppress(OSError):  # others may have taken the last one
+        with contextlib.suppress(OSError):  # other code may have used the last one
             self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     def _read(self, connection: Connection) -> bool:
-        """Read and answer; return whether no more is to be read."""
+        """Read and answer; return whether the request is complete or the connection closed."""
         try:
             came = connection.sock.recv(MAX_REQUEST, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -315,7 +316,7 @@ class Control:
             self._keep(connection)
 
     def _keep(self, connection: Connection) -> None:
-        """Note that an answer comes later, and close the oldest of too many."""
+        """Note that an answer comes later; if too many wait, close the oldest connection."""
         self._waiting = [one for one in self._waiting if one.sock.fileno() >= 0]
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.pop(0).close()
@@ -355,21 +356,21 @@ class Control:
         connection.close()
 
     def bequeath(self) -> int | None:
-        """Return a copy of the socket's descriptor, for the successor; see `forget`."""
+        """Return a copy of the socket's descriptor for the successor; see `forget`."""
         return None if self.sock is None else self.sock.dup().detach()
 
     def forget(self) -> None:
-        """Close all, but do not remove the file, which is the successor's now."""
+        """Close everything, but do not remove the file, which belongs to the successor now."""
         self._identity = self._link = None
         self.close()
 
     def disown(self) -> None:
-        """Close all in a forked child; file and selector are the parent's."""
-        self._selector = None  # its epoll(7) is the parent's, too
+        """Close everything in a forked child; the parent keeps the file and the selector."""
+        self._selector = None  # the parent has the same epoll(7), which must not change
         self.forget()
 
     def close(self) -> None:
-        """Close all, and remove the socket's file if it is still ours."""
+        """Close everything, and remove the socket's file if it is still that of this socket."""
         for connection in [*self._connections, *self._sending]:
             connection.close()
         self._connections.clear()
@@ -392,7 +393,7 @@ class Control:
 
 
 class ControlThread:
-    """A thread that serves a `Control`, where the main thread sleeps in block()."""
+    """A thread that serves a `Control`, while the main thread sleeps in block()."""
 
     def __init__(self, control: Control, bus: Bus) -> None:
         self._control, self._bus = control, bus
@@ -414,14 +415,14 @@ class ControlThread:
             for key, _ in self._selector.select(self._control.drop_late()):
                 try:
                     key.data()
-                except Exception:  # no client may end it
+                except Exception:  # no client may end this thread
                     self._bus.log('The control socket failed', 40, traceback=True)
 
 
 def _may_ask(sock: socket.socket) -> bool:
-    """Tell whether the other end is root, or this process's user."""
+    """Whether the client is root, or has the same user as this process."""
     if not hasattr(socket, 'SO_PEERCRED'):
-        return True  # the socket's mode, 0600, has to do
+        return True  # the socket's mode, 0600, must be enough
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     _, uid, _ = struct.unpack('iII', credentials)
     return uid in (0, os.geteuid())

@@ -1,4 +1,4 @@
-"""Reading the status that a site reports; it may come from another version."""
+"""How the command reads the status of a site, which may come from another version."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-#: No time, age or process ID is so large.
+#: All times, ages and process IDs are smaller than this.
 MAX_NUMBER = 1e15
 
 
 def number(status: dict[str, Any], key: str) -> float | None:
-    """Return a value of the status, if it is a number that times can be computed with."""
+    """Return a value of the status, if it is a number that can be a time; else None."""
     value = status.get(key)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
@@ -22,7 +22,7 @@ def number(status: dict[str, Any], key: str) -> float | None:
 
 
 def process_of(status: dict[str, Any]) -> int | None:
-    """Return the process ID, if the status has one that may be one."""
+    """Return the process ID of the status, if it is a possible one; else None."""
     pid = status.get('pid')
     return pid if type(pid) is int and 0 < pid < 1 << 31 else None
 
@@ -39,7 +39,7 @@ def text(value: object) -> str:
         return '?'
     try:
         return printable(str(value))
-    except ValueError:  # a number of thousands of digits
+    except ValueError:  # it is a number with thousands of digits
         return '?'
 
 
@@ -52,7 +52,7 @@ def workers_of(status: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def what_it_waits_for(status: dict[str, Any]) -> str:
-    """Say what a site waits for: requests in flight, the listener that runs, threads."""
+    """Return what a site waits for: requests in flight, the listener that runs, threads."""
     if not status:
         return 'it does not answer'
     parts = []

@@ -1,4 +1,4 @@
-"""Stopping a site from outside: ask it, wait until its deadline, then kill it."""
+"""The stop of a site by another process: it asks, waits until the deadline, and then kills."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: Seconds beyond the site's own deadline until it is killed.
+#: Seconds from the site's own deadline until it is killed.
 MARGIN = 5.0
 
-#: What is assumed if nobody answers: the .ini's default.
+#: The status that is assumed if the site does not answer: the default of the .ini.
 UNKNOWN = {'deadline': 25.0}
 
-#: Seconds for a site that says it has no deadline.
+#: Seconds to wait for a site that reports that it has no deadline.
 NO_DEADLINE = 86400.0
 
-#: Windows has no SIGKILL, but there os.kill ends a process by any signal.
+#: The signal that kills. Windows has no SIGKILL, but os.kill ends a process with any signal.
 KILL = getattr(signal, 'SIGKILL', signal.SIGTERM)
 
-#: How often to look which process runs a site, while it changes all the time.
+#: The number of attempts to find the process of a site, if it changes all the time.
 _ATTEMPTS = 100
-#: How many processes of one site are stopped, if each has taken over from the one before.
+#: The number of processes of one site that are stopped, if each takes over from the last.
 SUCCESSORS = 5
 
 #: Seconds to wait for the end of a process after SIGKILL.
@@ -52,17 +52,17 @@ DYING = 10.0
 
 
 class DoesNotDie(WSPBusError):
-    """A process does not end, not even by SIGKILL."""
+    """A process does not end, not even after SIGKILL."""
 
     exit_code = DOES_NOT_DIE
 
 
 class NotNamed(WSPBusError):
-    """The system does not say which process runs a site."""
+    """The system does not tell which process runs a site."""
 
 
 def patience(status: dict[str, Any]) -> float:
-    """Return the seconds to wait for a site's end: its own deadline, and a little more."""
+    """Return the seconds to wait for a site's end: its own deadline and MARGIN."""
     deadline = number(status, 'deadline')
     if deadline is None or deadline > NO_DEADLINE:
         deadline = NO_DEADLINE
@@ -70,7 +70,7 @@ def patience(status: dict[str, Any]) -> float:
 
 
 class Stop:
-    """One stop of one site, seen from outside.
+    """One stop of one site, by another process.
 
     :param control: the path of its control socket.
     """
@@ -103,7 +103,7 @@ class Stop:
         return self.exit_code
 
     def _ask(self) -> socket.socket | None:
-        """Ask over the control socket, or by SIGTERM if nobody answers there (yet)."""
+        """Ask over the control socket; send SIGTERM if the site does not answer there (yet)."""
         try:
             self.status.update(ask(self.control, 'status'))
             connection = connect(self.control, 2)
@@ -114,7 +114,7 @@ class Stop:
         return connection
 
     def _wait(self, connection: socket.socket | None) -> bool:
-        """Wait until the site's own deadline; return whether the process is gone."""
+        """Wait until the site's own deadline; return whether the process has ended."""
         until = self._began + patience(self.status)
         others = [] if connection is None else [connection]
         look = time.monotonic() + 1
@@ -134,7 +134,7 @@ class Stop:
         with contextlib.suppress(NoAnswer):
             for connection in others:
                 answer = receive(connection)
-                # Without an answer it was forced out, or somebody killed it.
+                # Without an answer, the process was ended by force, or killed.
                 code = (answer or {}).get('exit_code')
                 is_code = type(code) is int and 0 <= code < 256
                 self.exit_code = code if is_code else EX_SOFTWARE
@@ -173,9 +173,9 @@ class Stop:
 
 
 def _ask_to_stop(process: OtherProcess) -> None:
-    """Send SIGTERM; on Windows, where that kills, a command to the process's win32 bus.
+    """Send SIGTERM; on Windows, where that kills, send a command to the process's win32 bus.
 
-    :raises WSPBusError: if it cannot be asked.
+    :raises WSPBusError: if this process cannot ask it.
     """
     if os.name == 'nt':
         from paste_wspbus.plugins.win32 import signal_child
@@ -186,11 +186,11 @@ def _ask_to_stop(process: OtherProcess) -> None:
 
 
 def stop_site(lock: PIDLock) -> int | None:
-    """Stop the site that holds this PID file, and clean up behind it if it was killed.
+    """Stop the site that holds this PID file.
 
-    If a restart was under way, the process that has taken over is stopped, too.
+    If a restart was in progress, this also stops the process that has taken over.
 
-    :returns: its exit code; None if it is not known, or the site was gone already.
+    :returns: its exit code; None if it is not known, or if the site had ended before.
     :raises PIDFileError: if the file cannot be read.
     :raises NotPermitted, DoesNotDie: if it cannot be stopped.
     """
@@ -204,7 +204,7 @@ def stop_site(lock: PIDLock) -> int | None:
             stop = Stop(path_for(lock.path), OtherProcess(pid))
             if (
                 lock.read() != pid
-            ):  # it holds the lock no more: the ID is not the site's
+            ):  # it has released the lock: the ID may belong to another process now
                 stop.process.close()
                 continue
             code = stop.run()
@@ -218,7 +218,7 @@ def stop_site(lock: PIDLock) -> int | None:
 def stop_process(control: str, pid: int) -> int | None:
     """Stop the site without a PID file that answers at ``control``, as process ``pid``.
 
-    :returns: its exit code; None if it is not known, or the site was gone already.
+    :returns: its exit code; None if it is not known, or if the site had ended before.
     :raises NoAnswer: if it listens, but does not answer.
     :raises NotPermitted, DoesNotDie, NotNamed: if it cannot be stopped.
     """
@@ -231,7 +231,7 @@ def stop_process(control: str, pid: int) -> int | None:
         return None
     if not hasattr(socket, 'SO_PEERCRED'):
         process = OtherProcess(pid)
-    if process is None:  # who answers could name any process, and root would kill it
+    if process is None:  # an answer could name any process, and root would kill it
         raise NotNamed(
             f'{control}: a site answers, but the system does not name its process: '
             'it runs in another container, or has ended and left a child behind'
@@ -240,12 +240,12 @@ def stop_process(control: str, pid: int) -> int | None:
 
 
 def _wait_for_number(lock: PIDLock) -> int | None:
-    """Return the ID of the process that holds the lock; None if none does.
+    """Return the ID of the process that holds the lock; None if no process holds it.
 
-    :raises AlreadyRunning: if a process does, but its ID cannot be found out.
+    :raises AlreadyRunning: if a process holds it, but nobody can find out its ID.
     """
     until = time.monotonic() + MARGIN
-    while (pid := lock.read()) == 0:  # its start is about to write it
+    while (pid := lock.read()) == 0:  # the starting site is about to write it
         if time.monotonic() > until:
             raise AlreadyRunning(lock.path, None)
         time.sleep(0.02)
@@ -253,7 +253,7 @@ def _wait_for_number(lock: PIDLock) -> int | None:
 
 
 def clean_up(lock: PIDLock) -> bool:
-    """Remove the files of a site that is gone; a running site keeps its files.
+    """Remove the files of a site that has ended; a running site keeps its files.
 
     :returns: whether there is no PID file now.
     """
