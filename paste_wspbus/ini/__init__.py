@@ -1,1 +1,1 @@
-"""The .ini file: reading it, checking it, and composing the site from it."""
+"""The .ini file: this room reads it, checks it, and composes the site from it."""

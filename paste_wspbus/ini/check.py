@@ -1,4 +1,4 @@
-"""``wspserve --check``: checks an .ini without composing the site or importing its code."""
+"""``wspserve --check``: it checks an .ini without composing the site or importing its code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from paste_wspbus.ini.config import Config
     from paste_wspbus.ini.file import ConfigLoader
 
-    #: Where something is looked up: a kind of section, and a name or URI.
+    #: A key that names something: the key, the kind of section, and the name or URI.
     Target = tuple[str, Any, str]
 
 
-#: What `logging.config` reads as it is: the % in there are for records.
+#: The values that `logging.config` does not interpolate: their % are for records.
 _RAW = frozenset(('formatter', key) for key in ('format', 'datefmt', 'style'))
 
 
@@ -34,8 +34,8 @@ def check(
 ) -> list[str]:
     """Check an .ini as far as possible without importing the site's code.
 
-    :param listen: where to listen, instead of what the section says.
-    :returns: warnings: the site can be served, but perhaps not as it is meant.
+    :param listen: the addresses in the place of those of the section.
+    :returns: warnings: the site can be served, but perhaps not as the author expects.
     :raises ConfigError: if the site could not be served.
     """
     if config.file is None:
@@ -106,7 +106,7 @@ def _check_values(config: Config) -> Iterator[str]:
 def _check_section(
     loader: ConfigLoader, kind: Any, name: str | None, path: list[tuple[str, str]]
 ) -> None:
-    """Follow what a section names, as PasteDeploy would.
+    """Follow the names in a section, as PasteDeploy would.
 
     :param path: the sections that led here."""
     section = loader.find_config_section(kind, name)

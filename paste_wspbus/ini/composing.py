@@ -1,4 +1,4 @@
-"""Composes a Site from an .ini: makes the bus, the plugins and the application."""
+"""The composer, which makes a Site from an .ini: the bus, the plugins and the application."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StartFailed(WSPBusError):
-    """A 'start' listener failed. ``place``: the file and section that it came from."""
+    """A 'start' listener failed. ``place`` is the file and section that it comes from."""
 
     def __init__(self, place: str, listener: str, error: BaseException) -> None:
         if isinstance(error, TimedOut):
@@ -37,22 +37,22 @@ class StartFailed(WSPBusError):
 
 
 class Site:
-    """What an .ini describes, composed but not started."""
+    """The site that an .ini describes, composed but not started."""
 
     def __init__(self, file: str | None, bus: Bus, server: Any) -> None:
         self.file, self.bus, self.server = file, bus, server
         self.app: Any = None
         self.plugins: dict[str, Any] = {}
-        #: The section that each 'start' listener came with, by the listener's name.
+        #: From the name of each 'start' listener to the section that it comes from.
         self.origins: dict[str, str] = {}
 
     def place_of(self, listener: str) -> str:
-        """Return the file and section that a 'start' listener came with."""
+        """Return the file and section that a 'start' listener comes from."""
         section = self.origins.get(listener, 'server:main')
         return f'{self.file} [{section}]' if self.file else f'[{section}]'
 
     def failure_of(self, left: SystemExit) -> StartFailed | None:
-        """Return the error of a component that called sys.exit at its start; None if none did."""
+        """Return the error if a component called sys.exit at its start; None if none did."""
         calls = [call for call in self.bus.timeline if call.channel == 'start']
         code = exit_code_of(left)
         if not code or not calls or self.bus.was_started:
@@ -71,7 +71,7 @@ class Composer:
     :param loader: the loader of the .ini or of an egg.
     :param file: the .ini; None for an egg.
     :param vars: the NAME=VALUE pairs of the command line.
-    :param settings: those of [wspbus:main].
+    :param settings: the settings of [wspbus:main].
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Composer:
         bus: Any = Bus()
         if self.settings['use'] is not None:
             context = self.loader.get_context(BUS, None, dict(self.vars))
-            # Its keys are the command's, not the factory's.
+            # Its keys are for the command, not for the factory.
             context.local_conf.clear()
             bus = context.create()
             missing = [
@@ -195,15 +195,15 @@ class Composer:
 
 
 def site_folder(file: str | None) -> str:
-    """Return the folder of the .ini; of an egg, which has none, the working folder."""
+    """Return the folder of the .ini; for an egg, which has no file, the working folder."""
     return os.path.dirname(os.path.abspath(file)) if file else os.getcwd()
 
 
 def site_path(file: str | None) -> None:
     """Make modules beside the .ini importable: add its folder to `sys.path`.
 
-    `paster` finds a project's modules by its egg-info folder; ``call:`` in an
-    .ini without a project would find none.
+    `paster` finds the modules of a project by its egg-info folder. If an .ini has no
+    project, ``call:`` would find no modules.
     """
     folder = site_folder(file)
     if folder not in sys.path:

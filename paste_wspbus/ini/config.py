@@ -1,4 +1,4 @@
-"""One site's configuration: what the command and the hosts use of this room."""
+"""The configuration of one site, through which the command and the hosts use this room."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Config:
 
     :param uri: a path, ``config:path#name`` or ``egg:Dist#name``.
     :param vars: the NAME=VALUE pairs of the command line.
-    :param relative_to: the folder that a relative path starts from.
+    :param relative_to: the folder in which a relative path starts.
     :raises ConfigError: if the file cannot be read, or [wspbus:main] is wrong.
     """
 
@@ -77,7 +77,7 @@ class Config:
     def section(self, name: str) -> dict[str, str]:
         """Return the values of a section, interpolated; {} if there is none.
 
-        :raises ConfigError: if one uses a variable that has no value.
+        :raises ConfigError: if a value uses a variable that has no value.
         """
         return self.loader.values(name) if self.file else {}
 
@@ -89,14 +89,14 @@ class Config:
         kind: str | None = None,
         listen: Sequence[str] | None = None,
     ) -> Server | None:
-        """Return the server of ``[server:NAME]``, its sockets not bound yet.
+        """Return the server of ``[server:NAME]``; its sockets are not bound yet.
 
-        Nothing of the site's own is imported.
+        No code of the site is imported.
 
-        :param kind: instead, a server of egg:PasteScript.
-        :param listen: where to listen, instead of what the section says;
-            without a section, waitress listens there.
-        :returns: None if it is not one of `servers.registry.ADAPTERS`: see `make_server`.
+        :param kind: a server of egg:PasteScript, in the place of the section.
+        :param listen: the addresses in the place of those of the section; without a
+            section, waitress listens there.
+        :returns: None if `servers.registry.ADAPTERS` does not have it: see `make_server`.
         :raises ConfigError: if the section is missing or wrong.
         """
         return self._server(name, kind, listen).known()
@@ -108,7 +108,7 @@ class Config:
         kind: str | None = None,
         listen: Sequence[str] | None = None,
     ) -> BlockingServer:
-        """Make a server that no adapter knows: its factory's ``server(app)``.
+        """Make a server without an adapter: call its factory, which returns ``server(app)``.
 
         :raises ConfigError: if the section is wrong.
         :raises FactoryError: if the factory fails.
@@ -122,7 +122,7 @@ class Config:
         listen: Sequence[str] | None,
         left: Iterable[ListeningSocket] = (),
     ) -> None:
-        """Bind a known server's sockets.
+        """Bind the sockets of a server that has an adapter.
 
         :param left: inherited sockets of the predecessor.
         :raises ConfigError, BindError: if the address is wrong or taken.
@@ -130,11 +130,11 @@ class Config:
         self._server(name, None, listen).bind(server, left)
 
     def forget_where(self, name: str | None = None) -> None:
-        """Forget where ``[server:NAME]`` listens: it may use variables that have no value."""
+        """Remove the address of ``[server:NAME]``: it may use variables that have no value."""
         self._server(name).forget_where()
 
     def check_workers(self, workers: int, server: Server | None) -> None:
-        """Check that the server can serve in so many processes.
+        """Check that the server can serve in this number of processes.
 
         :raises ConfigError: if the server cannot share its socket.
         """
@@ -206,7 +206,7 @@ class Config:
         return logging_parser(str(self.file), self.vars)
 
     def configure_logging(self) -> bool:
-        """Set up logging as the .ini says; loggers that exist already stay alive.
+        """Set up logging as the .ini says, but do not disable existing loggers.
 
         :returns: whether the .ini configures logging.
         :raises ConfigError: if its logging sections are wrong.

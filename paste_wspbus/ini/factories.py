@@ -1,4 +1,4 @@
-"""Factories, which ``use`` names in a section: their kinds, finding them and calling them."""
+"""Factories, which ``use`` in a section names: their kinds, how they are found and called."""
 
 from __future__ import annotations
 
@@ -49,26 +49,27 @@ class _PluginType(loadwsgi._ObjectType):  # type: ignore[misc]
 BUS = _BusType()
 PLUGIN = _PluginType()
 
-#: An entry point of a distribution that this package requires, by distribution, group
-#: and name: it takes a start 1.5 ms to find the metadata in which it stands.
+#: From (distribution, group, name) to an entry point of a distribution that this package
+#: requires. It saves a start the 1.5 ms that reading the metadata takes.
 REQUIRED = {('waitress', 'paste.server_runner', 'main'): 'waitress:serve_paste'}
 
-#: Whose factories warn, at each start, of a key in global_conf that is not PasteDeploy's.
+#: The modules whose factories warn, at each start, of other keys in global_conf than those
+#: of PasteDeploy.
 STRICT = ('keystonemiddleware.',)
 
-#: The (file, section) pairs that are being made: each was asked for by the one before.
+#: The (file, section) pairs that are being made: each pair has asked for the next one.
 making: list[tuple[str | None, str | None]] = []
 
 
 def with_bus(vars: Mapping[str, str], bus: Bus) -> dict[str, str]:
-    """Return the ``global_conf`` that each factory gets: the vars of the command line, and the bus."""
+    """Return the ``global_conf`` for each factory: the vars of the command line and the bus."""
     return {**vars, KEY: BusRef(bus)}
 
 
 def create(context: Any) -> Any:
-    """Call the factory, in place of PasteDeploy's ``create``.
+    """Call the factory, in the place of PasteDeploy's ``create``.
 
-    :raises FactoryError: if it raises, exits or returns None; names the section.
+    :raises FactoryError: if it raises, exits or returns None; the error names the section.
     :raises ConfigError: if a composite's application contains the composite.
     """
     place = getattr(context, 'file', None), getattr(context, 'section', None)
@@ -95,10 +96,10 @@ def create(context: Any) -> Any:
 
 
 def name_of_factory(context: Any) -> str:
-    """Return what a message calls the factory of a section."""
+    """Return the name of the factory of a section for messages."""
     while (
         context.object is None
-    ):  # filter-with: PasteDeploy's own, around the section's
+    ):  # with filter-with, PasteDeploy's own context is around that of the section
         context = context.next_context
     return getattr(context.object, '__qualname__', type(context.object).__name__)
 
@@ -110,7 +111,7 @@ def _translating_factory(
     try:
         yield
     except (WSPBusError, KeyboardInterrupt, Terminated, GeneratorExit):
-        raise  # GeneratorExit: a signal came before the block was entered
+        raise  # GeneratorExit comes if a signal came before the block was entered
     except BaseException as error:
         name, problem = name_of_factory(context), f'failed: {one_line(error)}'
         if isinstance(error, SystemExit):
@@ -124,19 +125,19 @@ def one_line(error: BaseException) -> str:
     """Return an exception as one line: its type and the first line of its message."""
     try:
         said = str(error).strip().splitlines()
-    except Exception:  # a site's own __str__
+    except Exception:  # the site's own __str__ may fail
         said = ['its message cannot be read']
-    if len(said) > 1 and said[0].startswith('File "'):  # Zope: place first, reason last
+    if len(said) > 1 and said[0].startswith('File "'):  # as in Zope: the reason is last
         said[0] += f' … {said[-1].strip()}'
     return f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
 
 
-#: What is wrong with an ``egg:`` without a distribution.
+#: The error message for an ``egg:`` without a distribution.
 NO_NAME = 'write egg:DISTRIBUTION or egg:DISTRIBUTION#ENTRY_POINT'
 
 
 class EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]
-    """PasteDeploy's loader of eggs, with errors that say what is wrong."""
+    """PasteDeploy's loader of eggs, but its errors say what is wrong."""
 
     def get_context(
         self, object_type: Any, name: str | None = None, global_conf: Any = None
@@ -182,7 +183,7 @@ class EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]
 
 
 def entry_points(said: str) -> str:
-    """Reword PasteDeploy's "Entry point 'x' not found in egg 'y'": name the entry points there are."""
+    """Reword PasteDeploy's "Entry point 'x' not found in egg 'y'": name the existing ones."""
     found = re.match(
         r"Entry point '(.*?)' not found in egg '(.*?)' \(protocols: (.*?);", said
     )

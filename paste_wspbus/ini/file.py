@@ -1,4 +1,4 @@
-"""An .ini file: reading it, interpolating its values, finding sections for PasteDeploy."""
+"""An .ini file: this reads it, interpolates its values, and finds sections for PasteDeploy."""
 
 from __future__ import annotations
 
@@ -36,16 +36,17 @@ if TYPE_CHECKING:
 #: The prefix of ``%(ENV_NAME)s``.
 ENV = 'ENV_'
 
-#: The longest .ini, in characters.
+#: The number of characters that an .ini has at most.
 MAX_LENGTH = 10_000_000
 
 
 class _Names(Mapping[str, str]):
-    """What ``%(name)s`` can name in a section: its own keys, the vars of the command line,
-    [DEFAULT], and ENV_NAME for environment variables, in this order.
+    """The names that ``%(name)s`` can use in a section.
 
-    PasteDeploy puts vars into [DEFAULT]: there they do not override its keys, and they
-    hide the key of the same name in each section.
+    They are its own keys, the vars of the command line, [DEFAULT], and ENV_NAME for
+    environment variables, in this order. PasteDeploy itself puts vars into [DEFAULT]:
+    there they do not override its keys, and they hide keys with the same name in each
+    section.
     """
 
     def __init__(
@@ -83,9 +84,9 @@ def literal(text: str) -> str:
 
 
 def _environment(name: str) -> str:
-    """Return the environment variable of ``ENV_NAME``.
+    """Return the value of the environment variable of ``ENV_NAME``.
 
-    `logging.config` lower-cases the name: then case is ignored.
+    `logging.config` converts the name to lower case; then this ignores case.
     """
     prefix, variable = name[: len(ENV)], name[len(ENV) :]
     if prefix == ENV:
@@ -98,7 +99,7 @@ def _environment(name: str) -> str:
 
 
 class Interpolation(configparser.BasicInterpolation):
-    """``%(name)s``, where name may also be a var of the command, or ENV_NAME."""
+    """Interpolates ``%(name)s``; the name may also be a var of the command, or ENV_NAME."""
 
     def __init__(self, vars: Mapping[str, str]) -> None:
         self._vars = vars
@@ -113,17 +114,17 @@ class Interpolation(configparser.BasicInterpolation):
 
 
 class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
-    """PasteDeploy's loader of .ini files: its errors name the place, and vars work as expected."""
+    """PasteDeploy's loader of .ini files; its errors name the place; vars override [DEFAULT]."""
 
     def __init__(self, filename: str, vars: Mapping[str, str]) -> None:
         self.vars = vars
         self.resolving: list[tuple[str, str, str]] = []
-        #: The factories of entry points: reading the metadata takes milliseconds.
+        #: The factories of entry points, because reading the metadata takes milliseconds.
         self._factories: dict[tuple[str, Any, str], str | None] = {}
         with _reading(filename):
             filename = filename.strip()
             lines = read_lines(filename)
-            # As PasteDeploy's __init__, which would read without end from /dev/zero.
+            # This does what PasteDeploy's __init__ does, which would read /dev/zero for ever.
             self.filename = filename
             path = os.path.abspath(filename)
             names = {'here': os.path.dirname(path), '__file__': path}
@@ -143,7 +144,8 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
     ) -> Any:
         """Find what ``name`` stands for, as PasteDeploy does.
 
-        :raises ConfigError: if it is missing or wrong; names the file, section and key.
+        :raises ConfigError: if it is missing or wrong; the error names the file, section and
+            key.
         """
         if self.absolute_name(name):
             return self._load_uri(object_type, str(name), global_conf)
@@ -169,7 +171,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
     def find_config_section(self, object_type: Any, name: str | None = None) -> str:
         """Return the full name of a section.
 
-        :raises ConfigError: if there is none, or more than one.
+        :raises ConfigError: if there is no such section, or more than one.
         """
         try:
             return super().find_config_section(object_type, name=name)  # type: ignore[no-any-return]
@@ -180,7 +182,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         self, object_type: Any, name: str, error: LookupError
     ) -> ConfigError:
         section = self.resolving[-1][2] if self.resolving else None
-        if section is None and making:  # a composite's factory asks for its parts
+        if section is None and making:  # the factory of a composite asks for its parts
             section = making[-1][1]
         own = self.parser._sections.get(section, {})
         key = next((key for key, value in own.items() if name in value.split()), None)
@@ -208,7 +210,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             )
         path, _, name = rest.partition('#')
         loader = self.included(path)
-        # What is in [DEFAULT] here is a default there, but for the vars.
+        # The keys of [DEFAULT] here are defaults there, except the vars.
         inherited = {
             k: v
             for k, v in (global_conf or {}).items()
@@ -221,7 +223,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
     def factory_name(self, kind: Any, name: str | None, steps: int = 20) -> str | None:
         """Return the factory that a section names as 'module:function', without importing it.
 
-        :returns: None if that cannot be known without importing, or the section is wrong.
+        :returns: None if nobody can know it without importing, or if the section is wrong.
         """
         try:
             own = self.parser[self.find_config_section(kind, name)]
@@ -249,7 +251,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
                 included = self.included(path)
                 return included.factory_name(kind, target or None, steps - 1)
         except ConfigError:
-            pass  # reported when it is loaded
+            pass  # the error is reported when the file is loaded
         return None
 
     def value(self, section: str, key: str) -> str:
@@ -265,7 +267,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
     def values(self, section: str) -> dict[str, str]:
         """Return the interpolated values of a section; {} if there is none.
 
-        :raises ConfigError: if one uses a variable that has no value.
+        :raises ConfigError: if a value uses a variable that has no value.
         """
         if not self.parser.has_section(section):
             return {}
@@ -299,7 +301,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             name = uri.partition(':')[2].partition('#')[0]
             try:
                 self.included(name).add_files(found)
-            except ConfigError:  # reported when it is loaded
+            except ConfigError:  # the error is reported when the file is loaded
                 found.setdefault(os.path.abspath(os.path.join(folder, unquote(name))))
 
     def _config_uris(self) -> Iterator[str]:
@@ -311,11 +313,11 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _translating(self, section: str) -> Generator[None]:
-        """Turn what PasteDeploy raises into a ConfigError that names the section."""
+        """Convert the errors of PasteDeploy to a ConfigError that names the section."""
         try:
             yield
         except (WSPBusError, KeyboardInterrupt, Terminated, GeneratorExit):
-            raise  # GeneratorExit: a signal came before the block was entered
+            raise  # GeneratorExit comes if a signal came before the block was entered
         except SystemExit as error:
             why = error.code if isinstance(error.code, str) else ''
             why = why or f'exit code {exit_code_of(error)}'
@@ -327,7 +329,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             raise interpolation_error(self.filename, error) from None
         except BaseException as error:
             key, problem = self._explain(section, error)
-            # PasteDeploy's own errors add nothing to the message; those of a module do.
+            # The message contains everything of PasteDeploy's own errors, but not of others.
             known = (LookupError, importlib_metadata.PackageNotFoundError)
             cause = None if type(error) in known or problem.endswith(NO_NAME) else error
             raise ConfigError(
@@ -354,7 +356,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             return key, f'{use}: {said}'
         if (
             type(error) is LookupError
-        ):  # PasteDeploy's own; a module's may be a KeyError
+        ):  # only PasteDeploy's own error; a module may raise a KeyError
             if said.startswith('Entry point'):
                 return key, f'{use}: {entry_points(said)}'
             if said.startswith('No loader given'):
@@ -372,7 +374,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
 def interpolation_error(
     file: str, error: configparser.InterpolationError
 ) -> ConfigError:
-    """Return the ConfigError for what configparser says about ``%(name)s``."""
+    """Return the ConfigError for an error of configparser about ``%(name)s``."""
     reference = getattr(error, 'reference', None)
     if reference and reference.startswith(ENV):
         problem = f'the environment variable {reference[len(ENV) :]} is not set'
@@ -387,12 +389,12 @@ def interpolation_error(
 
 
 def read_lines(path: str) -> io.StringIO:
-    """Return the lines of an .ini: of a file, or of a pipe such as the shell's <(command).
+    """Return the lines of an .ini: a file, or a pipe such as the shell's <(command).
 
     :raises ConfigError: if it is something else, or does not end.
     :raises OSError: if it cannot be read.
     """
-    mode = os.stat(path).st_mode  # opening a device may do something
+    mode = os.stat(path).st_mode  # do not open a device: that may have effects
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISDIR(mode)):
         raise ConfigError(path, 'it is not a file')
     with open(path) as file:
@@ -406,7 +408,7 @@ def read_lines(path: str) -> io.StringIO:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Generator[None]:
-    """Turn what opening and parsing an .ini raises into a ConfigError."""
+    """Convert the errors of opening and parsing an .ini to a ConfigError."""
     try:
         yield
     except FileNotFoundError:
@@ -436,7 +438,7 @@ def _reading(path: str) -> Generator[None]:
 
 
 def find(path: str, relative_to: str) -> str:
-    """Return the file that a path names; a path for PasteDeploy may be quoted as in a URL."""
+    """Return the file of a path; a path for PasteDeploy may be quoted as in a URL."""
     full = os.path.join(relative_to, path)
     quoted = os.path.join(relative_to, unquote(path))
     return quoted if not os.path.exists(full) and os.path.exists(quoted) else full

@@ -1,4 +1,4 @@
-"""The sections for logging: [loggers], [handlers], [formatters] and what they name."""
+"""The sections for logging: [loggers], [handlers], [formatters] and those that they name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def logging_parser(file: str, vars: Mapping[str, str]) -> configparser.ConfigPar
 
 
 def configure_logging(file: str, vars: Mapping[str, str]) -> None:
-    """Set up logging as the .ini says; loggers that exist already stay alive.
+    """Set up logging as the .ini says, but do not disable existing loggers.
 
     :raises ConfigError: if its logging sections are wrong.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ReloadSettings(NamedTuple):
-    """The paths and globs to watch, the globs to ignore, and the URL to open or None."""
+    """The paths and globs to watch, the globs to ignore, and the URL to open (or None)."""
 
     watch: list[str]
     ignore: list[str]
@@ -25,8 +25,8 @@ class ReloadSettings(NamedTuple):
 def reload_settings(section: Mapping[str, str], here: str) -> ReloadSettings:
     """Read ``watch_files``, ``ignore_files`` (one on each line) and ``open_url``.
 
-    :param section: the values of ``[pserve]``, interpolated; {} if there is none.
-    :param here: the folder that relative paths start from: the .ini's.
+    :param section: the values of ``[pserve]``, interpolated; {} if there is no section.
+    :param here: the folder in which relative paths start: that of the .ini.
 
     :raises SettingError: if the package of a ``package:path`` does not exist.
     """
@@ -45,12 +45,12 @@ def _path(spec: str, here: str) -> str:
     if not colon or os.path.isabs(spec):
         return os.path.abspath(os.path.join(here, spec))
     top, *below = name.split('.')
-    # Found, not imported: this process may be one that must not import the site's code.
+    # Find it, but do not import it: this process may have to import no code of the site.
     found = None
-    with contextlib.suppress(ValueError):  # not a module name
+    with contextlib.suppress(ValueError):  # it is not the name of a module
         found = importlib.util.find_spec(top)
     folders = list(found.submodule_search_locations or ()) if found else []
-    if found and found.has_location and not folders:  # a module
+    if found and found.has_location and not folders:  # it is a module
         folders = [os.path.dirname(str(found.origin))]
     if not folders:
         raise SettingError('watch_files', f'{spec}: there is no package {top!r}')

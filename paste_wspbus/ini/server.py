@@ -1,4 +1,4 @@
-"""The section [server:main]: which server it names, and where that server listens."""
+"""The section [server:main]: it names a server, and where that server listens."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class ServerSection:
-    """``[server:NAME]`` of an .ini, or what the command line puts in its place.
+    """``[server:NAME]`` of an .ini, or the server that the command line asks for.
 
     :param loader: the loader of the .ini or of an egg.
     :param file: the .ini; None for an egg.
     :param vars: the NAME=VALUE pairs of the command line.
-    :param name: None for ``main``.
-    :param kind: instead, a server of egg:PasteScript.
-    :param listen: where to listen, instead of what the section says: values of
+    :param name: NAME; None stands for ``main``.
+    :param kind: a server of egg:PasteScript, in the place of the section.
+    :param listen: the addresses in the place of those of the section: values of
         ``--listen``, or of ``listen`` in [wspbus:main].
     """
 
@@ -45,12 +45,12 @@ class ServerSection:
         self.name, self.kind, self.listen = name, kind, listen
 
     def known(self) -> Server | None:
-        """Return the server, if it is a known one; its sockets are not bound yet.
+        """Return the server if wspserve has an adapter for it; its sockets are not bound yet.
 
-        Nothing of the site's own is imported. Without a section, waitress
-        listens where ``listen`` says.
+        No code of the site is imported. Without a section, the server is waitress, and
+        listens on the addresses in ``listen``.
 
-        :returns: None if it is not one of `servers.registry.ADAPTERS`: see `make`.
+        :returns: None if `servers.registry.ADAPTERS` does not have it: see `make`.
         :raises ConfigError: if the section is missing or wrong.
         """
         if not (self.kind or self.name or self._is_there()):
@@ -77,7 +77,7 @@ class ServerSection:
         return self._configure(adapter, conf, context.global_conf, section)
 
     def make(self, bus: Bus) -> BlockingServer:
-        """Make a server that no adapter knows: its factory's ``server(app)``.
+        """Make a server without an adapter: call its factory, which returns ``server(app)``.
 
         :raises ConfigError: if the section is wrong.
         :raises FactoryError: if the factory fails.
@@ -107,7 +107,7 @@ class ServerSection:
         return BlockingServer(server, name)
 
     def bind(self, server: Server, left: Iterable[ListeningSocket] = ()) -> None:
-        """Bind a known server's sockets.
+        """Bind the sockets of a server that has an adapter.
 
         :param left: inherited sockets of the predecessor.
         :raises ConfigError, BindError: if the address is wrong or taken.
@@ -119,7 +119,10 @@ class ServerSection:
             server.bind(left)
 
     def forget_where(self) -> None:
-        """Remove the keys of the address: ``--listen`` replaces them, variables and all."""
+        """Remove the keys of the address, because ``--listen`` replaces them.
+
+        They may use variables that have no value.
+        """
         if self.file is None:
             return
         name = self.name or 'main'
@@ -129,7 +132,7 @@ class ServerSection:
                     self.loader.parser.remove_option(section, key)
 
     def _port_of_environment(self) -> list[str] | None:
-        """Return where to listen if $PORT says it, as platforms that start sites set it."""
+        """Return the address to listen on if $PORT is set; some hosting platforms set it."""
         port = os.environ.get('PORT')
         if not port:
             return None
@@ -172,7 +175,7 @@ class ServerSection:
 
 
 def check_workers(file: str | None, workers: int, server: Server | None) -> None:
-    """Check that the server can serve in so many processes.
+    """Check that the server can serve in this number of processes.
 
     :raises ConfigError: if the server cannot share its socket.
     """

@@ -1,4 +1,4 @@
-"""The keys of [wspbus:main]: one table of what each accepts, and reading the section by it."""
+"""The keys of [wspbus:main]: a table of what each key accepts, and how the section is read."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Setting:
     """A key of [wspbus:main].
 
-    :param convert: converts the text to a value; raises ValueError if it is wrong.
-    :param takes: what the key accepts, in the words of a message.
+    :param convert: converts the text to a value; it raises ValueError if it is wrong.
+    :param takes: the text for an error message that says what the key accepts.
     :param default: the value if [wspbus:main] does not set the key.
     :param is_of_bus: whether the value is set on the bus, as the attribute of the same name.
     """
@@ -40,21 +40,21 @@ class Setting:
         self.default, self.is_of_bus = default, is_of_bus
 
 
-#: The most worker processes that a site may ask for.
+#: The number of workers that a site may ask for at most.
 MAX_WORKERS = 1000
 
 
 def worker_count(text: str) -> int:
-    """Read a number of worker processes: from 0 to `MAX_WORKERS`, or ``auto``, one per CPU.
+    """Read a number of workers: from 0 to `MAX_WORKERS`, or ``auto`` for one per CPU.
 
-    :raises ValueError: if it is neither.
+    :raises ValueError: if the text is neither.
     """
     word = text.strip()
     if word.lower() == 'auto':
         from paste_wspbus.unix.cpus import cpu_count  # most sites name a number
 
         return min(cpu_count(), MAX_WORKERS)
-    # int() would also take '1_0', other scripts' digits, and any number of them.
+    # int() would also accept '1_0', digits of other scripts, and numbers of any length.
     if not (word.isascii() and word.isdigit() and len(word) <= 9):
         raise ValueError(text)
     if int(word) > MAX_WORKERS:
@@ -91,7 +91,7 @@ def _addresses(text: str) -> list[str]:
 _SECONDS = 'a number of seconds'
 _NAMES = 'names of [plugin:NAME] sections'
 
-#: Files that say to the processes of a container that they are in one: podman's, Docker's.
+#: The files that exist in a container: that of podman, and that of Docker.
 CONTAINER_FILES = ('/run/.containerenv', '/.dockerenv')
 
 #: ``stop_timeout`` in a container: Docker kills after 10 s, Kubernetes after 30.
@@ -99,9 +99,10 @@ STOP_TIMEOUT_IN_CONTAINER = 8.0
 
 
 def default_stop_timeout(drain_delay: float) -> float:
-    """Return the default of ``stop_timeout``: it depends on who will kill the process.
+    """Return the default of ``stop_timeout``: containers kill their processes earlier.
 
-    :param drain_delay: whoever sets a long one has given the container more time, too.
+    :param drain_delay: if this is long, the operator has given the container more time,
+        too, and the default is the usual one.
     """
     limit: float = SETTINGS['stop_timeout'].default
     if drain_delay > STOP_TIMEOUT_IN_CONTAINER / 2:
@@ -111,7 +112,7 @@ def default_stop_timeout(drain_delay: float) -> float:
     return limit
 
 
-#: All keys but those of signals: see `read_settings`.
+#: All keys except those of signals, for which see `read_settings`.
 SETTINGS = {
     'use': Setting(str, 'egg:DIST#NAME or call:MODULE:FUNCTION'),
     'plugins': Setting(str.split, _NAMES, ()),
@@ -128,7 +129,7 @@ SETTINGS = {
     'start_timeout': Setting(_seconds, _SECONDS, 60.0, is_of_bus=True),
 }
 
-#: The keys ``signal.NAME``: the channel on which that signal is published.
+#: The prefix of the keys ``signal.NAME``, whose value is the target of that signal.
 SIGNAL = 'signal.'
 
 
@@ -141,10 +142,11 @@ def section_of(loader: ConfigLoader | None) -> str | None:
 def read_settings(loader: ConfigLoader | None) -> dict[str, Any]:
     """Read [wspbus:main].
 
-    :param loader: None if there is no file: then all values are the defaults.
+    :param loader: the loader of the .ini; None if there is no file: then all values are
+        the defaults.
     :returns: the value of each key of SETTINGS, and ``signals``, which is
-        {name of a signal: channel}.
-    :raises ConfigError: if a key is wrong; names the file, section and key.
+        {name of a signal: its target}.
+    :raises ConfigError: if a key is wrong; the error names the file, section and key.
     """
     settings = {key: setting.default for key, setting in SETTINGS.items()}
     settings['signals'] = {}
