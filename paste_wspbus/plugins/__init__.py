@@ -41,7 +41,7 @@ def on(channel: str, *, priority: float | None = None) -> Callable[[F], F]:
     """Mark a plugin's method as a listener of ``channel``.
 
     :param channel: such as 'start'; `Plugin.subscribe` checks that it exists.
-    :param priority: lower is called earlier; 50 if None.
+    :param priority: a lower one is called earlier; 50 if None.
     :returns: a decorator.
     """
 
@@ -56,11 +56,11 @@ def on(channel: str, *, priority: float | None = None) -> Callable[[F], F]:
 
 
 class Plugin:
-    """A plugin: `subscribe` subscribes the methods that `on` has marked.
+    """The base class of plugins: `subscribe` subscribes the methods that `on` has marked.
 
-    ``channels``: the names of channels that the plugin itself publishes.
+    ``channels`` has the names of channels that the plugin itself publishes.
 
-    :param bus: the bus that it rides on.
+    :param bus: the bus of the plugin.
     """
 
     channels: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Plugin:
         listeners = list(self._listeners())
         for channel, method, _ in listeners:
             if channel not in known:
-                from difflib import get_close_matches  # needed for this error only
+                from difflib import get_close_matches  # only this error needs it
 
                 near = get_close_matches(channel, known, 1)
                 name = f'{type(self).__qualname__}.{method.__name__}'

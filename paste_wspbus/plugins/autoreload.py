@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 class Autoreloader(Plugin):
-    """This restarts the bus when a file of the site changes.
+    """Restarts the bus when a file of the site changes.
 
     After a change it publishes 'changed' with the list of paths, and calls `react`,
     which logs and restarts; a subclass may override it. A message on 'watch' adds a
     file, a folder or a glob. So do ``paste.reloader`` and ``hupper``, if the site uses
     them.
 
-    :param interval: seconds between two looks at the files, if the system does not
+    :param interval: seconds between two checks of the files, if the system does not
         notify of changes.
     :param match: a regular expression: modules whose names match it are watched.
     :param files: more paths, such as that of the .ini; or a mapping from each path to
         the `signature` that the file had before it was read.
     :param ignore: globs: files whose paths or names match are not watched.
-    :param poll: whether to look every ``interval`` seconds in any case: network folders
+    :param poll: whether to check every ``interval`` seconds in any case: network folders
         do not notify of changes.
     :param quiet: seconds without a change after which a burst of changes is over.
     """
@@ -59,7 +59,8 @@ class Autoreloader(Plugin):
         super().__init__(bus)
         bus.listeners.setdefault('changed', set())
         self.interval, self.poll, self.quiet = interval, poll, quiet
-        #: The files that the site's threads add, and the files that are watched.
+        #: ``learnt`` has the files that the site's threads add, ``files`` those that the
+        #: watcher watches.
         self.learnt, self.files = Files(), Files(ignore)
         self.recorder = Recorder(self.learnt, match, reload=bus.restart, stop=bus.exit)
         for path in files:
@@ -121,7 +122,7 @@ class Autoreloader(Plugin):
             if watcher is None or thread is None:
                 return
             self.learnt.on_news = lambda: None  # a later start() sets it again
-        if watcher.pid != os.getpid():  # a fork: the parent has the thread and its loop
+        if watcher.pid != os.getpid():  # after a fork, the parent has the thread
             self._close(watcher)
             return
         watcher.events.put(False)
@@ -140,7 +141,7 @@ class Autoreloader(Plugin):
 
         It is called in the thread that watches.
 
-        :param paths: of the files that were changed, created or deleted; at least one.
+        :param paths: at least one path of a file that was changed, created or deleted.
         :raises RestartImpossible: if the site cannot be restarted. That is logged, and
             the files are watched as before.
         """
@@ -161,7 +162,7 @@ class Autoreloader(Plugin):
         watcher.events.close()
 
     def _tell(self, paths: list[str]) -> None:
-        with contextlib.suppress(ChannelFailures):  # each is in the log
+        with contextlib.suppress(ChannelFailures):  # the log has each error
             self.bus.publish('changed', paths)
         if self.bus.is_told_to_leave:
             return  # a restart would start a site that was asked to stop

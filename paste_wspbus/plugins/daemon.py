@@ -33,7 +33,7 @@ class IsSupervised(WSPBusError):
 
 
 class Daemonizer(Plugin):
-    """This makes the process a daemon at 'start'.
+    """Makes the process a daemon at 'start'.
 
     Its arguments and its priority are those of `cherrypy.process.plugins.Daemonizer`.
     Parts that start before it (priority below 65) must not start threads. The first
@@ -61,8 +61,8 @@ class Daemonizer(Plugin):
         """Fork, once; the child becomes the daemon.
 
         :raises ThreadsAlive: if other threads run.
-        :raises IsSupervised: if the site has a supervisor, which would take the fork for
-            the end of this process.
+        :raises IsSupervised: if the site has a supervisor, which would think that this
+            process has ended.
         :raises OSError: if a file cannot be opened.
         """
         if self.finalized:
@@ -96,13 +96,14 @@ class Daemonizer(Plugin):
 
 
 class DropPrivileges(Plugin):
-    """This changes user, group and umask at 'start', after the server has its port.
+    """Changes user, group and umask at 'start', after the server has bound its port.
 
-    Its arguments are those of `cherrypy.process.plugins.DropPrivileges`.
+    Its arguments are those of `cherrypy.process.plugins.DropPrivileges`. None stands for
+    no change.
 
-    :param umask: a number; None: unchanged.
-    :param uid: a user's name or number; None: unchanged.
-    :param gid: a group's name or number; None: unchanged.
+    :param umask: a number.
+    :param uid: a user's name or number.
+    :param gid: a group's name or number.
     """
 
     def __init__(

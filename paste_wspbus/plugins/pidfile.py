@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PIDFile(Plugin):
-    """This holds a PID file from start to exit.
+    """Holds a PID file from start to exit.
 
     Its priorities are those of `cherrypy.process.plugins.PIDFile`.
 

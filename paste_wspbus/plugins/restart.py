@@ -1,8 +1,8 @@
-"""The ways to restart a site: each is a plugin that listens to 'restart'.
+"""The ways to restart a site: each is a plugin, and most of them listen to 'restart'.
 
-'restart' is published when the site has stopped. The plugin that a site has by default
-is ``bus.plugins['restart']``; a site may unsubscribe it, and subscribe another plugin
-or a function of its own.
+'restart' is published when the site has stopped. The default plugin of a site is
+``bus.plugins['restart']``; a site may unsubscribe it, and subscribe another plugin or
+its own function.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ExecvRestarter(Plugin):
     """The process replaces itself (execve(2)): same PID, same command line.
 
     The new program inherits the listening sockets, the PID file and the control socket,
-    and stays a daemon if this one is. All other descriptors are closed.
+    and is a daemon if this one is a daemon. All other descriptors are closed.
     """
 
     def subscribe(self) -> None:
@@ -70,7 +70,7 @@ class _Succession(Plugin):
 
     @on('restart', priority=100)
     def restart(self) -> None:
-        """Tell the supervisor how to start the next process."""
+        """Report to the supervisor how to start the next process."""
         host_of(self.bus).succeed(self.bus, self.style)
 
 
@@ -81,13 +81,13 @@ class ChildRestarter(_Succession):
 
 
 class ForkRestarter(_Succession):
-    """The next process is forked from one that has imported the packages of the site."""
+    """The next process is forked from a process that has imported the site's packages."""
 
     style = 'fork'
 
 
 class GracefulRestarter(Plugin):
-    """The supervisor starts a new worker, and stops this one when the new one is ready.
+    """The supervisor starts a new worker, and stops this one when the new one is READY.
 
     It does not listen to 'restart', because this worker serves requests until then.
 

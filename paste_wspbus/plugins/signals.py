@@ -1,4 +1,4 @@
-"""The signals of the operating system: which channel or method of the bus each one calls."""
+"""The signals of the operating system, and the channel or method of the bus for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import time
-from _thread import start_new_thread  # as it is before a site patches Python
+from _thread import start_new_thread  # the original, before a site patches Python
 from time import sleep
 
 from paste_wspbus.bus.channels import ChannelFailures
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
     Target = str | Callable[..., object] | None
 
-#: Seconds beyond the deadline of a stop for a main thread that does not begin with it.
+#: Seconds after the deadline of a stop at which the process ends, if its main thread has
+#: not begun with the stop.
 MARGIN = 1.0
 
-#: What signals do by default. Windows does not have all of them.
+#: The default targets of signals. Windows does not have all of these signals.
 DEFAULTS = {
     'SIGINT': 'exit',
     'SIGTERM': 'exit',
@@ -44,42 +45,42 @@ DEFAULTS = {
     'SIGUSR2': 'reopen_logs',
 }
 
-#: Seconds in which several signals to stop are one wish. A terminal and a launcher that
-#: both pass Ctrl-C on do so within milliseconds; nobody presses a key twice that fast who
-#: has seen that the first time was not enough.
+#: Seconds in which several signals to stop count as one. If a terminal and a launcher both
+#: pass Ctrl-C on, they do it within milliseconds. A person who waits for the effect of the
+#: first Ctrl-C does not press again so fast.
 WINDOW = 0.5
 
 #: The methods of the bus that a signal can name. Any other name is a channel.
 _METHODS = frozenset({'exit', 'stop', 'restart', 'graceful', 'start'})
 
-#: What handlers are where nobody has set one.
+#: The handlers of signals for which no code has set one.
 _RESET = (signal.SIG_DFL, signal.default_int_handler)
 
-#: Those of them that the first signal to stop calls.
+#: The methods that a signal to stop calls.
 _STOPS = ('exit', 'stop')
 
 
-#: Not the one with which gevent replaces it: that would run other greenlets.
+#: The original poll: that of gevent would let other greenlets run.
 _make_poll = getattr(select, 'poll', None)
 
 
 class Escalation:
-    """Counts the wishes to stop: the first is graceful, the second hurries, the third ends all.
+    """Counts signals to stop: the first stops gracefully, the second hurries, the third forces.
 
-    A signal within `WINDOW` seconds of the last one that counted does not count. Ctrl-C
-    is answered then, once, because a person waits for what it does.
+    A signal within `WINDOW` seconds of the last one that counted does not count. In this
+    case Ctrl-C prints a line, once, because a person waits for its effect.
     """
 
     def __init__(self) -> None:
-        #: How many have counted.
+        #: The number of signals that have counted.
         self.count = 0
         self._since = 0.0
         self._answered = False
 
     def counts(self, signum: int | None = None) -> bool:
-        """Count a signal; return False if it belongs to the wish before it.
+        """Count a signal; return False if it belongs to the signal before it.
 
-        :param signum: the signal; None: not a signal, but somebody who knows the rule.
+        :param signum: the signal; None if this must not print a line.
         """
         now = time.monotonic()
         if self.count and now - self._since < WINDOW:
@@ -92,9 +93,9 @@ class Escalation:
 
 
 def write_to_stderr(text: str) -> None:
-    """Write at once, in a signal handler: nothing of the interrupted code is waited for.
+    """Write at once, in a signal handler, without a lock that the interrupted code may hold.
 
-    A pipe that nobody reads gets nothing, or not all of it.
+    If nobody reads a pipe, the text is lost, or a part of it.
     """
     rest = text.encode('utf-8', 'backslashreplace')
     with contextlib.suppress(OSError, ValueError):
@@ -104,24 +105,23 @@ def write_to_stderr(text: str) -> None:
         poll = _make_poll()
         poll.register(2, select.POLLOUT)
         while rest and poll.poll(100):
-            # At least so much fits into a pipe for which poll(2) says that (PIPE_BUF).
+            # If poll(2) reports a pipe as writable, it has room for PIPE_BUF bytes.
             rest = rest[os.write(2, rest[: select.PIPE_BUF]) :]
 
 
 class SignalHandler:
-    """This handles signals as its table ``handlers`` says.
+    """Handles signals as its table ``handlers`` says.
 
     The table has a channel or a method of the bus for each signal, such as
     {'SIGUSR1': 'reopen_logs'}. It may be changed before `subscribe`.
 
     'exit' and 'stop' escalate: the first signal stops gracefully, the second skips
-    every wait, the third ends the process at once with exit code 70. See `Escalation`
-    for which of them count. 'hangup' means
-    exit on a terminal, and restart elsewhere. 'stacks' logs the stacks of all threads.
-    With None or 'ignore' the signal is ignored, also in programs that the site starts
-    (as with nohup(1)). With 'none' it is the site's own affair. A function is
-    subscribed to the channel of the signal's name, as by `set_handler`. The listeners
-    of such a channel ('SIGUSR1') are called for each signal that is handled.
+    every wait, the third ends the process at once with exit code 70. `Escalation` says
+    which signals count. 'hangup' means exit on a terminal, and restart elsewhere. 'stacks'
+    logs the stacks of all threads. With None or 'ignore' the signal is ignored, also in
+    programs that the site starts (as with nohup(1)). With 'none' only the site handles
+    it. A function is subscribed to the channel of the signal's name, as by `set_handler`.
+    The listeners of such a channel ('SIGUSR1') are called for each signal that is handled.
 
     :param handlers: entries that add to `DEFAULTS`, or replace them.
     :raises BadSignal: if a signal does not exist, or cannot be caught.
@@ -136,12 +136,12 @@ class SignalHandler:
             self.handlers[signal_name(name)] = target
         self._owners = Owners({signal_name(name) for name in handlers or ()})
         self._previous: dict[int, Any] = {}
-        #: The signals that this process has sent to itself, and those that another thread
-        #: has handled: the handler in the main thread skips one of each.
+        #: The signals that this process has sent to itself, and the signals that another
+        #: thread has handled: the handler in the main thread skips one of each.
         self._sent: set[int] = set()
         self._handled: set[int] = set()
         self._escalation = Escalation()
-        #: The signals whose handlers of the site's were called.
+        #: The signals for which the site's own handler was called.
         self._called: set[str] = set()
         self._terminal = False
         self._awaits_start = False
@@ -155,9 +155,9 @@ class SignalHandler:
         return self._escalation.count
 
     def expect_start(self) -> None:
-        """Have a signal to stop that comes before bus.start() noted: it cuts the start short.
+        """Note a signal to stop that comes before bus.start(): it then ends the start early.
 
-        Whoever is going to call `subscribe`, and then bus.start(), calls this first.
+        Call this before `subscribe` and bus.start().
         """
         self._awaits_start = True
         self.bus.subscribe('start', self._starts, priority=float('-inf'))
@@ -184,14 +184,14 @@ class SignalHandler:
             self._warn_of_those_left(left)
 
     def unsubscribe(self) -> None:
-        """Put the previous handlers of all signals back."""
+        """Set the previous handlers of all signals again."""
         for name, target in self.handlers.items():
             if callable(target):
                 self.bus.unsubscribe(name, target)
         if not self._previous or not self._is_main_thread('given back'):
             return
         for number, previous in self._previous.items():
-            # None stands for a handler that C code installed; it cannot be put back.
+            # None stands for a handler that C code installed; Python cannot set it again.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
         self._previous.clear()
 
@@ -200,11 +200,11 @@ class SignalHandler:
     ) -> None:
         """Handle a signal from now on, and publish the channel of its name.
 
-        If ``handlers`` has an entry for the signal, that one stays, unless it is
+        If ``handlers`` has an entry for the signal, the entry stays, unless it is
         'ignore'.
 
         :param signal: its name or number.
-        :param listener: is subscribed to the channel; None: nothing is.
+        :param listener: is subscribed to the channel, unless it is None.
         :raises BadSignal: (a ValueError) if it does not exist, or cannot be caught.
         """
         name = signal_name(signal)
@@ -217,19 +217,20 @@ class SignalHandler:
             self.bus.subscribe(name, listener)
 
     def know_the_site(self) -> None:
-        """Note who has each signal now, before the site is loaded; see `look_at_the_site`."""
+        """Note the handler of each signal before the site is loaded; see `look_at_the_site`."""
         self._owners.note_others()
 
     def look_at_the_site(self) -> None:
         """Note which signals the site has taken since `know_the_site`.
 
-        Its handlers of signals to stop are called first, and then the site stops. All
-        other signals stay its own, unless ``handlers`` was given an entry for them.
+        The site's handlers of signals to stop are called first, and then the site stops.
+        Only the site handles the other signals that it has taken, unless the caller gave
+        entries for them in ``handlers``.
         """
         self._owners.note_the_site()
 
     def _install_or_leave(self, name: str) -> bool:
-        """Install a handler; return False if the signal is left to the site."""
+        """Install a handler; return False if the site keeps the signal."""
         target, owners = self.handlers[name], self._owners
         if target == 'none':
             owners.give_back(name)
@@ -250,10 +251,10 @@ class SignalHandler:
             )
 
     def look(self) -> None:
-        """See whether code of the site has replaced handlers since they were installed.
+        """Check whether code of the site has replaced handlers since they were installed.
 
-        asyncio gives a signal back to the system when a loop ends. The thread in `block`
-        calls this after each command, because listeners run there.
+        asyncio resets the handler of a signal when a loop ends. The thread in `block` calls
+        this after each command, because listeners run there.
         """
         if not in_main_thread():
             return
@@ -271,7 +272,7 @@ class SignalHandler:
                 lost.append(name)
             elif target not in _STOPS:
                 left.append(name)
-                del self._previous[number]  # it is the site's now
+                del self._previous[number]  # the site handles it now
                 continue
             else:
                 self._owners.takes(name, current)
@@ -303,7 +304,7 @@ class SignalHandler:
             self.bus.subscribe(name, target)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Have the thread in block() do what a signal asks for (a handler for `signal.signal`)."""
+        """Let the thread in block() do what a signal asks for (a handler for `signal.signal`)."""
         if os.getpid() != self.bus.pid:
             _die_of(signum)
             return
@@ -320,18 +321,18 @@ class SignalHandler:
         if self.bus.listeners.get(name):
             self.bus.post(name)
         target = self.handlers.get(name)
-        # The channel of the signal's own name is published above.
+        # The channel with the name of the signal was published above.
         if isinstance(target, str) and target not in (name, 'none'):
             self._carry_out(target, signum)
 
     def expect(self, signum: int) -> None:
-        """Ignore the next call of the handler: this process sends that signal to itself."""
+        """Ignore the next call of the handler: this process itself sends that signal."""
         self._sent.add(signum)
 
     def handle_elsewhere(self, signum: int) -> None:
         """Handle a signal in this thread, because the main thread does not run handlers.
 
-        If the main thread runs the handler later, nothing is done a second time.
+        If the main thread runs the handler later, the signal is not handled a second time.
         """
         if signal.getsignal(signum) != self.handle:
             return
@@ -342,11 +343,11 @@ class SignalHandler:
         self._handled.add(signum)
 
     def _call_the_site(self, name: str, signum: int, frame: FrameType | None) -> None:
-        """Call the site's own handler, once; whatever it raises, wspserve's follows."""
+        """Call the site's own handler, once; wspserve's handler runs next, after any error."""
         theirs = self._owners.of_site.get(name)
         if not callable(theirs) or self.handlers.get(name) not in _STOPS:
             return
-        if name in self._called:  # it may hang, in the code that this call interrupts
+        if name in self._called:  # this may have interrupted the handler, which hangs
             return
         self._called.add(name)
         try:
@@ -363,7 +364,7 @@ class SignalHandler:
 
     def _carry_out(self, target: str, signum: int) -> None:
         if target == 'hangup':
-            # Without a terminal, an operator has sent it; the terminal has not ended.
+            # Without a terminal, it is not the end of a terminal: an operator has sent it.
             target = 'exit' if self._terminal else 'restart'
         try:
             if target == 'stacks':
@@ -384,22 +385,22 @@ class SignalHandler:
             else:
                 self.bus.post(target)
         except ChannelFailures:
-            pass  # no thread is in block(), so this one ran it; each is in the log
+            pass  # no thread is in block(), so this one ran it; the log has each error
         except WSPBusError as error:
             self.bus.restarting = False
             self.bus.post('log', str(error), 40)
 
     def ask_for_graceful(self) -> None:
-        """Have 'graceful' published; if it is just being published, once more afterwards."""
+        """Publish 'graceful'; if it is being published now, publish it once more afterwards."""
         if self.bus.command == 'graceful':
             self.bus.turn.put(
                 'graceful'
-            )  # the bus takes a call in its thread for a listener's
+            )  # bus.graceful() would do nothing here, as if a listener called it
         else:
             self.bus.graceful()
 
     def _show_stacks(self, signum: int) -> None:
-        """Log the stacks of all threads, once if the signal comes from several sides."""
+        """Log the stacks of all threads; only once if several programs send the signal."""
         now = time.monotonic()
         if now - self._stacks_at >= WINDOW:
             self._stacks_at = now
@@ -407,7 +408,7 @@ class SignalHandler:
             self.show(text, signal.Signals(signum).name)
 
     def show(self, text: str, name: str) -> None:
-        """Log a text although the main thread may hang, and may hold a lock of the log.
+        """Log a text in another thread: the main thread may hang, and hold a lock of the log.
 
         :param name: the signal that has asked for it.
         """
@@ -429,23 +430,23 @@ class SignalHandler:
             self.bus.force_exit('Asked to stop three times')
 
     def _ask(self, command: str) -> None:
-        """Have the bus stop. Before the start, the command would run, and the site start."""
+        """Stop the bus; before the start, only note the command: else the site would start."""
         if self._awaits_start:
             self._noted = command
         else:
             getattr(self.bus, command)()
 
     def _starts(self) -> None:
-        # In this order: a signal in between finds that the bus starts, and cuts that short.
+        # The order matters: a signal in between finds that the bus starts, and ends that.
         self._awaits_start = False
         noted, self._noted = self._noted, None
         if noted is not None:
             getattr(self.bus, noted)()
 
     def _limit_the_wait(self) -> None:
-        """End the process if its main thread hangs, and never begins with the stop."""
+        """End the process if its main thread hangs, so that the stop does not begin."""
         bus, limit = self.bus, self.bus.stop_timeout
-        if limit is None or hasattr(bus, 'events'):  # the loop of a supervisor
+        if limit is None or hasattr(bus, 'events'):  # a supervisor's loop does not hang
             return
         seconds = limit + MARGIN
 
@@ -456,12 +457,12 @@ class SignalHandler:
             if bus.state is State.STARTED and bus.is_told_to_leave:
                 bus.force_exit(f'The stop has not begun within {seconds:g} s')
 
-        # Not a Thread: its start() takes locks, and this is a signal handler.
+        # This is not a Thread: its start() takes locks, and this is a signal handler.
         start_new_thread(insist, ())
 
 
 class BadSignal(SettingError, ValueError):
-    """A signal does not exist, or cannot be caught. ``name``: as the caller wrote it."""
+    """A signal does not exist, or cannot be caught. ``name`` is as the caller wrote it."""
 
     def __init__(self, name: str | int, problem: str) -> None:
         super().__init__(f'signal.{name}', problem)
@@ -485,42 +486,42 @@ def signal_name(signum: str | int) -> str:
         raise BadSignal(signum, 'there is no such signal') from None
     if known.name in ('SIGKILL', 'SIGSTOP'):
         raise BadSignal(signum, f'{known.name} cannot be caught')
-    return known.name  # of SIGCLD, it is SIGCHLD
+    return known.name  # for SIGCLD, this is SIGCHLD
 
 
 class Owners:
-    """Whose each signal is: which ones the site took while it was loaded.
+    """The owner of each signal: the signals that the site took while it was loaded.
 
-    :param explicit: the signals that the .ini names: those are not the site's.
+    :param explicit: the signals that the .ini names: the site does not own these.
     """
 
     def __init__(self, explicit: set[str]) -> None:
         self._explicit = explicit
-        #: The site's own handler of each signal that it took; None: code in C has it.
+        #: The site's own handler of each signal that it took; None for a handler in C.
         self.of_site: dict[str, Any] = {}
         self._before: dict[signal.Signals, Any] = {}
 
     def is_of_site(self, name: str) -> bool:
-        """Whether the site took the signal, and the .ini does not speak of it."""
+        """Whether the site took the signal, and the .ini does not name it."""
         return name in self.of_site and name not in self._explicit
 
     def forget(self, name: str) -> None:
-        """Take a signal from the site, which asks for that."""
+        """Note that the site does not own a signal any more, because it asked for that."""
         self.of_site.pop(name, None)
 
     def takes(self, name: str, handler: Any) -> None:
-        """Note a handler of the site's."""
+        """Note the site's own handler of a signal."""
         self.of_site[name] = handler
 
     def note_others(self) -> None:
-        """Note who has each signal before the site is loaded."""
+        """Note the handler of each signal before the site is loaded."""
         known = signal.valid_signals()  # Windows' Signals has events, too
         self._before = {
             one: signal.getsignal(one) for one in signal.Signals if one in known
         }
 
     def note_the_site(self) -> None:
-        """Note what has changed since `note_others`."""
+        """Note the handlers that have changed since `note_others`."""
         in_c = _handled_in_c(self._before)
         for number, before in self._before.items():
             now = signal.getsignal(number)
@@ -530,7 +531,7 @@ class Owners:
                 self.of_site[number.name] = now
 
     def give_back(self, name: str) -> None:
-        """Leave a signal to the site, or to the system if the site has no handler."""
+        """Let the site handle a signal; if it has no handler, reset the signal."""
         number = signal.Signals[name]
         before = self._before.get(number)
         is_ours = callable(before) and signal.getsignal(number) == before
@@ -542,8 +543,8 @@ def _handled_in_c(numbers: Iterable[int]) -> set[int]:
     """Return the signals for which Python has a handler that the system does not call.
 
     `faulthandler.register`, gevent and others install a function written in C.
-    `signal.getsignal` knows nothing of that: so sigaction(2) is asked, but only if such a
-    module is there, because the question costs milliseconds.
+    `signal.getsignal` does not know it, but sigaction(2) does. This calls sigaction(2)
+    only if such a module is imported, because the call takes milliseconds.
     """
     if not {'faulthandler', 'gevent', 'ctypes'} & sys.modules.keys() or os.name == 'nt':
         return set()
@@ -556,7 +557,8 @@ def _handled_in_c(numbers: Iterable[int]) -> set[int]:
     addresses: dict[int, int] = {}
     for number in numbers:
         if callable(signal.getsignal(number)):
-            # More than a struct sigaction of any system, which begins with the address.
+            # This is larger than the struct sigaction of any system. The struct begins
+            # with the address.
             buffer = (ctypes.c_size_t * 64)()
             if sigaction(int(number), None, ctypes.byref(buffer)) == 0:
                 addresses[number] = buffer[0]
@@ -582,6 +584,6 @@ def _is_open(fd: int) -> bool:
 
 
 def _die_of(signum: int) -> None:
-    """End a forked child as the signal would without a handler: the bus is its parent's."""
+    """End a forked child as the signal does without a handler: its parent has the bus."""
     signal.signal(signum, signal.SIG_DFL)
     os.kill(os.getpid(), signum)

@@ -1,4 +1,4 @@
-"""The site's log: messages of the bus become log records, and log files can be reopened."""
+"""The site's log: it makes log records of the bus's messages, and can reopen log files."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 _TRACEBACK = '\nTraceback (most recent call last):\n'
 
 
-#: Where the lines begin in a message of the bus that are meant to be lines: stacks.
+#: The texts with which stacks begin in a message of the bus: only there, line feeds stay.
 _STACKS = _TRACEBACK, '\n  File "', '\nThread '
 
 
 class SafeFormatter(logging.Formatter):
-    """The format of the command's own handler: no text can forge a record.
+    """The formatter of the command's own handler: no text can forge a record.
 
-    Control characters are escaped, in the records of this package also line feeds, but
-    not those of a traceback.
+    Control characters are escaped. In the records of this package, line feeds are
+    escaped, too, but not those of a traceback.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -70,12 +70,12 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class SiteLog(Plugin):
-    """Messages on 'log' become records of the logger ``paste_wspbus``.
+    """Makes records of the logger ``paste_wspbus`` from messages on 'log'.
 
-    ``tracebacks``: whether to keep the tracebacks in the messages. ``quiet``: whether
-    to log warnings and what is critical only. The command sets both while the site
-    starts, because it reports a failed start itself, in one line. ``files``: the files that `redirect` has
-    opened, a list of (path, file descriptors).
+    ``tracebacks`` says whether to keep the tracebacks in the messages. ``quiet`` says
+    whether to log only warnings and critical messages. The command sets both while the
+    site starts, because it reports a failed start itself, in one line. ``files`` are the
+    files that `redirect` has opened, a list of (path, file descriptors).
 
     :param logger: the name of the logger.
     """
@@ -85,7 +85,8 @@ class SiteLog(Plugin):
         self.logger = logging.getLogger(logger)
         self.tracebacks = True
         self.quiet = False
-        #: Whether both hold only until the bus is STARTED: then all is logged.
+        #: Whether ``tracebacks`` and ``quiet`` are only for the time before STARTED: then
+        #: everything is logged.
         self.until_started = False
         self.files: list[tuple[str, tuple[int, ...]]] = []
 
@@ -103,8 +104,8 @@ class SiteLog(Plugin):
     def log(self, msg: str, level: int = logging.INFO) -> None:
         """Log one message of the bus; ``level`` is as in `logging`."""
         if self.until_started and getattr(self.bus, 'was_started', True):
-            # This happens here and not after start() has returned: a command that was
-            # queued meanwhile has run by then, and nobody else would print its errors.
+            # This happens here and not after start() has returned. Before that, a queued
+            # command may have run, and no other code would print its errors.
             self.until_started = self.quiet = False
             self.tracebacks = True
         if self.quiet and level not in (logging.WARNING, logging.CRITICAL):
@@ -173,7 +174,8 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
 
     :param path: the file; it is made if there is none.
     :param fds: the descriptors, such as 1 and 2.
-    :param mode: the mode of a new file, whatever the umask is; None: 0644 less the umask.
+    :param mode: the mode of a new file, whatever the umask is. None stands for 0644
+        without the bits of the umask.
     :returns: whether the file is new.
     :raises OSError: if the file cannot be opened; then nothing is changed. See
         `exposed.open_file` for what root opens.
@@ -199,7 +201,7 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
         for fd in fds:
             if fd != opened:
                 os.dup2(opened, fd, inheritable=fd <= 2)
-            else:  # fd was closed, so the system has given its number to the new file
+            else:  # fd was closed, and the new file got its number
                 os.set_inheritable(fd, fd <= 2)
     finally:
         if opened not in fds:
@@ -208,7 +210,7 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
 
 
 def _is_file(fd: int) -> bool:
-    """Whether it is a file: to open a terminal, pipe or device anew has no use, and may block."""
+    """Whether it is a file: opening a terminal, pipe or device anew is no use, and may block."""
     return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
@@ -219,14 +221,14 @@ def _file_handlers() -> list[logging.FileHandler]:
 
 
 def _created_handlers() -> Iterator[logging.Handler | None]:
-    # The handlers that logging closes at exit. They include those inside other handlers
-    # (of MemoryHandler or QueueListener), and those of no logger.
+    # These are the handlers that logging closes at exit. They include handlers inside
+    # other handlers (MemoryHandler, QueueListener), and handlers without a logger.
     for reference in list(getattr(logging, '_handlerList', ())):
         yield reference()
 
 
 def _handlers_of_loggers() -> Iterator[logging.Handler]:
-    # fileConfig and dictConfig remove the handlers that exist from that list.
+    # fileConfig and dictConfig remove existing handlers from that list, so look here, too.
     yield from logging.root.handlers
     for logger in list(logging.root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
@@ -234,9 +236,9 @@ def _handlers_of_loggers() -> Iterator[logging.Handler]:
 
 
 def _reopen(handler: logging.FileHandler) -> None:
-    """Replace the stream of a handler by a new one, between two records.
+    """Replace the stream of a handler with a new one, between two records.
 
-    :raises OSError: if the file cannot be opened; then the old stream stays.
+    :raises OSError: if the file cannot be opened; then the handler keeps the old stream.
     """
     if _file_type(handler.stream) not in (0, stat.S_IFREG):
         return  # a thread that waits for the reader of a pipe may hold the lock
@@ -247,8 +249,8 @@ def _reopen(handler: logging.FileHandler) -> None:
         with _appending(handler):
             handler.stream = handler._open()
         if hasattr(handler, '_statstream'):
-            handler._statstream()  # WatchedFileHandler: this is the file it watches
-    # What the old stream cannot write now is lost; the new one is in use.
+            handler._statstream()  # a WatchedFileHandler watches the new file now
+    # If the old stream cannot write its buffer now, this is lost.
     with contextlib.suppress(OSError):
         old.close()
 
@@ -272,7 +274,7 @@ def _locked(handler: logging.Handler) -> Generator[None]:
 
 @contextlib.contextmanager
 def _appending(handler: logging.FileHandler) -> Generator[None]:
-    """Open for appending: if the file was not moved away, 'w' would empty it, 'x' fail."""
+    """Open for appending: if the file was not moved away, 'w' would empty it, and 'x' fail."""
     mode = handler.mode
     handler.mode = mode.replace('w', 'a').replace('x', 'a')
     try:

@@ -1,4 +1,4 @@
-"""The notifications to systemd: the site is ready, reloads, stops, needs time, is alive."""
+"""The notifications to systemd: the site is ready, reloads, stops, needs time, or is alive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FIRST, LAST = float('-inf'), float('inf')
 
-#: Seconds that a datagram may wait if systemd does not read.
+#: Seconds that a datagram waits at most, if systemd does not read.
 SEND_TIMEOUT = 5
 
 #: The variables that systemd sets for this process, and not for its children.
@@ -27,15 +27,15 @@ VARIABLES = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID')
 
 
 class SystemdNotifier(Plugin):
-    """This notifies systemd with the protocol of sd_notify(3).
+    """Notifies systemd with the protocol of sd_notify(3).
 
     Without NOTIFY_SOCKET in the environment it does nothing. Otherwise it sends:
 
     - READY=1 when the bus is STARTED;
     - RELOADING=1 around 'graceful' and at a restart in place;
-    - STOPPING=1 at 'drain' or 'stop', because to systemd a site that stops is leaving;
+    - STOPPING=1 at 'drain' or 'stop', because for systemd a site that stops will end;
     - EXTEND_TIMEOUT_USEC during start and stop, within ``bus.start_timeout`` and
-      ``bus.stop_timeout``; if the bus has no limit, the limit of systemd holds;
+      ``bus.stop_timeout``; if the bus has no limit, the limit of systemd counts;
     - WATCHDOG=1 as long as the thread in ``block()`` answers. If a server blocks that
       thread, it only shows that the interpreter runs.
 
@@ -43,12 +43,12 @@ class SystemdNotifier(Plugin):
     of the site notifies systemd. At a restart in place they are put back.
 
     :param socket_path: a path, or an abstract address with ``@``; NOTIFY_SOCKET if None.
-    :param watchdog_usec: microseconds; 0: no watchdog. If None, it is WATCHDOG_USEC,
-        unless WATCHDOG_PID names another process (sd_watchdog_enabled(3)).
+    :param watchdog_usec: microseconds; 0 turns the watchdog off. If None, it is
+        WATCHDOG_USEC, unless WATCHDOG_PID names another process (sd_watchdog_enabled(3)).
     :param environ: holds the variables; os.environ if None.
     """
 
-    #: Its own channels: it posts to them, so that the thread in block() publishes them.
+    #: Its own channels. It posts to them, so that the thread in block() publishes them.
     channels = ('systemd_ready', 'watchdog')
     #: Seconds between two requests for time, and the seconds that each one asks for.
     extend_every: float = 5
@@ -158,12 +158,12 @@ class SystemdNotifier(Plugin):
 
     @on('start', priority=LAST)
     def almost_started(self) -> None:
-        """Have READY=1 sent when the bus is STARTED, and not before."""
+        """Queue READY=1, which is sent when the bus is STARTED, and not before."""
         self._end_transition()
         if self._server_blocks():  # start() returns when the site stops
             self._ready()
         else:
-            # It is queued behind this start, and behind a stop that was asked for meanwhile.
+            # It is queued after this start, and after a stop that was queued meanwhile.
             self.bus.post('systemd_ready')
 
     def _server_blocks(self) -> bool:
@@ -196,7 +196,7 @@ class SystemdNotifier(Plugin):
         """Send RELOADING=1, which READY=1 follows."""
         # If a restart follows, the restart sends it.
         is_told = self.bus.execv or self.bus.restarting
-        if hasattr(self.bus, 'supervisor'):  # a supervisor restarts by this reload
+        if hasattr(self.bus, 'supervisor'):  # a supervisor restarts only by this reload
             is_told = False
         if self.bus.state is State.STARTED and not is_told:
             self._reloading = True
@@ -227,17 +227,17 @@ class SystemdNotifier(Plugin):
 
     @on('stop', priority=FIRST)
     def stopping(self) -> None:
-        """Do the same, if 'drain' was not published."""
+        """Do the same as at 'drain', if 'drain' was not published."""
         self._leave(lambda: self._with_requests('Stopping'))
 
     @on('stop', priority=LAST)
     def stopped(self) -> None:
-        """Ask for no more time until 'exit'."""
+        """Stop asking for time until 'exit'."""
         self._end_transition()
 
     @on('exit', priority=FIRST)
     def exiting(self) -> None:
-        """Ask for the remaining time."""
+        """Ask for the time that remains of the stop."""
         self._leave(lambda: 'Exiting')
 
     @on('exit', priority=LAST)
@@ -282,7 +282,7 @@ class SystemdNotifier(Plugin):
     # -- time -------------------------------------------------------------------
 
     def _begin_transition(self, limit: float | None, status: Callable[[], str]) -> None:
-        """Ask for time again and again, within ``limit`` seconds; None: do not ask."""
+        """Ask for time again and again, within ``limit`` seconds; do not ask if it is None."""
         if limit is None:
             self.notify(STATUS=status())
             return
@@ -309,11 +309,11 @@ class SystemdNotifier(Plugin):
 
     def _ask_main_loop(self) -> bool:
         if self._server_blocks():
-            # No thread is in block(): a post would run here, and with it a stop that
-            # is queued for the main thread.
+            # No thread is in block(): a post would run here, and would also run a stop
+            # that is queued for the main thread.
             self.notify(WATCHDOG=1)
         elif not self._asked:
-            self._asked = True  # one post at a time, however long the thread hangs
+            self._asked = True  # only one post at a time, even if the thread hangs long
             self.bus.post('watchdog')
         return True
 

@@ -1,4 +1,4 @@
-"""The threads that answer requests: the bus publishes their begin and their end."""
+"""The threads that answer requests: the bus publishes when each of them begins and ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from paste_wspbus.plugins.timers import PerpetualTimer as PerpetualTimer
 
 
-#: What this module had before and `timers` has now: most starts have no use for it.
+#: These classes were in this module and are in `timers` now: most starts do not need them.
 _TIMERS = ('BackgroundTask', 'Monitor', 'PerpetualTimer')
 
 
@@ -35,10 +35,10 @@ def __getattr__(name: str) -> Any:
 
 
 class _Mark:
-    """An object that only one thread's `threading.local` holds, so that it ends with it.
+    """An object that only the `threading.local` of one thread holds: it ends with the thread.
 
     It identifies the thread. An ident cannot do that, because the system uses idents
-    again; and a thread that Python has not made has no Thread object of its own
+    again; and a thread that Python has not made has no Thread object
     (`threading.current_thread`).
     """
 
@@ -46,16 +46,16 @@ class _Mark:
 
 
 class ThreadManager(Plugin):
-    """This knows the threads that answer requests, and publishes their begin and their end.
+    """Knows the threads that answer requests, and publishes when each begins and ends.
 
     Servers publish 'acquire_thread' in each thread, once or before every request, and
-    'release_thread' when the thread ends. From these messages it makes 'start_thread'
-    and 'stop_thread', one each for a thread, with the index of the thread: the lowest
-    number from 1 that is free. At 'stop' and 'graceful' it publishes 'stop_thread' for
+    'release_thread' when the thread ends. From these messages, this plugin makes one
+    'start_thread' and one 'stop_thread' for each thread, with the index of the thread:
+    the lowest free number from 1. At 'stop' and 'graceful' it publishes 'stop_thread' for
     the threads that were not released. After 'graceful', the next request of a thread
     acquires the thread anew.
 
-    ``threads``: {ident: index}.
+    ``threads`` is {ident: index}.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -99,7 +99,7 @@ class ThreadManager(Plugin):
             try:
                 self.bus.publish('start_thread', index)
             finally:
-                with self._lock:  # not before: 'stop_thread' must not come first
+                with self._lock:  # only now: 'stop_thread' must not come first
                     self.threads[ident], self._marks[ident] = index, weakref.ref(mark)
 
     @on('release_thread')
@@ -145,7 +145,7 @@ class ThreadManager(Plugin):
                 self.bus.subscribe('before_request', self._acquire_again)
 
     def _acquire_again(self, *args: object) -> None:
-        # It listens until each thread from before 'graceful' has called it or ended.
+        # This listens until each thread from before 'graceful' has called it or ended.
         mark = self._mark()
         with self._lock:
             wanted = mark in self._again
@@ -153,7 +153,7 @@ class ThreadManager(Plugin):
             if not self._again:
                 self.bus.unsubscribe('before_request', self._acquire_again)
         if wanted:
-            with contextlib.suppress(ChannelFailures):  # each is in the log
+            with contextlib.suppress(ChannelFailures):  # the log has each error
                 self.acquire_thread()
 
     def _mark(self) -> _Mark:
@@ -209,6 +209,6 @@ def _tell(bus: Bus, channel: str) -> None:
     try:
         bus.publish(channel)
     except ChannelFailures:
-        pass  # each is in the log
+        pass  # the log has each error
     except BaseException:
         bus.log(f'Error in {channel!r} listener', level=40, traceback=True)

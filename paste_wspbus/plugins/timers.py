@@ -1,4 +1,4 @@
-"""Functions that are called at intervals, in threads of their own."""
+"""Timers: threads that call functions at intervals."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class PerpetualTimer(threading.Timer):
     """A `threading.Timer` that calls its function again and again, until `cancel`.
 
-    It calls the function every ``interval`` seconds, however long a call takes. If a
-    call takes longer than that, the calls that were due meanwhile are skipped. A failure
-    is logged on the bus (without a bus, by `threading.excepthook`), and counted in
-    ``failures``.
+    It calls the function every ``interval`` seconds, even if a call takes long. If a call
+    takes longer than the interval, the calls that were due meanwhile are skipped. A
+    failure is logged on the bus (without a bus, by `threading.excepthook`), and counted
+    in ``failures``.
 
     :param interval: seconds between two calls.
-    :param args: the arguments of each call, as are ``kwargs``.
+    :param args: together with ``kwargs``, the arguments of each call.
     :param stop_on_error: whether the first failure ends the thread.
     """
 
@@ -53,7 +53,7 @@ class PerpetualTimer(threading.Timer):
         return self.is_alive() and not self.finished.is_set()
 
     def run(self) -> None:
-        """Call the function at intervals until `cancel`, which may have been called already."""
+        """Call the function at intervals until `cancel` is called, or was called before."""
         due = monotonic()
         try:
             while True:
@@ -117,10 +117,10 @@ def next_turn(due: float, interval: float, now: float) -> float:
 
 
 class Monitor(Plugin):
-    """This calls ``callback`` every ``frequency`` seconds, in a thread of its own.
+    """Calls ``callback`` every ``frequency`` seconds, in its own thread.
 
-    ``failures``: the number of calls that have failed; each failure is logged.
-    ``thread``: a `BackgroundTask`, or None. A new ``callback`` takes effect at once, a
+    ``failures`` is the number of calls that have failed; each failure is logged.
+    ``thread`` is a `BackgroundTask`, or None. A new ``callback`` takes effect at once, a
     new ``frequency`` at the next start or graceful.
 
     :param frequency: seconds between two calls; if 0 or less, there is no thread.
@@ -157,7 +157,8 @@ class Monitor(Plugin):
             return
         name = self.name or name_of(self.callback)
         with self._lock:
-            # A thread that failed has ended; so has the thread of a forked child's parent.
+            # A thread that failed does not run; nor does, in a forked child, the thread of
+            # its parent.
             if self.thread is not None and self.thread.is_alive():
                 self.bus.log(f'Monitor thread {name!r} already started.')
                 return

@@ -1,4 +1,4 @@
-"""The bus of a Windows process: it sleeps on win32 events, and answers console events.
+"""The bus of a Windows process: it sleeps on win32 events, and handles console events.
 
 It does what `cherrypy.process.win32` does for CherryPy's bus, and needs pywin32.
 """
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 #: The methods of the bus that `signal_child` can ask for.
 COMMANDS = ('stop', 'exit', 'restart', 'graceful')
 
-#: Milliseconds: WaitForMultipleObjects takes 32 bits, and the last value is INFINITE.
+#: The largest number of milliseconds for WaitForMultipleObjects, which takes 32 bits: the
+#: largest 32-bit value means INFINITE.
 _LONGEST = 0x7FFFFFFF
 
 #: The console events (<wincon.h>) after which the process itself decides when to end,
@@ -41,9 +42,9 @@ _CLOSING_EVENTS = {2: 'CTRL_CLOSE', 5: 'CTRL_LOGOFF', 6: 'CTRL_SHUTDOWN'}
 
 
 class NeedsPywin32(WSPBusError):
-    """The win32 bus is to be made, but pywin32 is not installed.
+    """The site asks for the win32 bus, but pywin32 is not installed.
 
-    ``module``: the module of pywin32 that is missing.
+    ``module`` is the module of pywin32 that is missing.
     """
 
     exit_code = 2
@@ -57,7 +58,7 @@ class NeedsPywin32(WSPBusError):
 
 
 class NoSuchBus(WSPBusError):
-    """No process of that ID has a started win32 bus that this user may command."""
+    """No process with this ID has a started win32 bus that this user may command."""
 
     def __init__(self, pid: int, reason: str) -> None:
         super().__init__(f'Process {pid} takes no commands: {reason}')
@@ -80,7 +81,7 @@ def _win32(module: str) -> Any:
 def _sigint_event() -> int | None:
     """Return the handle of the event that CPython sets at Ctrl-C to end its own sleeps.
 
-    The C function has a private name. If an interpreter does not have it, this is None.
+    The C function has a private name. This is None if an interpreter does not have it.
     """
     import ctypes
 
@@ -120,7 +121,7 @@ class EventQueue:
     def get(self, timeout: float | None = None) -> Any:
         """Take the first item; if there is none, wait for it.
 
-        :param timeout: seconds; None: no limit.
+        :param timeout: seconds; None stands for no limit.
         :raises queue.Empty: if no item came in that time.
         """
         until = None if timeout is None else time.perf_counter() + timeout
@@ -141,14 +142,14 @@ class EventQueue:
     def _sleep(self, until: float | None) -> None:
         milliseconds = self._api.INFINITE
         if until is not None:
-            # Not time.monotonic(): on Windows it had steps of 16 ms before Python 3.13.
+            # Before Python 3.13, time.monotonic() has steps of 16 ms on Windows.
             left = until - time.perf_counter()
             if left <= 0:
                 raise Empty
             milliseconds = min(math.ceil(left * 1000), _LONGEST)
         events = [self._arrived]
         if self._sigint is not None and _in_main_thread():
-            # A Ctrl-C before this line is raised in it, and one after it ends the wait.
+            # A Ctrl-C before this line is raised in it. A later Ctrl-C ends the wait.
             self._api.ResetEvent(self._sigint)
             events.append(self._sigint)
         self._api.WaitForMultipleObjects(events, False, milliseconds)
@@ -197,7 +198,7 @@ class Win32Bus(Bus):
             plugin.subscribe()
 
     def has_moved(self, old: State, new: State) -> None:
-        """Set the event of the new state, and reset that of the old one."""
+        """Set the event of the new state, and reset the event of the old one."""
         self._api.SetEvent(self._state_events[new])
         if new is not old:
             self._api.ResetEvent(self._state_events[old])
@@ -218,12 +219,12 @@ class _Run(ServerRun):
         self._interrupt_main = interrupt_main
 
     def poke(self) -> None:
-        """Have the main thread run Python's handler of SIGINT, which calls `look`."""
+        """Make the main thread run Python's handler of SIGINT, which calls `look`."""
         self._interrupt_main()
 
 
 def _interrupt_main() -> None:
-    """Have the main thread run Python's handler of SIGINT, even if it sleeps."""
+    """Make the main thread run Python's handler of SIGINT, even if it sleeps."""
     import _thread
 
     _thread.interrupt_main()
@@ -233,18 +234,18 @@ def _interrupt_main() -> None:
 
 
 class ConsoleCtrlHandler(Plugin):
-    """This answers console events: Ctrl-C, Ctrl-Break, and the end of the console.
+    """Handles console events: Ctrl-C, Ctrl-Break, and the end of the console.
 
     The end of the session and the shutdown of the machine are such events, too. Ctrl-C
     and Ctrl-Break do what ``bus.plugins['signals']`` has for SIGINT and SIGBREAK (for
     SIGINT, if it has nothing for SIGBREAK). By default the first one exits the bus, the
-    second one skips every wait, and the third one ends the process. The plugin answers
-    them from the start of the bus on, in a thread that Windows makes, also while the
+    second one skips every wait, and the third one ends the process. The plugin handles
+    them from the start of the bus on, in a thread that Windows makes, even while the
     main thread hangs. While the bus is STOPPED or EXITING, Python handles them.
 
-    ``close_timeout``: seconds that this waits for the end of the process after the end
-    of the console. Windows ends the process after 5 seconds (HandlerRoutine callback
-    function, Windows console documentation).
+    ``close_timeout`` is the number of seconds that the plugin waits for the end of the
+    process after the end of the console. Windows ends the process after 5 seconds
+    (HandlerRoutine callback function, Windows console documentation).
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -274,7 +275,7 @@ class ConsoleCtrlHandler(Plugin):
             self._previous = signal.signal(signal.SIGINT, self._interrupted)
 
     def unsubscribe(self) -> None:
-        """Unplug, and put the previous handlers back."""
+        """Unplug, and set the previous handlers again."""
         super().unsubscribe()
         if not self.is_set:
             return
@@ -285,10 +286,10 @@ class ConsoleCtrlHandler(Plugin):
             signal.signal(signal.SIGINT, self._previous)
 
     def handle(self, event: int) -> bool:
-        """Answer one event; Windows calls this in a new thread.
+        """Handle one event; Windows calls this in a new thread.
 
         :param event: its number in <wincon.h>.
-        :returns: True if it is answered; if False, Windows calls Python's handler next.
+        :returns: True if it was handled; if False, Windows calls Python's handler next.
         """
         if event in _CLOSING_EVENTS:
             self._close(_CLOSING_EVENTS[event])
@@ -315,13 +316,13 @@ class ConsoleCtrlHandler(Plugin):
             self.interrupt_main()
 
     def interrupt_main(self) -> None:
-        """Have the main thread check whether its start or its server must end."""
+        """Make the main thread check whether its start or its server must end."""
         self._asked = self.is_set
         _interrupt_main()
 
     def _interrupted(self, signum: int, frame: object) -> None:
-        """Python's handler of SIGINT, in the main thread."""
-        if not self._asked:  # a Ctrl-C for Python's handler, or not from the console
+        """Handle SIGINT in the main thread, in the place of Python's handler."""
+        if not self._asked:  # it is for Python's handler, or not from the console
             if callable(self._previous):
                 self._previous(signum, frame)
             return
@@ -338,16 +339,16 @@ class ConsoleCtrlHandler(Plugin):
         threading.Thread(
             target=_carry_out, args=(self.bus, 'exit'), name='wspbus exit', daemon=True
         ).start()
-        # When this thread returns, Windows ends the process, even in the midst of the
-        # exit or of its last log lines. If the process ends by itself, so does the wait.
+        # When this thread returns, Windows ends the process, even in the middle of the
+        # exit or of its last log lines. The wait ends early if the process itself ends.
         self._given_back.wait(self.close_timeout)
 
 
 class CommandEvents(Plugin):
-    """This lets other processes of the same user stop, exit, restart or reload the bus.
+    """Lets other processes of the same user stop, exit, restart or reload the bus.
 
-    There is one event for each command; `event_name` names it. A thread waits for the
-    events from the start of the bus to its exit.
+    There is one event for each command; `event_name` returns its name. A thread waits for
+    the events from the start of the bus to its exit.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -400,7 +401,7 @@ def _carry_out(bus: Bus, command: str) -> None:
         method: Callable[[], None] = getattr(bus, command)
         method()
     except ChannelFailures:
-        pass  # no thread is in block(), so this one ran it; each is in the log
+        pass  # no thread is in block(), so this one ran it; the log has each error
     except WSPBusError as error:
         bus.post('log', str(error), 40)
 
