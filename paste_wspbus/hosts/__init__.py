@@ -1,7 +1,7 @@
 """The hosts: the programs that can own the process of a site. Each has a module here.
 
-Every bus has a Host: wspserve, Apache's mod_wsgi, gunicorn, uWSGI, zdaemon, or, as the
-last resort, the embedded bus. ``bus.host.capabilities`` says what the host promises,
+Every bus has a Host: wspserve, Apache's mod_wsgi, gunicorn, uWSGI, zdaemon, or the
+embedded bus if there is no other. ``bus.host.capabilities`` says what the host promises,
 and a component calls `require` to refuse a host that lacks what it needs. The convention
 is in docs/wsgi-lifecycle.md, the class `Host` in `paste_wspbus.bus.host`. In the process
 of another program, `paste_wspbus.hosts.site.compose` makes the site.

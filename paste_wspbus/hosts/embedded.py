@@ -1,4 +1,4 @@
-"""The embedded bus, the last resort: one bus for a process whose server makes none."""
+"""The embedded bus: the bus of a process whose server makes none."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-#: Modules that only the processes of these servers have, and the module here that knows
-#: the server: its ``this_host()`` returns the Host, or None if the server is not there.
+#: From a module that only the processes of one server have to the module here that knows
+#: this server: its ``this_host()`` returns the Host, or None if the server is not there.
 SERVERS = {
     'uwsgi': 'uwsgi',
     'mod_wsgi': 'mod_wsgi',
@@ -28,7 +28,7 @@ SERVERS = {
 
 
 class Embedded(Program):
-    """A server that makes no bus: the first request starts the site, `atexit` stops it."""
+    """The Host for a server without a bus: a request starts the site, and `atexit` stops it."""
 
     def __init__(self) -> None:
         super().__init__(EMBEDDED.name, EMBEDDED.version, EMBEDDED.capabilities)
@@ -43,7 +43,7 @@ _making = threading.RLock()
 def bus_for(global_conf: Mapping[str, Any]) -> Bus:
     """Return the embedded bus, with the plugins of the .ini that ``global_conf`` names.
 
-    :param global_conf: what PasteDeploy passes to a factory.
+    :param global_conf: the ``global_conf`` that PasteDeploy passes to a factory.
     :raises ConfigError: if [wspbus:main] of that .ini is wrong.
     :raises FactoryError: if a factory of a plugin fails.
     """

@@ -2,10 +2,10 @@
 
     gunicorn --paste site.ini -c python:paste_wspbus.hosts.gunicorn
 
-This module is the configuration file. Of all its names, gunicorn takes the hook
-`nworkers_changed`: that is the first hook that gets the application, and it is called
-before --preload composes the site. It puts the other hooks before or behind those of the
-site.
+This module is the configuration file. Of its names, gunicorn uses only the hook
+`nworkers_changed`. This is the first hook that gets the application, and gunicorn calls
+it before --preload composes the site. It puts the other hooks before or after those of
+the site.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Gunicorn(Program):
         self._master = master
 
     def take(self, site: HostedSite) -> None:
-        """Have gunicorn's hooks start and stop the site of an application that gunicorn loads."""
+        """Let gunicorn's hooks start and stop a site whose application gunicorn loads."""
         self._master.site = site
 
 
@@ -93,7 +93,7 @@ class Master:
 
     @property
     def host(self) -> Gunicorn:
-        """A new Host for one site, with what gunicorn promises with its present settings."""
+        """A new Host for one site, with gunicorn's promises for its present settings."""
         from gunicorn import __version__
 
         known = _kind_of(self.app.cfg) in KNOWN
@@ -171,7 +171,7 @@ class Master:
             return
         reason = self._reason(worker)
         if reason == 'reload':
-            with contextlib.suppress(ChannelFailures):  # each is in the log
+            with contextlib.suppress(ChannelFailures):  # the log has each error
                 site.bus.graceful()
         site.stop(reason)
 
@@ -187,7 +187,7 @@ def _kind_of(cfg: Any) -> str:
 
 
 def _keep_to(cfg: Any, site: HostedSite) -> None:
-    """Limit start and stop to gunicorn's timeouts, after which it kills without a log line."""
+    """Limit start and stop to gunicorn's timeouts: after them, it kills without a log line."""
     bus = site.bus
     if cfg.timeout and bus.start_timeout is not None:
         bus.start_timeout = min(bus.start_timeout, max(cfg.timeout - MARGIN, MARGIN))
@@ -201,7 +201,7 @@ def _keep_to(cfg: Any, site: HostedSite) -> None:
 def _both(
     ours: Callable[..., object], theirs: Callable[..., object], first: bool
 ) -> Callable[..., None]:
-    """Return a hook that calls both; theirs is called even if ours, as the first, fails."""
+    """Return a hook that calls both; theirs is called even if ours is first and fails."""
 
     def hook(*args: Any) -> None:
         if not first:
@@ -232,7 +232,10 @@ def nworkers_changed(server: Any, new_value: Any, old_value: Any) -> None:
 
 
 def _maker(server: Any) -> Callable[[Master], HostedSite] | None:
-    """Return what composes the site; None if gunicorn does (without --paste, or too old)."""
+    """Return the function that composes the site.
+
+    :returns: None if gunicorn composes it, because it is too old or has no --paste.
+    """
     if not server.cfg.paste:
         return None
     if hasattr(server.app, 'app_uri'):
@@ -259,7 +262,7 @@ def _compose(
 ) -> HostedSite:
     configured = bool(
         master.app.cfg.logconfig
-    )  # gunicorn has read it from the same file
+    )  # then gunicorn has set up logging from the same file
     host = master.host
     hosted = compose(
         uri,
@@ -269,12 +272,12 @@ def _compose(
         configure_logging=False,
         logger='paste_wspbus' if configured else 'gunicorn.error',
     )
-    host.owns_alarm = True  # gunicorn has no use for SIGALRM
+    host.owns_alarm = True  # gunicorn does not use SIGALRM
     return hosted
 
 
 def _read_default_config(server: Any) -> bool:
-    """Read the site's ./gunicorn.conf.py, too, though ``-c`` names this module."""
+    """Also read the site's ./gunicorn.conf.py, although ``-c`` names this module."""
     from gunicorn.config import get_default_config_file
 
     default, app = get_default_config_file(), server.app
@@ -289,7 +292,7 @@ def _read_default_config(server: Any) -> bool:
 
     app.load_config_from_file = read_both
     app.do_load_config()
-    server.setup(app)  # it has set up the settings from before
+    server.setup(app)  # again: it has used the previous settings
     return True
 
 

@@ -3,7 +3,7 @@
     from paste_wspbus.hosts.mod_wsgi import application_from
     application = application_from('site.ini')
 
-What is said here of mod_wsgi is from its source, versions 4.9.4 and 6.1.1. See also
+The facts about mod_wsgi are from its source, versions 4.9.4 and 6.1.1. See also
 docs/mod_wsgi.md.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: restart, graceful restart and stop (APR's pool of subprocesses). No setting changes it.
 KILLED_AFTER = 3.0
 
-#: Seconds of these that requests in flight have; the rest is for 'stop' listeners.
+#: The part of these seconds for requests in flight; the rest is for 'stop' listeners.
 IN_FLIGHT = 1.5
 
 #: Seconds that a request may take from mod_wsgi, which accepts it, to the filter, which
@@ -66,7 +66,7 @@ class ModWSGI(Program):
     """The Host of a site under Apache's mod_wsgi, which runs its script in each process."""
 
     def take(self, site: HostedSite, key: object = None) -> None:
-        """Have mod_wsgi's own events stop a site.
+        """Connect mod_wsgi's own events to a site, so that they stop it.
 
         :param key: identifies the site among those of this interpreter.
         """
@@ -135,7 +135,7 @@ def application_from(
 
 
 def _subscribe(mod_wsgi: Any, daemon: bool) -> None:
-    """Listen to mod_wsgi's event, once in an interpreter; warn if mod_wsgi has no event."""
+    """Subscribe to mod_wsgi's event, once in an interpreter; warn if there is no event."""
     global _subscribed
     if _subscribed:
         return
@@ -171,7 +171,7 @@ def _stopping(name: str, shutdown_reason: str = '', **more: object) -> None:
 
 
 def _finish_requests(site: HostedSite) -> None:
-    """Wait until no request is open, or on its way from mod_wsgi to the filter."""
+    """Wait until no request is in flight, or on its way from mod_wsgi to the filter."""
     requests = site.bus.plugins.get('requests')
     now = monotonic()
     until, quiet = now + IN_FLIGHT, now + ON_ITS_WAY
@@ -192,7 +192,7 @@ def _tell_late(site: HostedSite) -> None:
 
 
 def _end_process() -> None:
-    """End this daemon process after its requests in flight; Apache replaces it by another one."""
+    """End this daemon process after its requests in flight; Apache starts another one."""
     os.kill(os.getpid(), signal.SIGUSR1)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
-#: Seconds between two looks at the requests in flight of a process that stops.
+#: Seconds between two checks of the requests in flight of a process that stops.
 LOOK = 0.01
 
 
@@ -40,7 +40,7 @@ class NotStarted(WSPBusError):
 class Program(Host):
     """Another program that owns the process of one site, and starts and stops that site.
 
-    ``site``: the HostedSite; None until it is composed.
+    ``site`` is the HostedSite; None until it is composed.
     """
 
     exits_with_process = True
@@ -53,16 +53,16 @@ class Program(Host):
 
     @classmethod
     def like(cls, host: Host) -> Program:
-        """Return ``host`` if it is a Program, or else a Program with its name and promises.
+        """Return ``host`` if it is a Program, else a Program with its name and promises.
 
-        A program with methods of its own is a subclass.
+        A program that does more has a subclass.
         """
         if isinstance(host, Program):
             return host
         return cls(host.name, host.version, host.capabilities)
 
     def take(self, site: HostedSite) -> None:
-        """Have this program's own events start and stop a site."""
+        """Connect this program's own events to a site, so that they start and stop it."""
 
     def ends_by(self, end_process: Callable[[], object] | None) -> None:
         """Set the function that ends this process in the program's own way.
@@ -73,7 +73,7 @@ class Program(Host):
         self._end_process = end_process
 
     def start(self, bus: Bus) -> None:
-        """Start the site for a request that finds it not started. Other requests wait.
+        """Start the site for a request that comes before its start. Other requests wait.
 
         :raises StartFailed: if a listener failed.
         :raises NotStarted: if a listener stopped the site while it started.
@@ -82,7 +82,10 @@ class Program(Host):
             self.site.start()
 
     def leave(self, bus: Bus, command: str) -> bool:
-        """End the process in this program's way, which stops the site; False if it has no way."""
+        """End the process in this program's way, which stops the site.
+
+        :returns: False if the program has no way to do that.
+        """
         if self._end_process is None:
             return False
         self._end_process()
@@ -90,23 +93,23 @@ class Program(Host):
 
     @property
     def restarts(self) -> bool:  # type: ignore[override]
-        """Whether the program replaces a process that ends by another one."""
+        """Whether the program starts another process in the place of one that ends."""
         return self._end_process is not None
 
     def restart(self, bus: Bus) -> bool:
-        """End the process: the program replaces it by another one."""
+        """End the process: the program starts another one in its place."""
         return self.leave(bus, 'restart')
 
 
 class HostedSite:
     """A site that its host starts and stops, each once in a process, from any thread.
 
-    ``bus``: the bus of the site. ``app``: the WSGI application, with the bus in environ;
-    None if the bus has no .ini. ``patience``: the seconds that requests in flight have to end
-    before 'stop' listeners run, for a host that accepts no more requests but does not
-    wait for the open ones; 0: no wait. ``leave``: a host that can end this process in
-    its own way sets it; it is called without arguments when a component asks for an
-    exit, stop or restart.
+    ``bus`` is the bus of the site. ``app`` is the WSGI application, with the bus in
+    environ; None if the bus has no .ini. ``patience`` is the number of seconds that
+    requests in flight have before 'stop' listeners run; it is for a host that accepts no
+    more requests but does not wait for those in flight. 0 stands for no wait. ``leave`` is
+    set by a host that can end this process in its own way; it is called without arguments
+    when a component asks for an exit, stop or restart.
     """
 
     def __init__(self, site: Site) -> None:
@@ -128,7 +131,7 @@ class HostedSite:
             stopped. The filter lets no request pass; each request tries to start again.
         :raises NotStarted: if a listener stopped the site while it started.
         """
-        if self._started == os.getpid():  # it must not wait for a stop that runs
+        if self._started == os.getpid():  # without the lock, which a stop may hold long
             return
         with self._lock:
             if self._started == os.getpid():
@@ -148,7 +151,7 @@ class HostedSite:
                 raise NotStarted(self.file)
             self._started = os.getpid()
             self._host.ends_by(self.leave)
-        # The bus has registered its own before, so this one is called first.
+        # The bus has registered its own function before, so this one is called first.
         at_exit(self.stop, 'process exit')
 
     @property
@@ -168,7 +171,7 @@ class HostedSite:
             self._stopped = os.getpid()
         self._host.ends_by(None)
         self.bus.stop_reason, self.bus.execv = reason, False
-        with contextlib.suppress(ChannelFailures):  # each is in the log
+        with contextlib.suppress(ChannelFailures):  # the log has each error
             self.bus.exit()
         self.bus.wait(State.EXITING)
         self.bus.turn.wait_until_free()  # another thread may still run the exit
@@ -193,7 +196,7 @@ class HostedSite:
 
 
 def stand_down(bus: Bus, host: Host) -> None:
-    """Leave signals, the end and the restart of the process to another program.
+    """Let another program handle signals, the end and the restart of the process.
 
     This is called before anything is composed, because a component may ask what the
     host can do.
@@ -251,7 +254,7 @@ def plug_in(bus: Bus, config: Config, logger: str) -> None:
     """Make the default plugins, which a site finds in ``bus.plugins``."""
     bus.plugins['sitelog'] = SiteLog(bus, logger)
     bus.plugins['sitelog'].subscribe()
-    # For plugins that look for it. It is not subscribed: the host handles signals.
+    # Some plugins look for it. It is not subscribed, because the host handles signals.
     bus.plugins['signals'] = SignalHandler(bus, config.settings['signals'])
     bus.plugins['threads'] = ThreadManager(bus)
     bus.plugins['threads'].subscribe()
@@ -268,7 +271,7 @@ def _warn_of_site_plugins(bus: Bus, config: Config) -> None:
 
 
 def at_exit(function: Callable[..., object], *args: Any) -> None:
-    """Have a function called when the main thread ends, while other threads still run."""
+    """Call a function when the main thread ends, while other threads still run."""
     try:
         threading._register_atexit(function, *args)  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):

@@ -1,9 +1,10 @@
 """uWSGI: a bus in each worker, for an .ini with the bus filter: ``uwsgi --ini-paste site.ini``.
 
-The filter makes the embedded bus, and this module connects it to uWSGI's events. It
+The filter makes the embedded bus, and this module connects it to uWSGI's events. The bus
 starts after the fork (`uwsgi.post_fork_hook`), or under lazy-apps with the application.
-`uwsgi.atexit` stops it. Both hooks hold one function: one that is there already is called,
-too. What is said here of uWSGI is from its source, version 2.0.31. See also docs/uwsgi.md.
+`uwsgi.atexit` stops it. Each of these hooks is a single function; a function that was
+there before is called, too. The facts about uWSGI are from its source, version 2.0.31.
+See also docs/uwsgi.md.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class UWSGI(Program):
     _starts_when_composed = False
 
     def take(self, site: HostedSite) -> None:
-        """Have uWSGI's own events start and stop a site."""
+        """Connect uWSGI's own events to a site, so that they start and stop it."""
         import uwsgi
 
         site.leave = _end_worker
@@ -57,7 +58,7 @@ class UWSGI(Program):
             others = getattr(uwsgi, 'post_fork_hook', None)
             uwsgi.post_fork_hook = partial(_after_fork, site, others)
         reason = _why_unsure(uwsgi)
-        if reason and uwsgi.worker_id() < 2:  # once, though each lazy worker comes here
+        if reason and uwsgi.worker_id() < 2:  # only once: each lazy worker comes here
             logging.getLogger('paste_wspbus').warning('uWSGI: %s', reason)
 
     def composed(self, bus: Bus) -> None:
@@ -99,7 +100,7 @@ def _start(site: HostedSite) -> None:
     except StartFailed as error:
         logging.getLogger('paste_wspbus').error('%s', error)
         raise SystemExit(FAILED_APP) from error
-    # Not before this: the site may have set the hook while it was composed.
+    # Set this only now: the site may have set the hook while it was composed.
     uwsgi.atexit = partial(_stop, site, getattr(uwsgi, 'atexit', None))
 
 
@@ -120,10 +121,9 @@ def _why_unsure(uwsgi: Any) -> str | None:
     """Return why 'stop' listeners may not run at the end of a worker; None if they run.
 
     uWSGI does not call `uwsgi.atexit` in a worker if it believes that the worker is in a
-    request. That is likely if a signal ends the worker at once, and more likely the more
-    threads it has. It also believes that of the first thread if the worker ends while
-    this thread waits for a part of a request: when the read fails, nothing resets
-    ``in_request``.
+    request. This is likely if a signal ends the worker at once, and more likely if the
+    worker has many threads. It also happens if the worker ends while its first thread
+    waits for a part of a request: when the read fails, nothing resets ``in_request``.
     """
     options = uwsgi.opt
     without = [name for name in WITHOUT_EXIT if name in options]

@@ -1,4 +1,4 @@
-"""zdaemon: the site that its manager runs instead of ``program``, and that reports a status.
+"""zdaemon: the site that its manager runs in the place of ``program``, and its status.
 
 ``python -m paste_wspbus.hosts.zdaemon`` is `zdaemon` with such a manager (see `zdrun`).
 """
@@ -50,7 +50,7 @@ class SiteProcess(Process):
         bus.host = Host('zdaemon', version_of('zdaemon'), CAPABILITIES)
 
     def ride(self, bus: Bus) -> None:
-        """Answer requests for the status from now on: the bus is about to start."""
+        """Attach to the bus, and answer requests for the status from now on."""
         super().ride(bus)
         if self.is_worker:
             return  # the supervisor answers
@@ -64,7 +64,7 @@ class SiteProcess(Process):
             self._status_socket.serve(bus)
 
     def close(self) -> None:
-        """Close the socket, and what every process of a site closes."""
+        """Close what every process of a site closes, and the socket for the status."""
         super().close()
         if self._status_socket is not None:
             self._status_socket.close()

@@ -9,7 +9,7 @@ import os
 import sys
 
 if __name__ == '__main__' and not sys.flags.safe_path:
-    del sys.path[0]  # this folder, which has a module of the name zdaemon
+    del sys.path[0]  # it is this folder, which has a module with the name zdaemon
 
 # This module is imported only if zdaemon is installed.
 from zdaemon import zdctl, zdrun
@@ -33,7 +33,7 @@ class Program(zdrun.Subprocess):  # type: ignore[misc]
     args: list[str]
 
     def __init__(self, options: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(options, *args, **kwargs)  # finds the program, or complains
+        super().__init__(options, *args, **kwargs)  # this finds the program, or raises
         self.filename = sys.executable
         self.socket = f'{options.sockname}.site'
 
@@ -49,7 +49,7 @@ class Program(zdrun.Subprocess):  # type: ignore[misc]
             self.args = program  # zdaemon shows these as its program
 
     def ask(self) -> dict[str, Any]:
-        """Return the answers of the site's 'status' listeners; none if it does not run."""
+        """Return the answers of the site's 'status' listeners; {} if it does not run."""
         if not self.pid:
             return {}
         try:
@@ -98,7 +98,7 @@ def control(argv: list[str]) -> int:
 
 def manage(argv: list[str]) -> None:
     """Run zdaemon's manager, which exits with its own exit code."""
-    zdrun.Subprocess = Program  # of which Daemonizer.run makes one
+    zdrun.Subprocess = Program  # Daemonizer.run makes an object of this class
     Manager().main(argv)
 
 
