@@ -1,4 +1,4 @@
-"""Web frameworks on the bus: the search for their applications, and where each finds the bus.
+"""Web frameworks on the bus: it finds their applications, and gives the bus to each of them.
 
 Each framework has a module here, and a line in FRAMEWORKS. `introduce` calls the `give`
 of that module with each application of the site. The module is imported only if the
@@ -41,7 +41,7 @@ INSIDE = (
     '__self__',
 )
 
-#: The search looks at this number of objects at most.
+#: The number of objects that the search visits at most.
 LIMIT = 500
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
@@ -54,8 +54,8 @@ class Framework:
     :param distribution: its name on PyPI.
     :param module: a module that is imported if the process has an application of the
         framework.
-    :param give: gives the bus to an application; False if that is not one of this
-        framework.
+    :param give: gives the bus to an application; it returns False if the application is
+        not one of this framework.
     """
 
     __slots__ = ('distribution', 'give', 'module', 'title')
@@ -79,7 +79,7 @@ def introduce(
 ) -> list[str]:
     """Put the bus where each framework in a composed application keeps its globals.
 
-    Failures are warnings: the site is served also if a framework does not get the bus.
+    Failures are warnings: the site is served even if a framework does not get the bus.
 
     :param app: the application of the site, with all that it wraps.
     :param log: is called with each warning, as ``log(message, level=30)``; `Bus.log`
@@ -112,7 +112,7 @@ def introduce(
 
 def applications(app: Any) -> Iterator[Any]:
     """Yield ``app`` and the applications inside it, from the outside in, each once."""
-    # It keeps the objects, because the id of an object that is gone may be used again.
+    # This keeps the objects, because the id of a deleted object may be used again.
     found, waiting = {id(app): app}, deque([app])
     while waiting:
         one = waiting.popleft()
@@ -142,11 +142,11 @@ def _attributes(one: Any) -> Iterator[Any]:
         try:
             yield getattr(one, name, None)
         except Exception:
-            continue  # a proxy that works in a request only, or a property that fails
+            continue  # it is a proxy that works only in a request, or a property that fails
 
 
 def _closure(function: FunctionType) -> Iterator[Any]:
-    """Yield what a function inside a function (a middleware) has from the outer one."""
+    """Yield the objects that an inner function (a middleware) has from its outer function."""
     yield getattr(function, '__wrapped__', None)
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # the cell is empty

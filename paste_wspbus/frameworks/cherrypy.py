@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 PLUGIN = 'cherrypy.engine'
 
-#: The attributes that stay with the engine. The bus gets all others.
+#: The attributes that remain in the engine. The bus gets all others.
 INTERNALS = ('listeners', '_priorities', 'state', 'execv')
 
-#: The plugins of an engine, and the names of the bus's plugins that replace them. None:
-#: something else replaces it.
+#: From a plugin of the engine to the plugin of the bus that replaces it. None stands for a
+#: plugin that something else replaces.
 PLUGINS = {
     'autoreload': None,
     'thread_manager': 'threads',
@@ -68,8 +68,8 @@ def replace_engine(bus: Bus) -> None:
     """Make ``bus`` CherryPy's engine, until its exit.
 
     The listeners of the engine are subscribed to the bus, except those of CherryPy's own
-    HTTP server, autoreloader, thread manager and signal handler. Code that has a
-    reference to the old engine reaches the bus by it. The search for frameworks calls
+    HTTP server, autoreloader, thread manager and signal handler. If code has a reference
+    to the old engine, this reference leads to the bus. The search for frameworks calls
     this for a site that has a CherryPy application; a site may call it first.
 
     :raises Taken: if ``cherrypy.engine`` is an object of the site.
@@ -104,8 +104,8 @@ class Bridge(Plugin):
     #: The Bridge of the bus that is the engine now: a process has one engine.
     current: Bridge | None = None
 
-    #: What all sites have subscribed to the engine. It is kept for the next bus, because a
-    #: module that is imported already does not subscribe its functions again.
+    #: The subscriptions of all sites to the engine. They are kept for the next bus, because
+    #: a module that is imported already does not subscribe its functions again.
     subscribed: tuple[Subscription, ...] = ()
 
     @on('start', priority=float('-inf'))
@@ -134,7 +134,7 @@ class Bridge(Plugin):
 
     @on('exit', priority=float('inf'))
     def give_back(self) -> None:
-        """Put CherryPy's own engine back, without listeners: those stay with the bus."""
+        """Put CherryPy's own engine back, without listeners, which remain on the bus."""
         if Bridge.current is not self:
             return
         Bridge.current = None
@@ -152,7 +152,7 @@ class Bridge(Plugin):
         engine, bus = self.engine, self.bus
         if engine.state not in (engine.states.STOPPED, engine.states.EXITING):
             log(STARTED_EARLY, level=logging.INFO)
-            with contextlib.suppress(Exception):  # each is in CherryPy's log
+            with contextlib.suppress(Exception):  # CherryPy's log has each error
                 engine.stop()
         cherrypy.server.unsubscribe()
         for name, ours in PLUGINS.items():
@@ -176,7 +176,7 @@ class Bridge(Plugin):
         codes = {one.code() for one in new}
         known = [one for one in Bridge.subscribed if one.code() not in codes]
         Bridge.subscribed = (*known, *new)
-        # Channels without listeners, too: SimplePlugin looks for methods of their names.
+        # Also add channels without listeners: SimplePlugin looks for methods of their names.
         for channel in engine.listeners:
             bus.listeners.setdefault(channel, set())
         for channel, callback, priority in Bridge.subscribed:
@@ -187,7 +187,7 @@ class Bridge(Plugin):
                 bus.plugins['signals'].handlers.setdefault(channel, channel)
 
     def _is_replaced(self, channel: str, callback: Any) -> bool:
-        """Whether the bus has a listener of its own instead of this one of CherryPy."""
+        """Whether the bus has its own listener in the place of this one of CherryPy."""
         if name_of(callback) == 'cherrypy._buslog':
             return 'sitelog' in self.bus.plugins
         owners = self.engine, getattr(self.engine, 'signal_handler', self.engine)
@@ -196,7 +196,7 @@ class Bridge(Plugin):
 
 
 def is_signal(channel: str) -> bool:
-    """Whether it is the name of a signal, by which engines name their channels for signals."""
+    """Whether the channel has the name of a signal, as the engine's channels for signals."""
     return channel in signal.Signals.__members__
 
 
@@ -230,8 +230,8 @@ def _follow(engine: Any, bus: Bus) -> None:
     """Make ``engine`` another name of ``bus``, for code that has a reference to it.
 
     Code may also have kept a method of the engine (``atexit.register(engine.stop)``).
-    Such a method sets a state, logs that, and publishes. Here the publishing becomes a
-    transition of the bus, and the other two do nothing.
+    Such a method sets a state, logs that, and publishes. Here, the publishing becomes a
+    transition of the bus; setting the state and logging do nothing.
     """
 
     def log(msg: str = '', level: int = 20, traceback: bool = False) -> None:
@@ -278,12 +278,12 @@ class RequestChannel(Channel):
 
     The filter publishes them with environ, for each request of the site. CherryPy
     publishes them without arguments, for its own requests, when ``cherrypy.request``
-    exists. A listener is called by the publisher whose arguments it takes, and by the
-    filter alone if it takes both.
+    exists. A listener is called by the publisher whose arguments it takes, and only by
+    the filter if it takes both.
     """
 
     def subscribe(self, listener: Listener) -> None:
-        """Add a listener, which only the publisher calls whose arguments it takes."""
+        """Add a listener; only the publisher whose arguments it takes calls it."""
         listener.call = _called_by_one(listener.call)
         super().subscribe(listener)
 

@@ -1,4 +1,4 @@
-"""What the modules of all frameworks use: the check of a place for the bus, and warnings."""
+"""The functions that all modules of frameworks use: the check of a place, and warnings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _given: weakref.WeakSet[Any] = weakref.WeakSet()
 class Taken(Exception):
     """The site has an object of its own in the place of the bus.
 
-    ``place``: its name, such as 'registry.wspbus'.
+    ``place`` is the name of the place, such as 'registry.wspbus'.
     """
 
     def __init__(self, place: str) -> None:
@@ -50,7 +50,7 @@ def log(message: str, level: int) -> None:
 
 
 def kept(title: str, distribution: str, error: Taken) -> str:
-    """Return the warning about a place that is taken."""
+    """Return the warning that the site has its own object in the place of the bus."""
     return (
         f'{title} {version_of(distribution)}: '
         f"{error.place} is the site's own and stays as it is; the bus is not there"
@@ -63,5 +63,5 @@ def version_of(distribution: str) -> str:
 
     try:
         return version(distribution) or '(unknown version)'
-    except Exception:  # not installed, or its metadata is broken
+    except Exception:  # it is not installed, or its metadata is broken
         return '(unknown version)'

@@ -34,7 +34,7 @@ def give(app: Any, bus: Bus) -> bool:
 def _config(app: Any) -> Any:
     try:
         return getattr(app, 'config', None)
-    except Exception:  # a property of an application that is not of Pylons
+    except Exception:  # it may be a property of an application that is not of Pylons
         return None
 
 
@@ -49,7 +49,7 @@ def give_globals(app_globals: Any, bus: Bus) -> bool:
     place = 'app_globals.bus'
     try:
         present = getattr(app_globals, 'bus', None)
-    except Exception:  # a property that works in a request only
+    except Exception:  # it is a property that works only in a request
         raise Taken(place) from None
     check_free(present, bus, place)
     if present is not bus:

@@ -47,9 +47,9 @@ def _give_registry(registry: Any, bus: Bus) -> None:
     registry.wspbus = bus
 
 
-#: Pyramid takes it for a request method: it binds it by __get__, and keeps the result.
-#: For a request property, Pyramid would make a new class for each request, and that
-#: takes longer than all that the bus does for a request.
+#: Pyramid treats it as a request method: it calls __get__, and keeps the result. For a
+#: request property, Pyramid would make a new class for each request, and that takes
+#: longer than everything that the bus does for a request.
 _request_bus = property(lambda request: request.registry.wspbus)
 
 
@@ -60,10 +60,10 @@ def includeme(config: Any) -> None:
     ``config.add_lifespan(function, name=None, priority=None, timeout=None)``, which
     calls `Bus.lifespan` when the configuration is committed.
 
-    The bus is the one in the settings (``get wspbus = wspbus`` in the .ini, or
-    ``settings['wspbus'] = global_config['wspbus']``), or else the bus of the site that
-    is being composed. If the server has made no bus, it is the embedded bus of this
-    process, which the first request starts.
+    The bus comes from the settings (``get wspbus = wspbus`` in the .ini, or
+    ``settings['wspbus'] = global_config['wspbus']``); without that, it is the bus of the
+    site that is being composed. If the server has made no bus, it is the embedded bus of
+    this process, which the first request starts.
 
     :param config: the `pyramid.config.Configurator`.
     """

@@ -1,4 +1,4 @@
-"""Zope: the bus as the utility `IBus`, and the databases, which open and close with the bus."""
+"""Zope: the bus is the utility `IBus`, and the databases open and close with the bus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-# Only Zope sites import this module, and the search for frameworks if Zope is imported.
+# Only Zope sites import this module; and the search for frameworks does if Zope is imported.
 from zope.interface import Attribute, Interface
 
 from paste_wspbus.errors import WSPBusError
@@ -27,7 +27,7 @@ class IBus(Interface):  # type: ignore[misc]
     resources = Attribute('What the lifespans have yielded, by name')
 
     def subscribe(channel: str, callback: Any) -> Any:
-        """Have ``callback`` called when ``channel`` is published."""
+        """Call ``callback`` whenever ``channel`` is published."""
 
     def lifespan(function: Any) -> Any:
         """Run the code before the ``yield`` at start, and the code after it at stop."""
@@ -40,7 +40,7 @@ class IBus(Interface):  # type: ignore[misc]
 
 
 def give(app: Any, bus: Bus) -> bool:
-    """Register the bus as the utility `IBus`; have it open and close the databases.
+    """Register the bus as the utility `IBus`; let it open and close the databases.
 
     :returns: False if ``app`` is not Zope's publisher.
     :raises Taken: if the site has something else as that utility.
@@ -80,12 +80,13 @@ class CannotOpenAgain(WSPBusError):
 
 
 class Databases(Plugin):
-    """This closes Zope's databases at stop, and opens them again at the next start.
+    """Closes Zope's databases at stop, and opens them again at the next start.
 
     Zope itself opens them first, when it is composed. They are open before the 'start'
-    listeners of the default priority are called, and until those of 'stop' have been.
+    listeners of the default priority are called, and until the 'stop' listeners of the
+    default priority have been called.
 
-    :raises LookupError: if this Zope keeps its database elsewhere.
+    :raises LookupError: if this version of Zope keeps its database at another place.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -99,7 +100,7 @@ class Databases(Plugin):
         self._opened: list[Any] = Zope2.opened
         self._table = getConfiguration().dbtab
         self._configured: dict[str, Any] = self._table.databases
-        #: The publisher keeps this object, and asks it for the root in each request.
+        #: The publisher keeps this object, and gets the root from it in each request.
         self._application = Zope2.bobo_application
         if self._application._db is not Zope2.DB:
             raise LookupError('Zope2.bobo_application has another database')
@@ -118,7 +119,7 @@ class Databases(Plugin):
             self._open_again()
 
     def _open_again(self) -> None:
-        """Repeat the part of Zope2.App.startup.startup that opens them; that runs only once."""
+        """Do what Zope2.App.startup.startup does to open them, because it runs only once."""
         if 'Zope2.custom_zodb' in sys.modules:
             raise CannotOpenAgain
         database = self._table.getDatabase('/', is_root=1)
@@ -136,7 +137,7 @@ class Databases(Plugin):
             id(one): one for one in [*self._configured.values(), *self._opened]
         }
         self._forget()
-        with contextlib.ExitStack() as closing:  # closes the others if one fails
+        with contextlib.ExitStack() as closing:  # if one fails, it closes the others
             for database in databases.values():
                 closing.callback(database.close)
 
