@@ -1,1 +1,1 @@
-"""The files of a site, and the ways to learn that they have changed."""
+"""The files of a site, how a process learns that they have changed, and its event loop."""

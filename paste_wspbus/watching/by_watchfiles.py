@@ -21,7 +21,7 @@ class Watchfiles(Notices):
     def __init__(self) -> None:
         from watchfiles._rust_notify import RustNotify
 
-        # It has no descriptor to wait on, so it must be asked from time to time.
+        # It has no descriptor to wait for, so it must be asked from time to time.
         super().__init__(0.05)
         self.pid = os.getpid()
         self._make: Callable[..., Any] = RustNotify
@@ -40,7 +40,8 @@ class Watchfiles(Notices):
 
     def read(self) -> set[str] | None:
         """Return None if anything was touched, else an empty set."""
-        # The paths are the system's: without links, in its own case.
+        # The reported paths are those of the system: links are resolved, and upper and
+        # lower case may differ. So they cannot be compared with those of the site.
         if self._notify is None:
             return set()
         return None if isinstance(self._notify.watch(1, 1, 1, None), set) else set()

@@ -1,4 +1,4 @@
-"""The files that a site is made of, each as it was when the site read it."""
+"""The files of a site, each as it was when the site read it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
-    #: (st_mtime_ns, st_size, st_ino), or None of what is not there.
+    #: (st_mtime_ns, st_size, st_ino); None for a file that is not there.
     Signature = tuple[int, int, int] | None
     Path = str | os.PathLike[str]
     #: Plain data, for JSON: a list of [kind, path, value]; see `Files.merge`.
     News = list[list[Any]]
 
-#: What version control, compilers, vim, Emacs, Kate, JetBrains, patch and macOS keep
-#: beside a file.
+#: The names of files that version control, compilers, vim, Emacs, Kate, JetBrains, patch
+#: and macOS keep beside a file.
 _TEMPORARY = re.compile(
     r'__pycache__|node_modules|\.(git|hg|svn|bzr|tox|nox|venv|idea|hypothesis|.*_cache)'
     r'|4913|.*~|#.*#|\.#.*|\._.*|\..*\.kate-swp|.*___jb_(tmp|old|bak)___'
@@ -38,9 +38,9 @@ _STDLIB = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
 
 
 def signature(path: Path) -> Signature:
-    """Return what differs between two versions of a file: (st_mtime_ns, st_size, st_ino).
+    """Return values that differ between versions of a file: (st_mtime_ns, st_size, st_ino).
 
-    None if there is no such file, or if this process may not look at it.
+    This is None if there is no such file, or if this process may not read its status.
     """
     try:
         status = os.stat(path)
@@ -56,14 +56,14 @@ def is_temporary(name: str) -> bool:
 
 @functools.cache
 def is_installed(folder: str) -> bool:
-    """Whether a folder belongs to the standard library or to installed packages, not to the site."""
+    """Whether a folder belongs to the standard library or to installed packages."""
     real = os.path.realpath(folder) + os.sep
     packages = {'site-packages', 'dist-packages'}
     return real.startswith(_STDLIB) or not packages.isdisjoint(real.split(os.sep))
 
 
 class Glob:
-    """Files below ``base``; each folder and name matches one of ``parts``; ``**``: any folders."""
+    """The files below ``base`` whose folders and name match ``parts``; ``**`` is any folder."""
 
     def __init__(self, base: str, parts: Sequence[str]) -> None:
         self.base, self.parts = base, list(parts)
@@ -107,16 +107,16 @@ def _matches(names: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 class Files:
-    """The files of a site, and the folders in which new ones would belong to it.
+    """The files of a site, and the folders in which a new file would belong to it.
 
-    What `add`, `add_module` and `add_modules` learn can be handed to the
-    `Files` of another process, or thread: `news` there, `merge` here.
-    Paths are absolute, and as the site names them: symbolic links stay.
+    One process or thread can hand what it knows to another one: its `news` has what
+    `add`, `add_module` and `add_modules` have found, and `merge` takes it in the other.
+    Paths are absolute, and symbolic links in them are not resolved.
 
-    ``signatures``: {path: `signature`}. ``folders``: those to follow.
-    ``on_news``: called, in any thread, when there is something new for `news`.
+    ``signatures`` is {path: `signature`}. ``folders`` are the folders to follow.
+    ``on_news`` is called, in any thread, when there is something new for `news`.
 
-    :param ignore: globs; files whose paths or names they match do not count.
+    :param ignore: globs; files whose paths or names match do not count.
     """
 
     def __init__(self, ignore: Iterable[str] = ()) -> None:
@@ -125,22 +125,22 @@ class Files:
         self.on_news: Callable[[], object] = lambda: None
         ignored = '|'.join(map(fnmatch.translate, ignore)) or '(?!)'
         self._ignores = re.compile(ignored).match
-        # Folders of the site's modules: {path: names in it}; None: it came later.
+        # Folders of the site's modules: {path: names in it}; None for a new folder.
         self._modules: dict[str, frozenset[str] | None] = {}
         self._globs: dict[tuple[str, ...], Glob] = {}
-        self._trees: set[str] = set()  # the globs' folders
+        self._trees: set[str] = set()  # the folders of the globs
         self._unsearched: list[str] = []
         self._targets: dict[str, set[str]] = {}  # {where links lead: the links}
         self._news: deque[list[Any]] = deque()
         self._announced = False
 
-    # What counts
+    # Adding files
 
     def add(self, path: Path) -> None:
-        """Watch a file, a folder with all that is in it, or what a glob matches.
+        """Watch a file, a folder with everything in it, or the files that a glob matches.
 
-        A file counts as it is now. A file that is missing has changed when it is
-        made. `search` finds the files in folders and of globs.
+        Later versions of a file are compared with the present one. A missing file has
+        changed when it is made. `search` finds the files of folders and globs.
         """
         path = os.path.abspath(os.fsdecode(path))
         glob = Glob.of(path)
@@ -158,7 +158,7 @@ class Files:
             self.add_modules(os.path.dirname(path))
 
     def add_modules(self, folder: str) -> None:
-        """Watch for new modules in a folder, unless it is of installed packages."""
+        """Watch for new modules in a folder, unless it has installed packages."""
         folder = os.path.abspath(folder)
         if folder in self._modules or is_installed(folder) or not os.path.isdir(folder):
             return
@@ -198,10 +198,10 @@ class Files:
             return
         self.folders.add(folder)
         for part in _with_parents(folder):
-            if os.path.islink(part):  # that may lead elsewhere, one day
+            if os.path.islink(part):  # the link may be changed later
                 self._follow(os.path.dirname(part))
 
-    # To another process
+    # Handing the files to another process
 
     def _tell(self, kind: str, path: str, value: Any) -> None:
         self._news.append([kind, path, value])
@@ -210,18 +210,18 @@ class Files:
             self.on_news()
 
     def news(self) -> News:
-        """Return what was learnt since the last call: plain data for JSON, or []."""
-        self._announced = False  # first, so that what comes from now on is announced
+        """Return what is new since the last call, as plain data for JSON; [] if nothing is."""
+        self._announced = False  # first, so that all later news are announced
         news = []
         while self._news:
             news.append(self._news.popleft())
         return news
 
     def merge(self, news: News) -> None:
-        """Add the `news` of another process; its signatures say what it has read.
+        """Add the `news` of another process; its signatures are those of what it has read.
 
-        ``['file', path, signature]``; ``['modules', folder, names that were in
-        it]``; ``['glob', folder, parts]``.
+        The news are ``['file', path, signature]``, ``['modules', folder, names in it]`` and
+        ``['glob', folder, parts]``.
         """
         for kind, path, value in news:
             if kind == 'file':
@@ -232,19 +232,19 @@ class Files:
                 self._add_glob(Glob(path, value))
 
     def search(self) -> None:
-        """Find the files in the folders and globs that were added."""
+        """Find the files of the folders and globs that were added."""
         while self._unsearched:
             for path in list(self._walk(self._unsearched.pop())):
                 self._know(path, signature(path))
 
-    # What changed
+    # Finding changes
 
     def changed(self, touched: Iterable[str] | None = None) -> dict[str, Signature]:
         """Return the files that have changed: {path: the signature before}.
 
-        The next call compares with what the files are now.
+        The next call compares with the present versions of the files.
 
-        :param touched: paths that may have changed; None if any may have.
+        :param touched: paths that may have changed; None if any path may have changed.
         """
         if touched is None:
             suspects, came = set(self.signatures), list(self._all_new())
@@ -294,7 +294,7 @@ class Files:
         if path.endswith(_SOURCES):
             return [path] if os.path.isfile(path) else []
         if known is None or path in self._modules or not os.path.isdir(path):
-            return []  # not the files below: a new folder may be a cache with thousands
+            return []  # do not search below: a new folder may be a cache with many files
         self._modules[path] = None
         self._follow(path)
         return [one for one in _entries(path) if one.endswith(_SOURCES)]
@@ -307,7 +307,7 @@ class Files:
     def _walk(self, top: str) -> Iterator[str]:
         """Yield the new files in and below a folder that a glob matches."""
         folders = [top]
-        for folder in folders:  # it grows
+        for folder in folders:  # this list grows
             self._trees.add(folder)
             self._follow(folder)
             for path in _entries(folder):
@@ -339,7 +339,7 @@ def _entries(folder: str) -> list[str]:
     try:
         return [os.path.join(folder, name) for name in os.listdir(folder)]
     except OSError:
-        return []  # it is gone, or this process may not read it
+        return []  # the folder was removed, or this process may not read it
 
 
 def _loops(folder: str) -> bool:
@@ -351,7 +351,7 @@ def _loops(folder: str) -> bool:
 
 
 def _is_module_name(name: str) -> bool:
-    """Whether an import statement can name it; most temporary files have no such name."""
+    """Whether an import statement can have this name; most temporary files have other names."""
     stem, dot, _ = name.partition('.')
     return stem.isidentifier() and (not dot or name.endswith(_SOURCES))
 
@@ -361,7 +361,8 @@ def _is_module_name(name: str) -> bool:
 
 def shown(path: str) -> str:
     """Return a path on one line, relative if it is below the working directory."""
-    with contextlib.suppress(OSError, ValueError):  # it is gone; another drive
+    # The working folder may be gone (OSError), or on another drive (ValueError).
+    with contextlib.suppress(OSError, ValueError):
         near = os.path.relpath(path)
         path = path if near.startswith(os.pardir) else near
     return path if path.isprintable() else ascii(path)

@@ -1,4 +1,4 @@
-"""Notes each module that a site imports, before it runs, and what the site asks other reloaders."""
+"""The recorder of imports, and of the files that a site hands to other reloaders."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds: bytecode is told apart by its source's mtime, in whole seconds, and size.
+#: Seconds after a save in which bytecode is not safe: Python compares only the source's
+#: mtime, in whole seconds, and its size.
 RACY = 2.0
 
 
 class _Loader(SourceFileLoader):
-    """Neither reads nor writes the bytecode of a module that was just saved.
+    """A loader that neither reads nor writes the bytecode of a module that was just saved.
 
-    A second save within the same second, of the same size, would never be imported.
+    Otherwise a second save with the same size in the same second would never be imported.
     """
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
@@ -48,13 +49,13 @@ _OTHERS = frozenset(['hupper.worker', 'paste.reloader'])
 class Recorder:
     """Adds to ``files`` each module that is imported from now on, even if the import fails.
 
-    A finder of modules: it notes what the other finders find, before it is read. It
-    also stands in for the reloader that the site gets from hupper
-    (hupper.interfaces.IReloaderProxy), and is one of paste.reloader's monitors.
+    It is a finder of modules: it notes what the other finders find, before the file is
+    read. It also takes the place of the reloader that the site gets from hupper
+    (hupper.interfaces.IReloaderProxy), and is a monitor of paste.reloader.
 
     :param match: a regular expression for the names of the modules to note.
-    :param reload: called when the site asks hupper for a reload.
-    :param stop: called when the site asks hupper to stop it.
+    :param reload: is called when the site asks hupper for a reload.
+    :param stop: is called when the site asks hupper to stop it.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Recorder:
         self._matches = re.compile(match).match
 
     def install(self) -> None:
-        """Put this finder first into `sys.meta_path`; note what is imported already."""
+        """Put this finder first into `sys.meta_path`; note the modules that are imported now."""
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
         for name in _OTHERS & set(sys.modules):
@@ -78,7 +79,7 @@ class Recorder:
         self.scan()
 
     def remove(self) -> None:
-        """Remove this finder, and leave hupper and paste.reloader."""
+        """Remove this finder from `sys.meta_path`, hupper and paste.reloader."""
         with contextlib.suppress(ValueError):
             sys.meta_path.remove(self)
         hupper: Any = sys.modules.get('hupper.worker')
@@ -93,7 +94,7 @@ class Recorder:
         for name, module in list(sys.modules.items()):
             if name in self._noted:
                 continue
-            # Not getattr: what a lazy module is asked for, it imports.
+            # Do not use getattr: a lazy module would import itself.
             with contextlib.suppress(AttributeError):
                 known = object.__getattribute__(module, '__dict__')
                 self._note(name, known.get('__file__'), known.get('__path__'))
@@ -129,13 +130,13 @@ class Recorder:
             return
         if isinstance(file, str) and file:
             self.files.add_module(file)
-        # A namespace package's are looked up anew, through a parent that may be gone.
+        # The folders of a namespace package are computed from its parent, which may be gone.
         with contextlib.suppress(KeyError, TypeError):
             for folder in list(folders or ()):
                 if isinstance(folder, str):
                     self.files.add_modules(folder)
 
-    # What the site tells
+    # What the site hands to other reloaders
 
     def _stand_in(self, module: Any) -> None:
         if module.__name__ == 'hupper.worker' and module._reloader_proxy is None:
@@ -150,16 +151,16 @@ class Recorder:
         return self in paste.Monitor.instances
 
     def watch_files(self, files: Iterable[Path]) -> None:
-        """Watch files, folders and globs: hupper's method."""
+        """Watch files, folders and globs; this is a method of hupper."""
         for path in files:
             self.files.add(path)
 
     def watch_file(self, filename: Path) -> None:
-        """Watch a file: paste.reloader's method."""
+        """Watch a file; this is a method of paste.reloader."""
         self.files.add(filename)
 
     def add_file_callback(self, callback: Callable[[], Iterable[Path]]) -> None:
-        """Watch what the callback names now: paste.reloader's method."""
+        """Watch the files that the callback returns; this is a method of paste.reloader."""
         try:
             self.watch_files(callback())
         except Exception:

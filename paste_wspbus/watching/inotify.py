@@ -29,8 +29,9 @@ _EVENT = struct.Struct('iIII')
 class Inotify(Notices):
     """Gets notices from the kernel: a file counts as touched when its writer has closed it.
 
-    :param log: takes one line about a folder that cannot be watched.
-    :raises OSError: without inotify, and at its limit fs.inotify.max_user_instances.
+    :param log: is called with one line about a folder that cannot be watched.
+    :raises OSError: if the system has no inotify, or at the limit
+        fs.inotify.max_user_instances.
     """
 
     def __init__(self, log: Callable[[str], object]) -> None:
@@ -73,14 +74,14 @@ class Inotify(Notices):
         for folder in new:
             self._follow(folder)
         for number in stale.keys() - self._paths.keys():
-            with contextlib.suppress(OSError):  # the folder is gone
+            with contextlib.suppress(OSError):  # the folder was removed
                 self._call('inotify_rm_watch', self._fd, number)
         return bool(new)
 
     def _follow(self, folder: str) -> None:
-        # The kernel reports when a watched folder vanishes. It reports neither that a
-        # folder moved together with its parent, nor that a missing folder was made.
-        # So the folders above are watched, too.
+        # The kernel reports when a watched folder is removed. But it does not report that
+        # a folder moved together with its parent, or that a missing folder was made. So
+        # the folders above are watched, too.
         number, there, missing, part, below = 0, '', '', folder, ''
         while part != below:
             known = part in self._parts
@@ -141,7 +142,7 @@ class Inotify(Notices):
 
 
 def _is_empty(path: str) -> bool:
-    """Whether a file was just made: another notice comes when its writer closes it."""
+    """Whether a file was just made; another notice comes when its writer closes it."""
     try:
         status = os.lstat(path)
     except OSError:

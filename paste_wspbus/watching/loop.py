@@ -1,4 +1,4 @@
-"""The loop of a process with one thread: one queue for requests, descriptors, timers, signals."""
+"""The loop of a process with one thread; it serves requests, descriptors, timers, signals."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    #: When it is due (time.monotonic), a number, what is called.
+    #: The time.monotonic() at which it is due, a number, and the function.
     Timer = tuple[float, int, Callable[[], None]]
 
 
 class Events:
     """A bus's queue (put, get, empty) whose get() also serves descriptors, timers, signals.
 
-    For a process of a single thread, which may fork at any time. Each key's
-    ``data`` in ``selector`` is called when its descriptor is readable.
+    It is for a process with one thread, which may fork at any time. The ``data`` of each
+    key in ``selector`` is called when its descriptor is ready.
     """
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        #: Called after each signal.
+        #: It is called after each signal.
         self.woken: Callable[[], None] = lambda: None
         self.requests: deque[Any] = deque()
         self._timers: list[Timer] = []
@@ -44,7 +44,7 @@ class Events:
     def put(self, request: Any) -> None:
         """Queue a request; signal handlers may call this."""
         self.requests.append(request)
-        with contextlib.suppress(OSError):  # full: it wakes up anyhow
+        with contextlib.suppress(OSError):  # a full socket wakes the loop, too
             self._writer.send(b'.')
 
     def empty(self) -> bool:
@@ -72,7 +72,7 @@ class Events:
             heapq.heappop(self._timers)[2]()
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> Timer:
-        """Make `step` call ``function`` in so many seconds; return the timer for `cancel`."""
+        """Make `step` call ``function`` after ``seconds``; return the timer for `cancel`."""
         timer = time.monotonic() + seconds, next(self._numbers), function
         heapq.heappush(self._timers, timer)
         return timer
@@ -109,7 +109,7 @@ class Events:
 
 
 class Repeat:
-    """Calls ``function`` every ``seconds`` until that returns False, or `end`; no thread."""
+    """Calls ``function`` every ``seconds`` in the loop, until it returns False or `end`."""
 
     def __init__(
         self, events: Events, seconds: float, function: Callable[[], bool]

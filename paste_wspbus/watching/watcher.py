@@ -1,4 +1,4 @@
-"""Reports that files of a site have changed, once for a burst of changes."""
+"""The watcher, which reports that files of a site have changed, once for a burst of changes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ _log = logging.getLogger(__name__)
 class Watcher:
     """Calls ``changed`` with those of ``files`` that have changed, once for a burst.
 
-    It lives in the loop ``events``, whose thread calls all its methods. With inotify
-    it does not wake up while nothing changes.
+    It runs in the loop ``events``, whose thread calls all its methods. With inotify it
+    does not wake up while nothing changes.
 
-    :param changed: called with at least one path that changed, was made or was deleted.
-    :param quiet: a burst of changes ends after so many seconds without one.
-    :param interval: seconds between checks of all files, where there are no notices.
-    :param poll: check every ``interval`` seconds: network folders send no notices.
-    :param log: takes one line about what cannot be watched as usual.
+    :param changed: is called with at least one path that changed, was made or was deleted.
+    :param quiet: seconds without a change after which a burst of changes is over.
+    :param interval: seconds between checks of all files, if there are no notices.
+    :param poll: whether to check every ``interval`` seconds in any case: network folders
+        send no notices.
+    :param log: is called with one line about what cannot be watched as usual.
     """
 
     #: Seconds after which a burst of changes is reported, even if it continues.
@@ -61,9 +62,9 @@ class Watcher:
         self.add([])
 
     def add(self, news: News) -> None:
-        """Watch what another process's `Files.news` names; a file that changed since is reported.
+        """Watch the files of another process's `Files.news`; report those that changed since.
 
-        :param news: from the site's newest process: an older one may have read older files.
+        :param news: those of the newest process: an older process may have read older files.
         """
         self.files.merge(news)
         self.files.search()
@@ -107,14 +108,14 @@ class Watcher:
         if self._repeat is not None:
             self._repeat.end()
         elif self.pid == os.getpid():  # a forked child has the parent's epoll(7)
-            with contextlib.suppress(KeyError, ValueError):  # closed twice
+            with contextlib.suppress(KeyError, ValueError):  # it is closed already
                 self.events.selector.unregister(self.notices.fileno())
         self.notices.close()
 
-    # What changed
+    # Finding changes
 
     def _read(self) -> bool:
-        if self._closed:  # by a function that was called before in the same step
+        if self._closed:  # another function in the same step has closed it
             return False
         touched = self.notices.read()
         if touched is None or touched:
@@ -127,7 +128,7 @@ class Watcher:
             self._look(None)
 
     def _look(self, touched: set[str] | None) -> None:
-        # Follow first, then look: so no change is missed in between.
+        # First follow the folders, then check the files: so no change in between is missed.
         if self._follow():
             touched = None
         while True:
@@ -152,10 +153,10 @@ class Watcher:
             self._latest = now + self.longest
             self.events.call_later(min(self.quiet, self.longest), self._settle)
         self._until = now + self.quiet
-        self._changed = {**changed, **self._changed}  # what they were at first
+        self._changed = {**changed, **self._changed}  # keep the first signatures
 
     def _settle(self) -> None:
-        """Report a burst that has ended; a file that is as it was before has not changed."""
+        """Report a burst that is over, but not files that are as they were before it."""
         if self._closed:
             return
         if self._repeat is not None:
