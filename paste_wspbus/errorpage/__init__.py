@@ -1,1 +1,1 @@
-"""The page that --reload serves instead of a site that does not start."""
+"""The page that --reload serves in the place of a site that does not start."""

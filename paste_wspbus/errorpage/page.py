@@ -1,4 +1,4 @@
-"""The page that says what went wrong, served instead of a site that does not start."""
+"""The page that shows an error in the place of a site that does not start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from paste_wspbus.errorpage.problem import Told
 
-#: Lines around the one that is meant, characters of each that are shown.
+#: The number of lines that are shown before and after the line of the error; and the number
+#: of characters of each line.
 AROUND, WIDTH = 3, 400
 
 FOOTER = 'Served by wspserve --reload; it tries again when a file changes.'
@@ -33,15 +34,15 @@ _SITE_PACKAGES = re.compile(r'.*[\\/](?:site|dist)-packages[\\/]')
 
 
 def make_app(problem: str) -> Callable[..., Iterable[bytes]]:
-    """Return a WSGI application that answers every request with 500 and says why.
+    """Return a WSGI application that answers every request with 500 and shows the error.
 
-    ``problem``: `problem_of`'s text, or any other text. A browser gets HTML,
-    which checks every second whether the site serves something else by now.
+    ``problem`` is the text of `problem_of`, or any other text. A browser gets HTML, which
+    checks every second whether the site serves something else now.
     """
     _lines.cache_clear()
     told = read(problem)
     plain = _encode(_plain(told))
-    # Made now, while the sources are as they were.
+    # Make the pages now: later, the sources may have changed.
     tag = _tag(problem)
     pages = {asks: _encode(_page(told, asks, tag)) for asks in (True, False)}
     policy = _policy()
@@ -68,7 +69,7 @@ def make_app(problem: str) -> Callable[..., Iterable[bytes]]:
 
 def _tag(problem: str) -> str:
     """Return a text that differs for each problem."""
-    # An address in memory is another one in each worker.
+    # Addresses in memory and process IDs differ in each worker.
     same = re.sub(r'0x[0-9A-Fa-f]+|process \d+', '', problem)
     return hashlib.sha256(_encode(same)).hexdigest()[:16]
 
@@ -88,14 +89,15 @@ def _plain(told: Told) -> str:
 
 
 def _encode(text: str) -> bytes:
-    return text.encode('utf-8', 'backslashreplace')  # the surrogates of file names
+    # File names may contain surrogates, which UTF-8 cannot encode.
+    return text.encode('utf-8', 'backslashreplace')
 
 
 _CONTROLS = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]')
 
 
 def _printable(text: str) -> str:
-    """Return text without control characters, which a terminal would obey."""
+    """Return text without control characters, which could change the terminal."""
     return _CONTROLS.sub(lambda found: f'\\x{ord(found[0]):02x}', text)
 
 
@@ -107,23 +109,23 @@ def _e(text: object) -> str:
 
 
 def _asset(name: str) -> str:
-    """Return the text of a file beside this module, also out of a zipped egg."""
+    """Return the text of a file beside this module; this also works in a zipped egg."""
     data = pkgutil.get_data(str(__package__), name)
     assert data is not None
-    # A checkout on Windows may have \r\n. A browser takes that for \n: the digest of a
-    # script with \r\n would not fit.
+    # A checkout on Windows may have \r\n. A browser converts it to \n, so the digest of a
+    # script with \r\n would be wrong.
     return data.decode('utf-8').replace('\r\n', '\n')
 
 
 def _element(name: str) -> str:
-    """Return what stands between the tags of a style or script: a file, on its own lines."""
+    """Return the content of a style or script element: a file, which begins on a new line."""
     return f'\n{_asset(name)}'
 
 
 def _policy() -> str:
-    """Return a Content-Security-Policy: nothing from elsewhere, and no script but ours.
+    """Return a Content-Security-Policy: no other sources, and only the script of this page.
 
-    So the page stays safe, whatever a message contains.
+    So the page is safe, whatever a message contains.
     """
     digest = hashlib.sha256(_element('page.js').encode()).digest()
     return (
@@ -134,7 +136,7 @@ def _policy() -> str:
 
 
 def _page(told: Told, asks: bool, tag: str) -> str:
-    """Return the HTML. ``asks``: whether the page may repeat its request."""
+    """Return the HTML. ``asks`` says whether the page may repeat its request."""
     place = _PLACE.match(told['line'])
     if told['errors']:
         last = told['errors'][-1]
@@ -162,17 +164,17 @@ def _page(told: Told, asks: bool, tag: str) -> str:
     )
 
 
-#: For a process that crashed, or called os._exit.
+#: The text for a process that crashed, or called os._exit.
 _NOTHING = 'There is no traceback. The terminal may show more.'
 
 
 def _first(message: str) -> str:
-    """Return as much of a message as fits into a heading."""
+    """Return the part of a message that fits into a heading."""
     line = message.strip().partition('\n')[0]
     return line if len(line) <= 300 else f'{line[:300]}…'
 
 
-#: How our own messages begin: a file, perhaps a section, perhaps a key.
+#: The beginning of a message of this package: a file, perhaps a section, perhaps a key.
 _PLACE = re.compile(
     r'(?P<file>(?:(?!: ).)+?)'
     r'(?: \[(?P<section>[^\]]+)\](?: (?P<key>(?:(?!: ).)+))?|(?<=\.ini))'
@@ -182,7 +184,7 @@ _PLACE = re.compile(
 
 
 def _place(place: re.Match[str], is_code: bool) -> str:
-    """Return HTML with the file, section and key, and only those lines of the .ini."""
+    """Return HTML with the file, section and key, and with their lines of the .ini."""
     found = [(name, place[name]) for name in ('file', 'section', 'key') if place[name]]
     rows = ''.join(f'<dt>{name}</dt><dd>{_e(text)}</dd>' for name, text in found)
     wanted = _ini_lines(place, is_code)
@@ -197,13 +199,13 @@ def _place(place: re.Match[str], is_code: bool) -> str:
 def _ini_lines(place: re.Match[str], is_code: bool) -> set[int]:
     """Return the numbers of the lines of the section and of the key.
 
-    ``is_code``: whether the site's code failed: then a line number in the message
-    is about its source, not about the .ini.
+    ``is_code`` says whether the site's code failed: then a line number in the message is
+    one of its source, not of the .ini.
     """
     named = None if is_code else re.search(r'\bline +(\d+)\b', place['problem'])
     if named:
         return {int(named[1])}
-    key = place['key'] or 'use'  # names the factory
+    key = place['key'] or 'use'  # this key names the factory
     section, wanted = None, set()
     for number, line in enumerate(_lines(place['file']), 1):
         if line.startswith('['):
@@ -216,7 +218,7 @@ def _ini_lines(place: re.Match[str], is_code: bool) -> set[int]:
 
 
 def _told(chain: list[Told], title: str) -> str:
-    """Return the HTML of exceptions, the first one first, without the message that is the title."""
+    """Return the HTML of exceptions, the first one first; omit the message of the title."""
     parts = []
     for told in chain:
         message = told['message'].strip()
@@ -237,7 +239,7 @@ def _told(chain: list[Told], title: str) -> str:
 
 
 def _frames_of(frames: Sequence[Any]) -> str:
-    """Return the HTML of frames: the site's own with their sources, the others folded."""
+    """Return the HTML of frames: those of the site with their sources, the others folded."""
     known = [one if isinstance(one, int) else Frame(*one) for one in frames]
     if known and not any(map(_is_own, known)):
         *known, last = known
@@ -317,7 +319,7 @@ def _line(number: int, line: str, is_meant: bool, frame: Frame | None = None) ->
 @functools.cache
 def _lines(file: str) -> list[str]:
     """Return the lines of a source, as far as they can be read; [] if there is none."""
-    with contextlib.suppress(Exception):  # a loader of the site's may be asked
+    with contextlib.suppress(Exception):  # this may call a loader of the site
         linecache.checkcache(file)
         lines = linecache.getlines(file)
         if not lines and os.path.isfile(file):
@@ -328,7 +330,7 @@ def _lines(file: str) -> list[str]:
 
 
 def _short(file: str) -> str:
-    """Return a short path: relative to the working directory, site-packages or the standard library."""
+    """Return a path relative to the working folder, site-packages or the standard library."""
     with contextlib.suppress(OSError):
         file = file.removeprefix(os.getcwd() + os.sep)
     return _SITE_PACKAGES.sub('', file).removeprefix(_STDLIB)

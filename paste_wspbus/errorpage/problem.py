@@ -1,4 +1,4 @@
-"""What went wrong when a site was composed, as data that one process sends to another."""
+"""The error of a site that does not start, as data that one process sends to another."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
     from traceback import TracebackException
     from typing import Any
 
-    #: Plain data, for JSON: an exception's ``type`` and ``message``; ``notes``:
-    #: what else Python prints; ``link``: how the next one came of it, or '';
-    #: ``frames``: each a `Frame`, or how many are left out there; ``parts``: the
-    #: exceptions of a group, each a list of these.
+    #: Plain data for JSON. ``type`` and ``message`` are those of an exception. ``notes``
+    #: has the other lines that Python prints. ``link`` says how the next exception came
+    #: from it, or is ''. Each of ``frames`` is a `Frame`, or the number of frames that
+    #: are omitted there. ``parts`` has the exceptions of a group, each a list of these.
     Told = dict[str, Any]
 
-#: Characters of a traceback that are kept: of its beginning a half, of its end a half.
+#: The number of characters of a traceback that are kept: one half from its beginning, one
+#: half from its end.
 MOST = 40_000
 
-#: Bytes that a problem may be: a variable of the environment holds 128 KiB
-#: (MAX_ARG_STRLEN, execve(2)), with all else that a process inherits.
+#: The number of bytes that a problem may have. A variable of the environment holds 128 KiB
+#: (MAX_ARG_STRLEN, execve(2)), and a process inherits other data in the same variable.
 ROOM = 100_000
 
-#: Characters of a message; exceptions of a chain and of a group; groups in groups;
-#: frames of an exception's beginning, and of its end.
+#: The numbers that are kept at most: characters of a message; exceptions of a chain, and
+#: of a group; levels of groups in groups; first frames and last frames of an exception.
 MESSAGE, CHAIN, GROUP, DEPTH, FIRST, LAST = 2_000, 8, 8, 3, 6, 20
 
 CAUSE = 'which was the direct cause of'
@@ -42,9 +43,9 @@ _PASTE_DEPLOY = os.sep + os.path.join('paste', 'deploy') + os.sep
 
 
 class Frame(NamedTuple):
-    """A place in a source. ``start``, ``end``: columns (bytes), if they are known.
+    """A place in a source. ``start`` and ``end`` are columns (in bytes), if they are known.
 
-    ``times``: how many times it comes in a row.
+    ``times`` is the number of times that it comes in a row.
     """
 
     file: str
@@ -58,13 +59,13 @@ class Frame(NamedTuple):
 def trace_of(error: BaseException) -> tuple[str, str | None]:
     """Return the traceback of a site that could not be served, and the file in which it ends.
 
-    The traceback is without the frames that come before the site's code. It is '' if
-    there are no others: then the message is enough.
+    The traceback does not have the frames before the site's code. It is '' if there are
+    no other frames: then the message is enough.
     """
     told, text = _tell(error)
     if _says_it_all(error, told):
         return '', getattr(error, 'file', None)
-    file = getattr(told, 'filename', None)  # of a SyntaxError
+    file = getattr(told, 'filename', None)  # a SyntaxError has it
     for frame in [] if file else told.stack:
         if not frame.filename.startswith('<frozen'):
             file = frame.filename
@@ -72,9 +73,9 @@ def trace_of(error: BaseException) -> tuple[str, str | None]:
 
 
 def problem_of(error: BaseException, line: str) -> str:
-    """Return what `make_app` shows of an error, as text that a process can send to another.
+    """Return the data of an error for `make_app`, as a text for another process.
 
-    ``line``: the last line on the terminal. The text contains neither sources nor
+    ``line`` is the last line on the terminal. The text contains neither sources nor
     values of variables, and has at most 100,000 bytes.
     """
     told, text = _tell(error)
@@ -85,20 +86,20 @@ def problem_of(error: BaseException, line: str) -> str:
     for most, shown in ((MOST, errors), (MOST // 10, errors), (MOST // 10, [])):
         kept = {'line': line, 'text': _cut(text, most), 'errors': shown}
         problem = json.dumps(kept, ensure_ascii=False)
-        if len(json.dumps(problem)) < ROOM:  # in the JSON of a message
+        if len(json.dumps(problem)) < ROOM:  # a message contains it as JSON
             break
     return problem
 
 
 def _tell(error: BaseException) -> tuple[TracebackException, str]:
-    """Return what Python knows about an error, as an object and as text."""
+    """Return what Python knows about an error, as an object and as a text."""
     if isinstance(error, WSPBusError) and error.__cause__ is not None:
         error = error.__cause__
     try:
         told = traceback.TracebackException.from_exception(error, compact=True)
         _shorten(told)
         return told, ''.join(told.format())
-    except Exception as why:  # whatever a site's exceptions do to whoever looks at them
+    except Exception as why:  # the methods of a site's exception may fail
         name = f'{type(error).__name__} (cannot be shown: {type(why).__name__})'
         kind = type(name, (Exception,), {'__module__': 'builtins'})
         told = traceback.TracebackException(kind, kind(), error.__traceback__)
@@ -150,7 +151,7 @@ def _chain(told: TracebackException, depth: int = 0) -> list[Told]:
 
 def _entry(one: TracebackException, depth: int) -> Told:
     said = list(one.format_exception_only())
-    # A SyntaxError's begins with its place, and with what stands there.
+    # The text of a SyntaxError begins with its place, and with the source there.
     at = next((i for i, part in enumerate(said) if part[:1] != ' '), 0)
     kind, _, message = said[at].strip().partition(': ')
     shows_source = not os.path.isfile(str(getattr(one, 'filename', None) or ''))
@@ -175,7 +176,7 @@ def _frames(one: TracebackException) -> Iterator[Frame]:
 
 
 def _place_of_syntax(one: TracebackException) -> Iterator[Frame]:
-    """Yield the place of a SyntaxError; a site may have put anything into its attributes."""
+    """Yield the place of a SyntaxError; a site may have set its attributes to anything."""
     if not one.filename or not str(one.lineno).isdecimal():
         return
     first, last = (
@@ -198,7 +199,7 @@ def _frame(frame: traceback.FrameSummary) -> Frame:
 
 
 def read(problem: str) -> Told:
-    """Read `problem_of`'s text; any other text is a problem without exceptions."""
+    """Read the text of `problem_of`; any other text is a problem without exceptions."""
     with contextlib.suppress(ValueError):
         told = json.loads(problem)
         if isinstance(told, dict) and told.keys() == {'line', 'text', 'errors'}:
