@@ -26,7 +26,7 @@ if not TYPE_CHECKING:  # otherwise type checkers would accept any name
     def __getattr__(name):
         """Import a public name.
 
-        :raises AttributeError: if it is not one of these.
+        :raises AttributeError: if the name is not a public name.
         """
         if name not in _ROOMS:
             raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

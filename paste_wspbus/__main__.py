@@ -26,11 +26,11 @@ def main() -> int:
 
 
 def _run() -> int:
-    # Nothing that is made by importing is garbage: looking for some costs as
-    # much as all of our own modules. What the site makes is looked at.
+    # Imports make no garbage, and a search for it takes as long as the import of all
+    # modules of this package. The objects of the site are collected as usual.
     gc.disable()
     if hasattr(os, 'geteuid') and os.geteuid() == 0:
-        # Before anything else is imported: `python -m` searches the working folder first.
+        # Do this before any other import: `python -m` searches the working folder first.
         from paste_wspbus.unix.importing import hold_back
 
         hold_back()
@@ -43,7 +43,7 @@ def _run() -> int:
 
 
 def _leave(signum: int, frame: object) -> None:
-    """End at once: nothing is open yet."""
+    """End the process at once: nothing is open yet."""
     if signum == signal.SIGINT:
         os.write(2, b'Interrupted.\n')
     os._exit(128 + signum)
@@ -56,7 +56,7 @@ def _ignore() -> None:
 
 
 def _complain() -> int:
-    """Say that the process may not open as many files as Python needs for its modules."""
+    """Print that the process may not open as many files as Python needs for its modules."""
     sys.stderr.write('wspserve: too many open files: raise the limit (ulimit -n)\n')
     return 1
 

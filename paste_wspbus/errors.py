@@ -6,9 +6,9 @@ from __future__ import annotations
 class WSPBusError(Exception):
     """The base of all errors of this package.
 
-    The command line catches it, prints one line and exits with ``exit_code``. That is
-    `exits.FAILED` (1) or `exits.USAGE` (2); the numbers are written out because each run
-    of pytest imports this module, and should import no other.
+    The command line catches it, prints one line and exits with ``exit_code``. This is
+    `exits.FAILED` (1) or `exits.USAGE` (2). The numbers stand here because each run of
+    pytest imports this module, and should not import another one.
     """
 
     exit_code = 1
@@ -17,7 +17,7 @@ class WSPBusError(Exception):
 class IllegalTransition(WSPBusError):
     """The bus was asked for a move that is not in its table of transitions.
 
-    ``old``, ``new``: the two states.
+    ``old`` and ``new`` are the two states.
     """
 
     def __init__(self, old: object, new: object) -> None:
@@ -89,7 +89,7 @@ class RestartImpossible(WSPBusError):
 class PluginError(WSPBusError):
     """A plugin class names a channel that does not exist.
 
-    ``nearest``: a channel of a similar name, or None.
+    ``nearest`` is a channel with a similar name, or None.
     """
 
     exit_code = 2
@@ -117,7 +117,7 @@ class TooManyFiles(WSPBusError):
 
 
 class ConfigError(WSPBusError):
-    """The .ini is wrong. It names the file, the section, the key and what would be right.
+    """The .ini is wrong. The error names the file, section and key, and what would be right.
 
     ``section`` and ``key`` are None if the error is not about one section or key.
     """
@@ -150,8 +150,8 @@ class FactoryError(ConfigError):
 class BindError(WSPBusError):
     """The system refuses a listening socket.
 
-    ``address``: as text. ``reason``: the system's. ``place``: the file and section that
-    name the address, if they are known.
+    ``address`` is a text. ``reason`` is the reason that the system gives. ``place`` is the
+    file and section that name the address, if they are known.
     """
 
     def __init__(self, address: str, reason: str, place: str = '') -> None:

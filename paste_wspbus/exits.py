@@ -20,7 +20,7 @@ NOT_PERMITTED = 4
 #: The site has not stopped before its deadline, and was ended by force (sysexits.h).
 EX_SOFTWARE = 70
 
-#: Ctrl-C came before the site could handle it: 128 + SIGINT, the code of shells.
+#: Ctrl-C came before the site could handle it: 128 + SIGINT, as shells report it.
 INTERRUPTED = 130
 
 #: SIGTERM came before the site could handle it: 128 + SIGTERM. If the terminal ended, it

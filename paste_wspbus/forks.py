@@ -20,13 +20,13 @@ _watching = False
 
 
 def close_in_child(held: T, close: Callable[[T], object]) -> None:
-    """Have ``close(held)`` called in each child that this process forks from now on.
+    """Call ``close(held)`` in each child that this process forks from now on.
 
     It is for locks, pipes and sockets: a child that the site forks would keep them open
     after the end of its parent. On systems without fork(2) this does nothing.
 
     :param held: the object that holds the descriptor. Only a weak reference is kept, so
-        there is no call to end this.
+        this ends with the object.
     :param close: closes the descriptor. It must not refer to ``held`` (take a method of
         its class: ``Report.close``), and a second call of it must do no harm. If this
         function is called again for ``held``, the new ``close`` replaces the old one.

@@ -52,8 +52,8 @@ def embedded_bus(global_conf: Mapping[str, Any] | None = None) -> Bus:
     :raises FactoryError: if the factory of a plugin fails.
     """
     # This import is inside the function because it loads the reader of .ini files and
-    # the hosts: a component that finds its bus in global_conf needs neither. It makes no
-    # circle: the rooms below take BusRef from paste_wspbus.reference, and none of them
+    # the hosts: a component that finds its bus in global_conf needs neither. It is not
+    # circular: the rooms below take BusRef from paste_wspbus.reference, and none of them
     # imports this module.
     from paste_wspbus.hosts.embedded import bus_for
 
@@ -70,7 +70,7 @@ def make_filter(
     :returns: a function that wraps an application in the filter.
     :raises TypeError: if the section has other keys.
     """
-    from paste_wspbus.frameworks import introduce  # on demand, as above
+    from paste_wspbus.frameworks import introduce  # imported here, as above
     from paste_wspbus.requests.filter import BusFilter
 
     if local_conf:
@@ -79,7 +79,7 @@ def make_filter(
 
     def wrap(app: WSGIApp) -> BusFilter:
         host = host_of(bus)
-        if host.exits_with_process:  # elsewhere the command introduces the bus
+        if host.exits_with_process:  # otherwise the command introduces the bus
             introduce(app, bus)
         wrapped = BusFilter(app, bus)
         host.composed(bus)  # the host may start the bus now
@@ -93,13 +93,13 @@ def make_bus(global_conf: Mapping[str, Any]) -> Bus:
 
     Its entry point is in the group paste_wspbus.bus_factory.
     """
-    from paste_wspbus.bus import Bus  # on demand, as above
+    from paste_wspbus.bus import Bus  # imported here, as above
 
     return Bus()
 
 
 def start_embedded(bus: Bus) -> None:
-    """Have the host of a bus start it, if it is not started.
+    """Let the host of a bus start the bus, if it is not started.
 
     :raises StartFailed: if a 'start' listener fails.
     """

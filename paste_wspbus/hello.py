@@ -1,4 +1,4 @@
-"""A small WebOb application that shows the bus it rides on: ``use = egg:paste_wspbus#hello``."""
+"""A small WebOb application that shows its bus: ``use = egg:paste_wspbus#hello``."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def _page(bus: Bus, greeting: str) -> str:
 
 @functools.cache
 def _asset(name: str) -> str:
-    """Return the text of a file beside this module, also out of a zipped egg."""
-    import pkgutil  # the first request needs it, not the start
+    """Return the text of a file beside this module; this also works in a zipped egg."""
+    import pkgutil  # imported here: the first request needs it, not the start
 
     data = pkgutil.get_data('paste_wspbus', name)
     assert data is not None
-    return data.decode('utf-8').replace('\r\n', '\n')  # of a checkout on Windows
+    return data.decode('utf-8').replace('\r\n', '\n')  # as a checkout on Windows has
 
 
 def _row(call: Call) -> str:

@@ -13,8 +13,8 @@ from paste_wspbus.process.early_signals import ignore
 class WspServeCommand:
     """A paster command (entry-point group paste.global_paster_command).
 
-    paster itself asks for no more than ``run``, ``summary``, ``usage``,
-    ``group_name``, ``description`` and ``hidden``.
+    paster uses only ``run``, ``summary``, ``usage``, ``group_name``, ``description`` and
+    ``hidden``.
     """
 
     summary = SUMMARY
@@ -27,7 +27,7 @@ class WspServeCommand:
         self.command_name = name
 
     def run(self, args: list[str]) -> int:
-        """Serve; returns the exit code."""
+        """Run the command, and return the exit code."""
         atexit.register(ignore)
         name = f'paster {self.command_name}'
         return finish(main(list(args), prog=name, owns_process=True))

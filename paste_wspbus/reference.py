@@ -1,4 +1,4 @@
-"""The reference that carries a bus through PasteDeploy, and the keys under which it is found."""
+"""The reference that carries a bus through PasteDeploy, and the keys of the bus in dicts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 #: The key of a BusRef in ``global_conf``.
 KEY = 'wspbus'
 
-#: The key of the bus in ``environ``. It has a dot: PEP 3333 makes each value under a
-#: name without one a str, as wsgiref.validate and egg:Paste#lint check.
+#: The key of the bus in ``environ``. It has a dot: by PEP 3333, a value under a name
+#: without a dot must be a str, and wsgiref.validate and egg:Paste#lint check that.
 ENVIRON_KEY = 'wspbus.bus'
 
 #: The key of the `threading.Event` in ``environ`` that is set when the site stops.
@@ -26,17 +26,17 @@ _composing: ContextVar[Bus | None] = ContextVar('composing', default=None)
 
 
 class BusRef(str):
-    """The text 'wspbus' with a bus tied to it.
+    """The text 'wspbus', with a bus as an attribute.
 
-    PasteDeploy passes on the same objects in ``global_conf``, but interpolates them:
-    they must be strings. A copy or a pickle is the plain string, because a bus
-    belongs to one process.
+    PasteDeploy passes the same objects on in ``global_conf``, but interpolates them, so
+    they must be strings. A copy or a pickle is the plain string, because a bus belongs
+    to one process.
     """
 
     bus: Bus
 
     def __new__(cls, bus: Bus) -> BusRef:
-        """Tie ``bus`` to the text."""
+        """Make the text, and set its attribute ``bus``."""
         self = super().__new__(cls, KEY)
         self.bus = bus
         return self

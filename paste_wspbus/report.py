@@ -1,6 +1,6 @@
-"""How a process reports to whoever waits for it: a launcher, a supervisor.
+"""How a process reports to the process that waits for it: a launcher, or a supervisor.
 
-The words are in `wire`.
+`wire` has the table of the reports.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """The end that reports: messages, each a line of JSON, in a pipe or socket.
+    """The end that reports: it sends messages, each a line of JSON, into a pipe or socket.
 
-    It is silent where nobody waits (``fd`` None), and when the reader is gone.
+    It sends nothing if no process waits (``fd`` is None), or if the reader has ended.
     """
 
     def __init__(self, fd: int | None = None, *, lasting: bool = False) -> None:
         self.fd = fd
-        self._sending = threading.RLock()  # a signal handler may say something, too
-        #: Whether there is more to say after the start.
+        self._sending = threading.RLock()  # a signal handler may report, too
+        #: Whether the process also reports after the start.
         self.lasting = lasting
         #: Whether the outcome of the start has been reported.
         self.outcome_sent = False
@@ -34,16 +34,16 @@ class Report:
 
             self._word = report_word
             os.set_inheritable(fd, False)
-            # A forked child must not keep the pipe open: the reader knows by its
-            # end that this process has ended.
+            # A forked child must not keep the pipe open: when it closes, the reader
+            # knows that this process has ended.
             close_in_child(self, Report.close)
 
     def pid(self) -> None:
-        """Say which process it is that starts."""
+        """Report the ID of the process that starts."""
         self._say('pid', os.getpid())
 
     def ready(self, lines: Iterable[str] = ()) -> None:
-        """Say that the site is STARTED; ``lines`` are for the terminal."""
+        """Report that the site is STARTED; ``lines`` are for the terminal."""
         if not self.outcome_sent:
             self.outcome_sent = True
             self._say('ready', list(lines))
@@ -51,61 +51,61 @@ class Report:
                 self.close()
 
     def composed(self) -> None:
-        """Say that this process waits for the order to go on."""
+        """Report that this process waits for the order to continue."""
         self._say('composed', True)
 
     def status(self, status: dict[str, Any]) -> None:
-        """Say what this process does."""
+        """Report the status of this process."""
         self._say('status', status)
 
     def forked(self, token: int, pid: int) -> None:
-        """Say which process was forked for an order."""
+        """Report the ID of the process that was forked for an order."""
         self._say('forked', token, pid)
 
     def ended(self, token: int, code: int | None) -> None:
-        """Say that it has ended.
+        """Report that the process that was forked for an order has ended.
 
-        :param code: os.waitstatus_to_exitcode's number; None: nobody knows.
+        :param code: the number of os.waitstatus_to_exitcode; None if it is not known.
         """
         self._say('ended', token, code)
 
     def learnt(self, news: list[Any], modules: list[str]) -> None:
-        """Say what the site is made of.
+        """Report the files and modules of the site.
 
-        :param news: what `watching.files.Files.news` returns.
-        :param modules: the modules that the site did not bring.
+        :param news: the result of `watching.files.Files.news`.
+        :param modules: the modules of installed packages.
         """
         self._say('learnt', news, modules)
 
     def imported(self, name: str = '', why: str = '') -> None:
-        """Say that modules are imported, or which one has spoiled this process."""
+        """Report that modules are imported, or which module makes a fork unsafe, and why."""
         self._say('imported', name, why)
 
     def leave(self) -> None:
-        """Say that the site asks to stop."""
+        """Report that the site asks for a stop."""
         self._say('leave', True)
 
     def succeed(self) -> None:
-        """Say that this process asks for a successor."""
+        """Report that this process asks for a successor."""
         self._say('succeed', True)
 
     def renew(self) -> None:
-        """Say that the site asks to be restarted as a whole."""
+        """Report that the site asks for a graceful restart of all processes."""
         self._say('renew', True)
 
     def restarts(self, style: str) -> None:
-        """Say that the site has stopped, to be restarted.
+        """Report that the site has stopped for a restart.
 
-        :param style: 'child' or 'fork'; 'execv': this process replaces itself.
+        :param style: 'child' or 'fork'; or 'execv' if this process replaces itself.
         """
         self._say('restarts', style)
 
     def cut(self, streams: int, others: int) -> None:
-        """Say how many streams and other requests the stop of this process has cut."""
+        """Report how many streams and other requests the stop of this process has cut."""
         self._say('cut', streams, others)
 
     def exits(self, code: int) -> None:
-        """Say that the process is about to end."""
+        """Report the exit code of this process, which is about to end."""
         self._say('exits', code)
 
     def failed(
@@ -116,12 +116,13 @@ class Report:
         file: str | None = None,
         problem: str = '',
     ) -> None:
-        """Say that the start failed.
+        """Report that the start failed.
 
         :param code: the exit code.
         :param line: the line to print.
-        :param trace: the traceback, and ``file`` the one in which it ends.
-        :param problem: what `errorpage.problem.problem_of` returns, to be shown.
+        :param trace: the traceback.
+        :param file: the file in which the traceback ends.
+        :param problem: the result of `errorpage.problem.problem_of`, for the page.
         """
         if not self.outcome_sent:
             self.outcome_sent = True
@@ -130,7 +131,7 @@ class Report:
     def _say(self, word: str, *carried: object) -> None:
         if self.fd is None:
             return
-        import json  # only where somebody waits
+        import json  # imported here: most starts report nothing
 
         known = self._word(word)
         message = dict(zip(known.carries or (word,), carried, strict=True))
@@ -140,28 +141,28 @@ class Report:
                 rest = rest[os.write(self.fd, rest) :]
 
     def close(self) -> None:
-        """End the connection: nothing more will be said."""
+        """Close the connection: there are no more reports."""
         fd, self.fd = self.fd, None
         if fd is not None:
             os.close(fd)
 
 
-#: The most bytes that are read at once: a process that floods its supervisor with
-#: reports must leave it time for others.
+#: The number of bytes that are read at once at most: if a process sends very many reports,
+#: its supervisor must have time for other processes.
 READ = 8192
 
 
 class Inbox:
-    """The reading end of a `Report`, which may be sent anything."""
+    """The end that reads the messages of a `Report`; any bytes may come there."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._buffer = bytearray()
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Read once: the messages that are complete now; None at the end.
+        """Read once, and return the messages that are complete now; None at the end.
 
-        :raises NoReport: (a ValueError) if what came is no report, or too long.
+        :raises NoReport: (a ValueError) if a line is not a report, or is too long.
         """
         from paste_wspbus.wire import MAX_REPORT, NoReport, read_report
 
@@ -181,6 +182,6 @@ class Inbox:
         return [message for line in lines if (message := read_report(line))]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """All messages, until the end."""
+        """Yield all messages, until the end."""
         while (messages := self.read()) is not None:
             yield from messages

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: The kinds of processes. A worker serves. 'site plugins' runs the plugins that run
-#: once per site. 'preload' composes the site and forks workers. 'packages' imports the
+#: The kinds of processes. A worker serves. 'site plugins' runs the plugins that run only
+#: once for a site. 'preload' composes the site and forks workers. 'packages' imports the
 #: installed packages that the site uses, and forks workers that compose the site.
 WORKER, SITE, PRELOAD, PACKAGES = 'worker', 'site plugins', 'preload', 'packages'
 
@@ -13,13 +13,14 @@ WORKER, SITE, PRELOAD, PACKAGES = 'worker', 'site plugins', 'preload', 'packages
 class Role(NamedTuple):
     """What a supervised process is for.
 
-    ``number``: of a worker, from 1; 0 if there is only one and no number was asked for.
-    ``generation``: which deployment it belongs to. ``hold``: whether it waits, once
-    composed, until it may start. ``later``: whether the site has been started before,
-    so that errors belong in its log. ``several``: whether other processes accept from
-    the same sockets. ``spare``: whether it waits before it composes. ``problem``: a
-    traceback that it shows instead of the site. ``time_to_stop``: the seconds that its
-    own stop may take; None: as many as the .ini says.
+    ``number`` is that of a worker, from 1; it is 0 for a single worker without a number.
+    ``generation`` is the generation that it belongs to. ``hold`` says whether it waits
+    after composing the site until it may start. ``later`` says whether the site was
+    started before, so that errors belong in its log. ``several`` says whether other
+    processes accept from the same sockets. ``spare`` says whether it waits before it
+    composes the site. ``problem`` is a traceback that it shows in the place of the site.
+    ``time_to_stop`` is the number of seconds that its own stop may take; None stands for
+    that of the .ini.
     """
 
     kind: str = WORKER
@@ -34,14 +35,14 @@ class Role(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A name such as 'worker 2', 'site plugins', 'preload'; 'site' if there is one process."""
+        """Its name: 'worker 2', 'site plugins', 'preload', …; 'site' for the only process."""
         if self.kind != WORKER:
             return self.kind
         return f'worker {self.number}' if self.number else 'site'
 
     @property
     def title(self) -> str:
-        """The name with which messages begin."""
+        """Its name at the beginning of a message."""
         return TITLES.get(self.name) or self.name.capitalize()
 
 

@@ -56,9 +56,9 @@ class StopFailed(WSPBusError):
 class RunningSite:
     """The site of an .ini, with its bus STARTED.
 
-    ``app``: the WSGI application, with the bus in environ. ``bus``: the thread of the
-    ``with`` block runs its transitions. ``plugins``: the objects that the [plugin:NAME]
-    sections made, by name.
+    ``app`` is the WSGI application, with the bus in environ. ``bus`` is the bus, whose
+    transitions run in the thread of the ``with`` block. ``plugins`` has the objects that
+    the [plugin:NAME] sections made, by name.
     """
 
     def __init__(self, site: Site) -> None:
@@ -68,7 +68,7 @@ class RunningSite:
 
     @property
     def resources(self) -> dict[str, Any]:
-        """What the lifespans have yielded, by name: ``bus.resources``."""
+        """The values that the lifespans have yielded, by name: ``bus.resources``."""
         return self.bus.resources
 
 
@@ -101,8 +101,8 @@ class ComposedSite(RunningSite):
 
         The arguments and the result are those of WebTest.
 
-        :raises webtest.AppError: for a status of 400 and above, unless ``status`` names
-            that one.
+        :raises webtest.AppError: for a status of 400 and above, unless it is the one that
+            ``status`` names.
         :raises ModuleNotFoundError: if WebTest is not installed.
         """
         return self.client.get(url, *args, **kwargs)
@@ -144,7 +144,7 @@ def composed(
     :raises ConfigError: if the .ini is wrong.
     :raises FactoryError: if a factory fails.
     :raises ChannelFailures: if a 'start' listener fails; the parts that had started
-        were stopped. Or, at the end of the block, if listeners fail to stop.
+        were stopped. It is also raised at the end of the block, if listeners fail to stop.
     :raises NotStarted: if a listener stopped the site while it started.
     :raises StopFailed: at the end of the block, if the site has failed otherwise.
     """
@@ -272,7 +272,7 @@ def _forget(folder: str) -> None:
 
 
 def _compose(config: Config, server: Server | None) -> Site:
-    """Compose the site as the command does, without what concerns the whole process."""
+    """Compose the site as the command does, but change nothing of the whole process."""
     from paste_wspbus.hosts import TESTING
     from paste_wspbus.plugins.signals import SignalHandler
     from paste_wspbus.plugins.sitelog import SiteLog
@@ -286,7 +286,7 @@ def _compose(config: Config, server: Server | None) -> Site:
         bus.force_exit = partial(_hurry, bus)  # type: ignore[method-assign]
         bus.plugins['sitelog'] = SiteLog(bus)
         bus.plugins['sitelog'].subscribe()
-        # For plugins that look for it. It is not subscribed: the tests handle signals.
+        # Some plugins look for it. It is not subscribed, because the tests handle signals.
         bus.plugins['signals'] = SignalHandler(bus, config.settings['signals'])
         bus.plugins['threads'] = ThreadManager(bus)
         bus.plugins['threads'].subscribe()
@@ -324,7 +324,7 @@ def _started(site: Site) -> Generator[None]:
         if bus.state is not State.STARTED:
             raise NotStarted(site.file)
     except BaseException:
-        with contextlib.suppress(ChannelFailures):  # each is in the log
+        with contextlib.suppress(ChannelFailures):  # the log has each error
             bus.exit()
         raise
     try:
@@ -334,7 +334,7 @@ def _started(site: Site) -> Generator[None]:
 
 
 def _leave(bus: Bus) -> None:
-    """Exit the bus; raise the failures of that, and of a stop that another thread asked for."""
+    """Exit the bus; raise its failures, and those of a stop that another thread asked for."""
     from paste_wspbus.bus import State
 
     bus.turn.keep_for(threading.get_ident())
@@ -360,7 +360,7 @@ def _logging(config: Config) -> Generator[None]:
     registry: Any = logging
     before = {logger: _settings_of(logger) for logger in _loggers()}
     references, names = registry._handlerList[:], dict(registry._handlers)
-    # fileConfig closes every handler that it finds here; these are needed again.
+    # fileConfig closes every handler that it finds here, but these are needed again.
     registry._handlerList.clear()
     made: list[Any] = []
     try:

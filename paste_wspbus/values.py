@@ -1,4 +1,4 @@
-"""Texts: settings become values, and what others have written becomes safe to show."""
+"""Texts: how settings become values, and how texts of others become safe to print."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def convert(
 ) -> dict[str, Any]:
     """Convert each setting by its function in ``known``.
 
-    :raises SettingError: for one that is unknown (names the nearest), or that
-        its function refuses.
+    :raises SettingError: if a setting is unknown (the error names the nearest one), or if
+        its function refuses it.
     """
     converted = {}
     for key, value in conf.items():
@@ -42,8 +42,8 @@ def comment_hint(value: str) -> str:
 
 
 def nearest(word: str, known: Any) -> str:
-    """Return a hint to append to a message: the known word that is nearest, or ''."""
-    from difflib import get_close_matches  # for an error alone
+    """Return a hint for the end of a message: the nearest known word, or ''."""
+    from difflib import get_close_matches  # only an error needs it
 
     found = get_close_matches(word, list(known), 1, 0.5)
     return f'; did you mean {found[0]!r}?' if found else ''
@@ -52,9 +52,10 @@ def nearest(word: str, known: Any) -> str:
 def working_folder() -> str:
     """Return the working folder with its symbolic links, as the shell's ``pwd`` shows it.
 
-    A deployment moves such a link: files that are read later must be the new folder's.
-    The name is $PWD; without it (systemd, supervisord, cron), a word of the command line
-    leads there by a link, or the link is called ``current`` as with most deployment tools.
+    A deployment changes such a link, and then files must be read from the new folder. The
+    name is in $PWD. Without $PWD (systemd, supervisord, cron), this looks for a word of
+    the command line that leads to the folder over a link, and then for a link with the
+    name ``current``, which most deployment tools use.
 
     :raises FileNotFoundError: if the folder was removed.
     """
@@ -68,7 +69,7 @@ def working_folder() -> str:
 
 
 def _names_of(folder: str) -> Iterator[str]:
-    """Yield names that a folder may have by a link; it is for the caller to look."""
+    """Yield paths that may lead to a folder over a link; the caller must check them."""
     for word in filter(os.path.isabs, sys.orig_argv):
         for path in _with_parents(os.path.normpath(word)):
             if path != folder and not folder.startswith(f'{path}/'):
@@ -94,7 +95,7 @@ def _is_here(path: str) -> bool:
 def boolean(text: str) -> bool:
     """Convert a text to a bool, as PasteDeploy does.
 
-    :raises ValueError: if the text means neither.
+    :raises ValueError: if the text means neither true nor false.
     """
     word = str(text).strip().lower()
     if word in ('true', 'yes', 'on', 'y', 't', '1'):
@@ -105,10 +106,11 @@ def boolean(text: str) -> bool:
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return a text that changes nothing on a terminal or in a log but what it adds.
+    """Return a text that is safe on a terminal and in a log: it cannot change other text.
 
-    What is not printable is escaped, as Python writes it: control characters (also
-    those of C1), what turns the direction of writing around, and separators of lines.
+    Characters that are not printable are escaped, as Python writes them: control
+    characters (also those of C1), characters that change the direction of writing, and
+    line separators.
 
     :param text: may come from a request, an exception or another process.
     :param lines: whether line feeds and tabs stay as they are.

@@ -1,4 +1,4 @@
-"""The words between a supervisor and its processes, both ways, in one table each."""
+"""The reports and the orders between a supervisor and its processes: a table for each."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Word(NamedTuple):
-    """One word: who sends it, who receives it, and what the receiver does.
+    """One report or order: who sends it, who receives it, and what the receiver does.
 
-    ``carries``: of a report, the keys of its message, of which the first is the
-    word itself; of an order, what stands behind it in the line, each as JSON.
+    ``carries`` has, for a report, the keys of its message; the first one is its name. For
+    an order, it has the values behind the name in the line, each as JSON.
     """
 
     name: str
@@ -26,19 +26,19 @@ class Word(NamedTuple):
 
 
 class UnknownWord(LookupError):
-    """A word is not in the table: ``word``."""
+    """A report or order with the name ``word`` is not in the table."""
 
     def __init__(self, word: str) -> None:
         super().__init__(f'{word!r} is not a word of paste_wspbus.wire')
         self.word = word
 
 
-#: Who speaks: the command that waits for a daemon's start, and that daemon; the
-#: supervisor; a process that runs the site; a process that forks others.
+#: The senders and receivers: the command that waits for a daemon's start, and that daemon;
+#: the supervisor; a process that runs the site; a process that forks others.
 LAUNCHER, DAEMON = 'launcher', 'daemon'
 SUPERVISOR, WORKER, FORKER = 'supervisor', 'worker', 'forker'
 
-#: From a process that starts to whoever waits for it: each is a line of JSON.
+#: The reports of a process to the launcher or supervisor: each is a line of JSON.
 REPORTS = {
     word.name: word
     for word in (
@@ -150,7 +150,7 @@ REPORTS = {
     )
 }
 
-#: From a supervisor to its processes: each is a line of text.
+#: The orders of a supervisor to its processes: each is a line of text.
 ORDERS = {
     word.name: word
     for word in (
@@ -229,7 +229,7 @@ ORDERS = {
 
 
 def report_word(word: str) -> Word:
-    """Return the entry of a report's word.
+    """Return the entry of a report.
 
     :raises UnknownWord: if it is not in the table.
     """
@@ -240,18 +240,19 @@ def report_word(word: str) -> Word:
 
 
 class NoReport(ValueError):
-    """What came is no report of `REPORTS`: why, in a few words."""
+    """A line is not a report of `REPORTS`; the message says why."""
 
 
-#: The longest report, in bytes: one that names the files of a large site has some 2 MB.
+#: The number of bytes that a report has at most: for a large site, the report of its files
+#: has some 2 MB.
 MAX_REPORT = 1 << 24
 
 
 def read_report(line: bytes) -> dict[str, Any]:
     """Read a line from a process, which may have sent anything.
 
-    :returns: the message; {} if it is a word that this version does not know.
-    :raises NoReport: if it is not what `REPORTS` and `VALUES` say.
+    :returns: the message; {} if this version does not know the report.
+    :raises NoReport: if the line does not match `REPORTS` and `VALUES`.
     """
     import json
 
@@ -327,7 +328,7 @@ def _are_paths(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_path, value))
 
 
-#: For each key of a report, whether its value may be that.
+#: From each key of a report to the check of its value.
 VALUES: dict[str, Callable[[Any], bool]] = {
     'pid': lambda value: _is_number(value) and value > 1,
     'ready': _are_texts,
@@ -357,10 +358,10 @@ VALUES: dict[str, Callable[[Any], bool]] = {
 
 
 def order(word: str, *carried: object) -> bytes:
-    """Write an order as the line that carries it.
+    """Return the line of an order.
 
     :raises UnknownWord: if it is not in the table.
-    :raises TypeError: if it does not carry so many values.
+    :raises TypeError: if it carries another number of values.
     """
     known = ORDERS.get(word)
     if known is None:
@@ -369,7 +370,7 @@ def order(word: str, *carried: object) -> bytes:
         raise TypeError(f'{word!r} carries {known.carries}, not {len(carried)} values')
     if not carried:
         return f'{word}\n'.encode()
-    import json  # a plain start has no use for it
+    import json  # imported here: a plain start does not need it
 
     return f'{word} {" ".join(map(json.dumps, carried))}\n'.encode()
 
@@ -377,7 +378,7 @@ def order(word: str, *carried: object) -> bytes:
 def read_order(line: bytes) -> tuple[str, list[Any]]:
     """Read a line.
 
-    :returns: the word and what it carries; '' if it is no order.
+    :returns: the name of the order and its values; ('', []) if it is not an order.
     """
     text = line.decode(errors='replace').strip()
     name, _, rest = text.partition(' ')

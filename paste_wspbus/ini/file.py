@@ -114,7 +114,7 @@ class Interpolation(configparser.BasicInterpolation):
 
 
 class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
-    """PasteDeploy's loader of .ini files; its errors name the place; vars override [DEFAULT]."""
+    """PasteDeploy's loader of .ini files: errors name the place; vars override [DEFAULT]."""
 
     def __init__(self, filename: str, vars: Mapping[str, str]) -> None:
         self.vars = vars

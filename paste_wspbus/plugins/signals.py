@@ -304,7 +304,7 @@ class SignalHandler:
             self.bus.subscribe(name, target)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Let the thread in block() do what a signal asks for (a handler for `signal.signal`)."""
+        """Let the thread in block() obey a signal (this is a handler for `signal.signal`)."""
         if os.getpid() != self.bus.pid:
             _die_of(signum)
             return

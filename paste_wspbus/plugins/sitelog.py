@@ -210,7 +210,7 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
 
 
 def _is_file(fd: int) -> bool:
-    """Whether it is a file: opening a terminal, pipe or device anew is no use, and may block."""
+    """Whether it is a file: do not open a terminal, pipe or device anew, which may block."""
     return stat.S_ISREG(os.fstat(fd).st_mode)
 
 

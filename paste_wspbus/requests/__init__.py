@@ -1,1 +1,1 @@
-"""What the bus sees of a request: the filter around the application."""
+"""Requests on the bus: the filter around the application, and the requests in flight."""

@@ -71,7 +71,7 @@ class Recorder:
         self._matches = re.compile(match).match
 
     def install(self) -> None:
-        """Put this finder first into `sys.meta_path`; note the modules that are imported now."""
+        """Put this finder first into `sys.meta_path`; note the modules that are there now."""
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
         for name in _OTHERS & set(sys.modules):
