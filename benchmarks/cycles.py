@@ -1,4 +1,4 @@
-"""What 1,000 starts and stops of one bus, with every plugin, leave behind in the process."""
+"""Measures what 1,000 starts and stops of one bus, with every plugin, leave in the process."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from paste_wspbus.plugins.threads import (
 from paste_wspbus.requests.filter import BusFilter
 from paste_wspbus.servers.registry import find_adapter
 
-#: Seconds between the turns of what runs in threads.
+#: Seconds between two calls of a function that a thread repeats.
 INTERVAL = 0.01
 
-#: Microseconds: half of it is the watchdog's interval.
+#: The microseconds of WATCHDOG_USEC; the watchdog's interval is half of them.
 WATCHDOG = 20_000
 
-#: Seconds that threads have for ending, before they are counted.
+#: Seconds that threads have to end before they are counted.
 MOMENT = 5
 
-#: Threads that are there as long as the process.
+#: The threads that exist as long as the process.
 LASTING = ('systemd', 'control socket')
 
 SERVERS = {
@@ -53,7 +53,7 @@ SERVERS = {
     'wsgiref': 'paste_wspbus.servers:wsgiref_server',
 }
 
-#: What is compared, and how much more of it there may be.
+#: From each figure to the number by which it may grow.
 FIGURES = {
     'threads': 0,
     'file descriptors': 0,
@@ -63,11 +63,11 @@ FIGURES = {
 }
 
 
-# -- what a process has ---------------------------------------------------------
+# -- the figures of a process ---------------------------------------------------
 
 
 def figures(bus):
-    """Of this process, and of a bus that rests."""
+    """Return the figures of this process and of its bus, which is stopped."""
     wait_for_threads_that_end()
     gc.collect()
     status = Path('/proc/self/status').read_text()
@@ -81,12 +81,12 @@ def figures(bus):
 
 
 def wait_for_threads_that_end():
-    """What was cancelled or has lost its pipe needs a moment to be gone."""
+    """Wait: a thread that was cancelled, or whose pipe was closed, ends a moment later."""
     until = time.monotonic() + MOMENT
     for thread in threading.enumerate():
         if thread.name not in LASTING and thread is not threading.current_thread():
             thread.join(max(0, until - time.monotonic()))
-    # A thread that was joined may have a few instructions left to run.
+    # A joined thread may still run a few instructions.
     while len(os.listdir('/proc/self/task')) > threading.active_count():
         if time.monotonic() > until:
             return
@@ -99,11 +99,11 @@ def logging_handlers():
     return attached + len(logging._handlerList)
 
 
-# -- a site with all that rides a bus ---------------------------------------------
+# -- a site with all plugins ------------------------------------------------------
 
 
 class Systemd:
-    """The other end of NOTIFY_SOCKET: once `armed`, SIGTERM follows a sign of life."""
+    """The other end of NOTIFY_SOCKET: after `armed`, it answers WATCHDOG=1 with SIGTERM."""
 
     def __init__(self, folder):
         self.path, self.armed = f'{folder}/notify', threading.Event()
@@ -119,7 +119,7 @@ class Systemd:
 
 
 class TimersThatRide:
-    """A timer and a task that somebody starts and stops himself."""
+    """A timer and a task that the site starts and stops itself."""
 
     def __init__(self, bus):
         self.bus = bus
@@ -186,7 +186,7 @@ class Site:
         self.bus.enter(TimersThatRide(self.bus), priority=60)
 
     def _add_control(self):
-        """It is open throughout, and so is its thread: there is one in a process."""
+        """Open the control socket; it and its thread stay until the process ends."""
         answer = {'state': 'known'}
         self.control = Control(f'{self.folder}/control', {'status': lambda _: answer})
         self.control.open()
@@ -203,7 +203,7 @@ class Site:
         return small_site.app(environ, start_response)
 
     def cycle(self):
-        """As the command does it."""
+        """Start and stop the site as the command does."""
         self.signals.subscribe()
         self.bus.start()
         self._use()
@@ -224,7 +224,7 @@ class Site:
         self.bus.lifespans['_late'].unsubscribe()
 
     def check(self, cycles):
-        """Whether what is measured took place."""
+        """Check that the site answered each request, and stopped without failures."""
         if self.bus.exit_code or self.answered != cycles:
             raise SystemExit(
                 f'after {cycles} cycles: exit code {self.bus.exit_code}, '
@@ -234,7 +234,7 @@ class Site:
 
 
 def _late():
-    """A lifespan that comes when the site runs already."""
+    """A lifespan that is added when the site already runs."""
     yield
 
 

@@ -1,4 +1,4 @@
-"""What the filter and the search for frameworks cost: when a site is composed, and in each request."""
+"""Measures the cost of the filter and of the search for frameworks: in a load, in a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ SITES = rounds.HERE.parent / 'tests' / 'sites'
 
 LARGEST = 'the largest'
 
-#: Requests in turns with the filter and without; a figure is of their lower quartiles.
+#: The number of turns, one with the filter and one without; and the requests of each turn.
+#: A figure is the difference of the lower quartiles.
 TURNS, REQUESTS = 101, 30
 
 COMPOSE = """
@@ -88,9 +89,9 @@ def plain(environ, start_response):
     return iter([b'Hello'])
 """
 
-#: Around the framework's page, and around one that no framework has made. Before
-#: each, the framework answers a request: after so much work, the filter's own code is
-#: no longer in the processor's caches, which costs more than the filter.
+#: The filter around the framework's page, and around a page without a framework. Before
+#: each measurement, the framework answers a request: after so much work, the filter's own
+#: code is no longer in the processor's caches, which costs more than the filter.
 FRAMEWORK = 'microseconds(site.app, site.app.app)'
 PLAIN = 'microseconds(loader.BusFilter(plain, site.bus), site.app.app)'
 
@@ -152,7 +153,7 @@ PAGES = {
 
 
 def figure(ini: str, what: str, before: str = '') -> Callable[[], float]:
-    """What a process prints that composes the site."""
+    """Return a function that composes the site in a process, and returns its figure."""
     folders = [str(path) for path in SITES.iterdir() if path.is_dir()]
     program = COMPOSE.format(
         ini=ini, folders=folders, folder=str(rounds.HERE), figure=what
@@ -161,7 +162,7 @@ def figure(ini: str, what: str, before: str = '') -> Callable[[], float]:
 
 
 def measure_composition(options: Any) -> None:
-    """The filter made, the applications searched, the bus given."""
+    """Measure how long it takes to make the filter, find the applications, and give the bus."""
     contenders = {
         path.parent.name: figure(str(path), 'sum(took)')
         for path in sorted(SITES.glob('*/site.ini'))
@@ -176,7 +177,7 @@ def measure_composition(options: Any) -> None:
 
 
 def measure_requests(options: Any) -> None:
-    """A request with the filter less the same without."""
+    """Measure the difference between a request with the filter and one without."""
     before = REQUEST.format(turns=TURNS, requests=REQUESTS)
     for name, (module, factory) in PAGES.items():
         if not rounds.has(module):

@@ -1,4 +1,4 @@
-"""What 1,000 and 10,000 listeners cost: to subscribe, publish, unsubscribe, enter, start, stop."""
+"""Measures 1,000 and 10,000 listeners: subscribe, publish, unsubscribe, enter, start, stop."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import rounds
 COUNTS = 1_000, 10_000
 STEPS = 'subscribe', 'publish once', 'unsubscribe', 'enter', 'start', 'stop'
 
-#: Ten times as many take so many times as long, if each costs the logarithm of their number.
+#: The factor by which ten times as many listeners take longer, if each one costs the
+#: logarithm of their number.
 LINEAR = 40 / 3
 
 
 def seconds(step):
-    """Of the processor: with 10,000 listeners something else runs in between."""
+    """Return the seconds of CPU: with 10,000 listeners, other processes run in between."""
     begun = time.process_time()
     step()
     return time.process_time() - begun
 
 
 def measure(count):
-    """The seconds of each of STEPS."""
+    """Return the seconds of each of STEPS."""
     from paste_wspbus.bus import Bus
 
     bus = Bus()

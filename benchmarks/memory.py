@@ -1,4 +1,4 @@
-"""The memory that a server has for itself after 100 requests."""
+"""Measures the private memory of a server after 100 requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REQUESTS = 100
 
 
 def private_megabytes(pid):
-    """Private_Clean and Private_Dirty, see proc(5)."""
+    """Return the sum of Private_Clean and Private_Dirty, see proc(5)."""
     rollup = Path(f'/proc/{pid}/smaps_rollup').read_text()
     return (
         sum(map(int, re.findall(r'Private_(?:Clean|Dirty): +(\d+) kB', rollup))) / 1024

@@ -1,4 +1,4 @@
-"""What it costs to publish to 1 and to 10 listeners that do nothing."""
+"""Measures how long it takes to publish to 1 and to 10 listeners that do nothing."""
 
 from __future__ import annotations
 

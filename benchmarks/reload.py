@@ -1,4 +1,4 @@
-"""--reload: an edit to the first response by the new code; idleness; 500 reloads in a row."""
+"""Measures --reload: from an edit to the new code's first response, idleness, 500 reloads."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reload_servers import CHILD, EXECV, FAILURES, FORK, PSERVE, RELOADERS, SITE
 
 COLD = '(cold start)'
 
-#: Megabytes by which a process may have grown, in some 450 reloads: no more than a
-#: kilobyte each.
+#: Megabytes by which a process may grow in some 450 reloads: this is about one kilobyte
+#: each.
 GROWTH = 0.5
 
 
 def load():
-    """What else the machine does, on the last minute's average."""
+    """Return the average load of the machine in the last minute, as a text."""
     return f'load average {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors'
 
 
@@ -34,7 +34,7 @@ def load():
 
 
 class Contender:
-    """One who serves a site that is edited once a round; ``failed`` and ``polls`` add up."""
+    """A server whose site is edited once in each round; ``failed`` and ``polls`` are sums."""
 
     def __init__(self, client):
         self.client = client
@@ -42,7 +42,7 @@ class Contender:
 
     def __call__(self):
         took = self.client.edit()
-        # Each that failed, the first round's too, which is not timed.
+        # Count all failures, also those of the first round, which is not timed.
         for kind in FAILURES:
             self.failed[kind] += self.client.failed(kind)
         self.polls += self.client.polls.total()
@@ -50,7 +50,10 @@ class Contender:
 
 
 def cold_start(text):
-    """Milliseconds from the start of a process to the first response, without --reload."""
+    """Return a function that measures the milliseconds from a start to the first response.
+
+    The server starts without --reload.
+    """
     server = reload_servers.ours(COLD)
 
     def measure():
@@ -138,12 +141,12 @@ def judge_edits(site, options, samples, contenders):
 
 WITHOUT = 'wspserve without --reload'
 
-#: What the terminal says of each reload.
+#: The text that wspserve prints for each reload.
 RELOADED = ': reloaded in '
 
 
 def ask_for_threads(running):
-    """{process: {thread: (name, package)}} of the one that answers."""
+    """Return {process: {thread: (name, package)}} for the process that answers."""
     url = f'http://127.0.0.1:{running.site.port}/'
     with urllib.request.urlopen(url, timeout=rounds.PATIENCE) as response:
         told = json.load(response)
@@ -151,9 +154,9 @@ def ask_for_threads(running):
 
 
 def count_wake_ups(running, processes, options):
-    """Counter of wake-ups by (process, package, thread).
+    """Return a Counter of wake-ups by (process, package, thread).
 
-    :raises rounds.Unavailable: if it was reloaded meanwhile: somebody edits it.
+    :raises rounds.Unavailable: if it was reloaded meanwhile, because a file has changed.
     """
     is_prepared(running, processes)
     reloads = running.log.count(RELOADED)
@@ -185,7 +188,7 @@ def family(running):
 
 
 def is_prepared(running, processes):
-    """Wait until the spare has come and the old worker has gone, whichever is last."""
+    """Wait until the spare exists and the old worker has ended."""
 
     def is_settled():
         before = family(running)
@@ -196,7 +199,7 @@ def is_prepared(running, processes):
 
 
 def measure_idle(options):
-    """Each as it is after a start, and after an edit."""
+    """Measure each reloader after its start, and again after an edit."""
     print(f'\nWake-ups of an idle site in {options.idle_seconds:g} s; {load()}')
     with reload_servers.ours(WITHOUT).serves(restart.THREADS) as running:
         print_wake_ups(WITHOUT, count_wake_ups(running, 1, options))
@@ -218,7 +221,7 @@ def measure_idle(options):
 
 def measure_idle_reloader(name, running, options):
     found = {name: count_wake_ups(running, PROCESSES[name], options)}
-    # The page does not tell its version, so the terminal does.
+    # The page does not show its version, so wait for the line on the terminal.
     before = running.log.count(RELOADED)
     running.site.edit()
     running.wait_until('reloaded', lambda: running.log.count(RELOADED) > before)
@@ -228,7 +231,7 @@ def measure_idle_reloader(name, running, options):
 
 OURS = 'paste_wspbus'
 
-#: How many processes each has, when it is idle.
+#: The number of processes that each reloader has when it is idle.
 PROCESSES = {FORK: 4, CHILD: 2, EXECV: 1}
 
 
@@ -245,7 +248,7 @@ def print_wake_ups(name, found):
 
 
 def sizes(pid):
-    """What a process has: threads, descriptors, and megabytes, see proc(5)."""
+    """Return the threads, descriptors and megabytes of a process, see proc(5)."""
     process = Path(f'/proc/{pid}')
     found = {
         'threads': len(list((process / 'task').iterdir())),
@@ -261,7 +264,7 @@ def sizes(pid):
 
 
 def long_lived(running, processes):
-    """{title: process} of those who outlive a reload, when the next one is prepared."""
+    """Wait until the next reload is prepared; return {title: process} of lasting processes."""
     is_prepared(running, processes)
     found = {'supervisor' if processes > 1 else 'process': running.pid}
     for pid in restart_servers.children(running.pid):
@@ -275,7 +278,7 @@ def measure_growth(options):
         if reloader.name not in PROCESSES:
             continue
         for site in options.sites if reloader.name == FORK else ['small']:
-            # A fresh interpreter each takes its time.
+            # A fresh interpreter for each reload takes longer.
             reloads = options.reloads if reloader.name == FORK else options.starts
             try:
                 with reloader.serves(SITES[site]) as running:
@@ -287,7 +290,7 @@ def measure_growth(options):
 
 
 def reload_often(reloader, running, reloads):
-    """[(reload, {title: (process, sizes)})], every tenth part of the way."""
+    """Reload again and again; return [(reload, {title: (process, sizes)})] ten times."""
     client = reload_servers.Client(running)
     long_lived(running, PROCESSES[reloader.name])
     step = max(1, reloads // 10)

@@ -1,4 +1,4 @@
-"""A site that is edited, those who reload it, and how soon a client sees the edit."""
+"""A site that is edited, the servers that reload it, and a client that waits for the edit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from collections.abc import Callable, Iterator
 import restart_servers
 import rounds
 
-#: What becomes of a poll. 'old again': the old code, after the new had answered.
+#: The ways in which a poll fails. 'old again' is an answer of the old code after the new
+#: code has answered.
 FAILURES = ('refused', 'reset', 'timeout', 'truncated', '5xx', 'old again')
 
-#: Seconds until a poll is given up.
+#: Seconds that a poll takes at most.
 TIMEOUT = 10.0
 
-#: Seconds between a poll and the next: without, the client alone keeps a processor busy.
+#: Seconds between two polls: without a pause, the client alone keeps a processor busy.
 PAUSE = 0.001
 
-#: Seconds that polling goes on after the new code has answered.
+#: Seconds for which the client continues to poll after the new code has answered.
 AFTERWARDS = 0.25
 
-#: Seconds from an edit to the next of the same site: whoever prepares for it has done so,
-#: and bytecode, which is told from a newer source by whole seconds, is not mistaken.
+#: Seconds between two edits of the same site. In this time, each server can prepare for
+#: the next edit. It is also more than one second, because Python compares bytecode with
+#: its source only by whole seconds.
 BETWEEN = 1.5
 
 SMALL = """
@@ -42,7 +44,7 @@ def make_app(global_conf):
     return app
 """
 
-#: A site as sites are: what it imports takes longer than all the rest.
+#: A typical site: most of its load is the import of modules.
 HEAVY = """
 import django.contrib.auth.hashers
 import django.core.handlers.wsgi
@@ -112,7 +114,7 @@ _REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
 
 
 class EditedSite(restart_servers.Site):
-    """A site in a folder of its own, and its module."""
+    """A site in its own folder, and its module."""
 
     def __init__(self, folder: str, text: str) -> None:
         super().__init__(folder, workers=0)
@@ -124,11 +126,11 @@ class EditedSite(restart_servers.Site):
         self.edit()
 
     def edit(self) -> None:
-        """Save the next version: in place, and the next time by a rename."""
+        """Save the next version; one time in place, the next time by a rename."""
         self.version += 1
         module = self.folder / 'edited.py'
         text = self.text.replace('$version', str(self.version))
-        # Bytecode is told from a newer source by its size too.
+        # Python also compares bytecode with its source by size.
         text += f'#{"." * (self.version % 97)}\n'
         if self.version % 2:
             new = self.folder / '.edited.py.tmp'
@@ -143,9 +145,9 @@ class EditedSite(restart_servers.Site):
 
 @dataclasses.dataclass
 class Reloader:
-    """One who reloads: what it is called, what is to be there, and its command.
+    """A server that reloads: its name, the modules that it needs, and its command.
 
-    ``environment``: what it is told besides.
+    ``environment`` has more variables for its environment.
     """
 
     name: str
@@ -155,7 +157,7 @@ class Reloader:
 
     @contextlib.contextmanager
     def serves(self, text: str) -> Iterator[restart_servers.Running]:
-        """It serves a site of this text, until the block ends."""
+        """Serve a site with this module until the block ends."""
         for module in self.needs:
             if not rounds.has(module):
                 raise rounds.Unavailable(f'it takes {module}')
@@ -168,12 +170,12 @@ class Reloader:
 
 
 def wspserve(site: EditedSite, *options: str) -> list[str]:
-    """Ours."""
+    """Return the command of wspserve."""
     return [rounds.command('wspserve'), *options, str(site.ini)]
 
 
 def ours(name: str, *options: str) -> Reloader:
-    """Ours, with options."""
+    """Return a `Reloader` for wspserve with these options."""
     return Reloader(name, [], lambda site: wspserve(site, *options))
 
 
@@ -209,7 +211,7 @@ def _uvicorn(site: EditedSite) -> list[str]:
 def _granian(site: EditedSite) -> list[str]:
     return [
         *(rounds.command('granian'), '--interface=wsgi', f'--port={site.port}'),
-        # What it prints is in the folder that it watches.
+        # Its log is in the folder that it watches.
         *('--reload', '--reload-ignore-patterns=log$', 'edited:app'),
     ]
 
@@ -241,7 +243,7 @@ RELOADERS = [
 
 
 def poll(port: int) -> tuple[str, bytes]:
-    """Ask once, over a fresh connection: ('answered', body), or how it failed."""
+    """Send one request on a new connection; return ('answered', body), or how it failed."""
     response = b''
     try:
         with socket.create_connection(('127.0.0.1', port), TIMEOUT) as connection:
@@ -263,7 +265,7 @@ def poll(port: int) -> tuple[str, bytes]:
 
 
 class Client:
-    """Edits a site that is served, and polls it: ``polls`` tells what came of the last edit."""
+    """Edits a site that is served, and polls it; ``polls`` has the results of the last edit."""
 
     def __init__(self, running: restart_servers.Running) -> None:
         self.running = running
@@ -273,7 +275,10 @@ class Client:
         self._next = time.monotonic() + BETWEEN
 
     def edit(self) -> float:
-        """:returns: milliseconds from an edit to the first response by the new code."""
+        """Edit the site when the server can be prepared.
+
+        :returns: milliseconds from the edit to the first response by the new code.
+        """
         time.sleep(max(0.0, self._next - time.monotonic()))
         took = self.edit_at_once()
         until = time.monotonic() + AFTERWARDS
@@ -285,7 +290,7 @@ class Client:
         return took
 
     def edit_at_once(self) -> float:
-        """The same, whoever has not prepared for it yet; nothing is polled afterwards."""
+        """Do the same at once, even if the server is not prepared; do not poll afterwards."""
         self.polls = collections.Counter()
         began = time.perf_counter()
         self.site.edit()
@@ -311,5 +316,5 @@ class Client:
         return how
 
     def failed(self, *kinds: str) -> int:
-        """Polls since the last edit that failed, in one of these ways or any."""
+        """Return how many polls since the last edit failed in one of these ways (or in any)."""
         return sum(self.polls[kind] for kind in kinds or FAILURES)

@@ -1,4 +1,4 @@
-"""Workers: graceful restarts, a broken deploy and kill -9 under load; scaling, memory, idleness."""
+"""Measures workers: restarts, broken deploys, kill -9 under load; scaling, memory, idleness."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SERVERS = [
     UWSGI(chain=True),
 ]
 
-#: Milliseconds of the slowest request but one in a thousand.
+#: Milliseconds within which 999 of 1,000 requests must be answered.
 SLOWEST = 250
 
-#: Seconds of CPU of a request of the site that computes.
+#: Seconds of CPU that a request takes in the site that computes.
 COMPUTING = 0.005
 
-#: Seconds that a peer, which tells nothing, is watched after a broken deploy.
+#: Seconds to watch a peer after a broken deploy, because it does not report the result.
 WATCH = 5.0
 
 MACHINE = '(machine)'
@@ -49,7 +49,7 @@ def compute():
 
 """
 
-#: A site as sites are: what it imports is its memory. Its page asks a database, or not.
+#: A typical site: most of its memory is imported modules. Its page may ask a database.
 HEAVY = """
 import os
 
@@ -85,8 +85,7 @@ def make_app(global_conf):
     return app
 """
 
-#: A site whose page tells the threads of the process: by their IDs, the packages
-#: that they sleep in.
+#: A site whose page lists the threads of the process, with the package in which each sleeps.
 THREADS = """
 import json
 import os
@@ -134,7 +133,7 @@ def left_out(server, why):
 
 
 def judge_all(options, what, values, **bound):
-    """`rounds.judge` for each of ours; ``values`` by the servers' names."""
+    """Call `rounds.judge` for each server of ours; the keys of ``values`` are their names."""
     for server in options.servers:
         if server in OURS:
             rounds.judge(f'{what}, {server.name}', values.get(server.name), **bound)
@@ -144,7 +143,7 @@ def judge_all(options, what, values, **bound):
 
 
 def restart_once(server, running, load):
-    """One graceful restart, until each of the new workers has answered; its seconds."""
+    """Restart gracefully, and return the seconds until each new worker has answered."""
     before, began = running.workers(), time.perf_counter()
     code, said = server.restart(running)
     if code:
@@ -160,7 +159,10 @@ def restart_once(server, running, load):
 
 
 def restart_under_load(server, workers, options):
-    """:returns: the result, the restarts' seconds, and what went wrong or None."""
+    """Restart a server again and again under load.
+
+    :returns: the result, the seconds of each restart, and what went wrong (or None).
+    """
     took, why = [], None
     with (
         server.serves(restart_servers.page_of('1'), workers) as running,
@@ -212,7 +214,7 @@ def print_graceful(options, what, measured):
 
 
 def latencies(result):
-    """Milliseconds: the median, the 99.9th percentile and the maximum."""
+    """Return milliseconds: the median, the 99.9th percentile and the maximum."""
     ordered = sorted(result.latencies)
     if not ordered:
         return [float('nan')] * 3
@@ -221,7 +223,7 @@ def latencies(result):
 
 
 def print_kinds(results):
-    """The table of failures by kind, on fresh connections and on kept-alive ones apart."""
+    """Print the failures of each kind, on fresh connections and on kept-alive ones."""
     print(f'  {"fresh + kept alive":<22}{"".join(f"{kind:>15}" for kind in KINDS)}')
     for name, result in results.items():
         cells = [f'{result.fresh[kind]} + {result.kept[kind]}' for kind in KINDS]
@@ -232,7 +234,10 @@ def print_kinds(results):
 
 
 def deploy_broken(server):
-    """:returns: what is told of it in the table, and (requests failed, faults)."""
+    """Deploy broken code, then good code.
+
+    :returns: the result of the clients, the exit code of the restart, and the faults.
+    """
     good, broken = restart_servers.page_of, 'raise RuntimeError("broken deploy")\n'
     with (
         server.serves(good('1'), 2) as running,
@@ -259,7 +264,7 @@ def deploy_broken(server):
 
 
 def mend(server, running, load):
-    """Restart with good code, until only that answers: None, or why not."""
+    """Restart with good code, until only that answers; return None, or what went wrong."""
     if running.process.poll() is not None:
         return f'the site is gone, exit code {running.process.returncode}'
     code, said = server.restart(running)
@@ -302,7 +307,7 @@ def measure_broken(options):
 
 
 def connections_of(pid, port):
-    """How many of the port's connections this process holds."""
+    """Return how many of the port's connections this process holds."""
     held = set()
     for descriptor in Path(f'/proc/{pid}/fd').iterdir():
         with contextlib.suppress(OSError):
@@ -316,23 +321,23 @@ def connections_of(pid, port):
 
 
 def kill_one(running):
-    """Kill a worker; how many connections it held, None if there is no worker."""
+    """Kill a worker; return how many connections it held, or None if there is no worker."""
     pids = list(running.workers())
     if not pids:
         return None
     pid = random.choice(pids)
     try:
-        os.kill(pid, signal.SIGSTOP)  # what it holds is to stay as it is
+        os.kill(pid, signal.SIGSTOP)  # its connections must not change now
         running.wait_until('stopped', lambda: state(pid) in 'TZX')
         held = connections_of(pid, running.site.port)
         os.kill(pid, signal.SIGKILL)
     except OSError:
-        return None  # it ended by itself
+        return None  # it has ended itself
     return held
 
 
 def state(pid):
-    """A process's state, as proc(5) has it: T is stopped; X if it is gone."""
+    """Return the state of a process, as in proc(5): T is stopped; X if it has ended."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]
     except OSError:
@@ -340,7 +345,10 @@ def state(pid):
 
 
 def kill_under_load(server, seconds):
-    """:returns: the result, and (lost, held) for each kill."""
+    """Kill workers again and again under load.
+
+    :returns: the result, (lost, held) for each kill, and what went wrong (or None).
+    """
     kills, why = [], None
     with (
         server.serves(restart_servers.page_of('1'), 2) as running,
@@ -367,7 +375,7 @@ def measure_kill(options):
     measured = {}
     for server in options.servers:
         if server.name == 'uWSGI, chain reload':
-            continue  # the same as the other
+            continue  # a kill is the same as with SIGHUP
         try:
             measured[server.name] = kill_under_load(server, options.seconds)
         except rounds.Unavailable as why:
@@ -399,7 +407,7 @@ def measure_kill(options):
 
 
 def loops_of(seconds):
-    """How many turns of an empty loop take so many seconds of CPU here."""
+    """Return the number of turns of an empty loop that take these seconds of CPU here."""
     source = 'def compute(loops):\n    for _ in range(loops):\n        pass\n'
     namespace = {}
     exec(source, namespace)
@@ -428,7 +436,7 @@ def requests_a_second(server, workers, text, seconds):
 
 
 def computations_a_second(processes, work, seconds):
-    """What nothing but computing gives, in so many processes at once."""
+    """Return how many computations a second this number of processes does without a server."""
     program = f"""{work}
 import time
 until, count = time.monotonic() + {seconds}, 0
@@ -488,12 +496,12 @@ def measure_scaling(options):
 
 
 def private_memory(pid):
-    """Megabytes that are this process's alone."""
+    """Return the megabytes that only this process has."""
     return megabytes(Path(f'/proc/{pid}/smaps_rollup').read_text())
 
 
 def megabytes(smaps):
-    """The private ones of smaps_rollup, as proc(5) has it."""
+    """Return the private megabytes of a smaps_rollup, see proc(5)."""
     sizes = {line.split()[0]: line.split()[1] for line in smaps.splitlines() if line}
     return (int(sizes['Private_Clean:']) + int(sizes['Private_Dirty:'])) / 1024
 
@@ -532,7 +540,7 @@ def measure_memory(options):
 
 
 def memory_of_fork(text, asked):
-    """Megabytes of a forked child that has answered; what no server can save."""
+    """Return the megabytes of a forked child without a server: no server can need less."""
     program = f"""
 {text}
 import sys
@@ -556,7 +564,7 @@ print(open('/proc/self/smaps_rollup').read())
 
 
 def memory_of_workers(server, text, preload, asked):
-    """Megabytes of each worker, when each has answered; and of the others."""
+    """Return the megabytes of each worker after its requests, and of the other processes."""
     with server.serves(text, 2, preload) as running:
         with Load(running.site.port) as load:
 
@@ -578,7 +586,7 @@ def memory_of_workers(server, text, preload, asked):
 
 
 def ask_for_threads(running):
-    """{thread: (name, package)} of each worker."""
+    """Return {thread: (name, package)} of each worker."""
     found = {}
     url = f'http://127.0.0.1:{running.site.port}/'
 
@@ -593,7 +601,7 @@ def ask_for_threads(running):
 
 
 def wake_ups(pid):
-    """{thread: voluntary context switches} of a process."""
+    """Return {thread: voluntary context switches} of a process."""
     found = {}
     for task in Path(f'/proc/{pid}/task').iterdir():
         status = (task / 'status').read_text()
@@ -603,10 +611,10 @@ def wake_ups(pid):
 
 
 def count_wake_ups(server, preload, seconds):
-    """[(process, thread, package, wake-ups)]"""
+    """Return a list of (process, thread, package, wake-ups)."""
     with server.serves(THREADS, 2, preload) as running:
         threads = ask_for_threads(running)
-        time.sleep(2)  # what follows a request
+        time.sleep(2)  # a server may have more to do after a request
         pids = sorted(restart_servers.family(running.pid))
         before = {pid: wake_ups(pid) for pid in pids}
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Closed-loop clients in a process of their own: what came of each request, and when."""
+"""Closed-loop clients in their own process, which count the results of their requests."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ import time
 
 import rounds
 
-#: Each sends its next request when it has its response; every second one keeps its
-#: connection alive.
+#: The number of clients. Each sends its next request when it has its response; every
+#: second client keeps its connection alive.
 CLIENTS = 16
 
-#: Seconds until a client gives a request up.
+#: Seconds that a client waits for a response at most.
 TIMEOUT = 10.0
 
-#: Seconds that a client waits after a failure, but one that clients repeat at once.
+#: Seconds that a client waits after a failure that HTTP clients do not repeat at once.
 PAUSE = 0.01
 
-#: What becomes of a request; 'repeatable': the server closed a connection that was
-#: used before, before a byte of the response: HTTP clients repeat it (RFC 9112, 9.3.1).
+#: The results of a request. 'repeatable' means that the server closed a kept-alive
+#: connection before the first byte of the response: HTTP clients repeat such a request
+#: (RFC 9112, 9.3.1).
 KINDS = ('answered', 'refused', 'reset', 'timeout', 'truncated', '5xx', 'repeatable')
 
 _REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: %s\r\n\r\n'
@@ -35,12 +36,12 @@ _REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: %s\r\n\r\n'
 
 @dataclasses.dataclass
 class Result:
-    """What came of the requests so far.
+    """The results of the requests until now.
 
-    ``fresh`` and ``kept`` count KINDS, on connections that were not, or were,
-    used before. ``pages`` counts the versions of the pages answered, ``pids``
-    the processes that answered. ``latencies`` are seconds of the answered ones,
-    ``cpu`` the clients' share of a processor's time: both only at the end.
+    ``fresh`` counts KINDS on new connections, ``kept`` on connections that were used
+    before. ``pages`` counts the versions of the pages, ``pids`` the processes that
+    answered. ``latencies`` are the seconds of the answered requests, ``cpu`` is the
+    clients' share of a processor's time; both are set only at the end.
     """
 
     fresh: collections.Counter[str]
@@ -51,23 +52,23 @@ class Result:
     cpu: float = 0.0
 
     def failed(self, *kinds: str) -> int:
-        """Requests that failed in one of these ways; all but 'repeatable' if none is given."""
+        """Return how many requests failed in these ways; by default, all but 'repeatable'."""
         kinds = kinds or KINDS[1:-1]
         return sum(self.fresh[kind] + self.kept[kind] for kind in kinds)
 
     @property
     def lost(self) -> int:
-        """Requests that had no whole response, whoever may repeat them."""
+        """The number of requests without a whole response, also the repeatable ones."""
         return self.failed(*KINDS[1:])
 
     @property
     def asked(self) -> int:
-        """Requests that came to an end on fresh connections."""
+        """The number of requests that have ended on fresh connections."""
         return self.fresh.total()
 
 
 class Client:
-    """One of them, in `Clients`' loop: its connection and its request under way."""
+    """One client in the loop of `Clients`: its connection and its present request."""
 
     def __init__(self, loop: Clients, keeps_alive: bool) -> None:
         self.loop, self.keeps_alive = loop, keeps_alive
@@ -114,7 +115,7 @@ class Client:
         try:
             self.sock.send(self.request)
         except ConnectionError:
-            self._receive()  # an answer may be there all the same
+            self._receive()  # there may be a response nevertheless
 
     def _receive(self) -> None:
         try:
@@ -152,7 +153,7 @@ class Client:
         self.end('answered', stays, body)
 
     def end(self, kind: str, stays: bool = False, body: bytes = b'') -> None:
-        """Note what came of the request; go on with the next one, sooner or later."""
+        """Note the result of the request; plan the next one."""
         self.loop.note(self, kind, body)
         if not stays:
             self.close()
@@ -172,7 +173,7 @@ class Client:
 
 
 class Clients:
-    """All of them, and whoever asks for the result, in one thread."""
+    """All clients in one thread, which also answers the process that measures."""
 
     def __init__(self, port: int, orders) -> None:
         self.port, self.orders = port, orders
@@ -186,12 +187,12 @@ class Clients:
         self._ends = False
 
     def call_later(self, seconds: float, function) -> None:
-        """Call ``function`` in so many seconds."""
+        """Call ``function`` after ``seconds``."""
         entry = time.perf_counter() + seconds, next(self._numbers), function
         heapq.heappush(self._timers, entry)
 
     def note(self, client: Client, kind: str, body: bytes) -> None:
-        """Count what came of a request."""
+        """Count the result of a request."""
         (self.result.kept if client.used else self.result.fresh)[kind] += 1
         if kind == 'answered':
             self.latencies.append(time.perf_counter() - client.began)
@@ -200,7 +201,7 @@ class Clients:
             self.result.pids[int(pid)] += 1
 
     def run(self) -> None:
-        """Ask until the other end says so."""
+        """Send requests until the process that measures sends 'end'."""
         for client in self.clients:
             client.ask()
         self._look_for_timeouts()
@@ -229,12 +230,12 @@ class Clients:
 
 
 def _run(port: int, orders) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that measures
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     Clients(port, orders).run()
 
 
 class Load:
-    """``with Load(port) as load:`` asks until the block ends, or until `end`."""
+    """``with Load(port) as load:`` sends requests until the block ends, or until `end`."""
 
     def __init__(self, port: int) -> None:
         context = multiprocessing.get_context('fork')  # no threads run here
@@ -253,11 +254,11 @@ class Load:
         self._orders.close()
 
     def so_far(self) -> Result:
-        """What came of the requests until now."""
+        """Return the results of the requests until now."""
         return self._ask('tell')
 
     def end(self) -> Result:
-        """Ask no more; what came of all requests."""
+        """Stop sending requests; return the results of all."""
         result = self._ask('end')
         result.cpu /= time.perf_counter() - self._began
         return result

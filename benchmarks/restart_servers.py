@@ -1,4 +1,4 @@
-"""The same site in worker processes of ours, gunicorn and uWSGI: deploy, serve, restart."""
+"""The same site in workers of wspserve, gunicorn and uWSGI: deploy, serve, restart."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import rounds
 
-#: Seconds that the site takes to be composed, as one with a few imports does.
+#: Seconds that the load of the site takes, as with a few imports.
 COMPOSITION = 0.5
 
-#: Threads of each worker, where there is a pool.
+#: The number of threads of each worker, if the server has a pool.
 THREADS = 4
 
 INI = """
@@ -35,7 +35,7 @@ port = {port}
 preload = {preload}
 """
 
-#: The module that is deployed; its page is its version and the process that answers.
+#: The module that is deployed; its page has its version and the ID of its process.
 APP = """
 import logging
 import os
@@ -68,7 +68,7 @@ def compute():
 
 
 class Site:
-    """What is deployed, in a folder of its own, and where it is served."""
+    """The deployed site, in its own folder, and the port on which it is served."""
 
     def __init__(self, folder: str, workers: int, preload: bool = False) -> None:
         self.folder, self.workers, self.preload = Path(folder), workers, preload
@@ -82,13 +82,13 @@ class Site:
         """Write the site's module."""
         module = self.folder / 'deployed.py'
         module.write_text(text)
-        # Bytecode is told from a newer source by whole seconds.
+        # Python compares bytecode with its source only by whole seconds.
         self._deployed += 10
         os.utime(module, (self._deployed, self._deployed))
 
 
 def page_of(version: str, work: str = NO_WORK, composition: float = COMPOSITION) -> str:
-    """The module of a site whose page tells its version."""
+    """Return the module of a site whose page shows its version."""
     return APP.format(version=version, work=work, composition=composition)
 
 
@@ -96,7 +96,7 @@ def page_of(version: str, work: str = NO_WORK, composition: float = COMPOSITION)
 
 
 def children(pid: int) -> list[int]:
-    """A process's children; none if it is gone."""
+    """Return the children of a process; [] if it has ended."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f'/proc/{pid}/task').iterdir():
@@ -105,7 +105,7 @@ def children(pid: int) -> list[int]:
 
 
 def workers(pid: int) -> set[int]:
-    """The processes below this one that have no children themselves."""
+    """Return the processes below this one that have no children themselves."""
     below = children(pid)
     found = set[int]()
     for one in below:
@@ -114,12 +114,12 @@ def workers(pid: int) -> set[int]:
 
 
 def family(pid: int) -> set[int]:
-    """A process, and all below it."""
+    """Return a process and all processes below it."""
     return {pid}.union(*map(family, children(pid)))
 
 
 class Running:
-    """A site that is served: the process that was started is its supervisor."""
+    """A site that is served: the started process is its supervisor."""
 
     def __init__(self, process: subprocess.Popen[bytes], site: Site, log: Path) -> None:
         self.process, self.site, self._log = process, site, log
@@ -127,15 +127,18 @@ class Running:
 
     @property
     def log(self) -> str:
-        """What it has printed."""
+        """The output of the site until now."""
         return self._log.read_text(errors='replace')
 
     def workers(self) -> set[int]:
-        """Its worker processes, by their IDs."""
+        """Return the process IDs of its workers."""
         return workers(self.pid)
 
     def wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
-        """:raises rounds.Unavailable: if it ends, or if that takes too long."""
+        """Wait until a condition is true.
+
+        :raises rounds.Unavailable: if the site ends, or if that takes too long.
+        """
         until = time.monotonic() + rounds.PATIENCE
         while not is_so():
             if self.process.poll() is not None:
@@ -147,7 +150,7 @@ class Running:
 
 @contextlib.contextmanager
 def serving(command: list[str], site: Site) -> Iterator[Running]:
-    """The command's process, until the block ends; nothing of it stays."""
+    """Run a command until the block ends; then kill all its processes that remain."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
     environment['PYTHONPATH'] = str(site.folder)
     path = site.folder / 'log'
@@ -182,7 +185,7 @@ def serving(command: list[str], site: Site) -> Iterator[Running]:
 
 
 def is_up(running: Running) -> bool:
-    """Whether all workers are there; ours tells when they have started, too."""
+    """Whether all workers exist; wspserve also prints when they have started."""
     are_there = len(running.workers()) >= running.site.workers
     tells = running.process.args[0] == rounds.command('wspserve')
     return are_there and (not tells or 'Serving on' in running.log)
@@ -192,19 +195,23 @@ def is_up(running: Running) -> bool:
 
 
 class Server:
-    """How one server is started, and told to restart."""
+    """How one server is started and restarted."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def command(self, site: Site) -> list[str]:
-        """:raises rounds.Unavailable: if it is not installed."""
+        """Return the command that serves a site.
+
+        :raises rounds.Unavailable: if the server is not installed.
+        """
         raise NotImplementedError
 
     def restart(self, running: Running) -> tuple[int | None, str]:
-        """Have it restart gracefully: the exit code and what was said, if it says.
+        """Restart it gracefully; return the exit code, and what the command printed.
 
-        ``None``: the server does not tell, and goes on in the background.
+        The exit code is None if the server restarts in the background and does not report
+        the result.
         """
         raise NotImplementedError
 
@@ -212,7 +219,7 @@ class Server:
     def serves(
         self, text: str, workers: int, preload: bool = False
     ) -> Iterator[Running]:
-        """It serves a module, until the block ends."""
+        """Serve a module until the block ends."""
         with tempfile.TemporaryDirectory() as folder:
             site = Site(folder, workers, preload)
             site.deploy(text)
@@ -221,7 +228,7 @@ class Server:
 
 
 class Wspserve(Server):
-    """Ours, with one of the HTTP servers; ``graceful`` waits for the outcome."""
+    """wspserve with one of the HTTP servers; its ``graceful`` waits for the result."""
 
     def __init__(self, server: str) -> None:
         super().__init__(f'wspserve, {server}')
@@ -260,7 +267,7 @@ class Wspserve(Server):
 
 
 class Gunicorn(Server):
-    """gunicorn: SIGHUP."""
+    """gunicorn, which restarts at SIGHUP."""
 
     def __init__(self, worker: str) -> None:
         super().__init__(f'gunicorn, {worker}')
@@ -282,7 +289,7 @@ class Gunicorn(Server):
 
 
 class UWSGI(Server):
-    """uWSGI: ``chain``: one worker after the other, else all of them by SIGHUP."""
+    """uWSGI; with ``chain``, it restarts one worker after the other, else all at SIGHUP."""
 
     def __init__(self, chain: bool) -> None:
         super().__init__('uWSGI, chain reload' if chain else 'uWSGI, SIGHUP')
@@ -297,7 +304,7 @@ class UWSGI(Server):
             *('--master', '--enable-threads', '--lazy-apps', '--die-on-term'),
             *('--disable-logging', '--need-app', '--no-orphans'),
             f'--touch-chain-reload={site.trigger}',
-            # It keeps no connection alive, and does not say so.
+            # uWSGI keeps no connection alive, but does not send this header itself.
             '--add-header=Connection: close',
             *(f'--processes={site.workers}', f'--threads={THREADS}'),
             *(f'--http-socket=127.0.0.1:{site.port}', '--module=deployed:app'),
@@ -308,10 +315,10 @@ class UWSGI(Server):
         if self.chain:
             over = 'chain reloading complete'
             before = running.log.count(over)
-            later = running.site.trigger.stat().st_mtime + 10  # seconds count
+            later = running.site.trigger.stat().st_mtime + 10  # uWSGI compares seconds
             os.utime(running.site.trigger, (later, later))
-            # While one is under way, it forgets the next.
-            with contextlib.suppress(rounds.Unavailable):  # it goes on after it
+            # uWSGI forgets a restart that is asked for during another one.
+            with contextlib.suppress(rounds.Unavailable):  # then the caller waits
                 running.wait_until(over, lambda: running.log.count(over) > before)
         else:
             running.process.send_signal(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""Rounds in which contenders alternate, the tables of what they took, and the children they run in."""
+"""Rounds in which contenders alternate, the tables of their figures, and their processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 SITE = str(HERE / 'small_site.ini')
 
-#: Seconds after which a child that does not answer, or does not end, is given up.
+#: Seconds that a child has to answer or to end, before it counts as unavailable.
 PATIENCE = 30.0
 
 _REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
@@ -33,7 +33,7 @@ class Unavailable(Exception):
 
 
 def options(description: str, **more: float) -> argparse.Namespace:
-    """The command line: --rounds, and an option with its default for each of ``more``."""
+    """Parse the command line: --rounds, and an option with its default for each of ``more``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--rounds', type=int, default=15, help='default 15')
     for name, default in more.items():
@@ -50,7 +50,7 @@ def options(description: str, **more: float) -> argparse.Namespace:
 
 
 def has(module: str) -> bool:
-    """Whether a peer is installed; says so if it is not."""
+    """Whether a peer is installed; if it is not, print that."""
     if importlib.util.find_spec(module.partition('.')[0]) is not None:
         return True
     print(f'{module} is not installed: left out')
@@ -58,7 +58,7 @@ def has(module: str) -> bool:
 
 
 def command(name: str) -> str:
-    """A console script that was installed beside this Python."""
+    """Return the path of a console script that is installed beside this Python."""
     path = Path(sys.executable).with_name(name)
     if not path.exists():
         raise Unavailable(f'there is no {name} beside {Path(sys.executable).name}')
@@ -68,9 +68,10 @@ def command(name: str) -> str:
 def alternate(
     contenders: dict[str, Callable[[], float]], rounds: int
 ) -> dict[str, list[float]]:
-    """Call each contender once a round; the order turns by one from round to round.
+    """Call each contender once in each round; the first of one round is the last of the next.
 
-    A first round, which warms up, is not counted. Who is `Unavailable` is left out.
+    The first round is for warming up and is not counted. A contender that raises
+    `Unavailable` is not called again.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
@@ -92,7 +93,7 @@ def alternate(
 
 # -- tables -------------------------------------------------------------------
 
-#: Ways to compare ours with a peer: the column's head, and what is in it.
+#: Ways to compare ours with a peer: the head of the column, and the function for its values.
 RATIO = ('ours ÷ peer', lambda ours, peer: ours / peer)
 TIMES_AS_FAST = ('peer ÷ ours', lambda ours, peer: peer / ours)
 DIFFERENCE = ('ours - peer', lambda ours, peer: ours - peer)
@@ -105,9 +106,9 @@ def table(
     ours: str,
     compare: tuple[str, Callable[[float, float], float]] = RATIO,
 ) -> dict[str, float]:
-    """Print one figure of all contenders.
+    """Print the table of one figure for all contenders.
 
-    :returns: for each peer, the median over the rounds of its comparison with ours.
+    :returns: for each peer, the median of its comparisons with ours in all rounds.
     """
     mine, compared = samples.get(ours), {}
     head, function = compare
@@ -145,7 +146,7 @@ def judge(
 
 
 def median(samples: dict[str, list[float]], name: str) -> float | None:
-    """A contender's median, or None if it was left out."""
+    """Return a contender's median, or None if it was left out."""
     return statistics.median(samples[name]) if name in samples else None
 
 
@@ -154,7 +155,7 @@ def median(samples: dict[str, list[float]], name: str) -> float | None:
 
 @contextlib.contextmanager
 def child(arguments: list[str], **popen: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process that ends with the block, and may keep its bytecode."""
+    """Run a child process that ends with the block; it may write bytecode."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
     environment['PYTHONPATH'] = str(HERE)
     with tempfile.TemporaryFile() as errors:
@@ -180,7 +181,7 @@ def child(arguments: list[str], **popen: int) -> Iterator[subprocess.Popen[bytes
 
 
 def wait_for_end(process: subprocess.Popen[bytes]) -> None:
-    """Wait as precisely as the kernel tells; `Popen.wait` with a timeout polls."""
+    """Wait until the kernel reports the end: `Popen.wait` with a timeout would poll."""
     if process.returncode is not None:
         return
     handle = os.pidfd_open(process.pid)
@@ -194,8 +195,8 @@ def wait_for_end(process: subprocess.Popen[bytes]) -> None:
 
 
 def output_of(program: str) -> str:
-    """What a program prints that is run by this Python, with what is installed."""
-    # -P: not with what lies in the working directory.
+    """Run a program with this Python and the installed packages; return what it prints."""
+    # With -P, it does not import from the working folder.
     arguments = [sys.executable, '-P', '-c', program]
     with child(arguments, stdout=subprocess.PIPE) as process:
         try:
@@ -208,7 +209,7 @@ def output_of(program: str) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a port of 127.0.0.1 on which no process listens."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(('127.0.0.1', 0))
@@ -216,7 +217,7 @@ def free_port() -> int:
 
 
 def wait_for_response(port: int, server: subprocess.Popen[bytes]) -> None:
-    """Ask until the server answers; read the whole answer."""
+    """Send requests until the server answers; read the whole response."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         with (
@@ -236,22 +237,22 @@ def wait_for_response(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 def wspserve(port: int, server: str | None = None) -> list[str]:
-    """Ours."""
+    """Return the command of wspserve."""
     named = ['--server-name', server] if server else []
     return [command('wspserve'), *named, SITE, f'http_port={port}']
 
 
 def ten_lines(port: int) -> list[str]:
-    """A script that does without."""
+    """Return the command of the script without wspserve."""
     return [sys.executable, str(HERE / 'ten_lines.py'), SITE, str(port)]
 
 
 def waitress_serve(port: int) -> list[str]:
-    """waitress's own command."""
+    """Return waitress's own command."""
     listen = f'--listen=127.0.0.1:{port}'
     return [command('waitress-serve'), '--threads=4', listen, 'small_site:app']
 
 
 def paster_serve(port: int) -> list[str]:
-    """PasteScript's command."""
+    """Return PasteScript's command."""
     return [command('paster'), 'serve', SITE, f'http_port={port}']

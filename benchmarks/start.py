@@ -1,4 +1,4 @@
-"""How soon `wspserve site.ini start` returns, which it does when the site is STARTED."""
+"""Measures how soon `wspserve site.ini start` returns: it returns when the site is STARTED."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOREGROUND = 'in the foreground'
 
 
 def wait_for_announcement(process):
-    """Wait until it prints where it serves."""
+    """Wait until the process prints where it serves."""
     until, said = time.monotonic() + rounds.PATIENCE, b''
     while b'Serving on' not in said:
         left = max(0, until - time.monotonic())
@@ -41,7 +41,7 @@ def milliseconds_in_the_foreground():
 
 
 def run(arguments):
-    """Run a command to its end; it has to succeed."""
+    """Run a command to its end; it must succeed."""
     with rounds.child(arguments) as process:
         rounds.wait_for_end(process)
         if process.returncode:
@@ -50,7 +50,7 @@ def run(arguments):
 
 @contextlib.contextmanager
 def files_of_a_daemon():
-    """The options that name them; the daemon that is left ends with the block."""
+    """Yield the options for the daemon's files; stop the daemon at the end of the block."""
     with tempfile.TemporaryDirectory() as folder:
         pid_file, log_file = Path(folder, 'site.pid'), Path(folder, 'site.log')
         options = [f'--pid-file={pid_file}', f'--log-file={log_file}']

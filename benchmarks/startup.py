@@ -1,4 +1,4 @@
-"""How soon a server answers after it was executed, and how long the bus takes to import."""
+"""Measures the time from exec to a server's first response, and the time to import the bus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long `status` takes while every thread of a site answers a request."""
+"""Measures how long `status` takes while every thread of a site answers a request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from paste_wspbus.control.paths import path_for
 
 OURS = 'the answer'
 
-#: Threads of the server, each with a request.
+#: The number of threads of the server; each has a request.
 THREADS = 4
 
-#: Seconds of one request: longer than the measurement.
+#: Seconds that one request takes: it is longer than the measurement.
 LONG = 600
 
 INI = """
@@ -39,7 +39,7 @@ TARGET = 50  # milliseconds
 
 
 def sleeping(environ, start_response):
-    """Waits as if for a database."""
+    """Wait as if for a database."""
     if environ['PATH_INFO'] == '/busy':
         time.sleep(LONG)
     start_response('200 OK', [('Content-Length', '2')])
@@ -47,7 +47,7 @@ def sleeping(environ, start_response):
 
 
 def computing(environ, start_response):
-    """Computes in Python, for which it needs the GIL."""
+    """Compute in Python, which needs the GIL."""
     until = time.monotonic() + LONG
     while environ['PATH_INFO'] == '/busy' and time.monotonic() < until:
         pass
@@ -65,7 +65,7 @@ def make_computing(global_conf):
 
 @contextlib.contextmanager
 def busy_site(folder, kind, workers):
-    """A site whose threads all have a request; the path of its PID file."""
+    """Run a site whose threads all have a request; yield the path of its PID file."""
     port, pid_file = rounds.free_port(), str(folder / 'site.pid')
     text = INI.format(kind=kind, port=port, threads=THREADS)
     (folder / 'site.ini').write_text(text)
@@ -86,7 +86,7 @@ def busy_site(folder, kind, workers):
 
 
 def wait_until_busy(pid_file, count):
-    """Until the site says so, or as many as the workers took are busy."""
+    """Wait until the site reports this number of requests, but 10 seconds at most."""
     until = time.monotonic() + 10
     while requests_of(pid_file) < count and time.monotonic() < until:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""From SIGTERM to the end of the process, with nothing in flight and under load."""
+"""Measures the time from SIGTERM to the end of the process, without requests and under load."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import rounds
 
 OURS = 'wspserve, waitress'
 
-#: Closed-loop clients: each sends its next request when it has its response.
+#: The number of closed-loop clients: each sends its next request when it has its response.
 CLIENTS = 16
 
-#: Processes that they are threads of.
+#: The number of processes in which the clients are threads.
 PROCESSES = 2
 
-#: Seconds of one request in the application that works.
+#: Seconds that one request takes in the application that works.
 WORK = 0.004
 
 #: Seconds that a client waits for a connection; under load SYNs may be dropped.
@@ -48,7 +48,7 @@ port = {port}
 
 
 def working_app(environ, start_response):
-    """Waits as if for a database."""
+    """Wait as if for a database."""
     time.sleep(WORK)
     body = b'Worked\n' * 100
     headers = [('Content-Type', 'text/plain'), ('Content-Length', str(len(body)))]
@@ -60,7 +60,7 @@ def make_working_app(global_conf):
     return working_app
 
 
-# -- nothing in flight ----------------------------------------------------------
+# -- without requests in flight -------------------------------------------------
 
 
 def milliseconds_to_end(serve, codes):
@@ -68,7 +68,7 @@ def milliseconds_to_end(serve, codes):
         port = rounds.free_port()
         with rounds.child(serve(port)) as server:
             rounds.wait_for_response(port, server)
-            time.sleep(0.1 + random.random() / 10)  # no phase of a loop is favoured
+            time.sleep(0.1 + random.random() / 10)  # a random moment of a polling loop
             took = terminate(server)
         codes.add(server.returncode)
         return took
@@ -77,7 +77,7 @@ def milliseconds_to_end(serve, codes):
 
 
 def terminate(server):
-    """SIGTERM: milliseconds until the process is gone."""
+    """Send SIGTERM; return the milliseconds until the process has ended."""
     began = time.perf_counter()
     server.terminate()
     rounds.wait_for_end(server)
@@ -104,11 +104,11 @@ def measure_idle(options):
             print(f'  note: {name} exits with {sorted(codes[name])}')
 
 
-# -- clients, in processes of their own -------------------------------------------
+# -- clients, in their own processes ----------------------------------------------
 
 
 class Failed(Exception):
-    """A request had no whole response; ``how`` it ended."""
+    """A request had no whole response; ``how`` says what happened."""
 
     def __init__(self, how):
         super().__init__(how)
@@ -116,11 +116,11 @@ class Failed(Exception):
 
 
 class Client:
-    """Sends requests until it is refused; ``counts`` what came of them.
+    """Sends requests until its connection is refused; ``counts`` has the results.
 
-    A request is 'answered', 'truncated' (a part of the response came), or
-    'fresh' or 'kept': reset on a new connection or on one used before. A
-    connection that the server has closed before the request is not used.
+    A request is 'answered', or 'truncated' (a part of the response came), or reset:
+    'fresh' on a new connection, 'kept' on one that was used before. The client does not
+    use a connection that the server has closed before the request.
     """
 
     def __init__(self, port, keeps_alive):
@@ -152,7 +152,7 @@ class Client:
                     address = '127.0.0.1', self.port
                     self._socket = socket.create_connection(address, CONNECT_TIMEOUT)
                 except ConnectionError:
-                    return False  # nothing was sent: any client asks elsewhere
+                    return False  # nothing was sent, so no request is lost
                 self._socket.settimeout(rounds.PATIENCE)
                 self._used = False
                 return True
@@ -181,10 +181,10 @@ class Client:
         return 'answered'
 
     def _exchange(self):
-        """One request; whether its response is the connection's last."""
+        """Send one request; return whether its response is the last of the connection."""
         with contextlib.suppress(
             ConnectionError
-        ):  # the answer may be there all the same
+        ):  # there may be a response nevertheless
             self._socket.sendall(self._request)
         response = b''
         while b'\r\n\r\n' not in response:
@@ -216,13 +216,13 @@ class Client:
 
 
 def set_up(answered, gone):
-    """In each process of the clients: what it shares with the one that measures."""
+    """Set, in each process of clients, the objects that it shares with its parent."""
     global _answered, _gone
     _answered, _gone = answered, gone
 
 
 def run_clients(port):
-    """A process's share of them, half with keep-alive: the sum of their counts."""
+    """Run the clients of one process, half of them with keep-alive; return their counts."""
     clients = [Client(port, bool(n % 2)) for n in range(CLIENTS // PROCESSES)]
     threads = [threading.Thread(target=client.run) for client in clients]
     for thread in threads:
@@ -233,7 +233,7 @@ def run_clients(port):
 
 
 class Load:
-    """``with Load() as load:`` has the processes, ready for one stop after another."""
+    """``with Load() as load:`` keeps the processes of the clients for several stops."""
 
     def __init__(self):
         context = multiprocessing.get_context('fork')  # no threads run here
@@ -249,7 +249,7 @@ class Load:
         self._pool.join()
 
     def on(self, port, stop):
-        """Call ``stop`` when every client was answered; its result, and their counts."""
+        """Call ``stop`` when every client has a response; return its result, and the counts."""
         self._gone.clear()
         counts = self._pool.map_async(run_clients, [port] * PROCESSES, chunksize=1)
         try:
@@ -261,7 +261,7 @@ class Load:
             self._gone.set()
             counted = sum(counts.get(3 * rounds.PATIENCE), collections.Counter())
             while self._answered.acquire(block=False):
-                pass  # of those who came too late
+                pass  # remove the releases of clients that were too late
         return result, counted
 
 
@@ -287,7 +287,7 @@ def gunicorn(app, port):
 
 
 def milliseconds_under_load(serve, load, stops):
-    """``stops`` collects what the clients counted, one Counter for each stop."""
+    """Return a function that measures a stop; ``stops`` gets the Counter of each stop."""
 
     def measure():
         port = rounds.free_port()

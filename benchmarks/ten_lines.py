@@ -1,4 +1,4 @@
-"""The ten lines that one would write in the place of wspserve."""
+"""A script of ten lines that serves a site without wspserve."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Requests a second over kept-alive connections, through wspserve and through waitress-serve."""
+"""Measures requests a second on kept-alive connections: wspserve and waitress-serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 
 import rounds
 
-#: As many as waitress has threads: none is ever in its queue.
+#: The number of connections is that of waitress's threads, so that none has to wait.
 CONNECTIONS = 4
 
 
@@ -36,7 +36,7 @@ def requests_a_second(serve, seconds):
         port = rounds.free_port()
         with rounds.child(serve(port)) as server:
             rounds.wait_for_response(port, server)
-            wrk(port, 1)  # what the first requests import and allocate
+            wrk(port, 1)  # the first requests import and allocate more
             return wrk(port, seconds)
 
     return measure

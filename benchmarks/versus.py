@@ -1,4 +1,4 @@
-"""This checkout against another one, in the same run: start, memory, publish.
+"""Compares this checkout with another one, in the same run: start, memory, publish.
 
     python benchmarks/versus.py OTHER/.venv/bin/python
 
@@ -29,9 +29,9 @@ NOW, BEFORE = 'this checkout', 'the other one'
 
 
 def start(python: str, measure: str) -> float:
-    """Serve the small site until its first response.
+    """Serve the small site until its first response, and return a figure.
 
-    :param measure: 'wall' and 'cpu' are in milliseconds, 'memory' in MB.
+    :param measure: 'wall' and 'cpu' are in milliseconds, 'memory' is in MB.
     """
     port = rounds.free_port()
     command = [python, str(Path(python).with_name('wspserve')), rounds.SITE]
@@ -51,7 +51,7 @@ def start(python: str, measure: str) -> float:
 
 
 def publish(python: str, listeners: int) -> float:
-    """Return the microseconds that a publish to so many listeners takes."""
+    """Return the microseconds that a publish to this number of listeners takes."""
     program = PUBLISH.format(listeners=listeners)
     done = subprocess.run(
         [python, '-P', '-c', program], check=True, capture_output=True, text=True
@@ -60,7 +60,7 @@ def publish(python: str, listeners: int) -> float:
 
 
 def compare(title: str, unit: str, measure, python: str, count: int, at_most: float):
-    """Measure both in turn; print the table, and whether the ratio is what it must be."""
+    """Measure both in turn; print the table, and whether the ratio meets its target."""
     samples = rounds.alternate(
         {NOW: lambda: measure(sys.executable), BEFORE: lambda: measure(python)}, count
     )

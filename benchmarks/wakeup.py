@@ -1,4 +1,4 @@
-"""How soon block() returns after exit() in another thread, and what an idle process wakes up for."""
+"""Measures the time from exit() in another thread to block()'s return, and idle wake-ups."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import rounds
 
-# A process exits once: so it is measured, once in each of many processes. The
-# exit comes anywhere between two looks of a bus that polls ten times a second.
+# A bus exits only once, so this measures one exit in each of many processes. The exit
+# comes at a random moment, because some buses poll ten times a second.
 ONE_EXIT = """
 import random, threading, time
 from {module} import Bus
@@ -57,7 +57,7 @@ def measure_exit(options):
 
 
 def voluntary_switches(pid):
-    """Of the main thread: how often it went to sleep, see proc(5)."""
+    """Return how often the main thread of a process went to sleep, see proc(5)."""
     status = Path(f'/proc/{pid}/task/{pid}/status').read_text()
     return int(status.partition('\nvoluntary_ctxt_switches:')[2].split()[0])
 
@@ -83,14 +83,14 @@ def idle_servers(stack):
 
 
 def measure_idle(options):
-    """Side by side, through the same seconds."""
+    """Measure all servers at the same time."""
     seconds = options.idle_seconds
     with contextlib.ExitStack() as stack:
         servers = dict(idle_servers(stack))
         if not servers:
             return
         samples = {name: [] for name in servers}
-        time.sleep(1)  # what a start leaves behind
+        time.sleep(1)  # a start may have more to do
         for _ in range(options.rounds):
             before = {name: voluntary_switches(servers[name]) for name in servers}
             time.sleep(seconds)
