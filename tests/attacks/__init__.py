@@ -1,1 +1,1 @@
-"""Attacks: each has a quick form, which the suite runs, and a long one, which runs by hand."""
+"""Attacks: the suite runs the quick form of each; a person runs the long form by hand."""

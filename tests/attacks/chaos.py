@@ -1,9 +1,9 @@
 """Random faults under load: ``python -m tests.attacks.chaos --minutes 10``.
 
-A daemon with workers serves four clients without a pause, while its processes are killed and
-stopped, its code is broken, its disk is full, its .ini cannot be read. After each fault `status`
-is asked: it must answer in time, and tell the truth. A request may fail only where the process
-that had it was killed. The memory of the supervisor must not grow.
+A daemon with workers serves four clients without a pause. Meanwhile its processes are killed
+and stopped, its code is broken, its disk is full, or its .ini cannot be read. After each fault,
+`status` must answer in time, and must be right. A request may fail only if the process that had
+it was killed. The memory of the supervisor must not grow.
 """
 
 import argparse
@@ -24,11 +24,12 @@ from pathlib import Path
 
 from tests.kit.places import ROOT
 
-#: Seconds that `status` may take, any other command, and a client's request.
+#: Seconds that `status` may take, that any other command may take, and that a client's
+#: request may take.
 STATUS_LIMIT, LIMIT, PATIENCE = 10, 60, 30
 
-#: Seconds after a kill in which requests of the killed process fail; after that of the
-#: supervisor, until a new one serves.
+#: Seconds after a kill in which requests of the killed process may fail. If it was the
+#: supervisor, they count from the moment when a new one serves.
 AFTERMATH = 1.5
 
 INI = """\
@@ -94,7 +95,10 @@ BROKEN = WEBAPP + '\nraise RuntimeError("broken on purpose")\n'
 
 
 class Load:
-    """Clients that ask without a pause. ``failed``: (when it began and ended, why)."""
+    """Clients that send requests without a pause.
+
+    ``failed`` has (when it began, when it ended, reason) for each failed request.
+    """
 
     def __init__(self, port, clients=4):
         self.port, self.count, self.failed = port, 0, []
@@ -122,7 +126,7 @@ class Load:
                 self._over.wait(0.02)
 
     def get(self, path):
-        """Ask once, on a connection of its own."""
+        """Send one request on a new connection."""
         connection = http.client.HTTPConnection(
             '127.0.0.1', self.port, timeout=PATIENCE
         )
@@ -135,7 +139,7 @@ class Load:
 
 
 class Chaos:
-    """One site under faults. ``wrong``: what was not as it must be, a text for each."""
+    """One site under faults. ``wrong`` has a text for each failure."""
 
     def __init__(self, folder, minutes, seed):
         self.folder, self.seconds, self.dice = (
@@ -187,7 +191,7 @@ class Chaos:
             self.memory.append((age / self.seconds, self.pid, rss(self.pid)))
             time.sleep(self.dice.uniform(0, 0.5))
 
-    # -- what is done to it --------------------------------------------------------
+    # -- the faults ----------------------------------------------------------------
 
     def fault_kill_a_worker(self):
         workers = self.workers()
@@ -195,7 +199,7 @@ class Chaos:
             self.kill(self.dice.choice(workers), signal.SIGKILL)
 
     def fault_kill_the_supervisor(self):
-        if self.dice.random() < 0.8:  # rarely: it ends the site
+        if self.dice.random() < 0.8:  # do this rarely, because it ends the site
             return
         began = time.monotonic()
         self.kill(self.pid, signal.SIGKILL)
@@ -255,7 +259,7 @@ class Chaos:
             (self.folder / 'disk/site.log').write_text('')
 
     def fault_unreadable_ini(self):
-        # Root reads everything; a folder in its place is as bad.
+        # Root can read every file, so a folder takes the place of the .ini.
         os.rename(self.folder / 'site.ini', self.folder / 'kept.ini')
         (self.folder / 'site.ini').mkdir()
         self.send(self.pid, signal.SIGHUP)
@@ -269,7 +273,7 @@ class Chaos:
     def fault_descriptors(self):
         self.ask('/descriptors')
 
-    # -- what is seen ----------------------------------------------------------------
+    # -- the checks ------------------------------------------------------------------
 
     def check_status(self, when):
         code, text = self.command('status', '--json', limit=STATUS_LIMIT)
@@ -290,10 +294,10 @@ class Chaos:
             if len(sizes) > 10 and sizes[-1] - sizes[0] > 1024:
                 self.wrong.append(f'the supervisor grew: {sizes[0]} to {sizes[-1]} kB')
 
-    # -- means -------------------------------------------------------------------------
+    # -- the tools ---------------------------------------------------------------------
 
     def command(self, *args, limit=LIMIT):
-        """Run a subcommand; return its exit code (None: it hung), and what it wrote."""
+        """Run a subcommand; return its exit code (None if it hung) and its output."""
         words = [
             sys.executable,
             '-m',
@@ -362,7 +366,7 @@ def _parent(process):
 
 
 def rss(pid):
-    """Return the memory of a process in kB; 0 if it is gone."""
+    """Return the memory of a process in kB; 0 if it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f'/proc/{pid}/status').read_text().splitlines():
             if line.startswith('VmRSS:'):

@@ -1,9 +1,9 @@
 """Hostile clients while a site stops: ``python -m tests.attacks.clients --count 100``.
 
-Each trial serves a site with 850 clients that hold it up: some send nothing, some half a head or
-half a body, byte by byte, some read nothing of a long response, some listen to a stream without
-end. Then the site gets SIGTERM. It must end within its `stop_timeout`, with exit code 0, and with
-its lifespan closed.
+Each trial serves a site with 850 clients that hold it up. Some send nothing. Some send half a
+head or half a body, or send it byte by byte. Some do not read a long response, and some read a
+stream without end. Then the site gets SIGTERM. It must end within its `stop_timeout`, with exit
+code 0, and its lifespan must be closed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SERVERS = {
     'wsgiref': 'egg:paste_wspbus#wsgiref',
 }
 
-#: Seconds: of the site, and what the machine may add to them.
+#: The site's stop_timeout in seconds, and the seconds that a busy machine may add.
 STOP_TIMEOUT, SLACK = 6, 4
 
 INI = """\
@@ -78,7 +78,8 @@ def db(bus, global_conf):
 
 HOST = b' HTTP/1.1\r\nHost: localhost\r\n'
 
-#: What each kind of client sends at once, and what it then sends byte by byte.
+#: From the kind of a client to the bytes that it sends at once, and the bytes that it then
+#: sends one by one.
 KINDS = {
     'silent': (b'', b''),
     'idle': (b'GET /' + HOST + b'\r\n', b''),
@@ -104,7 +105,7 @@ KINDS = {
 
 
 class Clients:
-    """``with Clients(port, count, dice):`` so many clients, until the block ends."""
+    """``with Clients(port, count, dice):`` runs these clients until the block ends."""
 
     def __init__(self, port, count, dice):
         self._sockets, self._drops = [], []
@@ -140,7 +141,7 @@ class Clients:
 
 
 def trial(server, seed, count, args=()):
-    """Serve, attack and stop a site; return what is wrong, or '', and the seconds of the stop."""
+    """Serve, attack and stop a site; return what is wrong (or ''), and the stop's seconds."""
     dice = random.Random(f'{server} {seed}')
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, 'webapp.py').write_text(WEBAPP)
@@ -186,7 +187,7 @@ def trial(server, seed, count, args=()):
 
 
 def attack(server, count, clients=850, first=0, args=()):
-    """Stop so many sites; return what was wrong, a text for each, and the longest stop."""
+    """Stop ``count`` sites; return a text for each failure, and the longest stop."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 4096 <= hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))

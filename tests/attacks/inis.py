@@ -1,7 +1,8 @@
 """Mutated .ini files: ``python -m tests.attacks.inis --count 3000``.
 
-Each is checked by `wspserve --check` and then started. Whatever is in the file, the command says
-what is wrong in a few lines, without a traceback, and ends by itself or at SIGTERM.
+`wspserve --check` checks each file, and then the site is started. Whatever is in the file, the
+command must print what is wrong in a few lines, without a traceback, and must end itself or at
+SIGTERM.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from tests.kit.places import ROOT
 
-#: Seconds in which a command ends.
+#: Seconds within which a command must end.
 LIMIT = 60
 
 INI = """\
@@ -148,14 +149,14 @@ PIECES = (
 
 
 def mutated(seed):
-    """Return an .ini with one to four changes; the same for each seed."""
+    """Return an .ini with one to four random changes; a seed always makes the same ones."""
     dice = random.Random(seed)
     lines = INI.splitlines()
     for _ in range(dice.randint(1, 4)):
         change = dice.choice(CHANGES)
         change(lines, dice)
     text = '\n'.join(lines) + '\n'
-    # More processes than these would only tire the machine.
+    # More than 2 workers would only slow the machine down.
     return re.sub(r'(?m)^(\s*workers\s*[=:]).*\d\d.*$', r'\1 2', text)
 
 
@@ -216,7 +217,7 @@ def _command(folder, *args):
 
 
 def _judge(process, what, seed, codes, stop=False):
-    """Return what is wrong with the end of a command, or ''."""
+    """Wait for the end of a command; return what is wrong with it, or ''."""
     out, is_late = b'', False
     try:
         if stop:
@@ -255,7 +256,7 @@ def trial(seed):
 
 
 def attack(count, first=0, jobs=2):
-    """Try so many files; return what was wrong, a text for each."""
+    """Try ``count`` files; return a text for each failure."""
     with ThreadPoolExecutor(jobs) as pool:
         return [one for one in pool.map(trial, range(first, first + count)) if one]
 

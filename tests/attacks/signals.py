@@ -1,7 +1,8 @@
 """Signals to stop at random moments: ``python -m tests.attacks.signals --count 1000``.
 
-Each trial starts a site, sends it SIGTERM or SIGINT at a random moment from the first line of
-`main` to the end of the process, often a second one soon after, and looks at what is left.
+Each trial starts a site, and sends it SIGTERM or SIGINT at a random moment from the first line
+of `main` to the end of the process. Often it sends a second signal soon after. Then it checks
+the exit code, the output, and that no process and no file remains.
 """
 
 import argparse
@@ -20,11 +21,12 @@ from pathlib import Path
 from tests.kit.places import ROOT
 from tests.kit.processes import processes_of_session
 
-#: Seconds in which a site ends, on a machine that is busy with other tests.
+#: Seconds within which a site must end, on a machine that is busy with other tests.
 LIMIT = 30
 
-#: The command, which says when `main` has begun: its first act is to handle signals, and
-#: its second to register an atexit handler. Before that, Python itself handles them.
+#: The command, which prints when `main` has begun. `main` first sets its signal handlers,
+#: and then registers an atexit handler: at this moment the command prints. Before that,
+#: Python itself handles the signals.
 COMMAND = """
 import atexit, os, sys
 from paste_wspbus.__main__ import main
@@ -38,7 +40,7 @@ register, atexit.register = atexit.register, begins
 sys.exit(main())
 """
 
-#: A site whose load runs in finalizers and callbacks half of the time: Python drops an
+#: A site whose load runs code in finalizers and callbacks half of the time: Python drops an
 #: exception that a signal handler raises there.
 FILES = {
     'site.ini': """
@@ -169,7 +171,7 @@ class Trial:
         if self.dice.random() < 0.5:
             second = self.dice.choice([signal.SIGTERM, signal.SIGINT])
             time.sleep(self.dice.uniform(0, 0.4))
-            # A busy machine may make it a second wish, which ends a start with 130.
+            # On a busy machine, the second signal may count as one: it ends a start with 130.
             sent |= {second, signal.SIGINT}
             self._send(process, second)
         try:
@@ -196,13 +198,13 @@ class Trial:
             process.send_signal(signum)
 
     def _end_daemon(self, code):
-        """A command that had returned already has a daemon that runs: the signal is for that."""
+        """If the command has returned, its daemon runs: send the signal to the daemon."""
         if code != 0:
             return code
         try:
             pid = int((self.folder / 'site.pid').read_text())
         except FileNotFoundError:
-            return code  # it was stopped just when it was ready
+            return code  # it was stopped at the moment when it was ready
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, self.first)
         until = time.monotonic() + LIMIT
@@ -213,9 +215,7 @@ class Trial:
     def _judge(self, code, sent, process):
         allowed = {0, *(128 + signum for signum in sent)}
         if self.mode not in ('single', 'daemon'):
-            allowed.add(
-                143
-            )  # a worker that loads, or the next program, is sent SIGTERM
+            allowed.add(143)  # a loading worker, or the next program, gets SIGTERM
         if code not in allowed:
             return self._tell(f'exit code {code}', process)
         err = (self.folder / 'err').read_text()
@@ -232,7 +232,7 @@ class Trial:
         return ''
 
     def _pids(self, process):
-        """The living processes of this trial: a daemon has a session of its own."""
+        """Return the living processes of this trial; a daemon has its own session."""
         found = set(processes_of_session(process.pid))
         for stat in Path('/proc').glob('[0-9]*'):
             with contextlib.suppress(OSError):
@@ -246,7 +246,7 @@ class Trial:
 
 
 class Lines:
-    """What a process writes, read in a thread."""
+    """The text that a process writes; a thread reads it."""
 
     def __init__(self, pipe):
         self.text = ''
@@ -266,7 +266,7 @@ class Lines:
 
 
 def attack(mode, count, first=0, jobs=2):
-    """Run so many trials; return what was wrong, a text for each, and the longest time."""
+    """Run ``count`` trials; return a text for each failure, and the longest time."""
     trials = [Trial(mode, seed) for seed in range(first, first + count)]
     with ThreadPoolExecutor(jobs) as pool:
         results = [result for result in pool.map(Trial.run, trials) if result]

@@ -1,4 +1,4 @@
-"""The quick form of `tests.attacks.chaos`: faults of all kinds, and a site that answers."""
+"""The quick form of `tests.attacks.chaos`: random faults, and a site that still answers."""
 
 from tests.attacks.chaos import Chaos
 

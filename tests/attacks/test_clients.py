@@ -1,4 +1,4 @@
-"""The quick form of `tests.attacks.clients`: no client holds a stop up."""
+"""The quick form of `tests.attacks.clients`: no client can hold up a stop."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The quick form of `tests.attacks.inis`: what is wrong in an .ini is said, without a traceback."""
+"""The quick form of `tests.attacks.inis`: the command prints errors, but no traceback."""
 
 from tests.attacks.inis import attack
 

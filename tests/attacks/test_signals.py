@@ -1,10 +1,10 @@
-"""The quick form of `tests.attacks.signals`: a signal at random moments ends each site in order."""
+"""The quick form of `tests.attacks.signals`: a signal at any moment stops a site cleanly."""
 
 import pytest
 
 from tests.attacks.signals import MODES, attack
 
-#: How often; a site under --reload takes longer.
+#: The number of trials in each mode; a site under --reload takes longer.
 COUNTS = dict.fromkeys(MODES, 6) | {'single': 16, 'workers': 16, 'daemon': 16}
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: README.md says what is where."""
+"""The code that the tests share; README.md says what each module has."""
 
 from tests.kit.clients import Connection, Response, free_port, is_free
 from tests.kit.processes import BIN, TIMEOUT, Output, Process, eventually

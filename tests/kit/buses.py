@@ -1,4 +1,4 @@
-"""A bus for a test, and what it logs."""
+"""Fixtures: a bus for a test, and its log."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from paste_wspbus.bus import Bus
 
 @pytest.fixture
 def bus():
-    """A bus that is EXITING in the end, whatever the test did."""
+    """A bus, which exits at the end of the test."""
     bus = Bus()
     yield bus
     bus.exit()
@@ -15,7 +15,7 @@ def bus():
 
 @pytest.fixture
 def log(bus):
-    """What the bus logs: a list that grows."""
+    """The messages that the bus logs: a list that grows."""
     lines = []
     bus.subscribe('log', lambda message, level: lines.append(message))
     return lines

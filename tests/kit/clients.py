@@ -1,4 +1,4 @@
-"""Clients: HTTP by hand, and load."""
+"""Clients: single HTTP requests, byte by byte, and load."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ class Connection:
         return self.receive()
 
     def is_ended(self):
-        """Read to the end: True if there is nothing and no reset."""
+        """Read to the end; return whether nothing comes; raise an error after a reset."""
         return self.file.read() == b''
 
 
@@ -63,7 +63,7 @@ def _family(address):
 class Response:
     """A response: ``status``, ``headers`` (names in lower case), ``body``.
 
-    :raises ConnectionError: if there is none, or only a part of it.
+    :raises ConnectionError: if no response comes, or only a part of it.
     """
 
     def __init__(self, file):
@@ -101,9 +101,9 @@ def _read_exactly(file, size):
 
 
 def free_port():
-    """A port of 127.0.0.1 that was free a moment ago.
+    """Return a port of 127.0.0.1 that was free a moment ago.
 
-    Not one that the system gives to somebody else next (ip_local_port_range).
+    It is not one of the ports that the system gives to other sockets (ip_local_port_range).
     """
     while True:
         port = random.randrange(15000, 32000)
@@ -112,7 +112,7 @@ def free_port():
 
 
 def is_free(port, host='127.0.0.1'):
-    """Whether somebody could listen there now."""
+    """Whether a process could listen on the port now."""
     try:
         socket.create_server((host, port)).close()
     except OSError:
@@ -123,7 +123,7 @@ def is_free(port, host='127.0.0.1'):
 class Busy:
     """Threads that do something again and again, until the ``with`` block ends.
 
-    ``pause``: for so many seconds each rests before it does it.
+    ``pause`` is the number of seconds that each thread waits before it calls `do`.
     """
 
     def __init__(self, count=1, pause=0):
@@ -133,7 +133,7 @@ class Busy:
         ]
 
     def do(self):
-        """Do it once."""
+        """Do something once; subclasses define what."""
         raise NotImplementedError
 
     def _run(self):
@@ -155,7 +155,7 @@ class Busy:
 
 
 class Load:
-    """Closed-loop clients; every second one keeps its connection."""
+    """Closed-loop clients; every second client keeps its connection alive."""
 
     def __init__(self, site, clients=16):
         self.site, self.resets, self.answers = site, [], 0
@@ -178,7 +178,7 @@ class Load:
         while True:
             try:
                 connection = self.site.connect()
-            except OSError:  # refused: it was never sent
+            except OSError:  # the connection was refused, so no request was sent
                 return
             with connection:
                 self.use(connection, keep)
@@ -192,8 +192,8 @@ class Load:
                     response = connection.get(connection=token)
                     assert (response.status, response.body) == (200, b'hello')
                 except Exception as error:
-                    # What a client of HTTP/1.1 must expect, and sends again,
-                    # is a kept-alive connection that the server gave up.
+                    # The server may close a kept-alive connection. A client of HTTP/1.1
+                    # must expect this, and sends its request again.
                     if fresh or not isinstance(error, ConnectionError):
                         self.resets.append(repr(error))
                     raise
@@ -207,7 +207,7 @@ class Load:
 
 
 class Clients(Busy):
-    """Clients that ask again and again, each on a new connection."""
+    """Clients that send requests again and again, each on a new connection."""
 
     def __init__(self, site, count=4):
         super().__init__(count)

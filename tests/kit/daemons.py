@@ -1,4 +1,4 @@
-"""A site that `start` makes a daemon of, and the terminal that it was started from."""
+"""A site that `start` runs as a daemon, and the terminal from which it was started."""
 
 import contextlib
 import errno
@@ -95,7 +95,7 @@ def endless_stop(bus, global_conf):
 
 
 def ini(app='make', port=0, text='hello', plugin=None, **settings):
-    """The text of a site.ini; ``settings``: of [wspbus:main]."""
+    """Return the text of a site.ini; ``settings`` are keys of [wspbus:main]."""
     lines = [
         '[app:main]',
         f'use = call:webapp:{app}',
@@ -115,7 +115,7 @@ def ini(app='make', port=0, text='hello', plugin=None, **settings):
 
 
 class Gate:
-    """Where a site waits until the test lets it pass: the FIFO named gate."""
+    """The FIFO with the name gate, where a site waits until the test opens it."""
 
     def __init__(self, folder):
         self.path = Path(folder, 'gate')
@@ -123,7 +123,7 @@ class Gate:
         self._fd = -1
 
     def wait(self):
-        """Wait until the site stands there."""
+        """Wait until the site waits at the gate."""
         eventually(self._is_reached)
 
     def _is_reached(self):
@@ -135,14 +135,14 @@ class Gate:
         return True
 
     def open(self):
-        """Let it pass."""
+        """Let the site continue."""
         fd, self._fd = self._fd, -1
         if fd != -1:
             os.close(fd)
 
 
 class Ground:
-    """A folder with a site, whose daemons all end with the test."""
+    """A folder with a site; all its daemons end with the test."""
 
     def __init__(self, folder, text=None):
         self.folder = Path(folder)
@@ -164,7 +164,7 @@ class Ground:
         return process
 
     def start(self, *args, **kwargs):
-        """Start the site; returns the command's process."""
+        """Start the site; return the process of the command."""
         process = self.run('site.ini', 'start', *args, **kwargs)
         assert process.code == 0, self.report(process)
         self.find_url(process)
@@ -179,7 +179,7 @@ class Ground:
         return process
 
     def begin(self, *args, **kwargs):
-        """A command that goes on while the test does; for a ``with`` block."""
+        """Return a command that runs while the test continues; for a ``with`` block."""
         return Site(self.folder, None, *args, wait=False, **kwargs)
 
     @property
@@ -194,13 +194,13 @@ class Ground:
         return Connection(('127.0.0.1', self.port), **kwargs)
 
     def get(self, path='/'):
-        """A page's text: the application's text and its process ID."""
+        """Return the text of a page: the application's text and its process ID."""
         with self.connect() as connection:
             return connection.get(path, connection='close').text
 
     @contextlib.contextmanager
     def request_at_gate(self, path='/Gate'):
-        """A request in flight: the connection that its answer comes on."""
+        """Keep a request in flight; yield the connection on which its response comes."""
         with self.connect() as connection:
             connection.send(path, connection='close')
             self.gate.wait()
@@ -214,17 +214,17 @@ class Ground:
         return self.log_file.read_text()
 
     def processes(self):
-        """The IDs of all processes that work in the folder."""
+        """Return the IDs of all processes whose working folder is this folder."""
         found = []
         for name in os.listdir('/proc'):
             if name.isdigit():
-                with contextlib.suppress(OSError):  # gone, or a zombie
+                with contextlib.suppress(OSError):  # it has ended, or is a zombie
                     if Path(os.readlink(f'/proc/{name}/cwd')) == self.folder:
                         found.append(int(name))
         return found
 
     def has_left_nothing(self):
-        """No process, no PID file, no control socket."""
+        """Check that there is no process, no PID file and no control socket."""
         assert self.processes() == []
         left = sorted(path.name for path in self.folder.iterdir())
         assert [name for name in left if '.pid' in name] == []
@@ -253,14 +253,14 @@ def ground(tmp_path):
 
 
 class Terminal:
-    """A terminal, whose text is read as it comes."""
+    """A terminal (a pseudo-terminal) whose text the test reads."""
 
     def __init__(self):
         self._ours, self.theirs = pty.openpty()
         self.text = b''
 
     def read_until(self, text):
-        """Read until ``text`` came, or the last process is gone that has it open."""
+        """Read until ``text`` came; return False if the last process closes the terminal."""
         while text not in self.text:
             assert select.select([self._ours], [], [], TIMEOUT)[0], self.text
             try:
@@ -270,7 +270,7 @@ class Terminal:
         return True
 
     def hand_over(self):
-        """Only the processes that were started with it have it from now on."""
+        """Close the test's own end: from now on, only the started processes have it."""
         theirs, self.theirs = self.theirs, -1
         os.close(theirs)
 

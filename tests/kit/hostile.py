@@ -100,19 +100,19 @@ SERVERS = {
     'paste-threads': 'use = egg:Paste#http\nuse_threadpool = false\n',
     'wsgiref': 'use = egg:paste_wspbus#wsgiref\n',
 }
-#: These read chunked bodies.
+#: The servers that read chunked bodies.
 CHUNKED = ('waitress', 'cheroot', 'cherrypy')
 
 
 def site_of(folder, server, *args, seconds=3, workers=0, keys='', files=None, **kwargs):
-    """A site with a lifespan; ``keys``: more of [wspbus:main]."""
+    """Return a site with a lifespan; ``keys`` are further lines of [wspbus:main]."""
     ini = INI.format(seconds=seconds, workers=workers, keys=keys) + SERVERS[server]
     files = {'webapp.py': APP + PARTS, **(files or {})}
     return Site(folder, ini, '-v', *args, files=files, **kwargs)
 
 
 class Hostile:
-    """Clients that hold up a stop; each waits until its request has got to the site."""
+    """Clients that hold up a stop."""
 
     def __init__(self, site, stack):
         self.site, self.stack = site, stack
@@ -133,7 +133,7 @@ class Hostile:
         self.dripped_head()
         if server in CHUNKED:
             self.half_a_chunk()
-        self.stack.enter_context(self.site.connect()).get('/')  # and idle ones
+        self.stack.enter_context(self.site.connect()).get('/')  # two idle connections
         self.stack.enter_context(self.site.connect())
 
     def events(self):
@@ -178,7 +178,7 @@ class Hostile:
 
 
 def stop(site, within, signum=signal.SIGTERM):
-    """Stop a site, which must end within so many seconds; return its exit code."""
+    """Stop a site, which must end within these seconds; return its exit code."""
     began = time.monotonic()
     site.send(signum)
     code = site.wait()

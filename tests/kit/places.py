@@ -1,4 +1,4 @@
-"""Where the checkout and its folders are."""
+"""The paths of the checkout and of its folders."""
 
 from pathlib import Path
 

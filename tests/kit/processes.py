@@ -1,4 +1,4 @@
-"""Child processes, and what /proc tells of any process."""
+"""Child processes, and facts from /proc about any process."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ from pathlib import Path
 from paste_wspbus.plugins.signals import WINDOW
 from tests.kit.places import ROOT
 
-#: Seconds that a thing may take before its test fails; a busy machine is slow.
+#: Seconds that a wait takes at most before its test fails; a busy machine is slow.
 TIMEOUT = 60
 
 BIN = Path(sys.executable).parent
 
-#: What would change the command's behaviour if the tests were run with it set.
+#: The variables that would change the command's behaviour, and that children do not get.
 _UNSET = (
     'PASTE_CONFIG_FILE',
     'PASTE_DEFAULT_QUIET',
@@ -27,12 +27,12 @@ _UNSET = (
     '_',
 )
 
-#: paster imports pkg_resources before any code of ours; setuptools 80.9 and 81 warn of it.
+#: paster imports pkg_resources before our code; setuptools 80.9 and 81 warn of that.
 PASTER_WARNINGS = 'ignore:pkg_resources is deprecated as an API:UserWarning'
 
 
 class Output:
-    """What a child writes to one of its pipes, as it comes."""
+    """The text that a child writes to one of its pipes; a thread reads it at once."""
 
     def __init__(self, pipe):
         self.text, self.ended = '', False
@@ -50,7 +50,7 @@ class Output:
             self._came.notify_all()
 
     def wait_for(self, text, count=1, timeout=TIMEOUT):
-        """Wait until ``text`` came ``count`` times; False if the child ends before."""
+        """Wait until ``text`` came ``count`` times; return False if the child ends before."""
         with self._came:
             self._came.wait_for(
                 lambda: self.ended or self.text.count(text) >= count, timeout
@@ -63,7 +63,7 @@ class Output:
 
 
 class Process:
-    """A child that never outlives its ``with`` block."""
+    """A child process that always ends with its ``with`` block."""
 
     def __init__(self, args, cwd, env=None, pass_fds=(), **kwargs):
         environ = {k: v for k, v in os.environ.items() if k not in _UNSET}
@@ -94,7 +94,7 @@ class Process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(2)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # whatever it left behind
+            os.killpg(self.pid, signal.SIGKILL)  # its children may still run
         self.process.wait(TIMEOUT)
         self.release()
         self.out.close()
@@ -104,12 +104,12 @@ class Process:
         self.process.send_signal(signum)
 
     def send_again(self, signum):
-        """Send a further signal to stop, late enough to count as one."""
+        """Send another signal to stop, late enough to count."""
         time.sleep(2 * WINDOW)
         self.send(signum)
 
     def release(self):
-        """End its standard input, which sites in the tests wait for."""
+        """Close its standard input; sites in the tests wait for that."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
 
@@ -128,7 +128,7 @@ class Process:
         return code
 
     def has_left_nothing(self):
-        """Whether no process of its session is there; call it after `wait`."""
+        """Whether no process of its session runs; call this after `wait`."""
         try:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
@@ -143,7 +143,7 @@ class Process:
 
 
 def eventually(condition):
-    """Ask until it is so: for what another process does by itself."""
+    """Wait until a condition is true that another process makes true."""
     until = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < until, 'It does not come about'
@@ -151,14 +151,14 @@ def eventually(condition):
 
 
 def pending(pid):
-    """The signals that a process has been sent, and has not taken yet."""
+    """Return the names of the signals that are pending for a process."""
     lines = Path(f'/proc/{pid}/status').read_text().splitlines()
     bits = sum(int(line.split()[1], 16) for line in lines if line.startswith('ShdPnd'))
     return {one.name for one in signal.Signals if bits >> (one - 1) & 1}
 
 
 def processes():
-    """(process, parent, session, state) of all."""
+    """Yield (process, parent, session, state) for each process of the system."""
     for stat in Path('/proc').glob('[0-9]*/stat'):
         with contextlib.suppress(OSError):
             head, _, tail = stat.read_text().rpartition(')')
@@ -194,7 +194,7 @@ def freeze(pid):
 
 
 def has_ended(pid):
-    """Whether it is gone, or a zombie that somebody else has to reap."""
+    """Whether a process has ended; it may be a zombie that its parent must reap."""
     try:
         stat = Path(f'/proc/{pid}/stat').read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -215,7 +215,7 @@ def status_field(pid, name):
 
 @contextlib.contextmanager
 def python(*args, **kwargs):
-    """A Python in a ``with`` block: it is killed when the block or its time is over."""
+    """Run a Python that is killed at the end of the ``with`` block, or after TIMEOUT."""
     process = subprocess.Popen(
         [sys.executable, *args],
         text=True,
@@ -239,7 +239,10 @@ def python(*args, **kwargs):
 
 
 def sockets_that_listen(pid):
-    """Where a process listens: '127.0.0.1:8080', a path, or '@name'; no control sockets."""
+    """Return the addresses on which a process listens, without control sockets.
+
+    An address is '127.0.0.1:8080', a path, or '@name'.
+    """
     inodes = set()
     for number in os.listdir(f'/proc/{pid}/fd'):
         with contextlib.suppress(OSError):

@@ -71,7 +71,7 @@ each_reloader = pytest.mark.parametrize('reloader', RELOADERS)
 
 
 def webapp(text, top='', body='pass'):
-    """The site's module: what it says, what it does when imported and when composed."""
+    """Return the site's module: the text that it shows, and its code at import and at load."""
     return WEBAPP.format(text=text, top=top, body=body)
 
 
@@ -85,23 +85,23 @@ class Edited(Site):
         super().__init__(folder, ini, *args, files=files, env=env, **kwargs)
 
     def save(self, text, name='webapp.py'):
-        """As most editors do: a new file takes the old one's place."""
+        """Save a file as most editors do: a new file takes the place of the old one."""
         new = self.folder / f'{name}.tmp'
         new.write_text(text)
         os.replace(new, self.folder / name)
 
     def edit(self, text, **kwargs):
-        """Save another version of the site's module; wait until it answers: its words."""
+        """Save another version of the site's module; return its first answer."""
         self.save(webapp(text, **kwargs))
         return self.until(text)
 
     def ask(self, path='/'):
-        """What the site says of itself; or the page of status 500."""
+        """Return the data of a page, or the response with status 500."""
         response = self.get(path)
         return json.loads(response.body) if response.status == 200 else response
 
     def until(self, text, path='/'):
-        """Ask until the version that says ``text`` answers."""
+        """Ask until the version with this text answers; return its data."""
         found = []
 
         def answers():
@@ -118,7 +118,7 @@ class Edited(Site):
         return json.loads(found[0].body)
 
     def until_broken(self, text):
-        """Ask until a page with status 500 and ``text`` answers: that response."""
+        """Ask until a page with status 500 and this text comes; return that response."""
         found = []
 
         def answers():
@@ -137,7 +137,7 @@ class Edited(Site):
         return processes_of_session(self.pid)
 
     def workers(self, state):
-        """The numbers of those processes that `status` says this of."""
+        """Return the IDs of the processes for which `status` reports this state."""
         path = path_for(self.folder / 'site.pid')
         told = ask_control(path, 'status')['workers']
         return [
@@ -147,12 +147,12 @@ class Edited(Site):
         ]
 
     def settle(self, spares=1):
-        """Wait for what makes the next reload fast: a spare for each worker."""
+        """Wait until each worker has a spare, which makes the next reload fast."""
         eventually(lambda: len([pid for pid in self.workers('spare') if pid]) == spares)
 
 
 class Polls(Busy):
-    """A client that asks again and again, each time on a new connection."""
+    """A client that sends requests again and again, each on a new connection."""
 
     def __init__(self, site):
         super().__init__(pause=0.002)
@@ -167,12 +167,12 @@ class Polls(Busy):
             self.failures.append(error)
 
     def read(self, response):
-        """Return what the site says of itself."""
+        """Return the data of the page."""
         return json.loads(response.body)
 
     @property
     def texts(self):
-        """What was served, in turn."""
+        """The texts that were served, in order, each once in a row."""
         texts = []
         for answer in self.answers:
             if texts[-1:] != [answer['text']]:
@@ -180,7 +180,7 @@ class Polls(Busy):
         return texts
 
     def until(self, condition):
-        """Wait until an answer is so."""
+        """Wait until the last answer meets a condition."""
         eventually(lambda: any(condition(answer) for answer in self.answers[-1:]))
 
     def __enter__(self):
@@ -190,7 +190,7 @@ class Polls(Busy):
 
 
 def stop(site, signum=signal.SIGINT):
-    """A site stops, and leaves nothing: its standard error."""
+    """Stop a site, and check that it leaves nothing; return its standard error."""
     site.send(signum)
     return ends(site)
 
@@ -206,5 +206,5 @@ def ends(site):
 
 
 def reloads(site, name='webapp.py'):
-    """The lines that tell of reloads."""
+    """Return the lines that report reloads."""
     return re.findall(rf'^{name} has changed: reloaded in \d+ ms$', site.err.text, re.M)

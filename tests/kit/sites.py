@@ -1,4 +1,4 @@
-"""A site in a child process: what is written, what is run."""
+"""A site in a child process: its files, its command, its requests."""
 
 import json
 import re
@@ -42,9 +42,9 @@ def write(folder, files):
 class Site(Process):
     """``with Site(tmp_path, ini) as site:`` serves an .ini until the block ends.
 
-    ``files``: what stands beside the .ini. ``command``: a key of COMMANDS or
-    the words of a command; ``args``: what follows ``site.ini``, or all
-    arguments if ``ini`` is None. ``wait=False``: do not wait until it serves.
+    ``files`` has the files beside the .ini. ``command`` is a key of COMMANDS, or the words
+    of a command. ``args`` are the arguments after ``site.ini``, or all arguments if
+    ``ini`` is None. With ``wait=False``, this does not wait until the site serves.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Site(Process):
         return self
 
     def wait_until_served(self, count=1):
-        """Wait for the line that tells where; ``count``: for which of them."""
+        """Wait for the line that shows the URL; ``count`` says which of these lines."""
         assert self.out.wait_for('Serving on ', count), self.report()
         found = re.findall(r'^Serving on (\S+)$', self.out.text, re.M)
         self.url = found[-1]
@@ -80,7 +80,7 @@ class Site(Process):
 
     @property
     def address(self):
-        """What a socket connects to: (host, port), or a path."""
+        """The address for a socket: (host, port), or a path."""
         if self.url.startswith('unix:'):
             return str(self.folder / self.url.removeprefix('unix:'))
         return self.url.partition('//')[2].rpartition(':')[0].strip('[]'), self.port
@@ -89,18 +89,18 @@ class Site(Process):
         return Connection(self.address, **kwargs)
 
     def get(self, path='/', **headers):
-        """One request on a connection of its own."""
+        """Send one request on a new connection; return the response."""
         with self.connect() as connection:
             return connection.get(path, connection='close', **headers)
 
     def stop(self, signum=signal.SIGTERM):
-        """Send a signal and wait: (exit code, standard output, standard error)."""
+        """Send a signal and wait; return the exit code, standard output and standard error."""
         self.send(signum)
         return self.wait(), self.out.text, self.err.text
 
 
 def run(folder, *args, files=None, command='wspserve', **kwargs):
-    """Run a command to its end: a Process with ``code``."""
+    """Run a command to its end; return a Process, whose ``code`` is the exit code."""
     with Site(
         folder, None, *args, files=files, command=command, wait=False, **kwargs
     ) as process:
@@ -109,7 +109,7 @@ def run(folder, *args, files=None, command='wspserve', **kwargs):
 
 
 def ask(site, path='/'):
-    """What the application says."""
+    """Return the data that a page of the application shows."""
     response = site.get(path)
     assert response.status == 200, site.report()
     return json.loads(response.body)

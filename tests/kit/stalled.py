@@ -1,4 +1,4 @@
-"""Pipes whose readers stall, and a site whose output nobody reads."""
+"""Pipes that nobody reads, and a site whose output nobody reads."""
 
 import contextlib
 import fcntl
@@ -14,14 +14,14 @@ SIZE = 4096
 
 
 def pipe():
-    """A pipe of one page."""
+    """Make a pipe with the size of one page; return its two descriptors."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, SIZE)
     return reader, writer
 
 
 def fill(writer):
-    """Fill a pipe, whose other descriptions may block."""
+    """Fill a pipe, which blocks again afterwards."""
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -33,7 +33,7 @@ def fill(writer):
 
 
 class Stalled:
-    """A site whose standard error (or output) nobody reads, and that is full from the first."""
+    """A site whose standard error (or output) is a pipe that is full and that nobody reads."""
 
     def __init__(self, folder, stream, ini, *args, app=APP):
         write(folder, {'webapp.py': app, 'site.ini': ini})

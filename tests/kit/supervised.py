@@ -1,4 +1,4 @@
-"""A site that a supervisor keeps alive."""
+"""A site with a supervisor, and a daemon."""
 
 import contextlib
 import os
@@ -68,7 +68,7 @@ args = ('site.log',)
 
 
 class Daemon:
-    """A site in the background; it never outlives its ``with`` block."""
+    """A site in the background, which always ends with its ``with`` block."""
 
     def __init__(self, folder, *args, files, pid_file='paster.pid', verb='start'):
         self.folder, args = folder, ['--pid-file', pid_file, *args]
@@ -114,12 +114,12 @@ class Daemon:
 
 
 def crash(site, page='/kill'):
-    """Have a request end its process: nobody answers it."""
+    """Send a request that ends its process, so that no response comes."""
     with pytest.raises(ConnectionError):
         site.get(page)
 
 
-#: The command, with another idea of how long to wait before a restart.
+#: The command, with other waits before the restart of a process that crashed.
 IMPATIENT = """
 import sys
 
@@ -133,20 +133,20 @@ sys.exit(main())
 
 
 def impatient_command(folder, backoff=(0, 0.1), healthy=60):
-    """The words of a command whose supervisor does not wait so long before a restart."""
+    """Return the words of a command whose supervisor waits less before a restart."""
     (folder / 'impatient.py').write_text(IMPATIENT % (backoff, healthy))
     return [sys.executable, 'impatient.py']
 
 
 def graceful(site, code=0):
-    """Have a site with site.pid restart; return what the command prints."""
+    """Restart a site with site.pid gracefully; return what the command prints."""
     told = run(site.folder, 'site.ini', 'graceful', '--pid-file', 'site.pid')
     assert told.code == code, told.report() + site.report()
     return told.out.text + told.err.text
 
 
 def stop(site, code=0):
-    """Stop a site, and look whether it leaves nothing."""
+    """Stop a site, and check that it leaves nothing."""
     assert site.stop()[0] == code, site.report()
     assert has_cleaned_up(site, zombies=True), site.report()
 
@@ -154,8 +154,8 @@ def stop(site, code=0):
 def has_cleaned_up(site, zombies=False):
     """Whether there is no process, PID file or socket, and the port is free.
 
-    ``zombies``: they do not count. Process 1 takes its time to bury those whose parent
-    was killed.
+    With ``zombies``, zombies do not count: if their parent was killed, process 1 may reap
+    them late.
     """
     left = {'site.pid', 'site.pid.sock', 'site.sock'} & set(os.listdir(site.folder))
     free = isinstance(site.address, str) or is_free(site.port)
@@ -164,13 +164,13 @@ def has_cleaned_up(site, zombies=False):
 
 
 def workers(site):
-    """The workers' processes, by what the command printed last."""
+    """Return the process IDs of the workers, from the last line that the command printed."""
     last = re.findall('PIDs (.*)[.]$', site.out.text, re.M)[-1]
     return [int(pid) for pid in last.split(', ')]
 
 
 def notes(folder, what):
-    """What the site noted, in order: ('imported', its process), …; only ``what``."""
+    """Return the notes of the site, in order: ('imported', its process), …; only ``what``."""
     path = folder / 'life'
     lines = path.read_text().splitlines() if path.exists() else []
     found = [(did, int(pid)) for did, pid in map(str.split, lines)]
@@ -178,22 +178,22 @@ def notes(folder, what):
 
 
 def story(folder, *what):
-    """What was done, in order."""
+    """Return the kinds of the notes, in order."""
     return [did for did, _ in notes(folder, what)]
 
 
 def life(folder, *what):
-    """The processes that did it, in order."""
+    """Return the processes of the notes, in order."""
     return [pid for _, pid in notes(folder, what)]
 
 
 def imported(folder):
-    """The processes that imported the site's module."""
+    """Return the processes that have imported the site's module."""
     return life(folder, 'imported')
 
 
 def wait_for(folder, what, count):
-    """Wait until it was done so many times; return the process that did it last."""
+    """Wait until there are ``count`` notes of a kind; return the process of the last one."""
     eventually(lambda: len(life(folder, what)) >= count)
     return life(folder, what)[-1]
 
@@ -203,11 +203,11 @@ def press_ctrl_c(site):
 
 
 def press_ctrl_c_again(site):
-    time.sleep(2 * WINDOW)  # a further one within it would not count
+    time.sleep(2 * WINDOW)  # within WINDOW, another signal would not count
     press_ctrl_c(site)
 
 
 def said(text):
-    """What the site said: without waitress's warning that its threads start slowly."""
+    """Return the output of a site without waitress's warning that its threads start slowly."""
     lines = text.splitlines(keepends=True)
     return ''.join(line for line in lines if '[waitress.queue]' not in line)

@@ -23,14 +23,14 @@ class Manager:
         self.socket.close()
 
     def receive(self, timeout=TIMEOUT):
-        """Wait for the next datagram, as a dict."""
+        """Wait for the next datagram; return it as a dict."""
         self.socket.settimeout(timeout)
         lines = self.socket.recv(65536).decode().split('\n')
         self.received.append(dict(line.split('=', 1) for line in lines))
         return self.received[-1]
 
     def pending(self):
-        """All that has come so far."""
+        """Return all datagrams that have come and were not received yet."""
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -38,7 +38,7 @@ class Manager:
         return found
 
     def until(self, **wanted):
-        """Wait for a datagram with these assignments; all up to it."""
+        """Wait for a datagram with these assignments; return all datagrams up to it."""
         found = []
         while not found or wanted.items() - found[-1].items():
             found.append(self.receive())
@@ -46,12 +46,12 @@ class Manager:
 
 
 def states(messages):
-    """What changes systemd's idea of the site, in order."""
+    """Return the assignments that change the state of the site for systemd, in order."""
     keys = ('READY', 'RELOADING', 'STOPPING')
     return [key for message in messages for key in keys if key in message]
 
 
-#: A site, and its plug.py, whose request to /slow takes as long as the test wants.
+#: A site, and its plug.py. A request to /slow takes as long as the test wants.
 SITE = """
 [wspbus:main]
 plugins = impatience
@@ -87,7 +87,7 @@ def app(global_conf):
 
 
 def tool(name):
-    """A program that apt installs; CI has it."""
+    """Return the path of a program that apt installs, or skip the test; CI has the program."""
     path = os.pathsep.join([os.environ.get('PATH', ''), '/usr/sbin', '/sbin'])
     found = shutil.which(name, path=path)
     if found is None and os.environ.get('CI'):
@@ -97,7 +97,7 @@ def tool(name):
 
 @pytest.fixture
 def manager(tmp_path, monkeypatch):
-    """A `Manager`, of which this process's environment says nothing."""
+    """A `Manager` whose socket is not in the environment of this process."""
     for name in ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID'):
         monkeypatch.delenv(name, raising=False)
     manager = Manager(str(tmp_path / 'notify'))

@@ -1,4 +1,4 @@
-"""Other users, and a root without its powers."""
+"""Other users, and a root without its privileges."""
 
 import grp
 import os
@@ -13,7 +13,8 @@ import waitress
 import paste_wspbus
 from tests.kit.processes import BIN
 
-#: Runs a command without root's powers over files (1, 2), <linux/capability.h>.
+#: A program that runs a command without root's capabilities for files (1 and 2 in
+#: <linux/capability.h>).
 PLAIN_USER = """
 import ctypes, os, sys
 PR_CAPBSET_DROP = 24
@@ -48,14 +49,14 @@ def is_for_everybody(path):
 
 
 def python_for_all():
-    """A Python that every user can run, and the PYTHONPATH for our packages."""
+    """Return a Python that every user can run, and the PYTHONPATH for our packages."""
     libraries = [
         Path(paste_wspbus.__file__).parents[1],
         Path(waitress.__file__).parents[1],
     ]
     for library in libraries:
         assert is_for_everybody(library), f'{library} is not for all users to read'
-    # A virtual environment's own folder, and that of the standard library.
+    # Check the folder of a virtual environment, and that of the standard library.
     if all(map(is_for_everybody, (sys.executable, sys.prefix, os.__file__))):
         return sys.executable, ''
     system = '/usr/bin/python3'
@@ -70,7 +71,7 @@ def python_for_all():
 
 
 def identity(pid):
-    """The user IDs (real, effective, saved, of files), the group IDs, the groups."""
+    """Return the user IDs (real, effective, saved, of files), the group IDs, and the groups."""
     lines = Path(f'/proc/{pid}/status').read_text().splitlines()
     fields = dict(line.split(':', 1) for line in lines)
     return (
