@@ -36,7 +36,7 @@ def convert(
 
 
 def comment_hint(value: str) -> str:
-    """Return a hint to append to a message about a wrong value that holds a comment, or ''."""
+    """Return a hint for the end of a message if a wrong value contains a comment, or ''."""
     holds = any(f' {mark}' in value for mark in ';#')
     return '; a comment needs a line of its own' if holds else ''
 

@@ -516,7 +516,7 @@ class Bus:
         """Queue a command, and run it unless another thread does."""
         turn = self.turn
         if name == turn.current and (name != 'graceful' or turn.is_mine):
-            return  # but 'graceful' from another thread runs again: more may have changed
+            return  # but 'graceful' of another thread is queued: more may have changed
         command = turn.put(name)
         server = self.serving
         if server is not None and name in LEAVING:

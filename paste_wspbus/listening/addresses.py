@@ -70,7 +70,7 @@ _OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
     'fd': {},
 }
 
-#: What the values of these options are, for messages.
+#: The descriptions of the values of these options, for messages.
 _WANTED = {
     'mode': 'the mode of a file (octal, such as 660)',
     'ipv6only': 'true or false',

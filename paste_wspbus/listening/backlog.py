@@ -70,7 +70,7 @@ def is_empty(sock: socket.socket) -> bool:
     is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
     if not is_tcp or sys.platform != 'linux':
         return not readable(sock) or _is_ended(sock)
-    if _has_half_open(sock):  # in this order: it waits in the queue afterwards
+    if _has_half_open(sock):  # check this first: later, the connection is in the queue
         return False
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     (queued,) = struct.unpack('I', info[_TCPI_UNACKED])

@@ -197,7 +197,7 @@ class Process:
             self.succession.leave_to(self.answers.successor)
 
     def close_control(self) -> None:
-        """Close the control socket, because this process answers there no more."""
+        """Close the control socket, because this process does not answer there any more."""
         if self.control is not None:
             self.control.close()
             self.control = None

@@ -54,7 +54,7 @@ class Server(Binding):
 
     bus: Bus
 
-    priority = 75  # CherryPy's: the server starts after what its requests need
+    priority = 75  # that of CherryPy: the server starts after the parts that it needs
     scheme = 'http'
     #: Whether one thread accepts a connection, and another one reads from it.
     passes_connections = True
@@ -268,7 +268,7 @@ class Server(Binding):
                 waiting = len(self.bus.plugins.get('requests', ()))
                 how = '; a second signal skips the wait'
                 if host_of(self.bus).is_supervised:
-                    how = ''  # that is for the supervisor to say
+                    how = ''  # the supervisor prints that
                 self.bus.log(f'Stopping: requests in flight: {waiting}{how}', level=30)
             time.sleep(CONFIRM if clean else LOOK)
 

@@ -25,7 +25,7 @@ _LOCKED_BYTE = 2**30
 
 
 def lock(fd: int, shared: bool = False, patience: float = 0) -> bool:
-    """Lock an open file, for a reader or for its owner (flock(2)).
+    """Lock an open file: shared for a reader, exclusive for its owner (flock(2)).
 
     The lock belongs to the open file: a process that gets the descriptor has the lock.
 

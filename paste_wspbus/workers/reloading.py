@@ -150,7 +150,7 @@ class Reloading:
         self.bus.events.call_later(0, self.spares.prepare)
 
     def _look_after_sockets(self) -> None:
-        """Bind a Unix socket anew whose file was removed; a process that execs does so itself."""
+        """Bind Unix sockets anew whose files are gone; with execv, the next program does it."""
         server = self.supervisor.server
         if server is None or self.spares.style == 'execv':
             return
@@ -163,7 +163,7 @@ class Reloading:
             one.close()
             self.plan.show(f'The file of {one.url()} was removed: it is bound again')
         if lost:
-            self.spares.renounce()  # they have the sockets that nobody can reach
+            self.spares.renounce()  # they have the sockets that no client can reach
 
     def _outcome(self, took: float) -> str:
         if any(worker.role.problem for worker in self.current.values()):

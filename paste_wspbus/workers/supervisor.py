@@ -245,12 +245,12 @@ class Supervisor:
         self.bus.exit_code = self.bus.exit_code or self._code
 
     def forward(self, name: str, target: object) -> None:
-        """Pass a signal on to those that are ready, and SIGQUIT to all that load or serve."""
+        """Pass a signal on to the workers that are READY, and SIGQUIT to all processes."""
         for child in self.children.alive:
             if target == 'stacks':
                 child.signal(signal.Signals[name])
             elif child.role.kind in (PRELOAD, PACKAGES):
-                if target == 'reopen_logs':  # those that it forks write there
+                if target == 'reopen_logs':  # the workers that it forks write there
                     child.tell('reopen_logs')
             elif child.is_ready:
                 child.signal(signal.Signals[name])
