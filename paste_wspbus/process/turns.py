@@ -8,6 +8,7 @@ import stat
 import time
 
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.unix.exposed import place_of
 from paste_wspbus.unix.holding import holding
 
 try:
@@ -84,7 +85,7 @@ class Turn:
     def _try(self) -> bool | None:
         """Lock the file; return None if another command removed it meanwhile."""
         try:
-            fd = os.open(self.path, _FLAGS, 0o600)
+            fd = self._open(_FLAGS)
         except OSError:
             return True
         try:
@@ -92,8 +93,9 @@ class Turn:
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 return True
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self._is_at_path(fd):
-                return None
+            with place_of(self.path) as place:
+                if not _is_at(place, fd):
+                    return None
             with contextlib.suppress(OSError):  # a full disk: the file stays empty
                 os.ftruncate(fd, 0)
                 os.write(fd, b'%d\n' % os.getpid())
@@ -110,7 +112,7 @@ class Turn:
     def holder(self) -> int | None:
         """Return the process ID of the command that has the turn; None if it is unknown."""
         with contextlib.suppress(OSError, ValueError):
-            fd = os.open(self.path, _FLAGS & ~(os.O_RDWR | os.O_CREAT))
+            fd = self._open(_FLAGS & ~(os.O_RDWR | os.O_CREAT))
             with open(fd, 'rb') as file:
                 text = file.read(20).strip()
             return int(text) if text.isdigit() and len(text) <= 10 else None
@@ -121,13 +123,21 @@ class Turn:
         with holding():
             fd, self._fd = self._fd, None
             if fd is not None:
-                with contextlib.suppress(OSError):
-                    if self._is_at_path(fd):
-                        os.unlink(self.path)
+                with contextlib.suppress(OSError), place_of(self.path) as place:
+                    if _is_at(place, fd):
+                        os.unlink(place[0], dir_fd=place[1])
                 os.close(fd)
 
-    def _is_at_path(self, fd: int) -> bool:
-        with contextlib.suppress(OSError):
-            there = os.stat(self.path, follow_symlinks=False)
-            return os.path.samestat(os.fstat(fd), there)
-        return False
+    def _open(self, flags: int) -> int:
+        # Root must not open a file in another folder, to which a link may lead.
+        with place_of(self.path) as (name, folder):
+            return os.open(name, flags, 0o600, dir_fd=folder)
+
+
+def _is_at(place: tuple[str, int | None], fd: int) -> bool:
+    """Whether a name in a folder is that of the file that is open as ``fd``."""
+    name, folder = place
+    with contextlib.suppress(OSError):
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.path.samestat(os.fstat(fd), there)
+    return False
