@@ -12,7 +12,7 @@ from paste_wspbus.exits import FAILED, USAGE
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.unix import locks
 from paste_wspbus.unix.exposed import is_exposed, place_of
-from paste_wspbus.unix.processes import is_alive, program_of
+from paste_wspbus.unix.processes import is_alive, program_of, users_of
 
 #: The number of bytes that a PID file may have at most: a number and the end of the line.
 _MAX_BYTES = 32
@@ -80,14 +80,32 @@ class ForeignPIDFile(PIDFileError):
 
 
 class AlreadyRunning(PIDFileError):
-    """A running site holds the PID file. ``pid`` is None while that site starts."""
+    """A running site holds the PID file. ``pid`` is None if its process is not known."""
 
     exit_code = FAILED
 
     def __init__(self, path: str, pid: int | None) -> None:
-        what = 'the site that is starting' if pid is None else f'process {pid}'
-        super().__init__(path, f'the site is running already: {what} holds it')
+        problem = f'the site is running already: process {pid} holds it'
+        if pid is None:
+            problem = (
+                'a process holds its lock, but nobody can find out which: a site that is '
+                'starting, or another program'
+            )
+        super().__init__(path, problem)
         self.pid = pid
+
+
+def _is_owners(pid: int, fd: int) -> bool:
+    """Whether root may take a process that has signed the lock for the site's.
+
+    A user who owns the lock can sign it, and then turn the process into one of another
+    user: by a setuid program, or by sudo(8), which keeps standard input open. Root would
+    signal that process. A lock of root's was signed by a process that was root's.
+    """
+    if not hasattr(os, 'geteuid') or os.geteuid() != 0:
+        return True
+    owner = os.fstat(fd).st_uid
+    return owner == 0 or users_of(pid) in (None, {owner})
 
 
 class PIDLock:
@@ -371,7 +389,9 @@ class PIDLock:
         signer = locks.signer_of(fd)
         if signer is None:
             return 0  # its holder is about to sign it
-        return signer or self._number_if_trusted()
+        if signer:
+            return signer if _is_owners(signer, fd) else 0
+        return self._number_if_trusted()
 
     def _number_if_trusted(self) -> int:
         """Return the number in the PID file, because the system does not name the holder.

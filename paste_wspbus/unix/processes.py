@@ -40,9 +40,10 @@ class OtherProcess:
         self._fd = -1
         if fd is not None:
             self._fd = fd
-            return
-        with contextlib.suppress(AttributeError, OSError):
-            self._fd = os.pidfd_open(pid)
+        else:
+            with contextlib.suppress(AttributeError, OSError):
+                self._fd = os.pidfd_open(pid)
+        self._users = users_of(pid)
 
     def is_gone_within(
         self, seconds: float, others: Iterable[socket.socket] = ()
@@ -69,8 +70,14 @@ class OtherProcess:
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal.
 
-        :raises NotPermitted: if it belongs to another user.
+        :raises NotPermitted: if it belongs to another user. Root may signal any process,
+            but not one that has changed its user since, unless it was root's.
         """
+        if self._users not in (None, {0}) and users_of(self.pid) not in (
+            None,
+            self._users,
+        ):
+            raise NotPermitted(f'process {self.pid} runs as another user now')
         try:
             if self._fd != -1:
                 signal.pidfd_send_signal(self._fd, number)
@@ -165,6 +172,20 @@ def _is_alive_on_windows(pid: int) -> bool:
         return bool(kernel32.WaitForSingleObject(handle, 0) == wait_timeout)
     finally:
         kernel32.CloseHandle(handle)
+
+
+def users_of(pid: int) -> set[int] | None:
+    """Return a process's real, effective, saved and file system user, as a set.
+
+    A setuid program has several.
+
+    :returns: None if the system does not say it: without /proc, or if it has ended.
+    """
+    with contextlib.suppress(OSError, ValueError), open(f'/proc/{pid}/status') as lines:
+        for line in lines:
+            if line.startswith('Uid:'):
+                return {int(word) for word in line.split()[1:]}
+    return None
 
 
 def program_of(pid: int) -> str:
