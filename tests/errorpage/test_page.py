@@ -179,7 +179,7 @@ def test_where_no_frame_is_the_sites_the_last_one_is_shown():
     error = raised_by(json.loads, 'nonsense')
     error.__traceback__ = error.__traceback__.tb_next  # without this file
     shown = page(problem(error))
-    assert '2 frames of json' in shown
+    assert re.search(r'[23] frames of json', shown)  # Python 3.14.8 has one more
     assert 'json/decoder.py</b>, line ' in shown.partition('</details>')[2]
 
 
