@@ -112,6 +112,7 @@ class Interrupts:
 
         # A pair of sockets: on Windows, select() and set_wakeup_fd() take no pipes.
         reader, writer = socket.socketpair()
+        reader.settimeout(None)  # the site may have set a default timeout
         writer.setblocking(False)
         previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         if previous != -1 or self._wake is None:

@@ -208,6 +208,7 @@ class Control:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._refuse()
             return
+        sock.settimeout(None)  # the site may have set a default timeout
         if not _may_ask(sock):
             sock.close()
             return

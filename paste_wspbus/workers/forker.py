@@ -82,6 +82,7 @@ class Forker:
             while self._orders:
                 token, role, fd = self._orders.popleft()
                 connection = socket.socket(fileno=fd)
+                connection.settimeout(None)  # the site may have set a default timeout
                 if self._fork(token, role, connection):
                     return connection, role
                 connection.close()
