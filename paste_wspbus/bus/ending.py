@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Seconds that a forced end takes at most, with its log and the handlers of atexit.
 GIVE_UP = 2.0
 
+#: Seconds beyond the time for its threads until a process ends whose threads hold the GIL.
+THREADS_MARGIN = 1.0
+
 _running: set[Bus] = set()
 _handlers_claimed = threading.RLock()
 _at_exit_registered = False
@@ -49,7 +52,14 @@ def end_threads(bus: Bus) -> list[threading.Thread]:
     """
     exit_all()
     seconds = bus.deadline.time_for(bus.join_timeout)
-    return joining.end_threads(seconds, bus.log, lambda: bus.hurried)
+    if not host_of(bus).is_alone:
+        return joining.end_threads(seconds, bus.log, lambda: bus.hurried)
+    # One of them may hold the GIL, and this thread would wait for it for ever.
+    cancel = held_gil.end_process_after(seconds + THREADS_MARGIN)
+    try:
+        return joining.end_threads(seconds, bus.log, lambda: bus.hurried)
+    finally:
+        cancel()
 
 
 def claim_exit_handlers() -> None:
@@ -147,6 +157,7 @@ def _exit_late(bus: Bus) -> None:
             )
     finally:
         bus.execv = False
+        bus.turn.keep_for(None)  # the main thread is not in block() any more
         watcher = bus.waiting.watch(frozenset({State.EXITING}))
         with contextlib.suppress(ChannelFailures, WSPBusError):  # they are in the log
             bus.exit()
