@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import gc
 import logging
@@ -175,13 +176,25 @@ class Single:
         # A request may ask for an exit before this thread is in block().
         bus.turn.keep_for(threading.get_ident())
         self._start(site)
+        broken: BaseException | None = None
         try:
             bus.block(states=State.STOPPED)
-        except OSError:  # block() needs a pipe, and no descriptor is free
-            _exit(bus)
-            raise
+        except BaseException as error:
+            if bus.pid != os.getpid():
+                raise  # a listener has forked, and this is the child, which ends
+            # Not an interrupt, which block() turns into a stop: a signal handler of the
+            # site has raised something else, or no descriptor is free for block()'s pipe.
+            broken = error
+            bus.exit_code = bus.exit_code or 1
+            if process.worker is not None:
+                process.worker.crashes()
+            bus.log(
+                f'This process stops: {type(error).__name__} in the main thread', 40, True
+            )
         bus.turn.keep_for(threading.get_ident())
         _exit(bus)
+        if isinstance(broken, OSError) and broken.errno in (errno.EMFILE, errno.ENFILE):
+            raise broken
         return self._leave(bus)
 
     def _start(self, site: Site) -> None:

@@ -141,6 +141,8 @@ class SignalHandler:
         self._sent: set[int] = set()
         self._handled: set[int] = set()
         self._escalation = Escalation()
+        #: Whether the bus was asked to stop: the site's own handler has returned.
+        self._is_asked = False
         #: The signals for which the site's own handler was called.
         self._called: set[str] = set()
         self._terminal = False
@@ -179,6 +181,7 @@ class SignalHandler:
             )
         elif self._is_main_thread():
             self._escalation, self._called = Escalation(), set()
+            self._is_asked = False
             self._terminal = os.isatty(0) if _is_open(0) else False
             left = [name for name in self.handlers if not self._install_or_leave(name)]
             self._warn_of_those_left(left)
@@ -316,14 +319,22 @@ class SignalHandler:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         name = signal.Signals(signum).name
+        target = self.handlers.get(name)
+        if target == 'hangup':
+            target = self._meaning_of_hangup()
+        # The site's own handler may hang: what ends the process then comes first.
+        count = self._count(signum) if target in _STOPS else 0
         self._call_the_site(name, signum, frame)
         self.bus.post('log', f'Caught signal {name}.', 20)
         if self.bus.listeners.get(name):
             self.bus.post(name)
-        target = self.handlers.get(name)
         # The channel with the name of the signal was published above.
         if isinstance(target, str) and target not in (name, 'none'):
-            self._carry_out(target, signum)
+            self._carry_out(target, signum, count)
+
+    def _meaning_of_hangup(self) -> str:
+        # Without a terminal, it is not the end of a terminal: an operator has sent it.
+        return 'exit' if self._terminal else 'restart'
 
     def expect(self, signum: int) -> None:
         """Ignore the next call of the handler: this process itself sends that signal."""
@@ -362,15 +373,12 @@ class SignalHandler:
             text = f"Error in the site's handler of {name}\n{format_exc()}"
             self.bus.post('log', text, 40)
 
-    def _carry_out(self, target: str, signum: int) -> None:
-        if target == 'hangup':
-            # Without a terminal, it is not the end of a terminal: an operator has sent it.
-            target = 'exit' if self._terminal else 'restart'
+    def _carry_out(self, target: str, signum: int, count: int) -> None:
         try:
             if target == 'stacks':
                 self._show_stacks(signum)
             elif target in _STOPS:
-                self._leave(target, signum)
+                self._leave(target, count)
             elif target == 'restart' and self._is_leaving():
                 self.bus.post(
                     'log', 'Not restarted: the site has been asked to stop.', 30
@@ -417,16 +425,22 @@ class SignalHandler:
     def _is_leaving(self) -> bool:
         return self.bus.is_told_to_leave and not self.bus.execv
 
-    def _leave(self, command: str, signum: int) -> None:
-        self.bus.execv = False  # a signal to stop cancels a restart
+    def _count(self, signum: int) -> int:
+        """Return which signal to stop this is: 1 for the first, 0 if it does not count."""
         if not self._escalation.counts(signum):
-            return
+            return 0
         if self.asked_to_leave == 1:
             self._limit_the_wait()
+        return self.asked_to_leave
+
+    def _leave(self, command: str, count: int) -> None:
+        self.bus.execv = False  # a signal to stop cancels a restart
+        if count == 1:
+            self._is_asked = True
             self._ask(command)
-        elif self.asked_to_leave == 2:
+        elif count == 2:
             self.bus.hurry()
-        else:
+        elif count:
             self.bus.force_exit('Asked to stop three times')
 
     def _ask(self, command: str) -> None:
@@ -454,7 +468,8 @@ class SignalHandler:
             until = time.monotonic() + seconds
             while bus.state is State.STARTED and time.monotonic() < until:
                 sleep(0.5)
-            if bus.state is State.STARTED and bus.is_told_to_leave:
+            is_to_leave = bus.is_told_to_leave or not self._is_asked
+            if bus.state is State.STARTED and is_to_leave:
                 bus.force_exit(f'The stop has not begun within {seconds:g} s')
 
         # This is not a Thread: its start() takes locks, and this is a signal handler.

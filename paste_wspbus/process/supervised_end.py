@@ -43,6 +43,9 @@ class SupervisedEnd(Protocol):
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
 
+    def crashes(self) -> None:
+        """Let the supervisor take the coming end of this process for a crash."""
+
     def waits_to_go(self) -> bool:
         """Wait for an order of the supervisor; return whether it is 'go'."""
 

@@ -44,6 +44,8 @@ class Orders:
         self.bus, self.connection, self.report = bus, connection, report
         self._owned = owned
         self._listens = False
+        #: Whether the supervisor learns of a stop that the site itself begins.
+        self.announces = True
         self._is_ordered = threading.Event()
         self._orders: Mapping[str, Callable[[], object]] = {
             # The site stops: empty the sockets first, because nobody accepts afterwards.
@@ -88,6 +90,8 @@ class Orders:
     def announce(self) -> None:
         """Report a stop that the site itself began, and wait until the supervisor orders it."""
         if self._is_ordered.is_set() or self.bus.execv or not self._listens:
+            return
+        if not self.announces:
             return
         if not self.report.outcome_sent:
             return  # the start has failed, which is reported instead

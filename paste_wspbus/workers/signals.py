@@ -16,11 +16,13 @@ class WorkerSignals(SignalHandler):
     #: Whether a SIGTERM is meant for this process alone; then it gets a successor.
     one_of_several = False
 
-    def _carry_out(self, target: str, signum: int) -> None:
-        if target != 'hangup':  # the supervisor handles it, also for the whole group
-            super()._carry_out(target, signum)
+    def _meaning_of_hangup(self) -> str:
+        return 'none'  # the supervisor handles it, also for the whole group
 
-    def _leave(self, command: str, signum: int) -> None:
+    def _count(self, signum: int) -> int:
+        return 1
+
+    def _leave(self, command: str, count: int) -> None:
         if self.bus.state is not State.STARTED:
             self._ask(command)
         elif self.one_of_several:

@@ -53,6 +53,7 @@ class Worker:
         self.process, self.connection, self.role = process, connection, role
         self.shared = shared
         self._forked = time.monotonic()
+        self._orders: Orders | None = None
 
     @property
     def name(self) -> str:
@@ -81,7 +82,16 @@ class Worker:
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
         report = self.process.launch.report
-        Orders(bus, self.connection, report, self.shared).subscribe()
+        self._orders = Orders(bus, self.connection, report, self.shared)
+        self._orders.subscribe()
+
+    def crashes(self) -> None:
+        """Let the supervisor take the coming end of this process for a crash.
+
+        Otherwise the stop of its bus would be a wish to stop the whole site.
+        """
+        if self._orders is not None:
+            self._orders.announces = False
 
     def close(self) -> None:
         """Close the connection, and stop watching it."""

@@ -8,7 +8,7 @@ import pytest
 
 from paste_wspbus.bus.interrupts import Interrupts
 from tests.kit import Site, eventually
-from tests.kit.processes import processes_of_session
+from tests.kit.processes import asleep, children, processes_of_session
 from tests.kit.sites import SERVED
 
 INI = SERVED + '[wspbus:main]\nplugins = db\n%s\n[plugin:db]\nuse = call:webapp:db\n'
@@ -31,6 +31,10 @@ def on(name, then=lambda: None):
 
 def leave(code):
     raise SystemExit(code)
+
+
+def end():
+    raise GeneratorExit('mine')
 
 
 def fail():
@@ -105,9 +109,55 @@ def test_a_handler_of_the_site_that_hangs_does_not_keep_the_third_signal_away(tm
     with site(tmp_path, at_load=hangs) as running:
         running.send(signal.SIGTERM)
         running.expect('mine SIGTERM')
-        for _ in range(3):
+        for _ in range(2):
             running.send_again(signal.SIGTERM)
         assert running.wait() == 70, running.report()
+
+
+def test_a_handler_of_the_site_that_hangs_ends_with_the_time_for_the_stop(tmp_path):
+    hangs = 'on("SIGTERM", lambda: threading.Event().wait())'
+    with site(tmp_path, at_load=hangs, settings='stop_timeout = 1') as running:
+        running.send(signal.SIGTERM)
+        assert running.wait() == 70, running.report()
+    assert 'The stop has not begun within' in running.err.text
+
+
+MODES = {
+    'one process': ((), 0),
+    'workers': (('--workers', '2'), None),
+    'fork': (('--reload', '--reloader', 'fork'), None),
+    'execv': (('--reload', '--reloader', 'execv'), 0),
+}
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('error', ['LookupError', 'TimeoutError', 'GeneratorExit'])
+def test_a_handler_that_raises_ends_the_process_in_order(tmp_path, error, mode):
+    def fails(name):
+        return f'on("SIGWINCH", lambda: (_ for _ in ()).throw({name}("mine")))'
+
+    args, own = MODES[mode]
+    # GeneratorExit must not be thrown into a generator, which would only end.
+    code = fails(error) if error != 'GeneratorExit' else 'on("SIGWINCH", end)'
+    with site(tmp_path, *args, at_load=code) as running:
+        pid = running.pid if own == 0 else min(serving(running))
+        running.get()
+        eventually(
+            lambda: asleep(pid)
+        )  # in block(), and not in the line that it serves
+        os.kill(pid, signal.SIGWINCH)
+        running.expect('closed')
+        running.expect(f'{error} in the main thread')
+        if own == 0:
+            assert running.wait() == 1, running.report()
+        else:
+            running.expect('crashed')
+            assert running.stop()[0] == 0, running.report()
+    eventually(running.has_left_nothing)
+
+
+def serving(running):
+    return [pid for pid in children(running.pid) if not children(pid)]
 
 
 # -- others ----------------------------------------------------------------------------
