@@ -157,3 +157,40 @@ def test_a_preloaded_site_that_takes_note_of_any_childs_end_stops_at_once(tmp_pa
         assert code == 0, site.report()
         assert 'killed' not in err
         eventually(lambda: all(map(has_ended, before)))
+
+
+RELEASE = """
+def make(global_conf):
+    def app(environ, start_response):
+        start_response('200 OK', [('Content-Type', 'text/plain')])
+        return [b'%d ' + global_conf['__file__'].encode()]
+
+    return app
+"""
+
+
+@pytest.mark.parametrize('pid_file', [(), ('--pid-file', 'site.pid')])
+@pytest.mark.parametrize('named', ['site.ini', '../current/site.ini'])
+def test_graceful_serves_the_release_that_a_link_leads_to_now(
+    tmp_path, named, pid_file
+):
+    current, runtime = tmp_path / 'current', tmp_path / 'runtime'
+    runtime.mkdir(mode=0o700)
+    env = {'PWD': str(current), 'XDG_RUNTIME_DIR': str(runtime)}
+    for number in (1, 2):
+        ini = SERVED.replace('webapp', 'release')
+        files = {'release.py': RELEASE % number, 'site.ini': ini}
+        write(tmp_path / f'release{number}', files)
+    current.symlink_to('release1')
+    pid_file = [str(tmp_path / one) if '.' in one else one for one in pid_file]
+    args = [named, '--workers', '2', *pid_file]
+    with Site(current, None, *args, env=env) as site:
+        assert site.get().body == f'1 {current}/site.ini'.encode()
+        current.unlink()
+        current.symlink_to('release2')
+        told = run(current, named, 'graceful', *pid_file, env=env)
+        assert told.code == 0, told.report()
+        assert site.get().body == f'2 {current}/site.ini'.encode()
+        assert run(current, named, 'stop', *pid_file, env=env).code == 0
+        assert site.wait() == 0
+        assert site.has_left_nothing()

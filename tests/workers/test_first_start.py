@@ -1,0 +1,127 @@
+"""The first start of several workers fails: it is told once, and nothing is left."""
+
+import os
+import re
+import signal
+import socket
+
+import pytest
+
+from tests.kit import Site, run
+from tests.kit.supervised import imported
+from tests.kit.workers import FILES, INI, ONE_ONLY, Workers, set_up
+
+#: It fails while the other one starts.
+FIRST_ALONE = """
+if name() == 'worker 1':
+    open('starting').close()
+    raise RuntimeError('it is broken')
+"""
+
+
+#: It fails while the other one composes.
+SECOND_ALONE = """
+if name() == 'worker 2':
+    raise RuntimeError('it is broken')
+wait_at_gate()
+"""
+
+
+FIRST_STARTS = {
+    'import': ({'at_import': "raise RuntimeError('it is broken')"}, 'it is broken'),
+    'composition': (
+        {'at_composition': "raise RuntimeError('it is broken')"},
+        'it is broken',
+    ),
+    'start': ({'at_start': "raise RuntimeError('it is broken')"}, 'it is broken'),
+    'exit 3': ({'at_composition': 'os._exit(3)'}, 'exit code 3'),
+    'crash': ({'at_start': 'os.kill(os.getpid(), signal.SIGKILL)'}, 'SIGKILL'),
+    'one alone': (
+        {'at_composition': ONE_ONLY % "raise RuntimeError('it is broken')"},
+        'it is broken',
+    ),
+    'one alone at its start': (
+        {'at_start': ONE_ONLY % "raise RuntimeError('it is broken')"},
+        'it is broken',
+    ),
+    'first alone': (  # BUG 6
+        {
+            'at_composition': FIRST_ALONE,
+            'at_start': "open('starting', 'w').close(); time.sleep(0.5)",
+        },
+        'it is broken',
+    ),
+    'second alone': ({'at_composition': SECOND_ALONE}, 'it is broken'),  # BUG 7
+    'one waits': (
+        {
+            'at_composition': ONE_ONLY % 'wait_at_gate()',
+            'at_start': "raise RuntimeError('it is broken')",
+        },
+        'it is broken',
+    ),
+}
+
+
+def told(text):
+    """The lines but for what the site itself prints, two processes at once perhaps."""
+    others = re.sub(r'(opened|closed|draining|composing) \d+', '', text)
+    return [line for line in others.splitlines() if line]
+
+
+@pytest.mark.parametrize('case', FIRST_STARTS)
+def test_a_first_start_that_fails_is_told_once_and_leaves_nothing(tmp_path, case):
+    hooks, line = FIRST_STARTS[case]
+    set_up(tmp_path, **hooks)
+    with Workers(tmp_path, wait=False) as site:
+        code = site.wait()
+        assert site.has_left_nothing()
+    alone = 'one' not in case and 'alone' not in case
+    lines = told(site.err.text)
+    assert len(lines) == 1, site.report()
+    assert line in lines[0]
+    assert site.out.text == ''
+    assert {'site.pid', 'site.pid.sock'}.isdisjoint(os.listdir(tmp_path))
+    assert code != 0
+    assert len(imported(tmp_path)) <= 2
+    if alone:
+        site_of_one = Site(tmp_path, None, 'site.ini', wait=False, files=FILES)
+        with site_of_one as one:
+            expected = one.wait() % 256
+        assert code == {-signal.SIGKILL % 256: 128 + signal.SIGKILL}.get(
+            expected, expected
+        )
+        if 'exit' not in case and case != 'crash':
+            assert told(one.err.text) == lines
+
+
+@pytest.mark.parametrize('case', ['import', 'one alone'])
+def test_a_daemons_first_start_that_fails_is_told_to_the_shell(tmp_path, case):
+    hooks, line = FIRST_STARTS[case]
+    set_up(tmp_path, **hooks)
+    site = run(tmp_path, 'site.ini', 'start', '--workers', '2', files=FILES)
+    assert site.code in (1, 2)
+    assert len(site.err.text.splitlines()) == 1, site.report()
+    assert line in site.err.text
+    assert site.out.text == ''
+    assert {'paster.pid', 'paster.pid.sock'}.isdisjoint(os.listdir(tmp_path))
+
+
+def test_a_first_start_that_is_too_slow_is_told(tmp_path):
+    ini = INI.replace('[wspbus:main]', '[wspbus:main]\nstart_timeout = 1')
+    set_up(tmp_path, at_composition=ONE_ONLY % 'wait_at_gate()')
+    with Workers(tmp_path, wait=False, files={**FILES, 'site.ini': ini}) as site:
+        assert site.wait() == 1
+        assert site.has_left_nothing()
+    assert 'start_timeout' in site.err.text
+    assert site.out.text == ''
+
+
+def test_a_port_that_is_taken_is_told_once(tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = taken.getsockname()[1]
+        files = {**FILES, 'site.ini': INI.replace('port = 0', f'port = {port}')}
+        with Workers(tmp_path, wait=False, files=files) as site:
+            assert site.wait() == 1
+    (line,) = site.err.text.splitlines()
+    assert f'127.0.0.1:{port}' in line
+    assert not (tmp_path / 'life').exists()

@@ -1,0 +1,99 @@
+"""What `status` tells of several workers."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+
+from tests.kit import eventually
+from tests.kit.processes import children, freeze
+from tests.kit.workers import AT_GATE, FILES, INI, Workers, open_gate, set_up
+
+
+def test_status_shows_the_workers_and_their_requests(tmp_path):
+    with Workers(tmp_path) as site, contextlib.ExitStack() as stack:
+        pids = site.pids()
+        client = site.wait_in(pids[1], stack)
+        told = site.run('status')
+        assert told.code == 0
+        lines = told.out.text.splitlines()
+        assert f'The site is running (process {site.pid})' in lines[0]
+        assert lines[0].endswith(': generation 1, 2 workers.')
+        assert f'Serving on {site.url}' in lines
+        first, second = (re.split('  +', x) for x in lines if x.startswith('worker '))
+        assert first[:4] == ['worker 1', str(pids[0]), 'ready', '1']
+        assert second[:4] == ['worker 2', str(pids[1]), 'ready', '1']
+        assert first[5] == '0'
+        assert '/wait' in second[5]
+        site.release()
+        assert client.receive().status == 200
+        assert site.stop()[0] == 0
+
+
+def test_status_as_json(tmp_path):
+    with Workers(tmp_path) as site, contextlib.ExitStack() as stack:
+        client = site.wait_in(site.pids()[0], stack)
+        answer = site.run('status', '--json')
+        assert answer.code == 0
+        told = json.loads(answer.out.text)
+        assert told['pid'] == site.pid
+        assert told['state'] == 'STARTED'
+        assert told['generation'] == 1
+        assert told['urls'] == [site.url]
+        assert [one['number'] for one in told['workers']] == [1, 2]
+        assert [one['state'] for one in told['workers']] == ['ready', 'ready']
+        assert '/wait' in told['workers'][0]['requests'][0]
+        assert told['workers'][1]['requests'] == []
+        assert told['requests'] == told['workers'][0]['requests']
+        site.release()
+        assert client.receive().status == 200
+        assert site.stop()[0] == 0
+
+
+def test_status_of_a_draining_and_a_starting_worker(tmp_path):
+    with Workers(tmp_path) as site, contextlib.ExitStack() as stack:
+        client = site.wait_in(site.pids()[0], stack)
+        with site.begin('graceful') as told:
+            site.expect('draining')
+            states = [one['state'] for one in site.workers()]
+            assert sorted(states) == ['draining', 'ready', 'ready']
+            (drains,) = (one for one in site.workers() if one['state'] == 'draining')
+            assert '/wait' in drains['requests'][0]
+            assert drains['generation'] == 1
+            set_up(tmp_path, at_composition=AT_GATE)
+            site.release()
+            assert client.receive().status == 200
+            site.expect('composing')
+            assert 'starting' in [one['state'] for one in site.workers()]
+            open_gate(tmp_path)
+            assert told.wait() == 0
+        assert site.stop()[0] == 0
+
+
+def test_a_worker_that_hangs_does_not_stall_status(tmp_path):
+    with Workers(tmp_path) as site:
+        pids = site.pids()
+        freeze(pids[0])
+        told = site.run('status')
+        assert told.code == 0
+        assert 'does not answer' in told.out.text
+        workers = site.workers()
+        assert [one['requests'] for one in workers] == [None, []]
+        os.kill(pids[0], signal.SIGCONT)
+        eventually(lambda: [one['requests'] for one in site.workers()] == [[], []])
+        assert site.stop()[0] == 0
+
+
+def test_a_worker_that_hangs_does_not_stall_a_graceful_for_ever(tmp_path):
+    ini = INI.replace('[wspbus:main]', '[wspbus:main]\nstop_timeout = 0.5')
+    with Workers(tmp_path, files={**FILES, 'site.ini': ini}) as site:
+        old = site.pids()
+        freeze(old[0])
+        site.graceful()
+        assert not set(old) & set(children(site.pid))
+        assert site.stop()[0] == 0
+    assert (
+        f'Worker 1 (process {old[0]}) did not stop in time: it is killed'
+        in site.err.text
+    )
