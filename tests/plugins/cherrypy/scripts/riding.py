@@ -1,4 +1,4 @@
-"""What child processes of test_cherrypy.py begin with: a bus that talks."""
+"""What child processes of the tests begin with: a bus that talks."""
 
 import contextlib
 import os
