@@ -238,3 +238,41 @@ def test_a_turn_ends_with_its_command(ground):
         turn.wait(0)
         turn.end()
         ground.gate.open()
+
+
+def at_once(ground, count=2):
+    """That many `start`s at the same instant, run to their end."""
+    with contextlib.ExitStack() as stack:
+        starts = [
+            stack.enter_context(ground.begin('site.ini', 'start')) for _ in range(count)
+        ]
+        for start in starts:
+            start.wait()
+    return starts
+
+
+def test_of_two_starts_at_the_same_instant_both_tell_the_truth(ground):
+    for _ in range(10):
+        starts = at_once(ground)
+        pid = ground.pid
+        assert ground.processes() == [pid]
+        report = '\n'.join(ground.report(start) for start in starts)
+        assert [start.process.returncode for start in starts] == [0, 0], report
+        assert all(start.err.text == '' for start in starts), report
+        told, asked = sorted(start.out.text for start in starts)
+        assert told.startswith(f'Starting server in PID {pid}.\n'), report
+        assert asked == f'The site is running already (process {pid}).\n', report
+        ground.stop()
+    assert ground.has_left_nothing()
+
+
+def test_of_two_starts_of_a_broken_site_both_fail(ground):
+    ground.change(app='make_broken')
+    for _ in range(5):
+        starts = at_once(ground)
+        report = '\n'.join(ground.report(start) for start in starts)
+        assert [start.process.returncode for start in starts] == [1, 1], report
+        assert any('out of order' in start.err.text for start in starts), report
+        for start in starts:
+            assert len(start.err.text.splitlines()) == 1, report
+        assert ground.has_left_nothing()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import pty
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.clients import Connection
+from tests.kit.clients import Busy, Connection
 from tests.kit.processes import TIMEOUT, eventually
 from tests.kit.sites import Site, run, write
 
@@ -178,6 +179,12 @@ class Ground:
         assert process.code == 0, self.report(process)
         return process
 
+    def status(self, *args, **kwargs):
+        """What the subcommand says: (its exit code, its text)."""
+        process = self.run('site.ini', 'status', *args, **kwargs)
+        assert process.err.text == '', process.report()
+        return process.code, process.out.text
+
     def begin(self, *args, **kwargs):
         """Return a command that runs while the test continues; for a ``with`` block."""
         return Site(self.folder, None, *args, wait=False, **kwargs)
@@ -278,3 +285,46 @@ class Terminal:
         os.close(self._ours)
         if self.theirs != -1:
             os.close(self.theirs)
+
+
+class Clients(Busy):
+    """Clients that ask for a page, each time on a new connection."""
+
+    def __init__(self, ground, count=4):
+        super().__init__(count)
+        self.texts, self.errors, self._ground = [], [], ground
+
+    def do(self):
+        try:
+            self.texts.append(self._ground.get())
+        except Exception as error:
+            self.errors.append(error)
+
+    def have_seen(self, text):
+        eventually(lambda: text in self.texts or self.errors)
+        return not self.errors
+
+
+class LockWatch(Busy):
+    """Looks without a pause whether somebody could take the lock of the PID file."""
+
+    def __init__(self, ground):
+        super().__init__()
+        self.was_free, self.looks, self._path = [], 0, ground.lock_file
+
+    def do(self):
+        try:
+            with open(self._path) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self.was_free.append('free')
+        except BlockingIOError:
+            self.looks += 1
+        except FileNotFoundError as error:
+            self.was_free.append(error)
+
+
+#: Sites that do not start: {what fails: (`Ground.change` makes it, exit code, words)}.
+FAILURES = {
+    'application': ({'app': 'make_broken'}, 1, 'out of order'),
+    'component': ({'plugin': 'broken_start'}, 1, 'no database'),
+}

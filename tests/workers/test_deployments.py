@@ -1,4 +1,4 @@
-"""Workers under rough operators: deployments by link, half of a deployment, thieves."""
+"""Workers under rough operators: deployments by link or by half, thieves, daemons."""
 
 import json
 import os
@@ -194,3 +194,69 @@ def test_graceful_serves_the_release_that_a_link_leads_to_now(
         assert run(current, named, 'stop', *pid_file, env=env).code == 0
         assert site.wait() == 0
         assert site.has_left_nothing()
+
+
+SELF_MADE = """
+import os
+
+
+def make(global_conf):
+    return lambda environ, start_response: []
+
+
+def make_in_a_child(global_conf):
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    with open('child', 'w') as file:
+        file.write(str(os.getpid()))
+    return make(global_conf)
+
+
+def ours(bus, global_conf):
+    from paste_wspbus.plugins.daemon import Daemonizer
+
+    return Daemonizer(bus)
+
+
+def cherrypys(bus, global_conf):
+    from cherrypy.process.plugins import Daemonizer
+
+    return Daemonizer(bus)
+"""
+
+
+@pytest.mark.parametrize(
+    'app, plugin, said',
+    [
+        ('make_in_a_child', None, 'Worker 1 (process '),
+        ('make', 'ours', 'site.ini [plugin:daemon]: a site that has a supervisor'),
+        ('make', 'cherrypys', 'Worker 1 (process '),
+    ],
+    ids=['at its composition', 'Daemonizer', "CherryPy's Daemonizer"],
+)
+def test_a_site_with_workers_cannot_become_a_daemon_by_itself(
+    tmp_path, app, plugin, said
+):
+    ini = f"""
+    [app:main]
+    use = call:webapp:{app}
+    [server:main]
+    use = egg:waitress
+    port = 0
+    [wspbus:main]
+    plugins = {'daemon' if plugin else ''}
+    workers = 1
+    [plugin:daemon]
+    use = call:webapp:{plugin or 'ours'}
+    """
+    with Site(tmp_path, ini, files={'webapp.py': SELF_MADE}, wait=False) as site:
+        assert site.wait() == 1, site.report()
+        lines = site.err.text.splitlines()
+        told = [line for line in lines if line.startswith(said)]
+        assert told and 'daemon by itself' in told[0], site.report()
+        eventually(site.has_left_nothing)
+        child = tmp_path / 'child'
+        if child.exists():
+            eventually(lambda: has_ended(int(child.read_text())))
+    assert site.out.text == ''

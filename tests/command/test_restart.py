@@ -1,0 +1,197 @@
+"""`restart` of a daemon: nobody is refused, and a failure leaves nothing."""
+
+import os
+import re
+import signal
+import socket
+
+import pytest
+
+from tests.kit import eventually, free_port, is_free
+from tests.kit.daemons import FAILURES, Clients, LockWatch
+from tests.kit.processes import has_ended, kill
+
+
+def restart(ground, *args):
+    process = ground.run('site.ini', 'restart', *args)
+    assert process.code == 0, ground.report(process)
+    return process
+
+
+def test_no_connection_is_refused_or_reset_while_a_site_is_restarted(ground):
+    ground.start()
+    first, port = ground.pid, ground.port
+    with Clients(ground) as clients:
+        assert clients.have_seen(f'hello {first}')
+        ground.change(text='changed')
+        with LockWatch(ground) as watch:
+            process = restart(ground)
+        second = ground.pid
+        assert clients.have_seen(f'changed {second}')
+    assert clients.errors == []
+    assert set(clients.texts) == {f'hello {first}', f'changed {second}'}
+    assert second != first
+    assert has_ended(first)
+    assert watch.was_free == []
+    assert watch.looks > 0
+    ground.find_url(process)
+    assert ground.port == port
+    assert ground.processes() == [second]
+    code, text = ground.status()
+    assert code == 0
+    assert f'process {second}' in text
+    ground.stop()
+    assert ground.has_left_nothing()
+
+
+def test_a_site_can_be_restarted_again_and_again(ground):
+    ground.start()
+    port, seen = ground.port, {ground.pid}
+    first = len(os.listdir(f'/proc/{ground.pid}/fd'))
+    for _ in range(3):
+        ground.find_url(restart(ground))
+        assert ground.port == port
+        seen.add(ground.pid)
+        assert ground.get() == f'hello {ground.pid}'
+    assert len(seen) == 4
+    eventually(lambda: len(os.listdir(f'/proc/{ground.pid}/fd')) <= first)
+
+
+def test_restart_of_what_does_not_run_starts_it(ground):
+    ground.find_url(restart(ground))
+    assert ground.get() == f'hello {ground.pid}'
+
+
+def test_restart_of_a_killed_site_starts_it(ground):
+    ground.start()
+    kill(ground.pid)
+    ground.find_url(restart(ground))
+    assert ground.get() == f'hello {ground.pid}'
+
+
+def test_the_request_in_flight_is_answered_by_the_site_that_makes_way(ground):
+    ground.start()
+    first = ground.pid
+    with (
+        ground.request_at_gate() as request,
+        ground.begin('site.ini', 'restart') as process,
+    ):
+        eventually(lambda: 'stopping' in ground.status()[1])
+        waiting = ground.connect()
+        waiting.send(connection='close')
+        ground.gate.open()
+        assert request.receive().text == f'hello {first}'
+        assert process.wait() == 0, ground.report(process)
+        with waiting:
+            assert waiting.receive().text == f'hello {ground.pid}'
+    assert ground.pid != first
+
+
+@pytest.mark.parametrize(('broken', 'code', 'words'), FAILURES.values(), ids=FAILURES)
+def test_restart_leaves_nothing_if_the_new_site_does_not_start(
+    ground, broken, code, words
+):
+    ground.start()
+    ground.change(**broken)
+    process = ground.run('site.ini', 'restart')
+    assert process.code == code, ground.report(process)
+    (line,) = process.err.text.splitlines()
+    assert words in line
+    assert process.out.text == ''
+    assert ground.has_left_nothing()
+    assert is_free(ground.port)
+
+
+def test_restart_with_a_mistake_in_the_ini_does_not_stop_the_site(ground):
+    ground.start()
+    pid = ground.pid
+    ground.change(stop_timeot=3)
+    process = ground.run('site.ini', 'restart')
+    assert process.code == 2, ground.report(process)
+    (line,) = process.err.text.splitlines()
+    assert 'stop_timeot' in line
+    assert ground.get() == f'hello {pid}'
+    assert ground.processes() == [pid]
+
+
+def test_restart_with_a_variable_that_is_not_given_does_not_stop_the_site(ground):
+    ground.start()
+    pid = ground.pid
+    ini = ground.folder / 'site.ini'
+    ini.write_text(re.sub('(?m)^port = .*', 'port = %(nobody)s', ini.read_text()))
+    process = ground.run('site.ini', 'restart')
+    assert process.code == 2, ground.report(process)
+    (line,) = process.err.text.splitlines()
+    assert 'write nobody=VALUE after the file name' in line
+    assert 'has stopped' not in line
+    assert ground.get() == f'hello {pid}'
+
+
+def test_restart_moves_the_site_to_the_port_that_the_ini_says_now(ground):
+    ground.start()
+    old, new = ground.port, free_port()
+    ground.change(port=new)
+    ground.find_url(restart(ground))
+    assert ground.port == new
+    assert ground.get() == f'hello {ground.pid}'
+    assert is_free(old)
+
+
+def test_restart_to_a_port_that_is_taken_leaves_nothing(ground):
+    ground.start()
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = taken.getsockname()[1]
+        ground.change(port=port)
+        process = ground.run('site.ini', 'restart')
+        assert process.code == 1, ground.report(process)
+        (line,) = process.err.text.splitlines()
+        assert f'127.0.0.1:{port}' in line
+    assert ground.has_left_nothing()
+
+
+def test_restart_to_a_log_file_that_cannot_be_had_leaves_nothing(ground):
+    ground.start()
+    process = ground.run('site.ini', 'restart', '--log-file', 'no/folder/site.log')
+    assert process.code == 2, ground.report(process)
+    (line,) = process.err.text.splitlines()
+    assert 'no/folder/site.log' in line
+    assert ground.has_left_nothing()
+
+
+def test_ctrl_c_of_a_restart_while_the_old_site_stops_leaves_nothing(ground):
+    ground.start()
+    first = ground.pid
+    with ground.request_at_gate() as request:
+        with ground.begin('site.ini', 'restart') as process:
+            eventually(lambda: 'stopping' in ground.status()[1])
+            process.send(signal.SIGINT)
+            assert process.wait() == 130, ground.report(process)
+        ground.gate.open()
+        assert request.receive().text == f'hello {first}'
+    eventually(lambda: has_ended(first))
+    assert ground.has_left_nothing()
+
+
+def test_two_restarts_at_once_leave_one_site(ground):
+    ground.start()
+    first = ground.pid
+    with (
+        ground.request_at_gate(),
+        ground.begin('site.ini', 'restart') as one,
+        ground.begin('site.ini', 'restart') as other,
+    ):
+        eventually(lambda: 'stopping' in ground.status()[1])
+        ground.gate.open()
+        codes = one.wait(), other.wait()
+        texts = one.err.text + other.err.text
+        assert 'Traceback' not in texts, texts
+        assert 0 in codes, ground.report(one) + ground.report(other)
+        for process in (one, other):  # whoever comes to nothing says so
+            code = process.process.returncode
+            assert (code == 0) == ('Serving on' in process.out.text), process.report()
+    assert ground.pid != first
+    assert ground.processes() == [ground.pid]
+    for process in (one, other):
+        if f'PID {ground.pid}.' in process.out.text:
+            ground.find_url(process)
+    assert ground.get() == f'hello {ground.pid}'
