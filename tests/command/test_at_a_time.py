@@ -240,6 +240,9 @@ def test_a_turn_ends_with_its_command(ground):
         ground.gate.open()
 
 
+# -- at the same instant ---------------------------------------------------------
+
+
 def at_once(ground, count=2):
     """That many `start`s at the same instant, run to their end."""
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,19 @@
 """`status`: what it asks, prints and exits with."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 
+import pytest
+
+from paste_wspbus.command.status import _age
+from tests.kit import BIN, TIMEOUT, Process, run
 from tests.kit.processes import kill
+from tests.kit.stand_in import StandIn, status_json, worker
+
+# -- of a daemon --------------------------------------------------------------
 
 
 def test_status_of_a_running_site_tells_process_and_url(ground):
@@ -80,3 +91,193 @@ def test_status_names_the_requests_in_flight(ground):
         assert '/Gate/To/X' in text
         ground.gate.open()
         assert connection.receive().text == f'hello {ground.pid}'
+
+
+# -- of a site that the test speaks for ---------------------------------------
+
+
+def test_status_shows_each_worker_in_a_table(folder, site):
+    site.tell(
+        status={
+            'age': 3 * 86400 + 100,
+            'urls': ['http://127.0.0.1:6543'],
+            'generation': 3,
+            'workers': [
+                worker(1, state='draining', requests=["'GET' '/x' 0.5 s"]),
+                worker(2, pid=4712, generation=3, age=121, requests=None),
+                worker(1, pid=123456, state='starting', requests=None),
+                worker(None, name='site plugins', age=1),
+            ],
+        }
+    )
+    told = run(folder, 'site.ini', 'status')
+    assert told.code == 0, told.report()
+    assert told.out.text == (
+        f'The site is running (process {site.pid}), for 3 days: '
+        'generation 3, 2 workers.\n'
+        'Serving on http://127.0.0.1:6543\n'
+        '\n'
+        'WORKER        PROCESS  STATE     GENERATION  AGE        REQUESTS\n'
+        "worker 1      4710     draining  2           2 hours    1: 'GET' '/x' 0.5 s\n"
+        'worker 2      4712     ready     3           2 minutes  does not answer\n'
+        'worker 1      123456   starting  2           2 hours    ?\n'
+        'site plugins  4710     ready     2           1 second   0\n'
+    )
+
+
+def test_status_tells_why_the_last_graceful_restart_failed(folder, site):
+    site.tell(status={'workers': [worker(1)], 'failure': 'no database'})
+    told = run(folder, 'site.ini', 'status')
+    assert told.code == 0
+    assert ', 1 worker.\n' in told.out.text
+    last = told.out.text.splitlines()[-1]
+    assert last == 'The last graceful restart failed: no database'
+
+
+def test_status_shortens_what_a_worker_with_many_requests_does(folder, site):
+    requests = [f"'GET' '/{number}' 1 s" for number in range(100)]
+    site.tell(status={'workers': [worker(1, requests=requests)], 'requests': requests})
+    told = run(folder, 'site.ini', 'status')
+    row = told.out.text.splitlines()[3]
+    assert "100: 'GET' '/0' 1 s, 'GET' '/1' 1 s, 'GET' '/2' 1 s, …" in row
+    assert 'Waiting for 100 requests in flight' in told.out.text
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [
+        (0, '0 seconds'),
+        (-5, '0 seconds'),
+        (0.6, '1 second'),
+        (1, '1 second'),
+        (119, '119 seconds'),
+        (120, '2 minutes'),
+        (7200, '2 hours'),
+        (86400 * 2, '2 days'),
+    ],
+)
+def test_an_age_is_told_in_the_largest_unit_that_fits_twice(seconds, text):
+    assert _age(seconds) == text
+
+
+def test_status_makes_do_with_what_an_older_site_tells(folder, site):
+    keys = ('since', 'age', 'urls', 'generation', 'workers', 'requests', 'threads')
+    site.tell(without=[*keys, 'calling', 'deadline', 'is_crashed', 'failure'])
+    told = run(folder, 'site.ini', 'status')
+    assert (told.code, told.err.text) == (0, ''), told.report()
+    assert told.out.text == f'The site is running (process {site.pid}).\n'
+
+
+NONSENSE = [None, 'x', -1, [], {}, ['x'], [None], [{}], True, 1e300]
+
+
+def test_no_answer_is_too_odd_for_status(folder, site):
+    """One process asks for all: the ways to be odd are many."""
+    code = (
+        'import sys; from paste_wspbus.command.main import main\n'
+        'for _ in sys.stdin: print(main(["site.ini", "status"]), flush=True)'
+    )
+    keys = ('since', 'age', 'urls', 'generation', 'workers', 'requests', 'threads')
+    with Process([sys.executable, '-c', code], folder) as asking:
+        count = 0
+        for key in (*keys, 'calling', 'deadline', 'is_crashed', 'failure', 'state'):
+            for value in NONSENSE:
+                site.tell(status={key: value})
+                count += 1
+                asking.process.stdin.write('\n')
+                asking.process.stdin.flush()
+                assert asking.out.wait_for('\n0\n', count), (key, value)
+            site.tell(status={key: None})
+        asking.release()
+        assert asking.wait() == 0, asking.report()
+        assert asking.err.text == ''
+
+
+def test_status_prints_to_a_terminal_that_has_not_each_letter(folder, site):
+    site.tell(status={'failure': 'kein Café', 'requests': ['é'] * 5})
+    env = {'PYTHONIOENCODING': 'ascii'}
+    told = run(folder, 'site.ini', 'status', env=env)
+    assert (told.code, told.err.text) == (0, '')
+    assert r'kein Caf\xe9' in told.out.text
+
+
+def test_status_is_0_where_nobody_reads_what_it_prints(folder, site):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        told = subprocess.run(
+            [BIN / 'wspserve', 'site.ini', 'status'],
+            cwd=folder,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=TIMEOUT,
+        )
+    finally:
+        os.close(writer)
+    assert (told.returncode, told.stderr) == (0, b'')
+
+
+# -- as JSON ------------------------------------------------------------------
+
+
+def test_json_is_the_sites_whole_answer(folder, site):
+    workers = [worker(1), worker(2)]
+    site.tell(status={'workers': workers, 'generation': 7, 'tomorrow': [1]})
+    code, told = status_json(folder)
+    assert code == 0
+    assert (told['version'], told['pid'], told['state']) == (1, site.pid, 'STARTED')
+    assert (told['workers'], told['generation']) == (workers, 7)
+    assert told['tomorrow'] == [1], 'what a later version adds is passed on'
+
+
+def test_json_of_a_site_that_does_not_run(folder):
+    assert status_json(folder) == (
+        3,
+        {
+            'state': 'NOT RUNNING',
+            'pid': None,
+            'problem': 'there is no paster.pid',
+        },
+    )
+
+
+def test_json_of_a_site_that_died(folder):
+    with Process(['true'], folder) as gone:
+        gone.wait()
+    (folder / 'paster.pid').write_text(f'{gone.pid}\n')
+    code, told = status_json(folder)
+    assert (code, told['state'], told['pid']) == (1, 'DEAD', gone.pid)
+    assert 'is gone' in told['problem']
+
+
+def test_json_of_a_pid_file_that_cannot_be_read(folder):
+    (folder / 'paster.pid').write_text('twelve\n')
+    code, told = status_json(folder)
+    assert (code, told['state'], told['pid']) == (4, 'UNKNOWN', None)
+    assert 'does not contain a process ID' in told['problem']
+
+
+def test_json_of_a_site_that_does_not_answer(folder):
+    with StandIn(folder, '--silent') as site:
+        code, told = status_json(folder)
+    assert (code, told['state'], told['pid']) == (0, 'NO ANSWER', site.pid)
+    assert told['problem'] == 'it is still starting, or it hangs'
+
+
+def test_json_without_an_end_of_the_deadline_is_json(folder, site):
+    site.process.stdin.write('{"status": {"deadline": Infinity}}\n')
+    site.process.stdin.flush()
+    assert site.out.wait_for('done\n')
+    assert status_json(folder)[1]['deadline'] is None
+
+
+@pytest.mark.parametrize('args', [('--json',), ('stop', '--json'), ('--json', 'start')])
+def test_json_is_for_status_alone(folder, args):
+    told = run(folder, 'site.ini', *args)
+    assert told.code == 2
+    assert told.err.text == '--json works only with the subcommand status\n'
+
+
+def test_status_as_an_option_takes_json(folder):
+    told = run(folder, '--status', '--json')
+    assert (told.code, json.loads(told.out.text)['state']) == (3, 'NOT RUNNING')

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+from paste_wspbus.control.status import what_it_waits_for
 from tests.kit import BIN, TIMEOUT, is_free, write
 from tests.kit.processes import has_ended, kill
+from tests.kit.stand_in import begun
 
 
 def test_the_site_is_gone_when_stop_returns(ground):
@@ -199,3 +201,23 @@ def test_stop_leaves_another_site_alone_that_started_meanwhile(ground):
             ground.find_url(start)
     assert ground.get() == f'hello {ground.pid}'
     assert ground.processes() == [ground.pid]
+
+
+def test_stop_names_the_workers_requests(folder, site):
+    site.tell(status={'requests': ["'GET' '/a' 1 s", "'GET' '/b' 2 s"]})
+    with begun(folder, 'site.ini', 'stop') as command:
+        site.wait_for_request('stop')
+        command.expect(
+            f'Stopping process {site.pid}: waiting for 2 requests in flight '
+            "('GET' '/a' 1 s, 'GET' '/b' 2 s)"
+        )
+        site.tell(answer={'exit_code': 0})
+        site.release()
+        assert command.wait() == 0, command.report()
+        assert command.out.text == 'The site has stopped.\n'
+
+
+def test_what_it_waits_for_makes_do_with_little():
+    assert what_it_waits_for({}) == 'it does not answer'
+    assert what_it_waits_for({'pid': 1}) == 'in an unknown state'
+    assert what_it_waits_for({'requests': 'x', 'state': 'STOPPING'}) == 'stopping'
