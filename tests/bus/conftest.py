@@ -16,3 +16,16 @@ def bus():
 def calls():
     """What the test's listeners write down."""
     return []
+
+
+@pytest.fixture
+def record(bus, calls):
+    """Have a call of each of these channels recorded."""
+
+    def record(*channels, **kwargs):
+        for channel in channels:
+            bus.subscribe(
+                channel, lambda channel=channel: calls.append(channel), **kwargs
+            )
+
+    return record

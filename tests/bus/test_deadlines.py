@@ -15,9 +15,9 @@ from paste_wspbus.bus import Bus, ChannelFailures, State
 from paste_wspbus.bus.deadlines import reserve_of
 from paste_wspbus.errors import BadPriority, TimedOut
 from paste_wspbus.hosts.site import Program
+from tests.kit import TIMEOUT
+from tests.kit.buses import spawn
 from tests.kit.places import ROOT
-
-TIMEOUT = 30
 
 posix = pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='needs SIGALRM')
 
@@ -39,19 +39,6 @@ def hang():
     threading.Event().wait(TIMEOUT)
 
 
-def spawn(function):
-    future = Future()
-
-    def run():
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
-
-
 def run(script):
     """Run a script to its end; a deadline of the test's own ends it by force."""
     return subprocess.run(
@@ -59,7 +46,7 @@ def run(script):
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
     )
 
 

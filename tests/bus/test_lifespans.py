@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-from concurrent.futures import Future
 
 import pytest
 
@@ -10,8 +9,8 @@ from paste_wspbus.bus import Bus, ChannelFailures, State
 from paste_wspbus.bus.channels import Channel, Listener
 from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line
 from paste_wspbus.errors import LifespanRefused, NameTaken, WSPBusError
-
-TIMEOUT = 30
+from tests.kit import TIMEOUT
+from tests.kit.buses import spawn_block
 
 
 @pytest.fixture
@@ -141,23 +140,12 @@ def test_a_lifespan_is_left_in_the_thread_that_entered_it(bus, calls):
         yield
         calls.append(threading.get_ident())
 
-    in_block, ended = threading.Event(), Future()
-    bus.subscribe('main', in_block.set)
-
-    def block():
-        try:
-            ended.set_result(bus.block(interval=0.001))
-        except BaseException as error:
-            ended.set_exception(error)
-
-    thread = threading.Thread(target=block, daemon=True)
-    thread.start()
-    assert in_block.wait(TIMEOUT)
+    ended = spawn_block(bus)
     bus.start()
     bus.wait(State.STARTED)
     bus.exit()
     ended.result(TIMEOUT)
-    assert calls == [thread.ident, thread.ident]
+    assert calls == [ended.ident, ended.ident]
 
 
 # -- enter --------------------------------------------------------------------

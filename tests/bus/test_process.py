@@ -11,9 +11,7 @@ import pytest
 
 from paste_wspbus.bus import Bus, State
 from paste_wspbus.errors import RestartImpossible, WSPBusError
-from tests.kit.processes import python
-
-TIMEOUT = 60
+from tests.kit.processes import TIMEOUT, python
 
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 posix = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX')

@@ -238,6 +238,16 @@ def python(*args, **kwargs):
             watchdog.join()
 
 
+def read_until(process, line):
+    """The lines that a script from `python` prints, up to this one."""
+    lines = []
+    for got in process.stdout:
+        lines.append(got.rstrip('\n'))
+        if lines[-1] == line:
+            return lines
+    raise AssertionError(f'{line!r} never came: {lines[-20:]}')
+
+
 def sockets_that_listen(pid):
     """Return the addresses on which a process listens, without control sockets.
 
