@@ -189,7 +189,9 @@ class Single:
             if process.worker is not None:
                 process.worker.crashes()
             bus.log(
-                f'This process stops: {type(error).__name__} in the main thread', 40, True
+                f'This process stops: {type(error).__name__} in the main thread',
+                40,
+                True,
             )
         bus.turn.keep_for(threading.get_ident())
         _exit(bus)

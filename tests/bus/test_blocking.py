@@ -16,11 +16,11 @@ from tests.kit.buses import (
     interrupt_log_at,
     interrupts,
     raiser,
-    spawn,
     spawn_block,
     wait_for_waiter,
 )
 from tests.kit.processes import python, read_until
+from tests.kit.threads import spawn
 
 # -- wait ---------------------------------------------------------------------
 

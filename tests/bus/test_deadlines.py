@@ -16,8 +16,8 @@ from paste_wspbus.bus.deadlines import reserve_of
 from paste_wspbus.errors import BadPriority, TimedOut
 from paste_wspbus.hosts.site import Program
 from tests.kit import TIMEOUT
-from tests.kit.buses import spawn
 from tests.kit.places import ROOT
+from tests.kit.threads import spawn
 
 posix = pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='needs SIGALRM')
 

@@ -10,7 +10,8 @@ import pytest
 
 from paste_wspbus.bus import ChannelFailures, State
 from tests.kit import TIMEOUT
-from tests.kit.buses import EXITED_LOG, STARTED_LOG, STOPPED_LOG, raiser, spawn
+from tests.kit.buses import EXITED_LOG, STARTED_LOG, STOPPED_LOG, raiser
+from tests.kit.threads import spawn
 
 
 class Server:

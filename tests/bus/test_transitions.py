@@ -13,10 +13,10 @@ from tests.kit.buses import (
     STARTED_LOG,
     STOPPED_LOG,
     raiser,
-    spawn,
     wait_for_waiter,
 )
 from tests.kit.processes import python, read_until
+from tests.kit.threads import spawn
 
 # -- the table ----------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.kit import BIN, TIMEOUT, Site, run
 from tests.kit.places import DOCS, SITES
+from tests.kit.sites import ask
 
 # -- real sites ----------------------------------------------------------------
 
@@ -28,12 +29,6 @@ def modules_of(*names):
     if 'PYTHONPATH' in os.environ:
         folders.append(os.environ['PYTHONPATH'])
     return {'PYTHONPATH': os.pathsep.join(folders)}
-
-
-def facts(site, path='/'):
-    response = site.get(path)
-    assert response.status == 200, site.report()
-    return json.loads(response.body)
 
 
 def stop_during_a_request(site, path='/wait'):
@@ -66,7 +61,7 @@ PYRAMID_FACTS = {
 def test_a_pyramid_site_that_includes_the_bus(tmp_path, app, command):
     with served(tmp_path, 'pyramid', '-n', app, command=command) as site:
         resources = {'database': 'database', 'pool': 'pool', 'post': 'mailer'}
-        assert facts(site) == PYRAMID_FACTS | {'resources': resources}
+        assert ask(site) == PYRAMID_FACTS | {'resources': resources}
         answer, lines = stop_during_a_request(site)
     assert answer['resources'] == resources
     assert lines == [
@@ -84,7 +79,7 @@ def test_a_pyramid_site_that_includes_the_bus(tmp_path, app, command):
 def test_a_pyramid_site_that_knows_of_nothing_has_the_bus(tmp_path):
     with served(tmp_path, 'pyramid', '-n', 'plain') as site:
         resources = {'database': 'database', 'pool': 'pool'}
-        assert facts(site) == PYRAMID_FACTS | {'resources': resources}
+        assert ask(site) == PYRAMID_FACTS | {'resources': resources}
         answer, lines = stop_during_a_request(site)
     assert answer['resources'] == resources
     assert lines == [
@@ -103,7 +98,7 @@ def test_a_site_has_the_bus_where_its_people_look_for_it(tmp_path, name, command
     with served(tmp_path, name, command=command) as site:
         resources = {one: one for one in ['database', 'pool', *index]}
         expected = {'in environ': True, 'state': 'STARTED', 'resources': resources}
-        assert facts(site) == expected
+        assert ask(site) == expected
         answer, lines = stop_during_a_request(site)
     assert answer['resources'] == resources
     assert lines == [
@@ -122,7 +117,7 @@ def test_three_frameworks_in_one_process_ride_one_bus(tmp_path):
     with served(tmp_path, 'mixed', env=env) as site:
         resources = {'index', 'pool', 'pool-2', 'post', 'pool-3'}
         for part in ('/', '/api/', '/shop/'):
-            answer = facts(site, part)
+            answer = ask(site, part)
             assert answer['in environ']
             assert answer['state'] == 'STARTED'
             assert set(answer['resources']) == resources
@@ -202,7 +197,7 @@ listen = 127.0.0.1:0
 {LOGGING}"""
     )
     with under_pserve(tmp_path, ini, name=name) as site:
-        answer = facts(site)
+        answer = ask(site)
         code, _, err = site.stop(signal.SIGINT)
     assert answer['state'] == 'STARTED'
     assert answer['resources']['pool'] == 'pool'
@@ -218,7 +213,7 @@ def test_under_pserve_the_first_request_starts_the_bus_and_the_end_stops_it(
 ):
     ini = SITES / 'pyramid' / 'pserve.ini'
     with under_pserve(tmp_path, ini, '-n', app, name='pyramid') as site:
-        answer = facts(site)
+        answer = ask(site)
         code, _, err = site.stop(signal.SIGINT)
     assert answer['same']
     assert answer['in environ'] is (app == 'filtered')

@@ -1,9 +1,13 @@
-"""Fixtures: a bus for a test, and its log."""
+"""A bus for a test, its log, and threads that wait for it."""
+
+import threading
+from unittest import mock
 
 import pytest
 
 from paste_wspbus.bus import Bus
 from tests.kit.processes import TIMEOUT
+from tests.kit.threads import spawn
 
 
 @pytest.fixture
@@ -31,22 +35,6 @@ JOIN_LOG = ['Waiting for child threads to terminate...']
 interrupts = pytest.mark.parametrize(
     'interrupt', [KeyboardInterrupt, SystemExit(3)], ids=['ctrl-c', 'sys.exit']
 )
-
-
-def spawn(function, *args, **kwargs):
-    """Call it in a thread; the Future has what it returned or raised."""
-    future = Future()
-
-    def run():
-        try:
-            future.set_result(function(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    future.ident = thread.ident
-    return future
 
 
 def spawn_block(bus, **kwargs):

@@ -145,15 +145,3 @@ def nobody_listens(port):
     with socket.socket() as client:
         client.settimeout(TIMEOUT)
         return client.connect_ex(('127.0.0.1', port)) == errno.ECONNREFUSED
-
-
-def ended(thread):
-    thread.join(TIMEOUT)
-    return not thread.is_alive()
-
-
-def in_a_thread(*calls):
-    """Call each in one new thread; return when it ended."""
-    thread = threading.Thread(target=lambda: [call() for call in calls])
-    thread.start()
-    assert ended(thread)

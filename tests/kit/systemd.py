@@ -85,6 +85,26 @@ def app(global_conf):
     return app
 """
 
+#: Puts descriptors where systemd does, says whose they are, and executes the rest.
+LAUNCH = """
+import os, sys
+words = sys.argv[1:]
+for number, fd in enumerate(map(int, filter(None, words.pop(0).split(',')))):
+    os.dup2(fd, 100 + number)
+    os.set_inheritable(100 + number, True)
+for number in range(8):
+    try:
+        os.dup2(100 + number, 3 + number)
+        os.close(100 + number)
+    except OSError:
+        break
+os.environ['LISTEN_PID'] = str(os.getpid())
+for setting in words.pop(0).split(','):
+    name, _, value = setting.partition('=')
+    os.environ[name] = value
+os.execv(sys.executable, [sys.executable, *words])
+"""
+
 
 def tool(name):
     """Return the path of a program that apt installs, or skip the test; CI has the program."""

@@ -7,6 +7,7 @@ import pytest
 
 from paste_wspbus.errors import BindError
 from paste_wspbus.listening.sockets import bind_unix
+from tests.kit.in_place import make_hard_link, make_link
 
 
 @pytest.mark.parametrize('umask', [0o000, 0o022, 0o077])
@@ -27,14 +28,6 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(
     assert (tmp_path / 's').stat().st_mode & 0o777 == mode
     listening.close()
     assert not (tmp_path / 's').exists()
-
-
-def make_link(path, target):
-    path.symlink_to(target)
-
-
-def make_hard_link(path, target):
-    path.hardlink_to(target)
 
 
 def make_other_socket(path, target):

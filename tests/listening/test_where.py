@@ -13,7 +13,7 @@ from paste_wspbus.servers.wsgiref import WsgirefServer
 from tests.kit import Connection, Site, run
 from tests.kit.processes import sockets_that_listen
 from tests.kit.sites import APP as KIT_APP
-from tests.listening.test_activation import LAUNCH
+from tests.kit.systemd import LAUNCH
 
 SERVERS = {
     'waitress': 'use = egg:waitress\n',

@@ -5,9 +5,7 @@ import threading
 from paste_wspbus.bus import Bus
 from paste_wspbus.plugins.autoreload import Autoreloader
 from paste_wspbus.watching.files import Files
-from tests.kit.processes import eventually
-
-TIMEOUT = 30
+from tests.kit.processes import TIMEOUT, eventually
 
 
 class Announcing(Files):

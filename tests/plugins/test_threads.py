@@ -27,6 +27,7 @@ from paste_wspbus.plugins.timers import next_turn
 from tests.kit import TIMEOUT, Site
 from tests.kit.places import ROOT
 from tests.kit.sites import APP
+from tests.kit.threads import ended, in_a_thread
 
 SOON = 0.001  # seconds between turns, where a test waits for them
 NEVER = 3600
@@ -64,18 +65,6 @@ class Hanging:
     def __call__(self):
         self.entered.set()
         self.released.wait(TIMEOUT)
-
-
-def ended(thread):
-    thread.join(TIMEOUT)
-    return not thread.is_alive()
-
-
-def in_a_thread(*calls):
-    """Call each in one new thread; return when it ended."""
-    thread = threading.Thread(target=lambda: [call() for call in calls])
-    thread.start()
-    assert ended(thread)
 
 
 def run_script(script, *options):

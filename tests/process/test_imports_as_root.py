@@ -11,7 +11,7 @@ import pytest
 from paste_wspbus.unix.importing import give_back, hold_back
 from tests.kit import Site, run
 from tests.kit.sites import APP
-from tests.kit.users import AS_NOBODY, NOBODY, is_for_everybody, python_for_all
+from tests.kit.users import AS_NOBODY, NOBODY, is_for_everybody
 
 #: A module that writes down who imports it; it is in the way of another one's import.
 TRAP = """
@@ -108,12 +108,6 @@ def importers(folder):
         module, uid = line.split()
         found.setdefault(module, set()).add(int(uid))
     return found
-
-
-@pytest.fixture(scope='module')
-def interpreter():
-    assert os.geteuid() == 0, 'these tests change users: run them as root'
-    return python_for_all()
 
 
 @pytest.fixture

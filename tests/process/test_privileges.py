@@ -22,7 +22,6 @@ from tests.kit.users import (
     NOBODY,
     identity,
     is_for_everybody,
-    python_for_all,
 )
 
 #: What the system gives to nobody besides.
@@ -123,12 +122,6 @@ each_way = pytest.mark.parametrize(
 
 
 # -- a Python, and a folder, that everybody may enter ------------------------------------
-
-
-@pytest.fixture(scope='module')
-def interpreter():
-    assert os.geteuid() == 0, 'these tests change users: run them as root'
-    return python_for_all()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,13 @@ from paste_wspbus.unix.exposed import (
     open_file,
     place_of,
     remove,
+)
+from tests.kit.in_place import (
+    make_fifo,
+    make_folder,
+    make_hard_link,
+    make_link,
+    make_socket,
 )
 from tests.kit.users import NOBODY
 
@@ -68,29 +74,8 @@ def test_a_file_is_opened_or_made(users):
     assert (users / 'site.log').read_text() == 'a line\na line\n'
 
 
-def make_link(path, secret):
-    path.symlink_to(secret)
-
-
 def make_dangling_link(path, secret):
     path.symlink_to(secret.with_name('nothing'))
-
-
-def make_hard_link(path, secret):
-    path.hardlink_to(secret)
-
-
-def make_fifo(path, secret):
-    os.mkfifo(path)
-
-
-def make_socket(path, secret):
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
-
-
-def make_folder(path, secret):
-    path.mkdir()
 
 
 def make_terminal(path, secret):

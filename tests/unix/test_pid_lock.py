@@ -21,6 +21,13 @@ from paste_wspbus.unix.pid_lock import (
     UnreadablePIDFile,
 )
 from tests.kit import eventually
+from tests.kit.in_place import (
+    make_fifo,
+    make_folder,
+    make_hard_link,
+    make_link,
+    make_socket,
+)
 from tests.kit.processes import has_ended, kill
 from tests.kit.users import NOBODY
 
@@ -137,27 +144,6 @@ def test_a_file_of_another_kind_is_not_taken_for_the_lock(path):
             use()
     assert other.read_text() == 'precious\n'
     assert not path.exists()
-
-
-def make_link(path, target):
-    path.symlink_to(target)
-
-
-def make_hard_link(path, target):
-    path.hardlink_to(target)
-
-
-def make_fifo(path, target):
-    os.mkfifo(path)
-
-
-def make_folder(path, target):
-    path.mkdir()
-
-
-def make_socket(path, target):
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
 
 
 @pytest.mark.parametrize('name', ['site.pid', 'site.pid.lock'])

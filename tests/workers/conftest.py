@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from paste_wspbus.watching.loop import Events
 from tests.kit.workers import Public, unlock_gates
 
 
@@ -24,3 +25,11 @@ def public():
     path = Path(tempfile.mkdtemp(prefix='wspbus-'))
     yield Public(path)
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def events():
+    """An event loop of a process with one thread."""
+    events = Events()
+    yield events
+    events.close()

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 
 from paste_wspbus.role import PACKAGES, PRELOAD, WORKER, Role
-from paste_wspbus.watching.loop import Events
 from paste_wspbus.workers import handle, inquiries
 from paste_wspbus.workers.handle import WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
@@ -27,13 +26,6 @@ def children():
     children = SimpleNamespace(alive=[FakeWorker(), FakeWorker()], heard={})
     children.hear = children.heard.__setitem__
     return children
-
-
-@pytest.fixture
-def events():
-    events = Events()
-    yield events
-    events.close()
 
 
 @pytest.fixture

@@ -10,20 +10,12 @@ import time
 
 import pytest
 
-from paste_wspbus.watching.loop import Events
 from paste_wspbus.workers import output
 from paste_wspbus.workers.output import Output
 from tests.kit import eventually
 from tests.kit.processes import TIMEOUT, children, has_ended, status_field
 from tests.kit.sites import SERVED
 from tests.kit.stalled import SIZE, Stalled, fill, pipe
-
-
-@pytest.fixture
-def events():
-    events = Events()
-    yield events
-    events.close()
 
 
 class Written:

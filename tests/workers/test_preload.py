@@ -18,6 +18,7 @@ from tests.kit.supervised import (
     LOGGING,
     UNKNOWN_SERVER,
     Daemon,
+    crash,
     graceful,
     has_cleaned_up,
     impatient_command,
@@ -494,12 +495,6 @@ def test_a_server_that_is_not_known_is_preloaded_too(tmp_path):
 
 
 # -- what dies -------------------------------------------------------------------------------
-
-
-def crash(site, page):
-    """Have a request end its process: nobody answers it."""
-    with pytest.raises(ConnectionError):
-        site.get(page)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from paste_wspbus.bus import State
-from tests.kit.cherrypys import ended, plugins
+from tests.kit.cherrypys import plugins
 from tests.kit.processes import TIMEOUT
+from tests.kit.threads import ended
 
 
 class Beat:

@@ -7,8 +7,9 @@ import pytest
 
 from paste_wspbus.bus import ChannelFailures, State
 from tests.kit import free_port
-from tests.kit.cherrypys import cheroot_wsgi, ended, get, nobody_listens, servers
+from tests.kit.cherrypys import cheroot_wsgi, get, nobody_listens, servers
 from tests.kit.processes import TIMEOUT
+from tests.kit.threads import ended
 
 
 def hello(environ, start_response):

@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from tests.kit.cherrypys import in_a_thread, posix
+from tests.kit.cherrypys import posix
+from tests.kit.threads import in_a_thread
 
 SIGNALLED = """
     handler = plugins.SignalHandler(bus)

@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
-from tests.kit.cherrypys import ended, in_a_thread, plugins
+from tests.kit.cherrypys import plugins
 from tests.kit.processes import TIMEOUT
+from tests.kit.threads import ended, in_a_thread
 
 
 @pytest.fixture
