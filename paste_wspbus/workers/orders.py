@@ -148,6 +148,10 @@ class Orders:
         )
 
 
+def _ignore(signum: int, frame: object) -> None:
+    pass
+
+
 def watch_for_the_end(
     connection: socket.socket, function: Callable[[], object] | None
 ) -> None:
@@ -164,7 +168,8 @@ def watch_for_the_end(
         if not flags & os.O_ASYNC:  # the handler may be the site's own
             return
         fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_ASYNC)
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        # Not SIG_DFL: a signal that is on its way would end the process.
+        signal.signal(signal.SIGIO, _ignore)
         return
     call = function
 

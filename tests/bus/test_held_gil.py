@@ -52,6 +52,21 @@ print(threading.Event().wait(1.5))
     assert (done.returncode, done.stdout, done.stderr) == (0, 'False\n', '')
 
 
+def test_a_thread_that_takes_the_gil_while_threads_are_joined_does_not_keep_the_process():
+    done = script("""
+import time
+from paste_wspbus.bus import ending
+
+bus.start()
+bus.join_timeout = 1
+bus.exit()
+threading.Thread(target=lambda: [time.sleep(0.5), hold_the_gil()]).start()
+ending.end_threads(bus)
+""")
+    assert done.returncode == 1
+    assert 'in hold_the_gil' in done.stderr
+
+
 def test_the_next_stop_of_the_same_process_has_a_timer_too():
     done = script("""
 bus.start()

@@ -13,6 +13,7 @@ from paste_wspbus.process.turns import OtherCommand, Turn
 from tests.kit import Process, eventually
 from tests.kit.places import ROOT
 from tests.kit.processes import has_ended
+from tests.kit.users import NOBODY
 
 WAYS = pytest.mark.parametrize('way', [[], ['--workers', '1']], ids=' '.join)
 
@@ -215,6 +216,21 @@ def test_what_stands_in_the_place_of_a_turn_is_left_as_it_is(tmp_path, kind):
     turn.end()
     assert os.path.lexists(turn.path)
     assert target.read_text() == 'kept'
+
+
+def test_roots_turn_is_not_taken_through_a_link_of_another_users(tmp_path):
+    theirs, roots = tmp_path / 'theirs', tmp_path / 'roots'
+    theirs.mkdir()
+    roots.mkdir()
+    os.symlink(roots, theirs / 'run')
+    os.chown(theirs, NOBODY.pw_uid, NOBODY.pw_gid)
+    kept = roots / 'site.pid.turn'
+    kept.write_text('1\n')
+    turn = Turn(str(theirs / 'run' / 'site.pid'))
+    assert turn.take()  # the command itself refuses that folder later
+    assert turn.holder() is None
+    turn.end()
+    assert kept.read_text() == '1\n'
 
 
 @pytest.mark.parametrize('text', ['', 'me', '-1', '9' * 40, '\x1b[2J'])

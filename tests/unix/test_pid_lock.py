@@ -204,6 +204,30 @@ def test_a_site_that_has_not_written_its_number_is_starting(path, victim):
         assert caught.value.pid is None
 
 
+#: Like a program that sudo(8) or a setuid bit makes another user's: it keeps the lock.
+DISGUISED = SITE.replace(
+    'wait()', 'lock.chown(OWNER, OWNER)\nos.setresuid(*USERS)\nwait()'
+)
+
+OTHER = STRANGER + 1
+
+
+@pytest.mark.parametrize(
+    ('owner', 'users', 'is_named'),
+    [
+        (STRANGER, (STRANGER,) * 3, True),
+        (STRANGER, (OTHER,) * 3, False),
+        (STRANGER, (0, 0, 0), False),
+        (STRANGER, (STRANGER, 0, 0), False),
+        (0, (OTHER,) * 3, True),  # only a process that was root's can have signed it
+    ],
+)
+def test_root_names_a_holder_only_if_it_is_the_owners(path, owner, users, is_named):
+    script = f'OWNER, USERS = {owner}, {users}\n{DISGUISED}'
+    with running(path, script) as process:
+        assert PIDLock(str(path)).read() == (process.pid if is_named else 0)
+
+
 def test_whoever_locks_the_pid_file_gains_nothing(path, victim):
     path.write_text(f'{victim.pid}\n')
     stranger = """

@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ PAGES.update({
         'state': bus_of(environ).state.name,
         'resource': bus_of(environ).resources['resource'],
         'sigchld': signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL,
-        'sigio': signal.getsignal(signal.SIGIO) is signal.SIG_DFL,
+        'sigio': signal.getsignal(signal.SIGIO).__name__,
     },
 })
 
@@ -235,11 +236,26 @@ def test_each_worker_has_the_resources_and_dispositions_of_a_process_of_its_own(
         for pid, told in ask_all(site, '/facts').items():
             assert told['resource'] == pid
             assert told['state'] == 'STARTED'
-            assert told['sigchld'] and told['sigio']
+            assert told['sigchld'] and told['sigio'] == '_ignore'
         stop(site)
 
 
 # -- the bus of a worker ---------------------------------------------------------------------
+
+
+def test_a_default_timeout_of_the_sites_sockets_is_for_the_site_alone(tmp_path):
+    code = APP + '\nimport socket\nsocket.setdefaulttimeout(0.2)\n'
+    ini = SERVED + '[wspbus:main]\nworkers = 2\npreload = true\n'
+    with Site(
+        tmp_path, ini, '--pid-file', 'site.pid', files={'webapp.py': code}
+    ) as site:
+        first = ask(site)['pid']
+        time.sleep(0.5)  # longer than the timeout
+        assert run(tmp_path, 'site.ini', 'graceful', '--pid-file', 'site.pid').code == 0
+        assert ask(site)['pid'] != first
+        assert site.stop()[0] == 0, site.report()
+    assert 'crashed' not in site.err.text
+    assert 'imeout' not in site.err.text
 
 
 def test_the_bus_of_a_request_is_its_workers(tmp_path):
