@@ -240,7 +240,7 @@ class Block:
         self._is_reached = is_reached
         self._leave, self._pid = leave, pid
         self._notice = ''
-        self._is_over = False
+        self._is_told = self._is_trapped = self._is_over = False
         #: The first SystemExit that was trapped.
         self.left: SystemExit | None = None
 
@@ -277,7 +277,7 @@ class Block:
 
     def _wait_elsewhere(self) -> None:
         """Wait in the ``wait`` of a subclass, which may raise interrupts again and again."""
-        is_trapped = bool(self._notice)
+        is_trapped, self._is_trapped = self._is_trapped, False
         self._log_notice()
         self._turn.run()
         if is_trapped:  # another thread may carry out what this one has asked for
@@ -288,17 +288,22 @@ class Block:
 
     def _log_notice(self) -> None:
         if self._notice:
-            self._log(self._notice)
-            self._notice = ''
+            notice, self._notice = self._notice, ''
+            self._log(notice)
 
     def _trap(self, error: BaseException) -> None:
+        self._is_trapped = True
         if isinstance(error, IllegalTransition):
             self._notice = str(error)  # a signal handler raised it; the site still runs
             return
         if os.getpid() != self._pid():
             raise error  # a listener has forked, and this is the child, which ends
         self._turn.put(self._leave)
-        self._notice = 'Keyboard Interrupt: shutting down bus'
+        # Only once: a listener of 'log' may be what raises.
+        if not self._is_told:
+            self._is_told = True
+            self._notice = 'Keyboard Interrupt: shutting down bus'
+            if isinstance(error, SystemExit):
+                self._notice = 'SystemExit raised: shutting down bus'
         if isinstance(error, SystemExit):
-            self._notice = 'SystemExit raised: shutting down bus'
             self.left = self.left or error

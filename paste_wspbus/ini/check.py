@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Target = tuple[str, Any, str]
 
 
+#: The length of a chain of sections: PasteDeploy fails at about 320, by Python's recursion.
+DEEPEST = 200
+
 #: The values that `logging.config` does not interpolate: their % are for records.
 _RAW = frozenset(('formatter', key) for key in ('format', 'datefmt', 'style'))
 
@@ -116,6 +119,13 @@ def _check_section(
             file, 'sections use each other in a circle', section=section, key='use'
         )
     path = [*path, (file, section)]
+    if len(path) > DEEPEST:
+        raise ConfigError(
+            file,
+            f'more than {DEEPEST} sections name each other in one chain, which is too deep',
+            section=section,
+            key='use',
+        )
     own = loader.parser._sections[section]
     for dist in loader.parser.get(section, 'require', fallback='').split():
         _check_distribution(file, section, 'require', dist)

@@ -219,6 +219,15 @@ def test_block_traps_a_system_exit_with_exit_and_raises_it_again(
     assert log[2] == 'SystemExit raised: shutting down bus'
 
 
+def test_a_listener_of_the_log_that_exits_each_time_does_not_keep_the_bus(bus):
+    bus.start()
+    bus.subscribe('log', raiser(SystemExit(3)))
+    bus.subscribe('main', raiser(KeyboardInterrupt))
+    with pytest.raises(SystemExit):
+        bus.block()
+    assert bus.state is State.EXITING
+
+
 @interrupts
 def test_an_interrupt_in_a_start_that_block_runs_leaves_block(
     bus, calls, record, interrupt

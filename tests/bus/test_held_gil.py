@@ -58,9 +58,9 @@ import time
 from paste_wspbus.bus import ending
 
 bus.start()
-bus.join_timeout = 1
+bus.stop_timeout = bus.join_timeout = 5
 bus.exit()
-threading.Thread(target=lambda: [time.sleep(0.5), hold_the_gil()]).start()
+threading.Thread(target=lambda: [time.sleep(0.1), hold_the_gil()]).start()
 ending.end_threads(bus)
 """)
     assert done.returncode == 1

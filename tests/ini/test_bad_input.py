@@ -837,3 +837,12 @@ def test_a_file_at_a_sockets_place_is_left_alone(tmp_path):
     case = server(lines, 1, 'precious', 'not a socket')
     check_one_line(run_case(tmp_path, case), case)
     assert path.read_text() == 'data'
+
+
+def test_a_chain_of_sections_that_is_too_deep_is_one_line(tmp_path):
+    chain = ''.join(f'[app:a{n}]\nuse = a{n + 1}\n' for n in range(2000))
+    text = f'[app:main]\nuse = a0\n{chain}[app:a2000]\nuse = egg:paste_wspbus#hello\n'
+    for args in ([], ['--check']):
+        refused = run(tmp_path, 'site.ini', *args, files={'site.ini': text})
+        assert refused.code == 2, refused.report()
+        assert len(refused.err.text.splitlines()) == 1
