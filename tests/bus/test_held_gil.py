@@ -58,7 +58,7 @@ import time
 from paste_wspbus.bus import ending
 
 bus.start()
-bus.stop_timeout = bus.join_timeout = 5
+bus.stop_timeout = bus.join_timeout = 2
 bus.exit()
 threading.Thread(target=lambda: [time.sleep(0.1), hold_the_gil()]).start()
 ending.end_threads(bus)
