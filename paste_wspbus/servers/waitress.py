@@ -24,6 +24,7 @@ from paste_wspbus.listening.addresses import parse_address, parse_port, resolve
 from paste_wspbus.listening.backlog import readable
 from paste_wspbus.listening.sockets import ListeningSocket
 from paste_wspbus.plugins.threads import acquired
+from paste_wspbus.servers import waitress_fast
 from paste_wspbus.servers.accepting import Stage
 from paste_wspbus.servers.server import WHERE, Server
 from paste_wspbus.values import boolean, nearest
@@ -82,6 +83,7 @@ class WaitressServer(Server):
                 known[key](value)
             except (ValueError, TypeError):
                 raise SettingError(key, f'{value!r} is not valid') from None
+        waitress_fast.switched_off()  # so that a word that is wrong is found at once
         if int(conf.get('connection_limit', 1)) < 1:
             raise SettingError('connection_limit', 'it must be 1 or more')
         for key, others in _NOT_TOGETHER.items():
@@ -140,6 +142,7 @@ class WaitressServer(Server):
         """Make waitress's server on our sockets; it listens from here on."""
         self._map: dict[int, Any] = {}
         conf = {key: value for key, value in self.conf.items() if key not in WHERE}
+        ways = waitress_fast.ways()
         self._dispatcher = _Dispatcher(self.bus)
         self._adjustments = _Adjustments(**conf)
         self._dispatcher.set_thread_count(self._adjustments.threads)
@@ -148,7 +151,7 @@ class WaitressServer(Server):
         self._servers = [s for s in self._map.values() if isinstance(s, BaseWSGIServer)]
         # waitress counts what is in the map, and not the connections alone.
         self._adjustments.connection_limit += len(self._map)
-        channel_class = _channel_class(self)
+        channel_class = _channel_class(self, ways)
         for server in self._servers:
             server.channel_class = channel_class
             server.accept = functools.partial(self._accept_for, server)
@@ -434,7 +437,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             super().handle_close()
 
 
-def _channel_class(adapter: WaitressServer) -> type[HTTPChannel]:
+def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPChannel]:
     class DrainingTask(_Task):
         def build_response_header(self) -> Any:
             self.channel.answered = self.request
@@ -443,8 +446,12 @@ def _channel_class(adapter: WaitressServer) -> type[HTTPChannel]:
                 self.request.headers['CONNECTION'] = 'close'
             return super().build_response_header()
 
+    task: type = DrainingTask
+    if waitress_fast.ONE_SEND in ways:
+        task = type('OneSendTask', (waitress_fast.OneSend, DrainingTask), {})
+
     class DrainingChannel(_Channel):
-        task_class = DrainingTask
+        task_class = task
         parser_class = _Request
         #: The request whose response is on its way to the client.
         answered = None

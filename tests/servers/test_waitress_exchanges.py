@@ -1,0 +1,369 @@
+"""Exchange by exchange, a client gets from a site under wspserve what plain waitress sends, byte for byte."""
+
+import itertools
+import re
+import socket
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pytest
+from waitress.channel import HTTPChannel
+
+from paste_wspbus.bus import Bus
+from paste_wspbus.servers import waitress_fast
+from paste_wspbus.servers.waitress import WaitressServer
+from tests.kit import Connection, Process, Site
+
+#: Bytes of the largest response: no buffer of the system takes them at once.
+BIG = 8_000_000
+
+APP = """
+import io
+
+BIG = 8_000_000
+HEADERS = {
+    '/generated': [('Content-Type', 'text/plain')],
+    '/big': [('Content-Length', str(BIG))],
+    '/longer': [('Content-Length', '3')],
+    '/longer_in_parts': [('Content-Length', '4')],
+    '/shorter': [('Content-Length', '30')],
+    '/written': [('Content-Length', '6')],
+    '/late': [('Content-Length', '2')],
+    '/headers': [('Server', 'ours'), ('Via', '1.1 us'), ('X-a', '1'), ('x-A', '2')],
+}
+STATUSES = {'/no_content': '204 No Content', '/not_modified': '304 Not Modified'}
+BODIES = {
+    '/generated': lambda: (one for one in (b'', b'one', b'', b'two' * 9)),
+    '/big': lambda: [b'x' * BIG],
+    '/big_in_parts': lambda: (b'%d' % (n % 10) * 100_000 for n in range(BIG // 100_000)),
+    '/longer': lambda: [b'abcdef'],
+    '/longer_in_parts': lambda: [b'abc', b'def', b'ghi'],
+    '/shorter': lambda: [b'abc'],
+    '/empty': lambda: [],
+    '/empty_chunk': lambda: [b''],
+    '/two': lambda: [b'abc', b'def'],
+    '/written': lambda: [b'def'],
+    '/text': lambda: ['a text, where bytes ought to be'],
+    '/bytearray': lambda: [bytearray(b'an array')],
+    '/joined_at_most': lambda: [b'x' * 32768],
+    '/too_long_to_join': lambda: [b'x' * 32769],
+    '/midway': lambda: midway(),
+    '/close_raises': lambda: Raises([b'whole']),
+    '/not_modified': lambda: [b'not to be sent'],
+}
+
+
+class Raises(list):
+    def close(self):
+        raise ValueError('in close()')
+
+
+def midway():
+    yield b'some'
+    raise ValueError('midway')
+
+
+def late(start_response):
+    start_response('200 OK', HEADERS['/late'])
+    yield b'hi'
+
+
+def app(environ, start_response):
+    path = environ['PATH_INFO']
+    if path == '/raises':
+        raise KeyError('x')
+    if path == '/late':
+        return late(start_response)
+    if path in BODIES or path in STATUSES or path in HEADERS:
+        write = start_response(STATUSES.get(path, '200 OK'), HEADERS.get(path, [])[:])
+        if path == '/written':
+            write(b'abc')
+        return BODIES.get(path, list)()
+    start_response('200 OK', [('Content-Type', 'text/plain')])
+    if path == '/file':
+        return environ['wsgi.file_wrapper'](io.BytesIO(b'the text of a file'))
+    return [b'ok ' + environ['wsgi.input'].read()]
+
+
+def make(global_conf):
+    return app
+"""
+
+#: Plain waitress, in a process of its own.
+PLAIN = """
+import webapp
+from waitress import create_server
+
+server = create_server(webapp.app, host='127.0.0.1', port=0, threads=4)
+print('port', server.effective_port, flush=True)
+server.run()
+"""
+
+INI = """
+[app:main]
+use = call:webapp:make
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = 0
+threads = 4
+"""
+
+PATHS = [
+    *('/', '/generated', '/no_content', '/not_modified', '/longer', '/longer_in_parts'),
+    *('/shorter', '/empty', '/empty_chunk', '/two', '/written', '/text', '/bytearray'),
+    *('/late', '/headers', '/file', '/raises', '/midway', '/close_raises', '/big'),
+    *('/joined_at_most', '/too_long_to_join', '/big_in_parts'),
+]
+
+
+class Exchange(NamedTuple):
+    """What a client sends, part by part.
+
+    ``awaited``: what must have come before it sends the next part. ``size``: so many
+    bytes it sends at a time. ``pause``: seconds that it rests after each 64 kB it reads.
+    """
+
+    parts: list[bytes]
+    awaited: bytes = b''
+    size: int = 1 << 20
+    pause: float = 0
+
+
+def head(text, body=b''):
+    return text.replace('\n', '\r\n').encode() + b'\r\n\r\n' + body
+
+
+GET = head('GET / HTTP/1.1\nHost: a')
+LAST = head('GET /generated HTTP/1.1\nHost: a\nConnection: close')
+CHUNKED = 'POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked'
+EXPECT = 'POST / HTTP/1.1\nHost: a\nExpect: 100-continue\nContent-Length: 5'
+
+EXCHANGES = {
+    **{
+        f'{method} {path} {version}': Exchange(
+            [head(f'{method} {path} HTTP/{version}\nHost: a')]
+        )
+        for path, method, version in itertools.product(
+            PATHS, ('GET', 'HEAD'), ('1.0', '1.1')
+        )
+    },
+    'keep-alive of 1.0': Exchange(
+        [head('GET /written HTTP/1.0\nConnection: keep-alive') * 2]
+    ),
+    'close of 1.1': Exchange([head('GET / HTTP/1.1\nHost: a\nConnection: close')]),
+    'without a version': Exchange([head('GET /')]),
+    'of an unknown version': Exchange([head('GET / HTTP/3.0\nHost: a')]),
+    'two, one after the other': Exchange([GET, GET], awaited=b'ok '),
+    'five pipelined': Exchange([GET * 5 + LAST]),
+    'a hundred pipelined': Exchange([GET * 100 + LAST]),
+    'pipelined, and in pieces': Exchange([GET * 5 + LAST], size=7),
+    'pipelined behind an error': Exchange([head('GET /raises HTTP/1.1') + GET]),
+    'pipelined behind a short body': Exchange([head('GET /shorter HTTP/1.1') + GET]),
+    'pipelined behind a large response': Exchange([head('GET /big HTTP/1.1') + GET]),
+    'garbage behind a request': Exchange([GET + b'GARBAGE\r\n\r\n']),
+    'empty lines before a request': Exchange([b'\r\n\r\n' + GET]),
+    'a large response, read slowly': Exchange(
+        [head('GET /big HTTP/1.1\nConnection: close')], pause=0.002
+    ),
+    'large parts, read slowly': Exchange(
+        [head('GET /big_in_parts HTTP/1.1')], pause=0.002
+    ),
+    'a body': Exchange([head('POST / HTTP/1.1\nContent-Length: 5', b'hello')]),
+    'a body in pieces': Exchange(
+        [head('POST / HTTP/1.1\nContent-Length: 5', b'hello')], size=1
+    ),
+    'a body behind its head': Exchange(
+        [head('POST / HTTP/1.1\nContent-Length: 5'), b'hello']
+    ),
+    'half a body': Exchange([head('POST / HTTP/1.1\nContent-Length: 5', b'he')]),
+    'more than a body': Exchange(
+        [head('POST / HTTP/1.1\nContent-Length: 5', b'hello') + GET]
+    ),
+    'a body in chunks': Exchange([head(CHUNKED, b'5\r\nhello\r\n0\r\n\r\n')]),
+    'a body in chunks in pieces': Exchange(
+        [head(CHUNKED, b'5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n') + GET], size=3
+    ),
+    'half a body in chunks': Exchange([head(CHUNKED, b'5\r\nhel')]),
+    'a wrong length of a chunk': Exchange([head(CHUNKED, b'5\r\nhello world\r\n')]),
+    'no length of a chunk': Exchange([head(CHUNKED, b'what\r\n')]),
+    'a large body': Exchange(
+        [head('POST / HTTP/1.1\nContent-Length: 1000000', b'y' * 1000000)]
+    ),
+    '100-continue': Exchange([head(EXPECT), b'hello'], awaited=b'100 Continue\r\n\r\n'),
+    '100-continue, not waited for': Exchange([head(EXPECT, b'hello') + GET]),
+    '100-continue behind a request': Exchange(
+        [GET + head(EXPECT), b'hello'], awaited=b'100 Continue\r\n\r\n'
+    ),
+    'half a head': Exchange([b'GET / HTTP/1.1\r\nHost']),
+    'nothing': Exchange([]),
+    'garbage': Exchange([b'GARBAGE\r\n\r\n']),
+    'bytes of no text': Exchange([bytes(range(128, 256)) + b'\r\n\r\n']),
+    'a wrong length': Exchange([head('POST / HTTP/1.1\nContent-Length: five')]),
+    'a negative length': Exchange([head('POST / HTTP/1.1\nContent-Length: -5')]),
+    'two lengths': Exchange(
+        [head('POST / HTTP/1.1\nContent-Length: 5\nContent-Length: 6', b'hello')]
+    ),
+    'an unknown encoding': Exchange(
+        [head('POST / HTTP/1.1\nTransfer-Encoding: gzip, chunked')]
+    ),
+    'a bare line feed': Exchange([b'GET / HTTP/1.1\nHost: a\n\n']),
+    'a space before a colon': Exchange([head('GET / HTTP/1.1\nHost : a')]),
+    'a long header': Exchange([head('GET / HTTP/1.1\nX: ' + 'x' * 6000)]),
+    'a strange target': Exchange([head('GET /%2e%2e//a%00b?x=%ff#y HTTP/1.1')]),
+    'an absolute target': Exchange([head('GET http://b:1/c?d HTTP/1.1')]),
+}
+
+
+def exchange(address, name):
+    """What the server sends until it closes the connection, and whether it resets it."""
+    its = EXCHANGES[name]
+    buffer = 16384 if its.pause else None
+    came, end = bytearray(), 'closed'
+    with Connection(address, receive_buffer=buffer) as client:
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            for number, part in enumerate(its.parts):
+                while its.awaited and came.count(its.awaited) < number:
+                    more = client.socket.recv(65536)
+                    assert more, bytes(came)
+                    came += more
+                for start in range(0, len(part), its.size):
+                    client.socket.sendall(part[start : start + its.size])
+            client.socket.shutdown(socket.SHUT_WR)  # the server closes when it is done
+            while more := client.socket.recv(65536):
+                came += more
+                if its.pause:
+                    threading.Event().wait(its.pause)
+        except ConnectionError as error:
+            end = type(error).__name__
+    text = re.sub(rb'\r\nDate: [^\r]*', b'\r\nDate: then', bytes(came))
+    return end, text.replace(b'%d' % address[1], b'PORT')
+
+
+def exchanges(address):
+    with ThreadPoolExecutor(8) as clients:
+        return dict(
+            zip(
+                EXCHANGES,
+                clients.map(lambda name: exchange(address, name), EXCHANGES),
+                strict=True,
+            )
+        )
+
+
+def site_of(folder, without='', **kwargs):
+    """The site; ``without``: the ways in which it does not differ from waitress."""
+    env = {'WSPBUS_WAITRESS_WITHOUT': without}
+    return Site(folder, INI, env=env, files={'webapp.py': APP}, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """{name: what plain waitress sends}."""
+    folder = tmp_path_factory.mktemp('plain')
+    (folder / 'webapp.py').write_text(APP)
+    with Process([sys.executable, '-W', 'error', '-c', PLAIN], folder) as server:
+        assert server.out.wait_for('port'), server.report()
+        return exchanges(('127.0.0.1', int(server.out.text.split()[1])))
+
+
+@pytest.mark.parametrize('without', ['', 'all', 'one-send'])
+def test_each_exchange_is_that_of_plain_waitress(tmp_path, plain, without):
+    with site_of(tmp_path, without) as site:
+        ours = exchanges(site.address)
+        differ = [name for name in EXCHANGES if ours[name] != plain[name]]
+        assert {name: (ours[name], plain[name]) for name in differ} == {}
+        assert site.stop()[0] == 0, site.report()
+
+
+def test_plain_waitress_answers_what_it_is_asked(plain):
+    """So that the comparison is not of failures with failures."""
+    assert plain['GET / 1.1'] == (
+        'closed',
+        b'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Type: text/plain\r\n'
+        b'Date: then\r\nServer: waitress\r\n\r\nok ',
+    )
+    assert len(plain['a large response, read slowly'][1]) > BIG
+    assert plain['a hundred pipelined'][1].count(b'200 OK') == 101
+    assert b'ok hello' in plain['100-continue'][1]
+    assert b'400 Bad Request' in plain['garbage'][1]
+    assert plain['nothing'] == ('closed', b'')
+    assert {end for end, _ in plain.values()} == {'closed'}
+
+
+def test_an_unknown_way_is_named_before_the_site_is_loaded(tmp_path):
+    with site_of(tmp_path, 'one_send', wait=False) as site:
+        assert site.wait() == 2
+        assert "WSPBUS_WAITRESS_WITHOUT: there is no 'one_send'" in site.err.text
+        assert "did you mean 'one-send'?" in site.err.text
+
+
+# -- each way ------------------------------------------------------------------------
+
+
+class Served:
+    """waitress in this process; ``sent`` is what it has given to send(2), call by call."""
+
+    def __init__(self, monkeypatch, without=''):
+        monkeypatch.setenv('WSPBUS_WAITRESS_WITHOUT', without)
+        self.bus = Bus()
+        self.server = WaitressServer({'listen': '127.0.0.1:0', 'threads': '2'}, {})
+        self.server.plug_in(self.bus)
+        self.sent = sent = []
+        send = HTTPChannel.send
+
+        def note(channel, data, do_close=True):
+            sent.append(bytes(data))
+            return send(channel, data, do_close)
+
+        monkeypatch.setattr(HTTPChannel, 'send', note)
+
+    def __enter__(self):
+        self.bus.subscribe('start', self.server, self.app)
+        self.bus.start()
+        return self
+
+    def __exit__(self, *_):
+        self.bus.exit()
+
+    @staticmethod
+    def app(environ, start_response):
+        start_response('200 OK', [])
+        return [b'hello'] if environ['PATH_INFO'] == '/' else iter([b'one', b'two'])
+
+    def get(self, path):
+        with Connection(self.server.sockets[0].sock.getsockname()) as client:
+            assert client.get(path, connection='close').status == 200
+            assert client.is_ended()
+
+
+def test_the_head_and_the_first_chunk_leave_in_one_send(monkeypatch):
+    with Served(monkeypatch) as served:
+        served.get('/')
+        assert [one.endswith(b'\r\n\r\nhello') for one in served.sent] == [True]
+        served.sent.clear()
+        served.get('/parts')
+        assert served.sent[0].endswith(b'\r\n\r\n3\r\none\r\n')
+        assert served.sent[1:] == [b'3\r\ntwo\r\n', b'0\r\n\r\n']
+
+
+def test_without_one_send_they_leave_as_waitress_sends_them(monkeypatch):
+    with Served(monkeypatch, 'one-send') as served:
+        served.get('/')
+        assert [one.endswith(b'\r\n\r\n') for one in served.sent] == [True, False]
+
+
+@pytest.mark.parametrize(
+    'metadata', ['Version: 4.0', 'Version: 2.1.2', 'Name: x', None]
+)
+def test_another_major_version_of_waitress_goes_its_own_way(monkeypatch, metadata):
+    class Found:
+        def read_text(self, name):
+            return metadata if name == 'METADATA' else None
+
+    assert waitress_fast.ways() == set(waitress_fast.WAYS)
+    monkeypatch.setattr('importlib.metadata.distribution', lambda name: Found())
+    assert waitress_fast.ways() == set()
