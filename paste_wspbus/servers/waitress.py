@@ -31,7 +31,7 @@ from paste_wspbus.values import boolean, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from paste_wspbus.bus import Bus
@@ -143,7 +143,7 @@ class WaitressServer(Server):
         self._map: dict[int, Any] = {}
         conf = {key: value for key, value in self.conf.items() if key not in WHERE}
         ways = waitress_fast.ways()
-        self._dispatcher = _Dispatcher(self.bus)
+        self._dispatcher = _dispatcher_class(ways)(self.bus)
         self._adjustments = _Adjustments(**conf)
         self._dispatcher.set_thread_count(self._adjustments.threads)
         for listening in self.sockets:
@@ -316,10 +316,13 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
             self.queue.append(task)
             self.queue_cv.notify()
 
-    def handler_thread(self, thread_no: int) -> None:
-        self._begun.append(threading.current_thread())
-        with acquired(self.bus):
-            super().handler_thread(thread_no)
+    def start_new_thread(self, target: Callable[[int], None], thread_no: int) -> None:
+        def run(thread_no: int) -> None:
+            self._begun.append(threading.current_thread())
+            with acquired(self.bus):
+                target(thread_no)
+
+        super().start_new_thread(run, thread_no)
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
         """End the threads, and wait until they are released.
@@ -331,12 +334,22 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         for thread in self._begun:
             if thread is not threading.current_thread():
                 thread.join(max(until - time.monotonic(), 0))
-        with self.lock:
-            pending = len(self.queue)
-            while cancel_pending and self.queue:
-                self.queue.popleft().cancel()
-            self.queue_cv.notify_all()
+        pending = list(self.pending()) if cancel_pending else []
+        for channel in pending:
+            channel.cancel()
         return bool(pending)
+
+    def pending(self) -> Iterator[Any]:
+        """Take each request that waits for a thread; yield its channel."""
+        with contextlib.suppress(IndexError):
+            while True:
+                yield self.queue.popleft()
+
+
+def _dispatcher_class(ways: frozenset[str]) -> type[_Dispatcher]:
+    if waitress_fast.QUEUE in ways:
+        return type('Dispatcher', (waitress_fast.QueueDispatcher, _Dispatcher), {})
+    return _Dispatcher
 
 
 def _is_ours(where: str) -> bool:

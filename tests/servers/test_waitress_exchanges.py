@@ -9,11 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
-from waitress.channel import HTTPChannel
 
-from paste_wspbus.bus import Bus
-from paste_wspbus.servers import waitress_fast
-from paste_wspbus.servers.waitress import WaitressServer
 from tests.kit import Connection, Process, Site
 
 #: Bytes of the largest response: no buffer of the system takes them at once.
@@ -270,7 +266,7 @@ def plain(tmp_path_factory):
         return exchanges(('127.0.0.1', int(server.out.text.split()[1])))
 
 
-@pytest.mark.parametrize('without', ['', 'all', 'one-send'])
+@pytest.mark.parametrize('without', ['', 'all', 'one-send', 'queue'])
 def test_each_exchange_is_that_of_plain_waitress(tmp_path, plain, without):
     with site_of(tmp_path, without) as site:
         ours = exchanges(site.address)
@@ -299,71 +295,3 @@ def test_an_unknown_way_is_named_before_the_site_is_loaded(tmp_path):
         assert site.wait() == 2
         assert "WSPBUS_WAITRESS_WITHOUT: there is no 'one_send'" in site.err.text
         assert "did you mean 'one-send'?" in site.err.text
-
-
-# -- each way ------------------------------------------------------------------------
-
-
-class Served:
-    """waitress in this process; ``sent`` is what it has given to send(2), call by call."""
-
-    def __init__(self, monkeypatch, without=''):
-        monkeypatch.setenv('WSPBUS_WAITRESS_WITHOUT', without)
-        self.bus = Bus()
-        self.server = WaitressServer({'listen': '127.0.0.1:0', 'threads': '2'}, {})
-        self.server.plug_in(self.bus)
-        self.sent = sent = []
-        send = HTTPChannel.send
-
-        def note(channel, data, do_close=True):
-            sent.append(bytes(data))
-            return send(channel, data, do_close)
-
-        monkeypatch.setattr(HTTPChannel, 'send', note)
-
-    def __enter__(self):
-        self.bus.subscribe('start', self.server, self.app)
-        self.bus.start()
-        return self
-
-    def __exit__(self, *_):
-        self.bus.exit()
-
-    @staticmethod
-    def app(environ, start_response):
-        start_response('200 OK', [])
-        return [b'hello'] if environ['PATH_INFO'] == '/' else iter([b'one', b'two'])
-
-    def get(self, path):
-        with Connection(self.server.sockets[0].sock.getsockname()) as client:
-            assert client.get(path, connection='close').status == 200
-            assert client.is_ended()
-
-
-def test_the_head_and_the_first_chunk_leave_in_one_send(monkeypatch):
-    with Served(monkeypatch) as served:
-        served.get('/')
-        assert [one.endswith(b'\r\n\r\nhello') for one in served.sent] == [True]
-        served.sent.clear()
-        served.get('/parts')
-        assert served.sent[0].endswith(b'\r\n\r\n3\r\none\r\n')
-        assert served.sent[1:] == [b'3\r\ntwo\r\n', b'0\r\n\r\n']
-
-
-def test_without_one_send_they_leave_as_waitress_sends_them(monkeypatch):
-    with Served(monkeypatch, 'one-send') as served:
-        served.get('/')
-        assert [one.endswith(b'\r\n\r\n') for one in served.sent] == [True, False]
-
-
-@pytest.mark.parametrize(
-    'metadata', ['Version: 4.0', 'Version: 2.1.2', 'Name: x', None]
-)
-def test_another_major_version_of_waitress_goes_its_own_way(monkeypatch, metadata):
-    class Found:
-        def read_text(self, name):
-            return metadata if name == 'METADATA' else None
-
-    assert waitress_fast.ways() == set(waitress_fast.WAYS)
-    monkeypatch.setattr('importlib.metadata.distribution', lambda name: Found())
-    assert waitress_fast.ways() == set()

@@ -1,0 +1,152 @@
+"""What waitress does in another way in our adapter, part by part, and what switches each part off."""
+
+import threading
+
+import pytest
+from waitress.channel import HTTPChannel
+
+from paste_wspbus.bus import Bus
+from paste_wspbus.servers import waitress_fast
+from paste_wspbus.servers.waitress import WaitressServer
+from tests.kit import TIMEOUT, Connection, eventually
+
+
+class Served:
+    """waitress in this process; ``sent`` is what it has given to send(2), call by call."""
+
+    def __init__(self, monkeypatch, without='', **conf):
+        monkeypatch.setenv('WSPBUS_WAITRESS_WITHOUT', without)
+        self.bus = Bus()
+        self.server = WaitressServer(
+            {'listen': '127.0.0.1:0', 'threads': '2', **conf}, {}
+        )
+        self.server.plug_in(self.bus)
+        self.waits, self.go = threading.Semaphore(0), threading.Event()
+        self.sent = sent = []
+        send = HTTPChannel.send
+
+        def note(channel, data, do_close=True):
+            sent.append(bytes(data))
+            return send(channel, data, do_close)
+
+        monkeypatch.setattr(HTTPChannel, 'send', note)
+
+    def __enter__(self):
+        self.bus.subscribe('start', self.server, self.app)
+        self.bus.start()
+        return self
+
+    def __exit__(self, *_):
+        self.bus.exit()
+
+    def app(self, environ, start_response):
+        path = environ['PATH_INFO']
+        if path == '/wait':
+            self.waits.release()
+            assert self.go.wait(TIMEOUT)
+        start_response('200 OK', [])
+        return iter([b'one', b'two']) if path == '/parts' else [b'hello']
+
+    def connect(self):
+        return Connection(self.server.sockets[0].sock.getsockname())
+
+    def get(self, path):
+        with self.connect() as client:
+            assert client.get(path, connection='close').status == 200
+            assert client.is_ended()
+
+
+def test_the_head_and_the_first_chunk_leave_in_one_send(monkeypatch):
+    with Served(monkeypatch) as served:
+        served.get('/')
+        assert [one.endswith(b'\r\n\r\nhello') for one in served.sent] == [True]
+        served.sent.clear()
+        served.get('/parts')
+        assert served.sent[0].endswith(b'\r\n\r\n3\r\none\r\n')
+        assert served.sent[1:] == [b'3\r\ntwo\r\n', b'0\r\n\r\n']
+
+
+def test_without_one_send_they_leave_as_waitress_sends_them(monkeypatch):
+    with Served(monkeypatch, 'one-send') as served:
+        served.get('/')
+        assert [one.endswith(b'\r\n\r\n') for one in served.sent] == [True, False]
+
+
+@pytest.mark.parametrize(
+    'metadata', ['Version: 4.0', 'Version: 2.1.2', 'Name: x', None]
+)
+def test_another_major_version_of_waitress_goes_its_own_way(monkeypatch, metadata):
+    class Found:
+        def read_text(self, name):
+            return metadata if name == 'METADATA' else None
+
+    assert waitress_fast.ways() == set(waitress_fast.WAYS)
+    monkeypatch.setattr('importlib.metadata.distribution', lambda name: Found())
+    assert waitress_fast.ways() == set()
+
+
+# -- queue ---------------------------------------------------------------------------
+
+
+def test_a_request_that_has_a_thread_is_not_warned_of(monkeypatch, caplog):
+    """As many clients as threads, each of which asks again as soon as it is answered."""
+
+    def ask(served):
+        with served.connect() as client:
+            for _ in range(500):
+                assert client.get().status == 200
+
+    with Served(monkeypatch, threads='4') as served:
+        clients = [threading.Thread(target=ask, args=(served,)) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join(TIMEOUT)
+    assert 'Task queue depth' not in caplog.text
+
+
+@pytest.mark.parametrize('without', ['', 'all'])
+def test_requests_that_wait_for_a_thread_are_warned_of(monkeypatch, caplog, without):
+    with Served(monkeypatch, without) as served:
+        served.server._dispatcher._warns_from = 0
+        clients = [served.connect() for _ in range(4)]
+        for client in clients[:2]:
+            client.send('/wait')
+            assert served.waits.acquire(timeout=TIMEOUT)
+        for client in clients[2:]:
+            client.send('/')
+        eventually(lambda: 'Task queue depth is 2' in caplog.text)
+        served.go.set()
+        for client in clients:
+            assert client.receive().status == 200
+            client.close()
+
+
+@pytest.mark.parametrize('without', ['', 'all'])
+def test_threads_that_are_stopped_end_and_what_waits_is_cancelled(monkeypatch, without):
+    class Channel:
+        requests = ['a request']
+
+        def __init__(self):
+            self.is_cancelled = False
+
+        def service(self):
+            served.waits.release()
+            assert served.go.wait(TIMEOUT)
+
+        def cancel(self):
+            self.is_cancelled = True
+
+    with Served(monkeypatch, without) as served:
+        dispatcher, channels = served.server._dispatcher, [Channel() for _ in range(4)]
+        for channel in channels:
+            dispatcher.add_task(channel)
+        for _ in range(2):
+            assert served.waits.acquire(timeout=TIMEOUT)
+        assert dispatcher.shutdown(timeout=0)
+        assert [one.is_cancelled for one in channels] == [False, False, True, True]
+        served.go.set()
+        for thread in dispatcher._begun:
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+        assert dispatcher.threads == set()
