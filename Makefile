@@ -46,6 +46,7 @@ attack: $(VENV)/.tested  ## Attack sites for hours: signals, .ini files, hostile
 	$(VENV)/bin/python -m tests.attacks.signals --count 1000
 	$(VENV)/bin/python -m tests.attacks.inis --count 3000
 	$(VENV)/bin/python -m tests.attacks.clients --count 100
+	$(VENV)/bin/python -m tests.attacks.wakeups --count 100000
 
 MINUTES ?= 10
 chaos: $(VENV)/.tested  ## Random faults under load (MINUTES=10)

@@ -140,9 +140,12 @@ class WaitressServer(Server):
 
     def open(self, app: Any) -> None:
         """Make waitress's server on our sockets; it listens from here on."""
-        self._map: dict[int, Any] = {}
         conf = {key: value for key, value in self.conf.items() if key not in WHERE}
         ways = waitress_fast.ways()
+        self._loop = None
+        if waitress_fast.EPOLL in ways and 'asyncore_use_poll' not in conf:
+            self._loop = waitress_fast.EpollLoop()
+        self._map: dict[int, Any] = {} if self._loop is None else self._loop.map
         self._dispatcher = _dispatcher_class(ways)(self.bus)
         self._adjustments = _Adjustments(**conf)
         self._dispatcher.set_thread_count(self._adjustments.threads)
@@ -152,12 +155,17 @@ class WaitressServer(Server):
         # waitress counts what is in the map, and not the connections alone.
         self._adjustments.connection_limit += len(self._map)
         channel_class = _channel_class(self, ways)
+        if self._loop is not None:
+            bases = (waitress_fast.EpollChannel, channel_class)
+            channel_class = type('EpollDrainingChannel', bases, {})
         for server in self._servers:
             server.channel_class = channel_class
             server.accept = functools.partial(self._accept_for, server)
             # poll(2) says that a socket is hung up which another process has shut down,
             # for all of them: the stop closes it.
             server.handle_close = lambda: None
+            if self._loop is not None:
+                server.pull_trigger = functools.partial(self._loop.pull_trigger, server)
             if threads_are_greenlets():
                 from paste_wspbus.bus import greenlets
 
@@ -206,11 +214,14 @@ class WaitressServer(Server):
         return [server.socket for server in self._servers]
 
     def run(self) -> None:
-        """Run waitress's loop until its map is empty.
+        """Run waitress's loop, or ours in its place, until its map is empty.
 
         If the .ini does not say whether to use poll(2), it is used: select(2) takes no
         descriptor above 1023, and the site would end when it opens so many.
         """
+        if self._loop is not None:
+            self._loop.run(self._servers, self._adjustments.asyncore_loop_timeout)
+            return
         use_poll = self._adjustments.asyncore_use_poll
         if 'asyncore_use_poll' not in self.conf:
             use_poll = hasattr(select, 'poll')  # eventlet takes it away

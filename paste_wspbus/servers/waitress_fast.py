@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-from threading import get_ident
+import select
+import threading
+import time
 
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
 from waitress.task import ThreadedTaskDispatcher, WSGITask
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
+from paste_wspbus.forks import close_in_child
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -18,18 +23,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from waitress.server import BaseWSGIServer
+
 #: The environment variable that names the ways which are switched off.
 WITHOUT = 'WSPBUS_WAITRESS_WITHOUT'
 
 #: The names of the ways.
-ONE_SEND, QUEUE = 'one-send', 'queue'
-WAYS = (ONE_SEND, QUEUE)
+ONE_SEND, QUEUE, EPOLL = 'one-send', 'queue', 'epoll'
+WAYS = (ONE_SEND, QUEUE, EPOLL)
 
 #: The major version of waitress whose parts are replaced here.
 MAJOR = 3
 
 #: Bytes. A longer first chunk is not copied to join it to the head of its response.
 LONGEST_JOINED = 32768
+
+#: Seconds after which each connection is armed again, whatever it is armed for.
+ARMED_AGAIN = 1.0
+
+#: The most events that are taken from epoll at once.
+EVENTS = 256
 
 
 def switched_off() -> frozenset[str]:
@@ -56,6 +69,9 @@ def ways() -> frozenset[str]:
     # What gevent and eventlet patch is not the C that these ways are fast by.
     if threads_are_greenlets() or queue.SimpleQueue.__module__ != '_queue':
         used.discard(QUEUE)
+    # Only Linux has epoll(7), and both of them take it away.
+    if threads_are_greenlets() or not hasattr(select, 'epoll'):
+        used.discard(EPOLL)
     return frozenset(used)
 
 
@@ -140,7 +156,7 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def handler_thread(self, thread_no: int) -> None:
         """Serve requests until `set_thread_count` stops this thread."""
-        own, served, get = get_ident(), self._served, self._waiting.get
+        own, served, get = threading.get_ident(), self._served, self._waiting.get
         while True:
             channel = get()
             if self.stop_count and self._stops(thread_no):
@@ -179,3 +195,180 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
                     yield channel
         for _ in range(self.stop_count):  # for threads that still serve
             self._waiting.put(None)
+
+
+if hasattr(select, 'epoll'):
+    _IN, _OUT, _ONCE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLONESHOT
+
+
+class EpollLoop:
+    """waitress's loop on epoll(7); a thread that has answered arms its connection itself.
+
+    In waitress such a thread writes to a pipe, which wakes the loop; the loop asks each
+    connection what it waits for, and sleeps again. Here each connection is armed for one
+    event (EPOLLONESHOT). What it waits for, its `readable` and `writable` say, as in
+    waitress. It is armed anew by whoever may have changed that: the loop after an event,
+    or a thread where waitress would have it write to the pipe.
+
+    Why no wake-up is lost. `EpollChannel.arm` asks what the connection waits for after it
+    has armed it, and arms it again if that is something else by now. So take the last of
+    all calls of epoll_ctl(2) for a connection. If what it waits for has changed since its
+    thread asked, whoever changed it arms after the change, and that call was not the last
+    one. And should this overlook something: each connection is armed again every second.
+
+    :raises OSError: if no descriptor is free.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.arm, self.register = self._epoll.modify, self._epoll.register
+        #: What waitress calls its map: {descriptor: dispatcher}.
+        self.map = _Map(self)
+        self._serving = threading.local()
+        # A child shares the epoll with its parent: what it closed would be gone for both.
+        close_in_child(self, EpollLoop.close)
+
+    def close(self) -> None:
+        """Close the epoll: nothing is armed any more."""
+        self._epoll.close()
+
+    def unregister(self, fd: int) -> None:
+        """Forget a descriptor, before it is closed: a forked child may keep a copy of it."""
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # ValueError: the epoll is closed
+            self._epoll.unregister(fd)
+
+    def serve(self, channel: EpollChannel | None) -> None:
+        """Note which channel this thread serves; None: no channel any more."""
+        self._serving.channel = channel
+
+    def pull_trigger(self, server: BaseWSGIServer) -> None:
+        """Do what waitress pulls the trigger of a server for: arm this thread's channel."""
+        channel = getattr(self._serving, 'channel', None)
+        if channel is None:  # a thread of the application
+            server.trigger.pull_trigger()
+        else:
+            channel.arm_from_thread()
+
+    def run(self, servers: list[BaseWSGIServer], timeout: float) -> None:
+        """Serve until the map is empty, as `wasyncore.loop` does.
+
+        :param timeout: the most seconds between two looks at the servers.
+        """
+        for fd, one in self.map.items():
+            if one not in servers:
+                self.arm(fd, _IN)  # the reader of a trigger; its event repeats
+        listening: dict[int, Any] = {
+            server.socket.fileno(): server for server in servers
+        }
+        armed: set[int] = set()
+        due = 0.0
+        try:
+            while self.map:
+                for fd, server in listening.items():
+                    is_open = self.map.get(fd) is server
+                    if is_open and server.readable() and fd not in armed:
+                        self.arm(fd, _IN | _ONCE)
+                        armed.add(fd)
+                events = self._epoll.poll(timeout, EVENTS)
+                armed.difference_update(self._handle(events))
+                if time.monotonic() >= due:
+                    due = time.monotonic() + ARMED_AGAIN
+                    self._arm_all()
+        finally:
+            self.close()
+
+    def _handle(self, events: list[tuple[int, int]]) -> list[int]:
+        """Handle events; return the descriptors that are no connection's.
+
+        Those come last: a server that accepts may get the descriptor of a connection
+        that has just been closed, and an event of the old one is none of the new one.
+        """
+        others = []
+        for fd, flags in events:
+            channel = self.map.get(fd)
+            if isinstance(channel, EpollChannel):
+                channel.handle(flags)
+            elif channel is not None:
+                others.append(fd)
+        for fd in others:
+            if (other := self.map.get(fd)) is not None and other.readable():
+                wasyncore.read(other)
+                if not other.accepting:  # it was a trigger, pulled for whatever reason
+                    self._arm_all()
+        return others
+
+    def _arm_all(self) -> None:
+        for one in list(self.map.values()):
+            if isinstance(one, EpollChannel):
+                one.arm()
+
+
+class _Map(dict):  # type: ignore[type-arg]
+    """The map of an `EpollLoop`: what is in it is registered, and not armed yet."""
+
+    def __init__(self, loop: EpollLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def __setitem__(self, fd: int, dispatcher: Any) -> None:
+        self.loop.register(fd, _ONCE)
+        super().__setitem__(fd, dispatcher)
+
+    def __delitem__(self, fd: int) -> None:
+        self.loop.unregister(fd)
+        super().__delitem__(fd)
+
+
+class EpollChannel(HTTPChannel):  # type: ignore[misc]
+    """A connection in an `EpollLoop`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.arm()
+
+    def service(self) -> None:
+        """Answer a request, in one of the dispatcher's threads."""
+        self._map.loop.serve(self)
+        try:
+            super().service()
+        finally:
+            self._map.loop.serve(None)
+
+    def arm(self) -> None:
+        """Arm the connection for what it waits for; the loop's thread calls this."""
+        armed = 0
+        while (fd := self._fileno) is not None:
+            wanted = (self.readable() and _IN) | (self.writable() and _OUT)
+            if wanted == armed:
+                return
+            # OSError: a thread has closed it; ValueError: the loop has ended.
+            try:
+                self._map.loop.arm(fd, wanted | _ONCE)
+            except (OSError, ValueError):
+                return
+            armed = wanted
+
+    def arm_from_thread(self) -> None:
+        """Arm the connection in another thread than the loop's.
+
+        `handle_close` needs the lock before it closes the descriptor. So the descriptor
+        is this connection's until the lock is released, and no new one's.
+        """
+        with self.outbuf_lock:
+            if self.connected:
+                self.arm()
+
+    def handle(self, flags: int) -> None:
+        """Handle an event, in the loop's thread, and arm the connection again.
+
+        As in select(2), a connection that is hung up or has failed can be read and
+        written: that finds out, and closes it. It may have been armed before it got a
+        request to answer, and waits for nothing then: the event is ignored.
+        """
+        if flags & ~_OUT and self.readable():
+            wasyncore.read(self)
+        if flags & ~_IN and self._fileno is not None and self.writable():
+            wasyncore.write(self)
+        self.arm()

@@ -266,7 +266,7 @@ def plain(tmp_path_factory):
         return exchanges(('127.0.0.1', int(server.out.text.split()[1])))
 
 
-@pytest.mark.parametrize('without', ['', 'all', 'one-send', 'queue'])
+@pytest.mark.parametrize('without', ['', 'all', 'one-send', 'queue', 'epoll'])
 def test_each_exchange_is_that_of_plain_waitress(tmp_path, plain, without):
     with site_of(tmp_path, without) as site:
         ours = exchanges(site.address)

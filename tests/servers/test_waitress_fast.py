@@ -1,6 +1,11 @@
 """What waitress does in another way in our adapter, part by part, and what switches each part off."""
 
+import contextlib
+import itertools
+import queue
+import select
 import threading
+from types import SimpleNamespace
 
 import pytest
 from waitress.channel import HTTPChannel
@@ -85,6 +90,38 @@ def test_another_major_version_of_waitress_goes_its_own_way(monkeypatch, metadat
     assert waitress_fast.ways() == set()
 
 
+def test_what_is_patched_for_greenlets_goes_waitress_own_way(monkeypatch):
+    monkeypatch.setattr(waitress_fast, 'threads_are_greenlets', lambda: True)
+    assert waitress_fast.ways() == {waitress_fast.ONE_SEND}
+
+
+def test_a_queue_that_is_not_of_c_is_not_used(monkeypatch):
+    monkeypatch.setattr('queue.SimpleQueue', queue.Queue)
+    assert waitress_fast.ways() == {waitress_fast.ONE_SEND, waitress_fast.EPOLL}
+
+
+@pytest.mark.parametrize('value', ['true', 'false'])
+def test_a_site_that_chooses_poll_or_select_gets_it(monkeypatch, value):
+    with Served(monkeypatch, asyncore_use_poll=value) as served:
+        assert served.server._loop is None
+        served.get('/')
+
+
+def test_a_system_without_epoll_goes_waitress_own_way(monkeypatch):
+    monkeypatch.delattr('select.epoll')
+    with Served(monkeypatch) as served:
+        assert served.server._loop is None
+        served.get('/')
+
+
+def test_the_epoll_is_closed_when_the_server_has_stopped(monkeypatch):
+    with Served(monkeypatch) as served:
+        loop = served.server._loop
+        served.get('/')
+        assert not loop._epoll.closed
+    assert loop._epoll.closed and not loop.map
+
+
 # -- queue ---------------------------------------------------------------------------
 
 
@@ -150,3 +187,107 @@ def test_threads_that_are_stopped_end_and_what_waits_is_cancelled(monkeypatch, w
             thread.join(TIMEOUT)
             assert not thread.is_alive()
         assert dispatcher.threads == set()
+
+
+# -- epoll ---------------------------------------------------------------------------
+
+
+class Stepped:
+    """Threads that run one at a time, step by step, in the order of a schedule."""
+
+    def __init__(self, *functions):
+        self._own, self._came = threading.local(), threading.Semaphore(0)
+        self._go = [threading.Semaphore(0) for _ in functions]
+        self._runs = [True for _ in functions]
+        self._threads = [
+            threading.Thread(target=self._run, args=one, daemon=True)
+            for one in enumerate(functions)
+        ]
+
+    def _run(self, number, function):
+        self._own.number = number
+        self.step()
+        function()
+        self._runs[number] = False
+        self._came.release()
+
+    def step(self):
+        """A thread calls this where another one may run."""
+        self._came.release()
+        assert self._go[self._own.number].acquire(timeout=TIMEOUT)
+
+    def run(self, schedule):
+        for thread in self._threads:
+            thread.start()
+            assert self._came.acquire(timeout=TIMEOUT)
+        for number in itertools.chain(schedule, itertools.cycle((0, 1))):
+            if not any(self._runs):
+                break
+            if self._runs[number]:
+                self._go[number].release()
+                assert self._came.acquire(timeout=TIMEOUT)
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+
+
+class SteppedChannel(waitress_fast.EpollChannel):
+    """A channel without a socket, which a thread serves; ``armed``: the calls of epoll_ctl.
+
+    It reads the next request meanwhile, so that it waits for something at the beginning.
+    """
+
+    def __init__(self):
+        self.adj = SimpleNamespace(channel_request_lookahead=1)
+        self._fileno, self.connected = 7, True
+        self.outbuf_lock, self.requests = contextlib.nullcontext(), ['a request']
+        self.armed = []
+        self._map = SimpleNamespace(loop=SimpleNamespace(arm=self.note))
+        self.step = lambda: None
+
+    def note(self, fd, events):
+        self.step()
+        self.armed.append(events & ~select.EPOLLONESHOT)
+
+    def readable(self):
+        self.step()
+        return super().readable()
+
+    def writable(self):
+        self.step()
+        return super().writable()
+
+
+def answers(channel):
+    channel.requests.clear()
+
+
+def has_more_to_send(channel):
+    channel.total_outbufs_len = 1
+
+
+def closes(channel):
+    channel.close_when_flushed = True
+
+
+@pytest.mark.parametrize(
+    ('change', 'wanted'),
+    [
+        (answers, select.EPOLLIN),
+        (has_more_to_send, select.EPOLLOUT),
+        (closes, select.EPOLLOUT),
+    ],
+)
+def test_the_last_of_two_that_arm_a_connection_knows_what_it_waits_for(change, wanted):
+    """The loop and a thread arm it, in each order of their steps."""
+    for schedule in itertools.product((0, 1), repeat=10):
+        channel = SteppedChannel()
+
+        def thread(channel=channel):
+            change(channel)
+            channel.step()
+            channel.arm_from_thread()
+
+        stepped = Stepped(channel.arm, thread)
+        channel.step = stepped.step
+        stepped.run(schedule)
+        assert channel.armed[-1] == wanted, schedule
