@@ -165,7 +165,7 @@ class WaitressServer(Server):
             # for all of them: the stop closes it.
             server.handle_close = lambda: None
             if self._loop is not None:
-                server.pull_trigger = functools.partial(self._loop.pull_trigger, server)
+                self._loop.adopt(server)
             if threads_are_greenlets():
                 from paste_wspbus.bus import greenlets
 

@@ -8,6 +8,7 @@ import queue
 import select
 import threading
 import time
+from functools import partial
 
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
@@ -225,6 +226,8 @@ class EpollLoop:
         #: What waitress calls its map: {descriptor: dispatcher}.
         self.map = _Map(self)
         self._serving = threading.local()
+        #: The channels whose request is to be handed over to a thread.
+        self._ready: list[Any] = []
         # A child shares the epoll with its parent: what it closed would be gone for both.
         close_in_child(self, EpollLoop.close)
 
@@ -239,17 +242,37 @@ class EpollLoop:
         ):  # ValueError: the epoll is closed
             self._epoll.unregister(fd)
 
+    def adopt(self, server: BaseWSGIServer) -> None:
+        """Do for the channels of a server what it does for them in waitress."""
+        server.pull_trigger = partial(self.pull_trigger, server)
+        server.add_task = partial(self.add_task, server)
+
     def serve(self, channel: EpollChannel | None) -> None:
         """Note which channel this thread serves; None: no channel any more."""
         self._serving.channel = channel
 
+    @property
+    def _served(self) -> EpollChannel | None:
+        """The channel that this thread serves."""
+        return getattr(self._serving, 'channel', None)
+
     def pull_trigger(self, server: BaseWSGIServer) -> None:
         """Do what waitress pulls the trigger of a server for: arm this thread's channel."""
-        channel = getattr(self._serving, 'channel', None)
-        if channel is None:  # a thread of the application
+        if self._served is None:  # a thread of the application
             server.trigger.pull_trigger()
         else:
-            channel.arm_from_thread()
+            self._served.arm_from_thread()
+
+    def add_task(self, server: BaseWSGIServer, channel: EpollChannel) -> None:
+        """Hand the request of a channel over to a thread; the loop does it before it sleeps.
+
+        A thread that was woken earlier would wait for the interpreter's lock, which the
+        loop holds until then.
+        """
+        if self._served is None:
+            self._ready.append(channel)
+        else:
+            server.task_dispatcher.add_task(channel)
 
     def run(self, servers: list[BaseWSGIServer], timeout: float) -> None:
         """Serve until the map is empty, as `wasyncore.loop` does.
@@ -271,6 +294,9 @@ class EpollLoop:
                     if is_open and server.readable() and fd not in armed:
                         self.arm(fd, _IN | _ONCE)
                         armed.add(fd)
+                while self._ready:
+                    channel = self._ready.pop(0)
+                    channel.server.task_dispatcher.add_task(channel)
                 events = self._epoll.poll(timeout, EVENTS)
                 armed.difference_update(self._handle(events))
                 if time.monotonic() >= due:
