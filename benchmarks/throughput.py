@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import rounds
 
@@ -12,26 +14,33 @@ import rounds
 CONNECTIONS = 4
 
 
-def wrk(port, seconds):
+def wrk(port, connections, closes, seconds):
+    """Run wrk; return how many requests were answered, and how many a second."""
+    words = ['wrk', '-t1', f'-c{connections}', f'-d{seconds:.0f}s']
+    words += ['-H', 'Connection: close'] if closes else []
     done = subprocess.run(
-        [
-            'wrk',
-            '-t1',
-            f'-c{CONNECTIONS}',
-            f'-d{seconds:.0f}s',
-            f'http://127.0.0.1:{port}/',
-        ],
+        [*words, f'http://127.0.0.1:{port}/'],
         capture_output=True,
         text=True,
         timeout=seconds + rounds.PATIENCE,
     )
-    found = re.search(r'Requests/sec: *([\d.]+)', done.stdout)
-    if not found or re.search('Non-2xx|Socket errors', done.stdout):
+    rate = re.search(r'Requests/sec: *([\d.]+)', done.stdout)
+    count = re.search(r'(\d+) requests in', done.stdout)
+    if not (rate and count) or re.search('Non-2xx|Socket errors', done.stdout):
         raise rounds.Unavailable((done.stdout + done.stderr).strip())
-    return float(found[1])
+    return int(count[1]), float(rate[1])
 
 
-def requests_a_second(serve, seconds):
+def processor_time(pid):
+    """The processor time that a process has had, in seconds."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def requests_a_second(serve, case, seconds, times):
+    """Return a function that measures one server; it adds a request's microseconds to ``times``."""
+    connections, closes, _ = CASES[case]
+
     def measure():
         port = rounds.free_port()
         with rounds.child(serve(port)) as server:
@@ -40,6 +49,34 @@ def requests_a_second(serve, seconds):
             return wrk(port, seconds)
 
     return measure
+
+
+def compare(case, options):
+    servers = {'wspserve': rounds.wspserve, 'waitress-serve': rounds.waitress_serve}
+    times = {name: [] for name in servers}
+    rates = rounds.alternate(
+        {
+            name: requests_a_second(serve, case, options.seconds, times[name])
+            for name, serve in servers.items()
+        },
+        options.rounds,
+    )
+    # The first round warms up.
+    times = {name: values[1:] for name, values in times.items() if name in rates}
+    ratio = rounds.table(f'requests a second, {case}', '1/s', rates, 'wspserve')
+    cpu = rounds.table(f'processor time of a request, {case}', 'µs', times, 'wspserve')
+    _, closes, least = CASES[case]
+    rounds.judge(
+        f'wspserve ÷ waitress-serve, {case}',
+        ratio.get('waitress-serve'),
+        at_least=least,
+    )
+    if not closes:
+        rounds.judge(
+            f'processor time of a request, {case}',
+            cpu.get('waitress-serve'),
+            at_most=MOST_CPU,
+        )
 
 
 def main():
@@ -51,17 +88,8 @@ def main():
         'Each round starts each server afresh, one at a time: the luck that a process '
         'has with its memory counts once, not in every round.'
     )
-    samples = rounds.alternate(
-        {
-            'wspserve': requests_a_second(rounds.wspserve, options.seconds),
-            'waitress-serve': requests_a_second(rounds.waitress_serve, options.seconds),
-        },
-        options.rounds,
-    )
-    ratios = rounds.table('requests a second', '1/s', samples, 'wspserve')
-    rounds.judge(
-        'wspserve ÷ waitress-serve', ratios.get('waitress-serve'), at_least=0.97
-    )
+    for case in CASES:
+        compare(case, options)
 
 
 if __name__ == '__main__':
