@@ -21,7 +21,7 @@ from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from waitress.server import BaseWSGIServer
@@ -237,9 +237,8 @@ class EpollLoop:
 
     def unregister(self, fd: int) -> None:
         """Forget a descriptor, before it is closed: a forked child may keep a copy of it."""
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # ValueError: the epoll is closed
+        # ValueError: the epoll is closed.
+        with contextlib.suppress(OSError, ValueError):
             self._epoll.unregister(fd)
 
     def adopt(self, server: BaseWSGIServer) -> None:
@@ -282,11 +281,9 @@ class EpollLoop:
         for fd, one in self.map.items():
             if one not in servers:
                 self.arm(fd, _IN)  # the reader of a trigger; its event repeats
-        listening: dict[int, Any] = {
-            server.socket.fileno(): server for server in servers
-        }
+        listening = {server.socket.fileno(): server for server in servers}
         armed: set[int] = set()
-        due = 0.0
+        due, timeout = 0.0, min(timeout, ARMED_AGAIN)
         try:
             while self.map:
                 for fd, server in listening.items():
@@ -305,21 +302,22 @@ class EpollLoop:
         finally:
             self.close()
 
-    def _handle(self, events: list[tuple[int, int]]) -> list[int]:
+    def _handle(self, events: list[tuple[int, int]]) -> Iterable[int]:
         """Handle events; return the descriptors that are no connection's.
 
         Those come last: a server that accepts may get the descriptor of a connection
         that has just been closed, and an event of the old one is none of the new one.
         """
-        others = []
+        others: dict[int, Any] = {}
         for fd, flags in events:
-            channel = self.map.get(fd)
-            if isinstance(channel, EpollChannel):
-                channel.handle(flags)
-            elif channel is not None:
-                others.append(fd)
-        for fd in others:
-            if (other := self.map.get(fd)) is not None and other.readable():
+            one = self.map.get(fd)
+            if isinstance(one, EpollChannel):
+                one.handle(flags)
+            elif one is not None:
+                others[fd] = one
+        for fd, other in others.items():
+            is_open = self.map.get(fd) is other
+            if is_open and other.readable():
                 wasyncore.read(other)
                 if not other.accepting:  # it was a trigger, pulled for whatever reason
                     self._arm_all()
