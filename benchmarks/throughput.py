@@ -1,4 +1,4 @@
-"""Measures requests a second on kept-alive connections: wspserve and waitress-serve."""
+"""Requests a second, and the processor time of each, through wspserve and through waitress-serve."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from pathlib import Path
 
 import rounds
 
-#: The number of connections is that of waitress's threads, so that none has to wait.
-CONNECTIONS = 4
+#: {what: the connections, whether each has one request, the least ratio to waitress-serve}.
+CASES = {
+    '1 connection': (1, False, 1.0),
+    '4 connections': (4, False, 1.5),  # as many as waitress has threads
+    '16 connections': (16, False, 1.7),
+    'a connection for each request': (4, True, 1.1),
+}
+
+#: The most processor time of a request over kept-alive connections, as a part of waitress-serve's.
+MOST_CPU = 0.65
 
 
 def wrk(port, connections, closes, seconds):
@@ -45,8 +53,13 @@ def requests_a_second(serve, case, seconds, times):
         port = rounds.free_port()
         with rounds.child(serve(port)) as server:
             rounds.wait_for_response(port, server)
-            wrk(port, 1)  # the first requests import and allocate more
-            return wrk(port, seconds)
+            wrk(
+                port, connections, closes, 1
+            )  # what the first requests import and allocate
+            before = processor_time(server.pid)
+            count, rate = wrk(port, connections, closes, seconds)
+            times.append((processor_time(server.pid) - before) / count * 1e6)
+            return rate
 
     return measure
 
