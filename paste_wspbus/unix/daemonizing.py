@@ -187,17 +187,19 @@ class _Launch:
                 self._read()
 
     def _read(self) -> None:
+        what = 'ended before it was ready'
         try:
             messages = self._inbox.read()
         except ValueError:  # the site has sent something that is not a report
             messages = None
+            what = 'has sent something that is not a report; `status` says whether it runs'
         for message in messages or ():
             if self.code is None:
                 self._understand(message)
         if messages is None:
             pid = self._daemon.pid if self._daemon is not None else 0
             if not self.interrupted:
-                _write(2, f'The site (process {pid}) ended before it was ready.\n')
+                _write(2, f'The site (process {pid}) {what}.\n')
             self.code = FAILED
 
     def _understand(self, message: dict[str, Any]) -> None:

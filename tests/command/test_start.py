@@ -60,6 +60,23 @@ def test_start_tells_of_a_broken_application(ground):
     assert 'out of order' in line
 
 
+def test_start_does_not_say_of_a_site_that_sends_nonsense_that_it_has_ended(ground):
+    with open(ground.folder / 'webapp.py', 'a') as file:
+        file.write("""
+import stat
+for fd in range(3, 64):
+    try:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.write(fd, b'nonsense\\n')
+    except OSError:
+        pass
+""")
+    process = ground.run('site.ini', 'start')
+    assert process.code == 1, process.report()
+    assert 'has sent something that is not a report' in process.err.text
+    assert ground.status()[0] == 0  # as that line says
+
+
 def test_start_tells_of_a_mistake_in_the_ini(ground):
     line, code = failing(ground, stop_timeot=3)
     assert code == 2
