@@ -13,7 +13,8 @@ import threading
 import time
 from queue import Empty, SimpleQueue
 
-from paste_wspbus.bus import ending, joining
+# replacing: a signal handler needs it, and must not import: another signal may come.
+from paste_wspbus.bus import ending, joining, replacing
 from paste_wspbus.bus.calls import Call, Calls, Deferred, not_zero
 from paste_wspbus.bus.channels import (
     STATE_CHANNELS,
@@ -898,21 +899,17 @@ class Bus:
 
         :raises RestartImpossible: if it cannot.
         """
-        from paste_wspbus.bus.replacing import check_replaceable
-
-        check_replaceable(self.startup_folder, _startup_cwd)
+        replacing.check_replaceable(self.startup_folder, _startup_cwd)
 
     def replace_process(self) -> NoReturn:
         """Replace this process with one that starts as this one did.
 
         :raises OSError: if that fails.
         """
-        from paste_wspbus.bus.replacing import command_line, replace
-
-        words = command_line(self.startup_folder, _startup_cwd)
+        words = replacing.command_line(self.startup_folder, _startup_cwd)
         self.log('Re-spawning %s' % ' '.join(words))
         kept = [*self.kept_files, *(self.before_execv() if self.before_execv else ())]
-        replace(
+        replacing.replace(
             self.startup_folder, words, kept, close_others=bool(self.max_cloexec_files)
         )
 

@@ -192,7 +192,9 @@ class _Launch:
             messages = self._inbox.read()
         except ValueError:  # the site has sent something that is not a report
             messages = None
-            what = 'has sent something that is not a report; `status` says whether it runs'
+            what = (
+                'has sent something that is not a report; `status` says whether it runs'
+            )
         for message in messages or ():
             if self.code is None:
                 self._understand(message)

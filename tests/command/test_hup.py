@@ -11,6 +11,7 @@ import pytest
 from tests.kit import Site, eventually, free_port, is_free
 from tests.kit.daemons import FAILURES, Clients, LockWatch
 from tests.kit.processes import has_ended, kill
+from tests.kit.sites import APP, SERVED
 
 
 def start_time(pid):
@@ -181,3 +182,16 @@ def test_a_second_hup_while_the_first_is_carried_out_does_no_harm(ground):
     eventually(lambda: has_ended(pid) or answer(ground) == f'changed {pid}')
     assert not has_ended(pid)
     assert ground.processes() == [pid]
+
+
+def test_two_hups_at_once_are_no_accident(tmp_path):
+    """The second one comes while the handler of the first one runs."""
+    with Site(tmp_path, SERVED, files={'webapp.py': APP}) as site:
+        for count in range(2, 7):
+            for _ in range(2):
+                os.kill(site.pid, signal.SIGHUP)
+            site.wait_until_served(count)
+            assert site.get().status == 200
+        assert site.stop()[0] == 0, site.report()
+    assert 'Error' not in site.err.text
+    eventually(site.has_left_nothing)
