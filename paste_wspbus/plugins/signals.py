@@ -374,15 +374,14 @@ class SignalHandler:
             self.bus.post('log', text, 40)
 
     def _carry_out(self, target: str, signum: int, count: int) -> None:
+        bus = self.bus
         try:
             if target == 'stacks':
                 self._show_stacks(signum)
             elif target in _STOPS:
                 self._leave(target, count)
-            elif target == 'restart' and self._is_leaving():
-                self.bus.post(
-                    'log', 'Not restarted: the site has been asked to stop.', 30
-                )
+            elif target == 'restart' and bus.is_told_to_leave and not bus.execv:
+                bus.post('log', 'Not restarted: the site has been asked to stop.', 30)
             elif target == 'graceful':
                 self.ask_for_graceful()
             elif target in _METHODS:
@@ -401,9 +400,8 @@ class SignalHandler:
     def ask_for_graceful(self) -> None:
         """Publish 'graceful'; if it is being published now, publish it once more afterwards."""
         if self.bus.command == 'graceful':
-            self.bus.turn.put(
-                'graceful'
-            )  # bus.graceful() would do nothing here, as if a listener called it
+            # bus.graceful() would do nothing here, as if a listener called it.
+            self.bus.turn.put('graceful')
         else:
             self.bus.graceful()
 
@@ -421,9 +419,6 @@ class SignalHandler:
         :param name: the signal that has asked for it.
         """
         _thread.start_new_thread(self.bus.log, (text, 30))
-
-    def _is_leaving(self) -> bool:
-        return self.bus.is_told_to_leave and not self.bus.execv
 
     def _count(self, signum: int) -> int:
         """Return which signal to stop this is: 1 for the first, 0 if it does not count."""
