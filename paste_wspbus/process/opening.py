@@ -264,7 +264,13 @@ class Opening:
         """Give the open files to the user of the site."""
         process, identity = self.process, self.options.identity
         assert identity is not None
-        if identity.is_current or os.geteuid() != 0:
+        if os.geteuid() != 0:
+            return
+        if identity.is_current:
+            if (
+                process.lock is not None
+            ):  # a site of another user's may have handed it over
+                process.lock.chown(os.geteuid(), os.getegid())
             return
         uid = -1 if identity.uid is None else identity.uid
         gid = -1 if identity.gid is None else identity.gid

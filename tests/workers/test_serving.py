@@ -161,6 +161,7 @@ def test_workers_are_another_user_and_stay_so(public):
             told = public.graceful()
             assert told.code == 0, told.report()
         crash(site)
+        site.expect('crashed')  # else a stop could come first, and be ended by force
         eventually(lambda: len(children(site.pid)) == 2)
         assert not set(first) & set(children(site.pid))
         assert ask(site)['uid'] == NOBODY.pw_uid
