@@ -11,6 +11,7 @@ import sys
 import time
 from _thread import start_new_thread  # the original, before a site patches Python
 from time import sleep
+from traceback import format_exc
 
 from paste_wspbus.bus.channels import ChannelFailures
 from paste_wspbus.bus.deadlines import stacks
@@ -368,8 +369,6 @@ class SignalHandler:
         except KeyboardInterrupt:
             pass
         except Exception:
-            from traceback import format_exc
-
             text = f"Error in the site's handler of {name}\n{format_exc()}"
             self.bus.post('log', text, 40)
 
@@ -393,9 +392,10 @@ class SignalHandler:
                 self.bus.post(target)
         except ChannelFailures:
             pass  # no thread is in block(), so this one ran it; the log has each error
-        except WSPBusError as error:
+        except Exception as error:  # it must not reach the main thread
             self.bus.restarting = False
-            self.bus.post('log', str(error), 40)
+            is_ours = isinstance(error, WSPBusError)
+            self.bus.post('log', str(error) if is_ours else repr(error), 40)
 
     def ask_for_graceful(self) -> None:
         """Publish 'graceful'; if it is being published now, publish it once more afterwards."""
