@@ -331,9 +331,12 @@ def _lines(file: str) -> list[str]:
 
 def _short(file: str) -> str:
     """Return a path relative to the working folder, site-packages or the standard library."""
+    installed = _SITE_PACKAGES.sub('', file).removeprefix(_STDLIB)
+    if installed != file:  # perhaps below the working folder, in a virtual environment
+        return installed
     with contextlib.suppress(OSError):
         file = file.removeprefix(os.getcwd() + os.sep)
-    return _SITE_PACKAGES.sub('', file).removeprefix(_STDLIB)
+    return file
 
 
 def _package(frame: Frame) -> str:

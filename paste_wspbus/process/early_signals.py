@@ -112,10 +112,12 @@ class EarlySignals:
             if args.exc_value is None or args.exc_value is not self._raised:
                 hook(args)
                 return
+            self._may_raise = False  # another signal would raise here, in the hook
             self._raised = None
             # This is not a threading.Thread: its start() takes locks, which the
             # interrupted code may hold.
             _thread.start_new_thread(self._raise_again, ())
+            self._may_raise = True
 
         sys.unraisablehook = unraisable
         try:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -191,3 +192,19 @@ def test_signals_for_later_are_sent_again_but_none_that_would_kill():
         assert early.later == []
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_that_comes_while_a_dropped_one_is_reported_is_not_lost(monkeypatch):
+    """It must not raise in sys.unraisablehook: Python would only print that."""
+    early = EarlySignals()
+
+    def comes(*_):
+        early.handle(signal.SIGTERM, None)
+
+    monkeypatch.setattr('_thread.start_new_thread', comes)
+    with early.raising():
+        with pytest.raises(Terminated) as dropped:
+            early.handle(signal.SIGTERM, None)
+        sys.unraisablehook(SimpleNamespace(exc_value=dropped.value))
+        with pytest.raises(Terminated):
+            early.handle(signal.SIGTERM, None)
