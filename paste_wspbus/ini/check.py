@@ -37,7 +37,7 @@ def check(
 ) -> list[str]:
     """Check an .ini as far as possible without importing the site's code.
 
-    :param listen: the addresses in the place of those of the section.
+    :param listen: the addresses that replace those of the section.
     :returns: warnings: the site can be served, but perhaps not as the author expects.
     :raises ConfigError: if the site could not be served.
     """

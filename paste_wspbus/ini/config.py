@@ -94,7 +94,7 @@ class Config:
         No code of the site is imported.
 
         :param kind: a server of egg:PasteScript, in the place of the section.
-        :param listen: the addresses in the place of those of the section; without a
+        :param listen: the addresses that replace those of the section; without a
             section, waitress listens there.
         :returns: None if `servers.registry.ADAPTERS` does not have it: see `make_server`.
         :raises ConfigError: if the section is missing or wrong.

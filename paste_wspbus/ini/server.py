@@ -28,7 +28,7 @@ class ServerSection:
     :param vars: the NAME=VALUE pairs of the command line.
     :param name: NAME; None stands for ``main``.
     :param kind: a server of egg:PasteScript, in the place of the section.
-    :param listen: the addresses in the place of those of the section: values of
+    :param listen: the addresses that replace those of the section: values of
         ``--listen``, or of ``listen`` in [wspbus:main].
     """
 

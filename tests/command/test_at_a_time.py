@@ -218,19 +218,22 @@ def test_what_stands_in_the_place_of_a_turn_is_left_as_it_is(tmp_path, kind):
     assert target.read_text() == 'kept'
 
 
-def test_roots_turn_is_not_taken_through_a_link_of_another_users(tmp_path):
+@pytest.mark.parametrize('is_there', [False, True])
+def test_roots_turn_is_not_taken_through_a_link_of_another_users(tmp_path, is_there):
     theirs, roots = tmp_path / 'theirs', tmp_path / 'roots'
     theirs.mkdir()
     roots.mkdir()
     os.symlink(roots, theirs / 'run')
     os.chown(theirs, NOBODY.pw_uid, NOBODY.pw_gid)
     kept = roots / 'site.pid.turn'
-    kept.write_text('1\n')
+    if is_there:
+        kept.write_text('1\n')
     turn = Turn(str(theirs / 'run' / 'site.pid'))
     assert turn.take()  # the command itself refuses that folder later
     assert turn.holder() is None
     turn.end()
-    assert kept.read_text() == '1\n'
+    assert kept.exists() == is_there
+    assert not is_there or kept.read_text() == '1\n'
 
 
 @pytest.mark.parametrize('text', ['', 'me', '-1', '9' * 40, '\x1b[2J'])
