@@ -29,6 +29,10 @@ _STOPS = ('SIGTERM', 'SIGINT', 'SIGBREAK')
 _AGAIN = 0.01
 
 
+def _write_stacks() -> None:
+    write_to_stderr(f'Stacks of process {os.getpid()}:\n{stacks()}\n')
+
+
 class EarlySignals:
     """The signals of a process whose site has no handlers yet.
 
@@ -55,7 +59,9 @@ class EarlySignals:
     def handle(self, signum: int, frame: object) -> None:
         """Note a signal; raise it if that is safe (a handler for `signal.signal`)."""
         if signum == getattr(signal, 'SIGQUIT', None):
-            write_to_stderr(f'Stacks of process {os.getpid()}:\n{stacks()}\n')
+            self._finish(_write_stacks)
+            if self.wish is not None:
+                self._raise()  # it came while the stacks were written
             return
         is_stop = signal.Signals(signum).name in _STOPS or (
             signum == getattr(signal, 'SIGHUP', None) and _has_terminal()
@@ -69,11 +75,22 @@ class EarlySignals:
             return
         counts = self._wishes.counts(signum)
         if self.wish is None:
-            self.wish = signum
-            self.before()
+            self._finish(lambda: self._note(signum))
         elif counts and signum == signal.SIGINT:
             self._raised = None  # Ctrl-C again: do not wait for the clean-up
         self._raise()
+
+    def _note(self, signum: int) -> None:
+        self.wish = signum
+        self.before()
+
+    def _finish(self, function: Callable[[], object]) -> None:
+        """Call a function that a further signal does not interrupt with an exception."""
+        may_raise, self._may_raise = self._may_raise, False
+        try:
+            function()
+        finally:
+            self._may_raise = may_raise
 
     def ask(self, signum: int) -> None:
         """Act as if this signal had come; the main thread calls this."""

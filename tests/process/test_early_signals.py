@@ -152,6 +152,22 @@ def test_the_end_of_the_terminal_while_the_site_is_loaded_has_its_own_code(monke
     assert error.value.code == 129
 
 
+@pytest.mark.parametrize('first', ['SIGTERM', 'SIGQUIT'])
+def test_a_second_signal_does_not_interrupt_what_the_first_one_does(monkeypatch, first):
+    early, done = EarlySignals(), []
+
+    def do():
+        early.handle(signal.SIGTERM, None)
+        done.append(True)
+
+    monkeypatch.setattr(early_signals, '_write_stacks', do)
+    early.before = do
+    with pytest.raises(Terminated), early.raising():
+        early.handle(getattr(signal, first), None)
+        raise AssertionError('not reached')
+    assert done[-1:] == [True]
+
+
 def test_a_second_sigterm_does_not_interrupt_the_clean_up():
     early, cleaned = EarlySignals(), []
     with pytest.raises(Terminated), early.raising():
