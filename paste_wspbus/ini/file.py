@@ -121,6 +121,8 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         self.resolving: list[tuple[str, str, str]] = []
         #: The factories of entry points, because reading the metadata takes milliseconds.
         self._factories: dict[tuple[str, Any, str], str | None] = {}
+        #: The sections, by what stands before the colon and after it.
+        self._sections: dict[tuple[str, str], list[str]] = {}
         with _reading(filename):
             filename = filename.strip()
             lines = read_lines(filename)
@@ -138,6 +140,11 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
                 '[server:main]',
             )
         self.parser._interpolation = Interpolation(vars)
+        for section in self.parser.sections():
+            kind, colon, own_name = section.partition(':')
+            if colon:
+                same = self._sections.setdefault((kind, own_name.strip()), [])
+                same.append(section)
 
     def get_context(
         self, object_type: Any, name: str | None = None, global_conf: Any = None
@@ -177,6 +184,14 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             return super().find_config_section(object_type, name=name)  # type: ignore[no-any-return]
         except LookupError as error:
             raise self._no_section(object_type, name or 'main', error) from None
+
+    def _find_sections(
+        self, sections: list[str], name_prefix: str, name: str | None
+    ) -> list[str]:
+        # PasteDeploy looks at all sections, several times for each one that it needs.
+        found = self._sections.get((name_prefix, 'main' if name is None else name), [])
+        bare = name is None and name_prefix in sections
+        return [name_prefix, *found] if bare else list(found)
 
     def _no_section(
         self, object_type: Any, name: str, error: LookupError

@@ -1,0 +1,48 @@
+"""`paste_wspbus.ini.file`: how the loader finds sections."""
+
+import pytest
+from paste.deploy import loadwsgi
+
+from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.file import ConfigLoader
+
+ODD = """
+[app]
+use = call:x:y
+[app:]
+use = call:x:y
+[app: spaced ]
+use = call:x:y
+[app:two:colons]
+use = call:x:y
+[application:other]
+use = call:x:y
+[composite:spaced]
+use = call:x:y
+[pipeline:twice]
+pipeline = spaced
+[app:twice]
+use = call:x:y
+[filter-app:main2]
+use = call:x:y
+[filter:main]
+use = call:x:y
+"""
+
+NAMES = [None, '', 'main', 'main2', 'spaced', ' spaced ', 'two:colons', 'two', 'other']
+
+
+@pytest.mark.parametrize('kind', [loadwsgi.APP, loadwsgi.FILTER, loadwsgi.SERVER])
+@pytest.mark.parametrize('name', [*NAMES, 'twice', 'missing'])
+def test_sections_are_found_as_pastedeploy_finds_them(tmp_path, kind, name):
+    (tmp_path / 'site.ini').write_text(ODD)
+
+    def found(loader, failure):
+        try:
+            return loader.find_config_section(kind, name)
+        except failure:
+            return None
+
+    path = str(tmp_path / 'site.ini')
+    plain = found(loadwsgi.ConfigLoader(path), LookupError)
+    assert found(ConfigLoader(path, {}), ConfigError) == plain
