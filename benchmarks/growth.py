@@ -1,60 +1,245 @@
-"""Measures 1,000 and 10,000 listeners: subscribe, publish, unsubscribe, enter, start, stop."""
+"""Measures how time grows with listeners, connections, sections, workers and modules."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import rounds
 
-COUNTS = 1_000, 10_000
-STEPS = 'subscribe', 'publish once', 'unsubscribe', 'enter', 'start', 'stop'
+SIZES = {
+    'listeners': (10, 100, 1_000, 10_000),
+    'connections': (10, 100, 1_000, 10_000),
+    'sections': (10, 100, 1_000),
+    'workers': (1, 2, 4, 8, 16),
+    'modules': (100, 1_000, 10_000),
+}
 
-#: The factor by which ten times as many listeners take longer, if each one costs the
-#: logarithm of their number.
-LINEAR = 40 / 3
+#: Times as long as n log n may take, between two sizes: small sizes are mostly noise.
+MARGIN = 2.0
+
+INI = """
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = {port}
+connection_limit = 20000
+
+[wspbus:main]
+workers = {workers}
+
+[{kind}:main]
+use = call:growth_site:make
+"""
+
+SITE = """
+import pages
+
+def app(environ, start_response):
+    start_response('200 OK', [('Content-Length', str(len(pages.BODY)))])
+    return [pages.BODY]
+
+def make(loader, global_conf=None, apps=''):
+    for name in apps.split():
+        loader.get_app(name)
+    return app
+
+def make_part(global_conf):
+    return app
+"""
 
 
-def seconds(step):
+# -- listeners -------------------------------------------------------------------
+
+
+def cpu_seconds(step):
     """Return the seconds of CPU: with 10,000 listeners, other processes run in between."""
     begun = time.process_time()
     step()
     return time.process_time() - begun
 
 
-def measure(count):
-    """Return the seconds of each of STEPS."""
+def listeners(count):
+    """Yield each step of a bus with so many listeners, and its seconds."""
     from paste_wspbus.bus import Bus
 
     bus = Bus()
-    listeners = [lambda: None for _ in range(count)]
+    functions = [lambda: None for _ in range(count)]
     contexts = [contextlib.nullcontext() for _ in range(count)]
-    steps = (
-        lambda: [bus.subscribe('measured', listener) for listener in listeners],
-        lambda: bus.publish('measured'),
-        lambda: [bus.unsubscribe('measured', listener) for listener in listeners],
-        lambda: [bus.enter(context) for context in contexts],
-        bus.start,
-        bus.stop,
-    )
-    taken = [seconds(step) for step in steps]
+    steps = {
+        'subscribe': lambda: [bus.subscribe('measured', one) for one in functions],
+        'publish once': lambda: bus.publish('measured'),
+        'unsubscribe': lambda: [bus.unsubscribe('measured', one) for one in functions],
+        'enter': lambda: [bus.enter(context) for context in contexts],
+        'start': bus.start,
+        'stop': bus.stop,
+    }
+    for step, function in steps.items():
+        yield step, cpu_seconds(function)
     bus.exit()
+
+
+# -- sites -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def site(*options, workers=0, kind='app', more='', modules=0):
+    """Serve a site; yield its process, its port, its folder, and the seconds of its start."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, port = Path(folder), rounds.free_port()
+        pages = path / 'pages'
+        pages.mkdir()
+        imports = ''.join(f'from pages import m{n}\n' for n in range(modules))
+        (pages / '__init__.py').write_text(f"BODY = b'served'\n{imports}")
+        for number in range(modules):
+            (pages / f'm{number}.py').write_text(f'NUMBER = {number}\n')
+        (path / 'growth_site.py').write_text(SITE)
+        ini = INI.format(port=port, workers=workers, kind=kind) + more
+        (path / 'site.ini').write_text(ini)
+        # The first start compiles the modules; that is not what is measured.
+        subprocess.run([sys.executable, '-m', 'compileall', '-q', folder], check=True)
+        command = [rounds.command('wspserve'), str(path / 'site.ini'), *options]
+        begun = time.perf_counter()
+        with rounds.child(command) as process:
+            rounds.wait_for_response(port, process)
+            yield process, port, path, time.perf_counter() - begun
+
+
+def seconds_to_end(process):
+    """Send SIGTERM; return the seconds until the process has ended with 0."""
+    begun = time.perf_counter()
+    process.terminate()
+    rounds.wait_for_end(process)
+    taken = time.perf_counter() - begun
+    if process.returncode:
+        raise rounds.Unavailable(f'it exited with {process.returncode}')
     return taken
 
 
-def main():
-    options = rounds.options(__doc__)
-    samples = {(step, count): [] for step in STEPS for count in COUNTS}
+def get(connection):
+    """Return the body of a response over a connection that stays open."""
+    connection.request('GET', '/')
+    return connection.getresponse().read()
+
+
+def connections(count):
+    """Yield the seconds of a stop while so many clients keep an idle connection open."""
+    with site() as (process, port, _, _), contextlib.ExitStack() as opened:
+        for _ in range(count):
+            connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
+            opened.callback(connection.close)
+            get(connection)
+        yield 'stop', seconds_to_end(process)
+
+
+def sections(count):
+    """Yield the seconds of ``--check`` and of a start with so many applications."""
+    names = [f'part{number}' for number in range(count)]
+    more = f'apps = {" ".join(names)}\n'
+    more += ''.join(
+        f'[app:{name}]\nuse = call:growth_site:make_part\n' for name in names
+    )
+    with site(kind='composite', more=more) as (_, _, path, taken):
+        yield 'start', taken
+        begun = time.perf_counter()
+        command = [rounds.command('wspserve'), str(path / 'site.ini'), '--check']
+        subprocess.run(command, check=True, capture_output=True)
+        yield '--check', time.perf_counter() - begun
+
+
+def cpu_of_group(pid):
+    """Return the seconds of CPU of a process and of its children that have ended."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf('SC_CLK_TCK')
+
+
+def workers(count):
+    """Yield the seconds of CPU of a start and a graceful restart of so many workers."""
+    with site('--pid-file', 'growth.pid', workers=count) as (process, _, path, _):
+        command = [rounds.command('wspserve'), str(path / 'site.ini'), 'graceful']
+        command += ['--pid-file', 'growth.pid']
+        begun = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        yield 'graceful', time.perf_counter() - begun
+        yield 'stop', seconds_to_end(process)
+
+
+def modules(count):
+    """Yield the seconds of a start with ``--reload``, and of two edits, with so many modules."""
+    with site('--reload', modules=count) as (_, port, path, taken):
+        yield 'start', taken
+        for step in 'first edit', 'second edit':
+            begun = time.perf_counter()
+            body = step.encode()
+            page = path / 'pages' / '__init__.py'
+            text = page.read_text().splitlines(keepends=True)[1:]
+            page.write_text(f'BODY = {body!r}\n{"".join(text)}')
+            while True:
+                connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    if get(connection) == body:
+                        break
+                connection.close()
+                if time.perf_counter() - begun > 2 * rounds.PATIENCE:
+                    raise rounds.Unavailable('the edit was never served')
+            yield step, time.perf_counter() - begun
+
+
+# -- tables ------------------------------------------------------------------------
+
+
+def compare(what, measure, options):
+    """Print a table for each step, and how much longer the largest size takes."""
+    sizes = [size for size in SIZES[what] if size <= options.most]
+    samples = {}
     for number in range(options.rounds + 1):
-        for count in COUNTS:
-            for step, taken in zip(STEPS, measure(count), strict=True):
+        for size in sizes:
+            for step, taken in measure(size):
                 if number:  # the first round warms up
-                    samples[step, count].append(taken)
-    few, many = (f'{count:,} listeners' for count in COUNTS)
-    for step in STEPS:
-        of_both = {few: samples[step, COUNTS[0]], many: samples[step, COUNTS[1]]}
-        times = rounds.table(step, 's of CPU', of_both, few, rounds.TIMES_AS_FAST)
-        rounds.judge(f'times as long as {few}', times.get(many), at_most=2 * LINEAR)
+                    samples.setdefault(step, {}).setdefault(size, []).append(taken)
+    for step, of_sizes in samples.items():
+        named = {f'{size:,} {what}': values for size, values in of_sizes.items()}
+        first, before = next(iter(named)), list(named)[-2]
+        rounds.table(f'{what}: {step}', 's', named, first, rounds.TIMES_AS_FAST)
+        rounds.judge(
+            f'{list(named)[-1]}: times as long as {before}',
+            rounds.median(named, list(named)[-1]) / rounds.median(named, before),
+            at_most=MARGIN * steeper(*list(of_sizes)[-2:]),
+        )
+
+
+def steeper(few, many):
+    """Return how many times n log n is as much for many as for few."""
+    return many / few * max((many - 1).bit_length() / max((few - 1).bit_length(), 1), 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'what', nargs='*', help=f'any of {", ".join(SIZES)}; default: all'
+    )
+    parser.add_argument('--rounds', type=int, default=3, help='default 3')
+    parser.add_argument('--most', type=int, default=10_000, help='the largest size')
+    options = parser.parse_args()
+    options.rounds = max(2, options.rounds)  # percentiles need two
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the children, too
+    measures = {
+        'listeners': listeners,
+        'connections': connections,
+        'sections': sections,
+        'workers': workers,
+        'modules': modules,
+    }
+    for what in options.what or SIZES:
+        compare(what, measures[what], options)
 
 
 if __name__ == '__main__':

@@ -186,7 +186,9 @@ def wait_for_end(process: subprocess.Popen[bytes]) -> None:
         return
     handle = os.pidfd_open(process.pid)
     try:
-        ended, _, _ = select.select([handle], [], [], PATIENCE)
+        waiter = select.poll()  # select(2) takes no descriptor above 1,023
+        waiter.register(handle, select.POLLIN)
+        ended = waiter.poll(PATIENCE * 1000)
     finally:
         os.close(handle)
     if not ended:
