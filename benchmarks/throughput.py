@@ -1,4 +1,4 @@
-"""Requests a second, and the processor time of each, through wspserve and through waitress-serve."""
+"""Requests a second through wspserve and waitress-serve; the processor time and switches of each."""
 
 from __future__ import annotations
 
@@ -45,8 +45,19 @@ def processor_time(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
-def requests_a_second(serve, case, seconds, times):
-    """Return a function that measures one server; it adds a request's microseconds to ``times``."""
+def switches(pid):
+    """How often the threads of a process have gone to sleep so far."""
+    return sum(
+        int(re.search(r'^voluntary_ctxt_switches:\s*(\d+)', task.read_text(), re.M)[1])
+        for task in Path(f'/proc/{pid}/task').glob('*/status')
+    )
+
+
+def requests_a_second(serve, case, seconds, times, sleeps):
+    """Return a function that measures one server.
+
+    It adds a request's microseconds to ``times``, and its voluntary switches to ``sleeps``.
+    """
     connections, closes, _ = CASES[case]
 
     def measure():
@@ -56,9 +67,10 @@ def requests_a_second(serve, case, seconds, times):
             wrk(
                 port, connections, closes, 1
             )  # what the first requests import and allocate
-            before = processor_time(server.pid)
+            before, slept = processor_time(server.pid), switches(server.pid)
             count, rate = wrk(port, connections, closes, seconds)
             times.append((processor_time(server.pid) - before) / count * 1e6)
+            sleeps.append((switches(server.pid) - slept) / count)
             return rate
 
     return measure
@@ -67,9 +79,12 @@ def requests_a_second(serve, case, seconds, times):
 def compare(case, options):
     servers = {'wspserve': rounds.wspserve, 'waitress-serve': rounds.waitress_serve}
     times = {name: [] for name in servers}
+    sleeps = {name: [] for name in servers}
     rates = rounds.alternate(
         {
-            name: requests_a_second(serve, case, options.seconds, times[name])
+            name: requests_a_second(
+                serve, case, options.seconds, times[name], sleeps[name]
+            )
             for name, serve in servers.items()
         },
         options.rounds,
@@ -78,6 +93,8 @@ def compare(case, options):
     times = {name: values[1:] for name, values in times.items() if name in rates}
     ratio = rounds.table(f'requests a second, {case}', '1/s', rates, 'wspserve')
     cpu = rounds.table(f'processor time of a request, {case}', 'µs', times, 'wspserve')
+    sleeps = {name: values[1:] for name, values in sleeps.items() if name in rates}
+    rounds.table(f'voluntary switches of a request, {case}', '', sleeps, 'wspserve')
     _, closes, least = CASES[case]
     rounds.judge(
         f'wspserve ÷ waitress-serve, {case}',

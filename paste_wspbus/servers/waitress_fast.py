@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import select
 import threading
 import time
+from collections import deque
 from functools import partial
 
 from waitress import wasyncore
@@ -21,7 +21,7 @@ from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from waitress.server import BaseWSGIServer
@@ -67,8 +67,8 @@ def ways() -> frozenset[str]:
     used = set(WAYS) - switched_off()
     if _major() != MAJOR:
         used.clear()
-    # What gevent and eventlet patch is not the C that these ways are fast by.
-    if threads_are_greenlets() or queue.SimpleQueue.__module__ != '_queue':
+    # What gevent and eventlet put in the place of locks is not what the queue is fast by.
+    if threads_are_greenlets():
         used.discard(QUEUE)
     # Only Linux has epoll(7), and both of them take it away.
     if threads_are_greenlets() or not hasattr(select, 'epoll'):
@@ -121,8 +121,79 @@ class OneSend(WSGITask):  # type: ignore[misc]
                 channel.write_soon(b''.join(pieces))
 
 
+class HandOver:
+    """A queue in which each thread waits on a lock of its own.
+
+    The last thread that has begun to wait is woken first: its memory is still in the
+    processor's cache. One thread at a time is being woken, and wakes the next one if
+    there is more: often a thread that has just finished takes it before that.
+    (`queue.SimpleQueue` has one lock for all threads before Python 3.13. Each thread that
+    gets something releases it, and that wakes another thread in vain.)
+
+    Why no thread sleeps beside something that was put. A thread looks once more after
+    its lock is in `_idle`: either it sees what was put, or that came later, and `put`
+    finds the lock. A thread that is being woken says so no longer before it looks:
+    what was put without waking anybody came before that, and it sees it. Each step is
+    one operation on a list, a deque or an attribute, which is atomic.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._idle: list[threading.Lock] = []
+        self._is_waking = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: Any) -> None:
+        """Put something at the end, and wake a thread that waits."""
+        self._items.append(item)
+        if not self._is_waking:
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            lock = self._idle.pop()
+        except IndexError:
+            return  # all threads are busy: the first that is free looks here
+        self._is_waking = True
+        lock.release()
+
+    def take(self) -> Any:
+        """Return what was put first, without waiting.
+
+        :raises IndexError: if there is nothing.
+        """
+        return self._items.popleft()
+
+    def get(self, lock: threading.Lock) -> Any:
+        """Return what was put first; wait until there is something.
+
+        :param lock: the lock of this thread, which it has acquired.
+        """
+        items, idle = self._items, self._idle
+        was_woken = False
+        while True:
+            try:
+                item = items.popleft()
+            except IndexError:
+                idle.append(lock)
+            else:
+                if was_woken and items and not self._is_waking:
+                    self._wake()
+                return item
+            if items:
+                try:
+                    idle.remove(lock)
+                    continue
+                except ValueError:
+                    pass  # `_wake` has taken the lock, and releases it
+            lock.acquire()
+            self._is_waking, was_woken = False, True
+
+
 class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """Threads that get their requests from a `queue.SimpleQueue`, which is C.
+    """Threads that get their requests from a `HandOver`.
 
     waitress has a Condition, which is Python: each request makes a lock and waits for
     another one, and a thread that wakes up has to wait for the lock of whoever woke it.
@@ -132,14 +203,14 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         super().__init__(*args)
         #: The channels whose request waits for a thread. None has a thread look at
         #: `stop_count`.
-        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._waiting = HandOver()
         #: What each thread serves: {its ident: (channel, its first request)}.
         self._served: dict[int, tuple[Any, list[Any]]] = {}
 
     def add_task(self, task: Any) -> None:
         """Queue the request of a channel; warn, as waitress does, if no thread is free for it."""
         self._waiting.put(task)
-        waiting = self._waiting.qsize()
+        waiting = len(self._waiting)
         if waiting > len(self.threads) - len(self._served):
             depth = waiting - len(self.threads) + self._busy()
             if depth > 0:
@@ -158,8 +229,10 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
     def handler_thread(self, thread_no: int) -> None:
         """Serve requests until `set_thread_count` stops this thread."""
         own, served, get = threading.get_ident(), self._served, self._waiting.get
+        lock = threading.Lock()
+        lock.acquire()
         while True:
-            channel = get()
+            channel = get(lock)
             if self.stop_count and self._stops(thread_no):
                 self._waiting.put(channel)  # for `pending`
                 return
@@ -189,9 +262,9 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def pending(self) -> Iterator[Any]:
         """Take each request that waits for a thread; yield its channel."""
-        with contextlib.suppress(queue.Empty):
+        with contextlib.suppress(IndexError):
             while True:
-                channel = self._waiting.get_nowait()
+                channel = self._waiting.take()
                 if channel is not None:
                     yield channel
         for _ in range(self.stop_count):  # for threads that still serve
@@ -245,6 +318,7 @@ class EpollLoop:
         """Do for the channels of a server what it does for them in waitress."""
         server.pull_trigger = partial(self.pull_trigger, server)
         server.add_task = partial(self.add_task, server)
+        server.active_channels = _Channels()
 
     def serve(self, channel: EpollChannel | None) -> None:
         """Note which channel this thread serves; None: no channel any more."""
@@ -282,31 +356,31 @@ class EpollLoop:
             if one not in servers:
                 self.arm(fd, _IN)  # the reader of a trigger; its event repeats
         listening = {server.socket.fileno(): server for server in servers}
-        armed: set[int] = set()
+        armed = dict.fromkeys(listening, 0)
         due, timeout = 0.0, min(timeout, ARMED_AGAIN)
         try:
             while self.map:
                 for fd, server in listening.items():
                     is_open = self.map.get(fd) is server
-                    if is_open and server.readable() and fd not in armed:
-                        self.arm(fd, _IN | _ONCE)
-                        armed.add(fd)
+                    wanted = _IN if is_open and server.readable() else 0
+                    if is_open and wanted != armed[fd]:
+                        self.arm(fd, wanted)
+                        armed[fd] = wanted
                 while self._ready:
                     channel = self._ready.pop(0)
                     channel.server.task_dispatcher.add_task(channel)
-                events = self._epoll.poll(timeout, EVENTS)
-                armed.difference_update(self._handle(events))
+                self._handle(self._epoll.poll(timeout, EVENTS))
                 if time.monotonic() >= due:
                     due = time.monotonic() + ARMED_AGAIN
                     self._arm_all()
         finally:
             self.close()
 
-    def _handle(self, events: list[tuple[int, int]]) -> Iterable[int]:
-        """Handle events; return the descriptors that are no connection's.
+    def _handle(self, events: list[tuple[int, int]]) -> None:
+        """Handle events, those of listening sockets last.
 
-        Those come last: a server that accepts may get the descriptor of a connection
-        that has just been closed, and an event of the old one is none of the new one.
+        A server that accepts may get the descriptor of a connection that has just been
+        closed, and an event of the old one is none of the new one.
         """
         others: dict[int, Any] = {}
         for fd, flags in events:
@@ -321,7 +395,6 @@ class EpollLoop:
                 wasyncore.read(other)
                 if not other.accepting:  # it was a trigger, pulled for whatever reason
                     self._arm_all()
-        return others
 
     def _arm_all(self) -> None:
         for one in list(self.map.values()):
@@ -329,15 +402,27 @@ class EpollLoop:
                 one.arm()
 
 
+class _Channels(dict):  # type: ignore[type-arg]
+    """A server's channels, which waitress goes through while threads close some."""
+
+    def values(self) -> Any:
+        """Return a list of those that are open now."""
+        return list(super().values())
+
+
 class _Map(dict):  # type: ignore[type-arg]
-    """The map of an `EpollLoop`: what is in it is registered, and not armed yet."""
+    """The map of an `EpollLoop`: what is in it is registered, and not armed yet.
+
+    A channel registers itself, and is armed by that.
+    """
 
     def __init__(self, loop: EpollLoop) -> None:
         super().__init__()
         self.loop = loop
 
     def __setitem__(self, fd: int, dispatcher: Any) -> None:
-        self.loop.register(fd, _ONCE)
+        if not isinstance(dispatcher, EpollChannel):
+            self.loop.register(fd, _ONCE)
         super().__setitem__(fd, dispatcher)
 
     def __delitem__(self, fd: int) -> None:
@@ -350,7 +435,11 @@ class EpollChannel(HTTPChannel):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.arm()
+        try:
+            self._map.loop.register(self._fileno, _IN | _ONCE)
+        except OSError as error:  # the system watches no more descriptors
+            self.logger.error('A connection cannot be served: %s', error)
+            self.handle_close()
 
     def service(self) -> None:
         """Answer a request, in one of the dispatcher's threads."""
@@ -375,14 +464,31 @@ class EpollChannel(HTTPChannel):  # type: ignore[misc]
             armed = wanted
 
     def arm_from_thread(self) -> None:
-        """Arm the connection in another thread than the loop's.
+        """Arm the connection in another thread than the loop's, or close it.
 
         `handle_close` needs the lock before it closes the descriptor. So the descriptor
         is this connection's until the lock is released, and no new one's.
+
+        The last response of a connection may have left already. Then the loop would only
+        close the connection. It does not read from it meanwhile, unless it looks for
+        further requests in advance.
         """
         with self.outbuf_lock:
-            if self.connected:
+            if not self.connected:
+                return
+            if (
+                self.close_when_flushed
+                and not self.total_outbufs_len
+                and not self.adj.channel_request_lookahead
+            ):
+                self.handle_close()
+            else:
                 self.arm()
+
+    def handle_close(self) -> None:
+        """Close the connection: of two threads, the second one finds it closed."""
+        with self.outbuf_lock:
+            super().handle_close()
 
     def handle(self, flags: int) -> None:
         """Handle an event, in the loop's thread, and arm the connection again.

@@ -84,7 +84,7 @@ class Client(threading.Thread):
     def use(self, client):
         dice = self.dice
         while self.answered < self.count:
-            closes = dice.random() < 0.01
+            closes = dice.random() < 0.1
             paths = dice.choices(
                 ('/', '/parts', '/large'), (80, 20, 0.5), k=self.depth()
             )
