@@ -30,13 +30,13 @@ timeline:  ## Draw docs/timeline.svg, the picture in the README, from a run
 	made=$$($(PYTHON) -m tests.environments pylons) && \
 	  "$${made#pylons: }/bin/python" docs/timeline.py
 
-# The suite on every Python we support, each in a virtual environment of its own. HALVES
-# share one run of it: what works on the oldest and the newest works between them, too.
-HALVES ?=
+# The suite on every Python we support, each in a virtual environment of its own. SHARED
+# names those that share one run of it, a part each, as in CI.
+SHARED ?=
 test-all:  ## Run the tests on each supported Python (PYTHONS="python3.11 python3.12")
 	set -e; part=0; for python in $(PYTHONS); do \
-	  args='$(ARGS)'; case ' $(HALVES) ' in *" $$python "*) \
-	    part=$$((part + 1)); args="$$args --part=$$part/$(words $(HALVES))";; esac; \
+	  args='$(ARGS)'; case ' $(SHARED) ' in *" $$python "*) \
+	    part=$$((part + 1)); args="$$args --part=$$part/$(words $(SHARED))";; esac; \
 	  $(MAKE) environments PYTHON=$$python; \
 	  $(MAKE) test PYTHON=$$python VENV=.venv-$$python ARGS="$$args"; \
 	done
