@@ -36,6 +36,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +54,9 @@ PATHS = ['/', '/', '/?seconds=0.05']
 
 #: Requests that are answered before anything is done, and between two things.
 REQUESTS = 60
+
+#: Seconds in which a reload replaces all processes.
+REPLACED = 5
 
 #: In a process that serves: what the lifespan and the requests must have written.
 PROMISES = {
@@ -316,6 +320,21 @@ def served(lines):
     return any(event in ('start', 'request') for event, _ in lines)
 
 
+def replaced(folder, processes):
+    """Those of the processes that a reload has ended: a stop may be faster than the reload.
+
+    Waits for them, but not long: some hosts end a process without a stop.
+    """
+    until = time.monotonic() + REPLACED
+    while True:
+        written = read(folder)
+        stopped = {one for one in processes if 'stop' in dict(written[one])}
+        serve = {one for one in processes - stopped if served(written[one])}
+        if not serve or time.monotonic() > until:
+            return stopped
+        threading.Event().wait(0.05)
+
+
 def capabilities(written):
     """What the host promises: the site wrote it down when it was composed."""
     for lines in written.values():
@@ -357,10 +376,11 @@ def run_round(runner_class, report, folder):
         with Load(runner.port) as load:
             load.more()
             if runner.reloads:
-                reloaded = set(read(folder))
+                before = set(read(folder))
                 runner.reload()
                 load.others()
                 load.more()
+                reloaded = replaced(folder, before)
             code = runner.stop()
         report.outcomes.update(load.outcomes)
         add(report, read(folder), code, reloaded)
