@@ -89,6 +89,8 @@ class Bus:
     kept_files: Iterable[int] = ()
     #: It is called before this process replaces itself, and returns more such descriptors.
     before_execv: Callable[[], Iterable[int]] | None = None
+    #: It is called before each stop, in the thread that carries the stop out.
+    before_stop: Callable[[], object] | None = None
     #: It is called to end the process if its main thread cannot do that.
     end_process: Callable[[], object] | None = None
     #: The folder in which the next program starts; if it is a link, it is resolved then.
@@ -756,6 +758,8 @@ class Bus:
 
     def _stop_limit(self) -> contextlib.AbstractContextManager[None]:
         """End the process with exit code 70 if the block takes longer than ``stop_timeout``."""
+        if self.before_stop is not None:
+            self.before_stop()
         self.draining.set()
         deadline, late = self.deadline, lambda why: self.force_exit(why)
         limits = self.stop_timeout, self.stop_reserve

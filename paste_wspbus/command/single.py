@@ -22,6 +22,7 @@ from paste_wspbus.command.leaving import (
     run_exit_handlers,
     without,
 )
+from paste_wspbus.command.site_handlers import contain
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED
@@ -164,6 +165,7 @@ class Single:
         if logging.getLogger('paste_wspbus').isEnabledFor(logging.INFO):
             sitelog.quiet = False  # the site wants the lines of the bus in its log
         process.ride(bus)
+        bus.before_stop = functools.partial(contain, bus)
         bus.before_execv = functools.partial(self.before_execv, bus)
         bus.startup_folder = process.folder
         bus.end_process = self.end_without_server
@@ -184,6 +186,7 @@ class Single:
                 raise  # a listener has forked, and this is the child, which ends
             # Not an interrupt, which block() turns into a stop: a signal handler of the
             # site has raised something else, or no descriptor is free for block()'s pipe.
+            contain(bus)
             broken = error
             bus.exit_code = bus.exit_code or 1
             if process.worker is not None:

@@ -270,7 +270,7 @@ class SignalHandler:
             target = self.handlers.get(name)
             wanted = signal.SIG_IGN if _is_ignored(target) else self.handle
             current = signal.getsignal(number)
-            if current == wanted or _is_of_this_package(current):
+            if current == wanted or is_of_this_package(current):
                 continue
             if current in _RESET:
                 lost.append(name)
@@ -368,7 +368,7 @@ class SignalHandler:
             self.bus.exit_code = self.bus.exit_code or exit_code_of(left)
         except KeyboardInterrupt:
             pass
-        except Exception:
+        except BaseException:  # such as asyncio's CancelledError
             text = f"Error in the site's handler of {name}\n{format_exc()}"
             self.bus.post('log', text, 40)
 
@@ -532,7 +532,7 @@ class Owners:
 
     def note_the_site(self) -> None:
         """Note the handlers that have changed since `note_others`."""
-        in_c = _handled_in_c(self._before)
+        in_c = handled_in_c(self._before)
         for number, before in self._before.items():
             now = signal.getsignal(number)
             if number in in_c:
@@ -549,7 +549,7 @@ class Owners:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _handled_in_c(numbers: Iterable[int]) -> set[int]:
+def handled_in_c(numbers: Iterable[int]) -> set[int]:
     """Return the signals for which Python has a handler that the system does not call.
 
     `faulthandler.register`, gevent and others install a function written in C.
@@ -577,7 +577,8 @@ def _handled_in_c(numbers: Iterable[int]) -> set[int]:
     return {number for number, address in addresses.items() if address != python}
 
 
-def _is_of_this_package(handler: object) -> bool:
+def is_of_this_package(handler: object) -> bool:
+    """Whether a signal handler is part of this package."""
     return str(getattr(handler, '__module__', '')).startswith('paste_wspbus.')
 
 

@@ -91,8 +91,14 @@ def site(tmp_path, *args, settings='', wait=True, **code):
 @pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     ('then', 'code'),
-    [('', 0), (', lambda: leave(0)', 0), (', lambda: leave(3)', 3), (', fail', 0)],
-    ids=['returns', 'exits', 'exits 3', 'fails'],
+    [
+        ('', 0),
+        (', lambda: leave(0)', 0),
+        (', lambda: leave(3)', 3),
+        (', fail', 0),
+        (', end', 0),  # it raises no Exception
+    ],
+    ids=['returns', 'exits', 'exits 3', 'fails', 'ends'],
 )
 def test_the_sites_own_handler_is_called_and_then_the_site_stops(
     tmp_path, when, signum, then, code
@@ -102,6 +108,7 @@ def test_the_sites_own_handler_is_called_and_then_the_site_stops(
     said = [line for line in running.err.text.splitlines() if line[:1].islower()]
     assert said == [f'mine {signum.name}', 'closed']
     assert ('LookupError: mine' in running.err.text) == (then == ', fail')
+    assert ('GeneratorExit: mine' in running.err.text) == (then == ', end')
 
 
 def test_a_handler_of_the_site_that_hangs_does_not_keep_the_third_signal_away(tmp_path):
