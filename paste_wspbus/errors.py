@@ -116,6 +116,31 @@ class TooManyFiles(WSPBusError):
         )
 
 
+class TooManyThreads(WSPBusError):
+    """The system starts no more threads for this process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            'the system starts no more threads: set a smaller number of threads, or raise '
+            'the limit (ulimit -u)'
+        )
+
+
+def shortage(error: BaseException) -> WSPBusError | None:
+    """Return the error that says what the system lacks: descriptors or threads.
+
+    :returns: None if the system lacks neither.
+    """
+    import errno  # each run of pytest imports this module, and does not need it
+
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return TooManyFiles(error)
+    # CPython has no class for this error (_threadmodule.c).
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return TooManyThreads()
+    return None
+
+
 class ConfigError(WSPBusError):
     """The .ini is wrong. The error names the file, section and key, and what would be right.
 

@@ -35,6 +35,33 @@ def convert(
     return converted
 
 
+#: The number of threads that a system can have at most, and so a process (Linux: proc(5),
+#: pid_max).
+MAX_THREADS = 2**22
+
+#: The largest whole number that C and system calls take where they take an int.
+MAX_INT = 2**31 - 1
+
+
+def whole(key: str, least: int, most: int) -> Callable[[str], int]:
+    """Return a function that converts the text of a setting to a whole number.
+
+    :param key: the setting.
+    :param least: the smallest number that it accepts; ``most`` is the largest.
+    """
+
+    def read(text: str) -> int:
+        try:
+            if least <= (number := int(text)) <= most:
+                return number
+        except ValueError:
+            pass
+        problem = f'{text!r} is not a whole number from {least} to {most}'
+        raise SettingError(key, f'{problem}{comment_hint(text)}')
+
+    return read
+
+
 def comment_hint(value: str) -> str:
     """Return a hint for the end of a message if a wrong value contains a comment, or ''."""
     holds = any(f' {mark}' in value for mark in ';#')

@@ -138,7 +138,10 @@ def _call_registered(log: Callable[..., object]) -> threading.Thread:
     caller = threading.Thread(target=call_all, name='threading._register_atexit')
     caller.daemon = True
     if functions:
-        caller.start()
+        try:
+            caller.start()
+        except RuntimeError:  # the system starts no more threads
+            call_all()
     return caller
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import sys
@@ -13,7 +12,7 @@ from paste_wspbus.command import terminal
 from paste_wspbus.command.arguments import parse
 from paste_wspbus.command.leaving import complain
 from paste_wspbus.command.single import Single
-from paste_wspbus.errors import TooManyFiles, UsageError, WSPBusError
+from paste_wspbus.errors import UsageError, WSPBusError, shortage
 from paste_wspbus.exits import DONE, INTERRUPTED, TERMINATED
 from paste_wspbus.ini.config import SERVER, Config, Terminated, site_folder, site_path
 from paste_wspbus.process import early_signals
@@ -59,10 +58,11 @@ def main(
             return _run(launch, make_process)
     except WSPBusError as error:
         return complain(error, launch)
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
+    except (OSError, RuntimeError) as error:
+        lack = shortage(error)
+        if lack is None:
             raise
-        return complain(TooManyFiles(error), launch)
+        return complain(lack, launch)
     except Terminated as error:
         code = exit_code_of(error)
         if launch is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import gc
 import logging
@@ -24,7 +23,7 @@ from paste_wspbus.command.leaving import (
 )
 from paste_wspbus.command.site_handlers import contain
 from paste_wspbus.command.terminal import print_line
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED
 from paste_wspbus.ini.config import Site, StartFailed
 from paste_wspbus.plugins.signals import SignalHandler
@@ -198,7 +197,7 @@ class Single:
             )
         bus.turn.keep_for(threading.get_ident())
         _exit(bus)
-        if isinstance(broken, OSError) and broken.errno in (errno.EMFILE, errno.ENFILE):
+        if broken is not None and shortage(broken) is not None:
             raise broken
         return self._leave(bus)
 

@@ -9,7 +9,7 @@ import os
 import sys
 
 from paste_wspbus.bus import Bus, exit_code_of
-from paste_wspbus.errors import FactoryError, TimedOut, WSPBusError
+from paste_wspbus.errors import FactoryError, TimedOut, WSPBusError, shortage
 from paste_wspbus.frameworks import introduce
 from paste_wspbus.ini.factories import APP, BUS, PLUGIN, create, one_line, with_bus
 from paste_wspbus.ini.settings import SETTINGS, section_of
@@ -30,6 +30,8 @@ class StartFailed(WSPBusError):
             what = f'{listener} did not start within {max(round(error.seconds, 1), 0.0):g} s'
         elif isinstance(error, WSPBusError):
             what = str(error)
+        elif (lack := shortage(error)) is not None:
+            what = f'{listener} failed: {lack}'
         else:
             what = f'{listener} failed: {one_line(error)}'
         super().__init__(f'{place}: {what}')

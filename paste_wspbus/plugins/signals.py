@@ -60,7 +60,6 @@ _RESET = (signal.SIG_DFL, signal.default_int_handler)
 #: The methods that a signal to stop calls.
 _STOPS = ('exit', 'stop')
 
-
 #: The original poll: that of gevent would let other greenlets run.
 _make_poll = getattr(select, 'poll', None)
 
@@ -181,8 +180,7 @@ class SignalHandler:
                 'Signals are not handled: the host of this process handles them.'
             )
         elif self._is_main_thread():
-            self._escalation, self._called = Escalation(), set()
-            self._is_asked = False
+            self._escalation, self._called, self._is_asked = Escalation(), set(), False
             self._terminal = os.isatty(0) if _is_open(0) else False
             left = [name for name in self.handlers if not self._install_or_leave(name)]
             self._warn_of_those_left(left)
@@ -260,9 +258,7 @@ class SignalHandler:
         asyncio resets the handler of a signal when a loop ends. The thread in `block` calls
         this after each command, because listeners run there.
         """
-        if not in_main_thread():
-            return
-        if os.getpid() != self.bus.pid:
+        if not in_main_thread() or os.getpid() != self.bus.pid:
             return
         left, lost = [], []
         for number in list(self._previous):
@@ -418,7 +414,10 @@ class SignalHandler:
 
         :param name: the signal that has asked for it.
         """
-        _thread.start_new_thread(self.bus.log, (text, 30))
+        try:
+            _thread.start_new_thread(self.bus.log, (text, 30))
+        except RuntimeError:  # the system starts no more threads
+            self.bus.post('log', text, 30)
 
     def _count(self, signum: int) -> int:
         """Return which signal to stop this is: 1 for the first, 0 if it does not count."""
@@ -467,8 +466,9 @@ class SignalHandler:
             if bus.state is State.STARTED and is_to_leave:
                 bus.force_exit(f'The stop has not begun within {seconds:g} s')
 
-        # This is not a Thread: its start() takes locks, and this is a signal handler.
-        start_new_thread(insist, ())
+        # Not a Thread, whose start() takes locks. The system may start no more threads.
+        with contextlib.suppress(RuntimeError):
+            start_new_thread(insist, ())
 
 
 class BadSignal(SettingError, ValueError):

@@ -23,7 +23,7 @@ from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.accepting import GRACE, Stage
 from paste_wspbus.servers.containing import RaisedInRequest
 from paste_wspbus.servers.server import ADDRESS, Server
-from paste_wspbus.values import boolean, convert
+from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 _KNOWN: dict[str, Callable[[str], Any]] = {
     **ADDRESS,
-    'numthreads': int,
+    'numthreads': whole('numthreads', 1, MAX_THREADS),
     'max': int,
-    'request_queue_size': int,
-    'timeout': int,
+    'request_queue_size': whole('request_queue_size', 0, MAX_INT),
+    'timeout': whole('timeout', 0, MAX_INT),
     'accepted_queue_size': int,
     'accepted_queue_timeout': int,
     'server_name': str,
@@ -92,7 +92,19 @@ class CherootServer(Server):
                 self.conf['ssl_private_key'],
                 self.conf.get('ssl_certificate_chain'),
             )
-        self._server.prepare()
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Let cheroot start its threads; if it cannot start all, end the others."""
+        self._spawned: list[_Worker] = []
+        try:
+            self._server.prepare()
+        except RuntimeError:  # the system starts no more threads
+            self._server.requests._threads[:] = self._spawned
+            self._stop_threads(self.time_to_end)
+            raise
+        finally:
+            self._spawned = []
 
     def _error_log(
         self, msg: str = '', level: int = 20, traceback: bool = False
@@ -109,6 +121,7 @@ class CherootServer(Server):
             True  # a request that the stop has cut must not keep the process
         )
         worker.start()
+        self._spawned.append(worker)
         return worker
 
     def _stop_threads(self, timeout: float = 5) -> None:

@@ -18,7 +18,7 @@ from paste_wspbus.servers.cheroot import (
     bind_addr,
 )
 from paste_wspbus.servers.server import ADDRESS
-from paste_wspbus.values import boolean, convert
+from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ def known_settings() -> dict[str, Callable[[str], Any]]:
         for name, value in defaults
         if type(value) in _CONVERTERS and name[0] != '_' and name not in _OBJECTS
     }
-    return {**settings, **ADDRESS}
+    return {
+        **settings,
+        'thread_pool': whole('thread_pool', 1, MAX_THREADS),
+        'socket_queue_size': whole('socket_queue_size', 0, MAX_INT),
+        'socket_timeout': whole('socket_timeout', 0, MAX_INT),
+        **ADDRESS,
+    }
 
 
 class CherryPyServer(CherootServer):
@@ -132,7 +138,7 @@ class CherryPyServer(CherootServer):
             self.scheme = 'https'
         if settings.socket_queue_size == type(settings).socket_queue_size:
             server.request_queue_size = BACKLOG
-        server.prepare()
+        self.prepare()
         # The site's code may ask these attributes where the site is served.
         settings.httpserver, settings.running = server, True
         if self.says_where:

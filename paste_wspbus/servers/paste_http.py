@@ -13,7 +13,7 @@ from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.containing import RaisedInRequest
 from paste_wspbus.servers.server import ADDRESS
 from paste_wspbus.servers.socketserver import SocketServer
-from paste_wspbus.values import boolean, convert
+from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class PasteServer(SocketServer):
         'server_version': str,
         'protocol_version': _protocol,
         'socket_timeout': int,
-        'threadpool_workers': int,
-        'request_queue_size': int,
+        'threadpool_workers': whole('threadpool_workers', 1, MAX_THREADS),
+        'request_queue_size': whole('request_queue_size', 0, MAX_INT),
         'use_threadpool': boolean,
         'daemon_threads': boolean,
         'threadpool_error_email': str,
@@ -158,7 +158,11 @@ def _acquiring_pool(adapter: PasteServer) -> type[ThreadPool]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             # Paste's own list lacks the threads that are beginning or ending.
             self._alive, self._changed = 0, threading.Condition()
-            super().__init__(*args, **kwargs)
+            try:
+                super().__init__(*args, **kwargs)
+            except RuntimeError:  # the system starts no more threads
+                self.shutdown()
+                raise
 
         def _count(self, change: int) -> None:
             with self._changed:

@@ -163,6 +163,7 @@ class Server(Binding):
         try:
             self.open(app)
             self._check_sockets()
+            self._begin()
         except OSError as error:
             urls = ', '.join(self.urls)
             self.close()
@@ -170,10 +171,18 @@ class Server(Binding):
         except BaseException:
             self.close()
             raise
+
+    def _begin(self) -> None:
+        """Start the thread in which the server runs."""
         self._thread = threading.Thread(
             target=self._run, name='HTTP server', daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system starts no more threads
+            self._thread = None
+            self.end()
+            raise
 
     def _check_sockets(self) -> None:
         """Check that the server accepts on these sockets, and on no other one.

@@ -27,7 +27,7 @@ from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers import waitress_fast
 from paste_wspbus.servers.accepting import Stage
 from paste_wspbus.servers.server import WHERE, Server
-from paste_wspbus.values import boolean, nearest
+from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, nearest, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.servers.cutting import RequestInFlight, Stack
+
+#: The converters of settings that waitress's own would accept, but waitress or the system
+#: would not.
+_NUMBERS = {
+    'threads': whole('threads', 1, MAX_THREADS),
+    'backlog': whole('backlog', 0, MAX_INT),
+    'recv_bytes': whole('recv_bytes', 1, MAX_INT),
+}
 
 #: As waitress itself has it.
 _NOT_TOGETHER = {
@@ -69,7 +77,7 @@ class WaitressServer(Server):
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
         """Let waitress convert each setting, so that the error names the wrong one."""
-        known = {**dict(Adjustments._params), 'ipv6only': boolean}
+        known = {**dict(Adjustments._params), **_NUMBERS, 'ipv6only': boolean}
         for key, value in conf.items():
             if key == 'listen_on':
                 continue
@@ -148,7 +156,11 @@ class WaitressServer(Server):
         self._map: dict[int, Any] = {} if self._loop is None else self._loop.map
         self._dispatcher = _dispatcher_class(ways)(self.bus)
         self._adjustments = _Adjustments(**conf)
-        self._dispatcher.set_thread_count(self._adjustments.threads)
+        try:
+            self._dispatcher.set_thread_count(self._adjustments.threads)
+        except RuntimeError:  # the system starts no more
+            self._dispatcher.shutdown(timeout=self.time_to_end)
+            raise
         for listening in self.sockets:
             self._make_server(app, listening)
         self._servers = [s for s in self._map.values() if isinstance(s, BaseWSGIServer)]

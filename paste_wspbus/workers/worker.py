@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import signal
 import socket
@@ -148,7 +149,8 @@ class Worker:
             os._exit(EX_SOFTWARE)
 
         # This is not a Thread: its start() takes locks, and this is a signal handler.
-        _thread.start_new_thread(leave, ())
+        with contextlib.suppress(RuntimeError):  # the system starts no more threads
+            _thread.start_new_thread(leave, ())
         self.process.launch.early.ask(signal.SIGTERM)
 
     def _say_where_it_hangs(self) -> None:

@@ -583,6 +583,13 @@ for name, use in USED.items():
             use + 'unix_socket = webapp.py', 1, 'webapp.py', 'socket'
         ),
     }
+#: Settings that are numbers, of which no system takes each.
+NUMBERS = {
+    'waitress': ('threads', 'backlog', 'recv_bytes'),
+    'Paste#http': ('threadpool_workers', 'request_queue_size'),
+    'paste_wspbus#cheroot': ('numthreads', 'request_queue_size', 'timeout'),
+    'paste_wspbus#cherrypy': ('thread_pool', 'socket_queue_size', 'socket_timeout'),
+}
 SERVERS |= {
     'waitress: threads': server(
         USED['waitress'] + 'threads = many', 2, PLACE, 'threads', "'many'"
@@ -621,6 +628,20 @@ SERVERS |= {
     ),
     'cheroot: threads': server(
         USED['cheroot'] + 'numthreads = many', 2, PLACE, 'numthreads', "'many'"
+    ),
+    **{
+        f'{egg}: {key} = {number}': server(
+            f'use = egg:{egg}\nhost = 127.0.0.1\nport = 0\n{key} = {number}',
+            2,
+            f'{PLACE} {key}: ',
+            f"'{number}' is not a whole number from ",
+        )
+        for egg, keys in NUMBERS.items()
+        for key in keys
+        for number in ('99999999999999999999', '-1')
+    },
+    'no threads': server(
+        USED['waitress'] + 'threads = 0', 2, PLACE, 'threads', "'0'", 'from 1'
     ),
     'cheroot: half a certificate': server(
         USED['cheroot'] + 'ssl_certificate = x.pem', 2, PLACE, 'ssl_private_key'
