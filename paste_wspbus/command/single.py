@@ -23,7 +23,7 @@ from paste_wspbus.command.leaving import (
 )
 from paste_wspbus.command.site_handlers import contain
 from paste_wspbus.command.terminal import print_line
-from paste_wspbus.errors import WSPBusError, shortage
+from paste_wspbus.errors import TooManyFiles, WSPBusError, shortage
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED
 from paste_wspbus.ini.config import Site, StartFailed
 from paste_wspbus.plugins.signals import SignalHandler
@@ -219,6 +219,8 @@ class Single:
             sitelog.until_started = False  # if it fails later, one line says it
         with _failing(site):
             bus.start()
+            if bus.state is State.STARTED:
+                _check_descriptors()
         # A signal may come while this thread is printing. With 0, its handler only
         # queues the command, and block() carries it out.
         bus.turn.keep_for(0)
@@ -278,6 +280,9 @@ def _failing(site: Site) -> Generator[None]:
         _exit(site.bus)
         listener, error = failures.listener or '', failures.get_instances()[0]
         raise StartFailed(site.place_of(listener), listener, error) from error
+    except TooManyFiles:
+        _exit(site.bus)
+        raise
     except SystemExit as error:
         failed = site.failure_of(error)
         _exit(site.bus)
@@ -287,6 +292,18 @@ def _failing(site: Site) -> Generator[None]:
     except KeyboardInterrupt:
         _exit(site.bus)
         raise
+
+
+def _check_descriptors() -> None:
+    """Check that the bus will be able to make the pipe that it needs in block().
+
+    :raises TooManyFiles: if no descriptors are free.
+    """
+    try:
+        for fd in os.pipe():
+            os.close(fd)
+    except OSError as error:
+        raise TooManyFiles(error) from None
 
 
 def _exit(bus: Bus) -> None:

@@ -124,14 +124,15 @@ def _runtime_folders() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def address_of(path: str) -> Generator[str]:
+def address_of(path: str, makes: bool = False) -> Generator[str]:
     """Yield an address that bind(2) and connect(2) accept, even if the path is long.
 
     Root follows no link in a folder where others can write (see `exposed`).
 
+    :param makes: whether the caller makes the socket, as in `exposed.place_of`.
     :raises OSError: if there is no such folder, or if there is such a link.
     """
-    with place_of(path) as (name, folder):
+    with place_of(path, makes) as (name, folder):
         if folder is not None and os.path.isdir('/proc/self/fd'):
             yield f'/proc/self/fd/{folder}/{name}'
             return

@@ -135,7 +135,7 @@ class Control:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             remove_socket(self.path)
-            with address_of(self.path) as address:
+            with address_of(self.path, makes=True) as address:
                 bind_with_mode(sock, address, 0o600)
             sock.listen(MAX_CONNECTIONS)
         except BaseException:

@@ -326,7 +326,7 @@ def _remove_stale(path: str, address: str) -> None:
     """
     from paste_wspbus.unix.exposed import place_of, remove
 
-    with place_of(path) as (name, folder):
+    with place_of(path, makes=True) as (name, folder):
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:

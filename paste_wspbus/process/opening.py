@@ -9,7 +9,7 @@ import stat
 import sys
 import time
 
-from paste_wspbus.errors import BindError, UsageError
+from paste_wspbus.errors import BindError, UsageError, shortage
 from paste_wspbus.listening.sockets import ListeningSocket, inherited
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.process.inheritance import Inheritance
@@ -251,6 +251,8 @@ class Opening:
         try:
             control.open(shared=shared)
         except OSError as error:
+            if shortage(error) is not None:
+                raise  # what follows would fail, too
             self.process.notes.append(
                 f'the control socket {control.path} cannot be opened: '
                 f'{error.strerror or error}'

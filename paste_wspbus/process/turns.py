@@ -130,7 +130,8 @@ class Turn:
 
     def _open(self, flags: int) -> int:
         # Root must not open a file in another folder, to which a link may lead.
-        with place_of(self.path) as (name, folder):
+        makes = bool(flags & os.O_CREAT)
+        with place_of(self.path, makes) as (name, folder):
             return os.open(name, flags, 0o600, dir_fd=folder)
 
 

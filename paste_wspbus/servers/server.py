@@ -8,7 +8,7 @@ import time
 
 from paste_wspbus.bus import Bus, State
 from paste_wspbus.bus.host import host_of
-from paste_wspbus.errors import BindError
+from paste_wspbus.errors import BindError, shortage
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.servers.accepting import GRACE, Backlogs, Courtesy, Pauses, Stage
 from paste_wspbus.servers.binding import ADDRESS, WHERE, Binding
@@ -167,6 +167,8 @@ class Server(Binding):
         except OSError as error:
             urls = ', '.join(self.urls)
             self.close()
+            if shortage(error) is not None:
+                raise
             raise BindError(urls, error.strerror or str(error)) from error
         except BaseException:
             self.close()

@@ -36,6 +36,10 @@ class ThreadsAlive(WSPBusError):
 #: Seconds that a daemon has to clean up after its start has failed.
 GOING = 10.0
 
+#: The descriptors that the launching process needs at a time: two pipes, a module, a file.
+#: Without them it would end with an error, and the daemon would start all the same.
+LAUNCHER_NEEDS = 6
+
 
 def daemonize(
     launch: Callable[[Inbox, int], NoReturn], keep: Iterable[int] | None = None
@@ -50,6 +54,7 @@ def daemonize(
         it closes none, because parts of a site may have opened some.
     :returns: in the daemon, the end that reports how the start ended.
     :raises ThreadsAlive: if other threads run; the error names them.
+    :raises OSError: if this process may not open enough files.
     """
     if not hasattr(os, 'fork'):
         raise UsageError('cannot daemonize: this system has no fork(2)')
@@ -63,6 +68,7 @@ def daemonize(
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # it may be the site's own
             stream.flush()
+    _check_descriptors(LAUNCHER_NEEDS)
     reader, writer = os.pipe()
     hold(True)  # until `launch` handles signals, and until the daemon can report
     child = os.fork()
@@ -82,6 +88,17 @@ def daemonize(
     report.pid()
     hold(False)
     return report
+
+
+def _check_descriptors(count: int) -> None:
+    """Check that this process may open so many more files, or one more than that.
+
+    :raises OSError: if it may not.
+    """
+    with contextlib.ExitStack() as stack:
+        for _ in range(0, count, 2):
+            for fd in os.pipe():
+                stack.callback(os.close, fd)
 
 
 def _close_all_but(kept: set[int]) -> None:

@@ -29,34 +29,86 @@ _FILE = (
     | getattr(os, 'O_CLOEXEC', 0)
 )
 
+#: The number of descriptors that a `_Walk` needs at a time.
+_NEEDED = 2
+
+#: Descriptors of the root folder. Root keeps them from before it makes a file until its
+#: end: a process that has used all others must still be able to remove that file.
+_kept: list[int] = []
+
 _IS_LINK = 'it is a symbolic link, in a folder that others than root can write to'
 
 
 @contextlib.contextmanager
-def place_of(path: str) -> Generator[tuple[str, int | None]]:
+def place_of(path: str, makes: bool = False) -> Generator[tuple[str, int | None]]:
     """Find the folder of a file, as root, and yield a safe name of the file.
 
     Others may be able to write to a folder of the path, and may put a link there at any
     moment. So this opens the folders one by one, and follows no link after such a folder.
 
+    :param makes: whether the caller makes the file; then it can remove the file later,
+        even if no descriptor is free.
     :returns: the file's name, and a descriptor of its folder (``dir_fd``). It is (path,
         None) if this process is not root, or if only root can write to all folders
         that the path leads through: then the path is safe as it is.
     :raises OSError: if there is no such folder, or if there is a link in a folder that
         others can write to.
     """
-    walk = None
-    if hasattr(os, 'geteuid') and os.geteuid() == 0:
-        walk = _Walk(path)
+    if not hasattr(os, 'geteuid') or os.geteuid() != 0:
+        yield path, None
+        return
+    if makes:
+        _keep()
+    is_used = False
     try:
-        found = None if walk is None else walk.run()
-        if walk is None or found is None:
-            yield path, None
-        else:
-            yield found, walk.folder
+        name, folder = _walk(path)
+    except OSError as error:
+        if makes or not _kept or error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        _use_kept()
+        is_used = True
+        name, folder = _walk(path)
+    try:
+        yield (path, None) if name is None else (name, folder)
     finally:
-        if walk is not None:
-            os.close(walk.folder)
+        os.close(folder)
+        if is_used:
+            with contextlib.suppress(OSError):
+                _keep()
+
+
+def _walk(path: str) -> tuple[str | None, int]:
+    """Return the file's name, as `_Walk.run` does, and the descriptor of its folder."""
+    walk = _Walk(path)
+    try:
+        return walk.run(), walk.folder
+    except BaseException:
+        os.close(walk.folder)
+        raise
+
+
+def _keep() -> None:
+    """Keep descriptors for the time when no other is free.
+
+    :raises OSError: if none is free now.
+    """
+    _kept[:] = filter(_is_root_folder, _kept)
+    while len(_kept) < _NEEDED:
+        _kept.append(os.open('/', _FOLDER))
+
+
+def _use_kept() -> None:
+    while _kept:
+        if _is_root_folder(fd := _kept.pop()):
+            os.close(fd)
+
+
+def _is_root_folder(fd: int) -> bool:
+    """Whether the descriptor is still ours: other code may have closed the number."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat('/'))
+    except OSError:
+        return False
 
 
 def is_exposed(path: str) -> bool:
@@ -78,7 +130,7 @@ def open_file(path: str, flags: int, mode: int = 0o666) -> int:
     :raises OSError: if it cannot be opened, or if another user has put something else
         there.
     """
-    with place_of(path) as (name, folder):
+    with place_of(path, makes=bool(flags & os.O_CREAT)) as (name, folder):
         if folder is None:
             return os.open(path, flags, mode)
         if flags & os.O_CREAT:

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.exits import FAILED, USAGE
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.unix import locks
@@ -201,7 +201,7 @@ class PIDLock:
             found = self._judge(self._number(file))
             if isinstance(found, ForeignPIDFile) and found.program in _SERVERS:
                 raise found
-        except PIDFileError:
+        except (OSError, PIDFileError):
             if file != -1:
                 os.close(file)
             with contextlib.suppress(OSError):
@@ -416,10 +416,12 @@ class PIDLock:
 
         :raises FileNotFoundError: if there is no file, and ``flags`` does not make one.
         :raises UnreadablePIDFile: if it cannot be opened.
+        :raises OSError: if no descriptor is free.
         """
         which = '' if path == self.path else f'{path}: '
         try:
-            with place_of(path) as (name, folder):
+            makes = bool(flags & os.O_CREAT)
+            with place_of(path, makes) as (name, folder):
                 fd = os.open(name, _FLAGS | flags, mode, dir_fd=folder)
         except FileNotFoundError:
             if not flags & os.O_CREAT:
@@ -428,6 +430,8 @@ class PIDLock:
                 self.path, f'there is no folder {os.path.dirname(path)}'
             ) from None
         except OSError as error:
+            if shortage(error) is not None:
+                raise
             linked = error.errno in (errno.ELOOP, errno.EMLINK)
             problem = error.strerror or str(error)
             if linked and os.path.islink(path):

@@ -149,6 +149,35 @@ def test_a_limit_of_descriptors_that_is_too_low(tmp_path, args, limit):
     run(tmp_path, 'site.ini', 'stop', '--pid-file', 'site.pid')
 
 
+@pytest.mark.parametrize('limit', range(5, 20))
+@pytest.mark.parametrize('args', [[], ['--workers', '1'], ['start']], ids=str)
+def test_a_start_without_descriptors_is_one_line_and_leaves_no_file(
+    tmp_path, args, limit
+):
+    at_a_socket = SERVED.replace('host = 127.0.0.1\nport = 0', 'unix_socket = s')
+    files = {**FILES, 'site.ini': at_a_socket}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    log = ['--log-file', 'site.log'] if args == ['start'] else []
+    with Process(
+        [BIN / 'wspserve', 'site.ini', *args, '--pid-file', 'site.pid', *log],
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
+    ) as process:
+        if process.out.wait_for('Serving on'):
+            assert limit > 13, process.report()
+            stopped = run(tmp_path, 'site.ini', 'stop', '--pid-file', 'site.pid')
+            assert stopped.code == 0, stopped.report()
+            assert process.wait() == 0, process.report()
+        else:
+            assert process.wait() == 1, process.report()
+            lines = process.err.text.splitlines()
+            assert len(lines) == 1, process.report()
+            assert 'oo many open files' in lines[0]
+    left = {*os.listdir(tmp_path)} - {'__pycache__', 'site.log'}
+    assert left == {*files}
+
+
 # -- Ctrl-C -------------------------------------------------------------------------
 
 
