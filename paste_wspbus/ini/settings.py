@@ -69,6 +69,13 @@ def _seconds(text: str) -> float:
     return number
 
 
+def _time_limit(text: str) -> float:
+    """Read the seconds of a time limit: with 0, all that it limits would fail at once."""
+    if not (number := _seconds(text)):
+        raise SettingError(None, f'it must be more than 0 seconds, not {text!r}')
+    return number
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def converter(text: str) -> str:
         if text not in words:
@@ -124,9 +131,9 @@ SETTINGS = {
     'preload': Setting(boolean, 'true or false', False),
     'restart': Setting(_one_of('execv', 'child', 'fork'), 'execv, child or fork'),
     'drain_delay': Setting(_seconds, _SECONDS, 0.0, is_of_bus=True),
-    'stop_timeout': Setting(_seconds, _SECONDS, 25.0, is_of_bus=True),
+    'stop_timeout': Setting(_time_limit, _SECONDS, 25.0, is_of_bus=True),
     'stop_reserve': Setting(_seconds, _SECONDS, is_of_bus=True),
-    'start_timeout': Setting(_seconds, _SECONDS, 60.0, is_of_bus=True),
+    'start_timeout': Setting(_time_limit, _SECONDS, 60.0, is_of_bus=True),
 }
 
 #: The prefix of the keys ``signal.NAME``, whose value is the target of that signal.

@@ -418,6 +418,15 @@ SETTINGS = {
     'unknown key, like none': settings('zzz = 1', 2, 'zzz', 'unknown'),
     'not a number': settings('stop_timeout = soon', 2, 'stop_timeout', "'soon'"),
     'no number at all': settings('stop_timeout =', 2, 'stop_timeout', 'number'),
+    'no time to stop': settings(
+        'stop_timeout = 0', 2, 'stop_timeout', "'0'", 'more than 0 seconds'
+    ),
+    'no time to start': settings(
+        'start_timeout = 0.0', 2, 'start_timeout', "'0.0'", 'more than 0 seconds'
+    ),
+    'less than Python can tell from 0': settings(
+        'stop_timeout = 1e-999', 2, 'stop_timeout', 'more than 0 seconds'
+    ),
     'below 0': settings('drain_delay = -1', 2, 'drain_delay', "'-1'"),
     'not a number by name': settings('start_timeout = nan', 2, 'start_timeout', 'nan'),
     'not a whole number': settings('workers = 1.5', 2, 'workers', 'whole', 'auto'),

@@ -602,7 +602,7 @@ def test_a_site_that_cannot_be_composed_anew_goes_on_with_the_workers_it_has(tmp
 
 
 def test_a_site_whose_composing_process_hangs_stops_all_the_same(tmp_path):
-    ini = INI.replace('workers = 2', 'workers = 2\nstop_timeout = 0')
+    ini = INI.replace('workers = 2', 'workers = 2\nstop_timeout = 0.01')
     with preloaded(tmp_path, ini=ini) as site:
         one = composer(site)
         os.kill(one, signal.SIGSTOP)
