@@ -189,13 +189,14 @@ class Calls:
                 level=40,
             )
 
-        result = error = None
+        result: Any = None
+        error: BaseException | None = None
         limit = TimeLimit(late.seconds, cannot_cut, may_cut=self._may_cut())
         try:
             with limit:
                 result = listener.call(*args, **kwargs)
-        except Cut:
-            pass
+        except Cut as cut:
+            error = cut
         except Exception as raised:
             error = raised
         if limit.expired:

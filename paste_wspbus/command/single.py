@@ -22,10 +22,10 @@ from paste_wspbus.command.leaving import (
     without,
 )
 from paste_wspbus.command.site_handlers import contain
-from paste_wspbus.command.terminal import print_line
+from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import TooManyFiles, WSPBusError, shortage
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED
-from paste_wspbus.ini.config import Site, StartFailed
+from paste_wspbus.ini.config import EARLY, Site, StartFailed
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.process.early_signals import (
     hold_those_of_other_threads,
@@ -82,7 +82,7 @@ class Single:
             self.process.finish(code)
         report = self.launch.report
         if not report.outcome_sent and report.fd is not None:
-            report.failed(code or FAILED, 'The site stopped before it was started.')
+            report.failed(code or FAILED, one_line(site.gave_up() or EARLY))
         self.end(code)
         return code
 
@@ -221,6 +221,10 @@ class Single:
             bus.start()
             if bus.state is State.STARTED:
                 _check_descriptors()
+        is_asked = getattr(bus.plugins.get('signals'), 'asked_to_leave', 0)
+        if process.worker is None and not is_asked and (failed := site.gave_up()):
+            _exit(bus)
+            raise failed
         # A signal may come while this thread is printing. With 0, its handler only
         # queues the command, and block() carries it out.
         bus.turn.keep_for(0)

@@ -11,6 +11,7 @@ from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import FAILED
+from paste_wspbus.ini.config import EARLY
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.workers.children import BecomeWorker
@@ -57,8 +58,7 @@ class Supervised:
         try:
             code = self.supervisor.run(self._announce)
             # If the site was READY, this was reported, and this report has no effect.
-            line = 'The site stopped before it was started.'
-            self.launch.report.failed(code or FAILED, line)
+            self.launch.report.failed(code or FAILED, EARLY)
             return code
         except BecomeWorker as became:
             child = became

@@ -91,7 +91,7 @@ def print_answer(text: str) -> None:
         print(text, flush=True)
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: object) -> str:
     """Return an error's message as one line; paths are relative to the working folder."""
     return printable(_without_folder(' '.join(str(error).split('\n'))))
 

@@ -10,6 +10,7 @@ import sys
 
 from paste_wspbus.bus import Bus, exit_code_of
 from paste_wspbus.errors import FactoryError, TimedOut, WSPBusError, shortage
+from paste_wspbus.exits import FAILED
 from paste_wspbus.frameworks import introduce
 from paste_wspbus.ini.factories import APP, BUS, PLUGIN, create, one_line, with_bus
 from paste_wspbus.ini.settings import SETTINGS, section_of
@@ -20,6 +21,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from typing import Any
+
+
+#: The message if nothing else is known.
+EARLY = 'The site stopped before it was started'
 
 
 class StartFailed(WSPBusError):
@@ -57,14 +62,27 @@ class Site:
         """Return the error if a component called sys.exit at its start; None if none did."""
         calls = [call for call in self.bus.timeline if call.channel == 'start']
         code = exit_code_of(left)
-        if not code or not calls or self.bus.was_started:
+        if not calls or self.bus.was_started:
             return None
         name = calls[-1].name
         why = left.code if isinstance(left.code, str) else f'exit code {code}'
         error = WSPBusError(f'{name} exited instead of starting: {why}')
         failed = StartFailed(self.place_of(name), name, error)
-        failed.exit_code = code
+        failed.exit_code = code or FAILED
         return failed
+
+    def gave_up(self) -> WSPBusError | None:
+        """Return the error if bus.stop() or bus.exit() ended the start; None if it did not."""
+        calls = [call for call in self.bus.timeline if call.channel == 'start']
+        if self.bus.was_started or self.bus.execv or not calls:
+            return None
+        if (
+            self.bus.exit_code
+        ):  # a failure that was logged has ended it, not this listener
+            return WSPBusError(EARLY)
+        name = calls[-1].name
+        error = WSPBusError(f'the site was stopped while {name} was starting')
+        return StartFailed(self.place_of(name), name, error)
 
 
 class Composer:

@@ -6,6 +6,7 @@ import re
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.composing import (
+    EARLY,
     Composer,
     Site,
     StartFailed,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from paste_wspbus.servers.server import BlockingServer, Server
 
 __all__ = [
+    'EARLY',
     'SERVER',
     'Config',
     'Site',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import stat
 import sys
 
@@ -24,6 +25,12 @@ _TRACEBACK = '\nTraceback (most recent call last):\n'
 
 #: The texts with which stacks begin in a message of the bus: only there, line feeds stay.
 _STACKS = _TRACEBACK, '\n  File "', '\nThread '
+
+#: The texts with which the bus reports a start that fails: the command reports it, too.
+_START_FAILED = re.compile(
+    "Error in 'start' listener |Shutting down due to error in start listener: |"
+    "'start' listener .+ takes longer than .+; cut here:"
+)
 
 
 class SafeFormatter(logging.Formatter):
@@ -73,9 +80,10 @@ class SiteLog(Plugin):
     """Makes records of the logger ``paste_wspbus`` from messages on 'log'.
 
     ``tracebacks`` says whether to keep the tracebacks in the messages. ``quiet`` says
-    whether to log only warnings and critical messages. The command sets both while the
-    site starts, because it reports a failed start itself, in one line. ``files`` are the
-    files that `redirect` has opened, a list of (path, file descriptors).
+    whether to log only warnings and errors, without the error of a start listener. The
+    command sets both while the site starts, because it reports a failed start itself, in
+    one line. ``files`` are the files that `redirect` has opened, a list of (path, file
+    descriptors).
 
     :param logger: the name of the logger.
     """
@@ -108,10 +116,10 @@ class SiteLog(Plugin):
             # command may have run, and no other code would print its errors.
             self.until_started = self.quiet = False
             self.tracebacks = True
-        if self.quiet and level not in (logging.WARNING, logging.CRITICAL):
+        if self.quiet and (level < logging.WARNING or _START_FAILED.match(msg)):
             return
         if not self.tracebacks:
-            msg = msg.partition(_TRACEBACK)[0]
+            msg = without_traceback(msg)
         self.logger.log(level, '%s', msg)
 
     def redirect(self, path: str | os.PathLike[str], *fds: int) -> None:
@@ -155,6 +163,15 @@ class SiteLog(Plugin):
         for path, failure in failures.items():
             reason = getattr(failure, 'strerror', None) or failure
             self.bus.log(f'Cannot reopen {path}: {reason}; the old file is used', 40)
+
+
+def without_traceback(msg: str) -> str:
+    """Return a message of the bus with the exception, but without its traceback."""
+    head, found, trace = msg.rpartition(_TRACEBACK)
+    if not found:
+        return msg
+    lines = (line for line in trace.splitlines() if line[:1] not in ('', ' '))
+    return f'{head.partition(_TRACEBACK)[0]} ({next(lines, "")})'
 
 
 def name_process(name: str) -> None:

@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from paste_wspbus.bus import ChannelFailures
+from paste_wspbus.bus.channels import name_of
 from paste_wspbus.plugins import sitelog as module
 from paste_wspbus.plugins.sitelog import SiteLog
 from tests.kit import TIMEOUT, Process, eventually
@@ -70,17 +73,50 @@ def test_what_the_bus_says_is_logged_with_its_level(bus, sitelog, caplog):
     ]
 
 
-def test_it_is_logged_without_tracebacks_or_not_at_all_if_so_wanted(
-    bus, sitelog, caplog
-):
-    for sitelog.tracebacks, sitelog.quiet in [(True, False), (False, False), (1, 1)]:
+def test_it_is_logged_without_tracebacks_if_so_wanted(bus, sitelog, caplog):
+    for sitelog.tracebacks in (True, False):
         try:
             raise RuntimeError('boom')
         except RuntimeError:
             bus.log('failed', 40, traceback=True)
     first, second = (record.getMessage() for record in caplog.records)
     assert 'RuntimeError: boom' in first
-    assert second == 'failed'
+    assert second == 'failed (RuntimeError: boom)'
+
+
+def test_quiet_drops_what_the_command_says_and_nothing_else_that_is_wrong(
+    bus, sitelog, caplog
+):
+    caplog.set_level(logging.DEBUG, 'paste_wspbus')
+    sitelog.quiet = True
+
+    @bus.subscribe('start', timeout=0.01)
+    def hang():
+        time.sleep(60)
+
+    @bus.subscribe('stop', priority=1)
+    def other():
+        raise RuntimeError('cannot stop')
+
+    bus.log('a detail', 20)
+    for level in (30, 40, 50):
+        bus.log('no licence', level)
+    with pytest.raises(ChannelFailures):
+        bus.start()
+    bus.unsubscribe('start', hang)
+
+    @bus.subscribe('start')
+    def fail():
+        raise RuntimeError('cannot start')
+
+    with pytest.raises(ChannelFailures):
+        bus.start()
+    told = [
+        (one.levelno, one.getMessage().partition('\n')[0]) for one in caplog.records
+    ]
+    stopped = 40, f"Error in 'stop' listener {name_of(other)}"
+    said = [(level, 'no licence') for level in (30, 40, 50)]
+    assert told == [*said, stopped, stopped]
 
 
 def test_unsubscribed_it_logs_and_reopens_nothing(bus, sitelog, logger, path, caplog):
