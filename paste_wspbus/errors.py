@@ -13,6 +13,9 @@ class WSPBusError(Exception):
 
     exit_code = 1
 
+    #: Whether the log says more of it.
+    is_logged = False
+
 
 class IllegalTransition(WSPBusError):
     """The bus was asked for a move that is not in its table of transitions.
@@ -89,15 +92,24 @@ class RestartImpossible(WSPBusError):
 class PluginError(WSPBusError):
     """A plugin class names a channel that does not exist.
 
-    ``nearest`` is a channel with a similar name, or None.
+    ``nearest`` is a channel with a similar name, or None. ``place`` is the file and line
+    of the method, if they are known.
     """
 
-    exit_code = 2
-
-    def __init__(self, plugin: str, channel: str, nearest: str | None) -> None:
-        hint = f'; did you mean {nearest!r}?' if nearest else ''
-        super().__init__(f'{plugin} listens on an unknown channel: {channel!r}{hint}')
+    def __init__(
+        self, plugin: str, channel: str, nearest: str | None, place: str = ''
+    ) -> None:
+        hint = (
+            f'did you mean {nearest!r}?'
+            if nearest
+            else f"a channel of one's own is known by channels = ({channel!r},) in the class"
+        )
+        at = f', at {place}' if place else ''
+        super().__init__(
+            f'{plugin} listens on an unknown channel: {channel!r}{at}; {hint}'
+        )
         self.plugin, self.channel, self.nearest = plugin, channel, nearest
+        self.place = place
 
 
 class UsageError(WSPBusError):
@@ -144,7 +156,8 @@ def shortage(error: BaseException) -> WSPBusError | None:
 class ConfigError(WSPBusError):
     """The .ini is wrong. The error names the file, section and key, and what would be right.
 
-    ``section`` and ``key`` are None if the error is not about one section or key.
+    ``section`` and ``key`` are None if the error is not about one section or key. The
+    text has the number of a line if the file cannot be parsed.
     """
 
     exit_code = 2
@@ -156,8 +169,11 @@ class ConfigError(WSPBusError):
         *,
         section: str | None = None,
         key: str | None = None,
+        line: int | None = None,
     ) -> None:
         where = file or ''
+        if line:
+            where += f', line {line}'
         if section:
             where += f' [{section}]'
         if key:

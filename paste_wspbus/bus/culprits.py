@@ -27,6 +27,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _PROGRAMS = os.path.dirname(os.path.abspath(sys.executable or '')) + os.sep
 _PACKAGES = (f'{os.sep}site-packages{os.sep}', f'{os.sep}dist-packages{os.sep}')
+_PASTE_DEPLOY = os.sep + os.path.join('paste', 'deploy') + os.sep
 
 #: The modules in which a thread waits for work, or for an event.
 _WAITS = frozenset({'threading', 'queue', 'selectors'})
@@ -57,6 +58,25 @@ def place_in_site(frame: FrameType | None) -> str:
         return ''
     code = frame.f_code
     return f'{code.co_filename}:{frame.f_lineno} in {code.co_qualname}'
+
+
+def place_of_error(error: BaseException) -> str:
+    """Return where an exception comes from, as 'FILE:LINE in NAME'.
+
+    :returns: the innermost line of the site's own code in its traceback, or else that of
+        another package; '' if only wspserve, PasteDeploy and Python's imports have run.
+    """
+    places, own = [''], ['']
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        place = f'{code.co_filename}:{line} in {code.co_qualname}'
+        if any(folder in code.co_filename for folder in _PACKAGES):
+            places += [place] * (_PASTE_DEPLOY not in code.co_filename)
+        elif is_of_site(code.co_filename) and not code.co_filename.startswith('<'):
+            own.append(place)
+    if isinstance(error, SyntaxError) and os.path.isfile(error.filename or ''):
+        own.append(f'{error.filename}:{error.lineno}')
+    return own[-1] or places[-1]
 
 
 def is_of_site(file: str) -> bool:

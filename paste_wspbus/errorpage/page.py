@@ -174,10 +174,10 @@ def _first(message: str) -> str:
     return line if len(line) <= 300 else f'{line[:300]}…'
 
 
-#: The beginning of a message of this package: a file, perhaps a section, perhaps a key.
+#: The beginning of a message of this package: a file, and perhaps a section, a key, or a line.
 _PLACE = re.compile(
     r'(?P<file>(?:(?!: ).)+?)'
-    r'(?: \[(?P<section>[^\]]+)\](?: (?P<key>(?:(?!: ).)+))?|(?<=\.ini))'
+    r'(?: \[(?P<section>[^\]]+)\](?: (?P<key>(?:(?!: ).)+))?|, line (?P<line>\d+)|(?<=\.ini))'
     r': (?P<problem>.*)',
     re.DOTALL,
 )
@@ -203,8 +203,9 @@ def _ini_lines(place: re.Match[str], is_code: bool) -> set[int]:
     one of its source, not of the .ini.
     """
     named = None if is_code else re.search(r'\bline +(\d+)\b', place['problem'])
-    if named:
-        return {int(named[1])}
+    number = place['line'] or (named[1] if named else None)
+    if number:
+        return {int(number)}
     key = place['key'] or 'use'  # this key names the factory
     section, wanted = None, set()
     for number, line in enumerate(_lines(place['file']), 1):

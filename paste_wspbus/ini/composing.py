@@ -12,8 +12,17 @@ from paste_wspbus.bus import Bus, exit_code_of
 from paste_wspbus.errors import FactoryError, TimedOut, WSPBusError, shortage
 from paste_wspbus.exits import FAILED
 from paste_wspbus.frameworks import introduce
-from paste_wspbus.ini.factories import APP, BUS, PLUGIN, create, one_line, with_bus
-from paste_wspbus.ini.settings import SETTINGS, section_of
+from paste_wspbus.ini.factories import (
+    APP,
+    BUS,
+    PLUGIN,
+    at_place,
+    create,
+    one_line,
+    translating,
+    with_bus,
+)
+from paste_wspbus.ini.settings import NO_CHANNELS, SETTINGS, section_of
 from paste_wspbus.reference import KEY, composing
 from paste_wspbus.requests.filter import BusFilter
 
@@ -32,13 +41,15 @@ class StartFailed(WSPBusError):
 
     def __init__(self, place: str, listener: str, error: BaseException) -> None:
         if isinstance(error, TimedOut):
-            what = f'{listener} did not start within {max(round(error.seconds, 1), 0.0):g} s'
+            seconds = max(round(error.seconds, 1), 0.0)
+            at = at_place(error.__cause__ or error)
+            what = f'{listener} did not start within {seconds:g} s{at}'
         elif isinstance(error, WSPBusError):
             what = str(error)
         elif (lack := shortage(error)) is not None:
             what = f'{listener} failed: {lack}'
         else:
-            what = f'{listener} failed: {one_line(error)}'
+            what = f'{listener} failed: {one_line(error)}{at_place(error)}'
         super().__init__(f'{place}: {what}')
         self.place, self.listener, self.error = place, listener, error
 
@@ -66,7 +77,7 @@ class Site:
             return None
         name = calls[-1].name
         why = left.code if isinstance(left.code, str) else f'exit code {code}'
-        error = WSPBusError(f'{name} exited instead of starting: {why}')
+        error = WSPBusError(f'{name} exited instead of starting: {why}{at_place(left)}')
         failed = StartFailed(self.place_of(name), name, error)
         failed.exit_code = code or FAILED
         return failed
@@ -76,13 +87,13 @@ class Site:
         calls = [call for call in self.bus.timeline if call.channel == 'start']
         if self.bus.was_started or self.bus.execv or not calls:
             return None
-        if (
-            self.bus.exit_code
-        ):  # a failure that was logged has ended it, not this listener
-            return WSPBusError(EARLY)
-        name = calls[-1].name
-        error = WSPBusError(f'the site was stopped while {name} was starting')
-        return StartFailed(self.place_of(name), name, error)
+        failed = WSPBusError(EARLY)
+        if not self.bus.exit_code:  # otherwise a failure in another place has ended it
+            name = calls[-1].name
+            error = WSPBusError(f'the site was stopped while {name} was starting')
+            failed = StartFailed(self.place_of(name), name, error)
+        failed.is_logged = True
+        return failed
 
 
 class Composer:
@@ -127,6 +138,11 @@ class Composer:
                     section=section_of(self.loader if self.file else None),
                     key='use',
                 )
+        for target in self.settings['signals'].values():
+            if (
+                target not in NO_CHANNELS
+            ):  # plugins may listen to it: see Plugin.subscribe
+                bus.listeners.setdefault(target, set())
         for name, setting in SETTINGS.items():
             if setting.is_of_bus:
                 setattr(bus, name, self.settings[name])
@@ -187,7 +203,8 @@ class Composer:
             plugin = context.create()
             subscribe = getattr(plugin, 'subscribe', None)
             if callable(subscribe):
-                subscribe()
+                with translating(context, self.file, context.section):
+                    subscribe()
         site.plugins[name] = bus.plugins[name] = plugin
 
     def _generator(self, context: Any) -> Callable[[], Iterator[Any]]:

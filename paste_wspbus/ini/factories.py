@@ -9,13 +9,25 @@ from paste.deploy import loadwsgi
 from paste.deploy.util import importlib_metadata
 
 from paste_wspbus.bus import Bus
-from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
+from paste_wspbus.errors import (
+    BadPriority,
+    ConfigError,
+    FactoryError,
+    LifespanRefused,
+    NameTaken,
+    NotCallable,
+    PluginError,
+    WSPBusError,
+)
 from paste_wspbus.reference import KEY, BusRef
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from typing import Any
+
+#: The errors of this package that mean a mistake in the site's code.
+OF_CODE = NotCallable, BadPriority, NameTaken, LifespanRefused
 
 APP, FILTER, SERVER = loadwsgi.APP, loadwsgi.FILTER, loadwsgi.SERVER
 
@@ -81,7 +93,7 @@ def create(context: Any) -> Any:
             key: value for key, value in context.global_conf.items() if key != KEY
         }
     try:
-        with _translating_factory(context, *place):
+        with translating(context, *place):
             made = context.object_type.invoke(context)
     finally:
         making.pop()
@@ -105,31 +117,49 @@ def name_of_factory(context: Any) -> str:
 
 
 @contextlib.contextmanager
-def _translating_factory(
-    context: Any, file: str | None, section: str | None
-) -> Generator[None]:
+def translating(context: Any, file: str | None, section: str | None) -> Generator[None]:
+    """Convert an error of a factory to a FactoryError that names the section.
+
+    :raises FactoryError: if the code in the ``with`` block raises or exits.
+    """
     try:
         yield
+    except PluginError as error:  # it names the line
+        raise FactoryError(file, str(error), section=section) from None
+    except OF_CODE as error:
+        problem = f'{error}{at_place(error)}'
+        raise FactoryError(file, problem, section=section) from error
     except (WSPBusError, KeyboardInterrupt, Terminated, GeneratorExit):
         raise  # GeneratorExit comes if a signal came before the block was entered
     except BaseException as error:
         name, problem = name_of_factory(context), f'failed: {one_line(error)}'
+        at = at_place(error)
         if isinstance(error, SystemExit):
             called = '' if error.code is None else repr(error.code)
             made = context.object_type.name
             problem = f'called sys.exit({called}) instead of returning the {made}'
-        raise FactoryError(file, f'{name} {problem}', section=section) from error
+        raise FactoryError(file, f'{name} {problem}{at}', section=section) from error
 
 
 def one_line(error: BaseException) -> str:
     """Return an exception as one line: its type and the first line of its message."""
     try:
-        said = str(error).strip().splitlines()
+        # The text of a SyntaxError also has the name of its file, without the folder.
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        said = str(text).strip().splitlines()
     except Exception:  # the site's own __str__ may fail
         said = ['its message cannot be read']
     if len(said) > 1 and said[0].startswith('File "'):  # as in Zope: the reason is last
         said[0] += f' … {said[-1].strip()}'
     return f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
+
+
+def at_place(error: BaseException) -> str:
+    """Return the end of a message that says where the site's code has failed, or ''."""
+    from paste_wspbus.bus.culprits import place_of_error  # only an error needs it
+
+    place = place_of_error(error)
+    return f', at {place}' if place else ''
 
 
 #: The error message for an ``egg:`` without a distribution.

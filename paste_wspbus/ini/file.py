@@ -13,18 +13,9 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from paste.deploy import loadwsgi
-from paste.deploy.util import importlib_metadata
 
-from paste_wspbus.bus import exit_code_of
 from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
-from paste_wspbus.ini.factories import (
-    NO_NAME,
-    EggLoader,
-    Terminated,
-    create,
-    entry_points,
-    making,
-)
+from paste_wspbus.ini.factories import EggLoader, Terminated, create, making
 from paste_wspbus.reference import KEY
 from paste_wspbus.values import nearest
 
@@ -36,8 +27,18 @@ if TYPE_CHECKING:
 #: The prefix of ``%(ENV_NAME)s``.
 ENV = 'ENV_'
 
-#: The number of characters that an .ini has at most.
+#: The number of bytes that an .ini has at most.
 MAX_LENGTH = 10_000_000
+
+#: Some editors write it at the beginning of a file in UTF-8.
+BYTE_ORDER_MARK = '\ufeff'
+
+#: The line of a section that configparser takes for something else: without its closing
+#: bracket, or indented, so that it is a part of the value above.
+NO_SECTION = re.compile(
+    r'^\[[^\]\n]*$|^[ \t]+\[(app|composite|pipeline|filter|server|plugin|wspbus):.+\][ \t]*$',
+    re.MULTILINE,
+)
 
 
 class _Names(Mapping[str, str]):
@@ -129,7 +130,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             # This does what PasteDeploy's __init__ does, which would read /dev/zero for ever.
             self.filename = filename
             path = os.path.abspath(filename)
-            names = {'here': os.path.dirname(path), '__file__': path}
+            names = {'here': literal(os.path.dirname(path)), '__file__': literal(path)}
             self.parser = loadwsgi.NicerConfigParser(filename, defaults=names)
             self.parser.optionxform = str
             self.parser.read_file(lines)
@@ -227,7 +228,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         loader = self.included(path)
         # The keys of [DEFAULT] here are defaults there, except the vars.
         inherited = {
-            k: v
+            k: literal(v)
             for k, v in (global_conf or {}).items()
             if k not in self.vars and k != KEY
         }
@@ -333,74 +334,25 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             yield
         except (WSPBusError, KeyboardInterrupt, Terminated, GeneratorExit):
             raise  # GeneratorExit comes if a signal came before the block was entered
-        except SystemExit as error:
-            why = error.code if isinstance(error.code, str) else ''
-            why = why or f'exit code {exit_code_of(error)}'
-            problem = f'its module exited while it was imported: {why}'
-            raise FactoryError(
-                self.filename, problem, section=section, key='use'
-            ) from error
         except configparser.InterpolationError as error:
             raise interpolation_error(self.filename, error) from None
         except BaseException as error:
-            key, problem = self._explain(section, error)
-            # The message contains everything of PasteDeploy's own errors, but not of others.
-            known = (LookupError, importlib_metadata.PackageNotFoundError)
-            cause = None if type(error) in known or problem.endswith(NO_NAME) else error
-            raise ConfigError(
-                self.filename, problem, section=section, key=key
-            ) from cause
+            from paste_wspbus.ini.mistakes import in_loading
 
-    def _explain(self, section: str, error: BaseException) -> tuple[str | None, str]:
-        own = self.parser._sections.get(section, {})
-        use = own.get('use') or next(
-            (v for k, v in own.items() if k.startswith('paste.')), None
-        )
-        key = 'use' if 'use' in own else None
-        said = str(error).strip('"') or type(error).__name__
-        if isinstance(error, ValueError) and _names_nothing(use):
-            return key, f'{use}: {NO_NAME}'
-        if isinstance(error, importlib_metadata.PackageNotFoundError):
-            return (
-                key,
-                f'{use}: the distribution {error.name or said!r} is not installed',
-            )
-        if isinstance(error, ModuleNotFoundError):
-            return key, f'{use}: there is no module {error.name!r}'
-        if isinstance(error, AttributeError) and use:
-            return key, f'{use}: {said}'
-        if (
-            type(error) is LookupError
-        ):  # only PasteDeploy's own error; a module may raise a KeyError
-            if said.startswith('Entry point'):
-                return key, f'{use}: {entry_points(said)}'
-            if said.startswith('No loader given'):
-                return (
-                    'use',
-                    'this key is missing; it names what to load: egg:DIST#NAME or '
-                    'call:MODULE:FUNCTION',
-                )
-            if said.startswith('Configuration not in'):
-                return key, f'{use}: write call:MODULE:FUNCTION'
-            return key, re.sub(r' in \S+ ', ' ', said)
-        return key, f'{use or section}: {type(error).__name__}: {said}'
+            own = self.parser._sections.get(section, {})
+            known = self.parser._defaults
+            wrong = in_loading(self.filename, section, own, known, error)
+            # What code has raised is worth a traceback; a mistake in the .ini is not.
+            raise wrong from (error if isinstance(wrong, FactoryError) else None)
 
 
 def interpolation_error(
     file: str, error: configparser.InterpolationError
 ) -> ConfigError:
     """Return the ConfigError for an error of configparser about ``%(name)s``."""
-    reference = getattr(error, 'reference', None)
-    if reference and reference.startswith(ENV):
-        problem = f'the environment variable {reference[len(ENV) :]} is not set'
-    elif reference:
-        problem = (
-            f'%({reference})s has no value: set {reference} in [DEFAULT], or write '
-            f'{reference}=VALUE after the file name; for a percent sign, write %%'
-        )
-    else:
-        problem = str(error).splitlines()[-1]
-    return ConfigError(file, problem, section=error.section, key=error.option)
+    from paste_wspbus.ini.mistakes import in_interpolation
+
+    return in_interpolation(file, error)
 
 
 def read_lines(path: str) -> io.StringIO:
@@ -408,16 +360,23 @@ def read_lines(path: str) -> io.StringIO:
 
     :raises ConfigError: if it is something else, or does not end.
     :raises OSError: if it cannot be read.
+    :raises UnicodeDecodeError: if it is not in the encoding of the locale, mostly UTF-8.
     """
     mode = os.stat(path).st_mode  # do not open a device: that may have effects
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISDIR(mode)):
         raise ConfigError(path, 'it is not a file')
-    with open(path) as file:
-        text = file.read(MAX_LENGTH + 1)
-    if len(text) > MAX_LENGTH:
+    with open(path, 'rb') as file:
+        data = file.read(MAX_LENGTH + 1)
+    if len(data) > MAX_LENGTH:
         raise ConfigError(
-            path, f'it is not an .ini file: it has more than {MAX_LENGTH:,} characters'
+            path, f'it is not an .ini file: it has more than {MAX_LENGTH:,} bytes'
         )
+    text = io.TextIOWrapper(io.BytesIO(data)).read().removeprefix(BYTE_ORDER_MARK)
+    found = NO_SECTION.search(text)
+    if found is not None:
+        from paste_wspbus.ini.mistakes import in_brackets
+
+        raise in_brackets(path, text, found)
     return io.StringIO(text)
 
 
@@ -426,30 +385,10 @@ def _reading(path: str) -> Generator[None]:
     """Convert the errors of opening and parsing an .ini to a ConfigError."""
     try:
         yield
-    except FileNotFoundError:
-        raise ConfigError(path, 'there is no such file') from None
-    except IsADirectoryError:
-        raise ConfigError(path, 'it is a directory, not an .ini file') from None
-    except PermissionError:
-        raise ConfigError(path, 'permission denied') from None
-    except OSError as error:
-        raise ConfigError(path, error.strerror or str(error)) from None
-    except configparser.DuplicateSectionError as error:
-        raise ConfigError(
-            path,
-            f'the file has this section twice (line {error.lineno})',
-            section=error.section,
-        ) from None
-    except configparser.DuplicateOptionError as error:
-        raise ConfigError(
-            path,
-            f'the section has this key twice (line {error.lineno})',
-            section=error.section,
-            key=error.option,
-        ) from None
-    except (configparser.Error, UnicodeDecodeError) as error:
-        first = str(error).replace(f'{path!r}', 'it').splitlines()
-        raise ConfigError(path, f'it is not an .ini file: {" ".join(first)}') from None
+    except (OSError, configparser.Error, UnicodeDecodeError) as error:
+        from paste_wspbus.ini.mistakes import in_reading
+
+        raise in_reading(path, error) from None
 
 
 def find(path: str, relative_to: str) -> str:
@@ -457,9 +396,3 @@ def find(path: str, relative_to: str) -> str:
     full = os.path.join(relative_to, path)
     quoted = os.path.join(relative_to, unquote(path))
     return quoted if not os.path.exists(full) and os.path.exists(quoted) else full
-
-
-def _names_nothing(use: str | None) -> bool:
-    """Whether it is an ``egg:`` without a distribution."""
-    scheme, _, rest = (use or '').partition(':')
-    return scheme.lower() == 'egg' and not rest.partition('#')[0]

@@ -6,8 +6,8 @@ import configparser
 import os
 from logging.config import fileConfig
 
-from paste_wspbus.errors import ConfigError
-from paste_wspbus.ini.factories import one_line
+from paste_wspbus.errors import ConfigError, FactoryError
+from paste_wspbus.ini.factories import at_place, one_line
 from paste_wspbus.ini.file import (
     Interpolation,
     interpolation_error,
@@ -39,11 +39,32 @@ def configure_logging(file: str, vars: Mapping[str, str]) -> None:
 
     :raises ConfigError: if its logging sections are wrong.
     """
+    parser = logging_parser(file, vars)
     try:
-        fileConfig(logging_parser(file, vars), disable_existing_loggers=False)
+        fileConfig(parser, disable_existing_loggers=False)
     except configparser.InterpolationError as error:
         raise interpolation_error(file, error) from None
     except Exception as error:
-        raise ConfigError(
-            file, f'its logging sections are wrong: {one_line(error)}'
-        ) from error
+        from paste_wspbus.ini.check_logging import LoggingCheck
+
+        LoggingCheck(file, parser).run()
+        # What the check cannot know: the class of a handler refuses its arguments.
+        section = _section_of(error)
+        key = 'args' if section and section.startswith('handler_') else None
+        problem, at = one_line(error), at_place(error)
+        if at:
+            problem += at
+            raise FactoryError(file, problem, section=section, key=key) from error
+        raise ConfigError(file, problem, section=section, key=key) from None
+
+
+def _section_of(error: BaseException) -> str | None:
+    """Return the section that `logging.config` was reading when it failed."""
+    from traceback import walk_tb  # only an error needs it
+
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_globals.get('__name__') == fileConfig.__module__:
+            section = frame.f_locals.get('section')
+            if isinstance(section, configparser.SectionProxy):
+                return section.name
+    return None

@@ -67,7 +67,10 @@ class ServerSection:
             self.forget_where()
         loader = EggLoader('PasteScript') if self.kind else self.loader
         name = self.kind or self.name
-        if find_adapter(loader.factory_name(SERVER, name) or '') is None:
+        factory = loader.factory_name(SERVER, name) or ''
+        with self._finding_packages():
+            is_known = find_adapter(factory) is not None
+        if not is_known:
             return None
         context = loader.get_context(SERVER, name, dict(self.vars))
         adapter, conf = adapter_for(context.object), context.local_conf
@@ -157,6 +160,24 @@ class ServerSection:
             conf['listen_on'] = '\n'.join(self.listen)
         with self._naming(section):
             return adapter(conf, global_conf)
+
+    @contextlib.contextmanager
+    def _finding_packages(self) -> Generator[None]:
+        """Convert the error if the package of the server is not installed."""
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition('.')[0]
+            section = None
+            if self.file and not self.kind:
+                section = self.loader.find_config_section(SERVER, self.name)
+            raise ConfigError(
+                self.file,
+                f'this server needs the package {package}, which is not installed: '
+                f'pip install {package}',
+                section=section,
+                key='use' if section else None,
+            ) from None
 
     @contextlib.contextmanager
     def _naming(self, section: str | None) -> Generator[None]:

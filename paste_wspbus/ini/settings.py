@@ -90,9 +90,15 @@ def _addresses(text: str) -> list[str]:
 
     :raises SettingError: if one is wrong.
     """
-    for address in (words := text.split()):
+    words = [word.rstrip(',') for word in text.split() if word != ',']
+    for address in words:
         parse_address(address, 'listen')
     return words
+
+
+def _names(text: str) -> list[str]:
+    """Split a list at its spaces, lines and commas."""
+    return text.replace(',', ' ').split()
 
 
 _SECONDS = 'a number of seconds'
@@ -122,8 +128,8 @@ def default_stop_timeout(drain_delay: float) -> float:
 #: All keys except those of signals, for which see `read_settings`.
 SETTINGS = {
     'use': Setting(str, 'egg:DIST#NAME or call:MODULE:FUNCTION'),
-    'plugins': Setting(str.split, _NAMES, ()),
-    'site_plugins': Setting(str.split, _NAMES, ()),
+    'plugins': Setting(_names, _NAMES, ()),
+    'site_plugins': Setting(_names, _NAMES, ()),
     'listen': Setting(_addresses, 'addresses', ()),
     'workers': Setting(
         worker_count, f'a whole number from 0 to {MAX_WORKERS}, or auto', 0
@@ -138,6 +144,10 @@ SETTINGS = {
 
 #: The prefix of the keys ``signal.NAME``, whose value is the target of that signal.
 SIGNAL = 'signal.'
+
+
+#: The targets of signals that are no channels.
+NO_CHANNELS = frozenset(['', 'hangup', 'ignore', 'none', 'stacks'])
 
 
 def section_of(loader: ConfigLoader | None) -> str | None:

@@ -55,6 +55,12 @@ def on(channel: str, *, priority: float | None = None) -> Callable[[F], F]:
     return mark
 
 
+def _place_of(method: object) -> str:
+    """Return the file and line of a method, or ''."""
+    code = getattr(method, '__code__', None)
+    return f'{code.co_filename}:{code.co_firstlineno}' if code else ''
+
+
 class Plugin:
     """The base class of plugins: `subscribe` subscribes the methods that `on` has marked.
 
@@ -82,7 +88,8 @@ class Plugin:
 
                 near = get_close_matches(channel, known, 1)
                 name = f'{type(self).__qualname__}.{method.__name__}'
-                raise PluginError(name, channel, near[0] if near else None)
+                place = _place_of(method)
+                raise PluginError(name, channel, near[0] if near else None, place)
         for channel, method, priority in listeners:
             self.bus.subscribe(channel, method, priority=priority)
 

@@ -85,7 +85,7 @@ def test_a_file_without_end_is_no_ini(tmp_path):
     with open(tmp_path / 'site.ini', 'wb') as file:
         file.truncate(2**40)
     line = the_line(run(tmp_path, 'site.ini'), 2)
-    assert line.endswith('it has more than 10,000,000 characters')
+    assert line.endswith('it has more than 10,000,000 bytes')
 
 
 def test_a_pipe_without_end_is_no_ini(tmp_path):
@@ -103,7 +103,7 @@ def test_a_pipe_without_end_is_no_ini(tmp_path):
     writer.start()
     line = the_line(run(tmp_path, 'site.ini'), 2)
     writer.join()
-    assert line.endswith('it has more than 10,000,000 characters')
+    assert line.endswith('it has more than 10,000,000 bytes')
 
 
 @pytest.mark.parametrize('way', [[], ['--workers', '1']], ids=' '.join)

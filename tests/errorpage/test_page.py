@@ -133,7 +133,7 @@ def test_file_section_and_key_of_the_ini_are_named_with_what_stands_there(
 def test_a_line_of_the_ini_that_is_named_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, {'site.ini': '[app:main]\n\nnonsense\nsecret = 1\n'})
-    shown = page('site.ini: it is not an .ini file: [line  3]: nonsense')
+    shown = page("site.ini, line 3: 'nonsense' is neither a [section] nor KEY = VALUE")
     assert re.findall(r'data-line="(\d+)">(.*)', shown) == [('3', 'nonsense')]
 
 
@@ -520,7 +520,7 @@ PROBLEMS = {
     'an .ini that cannot be read': (
         'site.ini',
         f'{INI}nonsense\n',
-        ['it is not an .ini file', 'site.ini', 'nonsense'],
+        ['is neither a [section] nor KEY = VALUE', 'site.ini', 'nonsense'],
     ),
     'a lifespan that fails': (
         'blog.py',

@@ -82,6 +82,11 @@ def start_hangs(bus, global_conf):
     yield
 
 
+def stops_site(bus, global_conf):
+    bus.exit()
+    yield
+
+
 def listener_raises(bus, global_conf):
     @bus.subscribe('start')
     def connect():
@@ -93,7 +98,7 @@ def listener_hangs(bus, global_conf):
 """
 
 BROKEN = {
-    'syntax_error.py': 'def make(:\n',
+    'syntax_error.py': 'x = 1\ndef make(:\n',
     'import_error.py': 'import nonsense_inside\n',
     'raises_error.py': 'raise RuntimeError("at import")\n',
     'exits_early.py': 'raise SystemExit("at import")\n',
@@ -288,12 +293,12 @@ USES = {
 }
 
 IMPORTS = {
-    name: app(f'call:{name}:make', None, HERE, word, cause=True, files=BROKEN)
-    for name, word in {
-        'syntax_error': 'SyntaxError',
-        'import_error': 'nonsense_inside',
-        'raises_error': 'at import',
-        'exits_early': 'at import',
+    name: app(f'call:{name}:make', 1, HERE, *words, cause=True, files=BROKEN)
+    for name, words in {
+        'syntax_error': ['SyntaxError: invalid syntax, at syntax_error.py:2'],
+        'import_error': ['nonsense_inside', ', at import_error.py:1 in <module>'],
+        'raises_error': ['at import, at raises_error.py:1 in <module>'],
+        'exits_early': ['at import, at exits_early.py:1 in <module>'],
     }.items()
 }
 
@@ -301,6 +306,193 @@ IMPORTS = {
 def names_nothing(ini, place, *words):
     return Case(ini, 2, f'site.ini {place}', *words)
 
+
+WORDS = 'neither a [section] nor KEY = VALUE'
+PARSING = {
+    'a section without its bracket': Case(
+        GOOD.replace('[server:main]', '[server:main'),
+        2,
+        "site.ini, line 3: '[server:main' has no closing bracket",
+    ),
+    'the first section without its bracket': Case(
+        GOOD.replace('[app:main]', '[app:main'), 2, "line 1: '[app:main' has no closing"
+    ),
+    'an indented section': Case(
+        GOOD + '  [plugin:x]\n', 2, "line 9: '[plugin:x]' is indented", 'spaces'
+    ),
+    'a section in round brackets': Case(
+        '(app:main)\n' + GOOD, 2, "line 1: '(app:main)' stands before the first"
+    ),
+    'a key before the sections': Case('x = 1\n' + GOOD, 2, "line 1: 'x = 1' stands"),
+    'a key without a value': Case(
+        APP + 'debug\n' + SERVER, 2, f"line 3: 'debug' is {WORDS}"
+    ),
+    'a very long line': Case(GOOD + 'x' * 5000, 2, 'line 9', f"x…' is {WORDS}"),
+    'UTF-16': Case(
+        GOOD.encode('utf-16'), 2, 'site.ini: it is UTF-16: save it as UTF-8'
+    ),
+    'Latin 1': Case(
+        GOOD.encode() + '# grün'.encode('latin-1'),
+        2,
+        'site.ini, line 9',
+        '0xfc',
+        'UTF-8',
+    ),
+}
+
+GETS = {
+    'a key that [DEFAULT] has not': Case(
+        '[DEFAULT]\ncolour = red\n' + APP + 'get color = color\n' + SERVER,
+        2,
+        "site.ini [app:main] get color: [DEFAULT] has no key 'color'; did you mean 'colour'?",
+    ),
+    'a filter-app without next': Case(
+        '[filter-app:main]\nuse = egg:paste_wspbus#bus\n' + SERVER,
+        2,
+        'site.ini [filter-app:main] next: this key is missing',
+    ),
+}
+
+LOGGED = """
+[loggers]
+keys = root, site
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = WARNING
+handlers = console
+[logger_site]
+qualname = site
+handlers =
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+level = INFO
+formatter = plain
+[formatter_plain]
+format = %(message)s
+"""
+
+
+def logged(old, new, *words, code=2, **kwargs):
+    assert old in LOGGED
+    return Case(GOOD + LOGGED.replace(old, new), code, *words, **kwargs)
+
+
+LOGGING = {
+    'no [formatters]': logged(
+        '[formatters]',
+        '[formaters]',
+        "no section [formatters]; did you mean 'formaters'?",
+    ),
+    'no keys': logged('keys = plain', 'key = plain', '[formatters] keys: this key is'),
+    'no root': logged('keys = root, site', 'keys = site', '[loggers] keys', 'root'),
+    'no such handler': logged(
+        '[handler_console]',
+        '[handler_konsole]',
+        "[handlers] keys: there is no section [handler_console]; did you mean 'handler_konsole'?",
+    ),
+    'no such logger': logged(
+        '[logger_site]', '[logger_stie]', '[loggers] keys', 'stie'
+    ),
+    'no qualname': logged('qualname = site', '', '[logger_site] qualname: this key is'),
+    'a handler that is not listed': logged(
+        'handlers = console',
+        'handlers = konsole',
+        '[logger_root] handlers: ',
+        "'console'?",
+    ),
+    'a formatter that is not listed': logged(
+        'formatter = plain',
+        'formatter = plian',
+        '[handler_console] formatter: ',
+        "'plain'?",
+    ),
+    'no such level': logged(
+        'level = WARNING',
+        'level = WARNUNG',
+        "[logger_root] level: 'WARNUNG' is not a level",
+    ),
+    'no such level of a handler': logged(
+        'level = INFO', 'level = info', "[handler_console] level: 'info'", "'INFO'?"
+    ),
+    'no such class': logged(
+        'StreamHandler', 'StreamHandlr', '[handler_console] class', "'StreamHandler'?"
+    ),
+    'no such class of handlers': logged(
+        'class = StreamHandler',
+        'class = handlers.SyslogHandler',
+        "'handlers.SysLogHandler'?",
+    ),
+    'no such module': logged(
+        'class = StreamHandler', 'class = nonsense.Handler', "no module 'nonsense'"
+    ),
+    'arguments that are not Python': logged(
+        '(sys.stderr,)', '(sys.stderr,', '[handler_console] args: it is not Python'
+    ),
+    'a format that is none': logged(
+        '%(message)s', '%(message', '[formatter_plain] format: '
+    ),
+}
+
+#: What is found only when a handler is made.
+HANDLERS = {
+    'no such folder': logged(
+        'class = StreamHandler\nargs = (sys.stderr,)',
+        "class = FileHandler\nargs = ('/no/where.log',)",
+        'site.ini [handler_console] args: FileNotFoundError: [Errno 2] No such file',
+    ),
+    'no such stream': logged(
+        'sys.stderr', 'sys.stdrr', '[handler_console] args: Attribute'
+    ),
+    "the site's own handler fails": logged(
+        'class = StreamHandler',
+        'class = myhandler.Handler',
+        '[handler_console] args: OSError: no queue, at myhandler.py:',
+        code=1,
+        cause=True,
+        files={
+            'myhandler.py': """
+            import logging
+            class Handler(logging.Handler):
+                def __init__(self, *args):
+                    raise OSError('no queue')
+            """
+        },
+    ),
+}
+
+CHANNEL = {
+    'plug.py': """
+    from paste_wspbus import Plugin, on
+    class Refresh(Plugin):
+        def __init__(self, bus, global_conf):
+            super().__init__(bus)
+        @on('refresh')
+        def refresh(self):
+            pass
+    def make(bus, global_conf):
+        bus.subscribe('start', 5)
+    """
+}
+PLUGINS = {
+    "a channel of one's own": plugin(
+        'call:plug:Refresh',
+        1,
+        "unknown channel: 'refresh', at plug.py:5; ",
+        "channels = ('refresh',)",
+        files=CHANNEL,
+    ),
+    'something that cannot be called': plugin(
+        'call:plug:make',
+        1,
+        'takes callables, not 5, at plug.py:9',
+        cause=True,
+        files=CHANNEL,
+    ),
+}
 
 INTERPOLATIONS = {
     'in an app': names_nothing(
@@ -337,11 +529,17 @@ INTERPOLATIONS = {
 }
 
 FACTORIES = {
-    'raises': app_factory('raises', 'ValueError: no luck', cause=True),
+    'raises': app_factory(
+        'raises', 'ValueError: no luck, at webapp.py:', 'in raises', cause=True
+    ),
     'raises and says nothing': app_factory(
         'raises_nothing_said', 'ValueError', cause=True
     ),
-    'exits': app_factory('exits', 'exit', cause=True),
+    'exits': app_factory(
+        'exits',
+        "sys.exit('enough') instead of returning the application, at webapp.py:",
+        cause=True,
+    ),
     'exits with 0': app_factory('exits_0', 'exit', cause=True),
     'returns None': app_factory('returns_none', 'None'),
     'returns what is not callable': app(
@@ -447,17 +645,29 @@ SETTINGS = {
     'plugin twice': settings('plugins = first first', 2, 'plugins', 'first', 'twice'),
 }
 
+IN_WEBAPP = ', at webapp.py:'
 STARTS = {
-    'raises': plugin('call:webapp:start_raises', 1, 'no database', cause=True),
+    'raises': plugin(
+        'call:webapp:start_raises', 1, f'no database{IN_WEBAPP}', cause=True
+    ),
     'listener raises': plugin(
-        'call:webapp:listener_raises', 1, 'no database', cause=True
+        'call:webapp:listener_raises', 1, f'no database{IN_WEBAPP}', cause=True
     ),
     'hangs': plugin(
-        'call:webapp:start_hangs', 1, '0.5 s', more='start_timeout = 0.5', cause=True
+        'call:webapp:start_hangs',
+        1,
+        f'0.5 s{IN_WEBAPP}',
+        more='start_timeout = 0.5',
+        cause=True,
     ),
     'listener hangs': plugin(
-        'call:webapp:listener_hangs', 1, '0.5 s', more='start_timeout = 0.5', cause=True
+        'call:webapp:listener_hangs',
+        1,
+        f'0.5 s{IN_WEBAPP}',
+        more='start_timeout = 0.5',
+        cause=True,
     ),
+    'stops the site': plugin('call:webapp:stops_site', 1, 'bad', 'was stopped'),
 }
 
 
@@ -671,6 +881,11 @@ CASES = {
         'circle': CIRCLES,
         'use': USES,
         'import': IMPORTS,
+        'parsing': PARSING,
+        'get': GETS,
+        'logging': LOGGING,
+        'handler': HANDLERS,
+        'plugin': PLUGINS,
         'interpolation': INTERPOLATIONS,
         'factory': FACTORIES,
         'setting': SETTINGS,
@@ -684,8 +899,11 @@ CASES = {
 
 def run_case(folder, case, *more, **kwargs):
     port = free_port()
-    ini = case.ini.replace('%(free)s', str(port))
-    files = {'webapp.py': WEBAPP, **case.files, 'site.ini': ini}
+    files = {'webapp.py': WEBAPP, **case.files}
+    if isinstance(case.ini, bytes):
+        Path(folder, 'site.ini').write_bytes(case.ini)
+    else:
+        files['site.ini'] = case.ini.replace('%(free)s', str(port))
     args = (*case.args, *more)
     with Site(folder, None, *args, files=files, wait=False, **kwargs) as process:
         assert not process.out.wait_for('Serving on'), process.report()
@@ -743,14 +961,21 @@ def test_a_plugin_that_exits_gives_the_site_its_code(tmp_path):
 def test_check_finds_what_it_can_without_composing(tmp_path):
     """The same line and code, with nothing imported."""
     # What stands in a module, or is a composite's own affair, it cannot know.
-    unknown = ('function', 'module in a package', 'in a composite', 'bus distribution')
+    unknown = (
+        'module in a package',
+        'in a composite',
+        'bus distribution',
+        'bus function',
+    )
+    known = USES, INTERPOLATIONS, SETTINGS, PARSING, LOGGING
     wrong = []
-    for name, case in {**USES, **INTERPOLATIONS, **SETTINGS}.items():
-        if name.endswith(unknown):
+    for name, case in [pair for table in known for pair in table.items()]:
+        if name.endswith(unknown) or isinstance(case.ini, bytes):
             continue
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        files = {'webapp.py': 'raise SystemExit("imported")', **case.files}
+        webapp = f'{WEBAPP}\nraise SystemExit("imported")'
+        files = {'webapp.py': webapp, **case.files}
         files['site.ini'] = case.ini.replace('%(free)s', '0')
         process = run(folder, '--check', *case.args, files=files)
         if (process.code, len(process.err.text.splitlines())) != (2, 1):

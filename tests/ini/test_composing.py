@@ -593,7 +593,7 @@ def test_a_typo_in_a_plugins_channel_is_an_error_when_it_is_plugged_in():
     bus = Bus()
     with pytest.raises(Exception, match="did you mean 'start'") as error:
         Typo(bus).subscribe()
-    assert error.value.exit_code == 2
+    assert error.value.exit_code == 1
     assert bus.state is State.STOPPED
 
 

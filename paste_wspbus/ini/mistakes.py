@@ -1,0 +1,204 @@
+"""The words for mistakes in an .ini: errors of configparser and PasteDeploy become ConfigErrors.
+
+Only an error needs this module.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+
+from paste.deploy.util import importlib_metadata
+
+from paste_wspbus.bus import exit_code_of
+from paste_wspbus.bus.culprits import place_of_error
+from paste_wspbus.errors import ConfigError, FactoryError
+from paste_wspbus.ini.factories import NO_NAME, entry_points, one_line
+from paste_wspbus.values import nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The prefix of ``%(ENV_NAME)s``.
+ENV = 'ENV_'
+
+#: The number of characters of a wrong line that a message shows.
+SHOWN = 60
+
+
+# -- reading ---------------------------------------------------------------------------
+
+
+def in_reading(path: str, error: Exception) -> ConfigError:
+    """Return the ConfigError for an error of opening or parsing a file."""
+    if isinstance(error, FileNotFoundError):
+        return ConfigError(path, 'there is no such file')
+    if isinstance(error, IsADirectoryError):
+        return ConfigError(path, 'it is a directory, not an .ini file')
+    if isinstance(error, PermissionError):
+        return ConfigError(path, 'permission denied')
+    if isinstance(error, OSError):
+        return ConfigError(path, error.strerror or str(error))
+    if isinstance(error, UnicodeDecodeError):
+        return _in_decoding(path, error)
+    if isinstance(error, configparser.DuplicateSectionError):
+        problem = f'the file has this section twice (line {error.lineno})'
+        return ConfigError(path, problem, section=error.section)
+    if isinstance(error, configparser.DuplicateOptionError):
+        problem = f'the section has this key twice (line {error.lineno})'
+        return ConfigError(path, problem, section=error.section, key=error.option)
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        problem = f'{_shown(error.line)} stands before the first [section]'
+        return ConfigError(
+            path, f'{problem}: this is not an .ini file', line=error.lineno
+        )
+    if isinstance(error, configparser.ParsingError) and error.errors:
+        number, line = error.errors[0]
+        problem = f'{_shown(_unquoted(line))} is neither a [section] nor KEY = VALUE'
+        return ConfigError(path, problem, line=number)
+    return ConfigError(path, f'it is not an .ini file: {one_line(error)}')
+
+
+def _in_decoding(path: str, error: UnicodeDecodeError) -> ConfigError:
+    if error.object[:2] in (b'\xff\xfe', b'\xfe\xff'):
+        return ConfigError(path, 'it is UTF-16: save it as UTF-8')
+    line = error.object.count(b'\n', 0, error.start) + 1
+    wrong = error.object[error.start]
+    problem = f'the byte 0x{wrong:02x} is not {error.encoding}: save the file as UTF-8'
+    return ConfigError(path, problem, line=line)
+
+
+def in_brackets(path: str, text: str, found: re.Match[str]) -> ConfigError:
+    """Return the ConfigError for a section that `file.NO_SECTION` has found."""
+    line = found[0].strip()
+    number = text.count('\n', 0, found.start()) + 1
+    if ']' not in line:
+        return ConfigError(path, f'{_shown(line)} has no closing bracket', line=number)
+    problem = (
+        f'{_shown(line)} is indented, and so it belongs to the value above: remove the '
+        'spaces before it'
+    )
+    return ConfigError(path, problem, line=number)
+
+
+def _unquoted(line: str) -> str:
+    """Return the line; configparser keeps its repr()."""
+    try:
+        return str(ast.literal_eval(line))
+    except (SyntaxError, ValueError):
+        return line
+
+
+def _shown(line: str) -> str:
+    line = line.strip()
+    return repr(line if len(line) <= SHOWN else f'{line[: SHOWN - 1]}…')
+
+
+# -- interpolation -----------------------------------------------------------------------
+
+
+def in_interpolation(file: str, error: configparser.InterpolationError) -> ConfigError:
+    """Return the ConfigError for an error of configparser about ``%(name)s``."""
+    reference = getattr(error, 'reference', None)
+    if reference and reference.startswith(ENV):
+        problem = f'the environment variable {reference[len(ENV) :]} is not set'
+    elif reference:
+        problem = (
+            f'%({reference})s has no value: set {reference} in [DEFAULT], or write '
+            f'{reference}=VALUE after the file name; for a percent sign, write %%'
+        )
+    elif isinstance(error, configparser.InterpolationDepthError):
+        problem = 'the value names itself, or others that name it'
+    else:
+        problem = str(error).splitlines()[-1]
+    return ConfigError(file, problem, section=error.section, key=error.option)
+
+
+# -- loading -----------------------------------------------------------------------------
+
+
+def in_loading(
+    file: str,
+    section: str,
+    own: Mapping[str, str],
+    known: Mapping[str, str],
+    error: BaseException,
+) -> ConfigError:
+    """Return the error for a section whose factory cannot be found or imported.
+
+    :param own: the keys of the section.
+    :param known: the keys of [DEFAULT].
+    :returns: a FactoryError (exit code 1) if code was imported and has failed; a
+        ConfigError (exit code 2) if the .ini names something that does not exist.
+    """
+    use = own.get('use') or next(
+        (v for k, v in own.items() if k.startswith('paste.')), None
+    )
+    key = 'use' if 'use' in own else None
+    place = place_of_error(error)
+    at = f', at {place}' if place else ''
+    if isinstance(error, SystemExit):
+        why = error.code if isinstance(error.code, str) else ''
+        why = why or f'exit code {exit_code_of(error)}'
+        problem = f'its module exited while it was imported: {why}{at}'
+        return FactoryError(file, problem, section=section, key='use')
+    if place:
+        problem = f'{use or section}: {one_line(error)}{at}'
+        return FactoryError(file, problem, section=section, key=key)
+    missing = _missing_key(own, known, error)
+    if missing:
+        name, key = missing
+        problem = f'[DEFAULT] has no key {name!r}{nearest(name, known)}'
+    else:
+        key, problem = _in_words(key, use, section, error)
+    return ConfigError(file, problem, section=section, key=key)
+
+
+def _missing_key(
+    own: Mapping[str, str], known: Mapping[str, str], error: BaseException
+) -> tuple[str, str] | None:
+    """Return the name that a key ``get NAME`` asks for, and this key, if it is missing."""
+    if type(error) is KeyError and error.args and error.args[0] not in known:
+        for key, value in own.items():
+            if key.startswith('get ') and value == error.args[0]:
+                return value, key
+    return None
+
+
+def _in_words(
+    key: str | None, use: str | None, section: str, error: BaseException
+) -> tuple[str | None, str]:
+    """Return the key that is wrong, and what is wrong with it."""
+    said = str(error).strip('"') or type(error).__name__
+    if isinstance(error, ValueError) and _names_nothing(use):
+        return key, f'{use}: {NO_NAME}'
+    if isinstance(error, importlib_metadata.PackageNotFoundError):
+        return key, f'{use}: the distribution {error.name or said!r} is not installed'
+    if isinstance(error, ModuleNotFoundError):
+        return key, f'{use}: there is no module {error.name!r}'
+    if isinstance(error, AttributeError) and use:
+        return key, f'{use}: {said}'
+    if type(error) is not LookupError:  # this one is PasteDeploy's own error
+        return key, f'{use or section}: {one_line(error)}'
+    if said.startswith('Entry point'):
+        return key, f'{use}: {entry_points(said)}'
+    if said.startswith('No loader given'):
+        problem = (
+            'this key is missing; it names what to load: egg:DIST#NAME or '
+            'call:MODULE:FUNCTION'
+        )
+        return 'use', problem
+    if said.startswith('Configuration not in'):
+        return key, f'{use}: write call:MODULE:FUNCTION'
+    lacks = re.search(r"missing a '(.+?)' setting", said)
+    if lacks:
+        return lacks[1], 'this key is missing'
+    return key, re.sub(r' in \S+ ', ' ', said)
+
+
+def _names_nothing(use: str | None) -> bool:
+    """Whether it is an ``egg:`` without a distribution."""
+    scheme, _, rest = (use or '').partition(':')
+    return scheme.lower() == 'egg' and not rest.partition('#')[0]
