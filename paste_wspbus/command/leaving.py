@@ -32,6 +32,9 @@ LINGER = 10.0
 #: Seconds for the other atexit handlers, after one has used all the time and was cut.
 REST = 1.0
 
+#: The end of the line of an error that has a traceback.
+V_SHOWS = ' (-v shows the traceback)'
+
 #: The time.monotonic() at which atexit handlers must have ended, by the site's deadline.
 _until = float('inf')
 
@@ -42,25 +45,40 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
     :param launch: None if the command line is wrong.
     :returns: the exit code.
     """
-    if launch is not None and launch.options.reload and launch.report.outcome_sent:
+    line = one_line(error)
+    if launch is None:
+        print_line(f'{line}{V_SHOWS * (error.__cause__ is not None)}', 'stderr')
+        return error.exit_code
+    if launch.options.reload and launch.report.outcome_sent:
         return error.exit_code  # the supervisor shows it
-    verbose = launch is not None and (launch.options.verbosity > 1 or launch.later)
-    if verbose:
+    if launch.took_over and not launch.report.lasting:
+        line += '; the old site has stopped'
+    hint = _show_traceback(error, launch)
+    if not launch.is_printed_elsewhere:
+        print_line(line if launch.log else f'{line}{hint}', 'stderr')
+        if launch.terminal is not None:
+            with contextlib.suppress(OSError):
+                os.write(launch.terminal, f'{line}{hint}\n'.encode())
+    return launch.fail(error.exit_code, f'{line}{hint}')
+
+
+def _show_traceback(error: WSPBusError, launch: Launch) -> str:
+    """Print the traceback of an error, if there is a place for it.
+
+    A log gets it always: nobody can start a daemon of last night once more.
+
+    :returns: what the line must say of it, or ''.
+    """
+    is_verbose, is_raised = launch.options.verbosity > 1, error.__cause__ is not None
+    if is_verbose or (is_raised and (launch.later or launch.log)):
         import traceback
 
-        trace = ''.join(traceback.format_exception(error))
+        trace = ''.join(traceback.format_exception(error.__cause__ or error))
         print_line(trace.rstrip('\n'), 'stderr')
-    line = one_line(error)
-    if launch is not None and launch.took_over and not launch.report.lasting:
-        line += '; the old site has stopped'
-    if error.__cause__ is not None and not verbose:
-        line += ' (-v shows the traceback)'
-    if launch is None or not launch.is_printed_elsewhere:
-        print_line(line, 'stderr')
-        if launch is not None and launch.terminal is not None:
-            with contextlib.suppress(OSError):
-                os.write(launch.terminal, f'{line}\n'.encode())
-    return error.exit_code if launch is None else launch.fail(error.exit_code, line)
+    if launch.log and (is_raised or error.is_logged):
+        what = 'the traceback' if is_raised else 'more'
+        return f' ({what} is in {launch.log})'
+    return '' if not is_raised or is_verbose or launch.later else V_SHOWS
 
 
 def limit_handlers(seconds: float) -> None:

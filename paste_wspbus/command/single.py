@@ -16,13 +16,14 @@ from paste_wspbus.command.announcing import Announcement
 from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.leaving import (
     LINGER,
+    complain,
     end_at_once,
     limit_handlers,
     run_exit_handlers,
     without,
 )
 from paste_wspbus.command.site_handlers import contain
-from paste_wspbus.command.terminal import one_line, print_line
+from paste_wspbus.command.terminal import print_line
 from paste_wspbus.errors import TooManyFiles, WSPBusError, shortage
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED
 from paste_wspbus.ini.config import EARLY, Site, StartFailed
@@ -82,7 +83,9 @@ class Single:
             self.process.finish(code)
         report = self.launch.report
         if not report.outcome_sent and report.fd is not None:
-            report.failed(code or FAILED, one_line(site.gave_up() or EARLY))
+            early = site.gave_up() or WSPBusError(EARLY)
+            early.exit_code = code or FAILED
+            complain(early, self.launch)
         self.end(code)
         return code
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 
 from paste_wspbus.values import printable
@@ -91,12 +92,13 @@ def print_answer(text: str) -> None:
         print(text, flush=True)
 
 
-def one_line(error: object) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's message as one line; paths are relative to the working folder."""
     return printable(_without_folder(' '.join(str(error).split('\n'))))
 
 
 def _without_folder(text: str) -> str:
+    """Shorten paths, but not that of a log ("the traceback is in …"): others read it, too."""
     with contextlib.suppress(FileNotFoundError):
-        return text.replace(os.getcwd() + os.sep, '')
+        return re.sub(rf'(?<! in ){re.escape(os.getcwd() + os.sep)}', '', text)
     return text

@@ -32,8 +32,8 @@ class Launch:
         self.turn: Turn | None = None
         #: A copy of the stderr that --log-file has replaced.
         self.terminal: int | None = None
-        #: Whether stderr is the log file now.
-        self.logs = False
+        #: The path of the log file, if stderr is that file now.
+        self.log: str | None = None
         #: Whether a running site has stopped for this one.
         self.took_over = False
         #: Whether the site was started before: then people look for errors in its log.
@@ -59,7 +59,7 @@ class Launch:
         """
         if self.report.fd is None:
             return False
-        return self.report.lasting or (self.options.daemon and not self.logs)
+        return self.report.lasting or (self.options.daemon and not self.log)
 
     def fail(self, code: int, line: str = '') -> int:
         """Report to the process that waits for the start that the start has failed.

@@ -145,7 +145,7 @@ class Opening:
                 raise UsageError(f'--log-file {path}: {reason}') from None
             process.notes.append(f'--log-file {path}: this user cannot open it')
             return
-        process.log_file, launch.terminal, launch.logs = path, terminal, True
+        process.log_file, launch.terminal, launch.log = path, terminal, path
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a rotation must not split lines
                 stream.reconfigure(line_buffering=True)

@@ -62,7 +62,7 @@ class Renewals:
     def _it_serves(self) -> dict[str, Any]:
         supervisor, notes = self.supervisor, [*self.notes]
         if any(self._cut):
-            notes.append(f'{_in_words(*self._cut)} cut: see the log')
+            notes.append(f'{_in_words(*self._cut)} cut: see {supervisor.log_name}')
         answer = {'generation': supervisor.generation, 'notes': notes}
         if self.failure is not None:  # under --reload, a worker shows it now
             answer |= {'failed': 1, 'line': self.failure, 'is_new': True}

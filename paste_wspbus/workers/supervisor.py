@@ -432,7 +432,7 @@ class Supervisor:
             self._code = self._code or code
         self.bus.publish('worker_died', worker.name, worker.pid, worker.code)
         if worker.leaving and worker.code in (EX_SOFTWARE, -signal.SIGKILL):
-            note = f'{worker.title} did not stop in time: see the log'
+            note = f'{worker.title} did not stop in time: see {self.log_name}'
             self.renewals.notes.append(note)
         if self.bus.state is State.STARTED:
             self.strategy.has_ended(worker)
@@ -465,6 +465,12 @@ class Supervisor:
     def was_started(self) -> bool:
         """Whether the site has been STARTED."""
         return self.bus.was_started
+
+    @property
+    def log_name(self) -> str:
+        """How a message names the log: by the path of its file, if that is known."""
+        files = getattr(self.bus.plugins.get('sitelog'), 'files', ())
+        return f'the log in {files[0][0]}' if files else 'the log'
 
     @property
     def is_renewing(self) -> bool:

@@ -240,6 +240,7 @@ def open_as_worker(process: Process, connection: socket.socket, role: Role) -> N
     inheritance = process.inheritance
     if process.options.log_file:
         process.log_file = os.path.abspath(process.options.log_file)
+        process.launch.log = process.log_file
     process.server = process.known_server(process.config)
     if process.server is not None:
         process.server.adopt(inheritance.take_sockets())

@@ -53,6 +53,45 @@ def failing(ground, **kwargs):
     return line, process.code
 
 
+@pytest.mark.parametrize('what', [{'app': 'make_broken'}, {'plugin': 'broken_start'}])
+@pytest.mark.parametrize(
+    ('args', 'settings'),
+    [
+        (['start'], {}),
+        (['start'], {'workers': 2}),
+        (['start'], {'workers': 2, 'preload': 'true'}),
+        (['start'], {'workers': 1, 'restart': 'child'}),
+        (['start', '-v'], {}),
+        (['start', '--log-file', 'logs/own.log'], {}),
+        (['--log-file', 'logs/own.log'], {}),
+        (['--log-file', 'logs/own.log'], {'workers': 1}),
+    ],
+    ids=str,
+)
+def test_the_traceback_of_a_failed_start_is_in_the_log(ground, what, args, settings):
+    (ground.folder / 'logs').mkdir()
+    ground.change(**what, **settings)
+    process = ground.run('site.ini', *args)
+    assert process.code == 1
+    (line,) = process.err.text.splitlines()
+    why = 'out of order' if 'app' in what else 'no database'
+    log = ground.folder / args[-1] if args[-1].endswith('.log') else ground.log_file
+    assert re.search(rf'{why}, at webapp\.py:\d+ in \w+', line)
+    assert line.endswith(f' (the traceback is in {log})')
+    text = log.read_text()
+    assert 'Traceback (most recent call last)' in text
+    assert f"raise {'ValueError' if 'app' in what else 'LookupError'}('{why}')" in text
+    assert 'factories.py", line' in text or 'lifespans.py", line' in text
+
+
+def test_a_mistake_in_the_ini_has_no_traceback_in_the_log(ground):
+    ground.change(app='nowhere')
+    process = ground.run('site.ini', 'start')
+    assert process.code == 2
+    assert 'Traceback' not in ground.log
+    assert "no attribute 'nowhere'\n" in process.err.text
+
+
 def test_start_tells_of_a_broken_application(ground):
     line, code = failing(ground, app='make_broken')
     assert code == 1

@@ -58,7 +58,7 @@ def test_a_failure_is_printed_once(
     launch, reader, line, waits, lasting, logs, elsewhere
 ):
     run, (report, _) = launch(line), reader
-    run.logs = logs
+    run.log = '/site.log' if logs else None
     if waits:
         run.report = report(lasting)
     assert run.is_printed_elsewhere is elsewhere
