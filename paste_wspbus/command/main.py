@@ -218,7 +218,7 @@ def _check(config: Config, options: Options) -> int:
 
     warnings = check(config, options.server_name, options.app_name, options.listen)
     for warning in warnings:
-        terminal.print_line(f'{options.config}: warning: {warning}')
+        terminal.print_answer(f'{options.config}: warning: {warning}')
     found = 'can be served' if warnings else 'no mistakes found'
     terminal.print_line(f'{options.config}: {found}')
     return DONE

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import configparser
+from difflib import get_close_matches
 from importlib import metadata
-from importlib.util import find_spec
+from typing import NamedTuple
 
-from paste_wspbus.errors import ConfigError
-from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER
-from paste_wspbus.ini.file import interpolation_error
+from paste_wspbus.errors import ConfigError, FactoryError, PluginError
+from paste_wspbus.ini.check_logging import LISTS, LoggingCheck, is_logging
+from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one_line
+from paste_wspbus.ini.settings import NO_CHANNELS, section_of
+from paste_wspbus.ini.sources import NoModule, Source, find_source
+from paste_wspbus.plugins import CHANNELS
+from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from paste_wspbus.ini.config import Config
@@ -25,8 +29,23 @@ if TYPE_CHECKING:
 #: The length of a chain of sections: PasteDeploy fails at about 320, by Python's recursion.
 DEEPEST = 200
 
-#: The values that `logging.config` does not interpolate: their % are for records.
-_RAW = frozenset(('formatter', key) for key in ('format', 'datefmt', 'style'))
+#: The kinds of sections, before the colon in their names.
+KINDS = (
+    'app',
+    'application',
+    'composite',
+    'composit',
+    'pipeline',
+    'filter-app',
+    'filter',
+    'server',
+    'plugin',
+    'wspbus',
+)
+
+#: How similar the name of a section must be to one of these: other programs have sections
+#: in the same file.
+NEAR = 0.75
 
 
 def check(
@@ -46,13 +65,15 @@ def check(
     listen = listen or config.settings['listen']
     if listen:
         config.forget_where(server_name)
-    _check_logging(config)
-    warnings = list(_check_values(config))
-    _check_section(config.loader, APP, app_name or config.app_name, [])
+    parser = config.logging_parser()
+    warnings = LoggingCheck(str(config.file), parser).run()
+    warnings += _check_values(config)
+    sections = _Sections({*config.settings['signals'].values()})
+    sections.check(config.loader, APP, app_name or config.app_name)
     for name in [*config.settings['site_plugins'], *config.settings['plugins']]:
-        _check_section(config.loader, PLUGIN, name, [])
+        sections.check(config.loader, PLUGIN, name)
     if server_name or any(_is_server(one) for one in config.loader.parser.sections()):
-        _check_section(config.loader, SERVER, server_name, [])
+        sections.check(config.loader, SERVER, server_name)
         server = config.known_server(server_name, listen=listen)
         config.check_workers(config.settings['workers'], server)
     elif not listen:
@@ -62,25 +83,52 @@ def check(
         )
     if config.settings['preload'] and not config.settings['workers']:
         warnings.append('[wspbus:main] preload = true has no effect without workers')
+    warnings += _check_names(config)
+    warnings += sections.warnings
+    warnings += _check_signals(config, sections.texts)
     return warnings
+
+
+def check_server(config: Config, name: str | None) -> None:
+    """Check that ``[server:NAME]`` names something that exists.
+
+    :raises ConfigError: if it does not.
+    """
+    _Sections().check(config.loader, SERVER, name)
+
+
+def _check_names(config: Config) -> Iterator[str]:
+    """Warn about sections that nothing reads: their names may have a typo."""
+    settings = config.settings
+    named = {*settings['plugins'], *settings['site_plugins']}
+    for section in config.loader.parser.sections():
+        kind, colon, name = section.partition(':')
+        if kind == 'plugin' and name.strip() not in named:
+            yield (
+                f'[{section}] is not used: write plugins = {name.strip()} in '
+                '[wspbus:main]'
+            )
+        elif kind == 'wspbus' and name not in ('', 'main'):
+            yield f'[{section}] is not used: did you mean [wspbus:main]?'
+        elif kind not in (*KINDS, *LISTS) and not is_logging(section):
+            known = KINDS if colon else [*LISTS]
+            for near in get_close_matches(kind, known, 1, NEAR):
+                yield f'[{section}] is not used: did you mean [{near}{colon}{name}]?'
+
+
+def _check_signals(config: Config, texts: set[str]) -> Iterator[str]:
+    """Warn about the channels of signals that no module of the site names."""
+    for signal, target in config.settings['signals'].items():
+        if target not in {*NO_CHANNELS, *CHANNELS, *texts}:
+            hint = nearest(target, [*NO_CHANNELS, *CHANNELS])
+            yield (
+                f'[{section_of(config.loader)}] signal.{signal}: no module that this '
+                f'.ini names has the channel {target!r}{hint}'
+            )
 
 
 def _is_server(section: str) -> bool:
     return section in ('server', 'server:main')
-
-
-def _is_logging(section: str) -> bool:
-    return section.partition('_')[0] in ('logger', 'handler', 'formatter')
-
-
-def _check_logging(config: Config) -> None:
-    parser = config.logging_parser()
-    for section in filter(_is_logging, parser.sections()):
-        try:
-            for key, _ in parser.items(section, raw=True):
-                parser.get(section, key, raw=(section.partition('_')[0], key) in _RAW)
-        except configparser.InterpolationError as error:
-            raise interpolation_error(str(config.file), error) from None
 
 
 def _check_values(config: Config) -> Iterator[str]:
@@ -90,7 +138,7 @@ def _check_values(config: Config) -> Iterator[str]:
     for key in defaults:
         config.loader.value('DEFAULT', key)
     for section in parser.sections():
-        if _is_logging(section):
+        if is_logging(section):
             continue
         for key in parser._sections[section]:
             config.loader.value(section, key)
@@ -106,55 +154,117 @@ def _check_values(config: Config) -> Iterator[str]:
                 )
 
 
-def _check_section(
-    loader: ConfigLoader, kind: Any, name: str | None, path: list[tuple[str, str]]
-) -> None:
-    """Follow the names in a section, as PasteDeploy would.
+class _Sections:
+    """Follows the names in sections, as PasteDeploy would; it imports nothing."""
 
-    :param path: the sections that led here."""
-    section = loader.find_config_section(kind, name)
-    file = loader.filename
-    if (file, section) in path:
-        raise ConfigError(
-            file, 'sections use each other in a circle', section=section, key='use'
-        )
-    path = [*path, (file, section)]
-    if len(path) > DEEPEST:
-        raise ConfigError(
-            file,
-            f'more than {DEEPEST} sections name each other in one chain, which is too deep',
-            section=section,
-            key='use',
-        )
-    own = loader.parser._sections[section]
-    for dist in loader.parser.get(section, 'require', fallback='').split():
-        _check_distribution(file, section, 'require', dist)
-    for key, target_kind, target in _targets(loader, section, own, kind):
-        scheme, _, rest = target.partition(':')
-        if not loader.absolute_name(target):
-            _check_named(loader, target_kind, target, path, section, key)
-        elif scheme.lower() == 'config':
-            other, _, fragment = rest.partition('#')
-            _check_section(loader.included(other), target_kind, fragment or None, path)
-        else:
-            _check_uri(file, section, key, target, target_kind)
+    def __init__(self, channels: Iterable[str] = ()) -> None:
+        self.warnings: list[str] = []
+        #: The channels that exist.
+        self._channels = CHANNELS | {*channels}
+        #: The strings in the modules that the sections name.
+        self.texts: set[str] = set()
+
+    def check(
+        self,
+        loader: ConfigLoader,
+        kind: Any,
+        name: str | None,
+        path: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Check a section and those that it names.
+
+        :param path: the sections that led here.
+        :raises ConfigError: if one of them is wrong.
+        """
+        section = loader.find_config_section(kind, name)
+        path = [*path, (loader.filename, section)]
+        _check_path(*path)
+        own = loader.parser._sections[section]
+        place = _Place(loader.filename, section, 'require')
+        for dist in loader.parser.get(section, 'require', fallback='').split():
+            _distribution(place, dist)
+        for key, target_kind, target in _targets(loader, section, own, kind):
+            place = _Place(loader.filename, section, key)
+            scheme, _, rest = target.partition(':')
+            if not loader.absolute_name(target):
+                try:
+                    loader.find_config_section(target_kind, target)
+                except ConfigError as error:
+                    raise place.error(error.problem) from None
+                self.check(loader, target_kind, target, path)
+            elif scheme.lower() == 'config':
+                other, _, fragment = rest.partition('#')
+                included = loader.included(other)
+                self.check(included, target_kind, fragment or None, path)
+            elif scheme.lower() == 'egg':
+                _check_egg(place, target, target_kind)
+            elif scheme.lower() == 'call':
+                self._check_call(place, target, target_kind)
+            else:
+                raise place.error(
+                    f'{target}: it must begin with config:, egg: or call:, not with '
+                    f'{scheme}:'
+                )
+
+    def _check_call(self, place: _Place, uri: str, kind: Any) -> None:
+        """Check that a module exists, that it is Python, and that it has the function."""
+        module, colon, function = uri.partition(':')[2].partition(':')
+        if not colon:
+            raise place.error(f'{uri}: write call:MODULE:FUNCTION')
+        try:
+            file = find_source(module)
+        except NoModule:
+            raise place.error(f'{uri}: there is no module {module!r}') from None
+        if file is None:
+            return
+        try:
+            source = Source(file)
+        except SyntaxError as error:
+            problem = f'{uri}: {one_line(error)}, at {file}:{error.lineno}'
+            raise FactoryError(
+                place.file, problem, section=place.section, key=place.key
+            ) from None
+        except (OSError, ValueError) as error:
+            raise place.error(f'{uri}: {file}: {one_line(error)}') from None
+        self.texts |= source.texts()
+        names, wanted = source.names(), function.partition('.')[0]
+        if names is not None and wanted not in names:
+            hint = nearest(wanted, names)
+            raise place.error(f'{uri}: {file} has no {wanted!r}{hint}')
+        if kind is PLUGIN:
+            for listener, channel, line in source.unknown_channels(self._channels):
+                near = get_close_matches(channel, self._channels, 1)
+                wrong = PluginError(
+                    listener, channel, near[0] if near else None, f'{file}:{line}'
+                )
+                self.warnings.append(f'[{place.section}] {wrong}')
 
 
-def _check_named(
-    loader: ConfigLoader,
-    kind: Any,
-    name: str,
-    path: list[tuple[str, str]],
-    section: str,
-    key: str,
-) -> None:
-    try:
-        loader.find_config_section(kind, name)
-    except ConfigError as error:
-        raise ConfigError(
-            loader.filename, error.problem, section=section, key=key
-        ) from None
-    _check_section(loader, kind, name, path)
+class _Place(NamedTuple):
+    """A key, for error messages."""
+
+    file: str
+    section: str
+    key: str
+
+    def error(self, problem: str) -> ConfigError:
+        """Return the error that names this key."""
+        return ConfigError(self.file, problem, section=self.section, key=self.key)
+
+
+def _check_path(*path: tuple[str, str]) -> None:
+    """Check that a chain of sections has an end.
+
+    :param path: the file and name of each section.
+    """
+    file, section = path[-1]
+    if (file, section) in path[:-1]:
+        problem = 'sections use each other in a circle'
+    elif len(path) > DEEPEST:
+        problem = f'more than {DEEPEST} sections name each other in one chain, which is too deep'
+    else:
+        return
+    raise ConfigError(file, problem, section=section, key='use')
 
 
 def _targets(
@@ -180,49 +290,26 @@ def _targets(
         yield 'filter-with', FILTER, get('filter-with')
 
 
-def _check_uri(file: str, section: str, key: str, uri: str, kind: Any) -> None:
-    """Check that an entry point or a module exists, without importing it."""
-    place = {'section': section, 'key': key}
-    scheme, _, rest = uri.partition(':')
-    if scheme.lower() == 'egg':
-        dist, _, name = rest.partition('#')
-        if not dist:
-            raise ConfigError(file, f'{uri}: {NO_NAME}', **place)
-        _check_distribution(file, section, key, dist)
-        groups = {
-            group
-            for protocols in kind.egg_protocols
-            for group in ([protocols] if isinstance(protocols, str) else protocols)
-        }
-        names = sorted(
-            one.name
-            for one in metadata.distribution(dist).entry_points
-            if one.group in groups
-        )
-        if (name or 'main') not in names:
-            there = ', '.join(names) or 'none'
-            problem = f'{dist} has no entry point {name or "main"!r}; it has {there}'
-            raise ConfigError(file, f'{uri}: {problem}', **place)
-    elif scheme.lower() == 'call':
-        module, colon, _ = rest.partition(':')
-        if not colon:
-            raise ConfigError(file, f'{uri}: write call:MODULE:FUNCTION', **place)
-        if find_spec(module.partition('.')[0]) is None:
-            raise ConfigError(file, f'{uri}: there is no module {module!r}', **place)
-    else:
-        problem = (
-            f'{uri}: it must begin with config:, egg: or call:, not with {scheme}:'
-        )
-        raise ConfigError(file, problem, **place)
+def _check_egg(place: _Place, uri: str, kind: Any) -> None:
+    """Check that an entry point exists."""
+    dist, _, name = uri.partition(':')[2].partition('#')
+    if not dist:
+        raise place.error(f'{uri}: {NO_NAME}')
+    groups = {
+        group
+        for protocols in kind.egg_protocols
+        for group in ([protocols] if isinstance(protocols, str) else protocols)
+    }
+    points = _distribution(place, dist, f'{uri}: ').entry_points
+    names = sorted(one.name for one in points if one.group in groups)
+    if (name or 'main') not in names:
+        there = ', '.join(names) or 'none'
+        problem = f'{dist} has no entry point {name or "main"!r}; it has {there}'
+        raise place.error(f'{uri}: {problem}')
 
 
-def _check_distribution(file: str, section: str, key: str, dist: str) -> None:
+def _distribution(place: _Place, name: str, of: str = '') -> metadata.Distribution:
     try:
-        metadata.distribution(dist)
+        return metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        raise ConfigError(
-            file,
-            f'the distribution {dist!r} is not installed',
-            section=section,
-            key=key,
-        ) from None
+        raise place.error(f'{of}the distribution {name!r} is not installed') from None

@@ -103,6 +103,16 @@ class Config:
         """
         return self._server(name, kind, listen).known()
 
+    def check_server(self, name: str | None = None) -> None:
+        """Check that ``[server:NAME]`` names something that exists, without importing it.
+
+        :raises ConfigError: if it does not.
+        """
+        if self.file:
+            from paste_wspbus.ini.check import check_server  # a start does not need it
+
+            check_server(self, name)
+
     def make_server(
         self,
         bus: Bus,

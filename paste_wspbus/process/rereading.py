@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from paste_wspbus.errors import UsageError, WSPBusError
+from paste_wspbus.errors import ConfigError, UsageError, WSPBusError
 from paste_wspbus.ini.config import Config
 
 TYPE_CHECKING = False
@@ -34,9 +34,7 @@ def reconfigure(process: Process) -> Callable[[], None]:
     process.follow_link()
     config, server = _read(process)
     if (server is None) != (old is None):
-        raise UsageError(
-            'the .ini names another kind of server now: stop wspserve and start it again'
-        )
+        raise _other_server(process, before, config)
     if server is not None and old is not None:
         if not process.is_worker:
             _look_after_sockets(process, server, old)
@@ -51,6 +49,27 @@ def reconfigure(process: Process) -> Callable[[], None]:
         process.config, process.server = before, old
 
     return undo
+
+
+def _other_server(process: Process, before: Config, config: Config) -> WSPBusError:
+    """Return the error for a server of another kind; or for a name that is no server."""
+    name = process.options.server_name
+    try:
+        config.check_server(name)
+    except ConfigError as error:
+        return error
+    uses = [
+        one.section(f'server:{name or "main"}').get('use') for one in (before, config)
+    ]
+    problem = 'stop wspserve and start it again'
+    if not all(uses):
+        return UsageError(f'the .ini names another kind of server now: {problem}')
+    return ConfigError(
+        config.file,
+        f'it has changed from {uses[0]} to {uses[1]}: {problem}',
+        section=f'server:{name or "main"}',
+        key='use',
+    )
 
 
 def _look_after_sockets(process: Process, server: Server, old: Server) -> None:

@@ -322,6 +322,18 @@ def test_the_ini_is_read_anew_with_what_it_includes(tmp_path, reloader):
         stop(site)
 
 
+@pytest.mark.parametrize('reloader', ['fork', 'child'])
+def test_a_typo_of_the_server_is_told_as_what_it_is(tmp_path, reloader):
+    with Edited(tmp_path, '--reloader', reloader) as site:
+        site.until('one')
+        site.save(INI.replace('egg:waitress', 'egg:waitres'), 'site.ini')
+        line = "[server:main] use: egg:waitres: the distribution 'waitres' is not installed"
+        site.expect(f'site.ini {line}')
+        site.save(INI, 'site.ini')
+        site.edit('two')
+        stop(site)
+
+
 def test_an_ini_is_read_anew_without_a_spare(tmp_path):
     files = {'second.py': webapp('the second')}
     with Edited(tmp_path, files=files) as site:

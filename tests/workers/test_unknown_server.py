@@ -17,8 +17,14 @@ def test_a_server_that_binds_by_itself_takes_a_restart(tmp_path):
         site.change(('egg:waitress', 'call:server:make'), ('threads = 4\n', ''))
         told = site.run('graceful')
         assert told.code == 2
-        assert 'names another kind of server now' in told.err.text
+        line = 'use: it has changed from egg:waitress to call:server:make'
+        assert line in told.err.text
         assert site.pids() == old
+        site.change(('call:server:make', 'egg:waitres'))
+        told = site.run('graceful')
+        assert told.code == 2
+        line = "[server:main] use: egg:waitres: the distribution 'waitres' is not"
+        assert line in told.err.text
         assert ask(site)['pid'] in old
         assert site.stop()[0] == 0
 

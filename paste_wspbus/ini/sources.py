@@ -1,0 +1,124 @@
+"""The sources of modules that an .ini names: they are read and parsed, but not imported."""
+
+from __future__ import annotations
+
+import ast
+import os
+import warnings
+from importlib.util import find_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+#: The functions by which a module can get names that its text does not show.
+_DYNAMIC = frozenset(['globals', 'vars', 'exec', 'eval', 'setattr', '__getattr__'])
+
+
+class NoModule(Exception):
+    """There is no module of this name."""
+
+
+class Source:
+    """The text of a module, as a tree.
+
+    :param path: its file.
+    :raises OSError: if it cannot be read.
+    :raises SyntaxError, ValueError: if it is not Python.
+    """
+
+    def __init__(self, path: str) -> None:
+        with open(path, 'rb') as file:
+            text = file.read()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # such as of '\d' in the site's code
+            self._nodes = list(ast.walk(ast.parse(text, path)))
+        self.path = path
+
+    def texts(self) -> set[str]:
+        """Return all strings of the module, so also the channels that it names."""
+        return {
+            node.value
+            for node in self._nodes
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+
+    def names(self) -> set[str] | None:
+        """Return all names that the module may define; None if nobody can know them."""
+        names: set[str] = set()
+        for node in self._nodes:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names |= {
+                    (one.asname or one.name).partition('.')[0] for one in node.names
+                }
+            elif isinstance(
+                node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+            ):
+                names.add(node.name)
+            elif isinstance(node, ast.Name):
+                names.add(node.id)
+        return None if names & {'*', *_DYNAMIC} else names
+
+    def unknown_channels(self, known: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+        """Yield (method, channel, line) for each ``@on`` of a channel that is not known.
+
+        A class with other bases than `Plugin` is left out: it may inherit ``channels``.
+        """
+        for node in self._nodes:
+            if not isinstance(node, ast.ClassDef):
+                continue
+            if set(map(_name, node.bases)) == {'Plugin'}:
+                names = {*known, *_declared(node)}
+                for method, channel, line in _marked(node):
+                    if channel not in names:
+                        yield f'{node.name}.{method}', channel, line
+
+
+def _name(node: ast.expr) -> str:
+    """Return the last part of a dotted name; '' if it is something else."""
+    return getattr(node, 'attr', '') or getattr(node, 'id', '')
+
+
+def _marked(cls: ast.ClassDef) -> Iterator[tuple[str, str, int]]:
+    """Yield (method, channel, line) for each ``@on('channel')``."""
+    for method in cls.body:
+        for mark in getattr(method, 'decorator_list', ()):
+            if isinstance(mark, ast.Call) and _name(mark.func) == 'on' and mark.args:
+                channel = mark.args[0]
+                if isinstance(channel, ast.Constant) and isinstance(channel.value, str):
+                    yield getattr(method, 'name', ''), channel.value, mark.lineno
+
+
+def _declared(cls: ast.ClassDef) -> set[str]:
+    """Return the strings in the ``channels`` of a class."""
+    return {
+        node.value
+        for statement in cls.body
+        if isinstance(statement, (ast.Assign, ast.AnnAssign))
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def find_source(module: str) -> str | None:
+    """Return the file of a module, without importing it or its packages.
+
+    :returns: None if it has no source, or if only its package knows where it is.
+    :raises NoModule: if there is no such module or package.
+    """
+    top, *below = module.split('.')
+    try:
+        spec = find_spec(top)
+    except ValueError:  # it is imported, but has no spec; or the name is ''
+        spec = None
+    if spec is None:
+        raise NoModule(module)
+    folders, file = list(spec.submodule_search_locations or ()), spec.origin
+    for part in below:
+        places = [os.path.join(folder, part) for folder in folders]
+        folders = [place for place in places if os.path.isdir(place)]
+        files = [os.path.join(place, '__init__.py') for place in folders]
+        files += [f'{place}.py' for place in places]
+        file = next(filter(os.path.isfile, files), None)
+    is_source = file is not None and file.endswith('.py') and os.path.isfile(file)
+    return file if is_source else None

@@ -1,0 +1,183 @@
+"""--check finds what is wrong, and what has no effect, without importing the site."""
+
+import pytest
+
+from tests.ini import test_bad_input
+from tests.ini.test_bad_input import LOGGED
+from tests.kit import run
+
+GOOD = test_bad_input.GOOD.replace('%(free)s', '0')
+
+WEBAPP = """
+raise SystemExit('imported')
+
+def make(global_conf): ...
+def first(bus, global_conf): ...
+"""
+
+PLUG = """
+from paste_wspbus import Plugin, on
+
+class Refresh(Plugin):
+    {channels}
+
+    def __init__(self, bus, global_conf):
+        super().__init__(bus)
+
+    @on('refresh')
+    def refresh(self): ...
+"""
+
+PLUGIN = """
+[wspbus:main]
+plugins = plug, first
+{more}
+[plugin:plug]
+use = call:plug:Refresh
+"""
+
+
+def check(folder, ini, *args, **files):
+    """Return the exit code, the warnings or the error, and nothing else that was printed."""
+    files = {f'{name}.py': text for name, text in files.items()}
+    files = {'webapp.py': WEBAPP, **files, 'site.ini': ini}
+    done = run(folder, 'site.ini', '--check', *args, files=files)
+    if done.code:
+        assert done.out.text == ''
+        return done.code, done.err.text.splitlines()
+    assert done.err.text == ''
+    *warnings, last = done.out.text.splitlines()
+    assert last == f'site.ini: {"can be served" if warnings else "no mistakes found"}'
+    return 0, [line.removeprefix('site.ini: warning: ') for line in warnings]
+
+
+USED = '[wspbus:main]\nplugins = first\n'
+WARNINGS = {
+    'a section with a typo': (
+        USED + '[plugn:x]\n',
+        '[plugn:x] is not used: did you mean [plugin:x]?',
+    ),
+    'a server with a typo': (
+        USED + '[servr:main]\n',
+        '[servr:main] is not used: did you mean [server:main]?',
+    ),
+    'logging with a typo': (
+        USED + '[logers]\nkeys = root\n',
+        '[logers] is not used: did you mean [loggers]?',
+    ),
+    'settings with a typo': (
+        '[wspbus:mian]\nplugins = first\n',
+        '[plugin:first] is not used: write plugins = first in [wspbus:main]',
+        '[wspbus:mian] is not used: did you mean [wspbus:main]?',
+    ),
+    'a plugin that is not listed': (
+        '',
+        '[plugin:first] is not used: write plugins = first in [wspbus:main]',
+    ),
+    'a channel with a typo': (
+        USED + 'signal.SIGUSR1 = reopen_log\n',
+        '[wspbus:main] signal.SIGUSR1: no module that this .ini names has the channel '
+        "'reopen_log'; did you mean 'reopen_logs'?",
+    ),
+    'a field of log records with a typo': (
+        USED + LOGGED.replace('%(message)s', '%(asctim)s'),
+        "[formatter_plain] format: log records have no 'asctim'; did you mean 'asctime'?",
+    ),
+}
+
+
+@pytest.mark.parametrize('name', WARNINGS)
+def test_what_has_no_effect_is_a_warning(tmp_path, name):
+    more, *warnings = WARNINGS[name]
+    assert check(tmp_path, GOOD + more) == (0, warnings)
+
+
+OTHERS = """
+[alembic]
+script_location = x
+[celery:beat]
+x = 1
+[uwsgi]
+[pserve]
+[exe]
+[handler]
+[composite:shop]
+use = egg:Paste#urlmap
+[signals]
+"""
+
+
+def test_sections_of_other_programs_are_none_of_our_business(tmp_path):
+    assert check(tmp_path, GOOD + USED + OTHERS + LOGGED) == (0, [])
+
+
+@pytest.mark.parametrize(
+    'broken', ['def make(:\n', 'x = 1\n  y = 2\n', 'x = "\n', '\0']
+)
+@pytest.mark.parametrize('section', ['app', 'plugin'])
+def test_a_module_that_is_not_python(tmp_path, section, broken):
+    ini = GOOD.replace(
+        'call:webapp:make' if section == 'app' else 'call:webapp:first',
+        'call:broken:make',
+    )
+    code, lines = check(tmp_path, ini + USED, broken=broken)
+    (line,) = lines
+    name = 'app:main' if section == 'app' else 'plugin:first'
+    assert line.startswith(f'site.ini [{name}] use: call:broken:make: ')
+    assert 'broken.py' in line
+    assert code in (1, 2)
+
+
+def test_a_name_that_the_module_has_not(tmp_path):
+    code, lines = check(tmp_path, GOOD.replace(':make', ':mkae') + USED)
+    assert code == 2
+    assert lines == [
+        "site.ini [app:main] use: call:webapp:mkae: webapp.py has no 'mkae'; did you mean "
+        "'make'?"
+    ]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'from elsewhere import *',
+        "globals()['mkae'] = 1",
+        'def __getattr__(name): ...',
+        'try:\n    import mkae\nexcept ImportError: ...',
+        'with open(__file__) as mkae: ...',
+        'import elsewhere as mkae',
+        'if True:\n    class mkae: ...',
+    ],
+)
+def test_a_name_that_the_module_may_have(tmp_path, text):
+    ini = GOOD.replace('webapp:make', 'other:mkae') + USED
+    assert check(tmp_path, ini, other=text) == (0, [])
+
+
+def test_a_module_in_a_package_is_found_without_its_import(tmp_path):
+    (tmp_path / 'shop').mkdir()
+    (tmp_path / 'shop/__init__.py').write_text('raise SystemExit("imported")')
+    (tmp_path / 'shop/wsgi.py').write_text('def make(:\n')
+    ini = GOOD.replace('webapp:make', 'shop.wsgi:make') + USED
+    code, lines = check(tmp_path, ini)
+    assert (code, len(lines)) == (1, 1)
+    assert lines[0].endswith('SyntaxError: invalid syntax, at shop/wsgi.py:1')
+
+
+def test_a_channel_that_a_plugin_listens_on_and_nobody_publishes(tmp_path):
+    plug = PLUG.format(channels='')
+    code, warnings = check(tmp_path, GOOD + PLUGIN.format(more=''), plug=plug)
+    assert code == 0
+    assert warnings == [
+        "[plugin:plug] Refresh.refresh listens on an unknown channel: 'refresh', at "
+        "plug.py:9; a channel of one's own is known by channels = ('refresh',) in the class"
+    ]
+
+
+@pytest.mark.parametrize(
+    ('channels', 'more'),
+    [("channels = ('refresh',)", ''), ('', 'signal.SIGUSR2 = refresh')],
+)
+def test_a_channel_that_is_known(tmp_path, channels, more):
+    plug = PLUG.format(channels=channels)
+    assert check(tmp_path, GOOD + PLUGIN.format(more=more), plug=plug) == (0, [])
