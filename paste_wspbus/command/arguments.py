@@ -211,6 +211,10 @@ def _explained(message: str, parser: argparse.ArgumentParser) -> str:
     return f'unknown option {option}{nearest(option, parser._option_string_actions)}'
 
 
+#: With this pserve's URIs of an .ini begin; what follows is a path, and perhaps #NAME.
+URI = re.compile(r'^(?:pastedeploy(?:\+ini)?|file\+ini):(?://)?', re.IGNORECASE)
+
+
 def _parse(argv: list[str], prog: str) -> Options:
     options = Options()
     if any(arg.startswith('-') for arg in argv):
@@ -242,7 +246,7 @@ def parse(argv: list[str], prog: str) -> Options:
         raise UsageError(f'{prog}: no file is named. Usage: {usage}')
     if args[1:] and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
         raise UsageError(f'{prog}: the file comes first: {prog} {args[1]} {args[0]}')
-    options.config = args[0] if args else ''
+    options.config = URI.sub('', args[0]) if args else ''
     _take_subcommand(options, args)
     options.vars = _parse_vars(args[1:], prog)
     if options.user is not None or options.group is not None:
