@@ -208,7 +208,17 @@ def _explained(message: str, parser: argparse.ArgumentParser) -> str:
     if not unknown:
         return message
     option = unknown[1].partition('=')[0]
-    return f'unknown option {option}{nearest(option, parser._option_string_actions)}'
+    return f'unknown option {option}{_near(option, parser)}'
+
+
+def _near(option: str, parser: argparse.ArgumentParser) -> str:
+    """Return a hint for the end of a message: the option that is meant, or ''."""
+    from difflib import get_close_matches  # only an error needs it
+
+    known = {one.lstrip('-'): one for one in parser._option_string_actions}
+    for name in get_close_matches(option.lstrip('-'), known, 1):
+        return f'; did you mean {known[name]!r}?'
+    return ''
 
 
 #: With this pserve's URIs of an .ini begin; what follows is a path, and perhaps #NAME.
@@ -297,8 +307,8 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
         # For argparse, an option with a space in it is a value.
         if arg.startswith('-'):
             option = arg.partition('=')[0]
-            known = make_parser(prog)._option_string_actions
-            raise UsageError(f'{prog}: unknown option {option}{nearest(option, known)}')
+            hint = _near(option, make_parser(prog))
+            raise UsageError(f'{prog}: unknown option {option}{hint}')
         name, equals, value = arg.partition('=')
         if not equals or not name:
             hint = nearest(arg, SUBCOMMANDS)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
+#: The number of frames from here to the code that has called bus.log: log, publish, Bus.log.
+CALLER = 4
+
 #: The text with which an exception begins in a message of the bus.
 _TRACEBACK = '\nTraceback (most recent call last):\n'
 
@@ -120,7 +123,7 @@ class SiteLog(Plugin):
             return
         if not self.tracebacks:
             msg = without_traceback(msg)
-        self.logger.log(level, '%s', msg)
+        self.logger.log(level, '%s', msg, stacklevel=CALLER)
 
     def redirect(self, path: str | os.PathLike[str], *fds: int) -> None:
         """Append what is written to file descriptors to a file.

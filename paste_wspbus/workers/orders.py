@@ -174,9 +174,14 @@ def watch_for_the_end(
     call = function
 
     def look(*_: object) -> None:
-        with contextlib.suppress(BlockingIOError):
-            if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-                call()
+        try:
+            has_ended = not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except ConnectionResetError:
+            has_ended = True
+        except OSError:  # there is nothing to read, or this process has closed it
+            return
+        if has_ended:
+            call()
 
     signal.signal(signal.SIGIO, look)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())

@@ -130,8 +130,11 @@ def own_memory() -> None:
     import ctypes
 
     madvise = ctypes.CDLL(None).madvise
-    with open('/proc/self/maps') as maps:
-        areas = [line.split() for line in maps]
+    try:
+        with open('/proc/self/maps') as maps:
+            areas = [line.split() for line in maps]
+    except OSError:  # a container or a chroot may have no /proc
+        return
     for bounds, rights, _, _, _, *path in areas:
         if rights == 'rw-p' and path in ([], ['[heap]']):
             start, end = (int(bound, 16) for bound in bounds.split('-'))

@@ -78,3 +78,19 @@ def test_the_order_of_file_and_subcommand_is_told(folder):
     told = run(folder, 'site.ini', 'strat')
     assert told.code == 2
     assert "did you mean 'start'?" in told.err.text
+
+
+@pytest.mark.parametrize(
+    ('option', 'hint'),
+    [
+        ('--bogus', ''),
+        ('--deamon', "; did you mean '--daemon'?"),
+        ('--log-fil=my log', "; did you mean '--log-file'?"),
+    ],
+)
+def test_an_option_that_is_not_known_is_compared_without_its_dashes(option, hint):
+    with pytest.raises(UsageError) as caught:
+        parse(['site.ini', option], 'wspserve')
+    assert str(caught.value).endswith(
+        f'unknown option {option.partition("=")[0]}{hint}'
+    )

@@ -177,7 +177,8 @@ def test_paster_lists_it(tmp_path):
 
 @each_command
 def test_check_serves_and_composes_nothing(tmp_path, command):
-    files = {**FILES, 'webapp.py': 'raise SystemExit("imported")'}
+    webapp = 'raise SystemExit("imported")\nmake = lifespan = None'
+    files = {**FILES, 'webapp.py': webapp}
     process = run(tmp_path, '--check', 'site.ini', files=files, command=command)
     assert (process.code, process.err.text) == (0, ''), process.report()
     assert process.out.text == 'site.ini: no mistakes found\n'

@@ -73,6 +73,15 @@ def test_what_the_bus_says_is_logged_with_its_level(bus, sitelog, caplog):
     ]
 
 
+def test_a_record_names_the_line_that_has_logged_it(bus, sitelog, caplog):
+    caplog.set_level(logging.DEBUG, 'paste_wspbus')
+    bus.log('here')
+    here = sys._getframe().f_code
+    (record,) = caplog.records
+    assert (record.pathname, record.funcName) == (__file__, here.co_name)
+    assert record.lineno == here.co_firstlineno + 2
+
+
 def test_it_is_logged_without_tracebacks_if_so_wanted(bus, sitelog, caplog):
     for sitelog.tracebacks in (True, False):
         try:
