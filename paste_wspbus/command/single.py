@@ -224,8 +224,7 @@ class Single:
             bus.start()
             if bus.state is State.STARTED:
                 _check_descriptors()
-        is_asked = getattr(bus.plugins.get('signals'), 'asked_to_leave', 0)
-        if process.worker is None and not is_asked and (failed := site.gave_up()):
+        if not self._is_asked_to_stop(bus) and (failed := site.gave_up()):
             _exit(bus)
             raise failed
         # A signal may come while this thread is printing. With 0, its handler only
@@ -236,6 +235,13 @@ class Single:
             announce()
 
     # -- leaving --------------------------------------------------------------
+
+    def _is_asked_to_stop(self, bus: Bus) -> bool:
+        """Whether a signal, a command or the supervisor may have asked for the stop."""
+        answers = self.process.answers
+        by_signal = getattr(bus.plugins.get('signals'), 'asked_to_leave', 0)
+        by_command = answers is not None and answers.asks_to_stop
+        return bool(by_signal or by_command or self.process.is_worker)
 
     def _leave(self, bus: Bus) -> int:
         process = self.process

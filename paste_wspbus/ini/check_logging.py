@@ -47,9 +47,13 @@ class LoggingCheck:
         :returns: warnings.
         :raises ConfigError: if `logging.config` would refuse a section.
         """
-        self._check_values()
-        if not self._parser.has_section('loggers'):
-            return []
+        try:
+            self._check_values()
+            return self._check_all() if self._parser.has_section('loggers') else []
+        except configparser.InterpolationError as error:
+            raise interpolation_error(self.file, error) from None
+
+    def _check_all(self) -> list[str]:
         names = {kind: self._names(kind) for kind in LISTS}
         if 'root' not in names['loggers']:
             self._fail('loggers', 'keys', 'it must contain root')
@@ -64,12 +68,9 @@ class LoggingCheck:
 
     def _check_values(self) -> None:
         for section in filter(is_logging, self._parser.sections()):
-            try:
-                for key, _ in self._parser.items(section, raw=True):
-                    raw = (section.partition('_')[0], key) in _RAW
-                    self._parser.get(section, key, raw=raw)
-            except configparser.InterpolationError as error:
-                raise interpolation_error(self.file, error) from None
+            for key, _ in self._parser.items(section, raw=True):
+                raw = (section.partition('_')[0], key) in _RAW
+                self._parser.get(section, key, raw=raw)
 
     def _names(self, kind: str) -> list[str]:
         """Return the names that ``keys`` of [loggers], [handlers] or [formatters] lists."""

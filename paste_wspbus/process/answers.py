@@ -41,6 +41,11 @@ class Answers:
             'graceful': self._graceful,
         }
 
+    @property
+    def asks_to_stop(self) -> bool:
+        """Whether a client has asked for the stop of this process."""
+        return bool(self._asked_to_stop) or self.successor is not None
+
     def stopped(self, code: int) -> None:
         """Send the exit code to the clients that have asked for the stop."""
         replaced = {'replaced': True} if self.successor is not None else {}

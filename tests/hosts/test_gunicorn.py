@@ -260,7 +260,7 @@ def test_a_site_that_does_not_start_ends_gunicorn(folder, mode):
     with Gunicorn(folder, *MODES[mode], wait=False) as gunicorn:
         assert gunicorn.process.wait() == 3  # gunicorn's "Worker failed to boot."
         assert (
-            'site.ini [plugin:events]: broken failed: RuntimeError: no database\n'
+            'site.ini [plugin:events]: broken failed: RuntimeError: no database, at '
             in gunicorn.process.err.text
         )
         assert gunicorn.events() == ['start', 'stop ']

@@ -261,7 +261,7 @@ def test_a_signal_that_kills_at_once_loses_the_stop_of_a_busy_worker_alone(folde
 # -- sites that do not start -----------------------------------------------------------------
 
 
-FAILED = 'site.ini [plugin:events]: broken failed: RuntimeError: no database'
+FAILED = 'site.ini [plugin:events]: broken failed: RuntimeError: no database, at '
 
 
 @pytest.mark.parametrize('mode', ['forked', 'threads', 'lazy'])
@@ -269,7 +269,7 @@ def test_a_worker_whose_site_does_not_start_exits_and_the_next_tries(folder, mod
     (folder / 'site.ini').write_text(ini(fail='yes'))
     with Watching(folder, *MODES[mode], wait=False) as uwsgi:
         eventually(lambda: uwsgi.log().count('OOPS ! failed loading app') >= 2)
-        assert uwsgi.log().splitlines().count(f'{folder}/{FAILED}') >= 2
+        assert uwsgi.log().count(f'\n{folder}/{FAILED}') >= 2
         events = uwsgi.events()
         assert events[:4] == ['start', 'stop', 'start', 'stop']
         (folder / 'site.ini').write_text(ini())
@@ -284,5 +284,5 @@ def test_a_site_that_does_not_start_ends_uwsgi(folder, options):
     (folder / 'site.ini').write_text(ini(fail='yes'))
     with Watching(folder, *options, wait=False) as uwsgi:
         assert uwsgi.process.wait() == 22, uwsgi.log()
-        assert f'{folder}/{FAILED}' in uwsgi.log().splitlines()
+        assert f'\n{folder}/{FAILED}' in uwsgi.log()
         assert uwsgi.events() == ['start', 'stop']

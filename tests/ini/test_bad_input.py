@@ -388,6 +388,7 @@ LOGGING = {
         "no section [formatters]; did you mean 'formaters'?",
     ),
     'no keys': logged('keys = plain', 'key = plain', '[formatters] keys: this key is'),
+    'a percent sign': logged('keys = plain', 'keys = %', '[formatters] keys: ', "'%'"),
     'no root': logged('keys = root, site', 'keys = site', '[loggers] keys', 'root'),
     'no such handler': logged(
         '[handler_console]',
