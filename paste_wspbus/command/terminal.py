@@ -100,5 +100,8 @@ def one_line(error: BaseException) -> str:
 def _without_folder(text: str) -> str:
     """Shorten paths, but not that of a log ("the traceback is in …"): others read it, too."""
     with contextlib.suppress(FileNotFoundError):
-        return re.sub(rf'(?<! in ){re.escape(os.getcwd() + os.sep)}', '', text)
+        folder = os.getcwd()
+        if folder != os.sep:  # // is in each URL
+            own = re.escape(folder + os.sep)
+            return re.sub(rf'(?<![\w./-])(?<! in ){own}', '', text)
     return text
