@@ -11,7 +11,6 @@ from pathlib import Path
 import rounds
 
 from paste_wspbus.control.client import ask
-from paste_wspbus.control.paths import path_for
 
 OURS = 'the answer'
 
@@ -93,7 +92,7 @@ def wait_until_busy(pid_file, count):
 
 
 def requests_of(pid_file):
-    answer = ask(path_for(pid_file), 'status', timeout=10)
+    answer = ask(f'{pid_file}.sock', 'status', timeout=10)
     own = answer.get('requests') or answer.get('requests_in_flight') or []
     workers = answer.get('workers') or []
     return len(own) + sum(len(one.get('requests') or []) for one in workers)
@@ -107,7 +106,7 @@ def measure(options, kind, workers):
 
             def answer():
                 began = time.perf_counter()
-                ask(path_for(pid_file), 'status', timeout=10)
+                ask(f'{pid_file}.sock', 'status', timeout=10)
                 return (time.perf_counter() - began) * 1000
 
             def whole():

@@ -1,5 +1,8 @@
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 import warnings
 import zlib
 
@@ -24,6 +27,11 @@ if hasattr(signal, 'SIGHUP'):
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # in a shell's background
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The sites of the tests register there, and not among the sites of this machine.
+os.environ['RUNTIME_DIRECTORY'] = tempfile.mkdtemp(prefix='wspbus-sites-')
+atexit.register(shutil.rmtree, os.environ['RUNTIME_DIRECTORY'], ignore_errors=True)
 
 
 def pytest_addoption(parser):

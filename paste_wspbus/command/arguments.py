@@ -293,12 +293,6 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
             '--reload is for development, in the foreground: leave out --daemon, start '
             'and restart'
         )
-    if options.daemon:
-        options.pid_file = options.pid_file or PID_FILE
-        options.log_file = options.log_file or LOG_FILE
-    files = options.pid_file, options.log_file
-    if all(files) and len(set(map(os.path.realpath, filter(None, files)))) == 1:
-        raise UsageError('--pid-file and --log-file are the same file')
 
 
 def _parse_vars(args: list[str], prog: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How the command finds a site that may run: by its PID file, or by its control socket."""
+"""How the command finds a site that may run: by its entry among the running sites, or a file."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import os
 
 from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.control.client import NoAnswer, ask, connect
-from paste_wspbus.control.paths import (
-    UnsafeFolder,
-    check_private,
-    path_for,
-    runtime_paths,
-)
+from paste_wspbus.control.register import Entry, read_entries
 from paste_wspbus.control.status import process_of
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.exits import FAILED
+from paste_wspbus.exits import FAILED, IS_UNKNOWN
+from paste_wspbus.process.names import Names, names_of
 from paste_wspbus.unix.pid_lock import (
     ForeignPIDFile,
     PIDFileError,
     PIDLock,
     StalePIDFile,
 )
-from paste_wspbus.values import working_folder
+from paste_wspbus.unix.processes import listener_of, users_of
+from paste_wspbus.unix.users import name_of
+from paste_wspbus.values import printable, working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from paste_wspbus.process.options import Options
 
 #: The states of a site, as far as the command knows them.
@@ -41,16 +41,28 @@ class NotDone(WSPBusError):
         self.exit_code = exit_code
 
 
+class NotKnown(WSPBusError):
+    """Nobody can know whether the site runs, or which site is meant."""
+
+    exit_code = IS_UNKNOWN
+
+
+class Ambiguous(NotKnown):
+    """The command line may mean several sites that run."""
+
+
 class Found:
     """What the command knows about a site: its ``state``, and the ``problem`` as a text.
 
     ``control`` is the path of its control socket. ``pid`` is None if it is not known.
     ``lock`` is its PID file, if it has one. ``error`` is the reason why nobody can know
-    whether the site runs.
+    whether the site runs. ``entry`` is its entry among the running sites, if it has one.
+    ``other`` names the site that has the PID file, if it is another one.
     """
 
-    problem = ''
+    problem = other = ''
     error: WSPBusError | None = None
+    entry: Entry | None = None
 
     def __init__(
         self, state: str, control: str, pid: int | None, lock: PIDLock | None = None
@@ -61,6 +73,11 @@ class Found:
     def who(self) -> str:
         """Its process, in brackets; an empty text if the process is not known."""
         return f' (process {self.pid})' if self.pid else ''
+
+    def is_unknown(self, error: WSPBusError) -> Found:
+        """Note that nobody can know whether the site runs."""
+        self.state, self.error, self.problem = UNKNOWN, error, str(error)
+        return self
 
     def is_there(self) -> bool:
         """Whether the site still runs, or another one that has replaced it."""
@@ -76,32 +93,147 @@ class Found:
             return False
 
 
-def find(options: Options) -> Found:
-    """Find the site by its PID file; if it has none, by its socket in the user's folder."""
-    unsafe: UnsafeFolder | None = None
-    if options.pid_file is None and not PIDLock(PID_FILE).exists:
-        for control in runtime_paths(_ini(options.config)) if options.config else ():
-            try:
-                found = _find_by_socket(control)
-            except UnsafeFolder as error:
-                unsafe = error
-                continue
-            if found is not None:
-                return found
-    found = _find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
-    if (
-        unsafe is not None and found.state == NOT_RUNNING
-    ):  # a site may run without a socket
-        found.state, found.error, found.problem = UNKNOWN, unsafe, str(unsafe)
+def find(options: Options, exactly: bool = False) -> Found:
+    """Find the site: by --pid-file; else by its entry; else by the PID file in this folder.
+
+    That a site does not run is certain only if each place could be read where its entry
+    could be. Else the state is UNKNOWN.
+
+    :param exactly: whether a section that the command line does not name is ``main``. If
+        not, it may be any section of a site that runs alone.
+    """
+    if options.pid_file is not None or not options.config:
+        found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
+        if options.config and (exactly or options.server_name or options.app_name):
+            _refuse_other(found, Names(options, exactly))
         return found
-    missing = options.config and not os.path.exists(_ini(options.config))
-    if found.state == NOT_RUNNING and missing:
-        found.problem += f', and there is no {_ini(options.config)} here'
+    search = Search(options, exactly)
+    known = search.run()
+    if known is not None:
+        return known
+    found = find_by_pid_file(PIDLock(PID_FILE))
+    if _is_of_another(found, search.names, search.entries):
+        found.state, found.lock = NOT_RUNNING, None
+        found.problem = f'{PID_FILE} is that of {found.other}{found.who}'
+    if found.state == NOT_RUNNING:
+        search.judge(found)
     return found
 
 
-def _ini(config: str) -> str:
-    return config.removeprefix('config:').partition('#')[0]
+class Search:
+    """The search for a site among the entries of running sites."""
+
+    def __init__(self, options: Options, exactly: bool) -> None:
+        self.names = Names(options, exactly)
+        #: Running sites of the same .ini with other sections.
+        self.others: list[Found] = []
+        #: The entries of users whose word does not count.
+        self.claims: list[Entry] = []
+        uid = options.identity.uid if options.identity is not None else None
+        self.users = _users(self.names.file, uid)
+        is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
+        self.entries, self.problems = read_entries(self.users, everybody=is_root)
+
+    def run(self) -> Found | None:
+        """Return the site that the command line means; None if it has no entry.
+
+        The state is UNKNOWN if it may mean several sites.
+        """
+        sites: list[Found] = []
+        for entry in self.entries:
+            if not self.names.has_ini(entry.names):
+                continue
+            found = find_by_entry(entry)
+            if found.state in (NOT_RUNNING, DEAD) and not is_own(entry.owner):
+                continue
+            if entry.owner not in self.users:
+                self.claims.append(entry)
+            elif self.names.differ_from(entry.names):
+                self.others += [found] if found.state == RUNNING else []
+            elif found.state != NOT_RUNNING:
+                sites.append(found)
+        return self._choose([one for one in sites if one.state != DEAD] or sites)
+
+    def _choose(self, sites: list[Found]) -> Found | None:
+        exact = [one for one in sites if one.entry and self.names.are(one.entry.names)]
+        if len(exact) == 1:
+            return exact[0]
+        here = PIDLock(PID_FILE).path
+        for found in exact or sites:
+            if found.lock is not None and found.lock.path == here:
+                return found
+        if not sites or sites[0].state == DEAD:
+            return None
+        which = '; '.join(_described(one) for one in exact or sites)
+        how = '--pid-file' if exact else '--server-name or --app-name'
+        problem = f'{which} of {self.names.ini}: say by {how} which one is meant'
+        return Found(UNKNOWN, '', None).is_unknown(Ambiguous(problem))
+
+    def judge(self, found: Found) -> None:
+        """Judge whether it is certain that the site does not run."""
+        ini = self.names.ini
+        if self.others and not found.other:
+            found.problem += (
+                f'; {"; ".join(map(_described, self.others))} of {ini} runs'
+            )
+        if self.claims:
+            user = name_of(self.claims[0].owner)
+            problem = (
+                f'a process of {user} claims to run {ini}: if it may, add --user {user}'
+            )
+            found.is_unknown(NotKnown(problem))
+        elif self.problems:
+            found.is_unknown(self.problems[0])
+        elif not ini.startswith('egg:') and not os.path.exists(ini):
+            found.problem += f', and there is no {ini}'
+
+
+def _users(file: str, named: int | None) -> set[int]:
+    """Return the users whose word counts: root, the caller, the .ini's owner, --user."""
+    if not hasattr(os, 'geteuid'):
+        return set()
+    users = {0, os.geteuid()}
+    with contextlib.suppress(OSError):
+        users.add(os.stat(file).st_uid)
+    return users if named is None else {*users, named}
+
+
+def is_own(owner: int) -> bool:
+    """Whether the entries of a user can be believed without a check."""
+    return owner in (0, os.geteuid())
+
+
+def _described(found: Found) -> str:
+    sections = found.entry.sections if found.entry is not None else ''
+    return f'process {found.pid or "?"}{sections}'
+
+
+def _is_of_another(
+    found: Found, names: Names, entries: Iterable[Entry] = (), *, with_ini: bool = True
+) -> bool:
+    """Whether the PID file is that of another site, which ``found.other`` then names."""
+    if found.state != RUNNING or found.lock is None:
+        return False
+    path = found.lock.path
+    known = [entry.names for entry in entries if entry.pid_file == path]
+    with contextlib.suppress(NoAnswer):
+        known = known or [names_of(ask(found.control, 'status'))]
+    for fields in known:
+        if not all(fields.values()):
+            continue  # it is of a version that does not say it
+        if with_ini and not names.has_ini(fields):
+            found.other = printable(fields['ini'])
+        elif names.differ_from(fields):
+            found.other = f'[server:{fields["server"]}], [app:{fields["app"]}]'
+            found.other = printable(found.other)
+    return bool(found.other)
+
+
+def _refuse_other(found: Found, names: Names) -> None:
+    """Refuse a PID file that is that of other sections than the command line names."""
+    if _is_of_another(found, names, with_ini=False) and found.lock is not None:
+        problem = f'{_short(found.lock.path)} is that of {found.other}{found.who}'
+        found.is_unknown(NotKnown(problem))
 
 
 def is_gunicorns(found: Found, options: Options) -> bool:
@@ -118,28 +250,56 @@ def is_gunicorns(found: Found, options: Options) -> bool:
     return not options.server and is_server(config, options.server_name)
 
 
-def _find_by_socket(control: str) -> Found | None:
+def find_by_entry(entry: Entry) -> Found:
+    """Return what is known about the site of an entry.
+
+    If another user than root and the caller owns the entry, the site counts only if the
+    system says that a process of that user runs it.
+    """
+    if entry.pid_file is not None:
+        lock = PIDLock(entry.pid_file)
+        lock.control = entry.control
+        found = find_by_pid_file(lock)
+    else:
+        found = _find_by_socket(entry.control, entry.holder)
+    found.entry = entry
+    if not is_own(entry.owner):
+        users = users_of(found.pid) if found.pid else None
+        if found.state != UNKNOWN and users != {entry.owner}:
+            found.state = NOT_RUNNING
+    return found
+
+
+def _find_by_socket(control: str, holder: int | None) -> Found:
+    """Find a site without a PID file.
+
+    :param holder: the process that holds the entry of the site.
+    """
+    found = Found(RUNNING, control, holder or None)
     try:
-        check_private(os.path.dirname(control))
-    except OSError:
-        return None
-    try:
-        pid = process_of(ask(control, 'status'))
+        with connect(control, 1) as sock:
+            process = listener_of(sock)
+            if process is not None:
+                found.pid = process.pid
+                process.close()
+        if found.pid is None:  # the system does not name it
+            found.pid = process_of(ask(control, 'status'))
     except NoAnswer as error:
-        found = Found(RUNNING, control, None)
+        if holder is None and not error.listens:
+            found.state = NOT_RUNNING
         found.problem = why(error)
-        return found if error.listens else None
-    return Found(RUNNING, control, pid)
+    return found
 
 
-def _find_by_pid_file(lock: PIDLock) -> Found:
-    found = Found(RUNNING, path_for(lock.path), None, lock)
+def find_by_pid_file(lock: PIDLock) -> Found:
+    """Return what a PID file says about its site."""
+    found = Found(RUNNING, lock.control, None, lock)
     try:
         found.pid = lock.read()
     except (StalePIDFile, ForeignPIDFile) as error:
         found.state, found.pid, found.problem = DEAD, error.pid, str(error)
     except PIDFileError as error:
-        found.state, found.error, found.problem = UNKNOWN, error, str(error)
+        found.is_unknown(error)
     else:
         if found.pid is None:
             found.state = NOT_RUNNING

@@ -10,6 +10,7 @@ import sys
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.command import terminal
 from paste_wspbus.command.arguments import parse
+from paste_wspbus.command.files import choose_files
 from paste_wspbus.command.leaving import complain
 from paste_wspbus.command.single import Single
 from paste_wspbus.errors import UsageError, WSPBusError, shortage
@@ -98,6 +99,11 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
             return _check(config, options)
     if inheritance.report is not None:
         launch.report = Report(inheritance.report)
+    runs = choose_files(options, inheritance)
+    if runs is not None:
+        if options.verbosity > 0:
+            terminal.print_line(runs)
+        return DONE
     settings, notes = None, ''
     if inheritance.worker is None:
         settings = _hand_over_settings(config, options)

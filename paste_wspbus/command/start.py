@@ -6,7 +6,6 @@ import contextlib
 import time
 
 from paste_wspbus.control.client import NoAnswer, ask
-from paste_wspbus.control.paths import path_for
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import DONE
 from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDFileError, PIDLock
@@ -76,7 +75,7 @@ def wait_for_other_start(lock: PIDLock, patience: float) -> str | None:
         if pid is None:
             break
         with contextlib.suppress(NoAnswer):
-            status = ask(path_for(lock.path), 'status')
+            status = ask(lock.control, 'status')
         if status.get('state') == 'STARTED':
             return f'The site is running already{_who(pid)}.'
         time.sleep(LOOK)

@@ -50,4 +50,4 @@ def _stop(found: Found) -> int | None:
             'The site runs, but does not answer: it is still starting, or it hangs; '
             'without a PID file, nobody knows its process ID'
         )
-    return stop_process(found.control, found.pid)
+    return stop_process(found.control, found.pid, found.entry)

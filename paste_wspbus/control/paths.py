@@ -1,8 +1,9 @@
-"""Where the control socket of a site is, and who may open one there."""
+"""Where control sockets and the entries of running sites are, and who may make them there."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -19,8 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-#: The number of bytes of the .ini's name in the socket's name: its path must be short.
-_NAME_BYTES = 32
+#: The folder of root's sites; systemd makes those of its services in it.
+SYSTEM = '/run/paste_wspbus'
 
 #: Seconds to wait for another process that opens a socket in the same folder.
 PATIENCE = 5.0
@@ -36,52 +37,51 @@ class UnsafeFolder(WSPBusError):
         self.folder, self.problem = folder, problem
 
 
-def path_for(pid_file: str) -> str:
-    """Return the path of the control socket of the site with this PID file."""
-    return f'{os.path.abspath(pid_file)}.sock'
+def ini_paths(config: str) -> tuple[str, str]:
+    """Return the name of an .ini as it was given, absolute, and its real path.
 
+    A deployment may change a link in the given name.
 
-def runtime_paths(config: str) -> list[str]:
-    """Return the possible paths of the control socket of a site without a PID file.
-
-    The most probable path is the first. There are several because the sessions of one
-    user differ: cron does not set $XDG_RUNTIME_DIR, and the folder in /run/user exists
-    only while the user is logged in.
-
-    :param config: the .ini's path.
+    :param config: the .ini, as on the command line; an ``egg:`` URI is its own name.
     """
-    if not hasattr(os, 'geteuid'):
-        return []
-    from _blake2 import blake2b  # hashlib would load OpenSSL: ten times the time
+    scheme, _, rest = config.partition(':')
+    path = (rest if scheme == 'config' else config).partition('#')[0]
+    if scheme == 'egg':
+        return path, path
+    folder = working_folder()
+    if '%' in path:
+        from paste_wspbus.ini.file import find  # it imports PasteDeploy
 
-    # The given path comes first: a deployment may have changed a link in it.
-    given = os.path.normpath(os.path.join(working_folder(), config))
-    names = []
-    for path in map(os.fsencode, dict.fromkeys([given, os.path.realpath(config)])):
-        name = os.fsdecode(os.path.basename(path)[:_NAME_BYTES])
-        names.append(f'{name}-{blake2b(path, digest_size=8).hexdigest()}.sock')
-    return [f'{folder}/{name}' for folder in _runtime_folders() for name in names]
+        path = find(path, folder)
+    given = os.path.normpath(os.path.join(folder, path))
+    return given, os.path.realpath(given)
 
 
-def runtime_path(config: str) -> str | None:
-    """Return the path at which a site without a PID file opens its control socket.
+def runtime_folder() -> str | None:
+    """Return the folder in which a site of this user registers; make it if needed.
 
-    This makes the folder if it is not there.
-
-    :param config: the .ini's path.
-    :returns: the path; None if this system has no such sockets.
-    :raises UnsafeFolder: if others can write to the folder, or if it cannot be made.
+    :returns: None if this system has no such folders.
+    :raises UnsafeFolder: if others can write to each possible folder, or if none can be
+        made.
     """
-    for path in runtime_paths(os.path.realpath(config))[:1]:
-        folder = os.path.dirname(path)
+    problem = None
+    for folder in own_folders() if hasattr(os, 'geteuid') else ():
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
+                if folder == SYSTEM:  # systemd makes folders for users in it
+                    os.chmod(folder, 0o755)
             check_private(folder)
+            if os.access(folder, os.W_OK):
+                return folder
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except UnsafeFolder as error:
+            problem = problem or error
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise UnsafeFolder(folder, f'it cannot be made: {reason}') from None
-        return path
+            problem = problem or UnsafeFolder(folder, f'it cannot be made: {reason}')
+    if problem is not None:
+        raise problem
     return None
 
 
@@ -113,13 +113,26 @@ def is_private(folder: str) -> bool:
     return True
 
 
-def _runtime_folders() -> Iterator[str]:
-    uid = os.geteuid()
-    for base in (os.environ.get('XDG_RUNTIME_DIR', ''), f'/run/user/{uid}'):
+def own_folders() -> Iterator[str]:
+    """Yield the folders in which this user's sites register, the most probable one first.
+
+    There are several because the sessions of one user differ: cron does not set
+    $XDG_RUNTIME_DIR, and the folder in /run/user exists only while the user is logged in.
+    """
+    uid, environ = os.geteuid(), os.environ
+    # systemd sets it if the unit has RuntimeDirectory=, systemd.exec(5).
+    for folder in environ.get('RUNTIME_DIRECTORY', '').split(':'):
+        folder = folder.rstrip('/')
+        with contextlib.suppress(OSError):
+            if os.path.isabs(folder) and os.lstat(folder).st_uid == uid:
+                yield folder
+    if uid == 0:
+        yield SYSTEM
+    for base in (environ.get('XDG_RUNTIME_DIR', ''), f'/run/user/{uid}'):
         # su and sudo keep the variable of the user who called them: it may be unsafe.
         if os.path.isabs(base) and is_private(base.rstrip('/')):
             yield f'{base.rstrip("/")}/paste_wspbus'
-    base = os.environ.get('TMPDIR', '')
+    base = environ.get('TMPDIR', '')
     yield f'{base.rstrip("/") if os.path.isabs(base) else "/tmp"}/paste_wspbus-{uid}'
 
 

@@ -101,7 +101,6 @@ class Control:
         self.path, self.commands = path, commands
         self.sock: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
-        self._link: str | None = None
         self._selector: selectors.BaseSelector | None = None
         self._connections: list[Connection] = []
         self._sending: list[Connection] = []
@@ -116,8 +115,8 @@ class Control:
     def open(self, *, shared: bool = False) -> None:
         """Bind with the mode 0600 and listen; replace the socket of a site that has ended.
 
-        :param shared: whether another site may listen there, as in
-            `runtime_path`; if not, the caller holds the PID file's lock.
+        :param shared: whether another site may listen there; if not, the caller holds a
+            lock that belongs to the path.
         :raises OSError: if that fails; EADDRINUSE if another site listens there.
         """
         if not hasattr(socket, 'AF_UNIX'):
@@ -127,7 +126,7 @@ class Control:
             return
         with locked(os.path.dirname(self.path)):
             if listens(self.path):
-                problem = 'another site of this .ini listens there'
+                problem = 'another site listens there'
                 raise OSError(errno.EADDRINUSE, problem)
             self._open()
 
@@ -142,21 +141,6 @@ class Control:
             sock.close()
             raise
         self._use(sock)
-
-    def link(self, path: str) -> None:
-        """Make a link to the socket in the same folder, unless another site listens there."""
-        target = os.path.basename(self.path)
-        if path == self.path:
-            return
-        with contextlib.suppress(OSError), locked(os.path.dirname(path)):
-            is_link = os.path.islink(path)
-            if listens(path) and not (is_link and os.readlink(path) == target):
-                return
-            if is_link:
-                os.unlink(path)
-            remove_socket(path)
-            os.symlink(target, path)
-            self._link = path
 
     def adopt(self, fd: int) -> None:
         """Use the socket that the predecessor of this process has opened."""
@@ -362,7 +346,7 @@ class Control:
 
     def forget(self) -> None:
         """Close everything, but do not remove the file, which belongs to the successor now."""
-        self._identity = self._link = None
+        self._identity = None
         self.close()
 
     def disown(self) -> None:
@@ -385,10 +369,8 @@ class Control:
             with contextlib.suppress(KeyError, ValueError, OSError):
                 self._selector.unregister(self.sock)
         with contextlib.suppress(OSError):
-            is_removed = self._identity and exposed.remove(self.path, self._identity)
-            name = os.path.basename(self.path)
-            if is_removed and self._link and os.readlink(self._link) == name:
-                os.unlink(self._link)
+            if self._identity:
+                exposed.remove(self.path, self._identity)
         self.sock.close()
         self.sock = None
 

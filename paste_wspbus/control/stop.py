@@ -12,7 +12,7 @@ import sys
 import time
 
 from paste_wspbus.control.client import NoAnswer, ask, connect, receive, send
-from paste_wspbus.control.paths import path_for, remove_socket
+from paste_wspbus.control.paths import remove_socket
 from paste_wspbus.control.progress import ProgressLine
 from paste_wspbus.control.status import number, what_it_waits_for
 from paste_wspbus.errors import WSPBusError
@@ -29,6 +29,8 @@ from paste_wspbus.values import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from paste_wspbus.control.register import Entry
 
 #: Seconds from the site's own deadline until it is killed.
 MARGIN = 5.0
@@ -201,7 +203,7 @@ def stop_site(lock: PIDLock) -> int | None:
             pid = _wait_for_number(lock)
             if pid is None:
                 return code
-            stop = Stop(path_for(lock.path), OtherProcess(pid))
+            stop = Stop(lock.control, OtherProcess(pid))
             if (
                 lock.read() != pid
             ):  # it has released the lock: the ID may belong to another process now
@@ -215,9 +217,10 @@ def stop_site(lock: PIDLock) -> int | None:
     return code
 
 
-def stop_process(control: str, pid: int) -> int | None:
+def stop_process(control: str, pid: int, entry: Entry | None = None) -> int | None:
     """Stop the site without a PID file that answers at ``control``, as process ``pid``.
 
+    :param entry: its entry: if nobody listens there, the system names who holds the entry.
     :returns: its exit code; None if it is not known, or if the site had ended before.
     :raises NoAnswer: if it listens, but does not answer.
     :raises NotPermitted, DoesNotDie, NotNamed: if it cannot be stopped.
@@ -228,7 +231,8 @@ def stop_process(control: str, pid: int) -> int | None:
     except NoAnswer as error:
         if error.listens:
             raise
-        return None
+        process = None if entry is None else _holder_of(entry)
+        return None if process is None else Stop(control, process).run()
     if not hasattr(socket, 'SO_PEERCRED'):
         process = OtherProcess(pid)
     if process is None:  # an answer could name any process, and root would kill it
@@ -237,6 +241,17 @@ def stop_process(control: str, pid: int) -> int | None:
             'it runs in another container, or has ended and left a child behind'
         )
     return Stop(control, process).run()
+
+
+def _holder_of(entry: Entry) -> OtherProcess | None:
+    """Return the process that holds an entry; None if there is none, or it is unknown."""
+    if not entry.holder:
+        return None
+    process = OtherProcess(entry.holder)
+    if entry.is_held_by() != process.pid:  # it has ended: another one may have its ID
+        process.close()
+        return None
+    return process
 
 
 def _wait_for_number(lock: PIDLock) -> int | None:
@@ -261,6 +276,6 @@ def clean_up(lock: PIDLock) -> bool:
         with contextlib.suppress(WSPBusError):
             lock.acquire()
             with contextlib.suppress(OSError):
-                remove_socket(path_for(lock.path))
+                remove_socket(lock.control)
             lock.release()
     return not lock.exists

@@ -69,6 +69,7 @@ class Answers:
         return _in_words(
             {
                 'pid': os.getpid(),
+                **process.names.fields,
                 'state': bus.state.name,
                 'is_crashed': False,
                 'since': process.began,

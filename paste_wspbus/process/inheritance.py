@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -13,6 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
     from typing import Any
+
+    from paste_wspbus.control.register import Registration
+    from paste_wspbus.unix.pid_lock import PIDLock
 
 #: The environment variable that carries the inheritance over execv(2), with the ID of the
 #: process that may use it.
@@ -37,7 +41,8 @@ class Inheritance:
     the descriptor of its connection, and the fields of its role. ``problem`` is the
     traceback to show in the place of the site, and {path: signature} of the files that
     must change before it can be right. ``reload`` says what has changed, and since which
-    time.monotonic() the reload runs.
+    time.monotonic() the reload runs. ``entry`` is the descriptor of the site's entry
+    (see `Registration`). ``files`` are its PID file and its log file (see `Options`).
 
     ``came_from_another`` says whether another process has sent it. Then only its
     descriptors count, and each is checked before it is used: an attacker may control that
@@ -57,12 +62,15 @@ class Inheritance:
         problem: tuple[str, dict[str, Any]] | None = None,
         reload: tuple[str, float] | None = None,
         origins: list[Any] | None = None,
+        entry: int | None = None,
+        files: list[str] | None = None,
     ) -> None:
         self.where, self.sockets = where or {}, sockets or []
         self.origins = origins or []
         self.pid_file, self.control = pid_file, control
         self.owned, self.daemon, self.report = owned, daemon, report
         self.worker, self.problem, self.reload = worker, problem, reload
+        self.entry, self.files = entry, files
         self.came_from_another = False
         #: The reasons why descriptors from another process were rejected.
         self.rejected: list[str] = []
@@ -79,7 +87,7 @@ class Inheritance:
     def kept(self) -> list[int]:
         """All descriptors that stay open over execv."""
         connection = self.worker[0] if self.worker else None
-        more = [fd for fd in (self.report, connection) if fd is not None]
+        more = [fd for fd in (self.report, connection, self.entry) if fd is not None]
         return self.descriptors + more
 
     def take_sockets(self) -> list[ListeningSocket]:
@@ -121,19 +129,46 @@ class Inheritance:
 
         :param pid_file: the path of the PID file; None if it is not known.
         """
-        if pid_file is None or self.pid_file is None:
-            return
-        from paste_wspbus.control.paths import path_for
         from paste_wspbus.control.server import Control
+
+        entry, lock = self.registration(), self.lock(pid_file)
+        control = entry.control if entry else lock.control if lock else ''
+        if control and self.control is not None:
+            socket_ = Control(control, {})
+            socket_.adopt(self.control)
+            socket_.close()
+        if entry is not None:
+            entry.close()
+        if lock is not None:
+            lock.release()
+
+    def registration(self) -> Registration | None:
+        """Return the entry of the site, which the program before this one has made."""
+        if self.entry is None:
+            return None
+        from paste_wspbus.control.register import Registration
+
+        return Registration.adopt(self.entry)
+
+    def lock(self, path: str | None) -> PIDLock | None:
+        """Return the PID file that this process holds already.
+
+        :param path: the path to take if the system does not name it; a relative path
+            may lead to another file now, because the working folder follows a link.
+        """
+        if self.pid_file is None:
+            return None
         from paste_wspbus.unix.pid_lock import PIDLock
 
-        lock = PIDLock(pid_file)
+        with contextlib.suppress(OSError):
+            held = os.readlink(f'/proc/self/fd/{self.pid_file}')
+            if held.endswith('.lock'):
+                path = held.removesuffix('.lock')
+        if path is None:
+            return None
+        lock = PIDLock(path)
         lock.adopt(self.pid_file)
-        control = Control(path_for(lock.path), {})
-        if self.control is not None:
-            control.adopt(self.control)
-        control.close()
-        lock.release()
+        return lock
 
     # These methods hand it from a process to itself, over execv.
 
@@ -155,6 +190,8 @@ class Inheritance:
                 'worker': self.worker,
                 'problem': self.problem,
                 'reload': self.reload,
+                'entry': self.entry,
+                'files': self.files,
             }
         )
 
@@ -323,4 +360,6 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {
     ),
     'problem': lambda value: value is None or _are(value, str, dict),
     'reload': lambda value: value is None or _are(value, str, float),
+    'entry': lambda value: value is None or _is_file(value),
+    'files': lambda value: value is None or _are(value, str, str),
 }

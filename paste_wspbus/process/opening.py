@@ -16,12 +16,12 @@ from paste_wspbus.process.inheritance import Inheritance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from paste_wspbus.control.register import Registration
     from paste_wspbus.control.server import Control
     from paste_wspbus.listening.activation import Activated
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import Server
-    from paste_wspbus.unix.pid_lock import PIDLock
 
 #: Seconds within which the workers of a killed supervisor notice its end and close the
 #: port; and seconds between two checks.
@@ -51,8 +51,11 @@ class Opening:
         options, process = self.options, self.process
         if options.replaces:  # if the .ini is wrong, the old site keeps serving
             process.known_server(self.config)
-        if options.pid_file:
+        process.entry = process.inheritance.registration()
+        if options.pid_file or process.inheritance.pid_file is not None:
             self._open_pid_file(options.pid_file)
+        if process.inheritance.control is not None:
+            self._adopt_control(process.inheritance.control)
         if options.log_file:
             self._open_log(options.log_file)
         process.server = process.known_server(self.config)
@@ -64,10 +67,7 @@ class Opening:
                 listening.sock.close()
         if process.lock is not None:
             process.lock.write()
-            if process.control is None:
-                self._listen(self._control_beside(process.lock))
-        elif process.is_supervised:
-            self._open_control_in_runtime_folder()
+        self._open_control()
         if options.identity is not None:
             self._change_owner()
             # getaddrinfo imports it late; the new user may be unable to read its file.
@@ -89,18 +89,15 @@ class Opening:
 
     # -- the PID file ---------------------------------------------------------
 
-    def _open_pid_file(self, path: str) -> None:
-        from paste_wspbus.control.paths import path_for, remove_socket
+    def _open_pid_file(self, path: str | None) -> None:
+        from paste_wspbus.control.paths import remove_socket
         from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDLock
 
         process = self.process
-        if process.inheritance.pid_file is not None:
-            path = _where_it_is(process.inheritance.pid_file, path)
-        process.lock = lock = PIDLock(path)
-        if process.inheritance.pid_file is not None:
-            lock.adopt(process.inheritance.pid_file)
-            self._adopt_control(process.inheritance, lock)
+        process.lock = process.inheritance.lock(path)
+        if process.lock is not None or path is None:
             return
+        process.lock = lock = PIDLock(path)
         try:
             stale = lock.acquire()
         except AlreadyRunning:
@@ -112,19 +109,12 @@ class Opening:
                 came = take_over(lock, self.options.identity)
             if isinstance(came, Inheritance):
                 process.inheritance, self.launch.took_over = came, True
-                self._adopt_control(came, lock)
                 return
             stale = came
         if stale is not None:
             self._took_over_from_the_dead = True
             process.notes.append(f'{stale}; this site uses the file now')
-            remove_socket(path_for(lock.path))
-
-    def _adopt_control(self, inheritance: Inheritance, lock: PIDLock) -> None:
-        """Keep the control socket, so that it is removed if the start fails."""
-        if inheritance.control is not None:
-            self.process.control = self._control_beside(lock)
-            self.process.control.adopt(inheritance.control)
+            remove_socket(lock.control)
 
     # -- the log --------------------------------------------------------------
 
@@ -214,10 +204,30 @@ class Opening:
 
     # -- the control socket ---------------------------------------------------
 
-    def _control_beside(self, lock: PIDLock) -> Control:
-        from paste_wspbus.control.paths import path_for
+    def _open_control(self) -> None:
+        """Open the control socket, and register the site, so that commands find it."""
+        process = self.process
+        entry = self._register() if process.entry is None else None
+        path = self._control_path()
+        if process.control is None and path is not None:
+            self._listen(self._control_at(path))
+        if entry is not None and path is not None:
+            self._describe(entry, path)
 
-        return self._control_at(path_for(lock.path))
+    def _control_path(self) -> str | None:
+        process = self.process
+        if process.lock is not None:
+            return process.lock.control
+        return None if process.entry is None else process.entry.control
+
+    def _adopt_control(self, fd: int) -> None:
+        """Keep the control socket, so that it is removed if the start fails."""
+        process = self.process
+        path = process.entry.control if process.entry is not None else None
+        path = path or self._control_path()
+        if path is not None:
+            process.control = self._control_at(path)
+            process.control.adopt(fd)
 
     def _control_at(self, path: str) -> Control:
         from paste_wspbus.control.server import Control
@@ -226,30 +236,9 @@ class Opening:
         answers = self.process.answers = Answers(self.process)
         return Control(path, answers.commands)
 
-    def _open_control_in_runtime_folder(self) -> None:
-        from paste_wspbus.control.paths import (
-            UnsafeFolder,
-            runtime_path,
-            runtime_paths,
-        )
-
-        file = self.config.file
+    def _listen(self, control: Control) -> None:
         try:
-            path = file and runtime_path(file)
-        except UnsafeFolder as error:
-            self.process.notes.append(
-                f'status, stop and graceful will not find this site: {error}; '
-                'set XDG_RUNTIME_DIR, or use --pid-file'
-            )
-            return
-        if file and path:
-            self._listen(self._control_at(path), shared=True)
-            if self.process.control is not None:
-                self.process.control.link(runtime_paths(file)[0])
-
-    def _listen(self, control: Control, shared: bool = False) -> None:
-        try:
-            control.open(shared=shared)
+            control.open()
         except OSError as error:
             if shortage(error) is not None:
                 raise  # what follows would fail, too
@@ -259,6 +248,36 @@ class Opening:
             )
         else:
             self.process.control = control
+
+    def _register(self) -> Registration | None:
+        from paste_wspbus.control.paths import UnsafeFolder, runtime_folder
+        from paste_wspbus.control.register import Registration
+
+        process = self.process
+        try:
+            folder = runtime_folder()
+            if folder is not None:
+                process.entry = Registration(folder, process.names.ini)
+                return process.entry
+        except (UnsafeFolder, OSError) as error:
+            by = '--pid-file' if process.lock is None else 'the same PID file'
+            process.notes.append(
+                f'status, stop and graceful find this site only with {by}: {error}; '
+                'set XDG_RUNTIME_DIR'
+            )
+        return None
+
+    def _describe(self, entry: Registration, control: str) -> None:
+        process = self.process
+        try:
+            entry.write(
+                **process.names.fields,
+                control=control,
+                pid_file=process.lock and process.lock.path,
+                log_file=process.log_file,
+            )
+        except OSError as error:
+            process.notes.append(f'{entry.path} cannot be written: {error.strerror}')
 
     # -- the user -------------------------------------------------------------
 
@@ -300,18 +319,6 @@ class Opening:
         is_readable = self._made_log or log.st_mode & stat.S_IROTH
         if same and is_plain and (is_readable or not is_exposed(path)):
             os.fchown(1, uid, gid)
-
-
-def _where_it_is(fd: int, path: str) -> str:
-    """Return the path of the PID file that this process holds already.
-
-    A relative path may lead to another file now: the working folder follows a link.
-    """
-    try:
-        folder = os.path.dirname(os.readlink(f'/proc/self/fd/{fd}'))
-    except OSError:
-        return path
-    return path if os.path.isabs(path) else os.path.join(folder, os.path.basename(path))
 
 
 def _passed() -> list[ListeningSocket]:

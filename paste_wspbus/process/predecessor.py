@@ -9,7 +9,6 @@ import struct
 import time
 
 from paste_wspbus.control.client import NoAnswer, connect
-from paste_wspbus.control.paths import path_for
 from paste_wspbus.errors import UsageError
 from paste_wspbus.unix.pid_lock import (
     AlreadyRunning,
@@ -188,7 +187,7 @@ def _is_roots(path: str) -> bool:
 def _answering(lock: PIDLock) -> int | None:
     """Return the ID of the process that listens on the site's control socket."""
     try:
-        with connect(path_for(lock.path), 2) as sock:
+        with connect(lock.control, 2) as sock:
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     except (NoAnswer, OSError):
         return None

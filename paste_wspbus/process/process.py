@@ -10,6 +10,7 @@ import time
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.ini.config import Config
 from paste_wspbus.plugins.signals import SignalHandler
+from paste_wspbus.process.names import Names
 from paste_wspbus.process.opening import Opening
 from paste_wspbus.process.succession import Succession
 from paste_wspbus.values import working_folder
@@ -17,6 +18,7 @@ from paste_wspbus.values import working_folder
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
+    from paste_wspbus.control.register import Registration
     from paste_wspbus.control.server import Control
     from paste_wspbus.plugins.autoreload import Autoreloader
     from paste_wspbus.process.answers import Answers
@@ -43,6 +45,8 @@ class Process:
         self.server: Server | None = None
         self.lock: PIDLock | None = None
         self.control: Control | None = None
+        #: Its entry among the running sites.
+        self.entry: Registration | None = None
         #: The connection and the role of a process that has a supervisor.
         self.worker: SupervisedEnd | None = None
         self.signal_handler = SignalHandler
@@ -52,6 +56,8 @@ class Process:
         self.notes: list[str] = []
         #: The answers on the control socket, if there is one.
         self.answers: Answers | None = None
+        #: Which site it is: what commands ask for.
+        self.names = Names(launch.options)
         self.succession = Succession(self)
         #: The time.time() and the time.monotonic() of the beginning of this process.
         self.began, self.began_monotonic = time.time(), time.monotonic()
@@ -208,6 +214,8 @@ class Process:
             self.worker.close()
         if self.server is not None:
             self.server.close()
+        if self.entry is not None:
+            self.entry.close()
         if self.control is not None:
             self.control.close()
         if self.lock is not None:

@@ -66,6 +66,8 @@ class Succession:
         lock = None if process.lock is None else process.lock.copy()
         inheritance = self._inheritance(lock)
         process.close_control()  # before the successor opens its own one there
+        if process.entry is not None:
+            process.entry.close()
         try:
             inheritance.send(successor.sock)
         except OSError:  # it has ended, so this process must remove everything
@@ -95,6 +97,9 @@ class Succession:
         if process.control is not None:
             inheritance.control = process.control.bequeath()
         inheritance.daemon = process.options.daemon
+        inheritance.files = process.options.files
+        if process.entry is not None and process.entry.fd != -1:
+            inheritance.entry = process.entry.fd
         inheritance.problem = process.problem
         inheritance.reload = process.reload if process.announced else None
         if process.worker is not None:
@@ -152,12 +157,11 @@ def _ask_for_all(
     :returns: None if the site refuses, has ended, or hands over something else.
     """
     from paste_wspbus.control.client import NoAnswer, connect, send
-    from paste_wspbus.control.paths import path_for
     from paste_wspbus.unix.pid_lock import PIDFileError
 
     acting = identity.borrowed() if identity is not None else contextlib.nullcontext()
     try:
-        with connect(path_for(lock.path), seconds) as sock, acting:
+        with connect(lock.control, seconds) as sock, acting:
             send(sock, 'replace')
             came = Inheritance.receive(sock)
     except (NoAnswer, OSError):
@@ -180,12 +184,11 @@ def _status_of(lock: PIDLock) -> dict[str, Any]:
     A site that has just taken over may not listen yet.
     """
     from paste_wspbus.control.client import NoAnswer, ask
-    from paste_wspbus.control.paths import path_for
 
     until = time.monotonic() + ANSWER
     while True:
         with contextlib.suppress(NoAnswer):
-            return ask(path_for(lock.path), 'status')
+            return ask(lock.control, 'status')
         if time.monotonic() > until:
             return {}
         time.sleep(0.02)

@@ -123,6 +123,8 @@ class PIDLock:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self.lock_path = f'{self.path}.lock'
+        #: The path of the control socket of the site.
+        self.control = f'{self.path}.sock'
         #: The descriptor of the lock, while this process holds it.
         self.fd: int | None = None
         #: Whether `release` does nothing: the successor will get the lock.

@@ -155,3 +155,13 @@ def _find_group(group: str | int) -> int:
         return grp.getgrnam(str(group)).gr_gid if number is None else number
     except (KeyError, ValueError):
         raise UsageError(f'--group {group}: there is no such group') from None
+
+
+def name_of(uid: int) -> str:
+    """Return the name of a user; the number if it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     folder.mkdir()
     runtime = tmp_path / 'runtime'
     runtime.mkdir(0o700)
-    monkeypatch.setenv('XDG_RUNTIME_DIR', str(runtime))
+    monkeypatch.setenv('RUNTIME_DIRECTORY', str(runtime))
     monkeypatch.setenv('TMPDIR', str(tmp_path))
     write(folder, {'site.ini': '[app:main]\n'})
     return folder

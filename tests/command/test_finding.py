@@ -4,12 +4,61 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from paste_wspbus.control.paths import runtime_paths
-from tests.kit import TIMEOUT, Process, eventually, run, write
+from tests.kit import TIMEOUT, Process, Site, eventually, run, write
+from tests.kit.daemons import WEBAPP, ini
+from tests.kit.processes import has_ended, kill
 from tests.kit.stand_in import StandIn, begun, status_json
+from tests.kit.users import AS_NOBODY, NOBODY, python_for_all
+
+#: Two sites of one .ini.
+TWO = """
+[app:main]
+use = call:webapp:make
+
+[server:web0]
+use = egg:waitress
+listen = 127.0.0.1:0
+
+[server:web1]
+use = egg:waitress
+listen = 127.0.0.1:0
+"""
+
+
+class Place:
+    """A folder that everybody may enter, with a site; commands run there as nobody."""
+
+    def __enter__(self):
+        self._made = tempfile.TemporaryDirectory(dir='/tmp')
+        self.folder = Path(self._made.name)
+        self.folder.chmod(0o755)
+        runtime = self.folder / 'runtime'
+        runtime.mkdir(0o700)
+        os.chown(runtime, NOBODY.pw_uid, NOBODY.pw_gid)
+        write(self.folder, {'site.ini': ini(), 'webapp.py': WEBAPP})
+        return self
+
+    def __exit__(self, *_):
+        self._made.cleanup()
+
+    def _words(self):
+        python, path = python_for_all()
+        env = {
+            'XDG_RUNTIME_DIR': str(self.folder / 'runtime'),
+            'TMPDIR': str(self.folder),
+            'RUNTIME_DIRECTORY': '',
+            'PYTHONPATH': path,
+        }
+        user = {'user': NOBODY.pw_uid, 'group': NOBODY.pw_gid, 'extra_groups': []}
+        return {'command': [python, '-m', 'paste_wspbus'], 'env': env, **user}
+
+    def run(self, *args):
+        return run(self.folder, 'site.ini', *args, **self._words())
 
 
 def test_status_finds_a_site_without_a_pid_file(folder, unlisted):
@@ -19,7 +68,7 @@ def test_status_finds_a_site_without_a_pid_file(folder, unlisted):
     assert status_json(folder)[1]['pid'] == unlisted.pid
 
 
-@pytest.mark.parametrize('config', ['site.ini', './site.ini#other', 'config:site.ini'])
+@pytest.mark.parametrize('config', ['site.ini', './site.ini#main', 'config:site.ini'])
 def test_a_site_without_a_pid_file_is_found_by_each_name_of_its_ini(
     folder, unlisted, config
 ):
@@ -79,25 +128,28 @@ def test_stop_ends_a_site_without_a_pid_file_that_ignores_its_deadline(
 def test_stop_of_a_site_without_a_pid_file_that_does_not_answer(folder):
     with StandIn(folder, '--runtime', '--silent') as silent:
         told = run(folder, 'site.ini', 'stop')
-        assert silent.process.poll() is None
-    assert told.code == 1
-    assert told.err.text.count('\n') == 1
-    assert 'does not answer' in told.err.text
+        assert silent.process.wait(TIMEOUT) == -signal.SIGTERM
+    assert (told.code, told.out.text) == (0, 'The site has stopped.\n')
 
 
 def test_status_of_a_site_without_a_pid_file_that_does_not_answer(folder):
-    with StandIn(folder, '--runtime', '--silent'):
+    with StandIn(folder, '--runtime', '--silent') as silent:
         code, told = status_json(folder)
-    assert (code, told['state'], told['pid']) == (0, 'NO ANSWER', None)
+    assert (code, told['state'], told['pid']) == (0, 'NO ANSWER', silent.pid)
 
 
 #: A process that listens, and a child that outlives it and answers there.
 LEFT = """
 import json, os, socket
-from paste_wspbus.control.paths import address_of, runtime_path
+from paste_wspbus.control.paths import runtime_folder
+from paste_wspbus.control.register import Registration
+entry = Registration(runtime_folder(), 'site.ini')
+entry.write(
+    ini=os.path.abspath('site.ini'), file='', server='main', app='main',
+    control=entry.control,
+)
 sock = socket.socket(socket.AF_UNIX)
-with address_of(runtime_path('site.ini')) as address:
-    sock.bind(address)
+sock.bind(entry.control)
 sock.listen()
 parent = os.getpid()
 if os.fork():
@@ -105,17 +157,14 @@ if os.fork():
 print(os.getpid(), flush=True)
 while True:
     client, _ = sock.accept()
-    client.recv(1000)
-    client.sendall(json.dumps({'version': 1, 'pid': parent}).encode() + b'\\n')
+    if client.recv(1000):
+        client.sendall(json.dumps({'version': 1, 'pid': parent}).encode() + b'\\n')
     client.close()
 """
 
 
-def test_a_folder_that_others_may_write_to_is_not_believed(folder, unlisted):
-    (path,) = [
-        path for path in runtime_paths(str(folder / 'site.ini')) if os.path.exists(path)
-    ]
-    os.chmod(os.path.dirname(path), 0o722)
+def test_a_folder_that_others_may_write_to_is_not_believed(folder, unlisted, tmp_path):
+    (tmp_path / 'runtime').chmod(0o722)
     for subcommand in ('status', 'stop', 'graceful'):
         told = run(folder, 'site.ini', subcommand)
         assert told.code == 4, told.report()
@@ -124,21 +173,18 @@ def test_a_folder_that_others_may_write_to_is_not_believed(folder, unlisted):
     assert unlisted.process.poll() is None
 
 
-def test_a_folder_that_another_user_has_made_leaves_it_unknown_whether_a_site_runs(
-    folder, tmp_path
-):
-    made = tmp_path / 'runtime' / 'paste_wspbus'
-    made.mkdir(0o700)
-    os.chown(made, 65534, -1)
-    told = run(folder, 'site.ini', 'status')
-    assert told.code == 4
-    assert told.out.text == (
-        f'It is not known whether the site runs: {made} cannot have control sockets: '
-        'it belongs to another user (UID 65534, not 0)\n'
-    )
-    assert status_json(folder)[1]['state'] == 'UNKNOWN'
-    # Of a site with a PID file, it is known.
-    assert run(folder, 'site.ini', 'status', '--pid-file=x.pid').code == 3
+def test_a_folder_that_another_user_has_made_leaves_it_unknown_whether_a_site_runs():
+    with Place() as place:
+        made = place.folder / 'runtime' / 'paste_wspbus'
+        made.mkdir(0o700)
+        told = place.run('status')
+        assert told.code == 4, told.report()
+        assert told.out.text == (
+            'It is not known whether the site runs: runtime/paste_wspbus cannot have control sockets: '
+            'it belongs to another user (UID 0, not 65534)\n'
+        )
+        # Of a site with a PID file, it is known.
+        assert place.run('status', '--pid-file=x.pid').code == 3
 
 
 def test_stop_asks_the_system_and_not_the_site_which_process_it_is(folder, unlisted):
@@ -171,3 +217,158 @@ def test_what_only_looks_makes_no_folder(folder, tmp_path):
         run(folder, 'site.ini', subcommand)
     assert os.listdir(tmp_path / 'runtime') == []
     assert sorted(os.listdir(tmp_path)) == ['runtime', 'site']
+
+
+# -- sites that run -------------------------------------------------------------------
+
+WAYS = [(), ('--workers=1',), ('--reload', '--reloader=execv'), ('--pid-file=x.pid',)]
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_a_site_in_the_foreground_is_found_from_elsewhere(ground, tmp_path, way):
+    (tmp_path / 'elsewhere').mkdir()
+    config = str(ground.folder / 'site.ini')
+    with ground.begin('site.ini', *way) as site:
+        site.wait_until_served()
+        told = run(tmp_path / 'elsewhere', config, 'status')
+        assert told.code == 0, told.report()
+        assert f'The site is running (process {site.pid})' in told.out.text
+        assert run(tmp_path / 'elsewhere', config, 'graceful').code == 0
+        assert run(tmp_path / 'elsewhere', config, 'status').code == 0
+        assert run(tmp_path / 'elsewhere', config, 'stop').code == 0
+        assert site.wait() == 0, site.report()
+    assert run(tmp_path / 'elsewhere', config, 'status').code == 3
+
+
+def test_a_daemon_is_found_from_elsewhere_and_has_one_pid_file(ground, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    config = str(ground.folder / 'site.ini')
+    ground.start()
+    first = ground.pid
+    assert f'process {first}' in run(tmp_path / 'elsewhere', config, 'start').out.text
+    told = run(tmp_path / 'elsewhere', config, 'restart')
+    assert told.code == 0, told.report()
+    assert has_ended(first)
+    assert ground.pid != first  # it has the same PID file, and the same log
+    os.kill(ground.pid, signal.SIGHUP)
+    ground.find_url(told)
+    eventually(lambda: ground.log.count('Serving on') == 3)
+    assert run(tmp_path / 'elsewhere', config, 'stop').code == 0
+    assert os.listdir(tmp_path / 'elsewhere') == []
+    assert ground.has_left_nothing()
+
+
+def test_a_killed_daemon_is_dead_from_elsewhere_too(ground, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    ground.start()
+    kill(ground.pid)
+    told = run(tmp_path / 'elsewhere', ground.folder / 'site.ini', 'status')
+    assert (told.code, 'is gone' in told.out.text) == (1, True), told.report()
+
+
+def test_a_killed_site_without_a_pid_file_does_not_run(ground):
+    with ground.begin('site.ini') as site:
+        site.wait_until_served()
+        kill(site.pid)
+    assert ground.run('site.ini', 'status').code == 3
+    with ground.begin('site.ini') as again:
+        again.wait_until_served()
+        assert status_json(ground.folder)[1]['pid'] == again.pid
+
+
+def test_of_two_sites_of_one_ini_the_named_one_is_stopped(ground):
+    write(ground.folder, {'site.ini': TWO})
+    names = ['--server-name=web0'], ['--server-name=web1']
+    with ground.begin('site.ini', *names[0]) as web0:
+        with ground.begin('site.ini', *names[1]) as web1:
+            web0.wait_until_served()
+            web1.wait_until_served()
+            for site, name in ((web0, names[0]), (web1, names[1])):
+                told = ground.run('site.ini', 'status', *name)
+                assert f'process {site.pid}' in told.out.text, told.report()
+            told = ground.run('site.ini', 'stop')
+            assert told.code == 4, told.report()
+            assert '--server-name' in told.err.text
+            assert ground.run('site.ini', 'stop', *names[1]).code == 0
+            assert web1.wait() == 0
+        told = ground.run('site.ini', 'status', *names[1])
+        assert told.code == 3
+        assert f'process {web0.pid} [server:web0]' in told.out.text
+        assert ground.run('site.ini', 'stop', *names[1]).code == 0
+        assert web0.process.poll() is None
+
+
+def test_a_daemon_of_another_section_keeps_its_pid_file(ground):
+    write(ground.folder, {'site.ini': TWO})
+    assert ground.run('site.ini', 'start', '--server-name=web0').code == 0
+    first = ground.pid
+    for subcommand in ('start', 'restart'):
+        for file in ((), ('--pid-file=paster.pid',)):
+            told = ground.run('site.ini', subcommand, '--server-name=web1', *file)
+            assert told.code != 0, told.report()
+            assert 'paster.pid is that of [server:web0]' in told.err.text
+    assert ground.pid == first
+    assert ground.run('site.ini', 'status', '--server-name=web1').code == 3
+    assert ground.run('site.ini', 'stop').code == 0
+
+
+def test_a_daemon_of_another_ini_is_not_stopped(ground):
+    ground.start()
+    write(ground.folder, {'other.ini': ini()})
+    told = ground.run('other.ini', 'stop')
+    assert (told.code, 'paster.pid is that of site.ini' in told.out.text) == (0, True)
+    assert ground.run('other.ini', 'restart').code == 1
+    assert ground.get() == f'hello {ground.pid}'
+
+
+def test_start_of_a_site_that_runs_in_the_foreground_says_so(ground):
+    with ground.begin('site.ini') as site:
+        site.wait_until_served()
+        told = ground.run('site.ini', 'start')
+        line = f'The site is running already (process {site.pid}).\n'
+        assert (told.code, told.out.text) == (0, line)
+        told = ground.run('site.ini', 'restart')
+        assert told.code == 1
+        assert 'without a PID file' in told.err.text
+    assert not ground.pid_file.exists()
+
+
+def test_a_site_that_is_found_by_the_link_of_a_deployment(ground, tmp_path):
+    releases = [tmp_path / '1', tmp_path / '2']
+    for release in releases:
+        write(release, {'site.ini': ini(), 'webapp.py': WEBAPP})
+    link = tmp_path / 'current'
+    link.symlink_to(releases[0])
+    with Site(tmp_path, None, link / 'site.ini') as site:
+        link.unlink()
+        link.symlink_to(releases[1])
+        for config in (link / 'site.ini', *(one / 'site.ini' for one in releases)):
+            told = run(tmp_path, config, 'status')
+            assert f'process {site.pid}' in told.out.text, told.report()
+
+
+# -- several users --------------------------------------------------------------------
+
+
+def test_root_finds_the_site_that_it_has_started_as_another_user():
+    with Place() as place:
+        python, path = python_for_all()
+        where = {'command': [python, '-m', 'paste_wspbus'], 'env': {'PYTHONPATH': path}}
+        with Site(place.folder, None, 'site.ini', *AS_NOBODY, **where) as site:
+            told = run(place.folder, 'site.ini', 'status')
+            assert f'process {site.pid}' in told.out.text, told.report()
+            assert run(place.folder, 'site.ini', 'stop').code == 0
+            assert site.wait() == 0
+        assert run(place.folder, 'site.ini', 'status').code == 3
+
+
+def test_another_user_is_not_told_that_the_site_of_root_does_not_run():
+    with Place() as place:
+        with Site(
+            place.folder, None, 'site.ini', env={'RUNTIME_DIRECTORY': ''}
+        ) as site:
+            for subcommand, code in (('status', 0), ('stop', 4), ('graceful', 1)):
+                told = place.run(subcommand)
+                assert told.code == code, told.report()
+                assert f'process {site.pid}' in told.out.text + told.err.text
+        assert place.run('status').code == 3

@@ -273,8 +273,9 @@ def test_the_files_of_a_daemon_are_where_the_options_say(ground):
     assert not ground.pid_file.exists()
     assert not ground.log_file.exists()
     assert os.readlink(f'/proc/{pid}/fd/2') == str(ground.folder / 'run/site.log')
-    assert ground.run('site.ini', 'status').code == 3
+    assert ground.run('site.ini', 'status').code == 0
     assert ground.run('site.ini', 'status', *files).code == 0
+    assert ground.run('site.ini', 'status', '--pid-file', 'paster.pid').code == 3
     assert ground.run('site.ini', 'stop', *files).code == 0
     assert os.listdir(ground.folder / 'run') == ['site.log']
 

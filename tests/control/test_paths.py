@@ -5,13 +5,14 @@ import socket
 
 import pytest
 
+from paste_wspbus.control import paths
 from paste_wspbus.control.paths import (
+    UnsafeFolder,
     address_of,
+    ini_paths,
     is_private,
-    path_for,
     remove_socket,
-    runtime_path,
-    runtime_paths,
+    runtime_folder,
 )
 from paste_wspbus.listening.addresses import UNIX_PATH_MAX
 
@@ -25,41 +26,82 @@ def runtime(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / 'site')
     monkeypatch.setenv('PWD', str(tmp_path / 'site'))
     monkeypatch.setenv('XDG_RUNTIME_DIR', str(folder))
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    monkeypatch.delenv('RUNTIME_DIRECTORY')
+    monkeypatch.setattr(paths, 'SYSTEM', str(tmp_path / 'system'))
     return folder
 
 
-def test_it_is_beside_the_pid_file(runtime):
-    assert path_for('site.pid') == f'{os.getcwd()}/site.pid.sock'
-    assert path_for('/run/site.pid') == '/run/site.pid.sock'
+def test_a_site_registers_in_the_folder_that_systemd_has_made_for_it(
+    runtime, monkeypatch, tmp_path
+):
+    made = tmp_path / 'shop'
+    made.mkdir()
+    monkeypatch.setenv('RUNTIME_DIRECTORY', f'{made}:/somewhere/else')
+    assert runtime_folder() == str(made)
 
 
-def test_without_one_it_is_first_looked_for_in_the_runtime_folder(runtime):
-    first, *others = runtime_paths('site.ini')
-    assert first.startswith(f'{runtime}/paste_wspbus/site.ini-')
-    # A session without $XDG_RUNTIME_DIR has opened it elsewhere.
-    assert all(os.path.basename(path) == os.path.basename(first) for path in others)
+def test_a_site_of_root_registers_where_each_of_its_sessions_looks(runtime):
+    assert runtime_folder() == paths.SYSTEM
+    # systemd makes the folders of other users' services in it.
+    assert os.stat(paths.SYSTEM).st_mode & 0o777 == 0o755
 
 
-def test_two_sites_of_one_name_have_two_sockets(runtime):
-    assert runtime_paths('a/site.ini')[0] != runtime_paths('b/site.ini')[0]
+def test_where_that_folder_cannot_be_it_takes_the_next_one(runtime, monkeypatch):
+    monkeypatch.setattr(paths, 'SYSTEM', '/proc/paste_wspbus')
+    assert runtime_folder() == f'{runtime}/paste_wspbus'
+    assert os.stat(f'{runtime}/paste_wspbus').st_mode & 0o777 == 0o700
+    os.chown(runtime, 65534, -1)  # as `su` without `-` leaves it in the environment
+    assert runtime_folder() == f'{os.environ["TMPDIR"]}/paste_wspbus-0'
 
 
-def test_a_site_is_found_by_the_link_that_leads_to_it_and_by_its_own_path(runtime):
+def others_folder(folder):
+    folder.mkdir(0o700)
+    os.chown(folder, 65534, -1)
+
+
+def shared_folder(folder):
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+def folder_of_a_group(folder):
+    folder.mkdir()
+    folder.chmod(0o770)
+
+
+def link(folder):
+    (folder.parent / 'target').mkdir(0o700)
+    folder.symlink_to(folder.parent / 'target')
+
+
+def file(folder):
+    folder.write_text('precious')
+
+
+@pytest.mark.parametrize(
+    'make', [others_folder, shared_folder, folder_of_a_group, link, file]
+)
+def test_a_folder_that_is_not_ours_alone_is_not_used(runtime, monkeypatch, make):
+    make(runtime / 'paste_wspbus')
+    assert runtime_folder() == paths.SYSTEM
+    monkeypatch.setattr(paths, 'SYSTEM', str(runtime / 'paste_wspbus'))
+    monkeypatch.setenv('XDG_RUNTIME_DIR', '')
+    monkeypatch.setenv('TMPDIR', '/proc')
+    with pytest.raises(UnsafeFolder) as caught:
+        runtime_folder()
+    assert str(runtime / 'paste_wspbus') in str(caught.value)
+
+
+def test_an_ini_has_the_name_that_was_given_and_its_real_path(runtime):
     os.symlink('.', '../current')
-    open('site.ini', 'w').close()
-    through_link = runtime_paths('../current/site/site.ini')
-    assert runtime_paths('site.ini')[0] in through_link
-
-
-def test_a_long_name_is_cut_for_the_path_of_a_socket_must_be_short(runtime):
-    long = f'{"site" * 50}.ini'
-    assert os.path.basename(runtime_paths(long)[0]).startswith(f'{long[:32]}-')
-
-
-def test_the_site_makes_the_folder_for_its_user_alone(runtime):
-    path = runtime_path('site.ini')
-    assert path == runtime_paths('site.ini')[0]
-    assert os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o700
+    folder = os.path.dirname(os.getcwd())
+    assert ini_paths('../current/site/site.ini') == (
+        f'{folder}/current/site/site.ini',
+        f'{folder}/site/site.ini',
+    )
+    assert ini_paths('config:site.ini#other')[0] == f'{folder}/site/site.ini'
+    assert ini_paths('egg:Shop#main') == ('egg:Shop', 'egg:Shop')
 
 
 @pytest.mark.parametrize('mode', [0o770, 0o707])

@@ -19,12 +19,6 @@ import pytest
 
 from paste_wspbus.control import VERSION
 from paste_wspbus.control.client import NoAnswer, ask
-from paste_wspbus.control.paths import (
-    UnsafeFolder,
-    path_for,
-    runtime_path,
-    runtime_paths,
-)
 from paste_wspbus.control.server import MAX_CONNECTIONS, MAX_REQUEST, REST, Control
 from paste_wspbus.ini.settings import default_stop_timeout
 from tests.kit import TIMEOUT, Process, eventually
@@ -77,7 +71,6 @@ def answers(ground):
 
 def test_it_is_a_socket_beside_the_pid_file_for_its_user_alone(ground):
     ground.start(umask=0)
-    assert path_for(str(ground.pid_file)) == str(ground.control)
     mode = ground.control.stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
@@ -364,7 +357,7 @@ def test_it_works_where_the_path_is_longer_than_a_sockets_may_be(ground):
     told = ground.run('site.ini', 'status', name)
     assert told.code == 0
     assert f'Serving on {ground.url}' in told.out.text
-    assert ask(path_for(str(deep / 'site.pid')), 'status', TIMEOUT)['pid'] == pid
+    assert ask(str(deep / 'site.pid.sock'), 'status', TIMEOUT)['pid'] == pid
     again = ground.run('site.ini', 'restart', name)
     assert again.code == 0, ground.report(again)
     ground.find_url(again)
@@ -737,142 +730,14 @@ def test_a_forked_child_does_not_keep_it_open(ground):
         assert len(ground.processes()) == 1, 'the child lives on'
 
 
-# -- a site without a PID file --------------------------------------------------------
+# -- a path that is not locked by a PID file ------------------------------------------
 
 
 @pytest.fixture
-def runtime(tmp_path, monkeypatch):
-    """The user's runtime folder."""
-    monkeypatch.setenv('TMPDIR', str(tmp_path))
-    with tempfile.TemporaryDirectory(dir='/tmp') as folder:  # a short path, to bind to
-        monkeypatch.setenv('XDG_RUNTIME_DIR', folder)
-        yield Path(folder)
-
-
-def test_the_socket_of_a_site_without_a_pid_file_is_in_the_users_runtime_folder(
-    runtime, tmp_path
-):
-    path = Path(runtime_path(str(tmp_path / 'site.ini')))
-    assert path.parent == runtime / 'paste_wspbus'
-    assert path.name.startswith('site.ini-')
-    assert path.suffix == '.sock'
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert runtime_path(str(tmp_path / 'site.ini')) == str(path)
-
-
-def test_each_ini_has_a_socket_of_its_own(runtime, tmp_path, monkeypatch):
-    (tmp_path / 'link.ini').symlink_to(tmp_path / 'site.ini')
-    monkeypatch.chdir(tmp_path)
-    first = runtime_path(str(tmp_path / 'site.ini'))
-    assert runtime_path('site.ini') == runtime_path('link.ini') == first
-    named, real = runtime_paths('link.ini')[:2]
-    assert real == first != named
-    others = {runtime_path(name) for name in ('other/site.ini', 'Site.ini', 'site')}
-    assert len(others | {first}) == 4
-
-
-@pytest.mark.parametrize('name', ['x' * 255, 'é' * 127, '\udcff.ini', 'a b\n.ini'])
-def test_an_ini_of_any_name_has_a_socket(runtime, tmp_path, name):
-    control = Control(runtime_path(str(tmp_path / name)), {})
-    control.open(shared=True)
-    try:
-        assert os.path.exists(control.path)
-    finally:
-        control.close()
-    assert os.listdir(runtime / 'paste_wspbus') == []
-
-
-@pytest.mark.parametrize('value', ['', 'relative', '/nowhere/at/all', '/etc/passwd'])
-def test_without_a_runtime_folder_it_is_in_the_temporary_one(
-    runtime, tmp_path, monkeypatch, value
-):
-    monkeypatch.setenv('XDG_RUNTIME_DIR', value)
-    path = runtime_paths(str(tmp_path / 'site.ini'))[-1]
-    assert os.path.dirname(path) == str(tmp_path / f'paste_wspbus-{os.geteuid()}')
-
-
-def test_another_users_runtime_folder_is_not_used(runtime, tmp_path):
-    os.chown(runtime, 65534, -1)  # as `su` without `-` leaves it in the environment
-    (path,) = {
-        os.path.dirname(path)
-        for path in runtime_paths('site.ini')
-        if not path.startswith('/run/user')
-    }
-    assert path == str(tmp_path / f'paste_wspbus-{os.geteuid()}')
-
-
-def test_a_relative_temporary_folder_is_none(runtime, monkeypatch):
-    monkeypatch.setenv('TMPDIR', 'here')
-    assert runtime_paths('site.ini')[-1].startswith('/tmp/paste_wspbus-')
-
-
-def others_folder(folder):
-    folder.mkdir(0o700)
-    os.chown(folder, 65534, -1)
-
-
-def shared_folder(folder):
-    folder.mkdir()
-    folder.chmod(0o777)
-
-
-def folder_of_a_group(folder):
-    folder.mkdir()
-    folder.chmod(0o770)
-
-
-def link(folder):
-    (folder.parent / 'target').mkdir(0o700)
-    folder.symlink_to(folder.parent / 'target')
-
-
-def link_to_nothing(folder):
-    folder.symlink_to(folder.parent / 'nothing')
-
-
-def file(folder):
-    folder.write_text('precious')
-
-
-@pytest.mark.parametrize(
-    'make',
-    [others_folder, shared_folder, folder_of_a_group, link, link_to_nothing, file],
-)
-def test_a_folder_that_is_not_ours_alone_is_not_used(runtime, make):
-    make(runtime / 'paste_wspbus')
-    with pytest.raises(UnsafeFolder) as caught:
-        runtime_path('site.ini')
-    assert str(runtime / 'paste_wspbus') in str(caught.value)
-    assert not (runtime / 'nothing').exists()
-
-
-def test_a_folder_that_cannot_be_made_is_told(runtime, monkeypatch):
-    def mkdir(*_):
-        raise OSError(errno.EROFS, 'Read-only file system')
-
-    monkeypatch.setattr(os, 'mkdir', mkdir)
-    with pytest.raises(UnsafeFolder, match='cannot be made: read-only file system'):
-        runtime_path('site.ini')
-
-
-def test_a_site_says_that_it_has_no_control_socket_and_why(ground, monkeypatch):
-    runtime = ground.folder / 'runtime'
-    (runtime / 'paste_wspbus').mkdir(parents=True)
-    runtime.chmod(0o700)
-    os.chown(runtime / 'paste_wspbus', 65534, -1)
-    monkeypatch.setenv('XDG_RUNTIME_DIR', str(runtime))
-    with ground.begin('site.ini', '--workers=1') as site:
-        site.wait_until_served()
-        (line,) = [one for one in site.err.text.splitlines() if 'runtime' in one]
-        assert 'will not find this site' in line
-        assert 'it belongs to another user (UID 65534, not 0)' in line
-        assert '--pid-file' in line
-        told = ground.run('site.ini', 'status')
-        assert told.code == 4
-        assert 'belongs to another user' in told.out.text
-        site.send(signal.SIGTERM)
-        assert site.wait() == 0, site.report()
-    assert os.listdir(runtime / 'paste_wspbus') == []
+def path():
+    """A path for a control socket, which is short enough to bind to."""
+    with tempfile.TemporaryDirectory(dir='/tmp') as folder:
+        yield f'{folder}/site.sock'
 
 
 def opened(path):
@@ -881,11 +746,10 @@ def opened(path):
     return control
 
 
-def test_a_second_site_of_the_same_ini_leaves_the_firsts_socket_alone(runtime):
-    path = runtime_path('site.ini')
+def test_a_second_site_leaves_the_firsts_socket_alone(path):
     first = opened(path)
     try:
-        with pytest.raises(OSError, match=r'another site of this \.ini') as caught:
+        with pytest.raises(OSError, match='another site listens') as caught:
             opened(path)
         assert caught.value.errno == errno.EADDRINUSE
         assert os.path.exists(path)
@@ -895,8 +759,7 @@ def test_a_second_site_of_the_same_ini_leaves_the_firsts_socket_alone(runtime):
     assert not os.path.exists(path)
 
 
-def test_one_that_hangs_with_a_full_queue_is_a_site_too(runtime):
-    path = runtime_path('site.ini')
+def test_one_that_hangs_with_a_full_queue_is_a_site_too(path):
     first = opened(path)
     try:
         with contextlib.ExitStack() as clients:
@@ -905,22 +768,20 @@ def test_one_that_hangs_with_a_full_queue_is_a_site_too(runtime):
                     client = clients.enter_context(socket.socket(socket.AF_UNIX))
                     client.setblocking(False)
                     client.connect(path)
-            with pytest.raises(OSError, match=r'another site of this \.ini'):
+            with pytest.raises(OSError, match='another site listens'):
                 opened(path)
     finally:
         first.close()
 
 
-def test_what_a_killed_site_without_a_pid_file_left_is_replaced(runtime):
-    path = runtime_path('site.ini')
+def test_what_a_killed_site_without_a_pid_file_left_is_replaced(path):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(path)
     opened(path).close()
     assert not os.path.exists(path)
 
 
-def test_a_file_where_the_socket_would_be_is_left_alone(runtime):
-    path = runtime_path('site.ini')
+def test_a_file_where_the_socket_would_be_is_left_alone(path):
     Path(path).write_text('precious')
     with pytest.raises(OSError):
         opened(path)
@@ -929,9 +790,8 @@ def test_a_file_where_the_socket_would_be_is_left_alone(runtime):
 
 OPENS = """
 import sys
-from paste_wspbus.control.paths import runtime_path
 from paste_wspbus.control.server import Control
-control = Control(runtime_path('site.ini'), {})
+control = Control(sys.argv[1], {})
 print('there', flush=True)
 sys.stdin.readline()
 try:
@@ -945,19 +805,16 @@ control.close()
 """
 
 
-def test_of_many_that_start_at_once_one_has_the_socket(runtime, tmp_path):
-    path = runtime_path('site.ini')
+def test_of_many_that_start_at_once_one_has_the_socket(path, tmp_path):
     with contextlib.ExitStack() as stack:
         sites = [
-            stack.enter_context(Process([sys.executable, '-c', OPENS], tmp_path))
+            stack.enter_context(Process([sys.executable, '-c', OPENS, path], tmp_path))
             for _ in range(6)
         ]
         for site in sites:
             assert site.out.wait_for('there\n'), site.report()
-        monkey = Path(runtime_paths(str(tmp_path / 'site.ini'))[0])
         with socket.socket(socket.AF_UNIX) as left:  # which each of them would replace
-            left.bind(str(monkey))
-        assert str(monkey) != path
+            left.bind(path)
         for site in sites:
             site.process.stdin.write('go\n')
             site.process.stdin.flush()
@@ -965,11 +822,11 @@ def test_of_many_that_start_at_once_one_has_the_socket(runtime, tmp_path):
             assert site.out.wait_for('\n', 2), site.report()
         said = [site.out.text.splitlines()[1].split()[0] for site in sites]
         assert sorted(said) == ['open', *['refused'] * 5]
-        assert monkey.exists()
+        assert os.path.exists(path)
         for site in sites:
             site.release()
             assert site.wait() == 0, site.report()
-    assert not monkey.exists()
+    assert not os.path.exists(path)
 
 
 # -- another user asks ------------------------------------------------------------------
@@ -977,7 +834,7 @@ def test_of_many_that_start_at_once_one_has_the_socket(runtime, tmp_path):
 #: The command, as another user; what it needs is imported before.
 AS_ANOTHER = """
 import os, sys
-import _blake2, json
+import glob, json, pwd
 from paste_wspbus.command.main import main
 from paste_wspbus.control import stop as stopping
 from paste_wspbus.command import graceful, status, stop

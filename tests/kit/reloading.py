@@ -8,7 +8,6 @@ import signal
 import pytest
 
 from paste_wspbus.control.client import ask as ask_control
-from paste_wspbus.control.paths import path_for
 from tests.kit.clients import Busy, is_free
 from tests.kit.processes import eventually, processes_of_session
 from tests.kit.sites import SERVED, Site
@@ -138,7 +137,7 @@ class Edited(Site):
 
     def workers(self, state):
         """Return the IDs of the processes for which `status` reports this state."""
-        path = path_for(self.folder / 'site.pid')
+        path = str(self.folder / 'site.pid.sock')
         told = ask_control(path, 'status')['workers']
         return [
             one['pid']

@@ -9,7 +9,8 @@ from tests.kit import BIN, Process, run
 #: A supervisor that answers what the test tells it to, by lines of JSON.
 STAND_IN = """
 import json, os, selectors, sys, time
-from paste_wspbus.control.paths import path_for, runtime_path
+from paste_wspbus.control.paths import runtime_folder
+from paste_wspbus.control.register import Registration
 from paste_wspbus.control.server import Control
 from paste_wspbus.plugins.pidfile import PIDLock
 
@@ -50,6 +51,7 @@ def do(order):
 
 
 def leave():
+    entry.close()
     control.close()
     if lock is not None:
         lock.release()
@@ -78,15 +80,20 @@ commands = {
     'stop': heed('stop'),
 }
 came, lock, selector = b'', None, selectors.DefaultSelector()
+entry = Registration(runtime_folder(), 'site.ini')
 if '--runtime' in sys.argv:
-    control = Control(runtime_path('site.ini'), commands)
-    control.open(shared=True)
+    control = Control(entry.control, commands)
 else:
     lock = PIDLock('paster.pid')
     lock.acquire()
     lock.write()
-    control = Control(path_for(lock.path), commands)
-    control.open()
+    control = Control(lock.control, commands)
+control.open()
+ini, file = os.path.abspath('site.ini'), os.path.realpath('site.ini')
+entry.write(
+    ini=ini, file=file, server='main', app='main', control=control.path,
+    pid_file=lock and lock.path,
+)
 if '--silent' not in sys.argv:
     control.register(selector)
 selector.register(0, selectors.EVENT_READ, hear)

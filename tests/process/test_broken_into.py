@@ -24,7 +24,6 @@ from tests.kit.users import (
 BROKEN_INTO = """
 import json, os, socket, sys, tempfile
 
-from paste_wspbus.control.paths import path_for
 from paste_wspbus.unix.pid_lock import PIDLock
 
 kind, port, uid, victim = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -33,8 +32,8 @@ lock.acquire()
 lock.write()
 lock.chown(uid, uid)
 control = socket.socket(socket.AF_UNIX)
-control.bind(path_for(lock.path))
-os.chown(path_for(lock.path), uid, uid)
+control.bind(lock.control)
+os.chown(lock.control, uid, uid)
 control.listen()
 os.setgroups([]), os.setgid(uid), os.setuid(uid)
 

@@ -644,13 +644,12 @@ def test_a_restart_of_a_site_that_was_killed_does_not_make_it_roots(
 DISGUISED = """
 import os, socket, sys, time
 
-from paste_wspbus.control.paths import path_for
 from paste_wspbus.unix.pid_lock import PIDLock
 
 how, uid = sys.argv[1], int(sys.argv[2])
 control = socket.socket(socket.AF_UNIX)
 control.bind('service.sock')
-os.symlink(os.path.abspath('service.sock'), path_for('paster.pid'))
+os.symlink(os.path.abspath('service.sock'), 'paster.pid.sock')
 control.listen()  # so far it is a service of root's
 lock = PIDLock('paster.pid')
 if how == 'by link':

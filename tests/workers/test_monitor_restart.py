@@ -9,7 +9,6 @@ import socket
 import pytest
 
 from paste_wspbus.control.client import ask as ask_control
-from paste_wspbus.control.paths import path_for
 from tests.kit import Site, eventually, is_free
 from tests.kit.monitored import (
     FILES,
@@ -328,7 +327,7 @@ def test_a_server_that_is_not_known_is_kept_alive_too(tmp_path):
 
 
 def state_of(site):
-    path = path_for(site.folder / 'site.pid')
+    path = str(site.folder / 'site.pid.sock')
     return ask_control(path, 'status')['state']
 
 
