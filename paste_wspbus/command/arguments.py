@@ -293,6 +293,17 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
             '--reload is for development, in the foreground: leave out --daemon, start '
             'and restart'
         )
+    refuse_one_file(options)
+
+
+def refuse_one_file(options: Options) -> None:
+    """Refuse a PID file that is the log file, too.
+
+    :raises UsageError: if it is.
+    """
+    files = options.pid_file, options.log_file
+    if all(files) and len(set(map(os.path.realpath, filter(None, files)))) == 1:
+        raise UsageError('--pid-file and --log-file are the same file')
 
 
 def _parse_vars(args: list[str], prog: str) -> dict[str, str]:

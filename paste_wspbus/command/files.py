@@ -2,57 +2,81 @@
 
 from __future__ import annotations
 
-import os
-
-from paste_wspbus.command.arguments import LOG_FILE, PID_FILE
-from paste_wspbus.errors import UsageError
+from paste_wspbus.command.arguments import LOG_FILE, PID_FILE, refuse_one_file
+from paste_wspbus.control.paths import real_path
+from paste_wspbus.ini.settings import FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from paste_wspbus.command.finding import Found
     from paste_wspbus.process.inheritance import Inheritance
+    from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.options import Options
 
 
-def choose_files(options: Options, inheritance: Inheritance) -> str | None:
-    """Set the PID file and the log file of a process that is going to run the site.
+def choose_files(
+    launch: Launch, settings: dict[str, Any], inheritance: Inheritance
+) -> tuple[str | None, list[str]]:
+    """Set the PID file, the log file and the control socket of a process that runs the site.
 
-    The command line goes first. `start` and `restart` then take those of the site that
-    runs, from whichever folder they are called.
+    The command line goes first, then [wspbus:main]. `start` and `restart` take those of
+    the site that runs, from whichever folder they are called.
 
-    :returns: a line that reports that the site runs already, without a PID file.
+    :param settings: those of [wspbus:main].
+    :returns: a line that reports that the site runs already, without a PID file; and lines
+        for the log.
     :raises UsageError: if both are the same file.
     :raises NotKnown: if it is not known which running site is meant.
     :raises NotDone: if another site has the PID file, or if the running site has none.
     """
+    options = launch.options
+    wanted = {key: settings[key] for key in FILES if getattr(options, key) is None}
+    notes = _keep(wanted, inheritance)
     runs = None
     is_first = not inheritance.daemon and inheritance.worker is None
     if inheritance.files is not None:
-        options.files = inheritance.files
+        launch.found_files = inheritance.files
     elif is_first and options.subcommand in ('start', 'restart'):
-        runs = _look_for_site(options)
-    if options.files is not None:
-        pid_file, log_file = options.files
+        runs = _look_for_site(launch, wanted)
+    for key, path in wanted.items():
+        setattr(options, key, path)
+    if launch.found_files is not None:
+        pid_file, log_file = launch.found_files
         options.pid_file = options.pid_file or pid_file
         options.log_file = options.log_file or log_file or None
     if options.daemon:
         options.pid_file = options.pid_file or PID_FILE
         options.log_file = options.log_file or LOG_FILE
-    files = options.pid_file, options.log_file
-    if all(files) and len(set(map(os.path.realpath, filter(None, files)))) == 1:
-        raise UsageError('--pid-file and --log-file are the same file')
-    return runs
+    refuse_one_file(options)
+    return runs, notes
 
 
-def _look_for_site(options: Options) -> str | None:
+def _keep(wanted: dict[str, str | None], inheritance: Inheritance) -> list[str]:
+    """Keep the files of the program before this one; return a line for each other file."""
+    entry, notes = inheritance.registration(), []
+    for key in wanted if entry is not None else ():
+        old, new = entry.fields.get(key), wanted[key]  # type: ignore[union-attr]
+        if new is not None and real_path(new) != old:
+            wanted[key] = old
+            notes.append(
+                f'{key} in [wspbus:main] has changed, which takes a restart: stop '
+                f'wspserve and start it again; until then {old or "none"} stays'
+            )
+    return notes
+
+
+def _look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
     """Look for the site that runs, and for its files."""
     from paste_wspbus.command import (
         finding,  # a start in the foreground does not need it
     )
 
+    options = launch.options
     found = finding.find(options, exactly=True)
     if found.other:
-        file = options.pid_file or PID_FILE
+        file = options.pid_file or wanted.get('pid_file') or PID_FILE
         raise finding.NotDone(
             f'{file} is that of {found.other}{found.who}: name another one by --pid-file'
         )
@@ -61,8 +85,16 @@ def _look_for_site(options: Options) -> str | None:
     if options.pid_file is not None or found.entry is None:
         return None  # the lock of the PID file decides
     if found.lock is not None:
+        pid_file = wanted.get('pid_file')
+        if found.state == finding.RUNNING and pid_file not in (None, found.lock.path):
+            wanted['pid_file'] = found.lock.path
+            if options.replaces:
+                raise finding.NotDone(
+                    f'The site{found.who} has another PID file, {found.lock.path}: '
+                    'stop it, and start it again'
+                )
         log_file = found.entry.log_file if finding.is_own(found.entry.owner) else None
-        options.files = [found.lock.path, log_file or '']
+        launch.found_files = [found.lock.path, log_file or '']
         return None
     return _runs_without_pid_file(found, options)
 

@@ -8,6 +8,7 @@ import os
 
 from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.control.client import NoAnswer, ask, connect
+from paste_wspbus.control.paths import real_path
 from paste_wspbus.control.register import Entry, read_entries
 from paste_wspbus.control.status import process_of
 from paste_wspbus.errors import WSPBusError
@@ -111,13 +112,28 @@ def find(options: Options, exactly: bool = False) -> Found:
     known = search.run()
     if known is not None:
         return known
-    found = find_by_pid_file(PIDLock(PID_FILE))
+    pid_file, control = _files_of(options)
+    found = find_by_pid_file(PIDLock(pid_file or PID_FILE, control))
     if _is_of_another(found, search.names, search.entries):
+        name = _short(found.lock.path) if found.lock is not None else PID_FILE
         found.state, found.lock = NOT_RUNNING, None
-        found.problem = f'{PID_FILE} is that of {found.other}{found.who}'
+        found.problem = f'{name} is that of {found.other}{found.who}'
     if found.state == NOT_RUNNING:
         search.judge(found)
     return found
+
+
+def _files_of(options: Options) -> tuple[str | None, str | None]:
+    """Return the PID file and the control socket that the .ini names."""
+    from paste_wspbus.ini.config import (
+        Config,
+    )  # a site that has an entry does not need it
+
+    try:
+        config = Config(options.config, options.vars, working_folder())
+    except (WSPBusError, OSError):
+        return None, None  # a site of a wrong .ini is found by its entry
+    return config.settings['pid_file'], config.settings['control']
 
 
 class Search:
@@ -158,7 +174,7 @@ class Search:
         exact = [one for one in sites if one.entry and self.names.are(one.entry.names)]
         if len(exact) == 1:
             return exact[0]
-        here = PIDLock(PID_FILE).path
+        here = real_path(PID_FILE)
         for found in exact or sites:
             if found.lock is not None and found.lock.path == here:
                 return found
@@ -214,7 +230,7 @@ def _is_of_another(
     """Whether the PID file is that of another site, which ``found.other`` then names."""
     if found.state != RUNNING or found.lock is None:
         return False
-    path = found.lock.path
+    path = real_path(found.lock.path)
     known = [entry.names for entry in entries if entry.pid_file == path]
     with contextlib.suppress(NoAnswer):
         known = known or [names_of(ask(found.control, 'status'))]

@@ -99,7 +99,7 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
             return _check(config, options)
     if inheritance.report is not None:
         launch.report = Report(inheritance.report)
-    runs = choose_files(options, inheritance)
+    runs, file_notes = choose_files(launch, config.settings, inheritance)
     if runs is not None:
         if options.verbosity > 0:
             terminal.print_line(runs)
@@ -111,7 +111,7 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
             notes = _begin_daemon(launch, config, inheritance, settings)
             launch.early.check()
     process = make_process(config, launch, inheritance)
-    process.notes += [notes] if notes else []
+    process.notes += file_notes + ([notes] if notes else [])
     try:
         return _open_and_run(launch, process, settings)
     finally:

@@ -40,7 +40,8 @@ def runs_already(
     line = f'The site is running already{_who(error.pid)}.'
     if asks:
         patience = process.config.settings['start_timeout']
-        found = wait_for_other_start(PIDLock(error.path), patience)
+        lock = PIDLock(error.path, launch.options.control)
+        found = wait_for_other_start(lock, patience)
         if found is None:
             return None
         line = found

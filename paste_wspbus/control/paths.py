@@ -57,6 +57,12 @@ def ini_paths(config: str) -> tuple[str, str]:
     return given, os.path.realpath(given)
 
 
+def real_path(path: str) -> str:
+    """Return the path without links in its folders: a deployment may change them."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
 def runtime_folder() -> str | None:
     """Return the folder in which a site of this user registers; make it if needed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from importlib import metadata
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from paste_wspbus.errors import ConfigError, FactoryError, PluginError
 from paste_wspbus.ini.check_logging import LISTS, LoggingCheck, is_logging
 from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one_line
-from paste_wspbus.ini.settings import NO_CHANNELS, section_of
+from paste_wspbus.ini.settings import FILES, NO_CHANNELS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, find_source
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.values import nearest
@@ -81,6 +82,7 @@ def check(
             'there is no section [server:main]: add one, or start the site with '
             '--listen HOST:PORT'
         )
+    warnings += _check_folders(config)
     if config.settings['preload'] and not config.settings['workers']:
         warnings.append('[wspbus:main] preload = true has no effect without workers')
     warnings += _check_names(config)
@@ -125,6 +127,13 @@ def _check_signals(config: Config, texts: set[str]) -> Iterator[str]:
                 f'[{section_of(config.loader)}] signal.{signal}: no module that this '
                 f'.ini names has the channel {target!r}{hint}'
             )
+
+
+def _check_folders(config: Config) -> Iterator[str]:
+    for key in FILES:
+        folder = os.path.dirname(config.settings[key] or '')
+        if folder and not os.path.isdir(folder):
+            yield f'[wspbus:main] {key}: there is no folder {folder}'
 
 
 def _is_server(section: str) -> bool:

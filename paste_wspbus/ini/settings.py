@@ -101,6 +101,16 @@ def _names(text: str) -> list[str]:
     return text.replace(',', ' ').split()
 
 
+def _path(text: str) -> str:
+    if not text.strip() or '\0' in text:
+        raise ValueError(text)
+    return text.strip()
+
+
+#: The keys of files: a relative path starts in the folder of the .ini. What runs keeps
+#: its files until it is stopped.
+FILES = ('control', 'pid_file', 'log_file')
+
 _SECONDS = 'a number of seconds'
 _NAMES = 'names of [plugin:NAME] sections'
 
@@ -131,6 +141,9 @@ SETTINGS = {
     'plugins': Setting(_names, _NAMES, ()),
     'site_plugins': Setting(_names, _NAMES, ()),
     'listen': Setting(_addresses, 'addresses', ()),
+    'control': Setting(_path, 'a path'),
+    'pid_file': Setting(_path, 'a path'),
+    'log_file': Setting(_path, 'a path'),
     'workers': Setting(
         worker_count, f'a whole number from 0 to {MAX_WORKERS}, or auto', 0
     ),
@@ -187,6 +200,7 @@ def read_settings(loader: ConfigLoader | None) -> dict[str, Any]:
     if settings['stop_timeout'] is None:
         settings['stop_timeout'] = default_stop_timeout(settings['drain_delay'])
     _check_plugins(loader, section, settings)
+    _find_files(loader, section, settings)
     _check_parts_of_stop(loader, section, settings)
     return settings
 
@@ -239,6 +253,21 @@ def _check_plugins(
             else:
                 continue
             raise ConfigError(loader.filename, problem, section=section, key=key)
+
+
+def _find_files(loader: ConfigLoader, section: str, settings: dict[str, Any]) -> None:
+    """Make the paths of files absolute; two keys cannot have one file."""
+    folder = os.path.dirname(os.path.abspath(loader.filename))
+    seen: dict[str, str] = {}
+    for key in FILES:
+        if settings[key] is None:
+            continue
+        settings[key] = path = os.path.normpath(os.path.join(folder, settings[key]))
+        other = seen.setdefault(os.path.realpath(path), key)
+        if other != key:
+            raise ConfigError(
+                loader.filename, f'{other} is the same file', section=section, key=key
+            )
 
 
 def _check_parts_of_stop(

@@ -42,7 +42,7 @@ class Inheritance:
     traceback to show in the place of the site, and {path: signature} of the files that
     must change before it can be right. ``reload`` says what has changed, and since which
     time.monotonic() the reload runs. ``entry`` is the descriptor of the site's entry
-    (see `Registration`). ``files`` are its PID file and its log file (see `Options`).
+    (see `Registration`). ``files`` are its PID file and its log file (see `Launch`).
 
     ``came_from_another`` says whether another process has sent it. Then only its
     descriptors count, and each is checked before it is used: an attacker may control that
@@ -71,6 +71,7 @@ class Inheritance:
         self.owned, self.daemon, self.report = owned, daemon, report
         self.worker, self.problem, self.reload = worker, problem, reload
         self.entry, self.files = entry, files
+        self._registration: Registration | None = None
         self.came_from_another = False
         #: The reasons why descriptors from another process were rejected.
         self.rejected: list[str] = []
@@ -144,11 +145,11 @@ class Inheritance:
 
     def registration(self) -> Registration | None:
         """Return the entry of the site, which the program before this one has made."""
-        if self.entry is None:
-            return None
-        from paste_wspbus.control.register import Registration
+        if self.entry is not None and self._registration is None:
+            from paste_wspbus.control.register import Registration
 
-        return Registration.adopt(self.entry)
+            self._registration = Registration.adopt(self.entry)
+        return self._registration
 
     def lock(self, path: str | None) -> PIDLock | None:
         """Return the PID file that this process holds already.

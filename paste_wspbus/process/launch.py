@@ -34,6 +34,9 @@ class Launch:
         self.terminal: int | None = None
         #: The path of the log file, if stderr is that file now.
         self.log: str | None = None
+        #: The PID file and the log file ('' for none) of the site that runs, if the
+        #: command line names none.
+        self.found_files: list[str] | None = None
         #: Whether a running site has stopped for this one.
         self.took_over = False
         #: Whether the site was started before: then people look for errors in its log.
@@ -114,7 +117,7 @@ class Launch:
                 from paste_wspbus.control.stop import clean_up
                 from paste_wspbus.unix.pid_lock import PIDLock
 
-                clean_up(PIDLock(str(self.options.pid_file)))
+                clean_up(PIDLock(str(self.options.pid_file), self.options.control))
             self.end_turn()
 
         passed = _activated()

@@ -9,6 +9,7 @@ import stat
 import sys
 import time
 
+from paste_wspbus.control.paths import real_path
 from paste_wspbus.errors import BindError, UsageError, shortage
 from paste_wspbus.listening.sockets import ListeningSocket, inherited
 from paste_wspbus.plugins.sitelog import append_to
@@ -97,7 +98,7 @@ class Opening:
         process.lock = process.inheritance.lock(path)
         if process.lock is not None or path is None:
             return
-        process.lock = lock = PIDLock(path)
+        process.lock = lock = PIDLock(path, self.options.control)
         try:
             stale = lock.acquire()
         except AlreadyRunning:
@@ -210,12 +211,16 @@ class Opening:
         entry = self._register() if process.entry is None else None
         path = self._control_path()
         if process.control is None and path is not None:
-            self._listen(self._control_at(path))
+            if process.lock is not None:
+                process.lock.control = path
+            self._listen(self._control_at(path), shared=path == self.options.control)
         if entry is not None and path is not None:
             self._describe(entry, path)
 
     def _control_path(self) -> str | None:
         process = self.process
+        if self.options.control is not None:
+            return self.options.control
         if process.lock is not None:
             return process.lock.control
         return None if process.entry is None else process.entry.control
@@ -226,6 +231,8 @@ class Opening:
         path = process.entry.control if process.entry is not None else None
         path = path or self._control_path()
         if path is not None:
+            if process.lock is not None:
+                process.lock.control = path
             process.control = self._control_at(path)
             process.control.adopt(fd)
 
@@ -236,9 +243,9 @@ class Opening:
         answers = self.process.answers = Answers(self.process)
         return Control(path, answers.commands)
 
-    def _listen(self, control: Control) -> None:
+    def _listen(self, control: Control, shared: bool) -> None:
         try:
-            control.open()
+            control.open(shared=shared)
         except OSError as error:
             if shortage(error) is not None:
                 raise  # what follows would fail, too
@@ -272,9 +279,9 @@ class Opening:
         try:
             entry.write(
                 **process.names.fields,
-                control=control,
-                pid_file=process.lock and process.lock.path,
-                log_file=process.log_file,
+                control=real_path(control),
+                pid_file=process.lock and real_path(process.lock.path),
+                log_file=process.log_file and real_path(process.log_file),
             )
         except OSError as error:
             process.notes.append(f'{entry.path} cannot be written: {error.strerror}')

@@ -18,9 +18,8 @@ class Options:
     server_name: str | None = None
     log_file: str | None = None
     pid_file: str | None = None
-    #: The PID file and the log file ('' for none) of the site that runs, if the command
-    #: line names none.
-    files: list[str] | None = None
+    #: The path of the control socket, if the .ini names one.
+    control: str | None = None
     daemon = False
     monitor_restart = False
     user: str | None = None

@@ -39,7 +39,7 @@ def keep_user(options: Options) -> str:
     """
     if not hasattr(os, 'geteuid') or os.geteuid() != 0 or options.user is not None:
         return ''
-    owner = _owner(PIDLock(str(options.pid_file)))
+    owner = _owner(PIDLock(str(options.pid_file), options.control))
     if owner is None:
         return ''
     uid, gid = owner
@@ -67,7 +67,7 @@ def keep_user_of_workers(options: Options, settings: dict[str, Any]) -> None:
     """
     if not hasattr(os, 'geteuid') or os.geteuid() != 0 or options.user is not None:
         return
-    lock = PIDLock(str(options.pid_file))
+    lock = PIDLock(str(options.pid_file), options.control)
     try:
         pid = _number(lock)
     except (StalePIDFile, ForeignPIDFile):

@@ -6,6 +6,7 @@ import os
 
 from paste_wspbus.errors import ConfigError, UsageError, WSPBusError
 from paste_wspbus.ini.config import Config
+from paste_wspbus.ini.settings import FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def reconfigure(process: Process) -> Callable[[], None]:
     config, server = _read(process)
     if (server is None) != (old is None):
         raise _other_server(process, before, config)
+    process.notes += _files_that_stay(process, config)
     if server is not None and old is not None:
         if not process.is_worker:
             _look_after_sockets(process, server, old)
@@ -70,6 +72,18 @@ def _other_server(process: Process, before: Config, config: Config) -> WSPBusErr
         section=f'server:{name or "main"}',
         key='use',
     )
+
+
+def _files_that_stay(process: Process, config: Config) -> list[str]:
+    """Return a line for each file that the .ini names anew."""
+    old, new = process.config.settings, config.settings
+    given = {key: getattr(process.options, key, None) for key in FILES}
+    return [
+        f'{key} in [wspbus:main] has changed, which takes a restart: stop wspserve and '
+        f'start it again; until then {given[key] or old[key] or "the default"} stays'
+        for key in FILES
+        if new[key] != old[key] and given[key] in (None, old[key])
+    ]
 
 
 def _look_after_sockets(process: Process, server: Server, old: Server) -> None:

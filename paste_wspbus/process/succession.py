@@ -97,7 +97,7 @@ class Succession:
         if process.control is not None:
             inheritance.control = process.control.bequeath()
         inheritance.daemon = process.options.daemon
-        inheritance.files = process.options.files
+        inheritance.files = process.launch.found_files
         if process.entry is not None and process.entry.fd != -1:
             inheritance.entry = process.entry.fd
         inheritance.problem = process.problem

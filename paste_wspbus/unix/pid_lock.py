@@ -118,13 +118,16 @@ class PIDLock:
     it. flock(2) says that the site runs; a successor gets it with the descriptor.
     fcntl(2) says which process holds it, because the system names that process. The
     process takes it when it writes its number into the PID file.
+
+    :param path: the path of the PID file.
+    :param control: the path of the control socket; None stands for ``PATH.sock``.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, control: str | None = None) -> None:
         self.path = os.path.abspath(path)
         self.lock_path = f'{self.path}.lock'
         #: The path of the control socket of the site.
-        self.control = f'{self.path}.sock'
+        self.control = control or f'{self.path}.sock'
         #: The descriptor of the lock, while this process holds it.
         self.fd: int | None = None
         #: Whether `release` does nothing: the successor will get the lock.

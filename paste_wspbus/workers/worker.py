@@ -260,7 +260,7 @@ def start_afresh(
         owned=all(listening.owned for listening in sockets),
         daemon=process.options.daemon,
         worker=(connection.fileno(), [*role]),
-        files=process.options.files,
+        files=process.launch.found_files,
     )
     inheritance.to_environ(os.environ)
     bus.kept_files, bus.before_execv = inheritance.kept, None

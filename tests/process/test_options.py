@@ -2,7 +2,7 @@
 
 import pytest
 
-from paste_wspbus.command.arguments import LOG_FILE, PID_FILE, parse
+from paste_wspbus.command.arguments import parse
 from paste_wspbus.errors import UsageError
 from paste_wspbus.process.options import Options
 
@@ -43,8 +43,6 @@ def test_a_subcommand_says_what_becomes_of_the_process(
     options = parsed(line)
     assert options.subcommand == subcommand
     assert (options.daemon, options.replaces) == (daemon, replaces)
-    files = (PID_FILE, LOG_FILE) if daemon else (None, None)
-    assert (options.pid_file, options.log_file) == files
 
 
 @pytest.mark.parametrize(
