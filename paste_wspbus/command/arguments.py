@@ -32,6 +32,10 @@ SUBCOMMANDS = {
     'status': 'Say whether the site is running',
 }
 
+#: The subcommand that needs no file, and its text in `--help`.
+PS = 'ps'
+PS_HELP = 'List the running sites (of all users, for root)'
+
 #: The names that paster uses for the files of a daemon, in the working directory.
 PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
 
@@ -50,7 +54,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     parser = Parser(
         prog=prog,
-        usage=USAGE,
+        usage=f'{USAGE}\n       %(prog)s {PS} [--json]',
         description=SUMMARY + '.',
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -67,7 +71,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _epilog() -> str:
-    lines = (f'  {name:<20}  {text}' for name, text in SUBCOMMANDS.items())
+    texts = {**SUBCOMMANDS, PS: PS_HELP}
+    lines = (f'  {name:<20}  {text}' for name, text in texts.items())
     return '\n'.join(
         [
             'subcommands (without one, the site runs in the foreground):',
@@ -95,7 +100,11 @@ def _add_general(add: Callable[..., object]) -> None:
         help='Look for mistakes; load and serve nothing',
     )
     add('--status', action='store_true', help='The same as the subcommand status')
-    add('--json', action='store_true', help='With status: print one JSON document')
+    add(
+        '--json',
+        action='store_true',
+        help='With status and ps: print one JSON document',
+    )
     add('--stop-daemon', action='store_true', help='The same as the subcommand stop')
     add(
         '--no-wait',
@@ -246,6 +255,9 @@ def parse(argv: list[str], prog: str) -> Options:
     if os.environ.get('PASTE_DEFAULT_QUIET'):
         options.verbosity = 0
     args = options.args
+    if args[:1] == [PS] and not os.path.exists(PS):
+        _take_ps(options, prog)
+        return options
     default = os.environ.get('PASTE_CONFIG_FILE')
     if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
         args.insert(0, default)
@@ -266,6 +278,13 @@ def parse(argv: list[str], prog: str) -> Options:
     return options
 
 
+def _take_ps(options: Options, prog: str) -> None:
+    if len(options.args) > 1:
+        more = ' '.join(options.args[1:])
+        raise UsageError(f'{prog}: ps lists all sites: leave out {more}')
+    options.subcommand, options.config, options.vars = PS, '', {}
+
+
 def _take_subcommand(options: Options, args: list[str]) -> None:
     given = [arg for arg in args[1:] if arg in SUBCOMMANDS]
     given += ['status'] * options.status + ['stop'] * options.stop_daemon
@@ -275,7 +294,7 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
         options.subcommand = given[0]
         args[1:] = [arg for arg in args[1:] if arg not in SUBCOMMANDS]
     for option, of, said in (
-        ('--json', 'status', options.json),
+        ('--json', 'status', options.json),  # `ps` does not come here
         ('--no-wait', 'graceful', options.no_wait),
     ):
         if said and options.subcommand != of:

@@ -146,7 +146,7 @@ class Search:
         #: The entries of users whose word does not count.
         self.claims: list[Entry] = []
         uid = options.identity.uid if options.identity is not None else None
-        self.users = _users(self.names.file, uid)
+        self.users = trusted_users(self.names.file, uid)
         is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
         self.entries, self.problems = read_entries(self.users, everybody=is_root)
 
@@ -204,7 +204,7 @@ class Search:
             found.problem += f', and there is no {ini}'
 
 
-def _users(file: str, named: int | None) -> set[int]:
+def trusted_users(file: str, named: int | None = None) -> set[int]:
     """Return the users whose word counts: root, the caller, the .ini's owner, --user."""
     if not hasattr(os, 'geteuid'):
         return set()

@@ -86,7 +86,7 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
 
         print(f'paste_wspbus {version("paste_wspbus")}')
         return DONE
-    if options.subcommand in ('status', 'stop', 'graceful'):
+    if options.subcommand in ('status', 'stop', 'graceful', 'ps'):
         with launch.early.raising():
             return _ask_site(options, options.subcommand)
     inheritance = Inheritance.from_environ(os.environ)
@@ -182,6 +182,10 @@ def _subcommand(name: str) -> Callable[[Options], int]:
         from paste_wspbus.command.stop import stop
 
         return stop
+    if name == 'ps':
+        from paste_wspbus.command.ps import ps
+
+        return ps
     from paste_wspbus.command.graceful import graceful
 
     return graceful

@@ -14,7 +14,7 @@ from paste_wspbus.command.finding import (
     is_gunicorns,
     why,
 )
-from paste_wspbus.command.terminal import print_answer
+from paste_wspbus.command.terminal import in_columns, print_answer
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.control.status import (
     number,
@@ -61,7 +61,8 @@ def status(options: Options) -> int:
             if is_gunicorns(found, options):
                 found.state, found.problem = GUNICORNS, 'gunicorn reports nothing else'
     if options.json:
-        print_answer(json.dumps(answer or _without_answer(found), indent=2))
+        told = json.dumps(answer or _without_answer(found), indent=2)
+        print_answer(told, absolute=True)
     elif answer:
         print_answer('\n'.join(_describe(answer, found)))
     elif found.state == RUNNING:
@@ -128,13 +129,7 @@ def _table(workers: list[dict[str, Any]]) -> list[str]:
         age = number(worker, 'age')
         age_text = '?' if age is None else _age(age)
         rows.append((name, pid, state, generation, age_text, _requests(worker)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        '  '.join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    return in_columns(rows)
 
 
 def _requests(worker: dict[str, Any]) -> str:

@@ -10,6 +10,10 @@ import sys
 
 from paste_wspbus.values import printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def open_standard_streams() -> None:
     """Open the standard streams that are closed.
@@ -85,11 +89,27 @@ def encodable(text: str, stream: object) -> str:
     return text
 
 
-def print_answer(text: str) -> None:
-    """Print the result of a subcommand; paths are relative to the working folder."""
-    text = encodable(printable(_without_folder(text), lines=True), sys.stdout)
+def print_answer(text: str, *, absolute: bool = False) -> None:
+    """Print the result of a subcommand.
+
+    :param absolute: whether paths stay as they are. If not, they are relative to the
+        working folder.
+    """
+    text = text if absolute else _without_folder(text)
+    text = encodable(printable(text, lines=True), sys.stdout)
     with contextlib.suppress(OSError):  # the reader may have ended
         print(text, flush=True)
+
+
+def in_columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the rows of a table as lines, in aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        '  '.join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def one_line(error: BaseException) -> str:

@@ -1,0 +1,137 @@
+"""The subcommand ``ps``: all running sites that this user may see."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from paste_wspbus.command.finding import (
+    NOT_RUNNING,
+    RUNNING,
+    Found,
+    find_by_entry,
+    is_own,
+    trusted_users,
+)
+from paste_wspbus.command.terminal import in_columns, print_answer
+from paste_wspbus.control.client import NoAnswer, connect, receive, send
+from paste_wspbus.control.register import Entry, read_entries
+from paste_wspbus.control.status import number, text, texts
+from paste_wspbus.exits import DONE, IS_UNKNOWN
+from paste_wspbus.unix.processes import listener_of, users_of
+from paste_wspbus.unix.users import name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from paste_wspbus.process.options import Options
+
+#: Seconds that a site has to answer; and the number of sites that are asked at a time.
+PATIENCE, AT_A_TIME = 1.0, 16
+
+HEADING = ('PROCESS', 'USER', 'STATE', 'GENERATION', 'SINCE', 'SERVING', 'SITE')
+
+
+def ps(options: Options) -> int:
+    """Print the running sites of this user; those of all users, if this is root.
+
+    :returns: 0; 4 if there is a place that cannot be read.
+    """
+    from concurrent.futures import (
+        ThreadPoolExecutor,
+    )  # a site that hangs holds up no other
+
+    is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
+    entries, problems = read_entries((), everybody=is_root)
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        sites = [site for site in pool.map(_describe, entries) if site is not None]
+    sites.sort(key=lambda site: (site['ini'], site['pid'] or 0))
+    if options.json:
+        print_answer(json.dumps(sites, indent=2), absolute=True)
+    else:
+        print_answer('\n'.join(in_columns([HEADING, *map(_row, sites)])), absolute=True)
+    for problem in problems:
+        print(f'Not all sites are known: {problem}', file=sys.stderr)
+    if not sites and not problems and not options.json:
+        print_answer(f'No site of {"any" if is_root else "this"} user is running.')
+    return IS_UNKNOWN if problems else DONE
+
+
+def _describe(entry: Entry) -> dict[str, Any] | None:
+    """Return what is known of the site of an entry; None if it has ended."""
+    found = find_by_entry(entry)
+    if found.state != RUNNING and (found.state == NOT_RUNNING or not entry.holder):
+        return None
+    status = _ask(entry, found)
+    return {
+        'pid': found.pid or entry.holder or None,
+        'user': name_of(entry.owner if not is_own(entry.owner) else _runs_as(found)),
+        'state': text(status.get('state')) if status else 'does not answer',
+        'generation': status.get('generation'),
+        'since': number(status, 'since'),
+        'urls': texts(status, 'urls'),
+        **entry.names,
+        'pid_file': entry.pid_file,
+        'log_file': entry.log_file,
+        'control': entry.control,
+        # Another user says so, who has no right to this .ini.
+        'is_claim': entry.owner not in trusted_users(entry.file),
+    }
+
+
+def _runs_as(found: Found) -> int:
+    """Return the user of the process."""
+    users = users_of(found.pid) if found.pid else None
+    return max(users) if users else os.geteuid()
+
+
+def _ask(entry: Entry, found: Found) -> dict[str, Any]:
+    """Return the status that the site tells; {} if it does not answer in time."""
+    try:
+        with connect(found.control, PATIENCE) as sock:
+            if not is_own(entry.owner) and not _is_of(sock, entry.owner):
+                return {}
+            send(sock, 'status')
+            return receive(sock, PATIENCE) or {}
+    except NoAnswer:
+        return {}
+
+
+def _is_of(sock: socket.socket, user: int) -> bool:
+    """Whether a process of this user listens at the other end."""
+    process = listener_of(sock)
+    if process is None:
+        return False
+    try:
+        return users_of(process.pid) == {user}
+    finally:
+        process.close()
+
+
+def _row(site: dict[str, Any]) -> tuple[str, ...]:
+    since = '?'
+    if site['since'] is not None:
+        try:
+            moment = time.localtime(site['since'])
+            since = time.strftime('%Y-%m-%d %H:%M:%S', moment)
+        except (OverflowError, ValueError, OSError):
+            pass
+    sections = ''.join(
+        f' [{kind}:{site[kind]}]' for kind in ('server', 'app') if site[kind] != 'main'
+    )
+    return tuple(
+        text(cell)
+        for cell in (
+            site['pid'] or '?',
+            site['user'],
+            site['state'],
+            '?' if site['generation'] is None else site['generation'],
+            since,
+            ' '.join(site['urls']) or '?',
+            f'{"claims to be " * site["is_claim"]}{site["ini"]}{sections}',
+        )
+    )
