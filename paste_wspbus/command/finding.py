@@ -172,8 +172,11 @@ class Search:
 
     def _choose(self, sites: list[Found]) -> Found | None:
         exact = [one for one in sites if one.entry and self.names.are(one.entry.names)]
-        if len(exact) == 1:
-            return exact[0]
+        # The others have it because of a link that a deployment has changed.
+        direct = [one for one in exact if one.entry and self._is_direct(one.entry)]
+        for certain in (exact, direct):
+            if len(certain) == 1:
+                return certain[0]
         here = real_path(PID_FILE)
         for found in exact or sites:
             if found.lock is not None and found.lock.path == here:
@@ -184,6 +187,9 @@ class Search:
         how = '--pid-file' if exact else '--server-name or --app-name'
         problem = f'{which} of {self.names.ini}: say by {how} which one is meant'
         return Found(UNKNOWN, '', None).is_unknown(Ambiguous(problem))
+
+    def _is_direct(self, entry: Entry) -> bool:
+        return self.names.ini in (entry.ini, entry.file)
 
     def judge(self, found: Found) -> None:
         """Judge whether it is certain that the site does not run."""

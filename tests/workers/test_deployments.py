@@ -101,13 +101,14 @@ def test_a_site_is_found_by_the_name_it_was_started_by_when_a_link_has_moved(
     assert run(tmp_path, 'current/site.ini', 'status').code == 3
 
 
-def test_a_name_that_another_site_answers_to_is_left_to_it(tmp_path):
+def test_of_two_sites_that_have_one_name_neither_is_taken_for_the_other(tmp_path):
     links(tmp_path, '1')
     with Site(tmp_path, None, 'current/site.ini') as first:
         links(tmp_path, '2')
         with Site(tmp_path, None, 'current/site.ini') as second:
-            named = run(tmp_path, 'current/site.ini', 'status')
-            assert f'(process {first.pid})' in named.out.text, named.report()
+            named = run(tmp_path, 'current/site.ini', 'stop')
+            assert named.code == 4, named.report()
+            assert f'process {first.pid}' in named.err.text
             real = run(tmp_path, 'release2/site.ini', 'status')
             assert f'(process {second.pid})' in real.out.text, real.report()
             assert second.stop()[0] == 0
