@@ -9,7 +9,7 @@ import os
 from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.control.client import NoAnswer, ask, connect
 from paste_wspbus.control.paths import real_path
-from paste_wspbus.control.register import Entry, read_entries
+from paste_wspbus.control.register import Entry, read_entries, socket_out_of_sight
 from paste_wspbus.control.status import process_of
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import FAILED, IS_UNKNOWN
@@ -206,6 +206,9 @@ class Search:
             found.is_unknown(NotKnown(problem))
         elif self.problems:
             found.is_unknown(self.problems[0])
+        elif path := socket_out_of_sight(self.names.file):
+            problem = f'a process listens at {path}, where this command cannot see it'
+            found.is_unknown(NotKnown(problem))
         elif not ini.startswith('egg:') and not os.path.exists(ini):
             found.problem += f', and there is no {ini}'
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import stat
 import time
 
@@ -43,12 +44,12 @@ class Registration:
     system whether its process lives.
 
     :param folder: a folder of this user's alone.
-    :param ini: the path of the .ini.
+    :param file: the real path of the .ini.
     :raises OSError: if the entry cannot be made.
     """
 
-    def __init__(self, folder: str, ini: str) -> None:
-        name = os.fsdecode(os.fsencode(os.path.basename(ini))[:_NAME_BYTES])
+    def __init__(self, folder: str, file: str) -> None:
+        name = _name_for(file)
         _remove_dead(folder, name)
         self.owner_pid = os.getpid()
         for number in itertools.count():
@@ -116,6 +117,15 @@ class Registration:
         fd, self.fd = self.fd, -1
         if fd != -1:
             os.close(fd)
+
+
+def _name_for(file: str) -> str:
+    """Return the beginning of the names of all entries of an .ini, by its real path."""
+    from _blake2 import blake2b  # hashlib would load OpenSSL: ten times the time
+
+    path = os.fsencode(file)
+    name = os.fsdecode(os.path.basename(path)[:_NAME_BYTES])
+    return f'{name}-{blake2b(path, digest_size=8).hexdigest()}'
 
 
 class Entry:
@@ -294,6 +304,28 @@ def _read(folder_fd: int, name: str, folder: str, owner: int) -> list[Entry]:
         return []
     finally:
         os.close(fd)
+
+
+def socket_out_of_sight(file: str) -> str | None:
+    """Return the path of a control socket that listens where this process cannot see it.
+
+    The system lists it (proc(5), /proc/net/unix), although its folder is another user's,
+    or is in another mount namespace, as with PrivateTmp=yes of systemd.exec(5).
+
+    :param file: the real path of the .ini.
+    """
+    places = rf'({SYSTEM}(/[^/]+)?|/run/user/\d+/paste_wspbus|/tmp/paste_wspbus-\d+)'
+    name = rf'/{re.escape(_name_for(file))}-[\d-]+\.sock'
+    try:
+        with open('/proc/net/unix', errors='surrogateescape') as lines:
+            listening = [line.split(None, 7) for line in lines if ' 00010000 ' in line]
+    except OSError:
+        return None
+    for words in listening:
+        path = words[7].rstrip('\n') if len(words) == 8 else ''
+        if re.fullmatch(places + name, path) and not os.path.lexists(path):
+            return path
+    return None
 
 
 def _parsed(fd: int) -> dict[str, Any] | None:

@@ -264,7 +264,7 @@ class Opening:
         try:
             folder = runtime_folder()
             if folder is not None:
-                process.entry = Registration(folder, process.names.ini)
+                process.entry = Registration(folder, process.names.file)
                 return process.entry
         except (UnsafeFolder, OSError) as error:
             by = '--pid-file' if process.lock is None else 'the same PID file'

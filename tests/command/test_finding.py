@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import TIMEOUT, Process, Site, eventually, run, write
+from tests.kit import BIN, TIMEOUT, Process, Site, eventually, run, write
 from tests.kit.daemons import WEBAPP, ini
 from tests.kit.processes import has_ended, kill
 from tests.kit.stand_in import StandIn, begun, status_json
@@ -141,15 +141,16 @@ def test_status_of_a_site_without_a_pid_file_that_does_not_answer(folder):
 #: A process that listens, and a child that outlives it and answers there.
 LEFT = """
 import json, os, socket
-from paste_wspbus.control.paths import runtime_folder
+from paste_wspbus.control.paths import address_of, runtime_folder
 from paste_wspbus.control.register import Registration
-entry = Registration(runtime_folder(), 'site.ini')
+entry = Registration(runtime_folder(), os.path.realpath('site.ini'))
 entry.write(
     ini=os.path.abspath('site.ini'), file='', server='main', app='main',
     control=entry.control,
 )
 sock = socket.socket(socket.AF_UNIX)
-sock.bind(entry.control)
+with address_of(entry.control) as address:
+    sock.bind(address)
 sock.listen()
 parent = os.getpid()
 if os.fork():
@@ -360,6 +361,34 @@ def test_root_finds_the_site_that_it_has_started_as_another_user():
             assert run(place.folder, 'site.ini', 'stop').code == 0
             assert site.wait() == 0
         assert run(place.folder, 'site.ini', 'status').code == 3
+
+
+UNSHARED = """
+import ctypes, os, sys
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x00020000, 16384, 1 << 18
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.unshare(CLONE_NEWNS):
+    sys.exit(99)
+assert not libc.mount(None, b'/', None, MS_REC | MS_PRIVATE, None)
+assert not libc.mount(b'none', b'/run', b'tmpfs', 0, None)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_site_in_another_mount_namespace_is_not_said_not_to_run():
+    """As with PrivateTmp=yes."""
+    with Place() as place:
+        env = {'env': {'RUNTIME_DIRECTORY': ''}}
+        words = [sys.executable, '-c', UNSHARED, BIN / 'wspserve']
+        with Site(place.folder, None, 'site.ini', command=words, **env) as site:
+            for subcommand in ('status', 'stop', 'graceful'):
+                told = run(place.folder, 'site.ini', subcommand, **env)
+                assert told.code == 4, told.report()
+                assert 'cannot see it' in told.out.text + told.err.text
+            write(place.folder, {'other/site.ini': ini()})
+            assert run(place.folder, 'other/site.ini', 'status', **env).code == 3
+            assert site.stop()[0] == 0
+        assert run(place.folder, 'site.ini', 'status', **env).code == 3
 
 
 def test_another_user_is_not_told_that_the_site_of_root_does_not_run():

@@ -166,12 +166,12 @@ def test_what_is_in_the_place_of_an_entry_is_not_opened(sites, theirs):
 
 
 CLAIMS = """
-import os, sys
+import os, sys, _blake2
 from paste_wspbus.control.register import Registration
 from paste_wspbus.control.server import Control
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
-entry = Registration(sys.argv[1], 'site.ini')
+entry = Registration(sys.argv[1], os.path.realpath('site.ini'))
 control = Control(entry.control, {})
 control.open()
 ini = os.path.abspath('site.ini')

@@ -80,7 +80,7 @@ commands = {
     'stop': heed('stop'),
 }
 came, lock, selector = b'', None, selectors.DefaultSelector()
-entry = Registration(runtime_folder(), 'site.ini')
+entry = Registration(runtime_folder(), os.path.realpath('site.ini'))
 if '--runtime' in sys.argv:
     control = Control(entry.control, commands)
 else:
