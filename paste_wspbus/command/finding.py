@@ -285,6 +285,8 @@ def find_by_entry(entry: Entry) -> Found:
         lock = PIDLock(entry.pid_file)
         lock.control = entry.control
         found = find_by_pid_file(lock)
+        if entry.has_ended and found.state == RUNNING:  # it is another site's now
+            found.state = NOT_RUNNING
     else:
         found = _find_by_socket(entry.control, entry.holder)
     found.entry = entry

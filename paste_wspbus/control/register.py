@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -13,14 +14,18 @@ import time
 from paste_wspbus.control.paths import SYSTEM, UnsafeFolder, is_private, own_folders
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.unix import locks
+from paste_wspbus.unix.processes import users_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-#: The end of an entry's name; that of the control socket beside it ends with ``.sock``.
-SUFFIX = '.json'
+#: The ends of the names of an entry, of its lock, and of the control socket beside it.
+SUFFIX, LOCK, SOCKET = '.json', '.lock', '.sock'
+
+#: The number of names that are tried for the lock.
+_ATTEMPTS = 100
 
 #: The number of bytes of the .ini's name in that of the entry: the path must be short.
 _NAME_BYTES = 32
@@ -38,85 +43,100 @@ _READ = (
 
 
 class Registration:
-    """The entry of this process's site. It exists as long as the site runs.
+    """The entry of this process's site, and its lock. They exist as long as the site runs.
 
-    The process signs it (see `locks`): so everybody who can see the entry can ask the
-    system whether its process lives.
+    The process signs the lock (see `locks`): so everybody who can see it can ask the
+    system whether the process lives. The lock is another file than the entry, because the
+    process keeps it open when it changes from root to another user: root believes what
+    root has written, and the site must not be able to change that.
 
     :param folder: a folder of this user's alone.
     :param file: the real path of the .ini.
-    :raises OSError: if the entry cannot be made.
+    :raises OSError: if the lock cannot be made.
     """
 
     def __init__(self, folder: str, file: str) -> None:
         name = _name_for(file)
         _remove_dead(folder, name)
-        self.owner_pid = os.getpid()
-        for number in itertools.count():
+        for number in range(_ATTEMPTS):
             # A process of another container may have the same ID, and the same folder.
-            stem = f'{folder}/{name}-{self.owner_pid}{f"-{number}" if number else ""}'
-            self.path, self.control = stem + SUFFIX, f'{stem}.sock'
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _READ, 0o644)
+            stem = f'{folder}/{name}-{os.getpid()}{f"-{number}" if number else ""}'
+            fd = os.open(stem + LOCK, os.O_RDWR | os.O_CREAT | _READ, 0o644)
+            os.fchmod(fd, 0o644)  # whatever the umask is
             # Another process may remove it before it is signed.
-            is_free = locks.signer_of(self.fd) in (None, 0) and locks.sign(self.fd)
-            if is_free and self._is_there():
-                break
-            os.close(self.fd)
-        close_in_child(self, Registration.forget)
+            is_free = locks.signer_of(fd) in (None, 0) and locks.sign(fd)
+            if is_free and _is_at(stem + LOCK, fd):
+                self.take(fd, stem)
+                return
+            os.close(fd)
+        raise OSError(errno.EAGAIN, f'{folder}: other processes lock all files')
 
     @classmethod
     def adopt(cls, fd: int) -> Registration | None:
         """Take over the entry of the program before this one, in the same process.
 
-        :returns: None if it is not an entry.
+        :param fd: the lock.
+        :returns: None if it is not a lock of an entry.
         """
         registration = cls.__new__(cls)
-        registration.fd = fd
-        registration.owner_pid = os.getpid()
         try:
-            registration.path = os.readlink(f'/proc/self/fd/{fd}')
+            path = os.readlink(f'/proc/self/fd/{fd}')
         except OSError:
-            registration.path = ''
+            return None
+        registration.take(fd, path.removesuffix(LOCK))
         registration.control = registration.fields.get('control', '')
-        close_in_child(registration, Registration.forget)
         return registration if registration.control else None
+
+    def take(self, fd: int, stem: str) -> None:
+        """Hold the lock of the entry whose files begin with ``stem``."""
+        self.fd, self.owner_pid = fd, os.getpid()
+        self.path, self.control, self._lock = stem + SUFFIX, stem + SOCKET, stem + LOCK
+        close_in_child(self, Registration.forget)
 
     @property
     def fields(self) -> dict[str, Any]:
         """What the entry says; {} if it says nothing."""
-        return _parsed(self.fd) or {}
+        try:
+            with open(self.path, 'rb') as file:
+                return _parsed(file.fileno()) or {}
+        except OSError:
+            return {}
 
     def write(self, **fields: Any) -> None:
         """Write what the entry says of the site.
 
-        :raises OSError: if the disk is full.
+        :raises OSError: if that fails, for example on a full disk.
         """
-        os.fchmod(self.fd, 0o644)  # whatever the umask is
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, json.dumps(fields).encode(), 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _READ
+        with open(os.open(self.path, flags, 0o644), 'wb') as file:
+            os.fchmod(file.fileno(), 0o644)  # whatever the umask is
+            file.write(json.dumps(fields).encode())
+
+    def chown(self, uid: int, gid: int) -> None:
+        """Give the lock to the user to which the process is going to change."""
+        os.fchown(self.fd, uid, gid)
 
     def close(self) -> None:
-        """Remove the entry; empty it if this process may not remove it any more."""
+        """Remove the entry, if this process may still do that, and free the lock."""
         if self.fd == -1:
             return
-        if self.owner_pid == os.getpid():
-            with contextlib.suppress(OSError):
-                os.ftruncate(self.fd, 0)
-            with contextlib.suppress(OSError):
-                if self._is_there():
-                    os.unlink(self.path)
+        if self.owner_pid == os.getpid() and _is_at(self._lock, self.fd):
+            for path in (self.path, self._lock):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
         self.forget()
 
-    def _is_there(self) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(self.fd), os.lstat(self.path))
-        return False
-
     def forget(self) -> None:
-        """Close the entry, and do not remove it, because it belongs to another process."""
+        """Close the lock, and do not remove the entry, because it is another process's."""
         fd, self.fd = self.fd, -1
         if fd != -1:
             os.close(fd)
+
+
+def _is_at(path: str, fd: int) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    return False
 
 
 def _name_for(file: str) -> str:
@@ -158,14 +178,12 @@ class Entry:
 
     def is_held_by(self) -> int | None:
         """Return what ``holder`` would be now."""
-        try:
-            fd = os.open(self.path, os.O_RDONLY | _READ)
-        except OSError:
-            return None
-        try:
-            return locks.signer_of(fd)
-        finally:
-            os.close(fd)
+        return _holder_of(self.path.removesuffix(SUFFIX) + LOCK)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the system says that its process has ended."""
+        return locks.NAMES_HOLDERS and self.holder is None
 
     @property
     def names(self) -> dict[str, str]:
@@ -299,7 +317,8 @@ def _read(folder_fd: int, name: str, folder: str, owner: int) -> list[Entry]:
         fields = _parsed(fd)
         if not fields:
             return []
-        return [Entry(fields, f'{folder}/{name}', owner, locks.signer_of(fd))]
+        lock = name.removesuffix(SUFFIX) + LOCK
+        return [Entry(fields, f'{folder}/{name}', owner, _holder_of(lock, folder_fd))]
     except (OSError, ValueError, KeyError):
         return []
     finally:
@@ -336,11 +355,32 @@ def _parsed(fd: int) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
+def _holder_of(path: str, folder_fd: int | None = None) -> int | None:
+    """Return the process that holds the lock of an entry; see `Entry`.
+
+    It must run as the owner of the lock, who could turn the process into one of another
+    user by a setuid program.
+    """
+    if not locks.NAMES_HOLDERS:
+        return None
+    try:
+        fd = os.open(path, os.O_RDONLY | _READ, dir_fd=folder_fd)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        pid = locks.signer_of(fd) if stat.S_ISREG(status.st_mode) else None
+        is_owners = status.st_uid == 0 or users_of(pid or 0) in (None, {status.st_uid})
+        return pid if not pid or is_owners else 0
+    finally:
+        os.close(fd)
+
+
 def _remove_dead(folder: str, name: str) -> None:
-    """Remove the entries and sockets of sites of this .ini's name that were killed."""
+    """Remove the files of sites of this .ini that have ended, and could not do it."""
     with contextlib.suppress(OSError), os.scandir(folder) as files:
         for file in itertools.islice(files, MAX_FILES):
-            if file.name.startswith(f'{name}-') and file.name.endswith(SUFFIX):
+            if file.name.startswith(f'{name}-') and file.name.endswith(LOCK):
                 with contextlib.suppress(OSError):
                     _remove_if_dead(file.path)
 
@@ -349,8 +389,8 @@ def _remove_if_dead(path: str) -> None:
     fd = os.open(path, os.O_RDWR | _READ)
     try:
         if locks.NAMES_HOLDERS and locks.signer_of(fd) is None:
-            os.unlink(path)
-            with contextlib.suppress(OSError):
-                os.unlink(f'{path.removesuffix(SUFFIX)}.sock')
+            for end in (LOCK, SUFFIX, SOCKET):
+                with contextlib.suppress(OSError):
+                    os.unlink(path.removesuffix(LOCK) + end)
     finally:
         os.close(fd)

@@ -306,6 +306,8 @@ class Opening:
             process.lock.chown(uid, gid)
         if process.control is not None:
             process.control.chown(uid, gid)
+        if process.entry is not None:
+            process.entry.chown(uid, gid)
         if process.log_file is not None:
             self._chown_log(process.log_file, uid, gid)
         for listening in process.server.sockets if process.server is not None else ():
