@@ -957,7 +957,7 @@ from paste_wspbus.process.predecessor import keep_user_of_workers
 
 settings = {}
 try:
-    keep_user_of_workers(SimpleNamespace(user=None, pid_file='site.pid'), settings)
+    keep_user_of_workers(SimpleNamespace(user=None, pid_file='site.pid', control=None), settings)
 except UsageError as error:
     settings = str(error)
 print(json.dumps(settings))
