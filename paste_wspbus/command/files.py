@@ -100,7 +100,7 @@ def _look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
 
 
 def _runs_without_pid_file(found: Found, options: Options) -> str:
-    from paste_wspbus.command.finding import NotDone
+    from paste_wspbus.command.finding import NotDone, is_gunicorns
     from paste_wspbus.control.client import NoAnswer, ask
 
     if options.replaces:
@@ -108,6 +108,9 @@ def _runs_without_pid_file(found: Found, options: Options) -> str:
             f'The site is running{found.who} without a PID file, so restart cannot '
             'replace it: use graceful, or stop it first'
         )
+    line = f'The site is running already{found.who}.'
+    if is_gunicorns(found, options):
+        return line
     try:
         state = ask(found.control, 'status').get('state')
     except NoAnswer:
@@ -117,4 +120,4 @@ def _runs_without_pid_file(found: Found, options: Options) -> str:
             f'The site is running{found.who}, but does not answer: '
             'it is still starting, or it hangs'
         )
-    return f'The site is running already{found.who}.'
+    return line

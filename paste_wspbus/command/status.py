@@ -58,8 +58,8 @@ def status(options: Options) -> int:
             answer = ask(found.control, 'status')
         except NoAnswer as error:
             found.problem = why(error)
-            if is_gunicorns(found, options):
-                found.state, found.problem = GUNICORNS, 'gunicorn reports nothing else'
+    if found.state == RUNNING and found.problem and is_gunicorns(found, options):
+        found.state, found.problem = GUNICORNS, 'gunicorn reports nothing else'
     if options.json:
         told = json.dumps(answer or _without_answer(found), indent=2)
         print_answer(told, absolute=True)

@@ -267,6 +267,19 @@ def test_a_killed_daemon_is_dead_from_elsewhere_too(ground, tmp_path):
     assert (told.code, 'is gone' in told.out.text) == (1, True), told.report()
 
 
+def test_a_pid_file_that_another_site_has_now_says_nothing_of_the_first(
+    ground, tmp_path
+):
+    (tmp_path / 'elsewhere').mkdir()
+    ground.start()
+    kill(ground.pid)
+    write(ground.folder, {'other.ini': ini()})
+    assert ground.run('other.ini', 'start').code == 0
+    for name, code in (('site.ini', 3), ('other.ini', 0)):
+        told = run(tmp_path / 'elsewhere', ground.folder / name, 'status')
+        assert told.code == code, told.report()
+
+
 def test_a_killed_site_without_a_pid_file_does_not_run(ground):
     with ground.begin('site.ini') as site:
         site.wait_until_served()

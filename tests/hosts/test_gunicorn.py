@@ -437,6 +437,18 @@ def test_as_the_inis_server_it_does_what_the_command_line_says(folder):
     assert gunicorn.events().count('start') == 1
 
 
+def test_a_site_of_gunicorn_in_the_foreground_is_found_by_its_entry(folder):
+    with Server(folder) as gunicorn:
+        pid, vars = gunicorn.process.pid, f'port={gunicorn.port}'
+        line = f'The site is running (process {pid}): gunicorn reports nothing else.\n'
+        assert run(folder, 'status', vars) == (0, line)
+        line = f'The site is running already (process {pid}).\n'
+        assert run(folder, 'start', vars) == (0, line)
+        assert run(folder, 'stop', vars) == (0, 'The site has stopped.\n')
+        assert gunicorn.process.wait() == 0
+    assert run(folder, 'status', vars)[0] == 3
+
+
 def test_a_daemon_whose_server_is_gunicorn(folder):
     port = free_port()
     try:
