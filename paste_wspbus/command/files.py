@@ -74,7 +74,7 @@ def _look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
     )
 
     options = launch.options
-    found = finding.find(options, exactly=True)
+    found = finding.find(options, exactly=True, settings=wanted)
     if found.other:
         file = options.pid_file or wanted.get('pid_file') or PID_FILE
         raise finding.NotDone(

@@ -27,6 +27,7 @@ from paste_wspbus.values import printable, working_folder
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from paste_wspbus.process.options import Options
 
@@ -94,7 +95,9 @@ class Found:
             return False
 
 
-def find(options: Options, exactly: bool = False) -> Found:
+def find(
+    options: Options, exactly: bool = False, settings: dict[str, Any] | None = None
+) -> Found:
     """Find the site: by --pid-file; else by its entry; else by the PID file in this folder.
 
     That a site does not run is certain only if each place could be read where its entry
@@ -102,6 +105,7 @@ def find(options: Options, exactly: bool = False) -> Found:
 
     :param exactly: whether a section that the command line does not name is ``main``. If
         not, it may be any section of a site that runs alone.
+    :param settings: those of [wspbus:main]; None if the .ini is not read yet.
     """
     if options.pid_file is not None or not options.config:
         found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
@@ -112,7 +116,8 @@ def find(options: Options, exactly: bool = False) -> Found:
     known = search.run()
     if known is not None:
         return known
-    pid_file, control = _files_of(options)
+    settings = _settings(options) if settings is None else settings
+    pid_file, control = settings.get('pid_file'), settings.get('control')
     found = find_by_pid_file(PIDLock(pid_file or PID_FILE, control))
     if _is_of_another(found, search.names, search.entries):
         name = _short(found.lock.path) if found.lock is not None else PID_FILE
@@ -123,8 +128,8 @@ def find(options: Options, exactly: bool = False) -> Found:
     return found
 
 
-def _files_of(options: Options) -> tuple[str | None, str | None]:
-    """Return the PID file and the control socket that the .ini names."""
+def _settings(options: Options) -> dict[str, Any]:
+    """Return the settings of [wspbus:main]; {} if they are wrong."""
     from paste_wspbus.ini.config import (
         Config,
     )  # a site that has an entry does not need it
@@ -132,8 +137,8 @@ def _files_of(options: Options) -> tuple[str | None, str | None]:
     try:
         config = Config(options.config, options.vars, working_folder())
     except (WSPBusError, OSError):
-        return None, None  # a site of a wrong .ini is found by its entry
-    return config.settings['pid_file'], config.settings['control']
+        return {}  # a site of a wrong .ini is found by its entry
+    return config.settings
 
 
 class Search:
@@ -168,6 +173,7 @@ class Search:
                 self.others += [found] if found.state == RUNNING else []
             elif found.state != NOT_RUNNING:
                 sites.append(found)
+        sites = without_replaced(sites)
         return self._choose([one for one in sites if one.state != DEAD] or sites)
 
     def _choose(self, sites: list[Found]) -> Found | None:
@@ -273,6 +279,20 @@ def is_gunicorns(found: Found, options: Options) -> bool:
     except (WSPBusError, OSError):
         return False
     return not options.server and is_server(config, options.server_name)
+
+
+def without_replaced(sites: list[Found]) -> list[Found]:
+    """Leave out each site that ends at this moment, because another process replaces it."""
+
+    def holds(found: Found) -> bool:
+        return found.entry is not None and found.entry.holder == found.pid
+
+    held = {one.lock.path for one in sites if one.lock is not None and holds(one)}
+    return [
+        one
+        for one in sites
+        if one.lock is None or holds(one) or one.lock.path not in held
+    ]
 
 
 def find_by_entry(entry: Entry) -> Found:

@@ -14,6 +14,7 @@ from paste_wspbus.command.finding import (
     find_by_entry,
     is_own,
     trusted_users,
+    without_replaced,
 )
 from paste_wspbus.command.terminal import in_columns, print_answer
 from paste_wspbus.control.client import NoAnswer, connect, receive, send
@@ -48,7 +49,8 @@ def ps(options: Options) -> int:
     is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
     entries, problems = read_entries((), everybody=is_root)
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        sites = [site for site in pool.map(_describe, entries) if site is not None]
+        found = without_replaced(list(pool.map(find_by_entry, entries)))
+        sites = [site for site in pool.map(_describe, found) if site is not None]
     sites.sort(key=lambda site: (site['ini'], site['pid'] or 0))
     if options.json:
         print_answer(json.dumps(sites, indent=2), absolute=True)
@@ -61,9 +63,11 @@ def ps(options: Options) -> int:
     return IS_UNKNOWN if problems else DONE
 
 
-def _describe(entry: Entry) -> dict[str, Any] | None:
-    """Return what is known of the site of an entry; None if it has ended."""
-    found = find_by_entry(entry)
+def _describe(found: Found) -> dict[str, Any] | None:
+    """Return what is known of a site; None if it has ended."""
+    entry = found.entry
+    if entry is None:
+        return None
     if found.state != RUNNING and (found.state == NOT_RUNNING or not entry.holder):
         return None
     status = _ask(entry, found)

@@ -66,8 +66,6 @@ class Succession:
         lock = None if process.lock is None else process.lock.copy()
         inheritance = self._inheritance(lock)
         process.close_control()  # before the successor opens its own one there
-        if process.entry is not None:
-            process.entry.close()
         try:
             inheritance.send(successor.sock)
         except OSError:  # it has ended, so this process must remove everything

@@ -414,3 +414,17 @@ def test_another_user_is_not_told_that_the_site_of_root_does_not_run():
                 assert told.code == code, told.report()
                 assert f'process {site.pid}' in told.out.text + told.err.text
         assert place.run('status').code == 3
+
+
+def test_during_a_restart_there_is_always_one_site(ground, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    ground.start()
+    answers = []
+    with ground.begin('site.ini', 'restart') as restart:
+        while restart.process.poll() is None:
+            answers.append(
+                run(tmp_path / 'elsewhere', ground.folder / 'site.ini', 'status')
+            )
+        assert restart.wait() == 0, restart.report()
+    assert {one.code for one in answers} == {0}, [one.report() for one in answers]
+    ground.stop()
