@@ -76,6 +76,12 @@ def nearest(word: str, known: Any) -> str:
     return f'; did you mean {found[0]!r}?' if found else ''
 
 
+def real_path(path: str) -> str:
+    """Return the path without links in its folders: a deployment may change them."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
 def working_folder() -> str:
     """Return the working folder with its symbolic links, as the shell's ``pwd`` shows it.
 

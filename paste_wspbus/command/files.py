@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from paste_wspbus.command.arguments import LOG_FILE, PID_FILE, refuse_one_file
-from paste_wspbus.control.paths import real_path
 from paste_wspbus.ini.settings import FILES
+from paste_wspbus.values import real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import os
 
 from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.control.client import NoAnswer, ask, connect
-from paste_wspbus.control.paths import real_path
 from paste_wspbus.control.register import Entry, read_entries, socket_out_of_sight
 from paste_wspbus.control.status import process_of
 from paste_wspbus.errors import WSPBusError
@@ -22,7 +21,7 @@ from paste_wspbus.unix.pid_lock import (
 )
 from paste_wspbus.unix.processes import listener_of, users_of
 from paste_wspbus.unix.users import name_of
-from paste_wspbus.values import printable, working_folder
+from paste_wspbus.values import printable, real_path, working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

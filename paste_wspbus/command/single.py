@@ -207,7 +207,7 @@ class Single:
     def _start(self, site: Site) -> None:
         """Start the bus with the server, and announce that the site serves."""
         bus, server, app, process = site.bus, site.server, site.app, self.process
-        announce = functools.partial(self.announcement.make, server, self.before_ready)
+        announce = functools.partial(self._announce, site)
         if process.worker is not None:
             bus.start_timeout = process.worker.time_to_start
             process.worker.limit_stop(bus)
@@ -233,6 +233,10 @@ class Single:
         sitelog.tracebacks, sitelog.quiet = True, False
         if bus.state is State.STARTED:
             announce()
+
+    def _announce(self, site: Site) -> None:
+        self.announcement.make(site.server, self.before_ready)
+        self.process.register(site.bus)
 
     # -- leaving --------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from paste_wspbus.exits import IS_UNKNOWN
 from paste_wspbus.listening.addresses import UNIX_PATH_MAX
 from paste_wspbus.unix import exposed
 from paste_wspbus.unix.exposed import place_of
-from paste_wspbus.values import working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,32 +34,6 @@ class UnsafeFolder(WSPBusError):
     def __init__(self, folder: str, problem: str) -> None:
         super().__init__(f'{folder} cannot have control sockets: {problem}')
         self.folder, self.problem = folder, problem
-
-
-def ini_paths(config: str) -> tuple[str, str]:
-    """Return the name of an .ini as it was given, absolute, and its real path.
-
-    A deployment may change a link in the given name.
-
-    :param config: the .ini, as on the command line; an ``egg:`` URI is its own name.
-    """
-    scheme, _, rest = config.partition(':')
-    path = (rest if scheme == 'config' else config).partition('#')[0]
-    if scheme == 'egg':
-        return path, path
-    folder = working_folder()
-    if '%' in path:
-        from paste_wspbus.ini.file import find  # it imports PasteDeploy
-
-        path = find(path, folder)
-    given = os.path.normpath(os.path.join(folder, path))
-    return given, os.path.realpath(given)
-
-
-def real_path(path: str) -> str:
-    """Return the path without links in its folders: a deployment may change them."""
-    folder, name = os.path.split(os.path.abspath(path))
-    return os.path.join(os.path.realpath(folder), name)
 
 
 def runtime_folder() -> str | None:

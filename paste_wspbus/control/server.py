@@ -165,14 +165,19 @@ class Control:
         except OSError as error:
             raise BindError(self.path, error.strerror or str(error)) from None
 
-    def serve(self, bus: Bus) -> None:
-        """Answer from the start of ``bus`` on: in its loop if it has one, else in a thread."""
+    def serve(self, bus: Bus, at_once: bool = False) -> None:
+        """Answer from the start of ``bus`` on: in its loop if it has one, else in a thread.
+
+        :param at_once: whether the bus has started.
+        """
         events = getattr(bus, 'events', None)
         if events is not None:
             self._call_later = events.call_later
             self.register(events.selector)
         else:
             thread = ControlThread(self, bus)
+            if at_once:
+                thread.start()
             bus.subscribe('start', thread.start, priority=float('-inf'))
 
     def register(self, selector: selectors.BaseSelector) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from paste_wspbus.control.paths import ini_paths
+from paste_wspbus.values import working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,26 @@ if TYPE_CHECKING:
 
 #: The name of a section if the command line names none.
 MAIN = 'main'
+
+
+def ini_paths(config: str) -> tuple[str, str]:
+    """Return the name of an .ini as it was given, absolute, and its real path.
+
+    A deployment may change a link in the given name.
+
+    :param config: the .ini, as on the command line; an ``egg:`` URI is its own name.
+    """
+    scheme, _, rest = config.partition(':')
+    path = (rest if scheme == 'config' else config).partition('#')[0]
+    if scheme == 'egg':
+        return path, path
+    folder = working_folder()
+    if '%' in path:
+        from paste_wspbus.ini.file import find  # it imports PasteDeploy
+
+        path = find(path, folder)
+    given = os.path.normpath(os.path.join(folder, path))
+    return given, os.path.realpath(given)
 
 
 class Names:

@@ -9,11 +9,11 @@ import stat
 import sys
 import time
 
-from paste_wspbus.control.paths import real_path
 from paste_wspbus.errors import BindError, UsageError, shortage
 from paste_wspbus.listening.sockets import ListeningSocket, inherited
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.values import real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class Opening:
                 listening.sock.close()
         if process.lock is not None:
             process.lock.write()
-        self._open_control()
+        process.registers_late = self._may_register_late()
+        if not process.registers_late:
+            self.open_control()
         if options.identity is not None:
             self._change_owner()
             # getaddrinfo imports it late; the new user may be unable to read its file.
@@ -205,7 +207,18 @@ class Opening:
 
     # -- the control socket ---------------------------------------------------
 
-    def _open_control(self) -> None:
+    def _may_register_late(self) -> bool:
+        """Whether this site may register when it serves: before the load, it takes time.
+
+        Nobody asks for one process in the foreground while it starts. A site that changes
+        its user registers as the user who has started it.
+        """
+        process, options = self.process, self.options
+        holds = (process.lock, process.entry, process.control)
+        is_named = options.control is not None or options.identity is not None
+        return not (any(holds) or is_named or process.is_supervised)
+
+    def open_control(self) -> None:
         """Open the control socket, and register the site, so that commands find it."""
         process = self.process
         entry = self._register() if process.entry is None else None

@@ -47,6 +47,8 @@ class Process:
         self.control: Control | None = None
         #: Its entry among the running sites.
         self.entry: Registration | None = None
+        #: Whether it registers when it serves, and not before the load.
+        self.registers_late = False
         #: The connection and the role of a process that has a supervisor.
         self.worker: SupervisedEnd | None = None
         self.signal_handler = SignalHandler
@@ -173,6 +175,22 @@ class Process:
             self.worker.ride(bus)
         elif self.control is not None:
             self.control.serve(bus)
+
+    def register(self, bus: Bus) -> None:
+        """Register the site, which serves now, if that was not done before the load."""
+        if not self.registers_late:
+            return
+        self.registers_late = False
+        try:
+            Opening(self).open_control()
+        except OSError as error:  # no descriptor is free
+            self.notes.append(f'The site cannot be found by commands: {error.strerror}')
+        for note in self.notes:
+            bus.log(note, 30)
+        self.notes.clear()
+        if self.control is not None and self.answers is not None:
+            self.answers.bus = bus
+            self.control.serve(bus, at_once=True)
 
     @property
     def is_worker(self) -> bool:

@@ -9,12 +9,12 @@ from paste_wspbus.control import paths
 from paste_wspbus.control.paths import (
     UnsafeFolder,
     address_of,
-    ini_paths,
     is_private,
     remove_socket,
     runtime_folder,
 )
 from paste_wspbus.listening.addresses import UNIX_PATH_MAX
+from paste_wspbus.process.names import ini_paths
 
 
 @pytest.fixture
