@@ -76,6 +76,11 @@ def nearest(word: str, known: Any) -> str:
     return f'; did you mean {found[0]!r}?' if found else ''
 
 
+def named_path(path: str) -> str:
+    """Return an absolute path with its links, also those of the working folder."""
+    return os.path.normpath(os.path.join(working_folder(), path))
+
+
 def real_path(path: str) -> str:
     """Return the path without links in its folders: a deployment may change them."""
     folder, name = os.path.split(os.path.abspath(path))

@@ -21,7 +21,7 @@ from paste_wspbus.unix.pid_lock import (
 )
 from paste_wspbus.unix.processes import listener_of, users_of
 from paste_wspbus.unix.users import name_of
-from paste_wspbus.values import printable, real_path, working_folder
+from paste_wspbus.values import named_path, printable, real_path, working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,6 +108,9 @@ def find(
     """
     if options.pid_file is not None or not options.config:
         found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
+        if options.config and options.pid_file and found.state == NOT_RUNNING:
+            search = Search(options, exactly)
+            found = search.run_by_pid_file(options.pid_file) or found
         if options.config and (exactly or options.server_name or options.app_name):
             _refuse_other(found, Names(options, exactly))
         return found
@@ -174,6 +177,20 @@ class Search:
                 sites.append(found)
         sites = without_replaced(sites)
         return self._choose([one for one in sites if one.state != DEAD] or sites)
+
+    def run_by_pid_file(self, path: str) -> Found | None:
+        """Return the site that was started with this PID file, by the same name.
+
+        A deployment may have changed a link in that name since then.
+        """
+        named = named_path(path)
+        for entry in self.entries:
+            is_it = self.names.has_ini(entry.names) and entry.named_pid_file == named
+            if is_it and entry.owner in self.users:
+                found = find_by_entry(entry)
+                if found.state == RUNNING:
+                    return found
+        return None
 
     def _choose(self, sites: list[Found]) -> Found | None:
         exact = [one for one in sites if one.entry and self.names.are(one.entry.names)]

@@ -154,7 +154,7 @@ class Entry:
     ``ini`` is the .ini by the name that was given, ``file`` by its real path. ``server``
     and ``app`` are the names of its sections, ``main`` if no name was given. ``control``
     is the path of its control socket. ``pid_file`` and ``log_file`` are None if it has
-    none. ``owner`` is the user who owns the entry and its folder, and could have written
+    none. ``named_pid_file`` is the PID file by the name that was given. ``owner`` is the user who owns the entry and its folder, and could have written
     anything. ``holder`` is the process that holds the entry: None if the site has ended, 0
     if the system does not name it.
 
@@ -170,8 +170,8 @@ class Entry:
         self.server = _text(fields, 'server')
         self.app = _text(fields, 'app')
         self.control = _path(fields, 'control') or ''
-        self.pid_file, self.log_file = (
-            _path(fields, key) for key in ('pid_file', 'log_file')
+        self.pid_file, self.named_pid_file, self.log_file = (
+            _path(fields, key) for key in ('pid_file', 'named_pid_file', 'log_file')
         )
         if not self.control:
             raise ValueError('control')

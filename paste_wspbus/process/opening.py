@@ -13,7 +13,7 @@ from paste_wspbus.errors import BindError, UsageError, shortage
 from paste_wspbus.listening.sockets import ListeningSocket, inherited
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.process.inheritance import Inheritance
-from paste_wspbus.values import real_path
+from paste_wspbus.values import named_path, real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -288,12 +288,13 @@ class Opening:
         return None
 
     def _describe(self, entry: Registration, control: str) -> None:
-        process = self.process
+        process, named = self.process, self.options.pid_file
         try:
             entry.write(
                 **process.names.fields,
                 control=real_path(control),
                 pid_file=process.lock and real_path(process.lock.path),
+                named_pid_file=named and named_path(named),
                 log_file=process.log_file and real_path(process.log_file),
             )
         except OSError as error:

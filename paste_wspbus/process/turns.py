@@ -8,7 +8,7 @@ import stat
 import time
 
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.unix.exposed import place_of
+from paste_wspbus.unix.exposed import place_of, settled
 from paste_wspbus.unix.holding import holding
 
 try:
@@ -51,7 +51,7 @@ class Turn:
     """
 
     def __init__(self, pid_file: str) -> None:
-        self.path = f'{os.path.abspath(pid_file)}.turn'
+        self.path = f'{settled(pid_file)}.turn'
         self._fd: int | None = None
 
     def wait(self, patience: float) -> None:

@@ -7,6 +7,8 @@ import errno
 import os
 import stat
 
+from paste_wspbus.values import real_path
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -118,6 +120,17 @@ def is_exposed(path: str) -> bool:
     """
     with place_of(path) as (_, folder):
         return folder is not None
+
+
+def settled(path: str) -> str:
+    """Return an absolute path without links in its folders: a deployment may move them.
+
+    If others than root can make such links, root does not follow them.
+    """
+    try:
+        return os.path.abspath(path) if is_exposed(path) else real_path(path)
+    except OSError:  # whoever opens the file reports it
+        return os.path.abspath(path)
 
 
 def open_file(path: str, flags: int, mode: int = 0o666) -> int:

@@ -139,6 +139,58 @@ def test_graceful_by_the_link_finds_the_site_without_pwd(tmp_path, mode, gone, c
         assert site.wait() == 0
 
 
+def pid_files(folder):
+    return [*folder.rglob('*.pid*')]
+
+
+@pytest.mark.parametrize('pid_file', ['site.pid', 'run/site.pid', '{link}/site.pid'])
+@pytest.mark.parametrize('args', [[], ['--workers', '2']], ids=['one', 'workers'])
+@pytest.mark.parametrize('daemon', [False, True], ids=['foreground', 'daemon'])
+def test_a_site_with_its_pid_file_in_the_release_is_found_by_the_link(
+    tmp_path, args, daemon, pid_file
+):
+    link, env = tmp_path / 'current', {'PWD': ''}
+    more = ['--pid-file', pid_file.format(link=link)]
+    for version in ('3', '2', '1'):
+        deploy(tmp_path, version)
+        (tmp_path / 'releases' / version / 'run').mkdir()
+    words = [*args, *more, *(['start'] if daemon else [])]
+    with site_in(tmp_path, *words, named='usual') as site:
+        for version in ('2', '3'):
+            deploy(tmp_path, version)
+            for name in ('status', 'graceful', 'status'):
+                asked = run(link, 'site.ini', name, *more, env=env)
+                assert asked.code == 0, asked.report()
+            assert is_served(site, version)
+        stopped = run(link, 'site.ini', 'stop', *more, env=env)
+        assert stopped.out.text == 'The site has stopped.\n', stopped.report()
+        assert site.wait() == 0, site.report()
+    assert not pid_files(tmp_path)
+
+
+def test_the_site_of_another_release_is_not_taken_for_that_of_the_link(tmp_path):
+    more = ['--pid-file', 'site.pid']
+    for version in ('1', '2'):
+        deploy(tmp_path, version)
+    folder = tmp_path / 'releases' / '1'
+    # It was not started by the link, but in its own folder.
+    with Site(folder, None, 'site.ini', *more, env={'PWD': str(folder)}) as site:
+        for name, code in (('status', 3), ('graceful', 1), ('stop', 0)):
+            asked = run(tmp_path / 'current', 'site.ini', name, *more)
+            assert asked.code == code, asked.report()
+            assert 'not running' in asked.report()
+        assert is_served(site, '1')
+        assert site.stop()[0] == 0, site.report()
+    assert not pid_files(tmp_path)
+
+
+@pytest.mark.parametrize('path', ['/no.pid', '//no.pid', '//no/such/no.pid', 'no.pid'])
+def test_a_site_that_is_nowhere_is_not_looked_for_without_end(tmp_path, path):
+    deploy(tmp_path, '1')
+    asked = run(tmp_path / 'current', 'site.ini', 'status', '--pid-file', path)
+    assert asked.code == 3, asked.report()
+
+
 @pytest.mark.parametrize('style', ['fork', 'child', 'execv'])
 @pytest.mark.parametrize('named', ['PWD', 'usual'])
 def test_a_reload_serves_the_release_to_which_the_link_leads(tmp_path, style, named):
