@@ -34,7 +34,15 @@ def reconfigure(process: Process) -> Callable[[], None]:
         return lambda: None
     process.follow_link()
     config, server = _read(process)
-    if (server is None) != (old is None):
+    if server is not None and old is None and process.is_worker:
+        # The .ini named no server when this process was made, which kept its sockets.
+        server.adopt(process.inheritance.take_sockets())
+        for listening in server.sockets:
+            listening.owned = False  # they are the supervisor's
+        is_other = not server.sockets
+    else:
+        is_other = (server is None) != (old is None)
+    if is_other:
         raise _other_server(process, before, config)
     process.notes += _files_that_stay(process, config)
     if server is not None and old is not None:
