@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 
+from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.control import VERSION
 from paste_wspbus.control.paths import address_of, listens, locked, remove_socket
 from paste_wspbus.errors import BindError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
 
     Handler = Callable[['Connection'], 'dict[str, Any] | None']
+
+#: The selector of Python itself: this module is imported before the site.
+Selector = selectors.DefaultSelector
 
 #: The number of bytes that a request has at most.
 MAX_REQUEST = 4096
@@ -391,7 +395,9 @@ class ControlThread:
         """Start the thread."""
         if self._thread is not None:
             return
-        self._selector = selectors.DefaultSelector()
+        # gevent and eventlet replace it with one for greenlets, which a thread cannot use.
+        kind = selectors.DefaultSelector if threads_are_greenlets() else Selector
+        self._selector = kind()
         self._control.register(self._selector)
         self._thread = threading.Thread(
             target=self._run, name='control socket', daemon=True
