@@ -68,7 +68,7 @@ class Opening:
                 listening.sock.close()
         if process.lock is not None:
             process.lock.write()
-        process.registers_late = self._may_register_late()
+        process.registers_late &= self._may_register_late()
         if not process.registers_late:
             self.open_control()
         if options.identity is not None:

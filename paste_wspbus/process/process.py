@@ -47,7 +47,7 @@ class Process:
         self.control: Control | None = None
         #: Its entry among the running sites.
         self.entry: Registration | None = None
-        #: Whether it registers when it serves, and not before the load.
+        #: Whether it may register when it serves, and not before the load.
         self.registers_late = False
         #: The connection and the role of a process that has a supervisor.
         self.worker: SupervisedEnd | None = None

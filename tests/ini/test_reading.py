@@ -1,5 +1,7 @@
 """What an .ini may be: its encoding, its line ends, its folder, and how it is named."""
 
+import itertools
+
 import pytest
 
 from tests.ini.test_bad_input import LOGGED
@@ -44,14 +46,17 @@ def test_a_folder_with_a_percent_sign(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    'scheme', ['config', 'pastedeploy', 'pastedeploy+ini', 'file+ini']
-)
-@pytest.mark.parametrize(
-    'path', ['site.ini', '//site.ini', '{}/site.ini', '//{}/site.ini']
+    ('scheme', 'path'),
+    [
+        ('config', 'site.ini'),
+        ('config', '{}/site.ini'),
+        *itertools.product(
+            ['pastedeploy', 'pastedeploy+ini', 'file+ini'],
+            ['site.ini', '//site.ini', '{}/site.ini', '//{}/site.ini'],
+        ),
+    ],
 )
 def test_the_uris_of_pserve(tmp_path, scheme, path):
-    if scheme == 'config' and path.startswith('//'):
-        pytest.skip('PasteDeploy has no such URI')
     (tmp_path / 'webapp.py').write_text(APP)
     (tmp_path / 'site.ini').write_text(INI.replace('[app:main]', '[app:shop]'))
     serves(tmp_path, f'{scheme}:{path.format(tmp_path)}#shop')

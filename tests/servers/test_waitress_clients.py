@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import Site, eventually
+from tests.kit import Site, eventually, run
 from tests.kit.processes import status_field
 from tests.kit.sites import APP
 
@@ -78,6 +78,8 @@ def site(tmp_path, request):
         preexec_fn=allow_many,
     ) as site:
         assert site.get().body == b'hello'
+        # It opens its control socket when it serves.
+        eventually(lambda: run(tmp_path, 'site.ini', 'status').code == 0)
         threads = int(status_field(site.pid, 'Threads'))
         with site.connect() as client:
             assert client.get().body == b'hello'
