@@ -17,7 +17,7 @@ from paste_wspbus.control import VERSION
 from paste_wspbus.control.paths import address_of, listens, locked, remove_socket
 from paste_wspbus.errors import BindError
 from paste_wspbus.forks import close_in_child
-from paste_wspbus.listening.sockets import bind_with_mode
+from paste_wspbus.listening.sockets import Selector, bind_with_mode
 from paste_wspbus.unix import exposed
 
 TYPE_CHECKING = False
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
 
     Handler = Callable[['Connection'], 'dict[str, Any] | None']
-
-#: The selector of Python itself: this module is imported before the site.
-Selector = selectors.DefaultSelector
 
 #: The number of bytes that a request has at most.
 MAX_REQUEST = 4096

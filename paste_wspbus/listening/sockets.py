@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import selectors
 import socket
 import stat
 import threading
@@ -16,6 +17,10 @@ from paste_wspbus.listening.addresses import UNIX_PATH_MAX
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+#: The selector of Python itself: this module is imported before the site, which may have
+#: gevent or eventlet replace it.
+Selector = selectors.DefaultSelector
 
 #: A thread holds this lock while it changes the umask of the process.
 _umask = threading.Lock()
