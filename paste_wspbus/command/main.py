@@ -254,11 +254,11 @@ def _open_and_run(
 
     :param settings: those of a server that owns its process; None if it does not.
     """
-    # A server that owns its process runs another program before the site serves.
-    process.registers_late = settings is None
     if process.inheritance.worker is not None:
         _open_as_worker(process, *process.inheritance.worker)
     else:
+        # A server that owns its process runs another program before the site serves.
+        process.registers_late = settings is None
         while True:
             try:
                 process.open()

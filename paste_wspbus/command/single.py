@@ -182,6 +182,8 @@ class Single:
         self._start(site)
         broken: BaseException | None = None
         try:
+            if bus.state is State.STARTED:
+                self._announce(site)
             bus.block(states=State.STOPPED)
         except BaseException as error:
             if bus.pid != os.getpid():
@@ -190,7 +192,9 @@ class Single:
             # site has raised something else, or no descriptor is free for block()'s pipe.
             contain(bus)
             broken = error
-            bus.exit_code = bus.exit_code or 1
+            is_exit = isinstance(error, SystemExit)
+            code = ending.exit_code_of(error) if is_exit else FAILED  # type: ignore[arg-type]
+            bus.exit_code = bus.exit_code or code
             if process.worker is not None:
                 process.worker.crashes()
             bus.log(
@@ -205,9 +209,8 @@ class Single:
         return self._leave(bus)
 
     def _start(self, site: Site) -> None:
-        """Start the bus with the server, and announce that the site serves."""
+        """Start the bus with the server."""
         bus, server, app, process = site.bus, site.server, site.app, self.process
-        announce = functools.partial(self._announce, site)
         if process.worker is not None:
             bus.start_timeout = process.worker.time_to_start
             process.worker.limit_stop(bus)
@@ -218,6 +221,7 @@ class Single:
         sitelog = bus.plugins['sitelog']
         # With a server that blocks, start() returns only when the server stops.
         if isinstance(server, BlockingServer) and server.blocking:
+            announce = functools.partial(self._announce, site)
             bus.subscribe('start', announce, priority=float('inf'))
             sitelog.until_started = False  # if it fails later, one line says it
         with _failing(site):
@@ -231,10 +235,9 @@ class Single:
         # queues the command, and block() carries it out.
         bus.turn.keep_for(0)
         sitelog.tracebacks, sitelog.quiet = True, False
-        if bus.state is State.STARTED:
-            announce()
 
     def _announce(self, site: Site) -> None:
+        """Say that the site serves, and where commands find it."""
         self.announcement.make(site.server, self.before_ready)
         self.process.register(site.bus)
 
