@@ -149,3 +149,34 @@ def test_an_exception_before_the_stop_and_one_in_it_are_both_logged(tmp_path):
         assert site.wait() == 1, site.report()
     assert site.err.text.count('LookupError: mine') == 2
     assert 'lifespan closed' in site.err.text
+
+
+AT_THE_ANNOUNCEMENT = """
+from paste_wspbus.process.process import Process
+
+register = Process.register
+
+
+def interrupted(process, bus):
+    signal.raise_signal(signal.SIGWINCH)
+    register(process, bus)
+
+
+Process.register = interrupted
+"""
+
+
+@pytest.mark.parametrize(
+    ('error', 'code'), [('LookupError("mine")', 1), ('SystemExit(3)', 3)]
+)
+def test_an_exception_while_the_site_is_announced_ends_it_in_order(
+    tmp_path, error, code
+):
+    text = APP + PARTS + HANDLER.format(error=error) + AT_THE_ANNOUNCEMENT
+    with site_of(tmp_path, 'waitress', seconds=20, files={'webapp.py': text}) as site:
+        assert site.wait() == code, site.report()
+    assert f'{error.partition("(")[0]} in the main thread' in site.err.text
+    assert 'lifespan closed' in site.err.text
+    assert (
+        'automatically' not in site.err.text
+    )  # the bus of a program that has no block()
