@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from paste_wspbus.bus.interrupts import Interrupts
-from tests.kit import Site, eventually
+from tests.kit import Site, eventually, run
 from tests.kit.processes import asleep, children, processes_of_session
 from tests.kit.sites import SERVED
 
@@ -149,9 +149,9 @@ def test_a_handler_that_raises_ends_the_process_in_order(tmp_path, error, mode):
     with site(tmp_path, *args, at_load=code) as running:
         pid = running.pid if own == 0 else min(serving(running))
         running.get()
-        eventually(
-            lambda: asleep(pid)
-        )  # in block(), and not in the line that it serves
+        # The main thread is in block(), and does not register the site any more.
+        eventually(lambda: run(tmp_path, 'site.ini', 'status').code == 0)
+        eventually(lambda: asleep(pid))
         os.kill(pid, signal.SIGWINCH)
         running.expect('closed')
         running.expect(f'{error} in the main thread')
