@@ -183,7 +183,7 @@ def asleep(pid):
 def state(pid):
     try:
         stat = Path(f'/proc/{pid}/stat').read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end between open and read
         return 'gone'
     return stat.rpartition(')')[2].split()[0]
 
