@@ -406,7 +406,7 @@ class _Channels(dict):  # type: ignore[type-arg]
     """A server's channels, which waitress goes through while threads close some."""
 
     def values(self) -> Any:
-        """Return a list of those that are open now."""
+        """Return the channels that are open now, as a list that does not change."""
         return list(super().values())
 
 

@@ -1,4 +1,4 @@
-"""`ps`: which sites run, and what a user may see of those of others."""
+"""`wspserve ps` lists the running sites; of other users' sites it shows only a part."""
 
 import contextlib
 import json

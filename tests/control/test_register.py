@@ -1,4 +1,4 @@
-"""The entries of running sites, and what they say of those that have ended."""
+"""The register has an entry for each running site; it may have entries of killed sites, too."""
 
 import json
 import os
