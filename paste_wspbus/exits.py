@@ -32,6 +32,16 @@ TERMINATED = 143
 IS_RUNNING, IS_DEAD, IS_NOT_RUNNING, IS_UNKNOWN = 0, 1, 3, 4
 
 
+def exit_code_of(error: SystemExit) -> int:
+    """Return the exit code of a process that ``error`` ends.
+
+    `sys.exit` documents the rule: 0 for None, 1 for anything but a number.
+    """
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1
+
+
 def of_signal(number: int) -> int:
     """Return the code that a shell reports for a process that a signal has ended."""
     return 128 + number

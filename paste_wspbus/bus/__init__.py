@@ -3,7 +3,6 @@
 from paste_wspbus.bus.bus import Bus
 from paste_wspbus.bus.calls import Call
 from paste_wspbus.bus.channels import Channel, ChannelFailures, Listener
-from paste_wspbus.bus.ending import exit_code_of
 from paste_wspbus.bus.lifespans import Lifespan
 from paste_wspbus.bus.states import TRANSITIONS, State, states
 from paste_wspbus.errors import (
@@ -15,7 +14,7 @@ from paste_wspbus.errors import (
     WouldDeadlock,
     WSPBusError,
 )
-from paste_wspbus.exits import EX_SOFTWARE
+from paste_wspbus.exits import EX_SOFTWARE, exit_code_of
 
 __all__ = [
     'EX_SOFTWARE',

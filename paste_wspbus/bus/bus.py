@@ -11,10 +11,10 @@ import os
 import sys
 import threading
 import time
-from queue import Empty, SimpleQueue
+from _queue import Empty, SimpleQueue  # `queue` imports what its other queues need
 
 # replacing: a signal handler needs it, and must not import: another signal may come.
-from paste_wspbus.bus import ending, joining, replacing
+from paste_wspbus.bus import ending, replacing
 from paste_wspbus.bus.calls import Call, Calls, Deferred, not_zero
 from paste_wspbus.bus.channels import (
     STATE_CHANNELS,
@@ -24,7 +24,6 @@ from paste_wspbus.bus.channels import (
     is_priority,
 )
 from paste_wspbus.bus.deadlines import Deadline
-from paste_wspbus.bus.ending import exit_code_of
 from paste_wspbus.bus.host import OWN, Host, host_of
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
 from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line
@@ -38,6 +37,7 @@ from paste_wspbus.errors import (
     RestartImpossible,
     WouldDeadlock,
 )
+from paste_wspbus.exits import exit_code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -820,6 +820,7 @@ class Bus:
         """
         if self.turn.is_mine:
             raise WouldDeadlock('block()')
+        ending.prepare()
         goal = states_of(states or ()) | {State.EXITING}
         if not states and self._server_ended:
             self.turn.put('exit')
@@ -853,6 +854,8 @@ class Bus:
 
         :returns: the threads that still run.
         """
+        from paste_wspbus.bus import joining
+
         return joining.join_threads(self.join_timeout, self.log, lambda: self.hurried)
 
     def start_with_callback(

@@ -8,9 +8,8 @@ import os
 import sys
 import threading
 import time
-from queue import Empty
+from _queue import Empty
 
-from paste_wspbus.bus import culprits, held_gil, joining
 from paste_wspbus.bus.channels import ChannelFailures
 from paste_wspbus.bus.deadlines import call_after
 from paste_wspbus.bus.host import host_of
@@ -33,14 +32,12 @@ _handlers_claimed = threading.RLock()
 _at_exit_registered = False
 
 
-def exit_code_of(error: SystemExit) -> int:
-    """Return the exit code of a process that ``error`` ends.
+def prepare() -> None:
+    """Import what the end of the process needs.
 
-    `sys.exit` documents the rule: 0 for None, 1 for anything but a number.
+    It may come when no descriptor is free, or when the files are those of a newer release.
     """
-    if error.code is None:
-        return 0
-    return error.code if isinstance(error.code, int) else 1
+    from paste_wspbus.bus import culprits, held_gil, joining  # noqa: F401
 
 
 def end_threads(bus: Bus) -> list[threading.Thread]:
@@ -50,6 +47,8 @@ def end_threads(bus: Bus) -> list[threading.Thread]:
 
     :returns: the threads that still run.
     """
+    from paste_wspbus.bus import held_gil, joining
+
     exit_all()
     seconds = bus.deadline.time_for(bus.join_timeout)
     if not host_of(bus).is_alone:
@@ -79,6 +78,8 @@ def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
     :param why: a sentence without a full stop.
     :param runs_handlers: whether to run the handlers of atexit in this thread.
     """
+    from paste_wspbus.bus import culprits, held_gil
+
     # The thread that hangs may hold a lock that the log waits for.
     call_after(GIVE_UP, lambda: os._exit(EX_SOFTWARE))
     held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _heapq as heapq
 import contextlib
-import heapq
 import threading
 from collections import deque
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from queue import Empty
+from _queue import Empty
 
 from paste_wspbus.bus.channels import ChannelFailures
 from paste_wspbus.bus.states import State

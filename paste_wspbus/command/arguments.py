@@ -231,7 +231,7 @@ def _near(option: str, parser: argparse.ArgumentParser) -> str:
 
 
 #: With this pserve's URIs of an .ini begin; what follows is a path, and perhaps #NAME.
-URI = re.compile(r'^(?:pastedeploy(?:\+ini)?|file\+ini):(?://)?', re.IGNORECASE)
+URI = r'(?i)^(?:pastedeploy(?:\+ini)?|file\+ini):(?://)?'
 
 
 def _parse(argv: list[str], prog: str) -> Options:
@@ -268,7 +268,9 @@ def parse(argv: list[str], prog: str) -> Options:
         raise UsageError(f'{prog}: no file is named. Usage: {usage}')
     if args[1:] and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
         raise UsageError(f'{prog}: the file comes first: {prog} {args[1]} {args[0]}')
-    options.config = URI.sub('', args[0]) if args else ''
+    options.config = args[0] if args else ''
+    if ':' in options.config:
+        options.config = re.sub(URI, '', options.config)
     _take_subcommand(options, args)
     options.vars = _parse_vars(args[1:], prog)
     if options.user is not None or options.group is not None:

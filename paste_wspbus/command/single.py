@@ -25,7 +25,7 @@ from paste_wspbus.command.leaving import (
 from paste_wspbus.command.site_handlers import contain
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.errors import TooManyFiles, WSPBusError, shortage
-from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED
+from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, exit_code_of
 from paste_wspbus.ini.config import EARLY, Site, StartFailed
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.process.early_signals import (
@@ -150,6 +150,7 @@ class Single:
         """Compose the site, and fork the workers; this returns in each of them."""
         gc.disable()  # a collection would write to the memory that the workers share
         site = self.compose()
+        ending.prepare()  # the workers share these modules, too
         _warn_of_threads(site.bus)
         if not worker.fork_workers(site.bus):
             end_at_once(DONE)
@@ -193,7 +194,7 @@ class Single:
             contain(bus)
             broken = error
             is_exit = isinstance(error, SystemExit)
-            code = ending.exit_code_of(error) if is_exit else FAILED  # type: ignore[arg-type]
+            code = exit_code_of(error) if is_exit else FAILED  # type: ignore[arg-type]
             bus.exit_code = bus.exit_code or code
             if process.worker is not None:
                 process.worker.crashes()

@@ -6,8 +6,8 @@ import os
 import signal
 from traceback import format_exc
 
-from paste_wspbus.bus.ending import exit_code_of
 from paste_wspbus.bus.interrupts import in_main_thread
+from paste_wspbus.exits import exit_code_of
 from paste_wspbus.plugins.signals import handled_in_c, is_of_this_package
 
 TYPE_CHECKING = False

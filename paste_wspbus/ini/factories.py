@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 
-from paste.deploy import loadwsgi
-from paste.deploy.util import importlib_metadata
-
 from paste_wspbus.bus import Bus
 from paste_wspbus.errors import (
     BadPriority,
@@ -19,6 +16,7 @@ from paste_wspbus.errors import (
     PluginError,
     WSPBusError,
 )
+from paste_wspbus.ini.pastedeploy import importlib_metadata, loadwsgi
 from paste_wspbus.reference import KEY, BusRef
 
 TYPE_CHECKING = False
@@ -210,6 +208,26 @@ class EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]
             if entry.group in groups and entry.name == (name or 'main'):
                 return str(entry.value).partition(' ')[0]
         return None
+
+
+def known_context(spec: str, kind: Any, name: str, global_conf: Any) -> Any:
+    """Make PasteDeploy's context of an entry point in `REQUIRED`, without reading metadata.
+
+    :returns: None for any other entry point.
+    """
+    for group in loadwsgi._flatten(kind.egg_protocols):
+        factory = REQUIRED.get((spec, group, name))
+        if factory:
+            return loadwsgi.LoaderContext(
+                loadwsgi.lookup_object(factory),
+                kind,
+                group,
+                dict(global_conf or {}),
+                {},
+                loadwsgi.EggLoader(spec),
+                entry_point_name=name,
+            )
+    return None
 
 
 def entry_points(said: str) -> str:

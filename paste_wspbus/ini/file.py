@@ -12,10 +12,15 @@ import stat
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from paste.deploy import loadwsgi
-
 from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
-from paste_wspbus.ini.factories import EggLoader, Terminated, create, making
+from paste_wspbus.ini.factories import (
+    EggLoader,
+    Terminated,
+    create,
+    known_context,
+    making,
+)
+from paste_wspbus.ini.pastedeploy import loadwsgi
 from paste_wspbus.reference import KEY
 from paste_wspbus.values import nearest
 
@@ -35,9 +40,9 @@ BYTE_ORDER_MARK = '\ufeff'
 
 #: The line of a section that configparser takes for something else: without its closing
 #: bracket, or indented, so that it is a part of the value above.
-NO_SECTION = re.compile(
-    r'^\[[^\]\n]*$|^[ \t]+\[(app|composite|pipeline|filter|server|plugin|wspbus):.+\][ \t]*$',
-    re.MULTILINE,
+NO_SECTION = (
+    r'(?m)^\[[^\]\n]*$|'
+    r'^[ \t]+\[(app|composite|pipeline|filter|server|plugin|wspbus):.+\][ \t]*$'
 )
 
 
@@ -217,6 +222,11 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
 
     def _load_uri(self, object_type: Any, uri: str, global_conf: Any) -> Any:
         scheme, _, rest = uri.partition(':')
+        path, _, name = rest.partition('#')
+        if scheme.lower() == 'egg':
+            known = known_context(path, object_type, name or 'main', global_conf)
+            if known is not None:
+                return known
         if scheme.lower() != 'config':
             return loadwsgi.loadcontext(
                 object_type,
@@ -224,7 +234,6 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
                 relative_to=os.path.dirname(self.filename),
                 global_conf=global_conf,
             )
-        path, _, name = rest.partition('#')
         loader = self.included(path)
         # The keys of [DEFAULT] here are defaults there, except the vars.
         inherited = {
@@ -372,12 +381,18 @@ def read_lines(path: str) -> io.StringIO:
             path, f'it is not an .ini file: it has more than {MAX_LENGTH:,} bytes'
         )
     text = io.TextIOWrapper(io.BytesIO(data)).read().removeprefix(BYTE_ORDER_MARK)
-    found = NO_SECTION.search(text)
-    if found is not None:
+    if any(map(_may_be_no_section, text.splitlines())) and (
+        found := re.search(NO_SECTION, text)
+    ):
         from paste_wspbus.ini.mistakes import in_brackets
 
         raise in_brackets(path, text, found)
     return io.StringIO(text)
+
+
+def _may_be_no_section(line: str) -> bool:
+    """Whether `NO_SECTION` may match: to compile it takes as long as to read 1,000 lines."""
+    return ']' not in line if line[:1] == '[' else line.lstrip()[:1] == '['
 
 
 @contextlib.contextmanager

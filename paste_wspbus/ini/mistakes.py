@@ -9,12 +9,11 @@ import ast
 import configparser
 import re
 
-from paste.deploy.util import importlib_metadata
-
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import NO_NAME, entry_points, one_line
+from paste_wspbus.ini.pastedeploy import importlib_metadata
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False

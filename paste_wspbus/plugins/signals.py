@@ -15,11 +15,11 @@ from traceback import format_exc
 
 from paste_wspbus.bus.channels import ChannelFailures
 from paste_wspbus.bus.deadlines import stacks
-from paste_wspbus.bus.ending import exit_code_of
 from paste_wspbus.bus.host import host_of
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
 from paste_wspbus.bus.states import State
 from paste_wspbus.errors import SettingError, WSPBusError
+from paste_wspbus.exits import exit_code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ _TRACEBACK = '\nTraceback (most recent call last):\n'
 _STACKS = _TRACEBACK, '\n  File "', '\nThread '
 
 #: The texts with which the bus reports a start that fails: the command reports it, too.
-_START_FAILED = re.compile(
+_START_FAILED = (
     "Error in 'start' listener |Shutting down due to error in start listener: |"
     "'start' listener .+ takes longer than .+; cut here:"
 )
@@ -119,7 +119,7 @@ class SiteLog(Plugin):
             # command may have run, and no other code would print its errors.
             self.until_started = self.quiet = False
             self.tracebacks = True
-        if self.quiet and (level < logging.WARNING or _START_FAILED.match(msg)):
+        if self.quiet and (level < logging.WARNING or re.match(_START_FAILED, msg)):
             return
         if not self.tracebacks:
             msg = without_traceback(msg)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import queue
 import select
 import socket
 import threading
 import time
+from _queue import Empty, SimpleQueue
 
 from waitress import server as waitress_server
 from waitress import wasyncore
@@ -247,9 +247,9 @@ class WaitressServer(Server):
         """Run ``function`` in the loop's thread; return its result, or False if it takes too long."""
         if not self._runs():
             return bool(function())
-        result: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
+        result: SimpleQueue[bool | None] = SimpleQueue()
         self._servers[0].trigger.pull_trigger(lambda: result.put(function()))
-        with contextlib.suppress(queue.Empty):
+        with contextlib.suppress(Empty):
             return bool(result.get(timeout=self.at_most(1)))
         return False
 

@@ -9,6 +9,7 @@ from collections import deque
 from types import SimpleNamespace
 
 import pytest
+from waitress import wasyncore
 from waitress.channel import HTTPChannel
 
 from paste_wspbus.bus import Bus
@@ -78,17 +79,24 @@ def test_without_one_send_they_leave_as_waitress_sends_them(monkeypatch):
         assert [one.endswith(b'\r\n\r\n') for one in served.sent] == [True, False]
 
 
-@pytest.mark.parametrize(
-    'metadata', ['Version: 4.0', 'Version: 2.1.2', 'Name: x', None]
-)
-def test_another_major_version_of_waitress_goes_its_own_way(monkeypatch, metadata):
-    class Found:
-        def read_text(self, name):
-            return metadata if name == 'METADATA' else None
-
+@pytest.mark.parametrize('version', ['4.0', '2.1.2', 'x'])
+@pytest.mark.parametrize('beside', [True, False], ids=['beside it', 'metadata'])
+def test_another_major_version_of_waitress_goes_its_own_way(
+    monkeypatch, tmp_path, beside, version
+):
     assert waitress_fast.ways() == set(waitress_fast.WAYS)
-    monkeypatch.setattr('importlib.metadata.distribution', lambda name: Found())
+    monkeypatch.setattr(wasyncore, '__file__', str(tmp_path / 'waitress/wasyncore.py'))
+    monkeypatch.setattr('importlib.metadata.version', lambda name: version)
+    if beside:
+        (tmp_path / f'waitress-{version}.dist-info').mkdir()
+        monkeypatch.setattr('importlib.metadata.version', lambda name: '3.0')
     assert waitress_fast.ways() == set()
+
+
+def test_a_waitress_in_a_zip_file_is_known_by_its_metadata(monkeypatch, tmp_path):
+    inside = tmp_path / 'lib.zip/waitress/wasyncore.py'
+    monkeypatch.setattr(wasyncore, '__file__', str(inside))
+    assert waitress_fast.ways() == set(waitress_fast.WAYS)
 
 
 def test_what_is_patched_for_greenlets_goes_waitress_own_way(monkeypatch):

@@ -1,0 +1,42 @@
+"""Imports PasteDeploy without `importlib.metadata`, which only ``egg:`` entries need.
+
+PasteDeploy imports it with its first line. With Python's parser of e-mails and zip files,
+that takes as long as the import of the whole package and more.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_NAME = 'importlib.metadata'
+
+
+class _Metadata(types.ModuleType):
+    """What PasteDeploy has as ``importlib_metadata``: its first use imports the module."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(_NAME) is self:  # another thread imports it just now
+            del sys.modules[_NAME]
+        return getattr(importlib.import_module(_NAME), name)
+
+
+def _import() -> types.ModuleType:
+    """Return `paste.deploy.loadwsgi`."""
+    stand_in = _Metadata(_NAME)
+    if sys.modules.setdefault(_NAME, stand_in) is not stand_in:
+        return importlib.import_module('paste.deploy.loadwsgi')
+    try:
+        return importlib.import_module('paste.deploy.loadwsgi')
+    finally:
+        if sys.modules.get(_NAME) is stand_in:
+            del sys.modules[_NAME]
+
+
+loadwsgi: Any = _import()
+importlib_metadata: Any = loadwsgi.importlib_metadata

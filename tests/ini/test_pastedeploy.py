@@ -1,0 +1,72 @@
+"""How PasteDeploy is imported without `importlib.metadata`."""
+
+import subprocess
+import sys
+
+import pytest
+
+NAME = 'importlib.metadata'
+
+#: In a fresh interpreter: a finder of an editable install may have imported it already.
+BEGIN = f"""
+import sys
+sys.modules.pop({NAME!r}, None)
+import importlib
+vars(importlib).pop('metadata', None)
+from paste_wspbus.ini import pastedeploy
+"""
+
+
+def printed(program):
+    """Return what a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, '-c', program], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_it_is_imported_when_it_is_used_first():
+    assert printed(
+        BEGIN
+        + f"""
+before = {NAME!r} in sys.modules
+found = pastedeploy.loadwsgi.importlib_metadata.distribution('WebOb')
+print(before, found.name, pastedeploy.importlib_metadata.PackageNotFoundError.__name__)
+"""
+    ) == ['False', 'WebOb', 'PackageNotFoundError']
+
+
+def test_an_import_by_others_gets_the_real_module():
+    assert printed(
+        BEGIN
+        + """
+import importlib.metadata
+print(type(importlib.metadata).__name__, importlib.metadata.version('WebOb') > '1')
+"""
+    ) == ['module', 'True']
+
+
+def test_a_thread_that_imports_it_just_then_can_use_it(monkeypatch):
+    from paste_wspbus.ini import pastedeploy
+
+    real = sys.modules.get(NAME)
+    stand_in = pastedeploy._Metadata(NAME)
+    monkeypatch.setitem(sys.modules, NAME, stand_in)
+    assert stand_in.version('WebOb')
+    assert sys.modules[NAME] is not stand_in
+    assert real is None or sys.modules[NAME].__name__ == NAME
+
+
+@pytest.mark.parametrize('name', ['waitress', 'waitress#main'])
+def test_the_metadata_of_what_is_required_is_not_read(tmp_path, name):
+    site = tmp_path / 'site.ini'
+    site.write_text(f'[server:main]\nuse = egg:{name}\n')
+    assert printed(
+        BEGIN
+        + f"""
+from paste_wspbus.ini.config import Config
+from paste_wspbus.ini.factories import SERVER
+context = Config({str(site)!r}, {{}}, '.').loader.get_context(SERVER, 'main', {{}})
+print(context.object.__name__, {NAME!r} in sys.modules)
+"""
+    ) == ['serve_paste', 'False']
