@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SITE = str(HERE / 'small_site.ini')
+LOGGING_SITE = str(HERE / 'logging_site.ini')
 
 #: Seconds that a child has to answer or to end, before it counts as unavailable.
 PATIENCE = 30.0
@@ -244,9 +245,20 @@ def wspserve(port: int, server: str | None = None) -> list[str]:
     return [command('wspserve'), *named, SITE, f'http_port={port}']
 
 
+def wspserve_with_logging(port: int) -> list[str]:
+    """Return the command of wspserve for a site with logging sections and a plugin."""
+    return [command('wspserve'), LOGGING_SITE, f'http_port={port}']
+
+
 def ten_lines(port: int) -> list[str]:
     """Return the command of the script without wspserve."""
     return [sys.executable, str(HERE / 'ten_lines.py'), SITE, str(port)]
+
+
+def ten_lines_with_logging(port: int) -> list[str]:
+    """Return the command of the script that configures logging, too."""
+    script = str(HERE / 'ten_lines.py')
+    return [sys.executable, script, LOGGING_SITE, str(port), 'logging']
 
 
 def waitress_serve(port: int) -> list[str]:
@@ -258,3 +270,14 @@ def waitress_serve(port: int) -> list[str]:
 def paster_serve(port: int) -> list[str]:
     """Return PasteScript's command."""
     return [command('paster'), 'serve', SITE, f'http_port={port}']
+
+
+def pserve(port: int) -> list[str]:
+    """Return Pyramid's command."""
+    return [command('pserve'), SITE, f'http_port={port}']
+
+
+def gunicorn_paste(port: int) -> list[str]:
+    """Return gunicorn's command for an .ini, with threads."""
+    listen = f'--bind=127.0.0.1:{port}'
+    return [command('gunicorn'), '--paste', SITE, '--threads=4', listen]

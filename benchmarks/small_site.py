@@ -11,3 +11,7 @@ def app(environ, start_response):
 
 def make_app(global_conf):
     return app
+
+
+def lifespan(bus, global_conf):
+    yield

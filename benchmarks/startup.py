@@ -33,19 +33,39 @@ def milliseconds_to_import(module):
 
 def main():
     options = rounds.options(__doc__)
-    script = 'a ten-line script'
+    script, pserve, gunicorn = 'a ten-line script', 'pserve', 'gunicorn --paste'
     samples = rounds.alternate(
         {
             'wspserve': milliseconds_to_response(rounds.wspserve),
             script: milliseconds_to_response(rounds.ten_lines),
+            pserve: milliseconds_to_response(rounds.pserve),
+            gunicorn: milliseconds_to_response(rounds.gunicorn_paste),
+            'paster serve': milliseconds_to_response(rounds.paster_serve),
             '(waitress-serve, no .ini)': milliseconds_to_response(
                 rounds.waitress_serve
             ),
-            '(paster serve)': milliseconds_to_response(rounds.paster_serve),
         },
         options.rounds,
     )
     ratios = rounds.table('from exec to the first response', 'ms', samples, 'wspserve')
+    for peer, most in (
+        (script, 1.1),
+        (pserve, 0.9),
+        (gunicorn, 0.5),
+        ('paster serve', 0.35),
+    ):
+        rounds.judge(f'wspserve ÷ {peer}', ratios.get(peer), at_most=most)
+
+    samples = rounds.alternate(
+        {
+            'wspserve': milliseconds_to_response(rounds.wspserve_with_logging),
+            script: milliseconds_to_response(rounds.ten_lines_with_logging),
+        },
+        options.rounds,
+    )
+    ratios = rounds.table(
+        'the same, with logging sections and a plugin', 'ms', samples, 'wspserve'
+    )
     rounds.judge(f'wspserve ÷ {script}', ratios.get(script), at_most=1.1)
 
     ours, peers = 'paste_wspbus.bus', ('cherrypy.process.wspbus', 'magicbus.base')
