@@ -145,6 +145,7 @@ class Control:
 
     def adopt(self, fd: int) -> None:
         """Use the socket that the predecessor of this process has opened."""
+        exposed.keep_folder(self.path)
         self._use(socket.socket(fileno=fd))
 
     def _use(self, sock: socket.socket) -> None:

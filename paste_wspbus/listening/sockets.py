@@ -87,6 +87,10 @@ class ListeningSocket:
         """
         if self.is_to_be_owned and not self.owned:
             self.owned, self._path = True, _path_of(self.sock, None)
+        if self.owned and self._path is not None:
+            from paste_wspbus.unix.exposed import keep_folder
+
+            keep_folder(self._path[0])
 
     def copy(self) -> ListeningSocket:
         """Return the same socket with a descriptor of its own."""
@@ -292,9 +296,10 @@ def bind_unix(
     gid = None if group is None else _group_number(group, key)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if not is_abstract(path):
-            _remove_stale(path, address)
-        bind_with_mode(sock, path, mode)
+        if is_abstract(path):
+            sock.bind(path)
+        else:
+            _bind_file(sock, path, mode, address)
     except BindError:
         sock.close()
         raise
@@ -305,6 +310,14 @@ def bind_unix(
     if gid is not None:
         _give_to_group(listening, path, gid)
     return listening
+
+
+def _bind_file(sock: socket.socket, path: str, mode: int | None, address: str) -> None:
+    from paste_wspbus.unix.exposed import place_of
+
+    _remove_stale(path, address)
+    with place_of(path, makes=True):
+        bind_with_mode(sock, path, mode)
 
 
 def _give_to_group(listening: ListeningSocket, path: str, gid: int) -> None:
@@ -331,7 +344,7 @@ def _remove_stale(path: str, address: str) -> None:
     """
     from paste_wspbus.unix.exposed import place_of, remove
 
-    with place_of(path, makes=True) as (name, folder):
+    with place_of(path) as (name, folder):
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:

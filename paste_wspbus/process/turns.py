@@ -123,7 +123,8 @@ class Turn:
         with holding():
             fd, self._fd = self._fd, None
             if fd is not None:
-                with contextlib.suppress(OSError), place_of(self.path) as place:
+                removing = place_of(self.path, removes=True)
+                with contextlib.suppress(OSError), removing as place:
                     if _is_at(place, fd):
                         os.unlink(place[0], dir_fd=place[1])
                 os.close(fd)

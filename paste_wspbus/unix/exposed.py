@@ -31,18 +31,19 @@ _FILE = (
     | getattr(os, 'O_CLOEXEC', 0)
 )
 
-#: The number of descriptors that a `_Walk` needs at a time.
-_NEEDED = 2
-
-#: Descriptors of the root folder. Root keeps them from before it makes a file until its
-#: end: a process that has used all others must still be able to remove that file.
-_kept: list[int] = []
+#: The folders in which root has made files: {path: (descriptor, what fstat(2) says of it,
+#: names of the files)}. Root keeps them open until the files are removed: a process that
+#: has used all other descriptors must still be able to do that. A descriptor that is closed
+#: to make room for the way to the folder could be taken by another thread.
+_kept: dict[str, tuple[int, os.stat_result, set[str]]] = {}
 
 _IS_LINK = 'it is a symbolic link, in a folder that others than root can write to'
 
 
 @contextlib.contextmanager
-def place_of(path: str, makes: bool = False) -> Generator[tuple[str, int | None]]:
+def place_of(
+    path: str, makes: bool = False, removes: bool = False
+) -> Generator[tuple[str, int | None]]:
     """Find the folder of a file, as root, and yield a safe name of the file.
 
     Others may be able to write to a folder of the path, and may put a link there at any
@@ -50,6 +51,7 @@ def place_of(path: str, makes: bool = False) -> Generator[tuple[str, int | None]
 
     :param makes: whether the caller makes the file; then it can remove the file later,
         even if no descriptor is free.
+    :param removes: whether the caller removes a file that it has made.
     :returns: the file's name, and a descriptor of its folder (``dir_fd``). It is (path,
         None) if this process is not root, or if only root can write to all folders
         that the path leads through: then the path is safe as it is.
@@ -59,24 +61,28 @@ def place_of(path: str, makes: bool = False) -> Generator[tuple[str, int | None]
     if not hasattr(os, 'geteuid') or os.geteuid() != 0:
         yield path, None
         return
-    if makes:
-        _keep()
-    is_used = False
+    kept = -1
     try:
         name, folder = _walk(path)
     except OSError as error:
-        if makes or not _kept or error.errno not in (errno.EMFILE, errno.ENFILE):
+        is_short = error.errno in (errno.EMFILE, errno.ENFILE)
+        kept = (
+            -1
+            if makes or not is_short
+            else _kept_folder(os.path.dirname(os.path.abspath(path)))
+        )
+        if kept == -1:
             raise
-        _use_kept()
-        is_used = True
-        name, folder = _walk(path)
+        name, folder = os.path.basename(path), kept
     try:
+        if makes:
+            _keep(path, None if name is None else folder)
         yield (path, None) if name is None else (name, folder)
     finally:
-        os.close(folder)
-        if is_used:
-            with contextlib.suppress(OSError):
-                _keep()
+        if kept == -1:
+            os.close(folder)
+        if removes:
+            _let_go(path)
 
 
 def _walk(path: str) -> tuple[str | None, int]:
@@ -89,28 +95,65 @@ def _walk(path: str) -> tuple[str | None, int]:
         raise
 
 
-def _keep() -> None:
-    """Keep descriptors for the time when no other is free.
+def keep_folder(path: str) -> None:
+    """Keep the folder of a file that another process has made, and this one will remove."""
+    with contextlib.suppress(OSError), place_of(path, makes=True):
+        pass
 
-    :raises OSError: if none is free now.
+
+def _keep(path: str, folder: int | None) -> None:
+    """Keep the folder of a file for the time when no descriptor is free.
+
+    :param folder: a descriptor of it; None if only root can write to all folders of the
+        path: then the links in it are root's.
+    :raises OSError: if no descriptor is free now.
     """
-    _kept[:] = filter(_is_root_folder, _kept)
-    while len(_kept) < _NEEDED:
-        _kept.append(os.open('/', _FOLDER))
+    where, name = os.path.split(os.path.abspath(path))
+    flags = _FOLDER & ~getattr(os, 'O_NOFOLLOW', 0)
+    fd = os.open(where, flags) if folder is None else os.dup(folder)
+    there = os.fstat(fd)
+    before = _kept_folder(where)
+    if before != -1 and os.path.samestat(_kept[where][1], there):
+        os.close(fd)
+        _kept[where][2].add(name)
+        return
+    _kept[where] = fd, there, {name}
+    if before != -1:
+        os.close(before)
 
 
-def _use_kept() -> None:
-    while _kept:
-        if _is_root_folder(fd := _kept.pop()):
-            os.close(fd)
+def _let_go(path: str) -> None:
+    """Keep a file's folder no longer, unless another file of this process is there."""
+    where, name = os.path.split(os.path.abspath(path))
+    names = _kept[where][2] if where in _kept else set()
+    names.discard(name)
+    if not names:
+        _forget(where)
 
 
-def _is_root_folder(fd: int) -> bool:
-    """Whether the descriptor is still ours: other code may have closed the number."""
+def _kept_folder(where: str) -> int:
+    """Return the descriptor that is kept of a folder; -1 if there is none.
+
+    Other code may have closed its number, which may be that of another file now.
+    """
+    fd, status, _ = _kept.get(where, (-1, None, None))
     try:
-        return os.path.samestat(os.fstat(fd), os.stat('/'))
+        return fd if status and os.path.samestat(os.fstat(fd), status) else -1
     except OSError:
-        return False
+        return -1
+
+
+def _forget(where: str) -> None:
+    fd = _kept_folder(where)
+    _kept.pop(where, None)
+    if fd != -1:
+        os.close(fd)
+
+
+def forget_folders() -> None:
+    """Close the folders that are kept: another user than root must not have them."""
+    for where in list(_kept):
+        _forget(where)
 
 
 def is_exposed(path: str) -> bool:
@@ -143,7 +186,7 @@ def open_file(path: str, flags: int, mode: int = 0o666) -> int:
     :raises OSError: if it cannot be opened, or if another user has put something else
         there.
     """
-    with place_of(path, makes=bool(flags & os.O_CREAT)) as (name, folder):
+    with place_of(path) as (name, folder):
         if folder is None:
             return os.open(path, flags, mode)
         if flags & os.O_CREAT:
@@ -196,7 +239,7 @@ def remove(path: str, identity: tuple[int, int] | None = None) -> bool:
     :returns: whether it was removed.
     :raises OSError: if it cannot be removed, or if there is no file.
     """
-    with place_of(path) as (name, folder):
+    with place_of(path, removes=True) as (name, folder):
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         is_wanted = identity in (None, (status.st_dev, status.st_ino))
         if not (stat.S_ISSOCK(status.st_mode) and is_wanted):

@@ -518,7 +518,7 @@ def _is_at(path: str, fd: int) -> bool:
 
 def _remove(path: str, fd: int) -> None:
     """Remove the open file, if it is the one at the path."""
-    with place_of(path) as (name, folder):
+    with place_of(path, removes=True) as (name, folder):
         there = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if _identity(os.fstat(fd)) == _identity(there):
             os.unlink(name, dir_fd=folder)

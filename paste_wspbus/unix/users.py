@@ -77,6 +77,10 @@ class Identity:
         """
         if os.geteuid() != 0:
             return
+        if self.uid:
+            from paste_wspbus.unix.exposed import forget_folders
+
+            forget_folders()
         if self.gid is not None:
             if self.name is not None:
                 os.initgroups(self.name, self.gid)

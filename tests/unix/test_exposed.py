@@ -298,6 +298,92 @@ def test_only_the_socket_that_is_meant_is_removed(users, secret):
     assert path.exists()
 
 
+WITHOUT_DESCRIPTORS = """
+import os, resource, socket, sys
+from paste_wspbus.unix import exposed
+
+folder, then = sys.argv[1:]
+path = f'{folder}/site.sock'
+sock = socket.socket(socket.AF_UNIX)
+with exposed.place_of(path, makes=True):
+    sock.bind(path)
+status = os.lstat(path)
+exec(then)
+resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+close, taken = os.close, []
+
+def take():
+    try:
+        while True:
+            taken.append(os.open('/dev/null', os.O_RDONLY))
+    except OSError:
+        pass
+
+def close_and_lose(fd):
+    close(fd)
+    take()  # another thread is faster than whoever closes a descriptor
+
+take()
+os.close = close_and_lose
+print(exposed.remove(path, (status.st_dev, status.st_ino)))
+"""
+
+
+def remove_without_descriptors(folder, then=''):
+    words = [sys.executable, '-c', WITHOUT_DESCRIPTORS, str(folder), then]
+    done = subprocess.run(words, capture_output=True, text=True)
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize('whose', ['users', 'roots'])
+def test_no_descriptor_has_to_be_free_for_the_removal(request, whose):
+    folder = request.getfixturevalue(whose)
+    assert remove_without_descriptors(folder) == ('True\n', '')
+    assert not (folder / 'site.sock').exists()
+
+
+SWAPPED = [
+    # The user moves the folder away, and puts a link to root's in its place.
+    "os.rename(folder, folder + '.old'); os.symlink(folder + '.roots', folder)",
+    # The user exchanges the file.
+    "os.rename(path, path + '.old'); os.link(folder + '.roots/site.sock', path)",
+]
+
+
+@pytest.mark.parametrize('then', SWAPPED)
+def test_the_removal_without_descriptors_harms_no_other_file(users, secret, then):
+    other = users.with_name('users.roots')
+    other.mkdir()
+    make_socket(other / 'site.sock', secret)
+    out, err = remove_without_descriptors(users, then)
+    assert (other / 'site.sock').exists(), out + err
+
+
+def test_a_number_that_other_code_has_closed_is_not_used(users):
+    lose = 'os.closerange(4, 20); [os.open("/", os.O_RDONLY) for _ in range(20)]'
+    out, err = remove_without_descriptors(users, lose)
+    assert out == ''
+    assert err.splitlines()[-1].startswith('OSError: [Errno 24]')
+
+
+def test_the_user_of_the_site_does_not_get_roots_folders(roots):
+    """With the descriptor of a folder, it would get past a folder that it may not enter."""
+    script = f"""
+import os
+from paste_wspbus.unix.exposed import place_of
+from paste_wspbus.unix.users import Identity
+
+with place_of({str(roots / 'site.pid')!r}, makes=True):
+    pass
+print(len(os.listdir('/proc/self/fd')))
+Identity('nobody', None).take()
+print(len(os.listdir('/proc/self/fd')))
+"""
+    out = subprocess.check_output([sys.executable, '-c', script], text=True)
+    before, after = map(int, out.split())
+    assert after == before - 1
+
+
 # -- at the same time ----------------------------------------------------------------------
 
 SWAP = """
