@@ -114,8 +114,11 @@ while True:
     fds += [pid_file] if pid_file is not None else []
     fds += controls
     socket.send_fds(client, [json.dumps(fields).encode()], fds[:250])
-    for at in range(250, len(fds), 250):
-        socket.send_fds(client, [b' '], fds[at:at + 250])
+    try:
+        for at in range(250, len(fds), 250):
+            socket.send_fds(client, [b' '], fds[at:at + 250])
+    except BrokenPipeError:
+        pass  # the restart has taken what it wants
     os._exit(0)
 """
 
