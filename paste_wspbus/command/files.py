@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paste_wspbus.command.arguments import LOG_FILE, PID_FILE, refuse_one_file
 from paste_wspbus.ini.settings import FILES
-from paste_wspbus.values import real_path
+from paste_wspbus.values import named_path, real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,10 +56,13 @@ def choose_files(
 def _keep(wanted: dict[str, str | None], inheritance: Inheritance) -> list[str]:
     """Keep the files of the program before this one; return a line for each other file."""
     entry, notes = inheritance.registration(), []
+    fields = entry.fields if entry is not None else {}
     for key in wanted if entry is not None else ():
-        old, new = entry.fields.get(key), wanted[key]  # type: ignore[union-attr]
+        old, new = fields.get(key), wanted[key]
         if new is not None and real_path(new) != old:
             wanted[key] = old
+            if named_path(new) == fields.get(f'named_{key}'):
+                continue  # a deployment has changed a link in the name
             notes.append(
                 f'{key} in [wspbus:main] has changed, which takes a restart: stop '
                 f'wspserve and start it again; until then {old or "none"} stays'
@@ -82,21 +85,27 @@ def _look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
         )
     if isinstance(found.error, finding.Ambiguous):
         raise found.error
-    if options.pid_file is not None or found.entry is None:
+    if found.entry is None:
         return None  # the lock of the PID file decides
-    if found.lock is not None:
-        pid_file = wanted.get('pid_file')
-        if found.state == finding.RUNNING and pid_file not in (None, found.lock.path):
-            wanted['pid_file'] = found.lock.path
-            if options.replaces:
-                raise finding.NotDone(
-                    f'The site{found.who} has another PID file, {found.lock.path}: '
-                    'stop it, and start it again'
-                )
-        log_file = found.entry.log_file if finding.is_own(found.entry.owner) else None
-        launch.found_files = [found.lock.path, log_file or '']
+    if found.lock is None:
+        return _runs_without_pid_file(found, options)
+    named, held = options.pid_file or wanted.get('pid_file'), found.lock.path
+    if found.state == finding.RUNNING and named not in (None, held):
+        wanted['pid_file'] = held
+        if found.entry.named_pid_file == named_path(str(named)):
+            # A deployment has changed a link in the name: the file is where it was made.
+            options.named_pid_file = named
+        elif options.replaces:
+            raise finding.NotDone(
+                f'The site{found.who} has another PID file, {held}: stop it, and start '
+                'it again'
+            )
+    if options.pid_file is not None:
+        options.pid_file = held
         return None
-    return _runs_without_pid_file(found, options)
+    log_file = found.entry.log_file if finding.is_own(found.entry.owner) else None
+    launch.found_files = [held, log_file or '']
+    return None
 
 
 def _runs_without_pid_file(found: Found, options: Options) -> str:

@@ -108,7 +108,7 @@ def find(
     """
     if options.pid_file is not None or not options.config:
         found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
-        if options.config and options.pid_file and found.state == NOT_RUNNING:
+        if options.config and options.pid_file and found.state in (NOT_RUNNING, DEAD):
             search = Search(options, exactly)
             found = search.run_by_pid_file(options.pid_file) or found
         if options.config and (exactly or options.server_name or options.app_name):

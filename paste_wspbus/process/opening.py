@@ -288,7 +288,8 @@ class Opening:
         return None
 
     def _describe(self, entry: Registration, control: str) -> None:
-        process, named = self.process, self.options.pid_file
+        process, options = self.process, self.options
+        named = options.named_pid_file or options.pid_file
         try:
             entry.write(
                 **process.names.fields,

@@ -18,6 +18,8 @@ class Options:
     server_name: str | None = None
     log_file: str | None = None
     pid_file: str | None = None
+    #: The name that was given for ``pid_file``, if a link in it leads elsewhere by now.
+    named_pid_file: str | None = None
     #: The path of the control socket, if the .ini names one.
     control: str | None = None
     daemon = False

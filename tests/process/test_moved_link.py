@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -169,6 +170,62 @@ def test_a_site_with_its_pid_file_in_the_release_is_found_by_the_link(
         assert stopped.out.text == 'The site has stopped.\n', stopped.report()
         assert site.wait() == 0, site.report()
     assert not pid_files(tmp_path)
+
+
+@pytest.mark.parametrize('where', ['option', 'ini'])
+@pytest.mark.parametrize('workers', ['0', '1'])
+def test_start_and_restart_find_the_site_with_its_pid_file_in_the_old_release(
+    tmp_path, workers, where
+):
+    link, env, log = tmp_path / 'current', {'PWD': ''}, tmp_path / 'log'
+    more = f'workers = {workers}\n'
+    more += 'pid_file = %(here)s/site.pid\n' if where == 'ini' else ''
+    words = ['--pid-file', link / 'site.pid'] if where == 'option' else []
+    words += ['--log-file', log]
+    pid_file = tmp_path / 'releases' / '1' / 'site.pid'
+    deploy(tmp_path, '1', more)
+
+    def told(name, **kwargs):
+        return run(link, 'site.ini', name, *words, env=env, **kwargs)
+
+    try:
+        started = told('start')
+        assert started.code == 0, started.report()
+        for version in ('2', '3'):
+            pid = pid_file.read_text().strip()
+            deploy(tmp_path, version, more)
+            again = told('start')
+            line = f'The site is running already (process {pid}).\n'
+            assert (again.code, again.out.text) == (0, line), again.report()
+            restarted = told('restart')
+            assert restarted.code == 0, restarted.report()
+            assert pid_file.read_text().strip() != pid
+            with Site(tmp_path, None, '--version', wait=False) as site:
+                (site.url,) = set(
+                    re.findall(r'^Serving on (\S+)$', started.out.text, re.M)
+                )
+                assert is_served(site, version)
+            for name in ('status', 'graceful'):
+                asked = told(name)
+                assert asked.code == 0, asked.report()
+        assert 'takes a restart' not in log.read_text()
+    finally:
+        stopped = told('stop')
+    assert stopped.out.text == 'The site has stopped.\n', stopped.report()
+    assert not pid_files(tmp_path)
+
+
+def test_a_copy_of_the_pid_file_in_the_new_release_hides_nothing(tmp_path):
+    """As after cp -a of the old release."""
+    deploy(tmp_path, '1')
+    words = '--pid-file', tmp_path / 'current' / 'site.pid'
+    with site_in(tmp_path, *words) as site:
+        copy = (tmp_path / 'releases' / '1' / 'site.pid').read_text()
+        deploy(tmp_path, '2')
+        write(tmp_path / 'releases' / '2', {'site.pid': copy})
+        status = run(tmp_path / 'current', 'site.ini', 'status', *words)
+        assert status.code == 0, status.report()
+        assert site.stop()[0] == 0, site.report()
 
 
 def test_the_site_of_another_release_is_not_taken_for_that_of_the_link(tmp_path):
