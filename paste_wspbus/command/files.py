@@ -109,9 +109,11 @@ def _look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
 
 
 def _runs_without_pid_file(found: Found, options: Options) -> str:
-    from paste_wspbus.command.finding import NotDone, is_gunicorns
+    from paste_wspbus.command.finding import LOST, NotDone, is_gunicorns
     from paste_wspbus.control.client import NoAnswer, ask
 
+    if found.problem == LOST:
+        raise NotDone(f'The site is running{found.who}, but {LOST}')
     if options.replaces:
         raise NotDone(
             f'The site is running{found.who} without a PID file, so restart cannot '

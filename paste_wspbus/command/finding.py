@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.options import Options
 
+#: What is wrong with a site whose folder a deployment has removed.
+LOST = 'its PID file and its control socket were removed: stop it, and start it again'
+
 #: The states of a site, as far as the command knows them.
 RUNNING, DEAD, NOT_RUNNING, UNKNOWN = 'RUNNING', 'DEAD', 'NOT RUNNING', 'UNKNOWN'
 
@@ -323,6 +326,9 @@ def find_by_entry(entry: Entry) -> Found:
         found = find_by_pid_file(lock)
         if entry.has_ended and found.state == RUNNING:  # it is another site's now
             found.state = NOT_RUNNING
+        elif found.state == NOT_RUNNING and entry.holder and not lock.exists:
+            found = _find_by_socket(entry.control, entry.holder)
+            found.problem = found.problem and LOST
     else:
         found = _find_by_socket(entry.control, entry.holder)
     found.entry = entry

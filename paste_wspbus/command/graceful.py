@@ -12,6 +12,7 @@ import time
 
 from paste_wspbus.command.finding import (
     DEAD,
+    LOST,
     NOT_RUNNING,
     Found,
     NotDone,
@@ -77,6 +78,8 @@ def graceful(options: Options) -> int:
             f'gunicorn{found.who} was asked to reload; its log says how that ended.'
         )
         return DONE
+    if found.problem == LOST:
+        raise NotDone(f'The site is running{found.who}, but {LOST}')
     restart = Graceful(found)
     try:
         line = restart.run(wait=not options.no_wait)

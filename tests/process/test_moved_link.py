@@ -215,6 +215,30 @@ def test_start_and_restart_find_the_site_with_its_pid_file_in_the_old_release(
     assert not pid_files(tmp_path)
 
 
+@pytest.mark.parametrize('args', [[], ['--workers', '1']], ids=['one', 'workers'])
+def test_a_site_whose_pid_file_went_with_the_old_release_is_found(tmp_path, args):
+    link, env = tmp_path / 'current', {'PWD': ''}
+    deploy(tmp_path, '1')
+    words = ['--pid-file', 'site.pid', *args]
+    with site_in(tmp_path, *words, named='usual') as site:
+        deploy(tmp_path, '2')
+        remove(tmp_path, '1')
+        for name, code in (
+            ('status', 0),
+            ('graceful', 1),
+            ('start', 1),
+            ('restart', 1),
+        ):
+            asked = run(link, 'site.ini', name, *words[:2], env=env)
+            assert asked.code == code, asked.report()
+            assert f'is running (process {site.pid}), but' in asked.report()
+            assert 'were removed: stop it, and start it again' in asked.report()
+        stopped = run(link, 'site.ini', 'stop', *words[:2], env=env)
+        assert stopped.out.text == 'The site has stopped.\n', stopped.report()
+        assert site.wait() == 0, site.report()
+    assert run(link, 'site.ini', 'status', *words[:2], env=env).code == 3
+
+
 def test_a_copy_of_the_pid_file_in_the_new_release_hides_nothing(tmp_path):
     """As after cp -a of the old release."""
     deploy(tmp_path, '1')
