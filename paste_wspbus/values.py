@@ -87,6 +87,22 @@ def real_path(path: str) -> str:
     return os.path.join(os.path.realpath(folder), name)
 
 
+#: The name of the working folder that the program before this one has had; '' if there was
+#: none.
+_kept_name = ''
+
+
+def keep_name_of_folder() -> None:
+    """Keep the name of the working folder, $PWD, which the program before this one has set.
+
+    A link in it may lead to another folder by now: a deployment may change it while this
+    program begins.
+    """
+    global _kept_name
+    named = os.environ.get('PWD', '')
+    _kept_name = named if os.path.isabs(named) else ''
+
+
 def working_folder() -> str:
     """Return the working folder with its symbolic links, as the shell's ``pwd`` shows it.
 
@@ -99,6 +115,8 @@ def working_folder() -> str:
     """
     if os.name != 'posix':
         return os.getcwd()
+    if _kept_name:
+        return _kept_name
     named = os.environ.get('PWD', '')
     if os.path.isabs(named) and _is_here(named):
         return named

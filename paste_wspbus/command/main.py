@@ -21,7 +21,7 @@ from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.process.launch import Launch
 from paste_wspbus.process.process import Process
 from paste_wspbus.report import Report
-from paste_wspbus.values import working_folder
+from paste_wspbus.values import keep_name_of_folder, working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
         with launch.early.raising():
             return _ask_site(options, options.subcommand)
     inheritance = Inheritance.from_environ(os.environ)
+    if inheritance.came_over_execv:
+        keep_name_of_folder()
     if inheritance.worker is not None:
         connection = os.dup(inheritance.worker[0])
         launch.report = Report(connection, lasting=True)

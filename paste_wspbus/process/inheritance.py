@@ -44,7 +44,8 @@ class Inheritance:
     time.monotonic() the reload runs. ``entry`` is the descriptor of the site's entry
     (see `Registration`). ``files`` are its PID file and its log file (see `Launch`).
 
-    ``came_from_another`` says whether another process has sent it. Then only its
+    ``came_over_execv`` says whether the program before this one has left it in the
+    environment. ``came_from_another`` says whether another process has sent it. Then only its
     descriptors count, and each is checked before it is used: an attacker may control that
     process, and this one may be root.
     """
@@ -72,7 +73,7 @@ class Inheritance:
         self.worker, self.problem, self.reload = worker, problem, reload
         self.entry, self.files = entry, files
         self._registration: Registration | None = None
-        self.came_from_another = False
+        self.came_from_another = self.came_over_execv = False
         #: The reasons why descriptors from another process were rejected.
         self.rejected: list[str] = []
 
@@ -211,6 +212,7 @@ class Inheritance:
                 inheritance = cls(**fields)
                 for fd in inheritance.kept:
                     os.set_inheritable(fd, False)
+                inheritance.came_over_execv = True
                 return inheritance
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass

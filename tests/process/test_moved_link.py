@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from paste_wspbus.control.client import ask
 from tests.kit import Site, eventually, run, write
 
 WEBAPP = """
@@ -285,6 +286,61 @@ def test_a_reload_serves_the_release_to_which_the_link_leads(tmp_path, style, na
             deploy(tmp_path, version)
             eventually(lambda version=version: is_served(site, version))
         assert site.stop()[0] == 0, site.report()
+
+
+#: The first program that takes over from another one waits before it begins.
+WAITING = """
+import os, time
+
+if 'WSPSERVE_INHERITANCE' in os.environ:
+    folder = os.path.dirname(__file__)
+    try:
+        os.close(os.open(f'{folder}/waits', os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        pass
+    else:
+        while not os.path.exists(f'{folder}/go'):
+            time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize('how', ['reload', 'execv', 'hup'])
+def test_a_link_that_changes_while_a_program_begins_is_followed_later(tmp_path, how):
+    args = {
+        'reload': ['--reload', '--reloader=fork'],
+        'execv': ['--reload', '--reloader=execv'],
+        'hup': [],
+    }[how]
+    folder = tmp_path / 'site'
+    write(tmp_path / 'customize', {'sitecustomize.py': WAITING})
+    env = {'PWD': '', 'PYTHONPATH': str(tmp_path / 'customize')}
+    deploy(folder, '1')
+    words = 'site.ini', *args, '--pid-file', tmp_path / 'pid'
+    with Site(folder, None, *words, cwd=folder / 'current', env=env) as site:
+
+        def deployed(version):
+            deploy(folder, version)
+            if how == 'hup':
+                site.send(signal.SIGHUP)
+
+        if how != 'reload':  # there it is the process that imports the packages
+            deployed('2')
+        eventually((tmp_path / 'customize' / 'waits').exists)
+        deploy(folder, '3')
+        if how == 'reload':
+            eventually(lambda: is_served(site, '3'))
+        write(tmp_path / 'customize', {'go': ''})
+        if how == 'reload':  # it forks the next worker
+            eventually(lambda: has_spare(tmp_path / 'pid.sock'))
+        eventually(lambda: is_served(site, '3'))
+        deployed('4')
+        eventually(lambda: is_served(site, '4'))
+        assert site.stop()[0] == 0, site.report()
+
+
+def has_spare(control):
+    workers = ask(str(control), 'status')['workers']
+    return any(one['state'] == 'spare' and one['name'] == 'site' for one in workers)
 
 
 @pytest.mark.parametrize('gone', [False, True], ids=['kept', 'gone'])
