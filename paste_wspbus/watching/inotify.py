@@ -120,19 +120,20 @@ class Inotify(Notices):
             data = os.read(self._fd, 1 << 18)
         except BlockingIOError:
             return set()
-        touched, at, is_full = set[str](), 0, False
+        touched, at = set[str](), 0
         while at < len(data):
             number, mask, _, length = _EVENT.unpack_from(data, at)
             at += _EVENT.size + length
             name = os.fsdecode(data[at - length : at].rstrip(b'\0'))
-            is_full |= bool(mask & _OVERFLOW)
+            if mask & _OVERFLOW:  # what is lost may be that paths name other folders
+                self._is_outdated = True
             for folder in self._paths.get(number, ()):
                 path = os.path.join(folder, name)
                 if mask & (_SELF | _UNMOUNT | _IGNORED) or path in self._parts:
                     self._is_outdated = True
                 elif name and not (mask & _CREATE and _is_empty(path)):
                     touched.add(path)
-        return None if is_full or self._is_outdated else touched
+        return None if self._is_outdated else touched
 
     def close(self) -> None:
         """Close the descriptor of inotify."""

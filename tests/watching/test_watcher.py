@@ -879,8 +879,12 @@ def test_it_polls_when_the_watches_are_used_up(watching, log, site, tmp_path):
     assert plugin.thread is None
 
 
-def test_more_events_than_the_kernel_keeps_lose_nothing(watching, site, monkeypatch):
-    plugin = watching(site, quiet=0.3)
+def test_more_events_than_the_kernel_keeps_lose_nothing(watching, site, tmp_path):
+    link, other = tmp_path / 'current', tmp_path / 'other'
+    other.mkdir()
+    (other / 'site.py').write_text('three')
+    link.symlink_to('site')
+    plugin = watching(link / 'site.py', quiet=0.3)
     going, more = threading.Event(), threading.Event()
     plugin.react = lambda paths: (going.set(), more.wait(TIMEOUT))
     site.write_text('two')
@@ -891,8 +895,11 @@ def test_more_events_than_the_kernel_keeps_lose_nothing(watching, site, monkeypa
     names[0].touch()
     for number in range(most + 10):
         os.rename(names[number % 2], names[1 - number % 2])
-    site.write_text('three')
+    (tmp_path / 'new').symlink_to('other')
+    os.rename(tmp_path / 'new', link)
     more.set()
+    assert plugin.next() == ['site.py']
+    (other / 'site.py').write_text('four')  # the folder to which the link leads now
     assert plugin.next() == ['site.py']
 
 
