@@ -22,7 +22,7 @@ from paste_wspbus.command.leaving import (
     run_exit_handlers,
     without,
 )
-from paste_wspbus.command.site_handlers import contain
+from paste_wspbus.command.site_handlers import contain, postponed
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.errors import TooManyFiles, WSPBusError, shortage
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, exit_code_of
@@ -239,8 +239,9 @@ class Single:
 
     def _announce(self, site: Site) -> None:
         """Say that the site serves, and where commands find it."""
-        self.announcement.make(site.server, self.before_ready)
-        self.process.register(site.bus)
+        with postponed():
+            self.announcement.make(site.server, self.before_ready)
+            self.process.register(site.bus)
 
     # -- leaving --------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""The site's own signal handlers while the site stops: what they raise does not cut the stop."""
+"""The site's own signal handlers: what they raise does not cut the stop, or the announcement."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from traceback import format_exc
@@ -12,7 +13,7 @@ from paste_wspbus.plugins.signals import handled_in_c, is_of_this_package
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from types import FrameType
     from typing import Any
 
@@ -68,12 +69,55 @@ def contain(bus: Bus) -> None:
     """
     if not in_main_thread() or os.getpid() != bus.pid:
         return
+    for number, handler in _those_of_the_site().items():
+        signal.signal(number, Contained(bus, handler))
+
+
+@contextlib.contextmanager
+def postponed() -> Generator[None]:
+    """Raise what the site's signal handlers raise only at the end of the ``with`` block.
+
+    Code that takes an OSError for that of a file would swallow it. In other threads than
+    the main thread this does nothing, because handlers do not run there.
+    """
+    raised: list[BaseException] = []
+    theirs = _those_of_the_site() if in_main_thread() else {}
+    ours = {number: _Postponed(one, raised) for number, one in theirs.items()}
+    try:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, handler in ours.items():
+            while signal.getsignal(number) is handler:
+                try:
+                    signal.signal(number, theirs[number])
+                except BaseException as error:  # of a handler that is back already
+                    raised.append(error)
+    if raised:
+        raise raised[0]
+
+
+class _Postponed:
+    def __init__(
+        self, handler: Callable[[int, Any], object], raised: list[BaseException]
+    ) -> None:
+        self._handler, self._raised = handler, raised
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        try:
+            self._handler(signum, frame)
+        except BaseException as error:
+            self._raised.append(error)
+
+
+def _those_of_the_site() -> dict[int, Callable[[int, Any], object]]:
     known = signal.valid_signals()
     handlers = {number: signal.getsignal(number) for number in known}
-    theirs = {
+    theirs: dict[int, Callable[[int, Any], object]] = {
         number: handler
         for number, handler in handlers.items()
         if callable(handler) and not is_of_this_package(handler)
     }
-    for number in theirs.keys() - (handled_in_c(known) if theirs else set()):
-        signal.signal(number, Contained(bus, theirs[number]))
+    in_c = handled_in_c(known) if theirs else set()
+    return {number: one for number, one in theirs.items() if number not in in_c}

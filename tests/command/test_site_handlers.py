@@ -151,30 +151,50 @@ def test_an_exception_before_the_stop_and_one_in_it_are_both_logged(tmp_path):
     assert 'lifespan closed' in site.err.text
 
 
+#: The signal comes where the function PLACE of the command calls os.open or a stream.
 AT_THE_ANNOUNCEMENT = """
-from paste_wspbus.process.process import Process
+import os
+import sys
 
-register = Process.register
-
-
-def interrupted(process, bus):
-    signal.raise_signal(signal.SIGWINCH)
-    register(process, bus)
+PLACE = {place!r}
 
 
-Process.register = interrupted
+def interrupt(frame, event, arg):
+    if event == 'c_call' and frame.f_code.co_qualname == PLACE:
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGWINCH)
+
+
+sys.setprofile(interrupt)
 """
+
+#: Functions that expect an OSError of their own: they swallow it, or log another reason.
+PLACES = [
+    'print_line',
+    'runtime_folder',
+    'Registration.__init__',
+    'Registration.write',
+    'Control._open',
+    'Control._open_reserve',
+]
 
 
 @pytest.mark.parametrize(
-    ('error', 'code'), [('LookupError("mine")', 1), ('SystemExit(3)', 3)]
+    ('place', 'error', 'code'),
+    [
+        *((place, 'OSError(5, "mine")', 1) for place in PLACES),
+        ('print_line', 'LookupError("mine")', 1),
+        ('print_line', 'SystemExit(3)', 3),
+    ],
 )
 def test_an_exception_while_the_site_is_announced_ends_it_in_order(
-    tmp_path, error, code
+    tmp_path, place, error, code
 ):
-    text = APP + PARTS + HANDLER.format(error=error) + AT_THE_ANNOUNCEMENT
+    text = APP + PARTS + HANDLER.format(error=error)
+    text += AT_THE_ANNOUNCEMENT.format(place=place)
     with site_of(tmp_path, 'waitress', seconds=20, files={'webapp.py': text}) as site:
         assert site.wait() == code, site.report()
+    assert 'mine' in site.err.text
     assert f'{error.partition("(")[0]} in the main thread' in site.err.text
     assert 'lifespan closed' in site.err.text
     assert (
