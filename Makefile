@@ -42,11 +42,13 @@ test-all:  ## Run the tests on each supported Python (PYTHONS="python3.11 python
 	done
 
 # The quick form of each runs with the tests (tests/attacks/); this is the long one: hours.
-attack: $(VENV)/.tested  ## Attack sites for hours: signals, .ini files, hostile clients
+attack: $(VENV)/.tested  ## Attack sites for hours: signals, .ini files, clients, restarts
 	$(VENV)/bin/python -m tests.attacks.signals --count 1000
 	$(VENV)/bin/python -m tests.attacks.inis --count 3000
 	$(VENV)/bin/python -m tests.attacks.clients --count 100
 	$(VENV)/bin/python -m tests.attacks.wakeups --count 100000
+	$(VENV)/bin/python -m tests.attacks.control --count 10000
+	$(VENV)/bin/python -m tests.attacks.cycles --count 300
 
 MINUTES ?= 10
 chaos: $(VENV)/.tested  ## Random faults under load (MINUTES=10)
