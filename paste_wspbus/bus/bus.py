@@ -562,7 +562,7 @@ class Bus:
         self.claim_process()
         ending.stop_at_exit(self)
         self._stop_told = self._server_ended = False
-        self.exit_code = 0
+        self.exit_code, self.stop_reason = 0, None
         self.draining.clear()
         self._hurried = self.queue_class()
         started: set[int] = set()

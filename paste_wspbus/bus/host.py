@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from paste_wspbus.bus.states import State
 from paste_wspbus.errors import WSPBusError
 
 TYPE_CHECKING = False
@@ -126,6 +129,11 @@ class Supervised(Host):
         self.renew()
         return True
 
+    def leave(self, bus: Any, command: str) -> bool:
+        """Log that the site itself stops the bus; the bus carries it out."""
+        _note_caller(bus, command)
+        return False
+
     def succeed(self, bus: Any, style: str) -> None:
         """Report to the supervisor how to start the process that follows this one."""
         if self.tell_style is not None:
@@ -138,6 +146,11 @@ class _Command(Host):
     __slots__ = ()
 
     is_alone = True
+
+    def leave(self, bus: Any, command: str) -> bool:
+        """Log that the site itself stops the bus; the bus carries it out."""
+        _note_caller(bus, command)
+        return False
 
 
 class HostCannot(WSPBusError):
@@ -188,6 +201,26 @@ def supervised(bus: Any) -> Supervised:
     if not isinstance(host, Supervised):
         host = bus.host = Supervised(host)
     return host
+
+
+def note_reason(bus: Any, why: str) -> None:
+    """Log why the site stops, once, as soon as no signal handler is running.
+
+    :param why: becomes ``bus.stop_reason``, such as 'SIGTERM'.
+    """
+    if getattr(bus, 'stop_reason', None) is None:
+        bus.stop_reason = why
+        bus.post('log', f'Stopping: {why}', 20)
+
+
+def _note_caller(bus: Any, command: str) -> None:
+    """Note which code of the site has called ``bus.exit()`` or ``bus.stop()``."""
+    frame = sys._getframe(3)  # below it are this function, `leave` and `Bus.exit`
+    is_ours = str(frame.f_globals.get('__name__')).startswith('paste_wspbus.')
+    if bus.state is State.STARTED and not is_ours and not bus.is_told_to_leave:
+        code = frame.f_code
+        place = f'{code.co_filename}:{frame.f_lineno} in {code.co_qualname}'
+        note_reason(bus, f'bus.{command}() was called at {place}')
 
 
 def require(bus: Any, *capabilities: str, component: str = 'This component') -> None:

@@ -9,7 +9,7 @@ from traceback import format_exc
 
 from paste_wspbus.bus.interrupts import in_main_thread
 from paste_wspbus.exits import exit_code_of
-from paste_wspbus.plugins.signals import handled_in_c, is_of_this_package
+from paste_wspbus.plugins.signals import is_of_this_package
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,5 +119,9 @@ def _those_of_the_site() -> dict[int, Callable[[int, Any], object]]:
         for number, handler in handlers.items()
         if callable(handler) and not is_of_this_package(handler)
     }
-    in_c = handled_in_c(known) if theirs else set()
+    in_c: set[int] = set()
+    if theirs:
+        from paste_wspbus.plugins.handlers_in_c import handled_in_c
+
+        in_c = handled_in_c(known)
     return {number: one for number, one in theirs.items() if number not in in_c}

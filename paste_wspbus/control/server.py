@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import selectors
@@ -61,6 +62,15 @@ class Connection:
         self.send_later: Callable[[Connection], None] | None = None
         # A forked child must not keep the connections of its parent open.
         close_in_child(self, Connection.disown)
+
+    @property
+    def client(self) -> str:
+        """The client, such as 'alice (PID 4711)', as the system names it; else 'a client'."""
+        pid, uid = _credentials(self.sock) or (0, None)
+        if uid is None:
+            return 'a client'
+        # The process ID is 0 if the client is in another container.
+        return f'{user_name(uid)} (PID {pid})' if pid else user_name(uid)
 
     def answer(self, message: dict[str, Any]) -> None:
         """Send the answer, and close; never wait for a client that does not read."""
@@ -175,6 +185,8 @@ class Control:
         events = getattr(bus, 'events', None)
         if events is not None:
             self._call_later = events.call_later
+            for uid in (0, os.geteuid()):  # later, a look-up in LDAP could hang
+                user_name(uid)
             self.register(events.selector)
         else:
             thread = ControlThread(self, bus)
@@ -413,8 +425,24 @@ class ControlThread:
 
 def _may_ask(sock: socket.socket) -> bool:
     """Whether the client is root, or has the same user as this process."""
+    credentials = _credentials(sock)
+    # If the system does not name the client, the socket's mode, 0600, must be enough.
+    return credentials is None or credentials[1] in (0, os.geteuid())
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int] | None:
+    """Return the client's process ID and user ID; None if the system does not name them."""
     if not hasattr(socket, 'SO_PEERCRED'):
-        return True  # the socket's mode, 0600, must be enough
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    _, uid, _ = struct.unpack('iII', credentials)
-    return uid in (0, os.geteuid())
+        return None
+    came = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, _ = struct.unpack('iII', came)
+    return pid, uid
+
+
+@functools.cache
+def user_name(uid: int) -> str:
+    """Return the name of a user; if the user has none, 'user' and the number."""
+    from paste_wspbus.unix.users import name_of
+
+    name = name_of(uid)
+    return f'user {name}' if name.isdecimal() else name

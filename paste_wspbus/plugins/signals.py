@@ -15,7 +15,7 @@ from traceback import format_exc
 
 from paste_wspbus.bus.channels import ChannelFailures
 from paste_wspbus.bus.deadlines import stacks
-from paste_wspbus.bus.host import host_of
+from paste_wspbus.bus.host import host_of, note_reason
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
 from paste_wspbus.bus.states import State
 from paste_wspbus.errors import SettingError, WSPBusError
@@ -23,7 +23,7 @@ from paste_wspbus.exits import exit_code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
     from types import FrameType
     from typing import Any
 
@@ -53,6 +53,9 @@ WINDOW = 0.5
 
 #: The methods of the bus that a signal can name. Any other name is a channel.
 _METHODS = frozenset({'exit', 'stop', 'restart', 'graceful', 'start'})
+
+#: The modules that can install signal handlers written in C.
+HANDLERS_IN_C = frozenset({'faulthandler', 'gevent', 'ctypes'})
 
 #: The handlers of signals for which no code has set one.
 _RESET = (signal.SIG_DFL, signal.default_int_handler)
@@ -126,6 +129,14 @@ class SignalHandler:
     :param handlers: entries that add to `DEFAULTS`, or replace them.
     :raises BadSignal: if a signal does not exist, or cannot be caught.
     """
+
+    #: Whether this process decides about its stop: then the log says why.
+    decides = True
+    #: What a signal asks for that does not stop the site.
+    wishes: Mapping[Target, str] = {
+        'restart': 'a restart',
+        'graceful': 'a graceful restart',
+    }
 
     def __init__(self, bus: Bus, handlers: dict[str, Any] | None = None) -> None:
         self.bus = bus
@@ -322,12 +333,23 @@ class SignalHandler:
         # The site's own handler may hang: what ends the process then comes first.
         count = self._count(signum) if target in _STOPS else 0
         self._call_the_site(name, signum, frame)
-        self.bus.post('log', f'Caught signal {name}.', 20)
+        if count == 1 and self.decides:
+            note_reason(self.bus, self._cause(name))
+        elif target in self.wishes:
+            self.bus.post('log', f'Asked for {self.wishes[target]}: {name}', 20)
+        else:
+            self.bus.post('log', f'Caught signal {name}.', 20)
         if self.bus.listeners.get(name):
             self.bus.post(name)
         # The channel with the name of the signal was published above.
         if isinstance(target, str) and target not in (name, 'none'):
             self._carry_out(target, signum, count)
+
+    def _cause(self, name: str) -> str:
+        # A handler in Python does not learn who has sent the signal (siginfo_t).
+        if name == 'SIGHUP' and self._terminal:
+            return 'SIGHUP (the terminal was closed)'
+        return f'{name} (Ctrl-C)' if name == 'SIGINT' and self._terminal else name
 
     def _meaning_of_hangup(self) -> str:
         # Without a terminal, it is not the end of a terminal: an operator has sent it.
@@ -532,7 +554,11 @@ class Owners:
 
     def note_the_site(self) -> None:
         """Note the handlers that have changed since `note_others`."""
-        in_c = handled_in_c(self._before)
+        in_c: set[int] = set()
+        if HANDLERS_IN_C & sys.modules.keys():
+            from paste_wspbus.plugins.handlers_in_c import handled_in_c
+
+            in_c = handled_in_c(self._before)
         for number, before in self._before.items():
             now = signal.getsignal(number)
             if number in in_c:
@@ -547,34 +573,6 @@ class Owners:
         is_ours = callable(before) and signal.getsignal(number) == before
         if is_ours and name not in self.of_site:
             signal.signal(number, signal.SIG_DFL)
-
-
-def handled_in_c(numbers: Iterable[int]) -> set[int]:
-    """Return the signals for which Python has a handler that the system does not call.
-
-    `faulthandler.register`, gevent and others install a function written in C.
-    `signal.getsignal` does not know it, but sigaction(2) does. This calls sigaction(2)
-    only if such a module is imported, because the call takes milliseconds.
-    """
-    if not {'faulthandler', 'gevent', 'ctypes'} & sys.modules.keys() or os.name == 'nt':
-        return set()
-    try:
-        import ctypes
-
-        sigaction = ctypes.CDLL(None).sigaction
-    except (ImportError, OSError, AttributeError):
-        return set()
-    addresses: dict[int, int] = {}
-    for number in numbers:
-        if callable(signal.getsignal(number)):
-            # This is larger than the struct sigaction of any system. The struct begins
-            # with the address.
-            buffer = (ctypes.c_size_t * 64)()
-            if sigaction(int(number), None, ctypes.byref(buffer)) == 0:
-                addresses[number] = buffer[0]
-    found = list(addresses.values())
-    python = max(found, key=found.count, default=0)
-    return {number for number, address in addresses.items() if address != python}
 
 
 def is_of_this_package(handler: object) -> bool:

@@ -7,6 +7,7 @@ import threading
 import time
 
 from paste_wspbus.bus import State
+from paste_wspbus.bus.host import note_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Answers:
     def _graceful(self, connection: Connection) -> dict[str, Any] | None:
         bus = self.bus
         supervisor = bus.plugins.get('supervisor')
+        what = 'a restart' if supervisor is None else 'a graceful restart'
+        by = f'`wspserve graceful` by {connection.client}'
+        bus.post('log', f'Asked for {what}: {by}', 20)
         if supervisor is not None:
             return supervisor.ask_for_renewal(connection)  # type: ignore[no-any-return]
         bus.check_restart()
@@ -97,12 +101,14 @@ class Answers:
 
     def _stop(self, connection: Connection) -> None:
         self._asked_to_stop.append(connection)
+        note_reason(self.bus, f'`wspserve stop`, asked by {connection.client}')
         self.bus.exit()
 
     def _replace(self, connection: Connection) -> dict[str, Any] | None:
         if self.successor is not None:
             return {'error': 'another process is already taking over'}
         self.successor = connection
+        note_reason(self.bus, f'`wspserve restart`, asked by {connection.client}')
         self.bus.exit()
         return None
 

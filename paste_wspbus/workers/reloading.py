@@ -8,6 +8,7 @@ import time
 from typing import NamedTuple
 
 from paste_wspbus.bus import State
+from paste_wspbus.bus.host import note_reason
 from paste_wspbus.errors import BindError
 from paste_wspbus.role import SITE, WORKER, Role
 from paste_wspbus.watching.files import Files, is_installed, what_changed
@@ -316,6 +317,7 @@ class Reloading:
         if worker.leaving:
             self.bus.events.call_later(0, lambda: supervisor.respawn(role))
         elif worker.code == 0:
+            note_reason(self.bus, f'{worker.title} has ended')
             self.bus.exit()
         else:
             self._has_crashed(worker)

@@ -5,6 +5,12 @@ from __future__ import annotations
 from paste_wspbus.bus import State
 from paste_wspbus.plugins.signals import SignalHandler
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from paste_wspbus.plugins.signals import Target
+
 
 class WorkerSignals(SignalHandler):
     """Handles the signals of a worker; the supervisor decides about its stop.
@@ -13,6 +19,8 @@ class WorkerSignals(SignalHandler):
     group, and then the supervisor orders the stop, too.
     """
 
+    decides = False
+    wishes: Mapping[Target, str] = {}
     #: Whether a SIGTERM is meant for this process alone; then it gets a successor.
     one_of_several = False
 

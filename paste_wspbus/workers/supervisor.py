@@ -9,6 +9,7 @@ import random
 import signal
 
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
+from paste_wspbus.bus.host import note_reason
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.role import PACKAGES, PRELOAD, SITE, WORKER, Role
 from paste_wspbus.watching.loop import Events, Repeat
@@ -94,6 +95,8 @@ class SupervisorBus(Bus):
 
 class SupervisorSignals(SignalHandler):
     """Handles the signals of a supervisor, whose workers run the code of the site."""
+
+    wishes = dict.fromkeys(SignalHandler.wishes, 'a graceful restart')
 
     def _install_or_leave(self, name: str) -> bool:
         self._install(name)  # also signals for the site: the workers get them
@@ -415,6 +418,7 @@ class Supervisor:
         if worker.leaving:
             self.leaving.ask_again(worker)
         else:
+            note_reason(self.bus, f'{worker.title} has asked for it')
             self.bus.exit()
 
     def _has_ended(self, worker: WorkerHandle) -> None:

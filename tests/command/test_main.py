@@ -322,7 +322,7 @@ def test_verbose_logs_what_the_bus_does(tmp_path):
         facts(site)
     lines = site.err.text.splitlines()
     assert [line.partition('] ')[2] for line in lines if 'paste_wspbus]' in line] == [
-        *('Bus STARTING', 'Bus STARTED', 'Caught signal SIGTERM.'),
+        *('Bus STARTING', 'Bus STARTED', 'Stopping: SIGTERM'),
         *('Bus STOPPING', 'Bus STOPPED', 'Bus EXITING', 'Bus EXITED'),
     ]
 

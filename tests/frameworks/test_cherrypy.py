@@ -217,7 +217,7 @@ def test_an_engine_that_the_site_has_started_starts_again_with_the_site(tmp_path
     ]
     assert err.count('CherryPy: the engine was started while the site was loaded') == 1
     assert err.rstrip().endswith('Bus EXITED')
-    assert 'Caught signal SIGINT' in err
+    assert 'Stopping: SIGINT' in err
 
 
 def test_an_engine_of_the_sites_own_stays_and_is_one_warning(tmp_path):

@@ -101,7 +101,7 @@ def test_werkzeug_without_threads_runs_as_it_would_by_itself(tmp_path):
             client.send('/held', version='1.0')
             site.expect('waiting')
             site.send(signal.SIGTERM)
-            site.expect('Caught signal')
+            site.expect('Stopping: ')
             site.release()
             assert client.file.read().endswith(b'answered')
         assert site.wait() == 0, site.report()

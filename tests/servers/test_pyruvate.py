@@ -159,12 +159,12 @@ def test_in_the_main_thread_it_is_stopped_by_the_signal_that_it_hears(tmp_path, 
             site.expect('waiting')
             site.send(signum)
             if signum == signal.SIGTERM:  # SIGINT reaches Python when it has returned
-                site.expect('Caught signal')
+                site.expect('Stopping: ')
             site.release()
             assert client.file.read().endswith(b'answered')
         assert site.wait() == 0, site.report()
         assert 'pool closed' in site.err.text
-        assert site.err.text.count('Caught signal') == 1
+        assert site.err.text.count('Stopping: ') == 1
 
 
 def test_a_second_signal_does_not_wait(tmp_path):

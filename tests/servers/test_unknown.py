@@ -159,7 +159,7 @@ def test_an_open_request_is_answered_before_anything_stops(
         client.send(path, version='1.0')
         site.expect('waiting')
         site.send(signum)
-        site.expect('Caught signal')
+        site.expect('Stopping: ')
         site.release()
         assert whole_answer(client), site.report()
         assert site.wait() == 0, site.report()
@@ -246,7 +246,7 @@ def test_a_second_signal_does_not_wait_for_a_request(tmp_path, server):
         site.expect('waiting')
         began = time.monotonic()
         site.send(signal.SIGTERM)
-        site.expect('Caught signal')
+        site.expect('Stopping: ')
         time.sleep(0.6)  # a person's second wish, not the echo of the first
         site.send(signal.SIGTERM)
         assert site.wait() == 0, site.report()
@@ -265,7 +265,7 @@ def test_a_server_that_never_comes_back_to_python_hears_signals_and_is_left(
         assert site.wait() == 70, site.report()
         assert time.monotonic() - began < 7
         name = signal.Signals(signum).name
-        assert site.err.text.count(f'Caught signal {name}') == 1
+        assert site.err.text.count(f'Stopping: {name}') == 1
         assert 'The server does not return' in site.err.text
         assert 'pool closed' in site.err.text
 
@@ -274,7 +274,7 @@ def test_a_server_that_never_comes_back_to_python_hears_signals_and_is_left(
 def test_such_a_server_is_left_at_once_after_a_second_signal(tmp_path, signum):
     with site_of(tmp_path, 'c', timeout=120) as site:
         site.send(signum)
-        site.expect('Caught signal')
+        site.expect('Stopping: ')
         time.sleep(0.6)  # a person's second wish, not the echo of the first
         site.send(signum)
         began = time.monotonic()

@@ -1,0 +1,79 @@
+"""The log says in one line why a site stops, and who asked for a stop or a restart."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from paste_wspbus.unix.users import name_of
+from tests.kit import Site, run
+from tests.kit.sites import APP, SERVED
+
+MODES = {
+    'one process': ([], 'a restart'),
+    'workers': (['--workers', '1'], 'a graceful restart'),
+}
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith('linux'), reason='Linux names the client (SO_PEERCRED)'
+)
+
+
+def by(process):
+    return f'{name_of(os.geteuid())} (PID {process.pid})'
+
+
+def reasons(site):
+    return [line for line in site.err.text.splitlines() if 'Stopping: ' in line]
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_the_log_names_the_signal_and_the_clients_of_the_site(tmp_path, mode):
+    args, wish = MODES[mode]
+    files = {'webapp.py': APP}
+    with Site(tmp_path, SERVED, '-v', *args, files=files) as site:
+        site.send(signal.SIGHUP)
+        site.expect(f'Asked for {wish}: SIGHUP')
+        if args:
+            assert site.out.wait_for('Generation 2 serves'), site.report()
+        else:
+            site.wait_until_served(2)
+        asks = run(tmp_path, 'site.ini', 'graceful')
+        assert asks.code == 0, asks.report()
+        site.expect(f'Asked for {wish}: `wspserve graceful` by {by(asks)}')
+        stops = run(tmp_path, 'site.ini', 'stop')
+        assert site.wait() == 0, site.report()
+    (line,) = reasons(site)
+    assert line.endswith(f'Stopping: `wspserve stop`, asked by {by(stops)}')
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_the_log_names_the_line_of_the_site_that_calls_exit(tmp_path, mode):
+    args, _ = MODES[mode]
+    files = {'webapp.py': APP}
+    with (
+        Site(tmp_path, SERVED, '-v', *args, files=files) as site,
+        site.connect() as client,
+    ):
+        client.send('/bus_exit')
+        assert site.wait() == 0, site.report()
+    own, *others = reasons(site)
+    assert f'Stopping: bus.exit() was called at {tmp_path}/webapp.py:' in own
+    if args:
+        (of_supervisor,) = others
+        assert 'Stopping: Worker 1 (process ' in of_supervisor
+    else:
+        assert not others
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_the_log_names_the_first_signal_once(tmp_path, mode):
+    args, _ = MODES[mode]
+    files = {'webapp.py': APP}
+    with Site(tmp_path, SERVED, '-v', *args, files=files) as site:
+        code, _, err = site.stop(signal.SIGTERM)
+        assert code == 0, site.report()
+    (line,) = reasons(site)
+    assert line.endswith('Stopping: SIGTERM')
+    assert 'Caught signal SIGTERM' not in err
