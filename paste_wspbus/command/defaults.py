@@ -74,7 +74,7 @@ class DefaultPlugins:
         """Plug in the log of the bus; set up logging if the .ini has not."""
         process = self.process
         if not configured:
-            self._set_up_logging()
+            self.set_up_logging()
         sitelog = bus.plugins['sitelog'] = SiteLog(bus)
         if process.name:
             sitelog.name(process.name)
@@ -86,7 +86,8 @@ class DefaultPlugins:
         process.notes.clear()
         return sitelog
 
-    def _set_up_logging(self) -> None:
+    def set_up_logging(self) -> None:
+        """Set up logging to standard error, for a site whose .ini says nothing about it."""
         process = self.process
         level = logging.INFO if self.options.verbosity > 1 else logging.WARNING
         parts = ['%(asctime)s'] if process.log_file else []  # a terminal needs no times

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ from paste_wspbus.bus.bus import Bus
 from paste_wspbus.bus.deadlines import LEAST, Cut, TimeLimit, call_after
 from paste_wspbus.command.terminal import flush, one_line, print_line
 from paste_wspbus.exits import EX_SOFTWARE
+from paste_wspbus.plugins.sitelog import log_to_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,22 +62,39 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
 
 
 def _show_traceback(error: WSPBusError, launch: Launch) -> str:
-    """Print the traceback of an error, if there is a place for it.
+    """Log the traceback of an error, and print it with -v or if the output is a log.
 
-    A log gets it always: nobody can start a daemon of last night once more.
+    A log gets it always: nobody can start a daemon of last night once more. It has the
+    frames of the site; those of wspserve and PasteDeploy are shown only with -v.
 
     :returns: what the line must say of it, or ''.
     """
     is_verbose, is_raised = launch.options.verbosity > 1, error.__cause__ is not None
-    if is_verbose or (is_raised and (launch.later or launch.log)):
+    log, trace = launch.log, ''
+    if is_raised:
+        from paste_wspbus.errorpage.problem import trace_of
+
+        trace = trace_of(error)[0].rstrip('\n')
+    if trace and launch.later and _is_logging():
+        logging.getLogger('paste_wspbus').error('The start has failed:\n%s', trace)
+        return ''
+    if trace and not log:
+        log = log_to_files(f'The start has failed:\n{trace}')
+    if is_verbose:
         import traceback
 
-        trace = ''.join(traceback.format_exception(error.__cause__ or error))
-        print_line(trace.rstrip('\n'), 'stderr')
-    if launch.log and (is_raised or error.is_logged):
-        what = 'the traceback' if is_raised else 'more'
-        return f' ({what} is in {launch.log})'
+        lines = traceback.format_exception(error.__cause__ or error)
+        print_line(''.join(lines).rstrip('\n'), 'stderr')
+    elif trace and (launch.later or launch.log):
+        print_line(trace, 'stderr')
+    if log and (trace or error.is_logged):
+        what = 'the traceback' if trace else 'more'
+        return f' ({what} is in {log})'
     return '' if not is_raised or is_verbose or launch.later else V_SHOWS
+
+
+def _is_logging() -> bool:
+    return logging.getLogger('paste_wspbus').hasHandlers()
 
 
 def limit_handlers(seconds: float) -> None:

@@ -12,6 +12,7 @@ from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import FAILED
 from paste_wspbus.ini.config import EARLY
+from paste_wspbus.plugins.sitelog import log_to_files, name_process
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.workers.children import BecomeWorker
@@ -50,9 +51,14 @@ class Supervised:
         bus, process = self.bus, self.process
         take_over_streams(bus.events)
         bus.plugins['supervisor'] = self.supervisor
-        sitelog = self.defaults.plug_in_sitelog(bus, configured=False)
-        # If the first start fails, one line says so.
-        sitelog.quiet, sitelog.until_started = self.options.verbosity <= 1, True
+        self.defaults.set_up_logging()
+        name_process('supervisor', os.getpid())
+        self._use_site_handlers()
+        sitelog = self.defaults.plug_in_sitelog(bus, configured=True)
+        # If the first start fails, one line says so. Under --reload, one line says it of
+        # each reload.
+        sitelog.quiet = self.options.verbosity <= 1
+        sitelog.until_started = not self.options.reload
         self._prepare()
         code = FAILED
         try:
@@ -98,10 +104,17 @@ class Supervised:
             if options.verbosity > 0:
                 print_line(text, 'stderr')
 
+        def fail(text: str) -> None:
+            if options.verbosity > 0:
+                print_line(text, 'stderr')
+                log_to_files(text)
+            else:
+                bus.log(text, 40)
+
         bus.listeners.setdefault('changed', set())
         bus.subscribe('changed', ListenAddressNotice(process, show).look)
         reload_plan = ReloadPlan(
-            process.restarter, self.launch.files, options.reload_interval, show
+            process.restarter, self.launch.files, options.reload_interval, show, fail
         )
         reloading = functools.partial(Reloading, plan=reload_plan)
         return Supervisor(bus, plan, server, self._configure_anew, reloading)
@@ -155,9 +168,28 @@ class Supervised:
             )
             new = new._replace(workers=1 if plan.workers else 0, restarts=plan.restarts)
         process.notes = []
+        self._use_site_handlers()
+
+        def undo_all() -> None:
+            undo()
+            self._use_site_handlers()
+
         for note in notes:
             self.bus.log(note, 30)
-        return Configuration(new, process.server, undo, notes)
+        return Configuration(new, process.server, undo_all, notes)
+
+    def _use_site_handlers(self) -> None:
+        """Let the lines of this process go where the .ini sends those of the site."""
+        config = self.process.config
+        if config.file is None or not config.loader.parser.has_section('loggers'):
+            return
+        from paste_wspbus.workers.site_handlers import use_handlers_of
+
+        # If a section is wrong, the process that loads the site reports it.
+        try:
+            use_handlers_of(config.logging_parser())
+        except Exception:
+            self.defaults.set_up_logging()
 
     def _announce(self, lines: list[str]) -> None:
         """Announce that the first generation is ready.

@@ -8,6 +8,7 @@ import functools
 import inspect
 import logging
 import signal
+import sys
 from typing import Any, NamedTuple
 
 from paste_wspbus.bus.channels import Channel, name_of
@@ -108,6 +109,9 @@ class Bridge(Plugin):
     #: a module that is imported already does not subscribe its functions again.
     subscribed: tuple[Subscription, ...] = ()
 
+    #: Whether CherryPy has printed log lines by itself.
+    _printed = False
+
     @on('start', priority=float('-inf'))
     def take(self) -> None:
         """Put the bus in the place of the engine, unless it is there already.
@@ -126,6 +130,7 @@ class Bridge(Plugin):
         self.engine = engine
         self._kind: type = type(engine)
         self._silence()
+        self._log_once()
         self._hand_over_attributes()
         self._hand_over_listeners()
         _rename(engine, self.bus)
@@ -142,6 +147,8 @@ class Bridge(Plugin):
         object.__setattr__(engine, '__class__', self._kind)
         engine.listeners = {channel: set() for channel in self.bus.listeners}
         engine._priorities = {}
+        if self._printed:
+            sys.modules['cherrypy'].log.screen = True
         atexit.unregister(engine._clean_exit)  # registered if the site has started it
         _rename(self.bus, engine)
 
@@ -158,6 +165,19 @@ class Bridge(Plugin):
         for name, ours in PLUGINS.items():
             if hasattr(engine, name) and (ours is None or ours in bus.plugins):
                 getattr(engine, name).unsubscribe()
+
+    def _log_once(self) -> None:
+        """Remove the handlers that CherryPy has by default, unless the site wants them.
+
+        The handlers of the root logger get the same lines. They may lead to the same
+        terminal.
+        """
+        import cherrypy
+
+        is_default = 'log.screen' not in cherrypy.config
+        if is_default and cherrypy.log.screen and logging.root.handlers:
+            cherrypy.log.screen = False
+            self._printed = True
 
     def _hand_over_attributes(self) -> None:
         """Give the bus attributes such as ``engine.autoreload``, which CherryPy's config uses."""

@@ -177,13 +177,49 @@ def without_traceback(msg: str) -> str:
     return f'{head.partition(_TRACEBACK)[0]} ({next(lines, "")})'
 
 
-def name_process(name: str) -> None:
-    """Put ``name`` into all log records as %(processName)s, whichever code makes them."""
+def log_file() -> str | None:
+    """Return the absolute path of the file to which the .ini sends this package's lines."""
+    return next((_path_of(handler) for handler in _handlers_with_files()), None)
+
+
+def log_to_files(text: str, level: int = logging.ERROR) -> str | None:
+    """Log a text to the site's log files alone: it is printed in another way.
+
+    :returns: the absolute path of the first file; None if there is none.
+    """
+    logger, path = logging.getLogger('paste_wspbus'), None
+    record = logger.makeRecord(
+        logger.name, level, __file__, 0, '%s', (printable(text, lines=True),), None
+    )
+    for handler in _handlers_with_files():
+        if logger.isEnabledFor(level) and level >= handler.level:
+            handler.handle(record)
+            path = path or _path_of(handler)
+    return path
+
+
+def _handlers_with_files() -> Iterator[logging.Handler]:
+    logger: logging.Logger | None = logging.getLogger('paste_wspbus')
+    while logger is not None:
+        yield from (one for one in logger.handlers if os.path.isfile(_path_of(one)))
+        logger = logger.parent if logger.propagate else None
+
+
+def _path_of(handler: logging.Handler) -> str:
+    return str(getattr(handler, 'baseFilename', ''))
+
+
+def name_process(name: str, pid: int | None = None) -> None:
+    """Put ``name`` into all log records as %(processName)s, whichever code makes them.
+
+    :param pid: the process to which the name belongs; None includes those that it forks.
+    """
     make = logging.getLogRecordFactory()
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        record.processName = name
+        if pid in (None, os.getpid()):
+            record.processName = name
         return record
 
     logging.setLogRecordFactory(factory)

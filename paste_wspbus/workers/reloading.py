@@ -42,14 +42,15 @@ class ReloadPlan(NamedTuple):
 
     ``style`` is 'fork', 'child' or 'execv'. ``files`` are watched from the beginning, each
     as it was before it was read. ``interval`` is in seconds: if the system does not report
-    changes, the files are checked so often. ``show`` prints a line or a traceback for the
-    developer.
+    changes, the files are checked so often. ``show`` prints a line for the developer.
+    ``fail`` prints why the site fails, with the traceback, and logs it.
     """
 
     style: str
     files: Files
     interval: float
     show: Callable[[str], object]
+    fail: Callable[[str], object]
 
 
 class Failure(NamedTuple):
@@ -284,7 +285,7 @@ class Reloading:
         if known is None:
             self._watch_folders()
         if str(failure) != supervisor.renewals.failure:  # all workers fail alike
-            self.plan.show(f'{trace}{failure}')
+            self.plan.fail(f'{trace}{failure}')
         supervisor.renewals.failure = str(failure)
         if role.kind != WORKER:
             return False
@@ -325,12 +326,15 @@ class Reloading:
     def _has_crashed(self, worker: WorkerHandle) -> None:
         """Show that a worker crashed; only the next edit starts the site again."""
         what = f'{worker.title} crashed, {how(worker.code)}'
-        self.bus.log(what, 40)
         if worker.role.kind == WORKER and not worker.role.problem:
             self.bus.events.call_later(0, lambda: self._show_crash(worker, what))
+        else:
+            self.bus.log(what, 40)
 
     def _show_crash(self, worker: WorkerHandle, what: str) -> None:
         is_current = self.current.get(worker.name) is worker
         if is_current and not self.leaving.is_stopping:
             with self.spares.logging_failure():
                 self._show_problem(worker.role, worker, WorkerFailed(1, what))
+        else:
+            self.bus.log(what, 40)

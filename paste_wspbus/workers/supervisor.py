@@ -11,6 +11,7 @@ import signal
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.plugins.signals import SignalHandler
+from paste_wspbus.plugins.sitelog import log_file
 from paste_wspbus.role import PACKAGES, PRELOAD, SITE, WORKER, Role
 from paste_wspbus.watching.loop import Events, Repeat
 from paste_wspbus.workers import backoff
@@ -474,7 +475,8 @@ class Supervisor:
     def log_name(self) -> str:
         """How a message names the log: by the path of its file, if that is known."""
         files = getattr(self.bus.plugins.get('sitelog'), 'files', ())
-        return f'the log in {files[0][0]}' if files else 'the log'
+        path = log_file() or (files[0][0] if files else None)
+        return f'the log in {path}' if path else 'the log'
 
     @property
     def is_renewing(self) -> bool:

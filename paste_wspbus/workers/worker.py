@@ -265,6 +265,7 @@ def start_afresh(
     inheritance.to_environ(os.environ)
     bus.kept_files, bus.before_execv = inheritance.kept, None
     bus.startup_folder = process.folder
+    bus.plugins['sitelog'].unsubscribe()  # for the log, this process only starts now
     # Only the supervisor handles Ctrl-C. A handler would be lost at execv(2).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     bus.replace_process()

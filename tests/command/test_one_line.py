@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit import BIN, Process, Site, run
 from tests.kit.sites import APP, SERVED
+from tests.kit.supervised import LOGGING
 
 FILES = {'webapp.py': APP, 'site.ini': SERVED}
 
@@ -238,3 +239,16 @@ def test_ctrl_c_that_is_ignored_stays_ignored(tmp_path):
     ]
     done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('args', [[], ['--workers', '1']], ids=str)
+def test_the_traceback_of_a_failed_start_is_in_the_log_of_the_site(tmp_path, args):
+    files = {'site.ini': SERVED + LOGGING, 'webapp.py': "raise LookupError('no dsn')\n"}
+    process = run(tmp_path, 'site.ini', *args, files=files)
+    assert process.code == 1, process.report()
+    (line,) = process.err.text.splitlines()
+    assert f'(the traceback is in {tmp_path}/site.log)' in line
+    trace = (tmp_path / 'site.log').read_text()
+    assert f'File "{tmp_path}/webapp.py", line 1, in <module>' in trace
+    assert trace.endswith('LookupError: no dsn\n')
+    assert 'paste_wspbus' not in trace

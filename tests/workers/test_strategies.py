@@ -539,7 +539,7 @@ def reloading(make_site, tmp_path):
     shown = []
 
     def make(style='child', plan=PLAN, **kwargs):
-        asked = ReloadPlan(style, Files(), 60, shown.append)
+        asked = ReloadPlan(style, Files(), 60, shown.append, shown.append)
         site = make_site(partial(Reloading, plan=asked), plan, **kwargs)
         site.shown = shown
         return site
