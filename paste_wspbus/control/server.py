@@ -69,8 +69,12 @@ class Connection:
         pid, uid = _credentials(self.sock) or (0, None)
         if uid is None:
             return 'a client'
+        try:
+            name = user_name(uid)
+        except Exception:  # such as no descriptor for a look-up or an import
+            name = f'user {uid}'
         # The process ID is 0 if the client is in another container.
-        return f'{user_name(uid)} (PID {pid})' if pid else user_name(uid)
+        return f'{name} (PID {pid})' if pid else name
 
     def answer(self, message: dict[str, Any]) -> None:
         """Send the answer, and close; never wait for a client that does not read."""
@@ -185,8 +189,9 @@ class Control:
         events = getattr(bus, 'events', None)
         if events is not None:
             self._call_later = events.call_later
-            for uid in (0, os.geteuid()):  # later, a look-up in LDAP could hang
-                user_name(uid)
+            with contextlib.suppress(Exception):
+                for uid in (0, os.geteuid()):  # later, a look-up in LDAP could hang
+                    user_name(uid)
             self.register(events.selector)
         else:
             thread = ControlThread(self, bus)
