@@ -243,6 +243,9 @@ class NoReport(ValueError):
     """A line is not a report of `REPORTS`; the message says why."""
 
 
+#: What a status says of each request in flight.
+REQUEST = ('method', 'path', 'age', 'thread')
+
 #: The number of bytes that a report has at most: for a large site, the report of its files
 #: has some 2 MB.
 MAX_REPORT = 1 << 24
@@ -280,6 +283,10 @@ def _is_number(value: object) -> bool:
     return type(value) is int and abs(value) < 1 << 31
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 53
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -288,8 +295,28 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+#: The numbers in the status of a process; each may be None.
+NUMBERS = ('in_flight', 'served', 'server_threads', 'busy', 'queued')
+
+
+def _is_request(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() != {*REQUEST}:
+        return False
+    age, thread = value['age'], value['thread']
+    is_age = type(age) in (int, float) and abs(age) < 1e12
+    is_thread = thread is None or _is_text(thread)
+    return (
+        _is_text(value['method']) and _is_text(value['path']) and is_age and is_thread
+    )
+
+
 def _is_status(value: object) -> bool:
-    if not isinstance(value, dict) or not _are_texts(value.get('requests')):
+    if not isinstance(value, dict) or not isinstance(value.get('requests'), list):
+        return False
+    if not all(map(_is_request, value['requests'])):
+        return False
+    numbers = (value.get(key) for key in NUMBERS)
+    if not all(number is None or _is_count(number) for number in numbers):
         return False
     calling = value.get('calling')
     if calling is None:

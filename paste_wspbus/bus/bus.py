@@ -97,6 +97,8 @@ class Bus:
     startup_folder = _startup_cwd
     #: The program that owns the process, its promises, and its own actions.
     host: Host = OWN
+    #: Who has asked for the graceful restart or the restart that comes, for `status`.
+    asked_by: str | None = None
     #: The reason why the process ends, if its host gives one; listeners may read it.
     stop_reason: str | None = None
 
@@ -465,6 +467,7 @@ class Bus:
             if self.turn.blocker is None and self.state is not State.EXITING:
                 raise
             self.log(str(error), level=40)
+            self.post('reload_failed', str(error))
             return
         self.execv = True
         self._submit('exit')

@@ -118,7 +118,7 @@ def _culprit(bus: Bus, frames: dict[int, FrameType]) -> tuple[str, int | None]:
 def _open_requests(bus: Bus, frames: dict[int, FrameType]) -> tuple[str, int | None]:
     requests, now = list(bus.plugins.get('requests', {}).values()), time.monotonic()
     texts, first = [], None
-    for environ, since in requests[:NAMED]:
+    for environ, since, *_ in requests[:NAMED]:
         ident = _thread_of(environ, frames)
         path = f'{environ.get("SCRIPT_NAME", "")}{environ.get("PATH_INFO", "")}'
         words = f'{environ.get("REQUEST_METHOD")} {path}'

@@ -154,6 +154,8 @@ class Development(Single):
         elif process.problem is None:
             print_line(f'{trace}{line}', 'stderr')
             process.problem = problem, self._own_files()
+            if process.renewal is not None:
+                process.renewal.reason = line
             process.reload = process.inheritance.reload
             process.succession.keep_open()
             bus = Bus()

@@ -24,6 +24,7 @@ from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.client import NoAnswer, ask, connect, receive, send
 from paste_wspbus.control.progress import ProgressLine
 from paste_wspbus.control.status import (
+    in_flight,
     number,
     plural,
     process_of,
@@ -241,6 +242,6 @@ def _under_way(status: dict[str, Any]) -> list[str]:
         if state == 'starting':
             starting.append(f'{name} starts, {number(worker, "age") or 0:.0f} s')
         elif state == 'draining':
-            count = len(texts(worker, 'requests'))
-            draining.append(f'{name} finishes {plural(count, "request")}')
+            requests = plural(in_flight(worker), 'request')
+            draining.append(f'{name} finishes {requests}')
     return starting + draining

@@ -8,7 +8,7 @@ from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.plugins.autoreload import Autoreloader
-from paste_wspbus.watching.files import what_changed
+from paste_wspbus.watching.files import change_of, what_changed
 from paste_wspbus.workers.reloading import QUIET
 
 TYPE_CHECKING = False
@@ -44,10 +44,13 @@ class Reloader(Autoreloader):
         except WSPBusError as error:
             why = f'{what_changed(paths)}: cannot be read, the site keeps running as it is'
             print_line(f'{one_line(error)}\n{why}', 'stderr')
+            self.bus.asked_by = change_of(paths)
+            self.bus.post('reload_failed', one_line(error))
             return
         if self.bus.is_told_to_leave:  # the order may have come meanwhile
             return
         process.reload, process.problem = (what_changed(paths), since), None
+        self.bus.asked_by = change_of(paths)
         self.bus.restart()
 
     def warn(self, line: str) -> None:

@@ -240,6 +240,7 @@ class Single:
     def _announce(self, site: Site) -> None:
         """Say that the site serves, and where commands find it."""
         with postponed():
+            self.process.is_renewed()
             self.announcement.make(site.server, self.before_ready)
             self.process.register(site.bus)
 

@@ -101,13 +101,13 @@ def print_answer(text: str, *, absolute: bool = False) -> None:
         print(text, flush=True)
 
 
-def in_columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the rows of a table as lines, in aligned columns."""
+def in_columns(rows: Sequence[tuple[str, ...]], gap: int = 2) -> list[str]:
+    """Return the rows of a table as lines, in aligned columns with ``gap`` spaces between."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        '  '.join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
+        (' ' * gap)
+        .join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        .rstrip()
         for row in rows
     ]
 

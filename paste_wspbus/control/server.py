@@ -58,6 +58,8 @@ class Connection:
         self.until = time.monotonic() + REQUEST_TIME
         #: The parsed request, whose ``command`` is known.
         self.request: dict[str, Any] = {}
+        #: The process and the user of the client, if the system says so.
+        self.peer: tuple[int, int] | None = None
         #: Sends the rest of an answer as soon as there is room for it.
         self.send_later: Callable[[Connection], None] | None = None
         # A forked child must not keep the connections of its parent open.
@@ -66,15 +68,19 @@ class Connection:
     @property
     def client(self) -> str:
         """The client, such as 'alice (PID 4711)', as the system names it; else 'a client'."""
-        pid, uid = _credentials(self.sock) or (0, None)
-        if uid is None:
+        if self.peer is None:
             return 'a client'
+        pid, uid = self.peer
         try:
             name = user_name(uid)
         except Exception:  # such as no descriptor for a look-up or an import
             name = f'user {uid}'
         # The process ID is 0 if the client is in another container.
         return f'{name} (PID {pid})' if pid else name
+
+    def who(self, command: str) -> str:
+        """Return who has sent a command, such as '`wspserve graceful` by alice (PID 4711)'."""
+        return f'`wspserve {command}` by {self.client}'
 
     def answer(self, message: dict[str, Any]) -> None:
         """Send the answer, and close; never wait for a client that does not read."""
@@ -217,10 +223,12 @@ class Control:
                 self._refuse()
             return
         sock.settimeout(None)  # the site may have set a default timeout
-        if not _may_ask(sock):
-            sock.close()
+        peer = _peer_of(sock)
+        if peer is not None and peer[1] not in (0, os.geteuid()):
+            sock.close()  # only root and the user of this process may ask
             return
         connection = Connection(sock)
+        connection.peer = peer
         connection.send_later = self._send_later
         # Most requests are there already, so read at once. While the site's threads
         # compute, this thread waits for the GIL after each system call: make few of them.
@@ -428,20 +436,17 @@ class ControlThread:
                     self._bus.log('The control socket failed', 40, traceback=True)
 
 
-def _may_ask(sock: socket.socket) -> bool:
-    """Whether the client is root, or has the same user as this process."""
-    credentials = _credentials(sock)
-    # If the system does not name the client, the socket's mode, 0600, must be enough.
-    return credentials is None or credentials[1] in (0, os.geteuid())
+def _peer_of(sock: socket.socket) -> tuple[int, int] | None:
+    """Return the process ID and the user of the client, unix(7).
 
-
-def _credentials(sock: socket.socket) -> tuple[int, int] | None:
-    """Return the client's process ID and user ID; None if the system does not name them."""
+    :returns: None if the system does not say it; then the socket's mode, 0600, must be
+        enough.
+    """
     if not hasattr(socket, 'SO_PEERCRED'):
         return None
-    came = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, _ = struct.unpack('iII', came)
-    return pid, uid
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, user, _ = struct.unpack('iII', credentials)
+    return pid, user
 
 
 @functools.cache

@@ -51,19 +51,48 @@ def workers_of(status: dict[str, Any]) -> list[dict[str, Any]]:
     return [worker for worker in workers if isinstance(worker, dict)]
 
 
+def requests_of(status: dict[str, Any]) -> list[Any]:
+    """Return the requests of a status, which `request_text` can show; [] if it has none."""
+    requests = status.get('requests')
+    return requests if isinstance(requests, list) else []
+
+
+def in_flight(status: dict[str, Any]) -> int:
+    """Return the number of requests in flight, of which a status may list only some."""
+    count, listed = number(status, 'in_flight'), len(requests_of(status))
+    return listed if count is None else max(int(count), listed)
+
+
+def request_text(request: Any) -> str:
+    """Return a request in flight as a text, such as "'GET' '/report' 3.2 s"."""
+    if not isinstance(request, dict):
+        return text(request)  # earlier versions have the text
+    method, path = text(request.get('method')), text(request.get('path'))
+    age = number(request, 'age')
+    return f"'{method}' '{path}' {'?' if age is None else f'{age:.1f}'} s"
+
+
+def _listener_text(calling: Any) -> str:
+    """Return the listener that runs as a text."""
+    if not isinstance(calling, dict):
+        return text(calling)  # earlier versions have the text
+    age = number(calling, 'age')
+    who = f"'{text(calling.get('channel'))}' listener {text(calling.get('listener'))}"
+    return who if age is None else f'{who}, {age:.1f} s'
+
+
 def what_it_waits_for(status: dict[str, Any]) -> str:
     """Return what a site waits for: requests in flight, the listener that runs, threads."""
     if not status:
         return 'it does not answer'
     parts = []
-    requests = texts(status, 'requests')
+    requests, count = requests_of(status), in_flight(status)
     if requests:
-        parts.append(
-            f'{plural(len(requests), "request")} in flight '
-            f'({", ".join(requests[:3])}{", …" * (len(requests) > 3)})'
-        )
+        named = ', '.join(map(request_text, requests[:3]))
+        more = ', …' * (len(requests) > 3)
+        parts.append(f'{plural(count, "request")} in flight ({named}{more})')
     if status.get('calling'):
-        parts.append(f'the {text(status["calling"])}')
+        parts.append(f'the {_listener_text(status["calling"])}')
     parts += [f'the thread {name}' for name in texts(status, 'threads')]
     workers = status.get('workers')
     for worker in workers if isinstance(workers, list) else ():

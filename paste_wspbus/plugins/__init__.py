@@ -22,6 +22,7 @@ CHANNELS = frozenset(
         'exit',
         'graceful',
         'restart',
+        'reload_failed',
         'log',
         'main',
         'reopen_logs',

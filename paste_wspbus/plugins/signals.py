@@ -192,7 +192,7 @@ class SignalHandler:
             )
         elif self._is_main_thread():
             self._escalation, self._called, self._is_asked = Escalation(), set(), False
-            self._terminal = os.isatty(0) if _is_open(0) else False
+            self._terminal = os.isatty(0)
             left = [name for name in self.handlers if not self._install_or_leave(name)]
             self._warn_of_those_left(left)
 
@@ -392,6 +392,8 @@ class SignalHandler:
 
     def _carry_out(self, target: str, signum: int, count: int) -> None:
         bus = self.bus
+        if target in ('restart', 'graceful'):
+            bus.asked_by = f'signal {signal.Signals(signum).name}'
         try:
             if target == 'stacks':
                 self._show_stacks(signum)
@@ -412,8 +414,10 @@ class SignalHandler:
             pass  # no thread is in block(), so this one ran it; the log has each error
         except Exception as error:  # it must not reach the main thread
             self.bus.restarting = False
-            is_ours = isinstance(error, WSPBusError)
-            self.bus.post('log', str(error) if is_ours else repr(error), 40)
+            text = str(error) if isinstance(error, WSPBusError) else repr(error)
+            self.bus.post('log', text, 40)
+            if target == 'restart':  # nobody was in block() yet
+                self.bus.post('reload_failed', text)
 
     def ask_for_graceful(self) -> None:
         """Publish 'graceful'; if it is being published now, publish it once more afterwards."""
@@ -582,14 +586,6 @@ def is_of_this_package(handler: object) -> bool:
 
 def _is_ignored(target: Target) -> bool:
     return target in (None, '', 'ignore')
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def _die_of(signum: int) -> None:

@@ -8,6 +8,7 @@ import time
 
 from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
+from paste_wspbus.errors import WSPBusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,15 +60,17 @@ class Answers:
             return self._describe()
 
         def answer() -> None:
-            connection.answer(self._describe() | _in_words(supervisor.describe()))
+            connection.answer(self._describe() | _readable(supervisor.describe()))
 
         supervisor.inquire(connection, answer)
         return None
 
     def _describe(self) -> dict[str, Any]:
+        from paste_wspbus.process.load import load_of
+
         bus, process = self.bus, self.process
-        requests = bus.plugins.get('requests')
-        return _in_words(
+        last = None if process.renewal is None else process.renewal.describe()
+        return _readable(
             {
                 'pid': os.getpid(),
                 **process.names.fields,
@@ -78,11 +81,12 @@ class Answers:
                 'urls': process.server.urls if process.server is not None else [],
                 'generation': 1,
                 'workers': [],
-                'requests': requests.report()['requests_in_flight'] if requests else [],
+                **load_of(bus),
                 'threads': _lingering() if bus.state is State.EXITING else [],
                 'calling': bus.calling,
                 'deadline': bus.stop_timeout,
-                'failure': None,
+                'failure': None if last is None else last['reason'],
+                'last_reload': last,
             }
         )
 
@@ -90,11 +94,15 @@ class Answers:
         bus = self.bus
         supervisor = bus.plugins.get('supervisor')
         what = 'a restart' if supervisor is None else 'a graceful restart'
-        by = f'`wspserve graceful` by {connection.client}'
-        bus.post('log', f'Asked for {what}: {by}', 20)
+        bus.asked_by = connection.who('graceful')
+        bus.post('log', f'Asked for {what}: {bus.asked_by}', 20)
         if supervisor is not None:
             return supervisor.ask_for_renewal(connection)  # type: ignore[no-any-return]
-        bus.check_restart()
+        try:
+            bus.check_restart()
+        except WSPBusError as error:
+            bus.post('reload_failed', str(error))
+            raise
         connection.answer({'restarting': True})  # before another program runs here
         bus.restart()
         return None
@@ -113,12 +121,12 @@ class Answers:
         return None
 
 
-def _in_words(status: dict[str, Any]) -> dict[str, Any]:
-    """Replace ``calling``, which is a channel, a listener and a time, with a text."""
+def _readable(status: dict[str, Any]) -> dict[str, Any]:
+    """Make an object of ``calling``, which is a channel, a listener and a time."""
     if status['calling'] is not None:
         channel, listener, since = status['calling']
-        seconds = time.monotonic() - since  # all processes have the same clock
-        status['calling'] = f'{channel!r} listener {listener}, {seconds:.1f} s'
+        age = round(time.monotonic() - since, 3)  # all processes have the same clock
+        status['calling'] = {'channel': channel, 'listener': listener, 'age': age}
     return status
 
 

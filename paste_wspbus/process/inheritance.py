@@ -41,7 +41,7 @@ class Inheritance:
     the descriptor of its connection, and the fields of its role. ``problem`` is the
     traceback to show in the place of the site, and {path: signature} of the files that
     must change before it can be right. ``reload`` says what has changed, and since which
-    time.monotonic() the reload runs. ``entry`` is the descriptor of the site's entry
+    time.monotonic() the reload runs. ``renewal`` has the fields of a `Renewal`. ``entry`` is the descriptor of the site's entry
     (see `Registration`). ``files`` are its PID file and its log file (see `Launch`).
 
     ``came_over_execv`` says whether the program before this one has left it in the
@@ -65,13 +65,14 @@ class Inheritance:
         origins: list[Any] | None = None,
         entry: int | None = None,
         files: list[str] | None = None,
+        renewal: list[Any] | None = None,
     ) -> None:
         self.where, self.sockets = where or {}, sockets or []
         self.origins = origins or []
         self.pid_file, self.control = pid_file, control
         self.owned, self.daemon, self.report = owned, daemon, report
         self.worker, self.problem, self.reload = worker, problem, reload
-        self.entry, self.files = entry, files
+        self.entry, self.files, self.renewal = entry, files, renewal
         self._registration: Registration | None = None
         self.came_from_another = self.came_over_execv = False
         #: The reasons why descriptors from another process were rejected.
@@ -194,6 +195,7 @@ class Inheritance:
                 'reload': self.reload,
                 'entry': self.entry,
                 'files': self.files,
+                'renewal': self.renewal,
             }
         )
 
@@ -326,7 +328,7 @@ def _is_file(fd: object) -> bool:
     return _is_open(fd) and stat.S_ISREG(os.fstat(fd).st_mode)  # type: ignore[arg-type]
 
 
-def _are(value: object, *types: type) -> bool:
+def _are(value: object, *types: type | tuple[type, ...]) -> bool:
     """Whether a value is a list with one value of each of these types, in this order."""
     return (
         isinstance(value, list)
@@ -365,4 +367,7 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {
     'reload': lambda value: value is None or _are(value, str, float),
     'entry': lambda value: value is None or _is_file(value),
     'files': lambda value: value is None or _are(value, str, str),
+    'renewal': lambda value: (
+        value is None or _are(value, str, float, float, (str, type(None)))
+    ),
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from paste_wspbus.process.answers import Answers
     from paste_wspbus.process.inheritance import Inheritance
     from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.renewal import Renewal
     from paste_wspbus.process.supervised_end import SupervisedEnd
     from paste_wspbus.role import Role
     from paste_wspbus.servers.server import Server
@@ -70,6 +71,12 @@ class Process:
         self.problem = inheritance.problem
         #: What has changed, and the time.monotonic() at which the reload began.
         self.reload: tuple[str, float] | None = None
+        #: The last restart in place of this process; it may be in progress.
+        self.renewal: Renewal | None = None
+        if inheritance.renewal is not None:
+            from paste_wspbus.process.renewal import Renewal
+
+            self.renewal = Renewal.from_program_before(inheritance.renewal)
         #: Whether the URLs of the site are on the terminal already.
         self.announced = inheritance.reload is not None
         #: The watcher of a process that reloads itself.
@@ -175,6 +182,21 @@ class Process:
             self.worker.ride(bus)
         elif self.control is not None:
             self.control.serve(bus)
+        if self.worker is None:
+            bus.subscribe('reload_failed', self.is_not_renewed)
+
+    def is_renewed(self) -> None:
+        """Note that the site serves: if this process was restarted, that has ended now."""
+        if self.renewal is not None and self.renewal.took is None:
+            self.renewal.ends(None, self.renewal.reason)
+
+    def is_not_renewed(self, reason: str) -> None:
+        """Note that a restart of this process was refused."""
+        from paste_wspbus.process.renewal import Renewal
+
+        bus = self.answers.bus if self.answers is not None else None
+        self.renewal = Renewal(getattr(bus, 'asked_by', None))
+        self.renewal.ends(None, reason)
 
     def register(self, bus: Bus) -> None:
         """Register the site, which serves now, if that was not done before the load."""

@@ -51,6 +51,10 @@ class Succession:
         if process.lock is not None:
             process.lock.stays = True
         self.keep_open()
+        if bus.execv:
+            from paste_wspbus.process.renewal import Renewal
+
+            process.renewal = Renewal(getattr(bus, 'asked_by', None))
 
     def keep_open(self) -> None:
         """Take the sockets from the server: it would close them when it stops."""
@@ -100,6 +104,8 @@ class Succession:
             inheritance.entry = process.entry.fd
         inheritance.problem = process.problem
         inheritance.reload = process.reload if process.announced else None
+        if process.renewal is not None:
+            inheritance.renewal = process.renewal.handed_over()
         if process.worker is not None:
             inheritance.worker = process.worker.bequeath()
         else:

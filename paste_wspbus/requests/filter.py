@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from _thread import get_ident  # the original, before a site patches Python
 from functools import partial
+from itertools import count
+from threading import enumerate as living_threads
 from time import monotonic
 
 from paste_wspbus.bus import State
@@ -34,10 +37,45 @@ def _path(environ: dict[str, Any]) -> str:
 
 
 class RequestsInFlight(dict):  # type: ignore[type-arg]
-    """The requests in flight: {id: (environ, monotonic seconds)}.
+    """The requests in flight: {id: (environ, monotonic seconds, ident of the thread)}.
 
     A request ends when the server has closed the body of its response.
     """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._numbers = count()
+        #: It is called for each request that begins; no thread waits for another there.
+        self.begin = self._numbers.__next__
+
+    @property
+    def served(self) -> int:
+        """The number of requests that have ended."""
+        begun = int(
+            repr(self._numbers)[6:-1]
+        )  # count(7): nothing else shows the number
+        return max(begun - len(self), 0)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what `status` shows of each request, the oldest first.
+
+        This makes no system call: while threads compute, each one costs the time until
+        another thread gives the GIL away.
+
+        :returns: dictionaries of ``method``, ``path``, ``age`` in seconds, and ``thread``,
+            the name of the thread that has begun the request; None if it has ended.
+        """
+        now, names = monotonic(), {one.ident: one.name for one in living_threads()}
+        requests = sorted(list(self.values()), key=lambda request: request[1])
+        return [
+            {
+                'method': ascii(str(environ.get('REQUEST_METHOD'))[:20])[1:-1],
+                'path': ascii(_path(environ))[1:-1],
+                'age': round(now - since, 3),
+                'thread': names.get(ident),
+            }
+            for environ, since, ident in requests
+        ]
 
     def report(self) -> dict[str, Any]:
         """Return, for the 'status' channel, each request's method, path and age in seconds."""
@@ -45,7 +83,7 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
         return {
             'requests_in_flight': [
                 f'{str(environ.get("REQUEST_METHOD"))[:20]!a} {_path(environ)!a} {now - since:.1f} s'
-                for environ, since in list(self.values())
+                for environ, since, _ in list(self.values())
             ]
         }
 
@@ -110,7 +148,7 @@ class BusFilter:
             requests = bus.plugins['requests'] = RequestsInFlight()
             bus.subscribe('status', requests.report)
         self.requests: RequestsInFlight = requests
-        self._forget = requests.pop
+        self._forget, self._count = requests.pop, requests.begin
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -123,7 +161,8 @@ class BusFilter:
             host_of(bus).start(bus)
         environ[ENVIRON_KEY] = bus
         environ[DRAINING_KEY] = bus.draining
-        self.requests[id(environ)] = environ, monotonic()
+        self._count()
+        self.requests[id(environ)] = environ, monotonic(), get_ident()
         try:
             if bus.listeners.get('before_request'):
                 bus.publish('before_request', environ)

@@ -161,7 +161,9 @@ class Answering(Contained):
         """
         requests = [
             self._describe(environ, since)
-            for environ, since in list(self._bus.plugins.get('requests', {}).values())
+            for environ, since, _ in list(
+                self._bus.plugins.get('requests', {}).values()
+            )
         ]
         if not requests:
             return

@@ -22,7 +22,7 @@ from paste_wspbus.listening.backlog import readable
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.accepting import GRACE, Stage
 from paste_wspbus.servers.containing import RaisedInRequest
-from paste_wspbus.servers.server import ADDRESS, Server
+from paste_wspbus.servers.server import ADDRESS, Load, Server
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 
 TYPE_CHECKING = False
@@ -197,6 +197,12 @@ class CherootServer(Server):
             for conn in list(self._server.open_connections)
         )
         return [request for request in found if request is not None]
+
+    def load_now(self) -> Load:
+        """Return how busy cheroot's threads are."""
+        pool = self._server.requests
+        threads = len(pool._threads)
+        return Load(threads, threads - pool.idle, pool.qsize)
 
     def cut(self) -> None:
         """Shut down all connections; the threads that answer them close them."""

@@ -11,7 +11,7 @@ from paste.httpserver import ThreadPool, WSGIHandler, serve
 from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.containing import RaisedInRequest
-from paste_wspbus.servers.server import ADDRESS
+from paste_wspbus.servers.server import ADDRESS, Load
 from paste_wspbus.servers.socketserver import SocketServer
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 
@@ -127,6 +127,13 @@ class PasteServer(SocketServer):
     def has_begun(self, handler: Any, stack: Stack) -> bool:
         """Whether the head of a response was sent."""
         return bool(getattr(handler, 'wsgi_headers_sent', False))
+
+    def load_now(self) -> Load:
+        """Return how busy the threads of Paste's pool are, if it has one."""
+        pool = getattr(self._server, 'thread_pool', None)
+        if pool is None:
+            return super().load_now()
+        return Load(len(pool.workers), len(pool.worker_tracker), pool.queue.qsize())
 
     def end(self) -> None:
         """Also end the pool's threads; those that still compute are daemon threads."""

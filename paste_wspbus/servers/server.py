@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from typing import NamedTuple
 
 from paste_wspbus.bus import Bus, State
 from paste_wspbus.bus.host import host_of
@@ -13,7 +14,7 @@ from paste_wspbus.forks import close_in_child
 from paste_wspbus.servers.accepting import GRACE, Backlogs, Courtesy, Pauses, Stage
 from paste_wspbus.servers.binding import ADDRESS, WHERE, Binding
 
-__all__ = ['ADDRESS', 'WHERE', 'BlockingServer', 'Server']
+__all__ = ['ADDRESS', 'WHERE', 'BlockingServer', 'Load', 'Server']
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,18 @@ PATIENCE = 2
 #: The threads of the server must end within the first number of seconds. If requests
 #: were cut, the second number applies. A stop with a deadline gives them less time.
 JOIN, JOIN_CUT = 5.0, 0.5
+
+
+class Load(NamedTuple):
+    """How busy a server is; None stands for what it does not know.
+
+    ``threads`` is the number of its threads for requests, ``busy`` how many of them have
+    a connection or a request, ``queued`` how many wait until one is free.
+    """
+
+    threads: int | None = None
+    busy: int | None = None
+    queued: int | None = None
 
 
 class Server(Binding):
@@ -116,6 +129,10 @@ class Server(Binding):
     def requests_in_flight(self) -> list[RequestInFlight]:
         """List the requests that are not answered yet."""
         raise NotImplementedError
+
+    def load_now(self) -> Load:
+        """Return how busy the threads of the open server are; this makes no system call."""
+        return Load()
 
     def cut(self) -> None:
         """End the connections that remain, so that what reads or writes them fails."""
@@ -222,6 +239,10 @@ class Server(Binding):
     def is_paused(self) -> bool:
         """Whether accept() failed a moment ago, for example without free descriptors."""
         return self._pauses.are_on
+
+    def load(self) -> Load:
+        """Return how busy the server is, while it is open."""
+        return Load() if self._thread is None else self.load_now()
 
     def drain(self) -> None:
         """Close each connection after its response; keep accepting."""

@@ -9,7 +9,7 @@ import time
 
 from paste_wspbus.listening.backlog import readable
 from paste_wspbus.servers.accepting import PAUSE, Stage
-from paste_wspbus.servers.server import ADDRESS, LOOK, Server
+from paste_wspbus.servers.server import ADDRESS, LOOK, Load, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -250,6 +250,11 @@ class SocketServer(Server):
         :param handler: the handler of the connection.
         """
         raise NotImplementedError
+
+    def load_now(self) -> Load:
+        """Return how many threads have a request: each connection has a thread."""
+        stages = [known.stage for known in list(self._open.values())]
+        return Load(None, stages.count(Stage.BUSY), 0)
 
     def cut(self) -> None:
         """Shut down all connections; their threads close them."""

@@ -26,7 +26,7 @@ from paste_wspbus.listening.sockets import ListeningSocket
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers import waitress_fast
 from paste_wspbus.servers.accepting import Stage
-from paste_wspbus.servers.server import WHERE, Server
+from paste_wspbus.servers.server import WHERE, Load, Server
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, nearest, whole
 
 TYPE_CHECKING = False
@@ -298,6 +298,10 @@ class WaitressServer(Server):
                 found.append(_open_request(channel, request, stacks))
         return found
 
+    def load_now(self) -> Load:
+        """Return how busy waitress's threads are."""
+        return Load(len(self._dispatcher.threads), *self._dispatcher.load())
+
     def cut(self) -> None:
         """Close all channels in the loop's thread; a thread that writes to one is woken."""
         self._in_loop(self._close_channels)
@@ -338,6 +342,10 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         with self.lock:
             self.queue.append(task)
             self.queue_cv.notify()
+
+    def load(self) -> tuple[int, int]:
+        """Return how many threads have a request, and how many requests wait for one."""
+        return self.active_count, len(self.queue)
 
     def start_new_thread(self, target: Callable[[int], None], thread_no: int) -> None:
         def run(thread_no: int) -> None:

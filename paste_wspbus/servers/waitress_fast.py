@@ -229,6 +229,10 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         served = list(self._served.values())
         return sum(channel.requests[:1] == first for channel, first in served)
 
+    def load(self) -> tuple[int, int]:
+        """Return how many threads have a request, and how many requests wait for one."""
+        return len(self._served), len(self._waiting)
+
     def handler_thread(self, thread_no: int) -> None:
         """Serve requests until `set_thread_count` stops this thread."""
         own, served, get = threading.get_ident(), self._served, self._waiting.get

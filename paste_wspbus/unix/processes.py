@@ -128,6 +128,48 @@ def listener_of(sock: socket.socket) -> OtherProcess | None:
     return process
 
 
+def state_of(pid: int) -> str:
+    """Return the state of a process as in proc(5), such as 'S', 'T' or 'Z'; '' if unknown."""
+    with contextlib.suppress(OSError, IndexError), open(f'/proc/{pid}/stat') as file:
+        return file.read().rpartition(')')[2].split()[0]
+    return ''
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal such as SIGSTOP, or a debugger, has stopped a process."""
+    return state_of(pid) in ('T', 't')
+
+
+def memory_of(pid: int) -> int | None:
+    """Return the bytes of memory that a process uses now (its resident set, proc(5)).
+
+    :returns: None if the system does not say it: without /proc, or if it has ended.
+    """
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        with open(f'/proc/{pid}/statm', 'rb') as file:
+            pages = int(file.read().split()[1])
+        return pages * os.sysconf('SC_PAGE_SIZE') or None  # a zombie has 0
+    return None
+
+
+def out_of_memory_kills() -> int | None:
+    """Return how many processes the out-of-memory killer has ended, of this control group.
+
+    Where there are no control groups of version 2 (cgroups(7)), this counts those of the
+    whole system. None if the system does not say it.
+    """
+    path = '/proc/vmstat'
+    with contextlib.suppress(OSError), open('/proc/self/cgroup') as lines:
+        groups = [line.rstrip('\n')[3:] for line in lines if line.startswith('0::')]
+        own = f'/sys/fs/cgroup{groups[0]}/memory.events' if groups else ''
+        path = own if os.path.exists(own) else path
+    with contextlib.suppress(OSError, ValueError), open(path) as lines:
+        for line in lines:
+            if line.startswith('oom_kill '):
+                return int(line.split()[1])
+    return None
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     if os.name == 'nt':
@@ -138,11 +180,7 @@ def is_alive(pid: int) -> bool:
         return False
     except OSError:
         return True
-    try:
-        with open(f'/proc/{pid}/stat') as file:
-            return file.read().rpartition(')')[2].split()[0] != 'Z'
-    except OSError:
-        return True
+    return state_of(pid) != 'Z'
 
 
 def parent_of(pid: int) -> int | None:

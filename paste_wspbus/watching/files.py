@@ -368,6 +368,13 @@ def shown(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
+def change_of(paths: list[str]) -> str:
+    """Return text such as 'a change of site.py' or 'a change of site.py and 2 others'."""
+    others = len(paths) - 1
+    more = f' and {others} other{"s" * (others > 1)}' if others else ''
+    return f'a change of {shown(paths[0])}{more}'
+
+
 def what_changed(paths: list[str]) -> str:
     """Return text such as 'site.py has changed' or 'site.py and 2 others have changed'."""
     others = len(paths) - 1

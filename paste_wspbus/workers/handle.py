@@ -11,8 +11,8 @@ import time
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.report import Inbox
 from paste_wspbus.role import PACKAGES, PRELOAD, Role
-from paste_wspbus.unix.processes import parent_of
-from paste_wspbus.wire import order
+from paste_wspbus.unix.processes import is_stopped, memory_of, parent_of
+from paste_wspbus.wire import NUMBERS, order
 from paste_wspbus.workers.outbox import Outbox
 
 TYPE_CHECKING = False
@@ -122,13 +122,16 @@ class WorkerHandle:
         self.is_succeeded = False
         #: Timers that are cancelled when it has ended.
         self.timers: list[Timer] = []
+        #: How many processes the out-of-memory killer had ended when this one began.
+        self.kills_before: int | None = None
         #: Whether the supervisor has killed it.
         self.killed = False
         self.code: int | None = None
         #: The reason why it is not READY: an exit code for the command, and a line.
         self.problem: tuple[int, str] | None = None
-        #: The last report of its status.
+        #: The last report of its status, and the time.monotonic() at which it came.
         self.status: dict[str, Any] | None = None
+        self.reported_at = 0.0
         #: The time.monotonic() of a request for its status that it has not answered yet.
         self.asked_since: float | None = None
 
@@ -287,8 +290,9 @@ class WorkerHandle:
 
     def reports_status(self, status: dict[str, Any]) -> None:
         """Note the status that it reports."""
-        requests = [text[:MAX_TEXT] for text in status['requests'][:MAX_REQUESTS]]
+        requests = [_shortened(one) for one in status['requests'][:MAX_REQUESTS]]
         self.status, self.asked_since = {**status, 'requests': requests}, None
+        self.reported_at = time.monotonic()
 
     @property
     def is_late(self) -> bool:
@@ -297,19 +301,25 @@ class WorkerHandle:
         return since is not None and time.monotonic() - since >= PATIENCE
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether a signal such as SIGSTOP has stopped it: then it cannot answer."""
+        return self._is_its_own and not self.ended and is_stopped(self.pid)
+
+    @property
     def known_status(self) -> dict[str, Any] | None:
         """The last report of its status; None if it does not answer."""
-        return None if self.is_late else self.status
+        return None if self.is_late or self.is_stopped else self.status
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` shows of it."""
-        status = self.known_status
-        requests = status and status['requests']
+        status = self.known_status or {}
+        requests = status.get('requests')
         if self.role.kind in (PRELOAD, PACKAGES) or self.ended:
             requests = []
         state = _STATES.get(self.stage, 'starting')
         if self.role.spare and not self.ended:
             state = 'spare'
+        is_there = self._is_its_own and not self.ended
         return {
             'name': self.name,
             'number': self.role.number or None,
@@ -318,4 +328,14 @@ class WorkerHandle:
             'generation': self.role.generation,
             'age': round(time.monotonic() - self.since, 3),
             'requests': requests,
+            **{key: status.get(key) for key in NUMBERS},
+            'rss': memory_of(self.pid) if is_there else None,
+            'is_stopped': self.is_stopped,
         }
+
+
+def _shortened(request: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value[:MAX_TEXT] if isinstance(value, str) else value
+        for key, value in request.items()
+    }

@@ -46,8 +46,10 @@ class Inquiries:
         ]
         for child in asked:
             child.ask_for_status()
-        # Do not wait a second time for a worker that hangs.
-        waited_for = {child for child in asked if not child.is_late}
+        # Do not wait for a worker that is stopped, nor a second time for one that hangs.
+        waited_for = {
+            child for child in asked if not (child.is_late or child.is_stopped)
+        }
         inquiry = Inquiry(connection, waited_for, answer)
         self._open.append(inquiry)
         if waited_for:

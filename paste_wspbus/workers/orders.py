@@ -138,11 +138,13 @@ class Orders:
         self.bus.exit()
 
     def _report_status(self) -> None:
-        requests, calling = self.bus.plugins.get('requests'), self.bus.calling
+        from paste_wspbus.process.load import load_of
+
+        calling = self.bus.calling
         self.report.status(
             {
                 'state': self.bus.state.name,
-                'requests': requests.report()['requests_in_flight'] if requests else [],
+                **load_of(self.bus),
                 'calling': calling and [*calling],
             }
         )

@@ -11,7 +11,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.errors import BindError
 from paste_wspbus.role import SITE, WORKER, Role
-from paste_wspbus.watching.files import Files, is_installed, what_changed
+from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
 from paste_wspbus.workers.children import WorkerFailed, how
 from paste_wspbus.workers.spares import Spares
@@ -106,6 +106,7 @@ class Reloading:
     def _have_changed(self, paths: list[str]) -> None:
         self._changed += paths
         self.bus.publish('changed', paths)
+        self.bus.asked_by = change_of(paths)
         if not self.supervisor.is_renewing:  # else see the end of `renew`
             self.bus.graceful()
 
@@ -325,7 +326,8 @@ class Reloading:
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
         """Show that a worker crashed; only the next edit starts the site again."""
-        what = f'{worker.title} crashed, {how(worker.code)}'
+        more = self.supervisor.crashes.note(worker)
+        what = f'{worker.title} crashed, {how(worker.code)}{more}'
         if worker.role.kind == WORKER and not worker.role.problem:
             self.bus.events.call_later(0, lambda: self._show_crash(worker, what))
         else:

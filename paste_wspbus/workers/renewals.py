@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paste_wspbus.bus import State
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.process.renewal import Renewal
 from paste_wspbus.workers.waiting import StopRequested
 
 TYPE_CHECKING = False
@@ -21,6 +22,8 @@ class Renewals:
         self.supervisor = supervisor
         #: The reason why the last renewal failed.
         self.failure: str | None = None
+        #: The last renewal; it may be in progress.
+        self.last: Renewal | None = None
         #: The notes on the configuration that was read anew, for the answer.
         self.notes: list[str] = []
         #: The number of streams and of other requests that the old processes have cut.
@@ -46,6 +49,8 @@ class Renewals:
             return
         waiting, self._asking = self._asking, []
         self.failure, self._cut = None, (0, 0)
+        bus = self.supervisor.bus
+        self.last, bus.asked_by = Renewal(bus.asked_by), None
         try:
             self.supervisor.strategy.renew()
             answer = self._it_serves()
@@ -56,6 +61,7 @@ class Renewals:
             }
         except Exception as failed:
             answer = self._it_failed(failed)
+        self.last.ends(self.supervisor.generation, answer.get('line'))
         for connection in waiting:
             connection.answer(answer)
 
@@ -66,6 +72,7 @@ class Renewals:
         answer = {'generation': supervisor.generation, 'notes': notes}
         if self.failure is not None:  # under --reload, a worker shows it now
             answer |= {'failed': 1, 'line': self.failure, 'is_new': True}
+            supervisor.bus.publish('reload_failed', self.failure)
         supervisor.bus.publish(
             'generation_serves', supervisor.generation, supervisor.pids
         )
@@ -74,6 +81,7 @@ class Renewals:
     def _it_failed(self, failed: Exception) -> dict[str, Any]:
         supervisor = self.supervisor
         self.failure = str(failed)
+        supervisor.bus.publish('reload_failed', self.failure)
         who_serves, is_mixed = self._who_serves()
         unexpected = not isinstance(failed, WSPBusError)
         line = f'Generation {supervisor.latest} failed: {failed}; {who_serves}'

@@ -198,6 +198,7 @@ class Rolling:
         ):
             supervisor.leave_with(exit_code(worker.code))
         elif worker.role.kind == PRELOAD and worker.was_ready:
+            supervisor.crashes.note(worker)
             del self.current[PRELOAD]  # a new one starts when it is needed
             self.bus.log(f'{worker.title} has ended, {how(worker.code)}', 40)
         else:
@@ -211,7 +212,8 @@ class Rolling:
             self.bus.log(f'{why}; {worker.name} keeps serving', 40)
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
-        what = f'{worker.title} crashed, {how(worker.code)}'
+        more = self.supervisor.crashes.note(worker)
+        what = f'{worker.title} crashed, {how(worker.code)}{more}'
         if not worker.was_ready:
             why = worker.problem[1] if worker.problem else how(worker.code)
             what = f'{worker.title} failed to start: {why}'

@@ -13,9 +13,12 @@ from paste_wspbus.bus.host import note_reason
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import log_file
 from paste_wspbus.role import PACKAGES, PRELOAD, SITE, WORKER, Role
+from paste_wspbus.unix.processes import out_of_memory_kills
 from paste_wspbus.watching.loop import Events, Repeat
 from paste_wspbus.workers import backoff
 from paste_wspbus.workers.children import Children, WorkerFailed, exit_code, how
+from paste_wspbus.workers.crashes import Crashes
+from paste_wspbus.workers.describing import describe
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
@@ -157,7 +160,7 @@ class Supervisor:
         self.waiting = Waiting(bus)
         self.leaving = Leaving(bus, self.children, plan, server)
         self.inquiries = Inquiries(bus.events, self.children)
-        self.renewals = Renewals(self)
+        self.renewals, self.crashes = Renewals(self), Crashes()
         self.strategy = make_strategy(self)
         self._code = 0
         self._backoff = backoff.Backoff(backoff.WAITS, backoff.HEALTHY)
@@ -314,6 +317,7 @@ class Supervisor:
             time_to_stop=self.plan.time_to_stop(is_last=role.kind != WORKER),
         )
         worker = self.children.spawn(role, template, self.plan.start_timeout, fresh)
+        worker.kills_before = out_of_memory_kills()
         self.leaving.watch(worker)
         self.bus.publish('worker_started', worker.name, worker.pid)
         return worker
@@ -369,7 +373,7 @@ class Supervisor:
             'composed': self._is_composed,
             'failed': self._has_failed,
             'cut': self._has_cut,
-            'renew': lambda *_: self.bus.graceful(),
+            'renew': self._asks_for_renewal,
             'leave': self._asks_to_leave,
             'succeed': self.successors.is_asked_for,
         }
@@ -414,6 +418,10 @@ class Supervisor:
 
     def _has_cut(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         self.renewals.add_cut(message['cut'], message['others'])
+
+    def _asks_for_renewal(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        self.bus.asked_by = f'code of the site, in {worker.name}'
+        self.bus.graceful()
 
     def _asks_to_leave(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         if worker.leaving:
@@ -498,20 +506,4 @@ class Supervisor:
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` shows of the generations, and all requests in flight."""
-        gone = [worker for worker in self.current.values() if worker.ended]
-        children = sorted(
-            [*self.children.alive, *gone],
-            key=lambda child: (child.role.kind != WORKER, child.role.number),
-        )
-        reports = [status for child in children if (status := child.known_status)]
-        calling = next(
-            (report['calling'] for report in reports if report['calling']), None
-        )
-        return {
-            'generation': self.generation,
-            'workers': [child.describe() for child in children],
-            'requests': [text for report in reports for text in report['requests']],
-            'calling': calling,
-            'is_crashed': all(worker.ended for worker in self.current.values()),
-            'failure': self.renewals.failure,
-        }
+        return describe(self)

@@ -39,7 +39,8 @@ def test_hup_replaces_the_program_in_the_same_process(ground):
     code, text = ground.status()
     assert code == 0
     assert f'process {pid}' in text
-    assert text.endswith(f':{port}\n')
+    assert f':{port}\n' in text
+    assert 'by signal SIGHUP, served after' in text
     assert os.readlink(f'/proc/{pid}/fd/2') == str(ground.log_file)
     assert 'Traceback' not in ground.log
     ground.stop()

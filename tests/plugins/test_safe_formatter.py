@@ -71,7 +71,7 @@ def test_what_the_command_prints_is_printable(capsys):
 
 def test_a_path_is_cut():
     environ = {'REQUEST_METHOD': 'GET' * 99, 'PATH_INFO': '/\x1b' * 5000}
-    requests = RequestsInFlight({1: (environ, 0)})
+    requests = RequestsInFlight({1: (environ, 0, 0)})
     (text,) = requests.report()['requests_in_flight']
     assert text.isprintable() and len(text) < 1000
     assert text.count('/') == 100

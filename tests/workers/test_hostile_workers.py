@@ -37,6 +37,11 @@ STRAY = {
     'a part': b'{"failed": 1}\n',
     'no status': b'{"status": 7}\n',
     'a wrong status': b'{"status": {"requests": "x", "calling": 5}}\n',
+    'a request as text': b'{"status": {"requests": ["x"], "calling": null}}\n',
+    'half a request': b'{"status": {"requests": [{"path": "/"}]}}\n',
+    'a wrong age': b'{"status": {"requests": [{"method": "", "path": "", "age": 1e999, '
+    b'"thread": null}]}}\n',
+    'a wrong number': b'{"status": {"requests": [], "served": -1}}\n',
     'a wrong time': b'{"status": {"requests": [], "calling": ["a", "b", 1e999]}}\n',
     'a wrong process': b'{"pid": -1}\n',
     'process 1': b'{"pid": 1}\n',

@@ -10,6 +10,10 @@ from paste_wspbus.workers.handle import WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
 
 
+def request(path):
+    return {'method': 'GET', 'path': path, 'age': 1.0, 'thread': None}
+
+
 class FakeWorker(WorkerHandle):
     def __init__(self, kind=WORKER, is_ready=True):
         super().__init__(Role(kind), SimpleNamespace(fileno=lambda: -1), None, 60)
@@ -76,9 +80,20 @@ def test_one_that_is_slow_is_waited_for_no_longer(ask, events, monkeypatch):
     assert answers == ['answered']
 
 
+def test_one_that_is_stopped_is_not_waited_for(ask, children, monkeypatch):
+    stopped, answers = children.alive
+    monkeypatch.setattr(handle, 'is_stopped', lambda pid: pid == 4711)
+    stopped.is_process(4711)
+    assert ask() == []
+    children.heard['status'](answers, {'status': {'requests': []}})
+    assert ask() == ['answered']
+    assert stopped.describe()['is_stopped'] is True
+    assert stopped.describe()['requests'] is None
+
+
 def test_one_that_hangs_is_waited_for_and_asked_once(ask, children, monkeypatch):
     hangs, answers = children.alive
-    children.heard['status'](hangs, {'status': {'requests': ['before']}})
+    children.heard['status'](hangs, {'status': {'requests': [request('/before')]}})
     ask()
     monkeypatch.setattr(handle, 'PATIENCE', 0)
     for count in range(1, 2001):
@@ -87,8 +102,8 @@ def test_one_that_hangs_is_waited_for_and_asked_once(ask, children, monkeypatch)
     assert hangs.told == ['status']
     assert hangs.known_status is None
     assert hangs.describe()['requests'] is None
-    children.heard['status'](hangs, {'status': {'requests': ['late']}})
-    assert hangs.describe()['requests'] == ['late']
+    children.heard['status'](hangs, {'status': {'requests': [request('/late')]}})
+    assert hangs.describe()['requests'] == [request('/late')]
     ask()
     assert hangs.told == ['status', 'status']
 

@@ -22,10 +22,11 @@ def test_status_shows_the_workers_and_their_requests(tmp_path):
         assert lines[0].endswith(': generation 1, 2 workers.')
         assert f'Serving on {site.url}' in lines
         first, second = (re.split('  +', x) for x in lines if x.startswith('worker '))
-        assert first[:4] == ['worker 1', str(pids[0]), 'ready', '1']
-        assert second[:4] == ['worker 2', str(pids[1]), 'ready', '1']
-        assert first[5] == '0'
-        assert '/wait' in second[5]
+        assert first[:3] == ['worker 1', str(pids[0]), 'ready']
+        assert second[:3] == ['worker 2', str(pids[1]), 'ready']
+        assert (first[5:7], second[5:7]) == (['0', '0/4'], ['1', '1/4'])
+        assert lines[-2] == '1 request in flight:'
+        assert lines[-1].endswith('GET /wait') and 'worker 2' in lines[-1]
         site.release()
         assert client.receive().status == 200
         assert site.stop()[0] == 0
@@ -43,9 +44,15 @@ def test_status_as_json(tmp_path):
         assert told['urls'] == [site.url]
         assert [one['number'] for one in told['workers']] == [1, 2]
         assert [one['state'] for one in told['workers']] == ['ready', 'ready']
-        assert '/wait' in told['workers'][0]['requests'][0]
+        (request,) = told['workers'][0]['requests']
+        assert (request['method'], request['path']) == ('GET', '/wait')
+        assert request['thread'].startswith('waitress-')
         assert told['workers'][1]['requests'] == []
-        assert told['requests'] == told['workers'][0]['requests']
+        (known,) = told['requests']
+        assert known == {**request, 'worker': 'worker 1'}
+        assert (told['in_flight'], told['server_threads']) == (1, 8)
+        assert (told['serving'], told['wanted']) == (2, 2)
+        assert all(one['rss'] > 1 << 20 for one in [told, *told['workers']])
         site.release()
         assert client.receive().status == 200
         assert site.stop()[0] == 0
@@ -59,7 +66,7 @@ def test_status_of_a_draining_and_a_starting_worker(tmp_path):
             states = [one['state'] for one in site.workers()]
             assert sorted(states) == ['draining', 'ready', 'ready']
             (drains,) = (one for one in site.workers() if one['state'] == 'draining')
-            assert '/wait' in drains['requests'][0]
+            assert drains['requests'][0]['path'] == '/wait'
             assert drains['generation'] == 1
             set_up(tmp_path, at_composition=AT_GATE)
             site.release()
@@ -77,9 +84,11 @@ def test_a_worker_that_hangs_does_not_stall_status(tmp_path):
         freeze(pids[0])
         told = site.run('status')
         assert told.code == 0
-        assert 'does not answer' in told.out.text
+        assert '1 of 2 workers serve.' in told.out.text
+        assert 'Worker 1 does not answer: a signal has stopped it.' in told.out.text
         workers = site.workers()
         assert [one['requests'] for one in workers] == [None, []]
+        assert [one['is_stopped'] for one in workers] == [True, False]
         os.kill(pids[0], signal.SIGCONT)
         eventually(lambda: [one['requests'] for one in site.workers()] == [[], []])
         assert site.stop()[0] == 0

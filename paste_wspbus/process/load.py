@@ -1,0 +1,39 @@
+"""What a process does at this moment: its requests, and how busy its server is."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+
+#: The number of requests that a status lists; ``in_flight`` counts all.
+MAX_REQUESTS = 1000
+
+
+def load_of(bus: Bus) -> dict[str, Any]:
+    """Return what `status` shows of the work of one process.
+
+    A server or a filter that is not of this package may stand in ``bus.plugins``: what it
+    does not say is None.
+
+    :returns: ``requests``, the oldest first; ``in_flight`` and ``served``, numbers of
+        requests; ``server_threads``, ``busy`` and ``queued``, as `servers.server.Load`.
+    """
+    requests: Any = bus.plugins.get('requests')
+    server: Any = bus.plugins.get('server')
+    described = requests.describe() if hasattr(requests, 'describe') else []
+    threads = busy = queued = None
+    if hasattr(server, 'load'):
+        threads, busy, queued = server.load()
+    if busy is None:  # the threads of the requests are known, whichever server it is
+        busy = len({request['thread'] for request in described})
+    return {
+        'requests': described[:MAX_REQUESTS],
+        'in_flight': len(described),
+        'served': getattr(requests, 'served', None),
+        'server_threads': threads,
+        'busy': busy,
+        'queued': queued,
+    }

@@ -1,0 +1,104 @@
+"""The crashes of a site's processes: their number, and the last one of each name."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter, deque
+
+from paste_wspbus.unix.processes import out_of_memory_kills
+from paste_wspbus.workers.children import how
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.workers.handle import WorkerHandle
+
+#: The number of crashes within so many seconds that make a crash loop.
+LOOP, MINUTE = 3, 60.0
+
+#: Seconds for which the requests of a process's last report say something about its end.
+FRESH = 10.0
+
+#: The number of requests that are kept of a process that has crashed.
+NAMED = 10
+
+
+class Crashes:
+    """Remembers the crashes since the supervisor has started."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._last: dict[str, tuple[float, dict[str, Any]]] = {}
+        #: The name of the process that crashed last.
+        self.last_name = ''
+        #: The time.monotonic() of each of the last crashes.
+        self._recent: deque[float] = deque(maxlen=1000)
+
+    def note(self, worker: WorkerHandle) -> str:
+        """Note the crash of a process.
+
+        :returns: what is known about it beyond its exit code, for the log; or ''.
+        """
+        now, code = time.monotonic(), worker.code
+        requests, before = None, now - worker.reported_at
+        if worker.status is not None and before <= FRESH:
+            requests = worker.status['requests'][:NAMED]
+        kills, kills_before = out_of_memory_kills(), worker.kills_before
+        no_memory = code == -signal.SIGKILL and (kills or 0) > (kills_before or 0)
+        self._counts[worker.name] += 1
+        self._recent.append(now)
+        self.last_name = worker.name
+        self._last[worker.name] = (
+            now,
+            {
+                'time': time.time(),
+                'pid': worker.pid,
+                'signal': _signal_name(code),
+                'exit_code': code if code is not None and code >= 0 else None,
+                'how': how(code),
+                'was_ready': worker.was_ready,
+                'out_of_memory': no_memory,
+                'requests': requests,
+                'requests_age': None if requests is None else round(before, 3),
+            },
+        )
+        texts = []
+        if no_memory:
+            texts.append('the out-of-memory killer has ended a process meanwhile')
+        if requests:
+            named = ', '.join(f'{one["method"]} {one["path"]}' for one in requests[:3])
+            texts.append(f'in flight {before:.1f} s before: {named}')
+        return f' ({"; ".join(texts)})' if texts else ''
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return what `status` shows of the crashes of a name, such as 'worker 2'."""
+        at, last = self._last.get(name, (0.0, None))
+        if last is not None:
+            last = {'age': round(time.monotonic() - at, 3), **last}
+        return {'restarts': self._counts[name], 'last_crash': last}
+
+    @property
+    def recent(self) -> int:
+        """The number of crashes in the last minute."""
+        since = time.monotonic() - MINUTE
+        return sum(at > since for at in self._recent)
+
+    @property
+    def loop(self) -> str:
+        """What a crash loop is called in one line; '' if there is none."""
+        recent = self.recent
+        if recent < LOOP:
+            return ''
+        _, last = self._last[self.last_name]
+        return (
+            f'crash loop: {recent} crashes in the last minute, '
+            f'the last one of {self.last_name}: {last["how"]}'
+        )
+
+
+def _signal_name(code: int | None) -> str | None:
+    if code is None or code >= 0:
+        return None
+    return how(code).removeprefix('signal ')

@@ -1,0 +1,56 @@
+"""What a supervisor answers about its site: its workers, their work, crashes and renewals."""
+
+from __future__ import annotations
+
+from paste_wspbus.role import WORKER
+from paste_wspbus.wire import NUMBERS
+from paste_wspbus.workers.handle import MAX_REQUESTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from paste_wspbus.workers.supervisor import Supervisor
+
+
+def describe(supervisor: Supervisor) -> dict[str, Any]:
+    """Return what `status` shows of the generations, and all requests in flight."""
+    gone = [worker for worker in supervisor.current.values() if worker.ended]
+    children = sorted(
+        [*supervisor.children.alive, *gone],
+        key=lambda child: (child.role.kind != WORKER, child.role.number),
+    )
+    known = [(child.name, child.known_status or {}) for child in children]
+    requests = [
+        {**request, 'worker': name}
+        for name, status in known
+        for request in status.get('requests', ())
+    ]
+    requests.sort(key=lambda request: request['age'], reverse=True)
+    renewal = supervisor.renewals.last
+    return {
+        'generation': supervisor.generation,
+        'workers': [
+            child.describe() | supervisor.crashes.describe(child.name)
+            for child in children
+        ],
+        'serving': sum(not worker.is_stopped for worker in supervisor.serving()),
+        'wanted': supervisor.count,
+        'recent_crashes': supervisor.crashes.recent,
+        'crash_loop': supervisor.crashes.loop or None,
+        'last_reload': None if renewal is None else renewal.describe(),
+        'requests': requests[:MAX_REQUESTS],
+        **{key: _total(status.get(key) for _, status in known) for key in NUMBERS},
+        'calling': next(
+            (one for _, told in known if (one := told.get('calling'))), None
+        ),
+        'is_crashed': all(worker.ended for worker in supervisor.current.values()),
+        'failure': supervisor.renewals.failure,
+    }
+
+
+def _total(numbers: Iterable[int | None]) -> int | None:
+    """Add the numbers that are known; None if none is."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None

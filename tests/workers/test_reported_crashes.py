@@ -1,0 +1,109 @@
+"""What is remembered of crashes, and what `status` and the log say of them."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from paste_wspbus.workers import crashes
+from paste_wspbus.workers.crashes import Crashes
+
+REQUEST = {'method': 'GET', 'path': '/report', 'age': 2.0, 'thread': 'waitress-0'}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(crashes.time, 'monotonic', lambda: clock.now)
+    return clock
+
+
+def died(name='worker 1', code=-11, reported_at=0.0, requests=None, kills_before=0):
+    return SimpleNamespace(
+        name=name,
+        pid=4711,
+        code=code,
+        was_ready=True,
+        reported_at=reported_at,
+        status=None if requests is None else {'requests': requests},
+        kills_before=kills_before,
+    )
+
+
+def test_without_a_crash_there_is_nothing_to_say():
+    told = Crashes().describe('worker 1')
+    assert told == {'restarts': 0, 'last_crash': None}
+    assert Crashes().loop == ''
+
+
+@pytest.mark.parametrize(
+    'code, how, signal, exit_code',
+    [
+        (-11, 'signal SIGSEGV', 'SIGSEGV', None),
+        (-34, 'signal SIGRTMIN', 'SIGRTMIN', None),
+        (-35, 'signal 35', '35', None),
+        (3, 'exit code 3', None, 3),
+        (0, 'exit code 0', None, 0),
+        (None, 'for an unknown reason', None, None),
+    ],
+)
+def test_how_it_ended_is_kept_in_words_and_numbers(code, how, signal, exit_code):
+    remembered = Crashes()
+    remembered.note(died(code=code))
+    last = remembered.describe('worker 1')['last_crash']
+    assert (last['how'], last['signal'], last['exit_code']) == (how, signal, exit_code)
+
+
+def test_each_name_has_its_own_count(clock):
+    remembered = Crashes()
+    for name in ('worker 1', 'worker 2', 'worker 1'):
+        remembered.note(died(name))
+    clock.now += 5
+    assert remembered.describe('worker 1')['restarts'] == 2
+    assert remembered.describe('worker 2')['restarts'] == 1
+    assert remembered.describe('worker 1')['last_crash']['age'] == 5
+
+
+def test_the_requests_of_its_last_report_are_named_with_the_age_of_that(clock):
+    remembered = Crashes()
+    worker = died(reported_at=clock.now - 1.5, requests=[REQUEST])
+    assert remembered.note(worker) == ' (in flight 1.5 s before: GET /report)'
+    last = remembered.describe('worker 1')['last_crash']
+    assert (last['requests'], last['requests_age']) == ([REQUEST], 1.5)
+
+
+def test_an_old_report_says_nothing_about_the_end(clock):
+    remembered = Crashes()
+    worker = died(reported_at=clock.now - 60, requests=[REQUEST])
+    assert remembered.note(worker) == ''
+    assert remembered.describe('worker 1')['last_crash']['requests'] is None
+
+
+@pytest.mark.parametrize(
+    'code, kills, is_named', [(-9, 1, True), (-9, 0, False), (-11, 1, False)]
+)
+def test_the_out_of_memory_killer_is_named_if_it_was_active(
+    monkeypatch, code, kills, is_named
+):
+    monkeypatch.setattr(crashes, 'out_of_memory_kills', lambda: kills)
+    remembered = Crashes()
+    assert ('out-of-memory killer' in remembered.note(died(code=code))) == is_named
+    assert remembered.describe('worker 1')['last_crash']['out_of_memory'] == is_named
+
+
+def test_a_system_that_does_not_count_kills_is_no_error(monkeypatch):
+    monkeypatch.setattr(crashes, 'out_of_memory_kills', lambda: None)
+    assert Crashes().note(died(code=-9, kills_before=None)) == ''
+
+
+def test_three_crashes_in_a_minute_are_a_loop_which_ends(clock):
+    remembered = Crashes()
+    for _ in range(2):
+        remembered.note(died())
+        clock.now += 10
+    assert (remembered.recent, remembered.loop) == (2, '')
+    remembered.note(died('worker 2', code=3))
+    assert remembered.loop == (
+        'crash loop: 3 crashes in the last minute, the last one of worker 2: exit code 3'
+    )
+    clock.now += 51
+    assert (remembered.recent, remembered.loop) == (1, '')
