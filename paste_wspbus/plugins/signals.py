@@ -405,6 +405,9 @@ class SignalHandler:
                 self.ask_for_graceful()
             elif target in _METHODS:
                 if target == 'restart':  # listeners learn of it before anything stops
+                    if not host_of(bus).restarts:
+                        for check in list(getattr(bus, 'restart_checks', ())):
+                            check()  # if it is refused, they must not learn of it
                     self.bus.restarting = True
                     self.bus.graceful()
                 getattr(self.bus, target)()
@@ -416,7 +419,7 @@ class SignalHandler:
             self.bus.restarting = False
             text = str(error) if isinstance(error, WSPBusError) else repr(error)
             self.bus.post('log', text, 40)
-            if target == 'restart':  # nobody was in block() yet
+            if target == 'restart':
                 self.bus.post('reload_failed', text)
 
     def ask_for_graceful(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
@@ -10,10 +11,12 @@ from queue import Empty, SimpleQueue
 
 from paste_wspbus.bus import State
 from paste_wspbus.plugins import Plugin, on
+from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
+    from typing import Any
 
     from paste_wspbus.bus import Bus
 
@@ -21,6 +24,9 @@ FIRST, LAST = float('-inf'), float('inf')
 
 #: Seconds that a datagram waits at most, if systemd does not read.
 SEND_TIMEOUT = 5
+
+#: The number of characters of a STATUS=: systemd drops messages of more than 4096 bytes.
+LONGEST = 700
 
 #: The variables that systemd sets for this process, and not for its children.
 VARIABLES = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID')
@@ -32,7 +38,10 @@ class SystemdNotifier(Plugin):
     Without NOTIFY_SOCKET in the environment it does nothing. Otherwise it sends:
 
     - READY=1 when the bus is STARTED;
-    - RELOADING=1 around 'graceful' and at a restart in place;
+    - RELOADING=1 before 'graceful' and at a restart in place, and READY=1 afterwards,
+      whether that succeeded or not: STATUS= says it;
+    - STATUS= every ``status_every`` seconds at most, if it has changed: where the site
+      serves, what is in flight, whether workers crash again and again;
     - STOPPING=1 at 'drain' or 'stop', because for systemd a site that stops will end;
     - EXTEND_TIMEOUT_USEC during start and stop, within ``bus.start_timeout`` and
       ``bus.stop_timeout``; if the bus has no limit, the limit of systemd counts;
@@ -53,6 +62,8 @@ class SystemdNotifier(Plugin):
     #: Seconds between two requests for time, and the seconds that each one asks for.
     extend_every: float = 5
     extend_by: float = 15
+    #: Seconds between two looks at what STATUS= says; it is sent again if it has changed.
+    status_every: float = 5
 
     def __init__(
         self,
@@ -63,7 +74,7 @@ class SystemdNotifier(Plugin):
     ) -> None:
         super().__init__(bus)
         # A supervisor has no threads: its bus repeats calls in its own loop.
-        self._repeat = getattr(bus, 'repeat', _Repeat)
+        self._repeat = getattr(bus, 'repeat', functools.partial(_Repeat, bus))
         self._environ = os.environ if environ is None else environ
         if socket_path is None:
             socket_path = self._environ.get('NOTIFY_SOCKET', '')
@@ -71,9 +82,12 @@ class SystemdNotifier(Plugin):
         self._taken: dict[str, str] | None = None
         self._transition: _Repeat | None = None
         self._watchdog: _Repeat | None = None
+        self._looks: _Repeat | None = None
+        #: The STATUS= that was sent last, and why the last reload failed.
+        self._said, self._failure = '', ''
         self._asked = self._complained = False
         self._served = self._reloading = self._leaving = False
-        self._until = 0.0
+        self._until = self._reloads_since = 0.0
 
     def subscribe(self) -> None:
         """Plug in, if there is a socket of systemd."""
@@ -101,7 +115,7 @@ class SystemdNotifier(Plugin):
         """Unplug: end the threads, and put the variables back into the environment."""
         super().unsubscribe()
         self._end_transition()
-        self._end_watchdog()
+        self._end_repeats()
         self._environ.update(self._taken or {})
         self._taken = None
 
@@ -125,6 +139,7 @@ class SystemdNotifier(Plugin):
         """
         if self._taken is None:
             return
+        self._said = str(variables.get('STATUS', self._said))
         message = '\n'.join(
             f'{name}={" ".join(str(value).splitlines())}'
             for name, value in variables.items()
@@ -177,17 +192,45 @@ class SystemdNotifier(Plugin):
 
     def _ready(self) -> None:
         self._served = True
-        urls = getattr(self.bus.plugins.get('server'), 'urls', ())
-        self.notify(
-            READY=1,
-            MAINPID=os.getpid(),
-            STATUS=f'Serving on {", ".join(urls)}' if urls else 'Started',
-        )
+        self.notify(READY=1, MAINPID=os.getpid(), STATUS=self._standing())
+        if self._looks is None:
+            self._looks = self._repeat('systemd status', self.status_every, self._look)
         if self.watchdog_usec and self._watchdog is None:
             self._asked = False
             self._watchdog = self._repeat(
                 'systemd watchdog', self.watchdog_usec / 2e6, self._ask_main_loop
             )
+
+    # -- what STATUS= says ------------------------------------------------------
+
+    def _standing(self) -> str:
+        """Return what STATUS= says while the site serves."""
+        plugins = self.bus.plugins
+        supervisor = plugins.get('supervisor')
+        server = plugins.get('server') or getattr(supervisor, 'server', None)
+        urls = getattr(server, 'urls', ())
+        parts = [f'Serving on {", ".join(urls)}' if urls else 'Started']
+        if supervisor is not None:
+            parts += supervisor.in_brief()
+        elif requests := len(plugins.get('requests', ())):
+            parts.append(f'requests in flight: {requests}')
+        if self._failure:
+            parts.append(f'the last reload failed: {self._failure}')
+        return printable('; '.join(parts))[:LONGEST]
+
+    def _look(self) -> bool:
+        """Send STATUS= again if it has changed; a supervisor asks its workers first."""
+        supervisor = self.bus.plugins.get('supervisor')
+        if supervisor is not None:
+            supervisor.inquire(None, self._say)
+        else:
+            self._say()
+        return True
+
+    def _say(self) -> None:
+        is_steady = self.bus.state is State.STARTED and self._transition is None
+        if is_steady and self._looks is not None and self._standing() != self._said:
+            self.notify(STATUS=self._standing())
 
     # -- reload ---------------------------------------------------------------
 
@@ -199,7 +242,8 @@ class SystemdNotifier(Plugin):
         if hasattr(self.bus, 'supervisor'):  # a supervisor restarts only by this reload
             is_told = False
         if self.bus.state is State.STARTED and not is_told:
-            self._reloading = True
+            self._reloading, self._failure = True, ''
+            self._reloads_since = time.time()
             self._tell_reloading('Reloading')
             patience = getattr(self.bus, 'reload_patience', None)
             if patience is not None:
@@ -207,10 +251,31 @@ class SystemdNotifier(Plugin):
 
     @on('graceful', priority=LAST)
     def reloaded(self) -> None:
-        """Send READY=1: the site has reloaded."""
+        """Send READY=1: the site serves, with the new code or with the old code."""
         if self._reloading:
             self._reloading = False
             self._end_transition()
+            self._failure = self._failure or self._failed_listener()
+            self._ready()
+
+    def _failed_listener(self) -> str:
+        """Return which listener of 'graceful' has failed; '' if none has."""
+        for call in self.bus.timeline:
+            is_ours = call.channel == 'graceful' and call.start >= self._reloads_since
+            if is_ours and call.outcome != 'ok':
+                return f"{call.name}, a listener of 'graceful'"
+        return ''
+
+    @on('reload_failed')
+    def reload_has_failed(self, reason: str) -> None:
+        """Note why a reload has failed; send the whole exchange if it was refused at once.
+
+        systemd waits for RELOADING=1 and READY=1 after it has sent SIGHUP
+        (Type=notify-reload, systemd.service(5)).
+        """
+        self._failure = reason
+        if not self._reloading and self.bus.state is State.STARTED:
+            self._tell_reloading('Reloading')
             self._ready()
 
     def _tell_reloading(self, status: str) -> None:
@@ -254,7 +319,7 @@ class SystemdNotifier(Plugin):
         self.notify(STATUS='Restarting: the new program begins', **time_for_it)
 
     def _leave(self, status: Callable[[], str]) -> None:
-        self._end_watchdog()
+        self._end_repeats()
         self._end_transition()
         if not self._leaving:
             self._leaving = True
@@ -324,17 +389,22 @@ class SystemdNotifier(Plugin):
         if self._watchdog is not None:
             self.notify(WATCHDOG=1)
 
-    def _end_watchdog(self) -> None:
-        watchdog, self._watchdog = self._watchdog, None
-        if watchdog is not None:
-            watchdog.end()
+    def _end_repeats(self) -> None:
+        repeats = self._watchdog, self._looks
+        self._watchdog = self._looks = None
+        for repeat in repeats:
+            if repeat is not None:
+                repeat.end()
 
 
 class _Repeat:
     """A thread that calls ``function`` every ``seconds``, until it returns False or `end`."""
 
-    def __init__(self, name: str, seconds: float, function: Callable[[], bool]) -> None:
-        self._ended: SimpleQueue[None] = SimpleQueue()
+    def __init__(
+        self, bus: Bus, name: str, seconds: float, function: Callable[[], bool]
+    ) -> None:
+        # If threads are greenlets, the queue of the bus lets the others run.
+        self._ended: Any = getattr(bus, 'queue_class', SimpleQueue)()
         self._seconds, self._function = seconds, function
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()

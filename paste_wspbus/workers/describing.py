@@ -50,6 +50,19 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
     }
 
 
+def in_brief(supervisor: Supervisor) -> list[str]:
+    """Return texts on the workers: those that do not serve, requests in flight, crashes."""
+    told, parts = describe(supervisor), []
+    serving, wanted = told['serving'], told['wanted']
+    if serving != wanted:
+        parts.append(f'{serving} of {wanted} worker{"s" * (wanted > 1)} serve')
+    if told['in_flight']:
+        parts.append(f'requests in flight: {told["in_flight"]}')
+    if told['crash_loop']:
+        parts.append(told['crash_loop'])
+    return parts
+
+
 def _total(numbers: Iterable[int | None]) -> int | None:
     """Add the numbers that are known; None if none is."""
     known = [number for number in numbers if number is not None]

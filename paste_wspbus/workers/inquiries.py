@@ -21,7 +21,7 @@ class Inquiry:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Connection | None,
         unanswered: set[WorkerHandle],
         answer: Callable[[], object],
     ) -> None:
@@ -37,7 +37,9 @@ class Inquiries:
         self._open: list[Inquiry] = []
         children.hear('status', self._is_answered)
 
-    def inquire(self, connection: Connection, answer: Callable[[], object]) -> None:
+    def inquire(
+        self, connection: Connection | None, answer: Callable[[], object]
+    ) -> None:
         """Call ``answer`` when all workers have reported, or after PATIENCE seconds."""
         asked = [
             child

@@ -18,7 +18,7 @@ from paste_wspbus.watching.loop import Events, Repeat
 from paste_wspbus.workers import backoff
 from paste_wspbus.workers.children import Children, WorkerFailed, exit_code, how
 from paste_wspbus.workers.crashes import Crashes
-from paste_wspbus.workers.describing import describe
+from paste_wspbus.workers.describing import describe, in_brief
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
@@ -500,10 +500,16 @@ class Supervisor:
         """Queue a graceful restart for the control socket's 'graceful'."""
         return self.renewals.ask(connection)
 
-    def inquire(self, connection: Connection, answer: Callable[[], object]) -> None:
+    def inquire(
+        self, connection: Connection | None, answer: Callable[[], object]
+    ) -> None:
         """Call ``answer`` when all workers have reported their status, or are late."""
         self.inquiries.inquire(connection, answer)
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` shows of the generations, and all requests in flight."""
         return describe(self)
+
+    def in_brief(self) -> list[str]:
+        """Return what systemd shows of the workers, as far as it is worth a word."""
+        return in_brief(self)

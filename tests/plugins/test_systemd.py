@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -38,7 +39,12 @@ def bus(manager):
 
 
 def helpers():
-    return [one for one in threading.enumerate() if one.name.startswith('systemd')]
+    """The threads of transitions and of the watchdog; not the one that looks at STATUS=."""
+    return [
+        one
+        for one in threading.enumerate()
+        if one.name.startswith('systemd') and one.name != 'systemd status'
+    ]
 
 
 # -- ready --------------------------------------------------------------------
@@ -154,13 +160,93 @@ def test_a_reload_is_told_with_its_time_and_ends_with_ready(bus, manager):
     assert states(manager.pending()) == ['READY']
 
 
-def test_a_reload_that_fails_ends_with_ready_too(bus, manager):
+def test_a_reload_that_fails_ends_with_ready_and_its_status_says_so(bus, manager):
     bus.start()
     manager.pending()
-    bus.subscribe('graceful', lambda: 1 / 0)
+
+    def broken():
+        raise LookupError
+
+    bus.subscribe('graceful', broken)
     with pytest.raises(ChannelFailures):
         bus.graceful()
-    assert states(manager.pending()) == ['RELOADING', 'READY']
+    reloading, ready = manager.pending()
+    assert states([reloading, ready]) == ['RELOADING', 'READY']
+    assert 'the last reload failed: ' in ready['STATUS']
+    assert "broken, a listener of 'graceful'" in ready['STATUS']
+    bus.unsubscribe('graceful', broken)
+    bus.graceful()
+    assert manager.pending()[-1]['STATUS'] == 'Started'
+
+
+def test_a_reload_that_is_refused_is_a_whole_exchange(bus, manager):
+    """With Type=notify-reload, systemd waits for it after its SIGHUP."""
+    bus.start()
+    manager.pending()
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    bus.publish('reload_failed', 'site.ini is\x1b[2J gone')
+    reloading, ready = manager.pending()
+    assert states([reloading, ready]) == ['RELOADING', 'READY']
+    assert int(reloading['MONOTONIC_USEC']) >= before
+    assert ready['STATUS'] == (
+        'Started; the last reload failed: site.ini is\\x1b[2J gone'
+    )
+
+
+def test_a_refusal_while_the_site_does_not_serve_is_no_reload(bus, manager):
+    bus.publish('reload_failed', 'too early')
+    assert manager.pending() == []
+
+
+def test_a_status_is_never_too_long_for_systemd(bus, manager):
+    bus.start()
+    manager.pending()
+    bus.publish('reload_failed', '\u20ac' * 5000)
+    ready = manager.until(READY='1')[-1]
+    assert len(ready['STATUS'].encode()) < 3000
+
+
+# -- what is told while it serves -------------------------------------------------
+
+
+def test_the_status_is_sent_again_only_if_it_has_changed(bus, manager):
+    bus.notifier.status_every = 0.01
+    bus.plugins['requests'] = requests = []
+    bus.start()
+    manager.until(READY='1')
+    requests.append('one')
+    changed = manager.receive()
+    assert changed == {'STATUS': 'Started; requests in flight: 1'}
+    with pytest.raises(TimeoutError):  # thirty times the interval
+        manager.receive(0.3)
+    requests.clear()
+    assert manager.receive() == {'STATUS': 'Started'}
+
+
+def test_the_status_is_sent_only_once_in_its_interval(bus, manager):
+    bus.notifier.status_every = 0.2
+    bus.plugins['requests'] = requests = []
+    bus.start()
+    manager.until(READY='1')
+    began = time.monotonic()
+    messages = []
+    while time.monotonic() - began < 1:
+        requests.append('one')
+        messages += manager.pending()
+        time.sleep(0.002)
+    assert 1 <= len(messages) <= 6
+
+
+def test_in_greenlets_it_sleeps_in_the_queue_of_the_bus(bus, manager):
+    made = []
+
+    class Queue(SimpleQueue):
+        def __init__(self):
+            made.append(self)
+
+    bus.queue_class = Queue
+    bus.start()
+    assert made
 
 
 def test_a_reload_of_what_is_not_started_does_not_make_it_ready(bus, manager):
@@ -279,7 +365,7 @@ def test_between_transitions_no_thread_and_no_descriptor_is_left(manager):
     bus.start()
     assert during and helpers() == []
     bus.exit()
-    assert helpers() == []
+    assert not any('systemd' in one.name for one in threading.enumerate())
     assert len(os.listdir('/dev/fd')) == before
     notifier.unsubscribe()
     manager.pending()
