@@ -13,8 +13,7 @@ import threading
 import time
 from _queue import Empty, SimpleQueue  # `queue` imports what its other queues need
 
-# replacing: a signal handler needs it, and must not import: another signal may come.
-from paste_wspbus.bus import ending, replacing
+from paste_wspbus.bus import ending, replacing  # signal handlers must not import
 from paste_wspbus.bus.calls import Call, Calls, Deferred, not_zero
 from paste_wspbus.bus.channels import (
     STATE_CHANNELS,
@@ -857,9 +856,7 @@ class Bus:
 
         :returns: the threads that still run.
         """
-        from paste_wspbus.bus import joining
-
-        return joining.join_threads(self.join_timeout, self.log, lambda: self.hurried)
+        return ending.join_threads(self)
 
     def start_with_callback(
         self,

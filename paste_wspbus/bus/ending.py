@@ -40,6 +40,13 @@ def prepare() -> None:
     from paste_wspbus.bus import culprits, held_gil, joining  # noqa: F401
 
 
+def join_threads(bus: Bus) -> list[threading.Thread]:
+    """See `Bus.join_threads`."""
+    from paste_wspbus.bus import joining
+
+    return joining.join_threads(bus.join_timeout, bus.log, lambda: bus.hurried)
+
+
 def end_threads(bus: Bus) -> list[threading.Thread]:
     """End the threads of a process that ends now: see `joining.end_threads`.
 

@@ -1,7 +1,6 @@
 """What `status` says of the last reload: who asked for it, and how it ended."""
 
 import json
-import os
 import signal
 
 from tests.kit import eventually, run
@@ -23,8 +22,8 @@ def test_with_workers(tmp_path):
         assert last(site) is None
         command = site.run('graceful')
         told = last(site)
-        who = f'root, process {command.pid}' if not os.getuid() else str(os.getuid())
-        assert who in told['asked_by'] and told['asked_by'].startswith('graceful (')
+        assert told['asked_by'].startswith('`wspserve graceful` by ')
+        assert f'(PID {command.pid})' in told['asked_by']
         assert (told['outcome'], told['generation']) == ('served', 2)
         assert 0 < told['took'] <= told['age'] + told['took']
         set_up(tmp_path, at_composition="raise RuntimeError('it is broken')")
