@@ -10,8 +10,15 @@ from typing import NamedTuple
 from paste_wspbus.errors import ConfigError, FactoryError, PluginError
 from paste_wspbus.ini.check_logging import LISTS, LoggingCheck, is_logging
 from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one_line
+from paste_wspbus.ini.hints import (
+    distribution_hint,
+    missing_key,
+    module_hint,
+    server_hint,
+)
 from paste_wspbus.ini.settings import FILES, NO_CHANNELS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, find_source
+from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.values import nearest
 
@@ -64,6 +71,8 @@ def check(
     if config.file is None:
         return []
     listen = listen or config.settings['listen']
+    for address in listen or ():
+        parse_address(address)
     if listen:
         config.forget_where(server_name)
     parser = config.logging_parser()
@@ -79,8 +88,8 @@ def check(
         config.check_workers(config.settings['workers'], server)
     elif not listen:
         warnings.append(
-            'there is no section [server:main]: add one, or start the site with '
-            '--listen HOST:PORT'
+            'there is no section [server:main]; '
+            + server_hint(config.loader.parser.sections())
         )
     warnings += _check_folders(config)
     if config.settings['preload'] and not config.settings['workers']:
@@ -210,10 +219,9 @@ class _Sections:
             elif scheme.lower() == 'call':
                 self._check_call(place, target, target_kind)
             else:
-                raise place.error(
-                    f'{target}: it must begin with config:, egg: or call:, not with '
-                    f'{scheme}:'
-                )
+                from paste_wspbus.ini.mistakes import bad_scheme
+
+                raise place.error(f'{target}: {bad_scheme(target)}')
 
     def _check_call(self, place: _Place, uri: str, kind: Any) -> None:
         """Check that a module exists, that it is Python, and that it has the function."""
@@ -223,7 +231,8 @@ class _Sections:
         try:
             file = find_source(module)
         except NoModule:
-            raise place.error(f'{uri}: there is no module {module!r}') from None
+            hint = module_hint(module, place.file)
+            raise place.error(f'{uri}: there is no module {module!r}{hint}') from None
         if file is None:
             return
         try:
@@ -268,7 +277,9 @@ def _check_path(*path: tuple[str, str]) -> None:
     """
     file, section = path[-1]
     if (file, section) in path[:-1]:
-        problem = 'sections use each other in a circle'
+        steps = [one for _, one in path[path.index((file, section)) :]]
+        circle = ' → '.join(f'[{one}]' for one in steps)
+        problem = f'sections use each other in a circle: {circle}'
     elif len(path) > DEEPEST:
         problem = f'more than {DEEPEST} sections name each other in one chain, which is too deep'
     else:
@@ -281,9 +292,8 @@ def _targets(
 ) -> Iterator[Target]:
     def get(key: str) -> str:
         if key not in own:
-            raise ConfigError(
-                loader.filename, 'this key is missing', section=section, key=key
-            )
+            problem = missing_key(key, own)
+            raise ConfigError(loader.filename, problem, section=section, key=key)
         return str(loader.parser.get(section, key))
 
     if section.startswith('pipeline:'):
@@ -314,6 +324,7 @@ def _check_egg(place: _Place, uri: str, kind: Any) -> None:
     if (name or 'main') not in names:
         there = ', '.join(names) or 'none'
         problem = f'{dist} has no entry point {name or "main"!r}; it has {there}'
+        problem += nearest(name or 'main', names)
         raise place.error(f'{uri}: {problem}')
 
 
@@ -321,4 +332,5 @@ def _distribution(place: _Place, name: str, of: str = '') -> metadata.Distributi
     try:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        raise place.error(f'{of}the distribution {name!r} is not installed') from None
+        problem = f'the distribution {name!r} is not installed{distribution_hint(name)}'
+        raise place.error(f'{of}{problem}') from None

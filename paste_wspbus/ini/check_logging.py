@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib.util
 import logging
 import logging.handlers
+import os
 import re
 
 from paste_wspbus.errors import ConfigError
@@ -62,6 +64,7 @@ class LoggingCheck:
             warnings += self._check_formatter(f'formatter_{name}')
         for name in names['handlers']:
             self._check_handler(f'handler_{name}', names['formatters'])
+            warnings += self._check_folder(f'handler_{name}')
         for name in names['loggers']:
             self._check_logger(f'logger_{name}', name, names['handlers'])
         return warnings
@@ -105,6 +108,18 @@ class LoggingCheck:
                 example = "('site.log', 'a')" if key == 'args' else "{'mode': 'a'}"
                 problem = f'it is not Python; write it as in {key} = {example}'
                 self._fail(section, key, problem)
+
+    def _check_folder(self, section: str) -> Iterator[str]:
+        """Warn about a file in a folder that is not there."""
+        args = self._parser.get(section, 'args', fallback='()')
+        try:
+            path = ast.literal_eval(args)[0]
+        except (ValueError, TypeError, LookupError):
+            return
+        if self._parser.get(section, 'class').endswith('FileHandler'):
+            folder = os.path.dirname(path) if isinstance(path, str) else ''
+            if folder and not os.path.isdir(folder):
+                yield f'[{section}] args: there is no folder {folder}'
 
     def _check_formatter(self, section: str) -> Iterator[str]:
         if self._parser.has_option(section, 'class'):

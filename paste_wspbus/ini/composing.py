@@ -213,9 +213,11 @@ class Composer:
                 context.global_conf[KEY].bus, context.global_conf, **context.local_conf
             )
         except TypeError as error:
+            from paste_wspbus.ini.hints import call_hint
+
             raise FactoryError(
                 self.file,
-                f'{context.object.__qualname__}: {error}',
+                f'{context.object.__qualname__}: {error}{call_hint(context, error)}',
                 section=context.section,
             ) from error
         make = functools.partial(PLUGIN.invoke, context)

@@ -18,6 +18,7 @@ from paste_wspbus.errors import (
 )
 from paste_wspbus.ini.pastedeploy import importlib_metadata, loadwsgi
 from paste_wspbus.reference import KEY, BusRef
+from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,6 +133,12 @@ def translating(context: Any, file: str | None, section: str | None) -> Generato
     except BaseException as error:
         name, problem = name_of_factory(context), f'failed: {one_line(error)}'
         at = at_place(error)
+        if isinstance(error, TypeError) and not at:
+            from paste_wspbus.ini.hints import call_hint
+
+            at = call_hint(context, error)
+            # What PasteDeploy adds to the message are the values that it has passed.
+            problem = problem.partition('; got (')[0] if at else problem
         if isinstance(error, SystemExit):
             called = '' if error.code is None else repr(error.code)
             made = context.object_type.name
@@ -180,9 +187,11 @@ class EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]
         try:
             context = super().get_context(object_type, name, global_conf)
         except importlib_metadata.PackageNotFoundError:
-            raise ConfigError(
-                where, f'the distribution {self.spec!r} is not installed'
-            ) from None
+            from paste_wspbus.ini.hints import distribution_hint
+
+            problem = f'the distribution {self.spec!r} is not installed'
+            problem += distribution_hint(self.spec)
+            raise ConfigError(where, problem) from None
         except LookupError as error:
             if object_type is loadwsgi.SERVER and not name:
                 raise ConfigError(where, 'there is no section [server:main]') from None
@@ -245,4 +254,4 @@ def entry_points(said: str) -> str:
         if entry.group in groups
     )
     there = f'it has {", ".join(names)}' if names else f'it has no {groups[0]}'
-    return f'{dist} has no entry point {name!r}; {there}'
+    return f'{dist} has no entry point {name!r}; {there}{nearest(name, names)}'

@@ -202,6 +202,8 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
     def _no_section(
         self, object_type: Any, name: str, error: LookupError
     ) -> ConfigError:
+        from paste_wspbus.ini.hints import section_hint  # only an error needs it
+
         section = self.resolving[-1][2] if self.resolving else None
         if section is None and making:  # the factory of a composite asks for its parts
             section = making[-1][1]
@@ -216,7 +218,10 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
                 for one in self.parser.sections()
                 if one.partition(':')[0] in prefixes
             ]
-            hint = nearest(name, known)
+            own_name = f'{prefixes[0]}:{name}'
+            hint = nearest(name, known) or section_hint(
+                own_name, self.parser.sections()
+            )
             problem = f'there is no section [{prefixes[0]}:{name}]{hint}'
         return ConfigError(self.filename, problem, section=section, key=key)
 

@@ -13,6 +13,7 @@ from paste_wspbus.bus import exit_code_of
 from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import NO_NAME, entry_points, one_line
+from paste_wspbus.ini.hints import distribution_hint, missing_key, module_hint
 from paste_wspbus.ini.pastedeploy import importlib_metadata
 from paste_wspbus.values import nearest
 
@@ -112,6 +113,8 @@ def in_interpolation(file: str, error: configparser.InterpolationError) -> Confi
         problem = 'the value names itself, or others that name it'
     else:
         problem = str(error).splitlines()[-1]
+        if 'must be followed by' in problem:
+            problem += '; for a percent sign, write %%'
     return ConfigError(file, problem, section=error.section, key=error.option)
 
 
@@ -151,7 +154,7 @@ def in_loading(
         name, key = missing
         problem = f'[DEFAULT] has no key {name!r}{nearest(name, known)}'
     else:
-        key, problem = _in_words(key, use, section, error)
+        key, problem = _in_words(file, own, key, use, section, error)
     return ConfigError(file, problem, section=section, key=key)
 
 
@@ -167,34 +170,48 @@ def _missing_key(
 
 
 def _in_words(
-    key: str | None, use: str | None, section: str, error: BaseException
+    file: str,
+    own: Mapping[str, str],
+    key: str | None,
+    use: str | None,
+    section: str,
+    error: BaseException,
 ) -> tuple[str | None, str]:
     """Return the key that is wrong, and what is wrong with it."""
     said = str(error).strip('"') or type(error).__name__
     if isinstance(error, ValueError) and _names_nothing(use):
         return key, f'{use}: {NO_NAME}'
     if isinstance(error, importlib_metadata.PackageNotFoundError):
-        return key, f'{use}: the distribution {error.name or said!r} is not installed'
+        name = error.name or said
+        hint = distribution_hint(name)
+        return key, f'{use}: the distribution {name!r} is not installed{hint}'
     if isinstance(error, ModuleNotFoundError):
-        return key, f'{use}: there is no module {error.name!r}'
+        hint = module_hint(error.name or '', file)
+        return key, f'{use}: there is no module {error.name!r}{hint}'
     if isinstance(error, AttributeError) and use:
-        return key, f'{use}: {said}'
+        return key, f'{use}: {said}{nearest(error.name or "", dir(error.obj))}'
     if type(error) is not LookupError:  # this one is PasteDeploy's own error
         return key, f'{use or section}: {one_line(error)}'
     if said.startswith('Entry point'):
         return key, f'{use}: {entry_points(said)}'
     if said.startswith('No loader given'):
-        problem = (
-            'this key is missing; it names what to load: egg:DIST#NAME or '
-            'call:MODULE:FUNCTION'
-        )
-        return 'use', problem
+        what = 'it names what to load: egg:DIST#NAME or call:MODULE:FUNCTION'
+        return 'use', f'{missing_key("use", own)}; {what}'
+    if said.startswith('URI scheme not known'):
+        return key, f'{use}: {bad_scheme(use or "")}'
     if said.startswith('Configuration not in'):
         return key, f'{use}: write call:MODULE:FUNCTION'
     lacks = re.search(r"missing a '(.+?)' setting", said)
     if lacks:
-        return lacks[1], 'this key is missing'
+        return lacks[1], missing_key(lacks[1], own)
     return key, re.sub(r' in \S+ ', ' ', said)
+
+
+def bad_scheme(uri: str) -> str:
+    """Return what is wrong with a URI that has no known scheme."""
+    scheme = uri.partition(':')[0]
+    hint = '' if '/' in uri else f'; did you mean call:{uri}?'
+    return f'it must begin with config:, egg: or call:, not with {scheme}:{hint}'
 
 
 def _names_nothing(use: str | None) -> bool:

@@ -56,10 +56,12 @@ class ServerSection:
         if not (self.kind or self.name or self._is_there()):
             self.listen = self.listen or self._port_of_environment()
             if not self.listen:
-                raise ConfigError(
-                    self.file,
-                    'there is no section [server:main]; add one, or use --listen HOST:PORT',
-                )
+                from paste_wspbus.ini.hints import server_hint
+
+                parser = getattr(self.loader, 'parser', None)
+                hint = server_hint(parser.sections() if parser is not None else ())
+                problem = f'there is no section [server:main]; {hint}'
+                raise ConfigError(self.file, problem)
             waitress = find_adapter('waitress:serve_paste')
             assert waitress is not None
             return self._configure(waitress, {}, self.vars, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from paste_wspbus.errors import BindError, SettingError
-from paste_wspbus.values import boolean
+from paste_wspbus.values import boolean, comment_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def parse_port(text: str | int, key: str = 'port') -> int:
     except ValueError:
         port = -1
     if not 0 <= port <= 65535:
-        raise SettingError(key, f'{text!r} is not a port: a number from 0 to 65535')
+        problem = f'{text!r} is not a port: a number from 0 to 65535'
+        raise SettingError(key, f'{problem}{comment_hint(str(text))}')
     return port
 
 

@@ -168,6 +168,9 @@ FILES = {
         SERVER + '[app:mian]\nuse = call:webapp:make', 2, '[app:main]', "'mian'"
     ),
     'no [server:main]': Case(APP, 2, 'site.ini', '[server:main]', '--listen'),
+    '[server:mian]': Case(
+        APP + SERVER.replace('main', 'mian'), 2, 'did you mean [server:mian]?'
+    ),
     'no [app:other]': command(
         'site.ini', '-n', 'other', words=['site.ini', '[app:other]']
     ),
@@ -290,6 +293,39 @@ USES = {
     'require': Case(
         APP + 'require = Nonsense\n' + SERVER, 2, 'site.ini [app:main]', 'Nonsense'
     ),
+}
+
+TYPOS = {
+    'section': Case(
+        '[ap:main]\nuse = call:webapp:make\n' + SERVER, 2, 'did you mean [ap:main]?'
+    ),
+    'section of another kind': Case(
+        '[pipeline:main]\npipeline = f\n[filter:f]\nuse = call:webapp:make_filter\n'
+        + SERVER,
+        2,
+        'site.ini [pipeline:main] pipeline',
+        'there is a section [filter:f]',
+    ),
+    'distribution': app('egg:Past#static', 2, HERE, "did you mean 'Paste'?"),
+    'entry point': app('egg:Paste#urlmp', 2, HERE, "did you mean 'urlmap'?"),
+    'server': server('use = egg:waitres', 2, "did you mean 'waitress'?"),
+    'plugin': plugin('call:webapp:frst', 2, 'use', "did you mean 'first'?"),
+    'module': app('call:webap:make', 2, HERE, "did you mean 'webapp'?"),
+    'function': app('call:webapp:mak', 2, HERE, "did you mean 'make'?"),
+    'scheme': app('webapp:make', 2, HERE, 'did you mean call:webapp:make?'),
+    'use': Case(
+        '[app:main]\nusee = call:webapp:make\n' + SERVER,
+        2,
+        HERE,
+        "'usee' may be a typo",
+    ),
+    'comment': server(
+        'use = egg:waitress\nport = 80 ; mine', 2, 'port', 'a line of its own'
+    ),
+    'percent sign': Case(
+        APP + 'color = 100%\n' + SERVER, 2, '[app:main] color', 'write %%'
+    ),
+    'address': Case(APP, 2, 'HOST:PORT', args=('site.ini', '--listen', 'localhost')),
 }
 
 IMPORTS = {
@@ -602,6 +638,16 @@ FACTORIES = {
         'no luck',
         cause=True,
     ),
+    'app takes other arguments': app(
+        'call:os:getpid',
+        1,
+        'site.ini [app:main]',
+        'a factory takes (global_conf, **settings) and returns the application',
+        cause=True,
+    ),
+    'plugin takes no bus': plugin(
+        'call:webapp:make_server', 1, 'a factory takes (bus, global_conf, **settings)'
+    ),
     'in another file': Case(
         '[app:main]\nuse = config:other.ini\n' + SERVER,
         1,
@@ -881,6 +927,7 @@ CASES = {
         'file': FILES,
         'circle': CIRCLES,
         'use': USES,
+        'typo': TYPOS,
         'import': IMPORTS,
         'parsing': PARSING,
         'get': GETS,
@@ -968,7 +1015,7 @@ def test_check_finds_what_it_can_without_composing(tmp_path):
         'bus distribution',
         'bus function',
     )
-    known = USES, INTERPOLATIONS, SETTINGS, PARSING, LOGGING
+    known = USES, TYPOS, INTERPOLATIONS, SETTINGS, PARSING, LOGGING
     wrong = []
     for name, case in [pair for table in known for pair in table.items()]:
         if name.endswith(unknown) or isinstance(case.ini, bytes):

@@ -1,0 +1,120 @@
+"""What somebody may have meant who has mistyped a name: the ends of error messages.
+
+Only an error needs this module.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pkgutil
+import sys
+from difflib import get_close_matches
+from importlib import metadata
+
+from paste_wspbus.values import nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+#: How similar a name must be to one of many: any two of a thousand names are a bit alike.
+NEAR = 0.75
+
+#: From the name of a kind of PasteDeploy to the arguments of its factory, and what the
+#: factory returns.
+SIGNATURES = {
+    'application': ('(global_conf, **settings)', 'the application'),
+    'composite': ('(loader, global_conf, **settings)', 'the application'),
+    'filter': ('(global_conf, **settings)', 'a function of the application'),
+    'server': ('(global_conf, **settings)', 'a function that serves the application'),
+    'plugin': ('(bus, global_conf, **settings)', 'the plugin'),
+    'bus': ('(global_conf)', 'the bus'),
+}
+
+
+def distribution_hint(name: str) -> str:
+    """Return the installed distribution that is meant, as the end of a message, or ''."""
+    names = {str(one.metadata['Name']) for one in metadata.distributions()}
+    return _near_one(name, names)
+
+
+def module_hint(name: str, file: str | None) -> str:
+    """Return the module that is meant, as the end of a message, or ''.
+
+    :param name: the dotted name of a module that does not exist.
+    :param file: the .ini: modules beside it come first.
+    """
+    package, _, last = name.rpartition('.')
+    if package:
+        known = getattr(sys.modules.get(package), '__path__', ())
+        return nearest(last, _modules(known))
+    beside = _modules([os.path.dirname(os.path.abspath(file))] if file else [])
+    return nearest(name, beside) or _near_one(name, _modules(None))
+
+
+def section_hint(name: str, sections: Iterable[str]) -> str:
+    """Return the section of another kind that has a name, as the end of a message, or ''.
+
+    :param name: such as 'app:main', which does not exist.
+    """
+    kind, _, own = name.partition(':')
+    same = [one for one in sections if one.partition(':')[2].strip() == own]
+    for one in get_close_matches(kind, [one.partition(':')[0] for one in same], 1):
+        return f'; did you mean [{one}:{own}]?'
+    return f'; there is a section [{same[0]}]' if same else ''
+
+
+def server_hint(sections: Iterable[str]) -> str:
+    """Return the section that is meant by a missing [server:main], or how to do without."""
+    near = get_close_matches('server:main', list(sections), 1, NEAR)
+    if near:
+        return f'did you mean [{near[0]}]?'
+    return 'add one, or start the site with --listen HOST:PORT'
+
+
+def missing_key(key: str, own: Iterable[str]) -> str:
+    """Return the message for a section without a key that it needs."""
+    near = get_close_matches(key, list(own), 1)
+    typo = f'; {near[0]!r} may be a typo of it' if near else ''
+    return f'this key is missing{typo}'
+
+
+def call_hint(context: Any, error: BaseException) -> str:
+    """Return how a factory must look, if it cannot take what PasteDeploy passes, or ''.
+
+    :param context: the context of its section.
+    :param error: the error of the call.
+    """
+    kind = context.object_type.name
+    if not isinstance(error, TypeError) or kind not in SIGNATURES:
+        return ''
+    factory, settings = context.object, context.local_conf
+    count = 2 if kind in ('plugin', 'composite') else 1
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return ''
+    try:
+        signature.bind(*[None] * count, **settings)
+    except TypeError:
+        takes = list(signature.parameters)
+    else:
+        return ''
+    for key in settings:
+        if key not in takes and (hint := nearest(key, takes[count:])):
+            return hint
+    wanted, result = SIGNATURES[kind]
+    return f'; a factory takes {wanted} and returns {result}'
+
+
+def _modules(folders: Iterable[str] | None) -> list[str]:
+    paths = None if folders is None else list(folders)
+    return [one.name for one in pkgutil.iter_modules(paths)]
+
+
+def _near_one(name: str, known: Iterable[str]) -> str:
+    lower = {one.lower(): one for one in known}
+    found = get_close_matches(name.lower(), lower, 1, NEAR)
+    return f'; did you mean {lower[found[0]]!r}?' if found else ''
