@@ -99,6 +99,11 @@ def _add_general(add: Callable[..., object]) -> None:
         action='store_true',
         help='Look for mistakes; load and serve nothing',
     )
+    add(
+        '--compose',
+        action='store_true',
+        help='With --check: load the site, too, and print how long each section takes',
+    )
     add('--status', action='store_true', help='The same as the subcommand status')
     add(
         '--json',
@@ -305,6 +310,8 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
         raise UsageError(
             'graceful reads the number of workers from the file: leave out --workers'
         )
+    if options.compose and not options.check:
+        raise UsageError('--compose works only together with --check')
     options.replaces = options.subcommand == 'restart'
     options.daemon = options.daemon or options.subcommand in ('start', 'restart')
     if options.reloader is not None and not options.reload:

@@ -97,8 +97,10 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
         launch.report = Report(connection, lasting=True)
     config = _read(launch, inheritance)
     if options.check:
+        from paste_wspbus.command.checking import run_check  # serving does not need it
+
         with launch.early.raising():
-            return _check(config, options)
+            return run_check(config, launch, make_process)
     if inheritance.report is not None:
         launch.report = Report(inheritance.report)
     runs, file_notes = choose_files(launch, config.settings, inheritance)
@@ -223,17 +225,6 @@ def _make_importable(config: Config) -> None:
     if importing is not None:
         importing.give_back()
     site_path(config.file)
-
-
-def _check(config: Config, options: Options) -> int:
-    from paste_wspbus.ini.check import check  # imported here: serving does not need it
-
-    warnings = check(config, options.server_name, options.app_name, options.listen)
-    for warning in warnings:
-        terminal.print_answer(f'{options.config}: warning: {warning}')
-    found = 'can be served' if warnings else 'no mistakes found'
-    terminal.print_line(f'{options.config}: {found}')
-    return DONE
 
 
 def _hand_over_settings(config: Config, options: Options) -> dict[str, Any] | None:

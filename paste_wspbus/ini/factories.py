@@ -68,6 +68,9 @@ REQUIRED = {('waitress', 'paste.server_runner', 'main'): 'waitress:serve_paste'}
 #: of PasteDeploy.
 STRICT = ('keystonemiddleware.',)
 
+#: Measures the imports and the factories of sections; None if nobody asks for that.
+stopwatch: Any = None
+
 #: The (file, section) pairs that are being made: each pair has asked for the next one.
 making: list[tuple[str | None, str | None]] = []
 
@@ -92,7 +95,7 @@ def create(context: Any) -> Any:
             key: value for key, value in context.global_conf.items() if key != KEY
         }
     try:
-        with translating(context, *place):
+        with measured(place[1], 'factory'), translating(context, *place):
             made = context.object_type.invoke(context)
     finally:
         making.pop()
@@ -104,6 +107,14 @@ def create(context: Any) -> Any:
             section=place[1],
         )
     return made
+
+
+def measured(section: str | None, step: str) -> contextlib.AbstractContextManager[None]:
+    """Measure a step for a section, 'import' or 'factory', if somebody asks for that."""
+    if stopwatch is None or section is None:
+        return contextlib.nullcontext()
+    watch: contextlib.AbstractContextManager[None] = stopwatch.measure(section, step)
+    return watch
 
 
 def name_of_factory(context: Any) -> str:

@@ -19,6 +19,7 @@ from paste_wspbus.ini.factories import (
     create,
     known_context,
     making,
+    measured,
 )
 from paste_wspbus.ini.pastedeploy import loadwsgi
 from paste_wspbus.reference import KEY
@@ -172,7 +173,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             )
         self.resolving.append(place)
         try:
-            with self._translating(section):
+            with measured(section, 'import'), self._translating(section):
                 context = super().get_context(object_type, name, global_conf)
         finally:
             self.resolving.pop()

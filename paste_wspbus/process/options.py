@@ -46,6 +46,8 @@ class Options:
     #: Whether a browser shows the site as soon as it serves.
     browser = False
     check = False
+    #: Whether --check loads the site, too.
+    compose = False
     version = False
     #: The .ini is the first of ``args``; the others are its variables.
     config: str

@@ -1,0 +1,216 @@
+"""The option --check: mistakes of the .ini, and with --compose those of the site's code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+from paste_wspbus.bus.culprits import place_in_site
+from paste_wspbus.bus.deadlines import call_after
+from paste_wspbus.bus.host import WSPSERVE
+from paste_wspbus.command.defaults import DefaultPlugins
+from paste_wspbus.command.leaving import LINGER, complain, end_at_once
+from paste_wspbus.command.terminal import flush, in_columns, print_answer, print_line
+from paste_wspbus.errors import FactoryError, WSPBusError
+from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
+from paste_wspbus.forks import close_in_child
+from paste_wspbus.ini import factories
+from paste_wspbus.ini.check import check
+from paste_wspbus.ini.config import Terminated, site_path
+from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.unix.processes import OtherProcess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any, NoReturn
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.ini.config import Config
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.process import Process
+
+    MakeProcess = Callable[[Config, Launch, Inheritance], Process]
+
+#: Seconds that the process has to end after its deadline, or after an interrupt.
+PATIENCE = 1.0
+
+
+def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
+    """Check the .ini; with --compose, load the site, too, but start nothing.
+
+    :returns: the exit code.
+    :raises ConfigError: if the site could not be served.
+    """
+    options = launch.options
+    warnings = check(config, options.server_name, options.app_name, options.listen)
+    for warning in warnings:
+        print_answer(f'{options.config}: warning: {warning}')
+    found = 'can be served' if warnings else 'no mistakes found'
+    if options.compose:
+        flush()
+        report = _load_in_child(config, launch, make_process)
+        if 'code' in report:
+            return int(report['code'])
+        _print_times(report['times'])
+        found += f'; the site was loaded in {report["total"] * 1000:.0f} ms'
+    print_line(f'{options.config}: {found}')
+    return DONE
+
+
+def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> Bus:
+    """Load the site, but open no socket, PID file or log file, and start nothing.
+
+    :raises WSPBusError: if it cannot be loaded.
+    """
+    process = make_process(config, launch, Inheritance())
+    bus = config.make_bus()
+    bus.host = WSPSERVE
+    if hasattr(bus, 'trial'):
+        bus.trial = True
+    DefaultPlugins(launch, process).plug_in(bus, configured=False)
+    server = process.known_server(config)
+    if server is not None:
+        server.plug_in(bus)
+    config.compose(bus, server, launch.options.app_name)
+    return bus
+
+
+class Stopwatch:
+    """Measures the steps of each section, each without the steps inside it.
+
+    ``times`` has the seconds for 'import' and for 'factory', by section, in the order in
+    which the sections were first needed.
+    """
+
+    def __init__(self) -> None:
+        self.times: dict[str, dict[str, float]] = {}
+        #: For each step that runs, the seconds of the steps inside it.
+        self._inside: list[float] = []
+
+    @contextlib.contextmanager
+    def measure(self, section: str, step: str) -> Generator[None]:
+        """Measure one step, which may contain others."""
+        row = self.times.setdefault(section, {'import': 0.0, 'factory': 0.0})
+        began = time.perf_counter()
+        self._inside.append(0.0)
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - began
+            row[step] += took - self._inside.pop()
+            if self._inside:
+                self._inside[-1] += took
+
+
+def _print_times(times: dict[str, dict[str, float]]) -> None:
+    rows: list[tuple[str, ...]] = [('SECTION', '   IMPORT', '  FACTORY')]
+    for section, row in times.items():
+        texts = [f'{row[step] * 1000:6.0f} ms' for step in ('import', 'factory')]
+        rows.append((f'[{section}]', *texts))
+    for line in in_columns(rows):
+        print_answer(line)
+
+
+def _load_in_child(
+    config: Config, launch: Launch, make_process: MakeProcess
+) -> dict[str, Any]:
+    """Load the site in a child process, which ends afterwards.
+
+    :returns: ``times`` and ``total``; or ``code`` if the child has printed why it failed.
+    :raises FactoryError: if the child takes too long, or ends without a result.
+    """
+    limit = config.settings['start_timeout']
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _be_child(config, launch, make_process, theirs, limit)
+    theirs.close()
+    child, line = OtherProcess(pid), b''
+    try:
+        with ours, ours.makefile('rb') as lines:
+            ours.settimeout(limit + PATIENCE)
+            with contextlib.suppress(ConnectionResetError):
+                line = lines.readline()
+    except TimeoutError:
+        problem = f'it was not loaded within {limit:g} s, and its code lets no other thread run'
+        raise FactoryError(config.file, problem) from None
+    finally:
+        code = _end(child, LINGER if line else 0)
+    if line.endswith(b'\n'):
+        report: dict[str, Any] = json.loads(line)
+        return report
+    how = f'signal {signal.Signals(-code).name}' if code < 0 else f'exit code {code}'
+    raise FactoryError(config.file, f'the process that loaded it ended with {how}')
+
+
+def _end(child: OtherProcess, seconds: float) -> int:
+    """Wait for the end of a process; end it when the seconds are over.
+
+    :returns: its exit code, or the negative number of a signal.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if child.is_gone_within(seconds):
+            break
+        child.signal(number)
+        seconds = PATIENCE
+    child.close()
+    return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+
+
+def _be_child(
+    config: Config,
+    launch: Launch,
+    make_process: MakeProcess,
+    report: socket.socket,
+    limit: float,
+) -> NoReturn:
+    """Load the site, report the times or the exit code, and end this process."""
+
+    def send(message: dict[str, Any]) -> None:
+        try:
+            report.sendall(json.dumps(message).encode() + b'\n')
+        except OSError:  # the parent waits no longer, and has said so
+            os._exit(FAILED)
+
+    def is_late() -> None:
+        main = sys._current_frames().get(threading.main_thread().ident or 0)
+        problem = f'it was not loaded within {limit:g} s, now at {place_in_site(main)}'
+        send({'code': FAILED})
+        complain(FactoryError(config.file, problem), launch)
+        flush()
+        os._exit(FAILED)
+
+    code = FAILED
+    close_in_child(report, socket.socket.close)
+    try:
+        launch.early.begin_anew()
+        call_after(limit, is_late)
+        os.environ.pop('NOTIFY_SOCKET', None)
+        if launch.options.identity is not None:
+            launch.options.identity.take()
+            importing = sys.modules.get('paste_wspbus.unix.importing')
+            if importing is not None:
+                importing.give_back()
+            site_path(config.file)
+        watch, began = Stopwatch(), time.perf_counter()
+        factories.stopwatch = watch
+        load_on_trial(config, launch, make_process)
+        total = time.perf_counter() - began
+        code = DONE
+        send({'times': watch.times, 'total': total})
+    except WSPBusError as error:
+        code = error.exit_code
+        send({'code': code})
+        complain(error, launch)
+    except (KeyboardInterrupt, Terminated):
+        code = INTERRUPTED  # the parent prints that
+        send({'code': code})
+    end_at_once(code)

@@ -1,0 +1,148 @@
+"""--check --compose: the site is loaded in a child process, and nothing is started."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from paste_wspbus.command.checking import Stopwatch
+from tests.kit import Site, eventually, run
+
+FILES = {
+    'site.ini': """
+        [wspbus:main]
+        plugins = pool
+        start_timeout = %(limit)s
+
+        [plugin:pool]
+        use = call:webapp:pool
+
+        [pipeline:main]
+        pipeline = slow one
+
+        [filter:slow]
+        use = call:webapp:slow
+
+        [app:one]
+        use = call:webapp:make
+        what = %(what)s
+
+        [server:main]
+        use = egg:waitress
+        port = %(port)s
+        """,
+    'webapp.py': """
+        import os
+        import signal
+        import sys
+        import time
+
+        from paste_wspbus import get_bus
+
+
+        def pool(bus, global_conf):
+            print('the pool was opened')
+            yield
+
+
+        def slow(global_conf):
+            time.sleep(0.06)
+            return lambda app: app
+
+
+        def wait():
+            time.sleep(99)
+
+
+        def make(global_conf, what):
+            exec(what)
+            return lambda environ, start_response: []
+        """,
+}
+
+
+def check(folder, what='', limit=20, **kwargs):
+    words = ['--check', '--compose', 'site.ini', f'what={what}', f'limit={limit}']
+    return run(folder, *words, 'port=1', files=FILES, **kwargs)
+
+
+def test_each_section_has_its_times_and_nothing_starts(tmp_path):
+    what = "get_bus(global_conf).subscribe('start', lambda: print('it was started'))"
+    process = check(tmp_path, what)
+    assert process.code == 0, process.report()
+    assert process.err.text == ''
+    assert 'opened' not in process.out.text and 'started' not in process.out.text
+    *_, last = process.out.text.splitlines()
+    assert re.fullmatch(
+        r'site\.ini: can be served; the site was loaded in \d+ ms', last
+    )
+    rows = re.findall(r'^\[(\S+)\] +(\d+) ms +(\d+) ms$', process.out.text, re.M)
+    times = {section: int(factory) for section, _, factory in rows}
+    assert [*times] == [
+        *('server:main', 'plugin:pool', 'pipeline:main', 'app:one', 'filter:slow')
+    ]
+    assert times['filter:slow'] >= 60 > times['pipeline:main']
+
+
+@pytest.mark.parametrize(
+    ('what', 'line'),
+    [
+        ("raise KeyError('dsn')", r"\[app:one\]: make failed: KeyError: 'dsn', at .+"),
+        (
+            "sys.exit('no licence')",
+            r"\[app:one\]: make called sys\.exit\('no licence'\).+",
+        ),
+        ('wait()', r'it was not loaded within 1 s, now at .+ in wait'),
+        ('os._exit(0)', 'the process that loaded it ended with exit code 0'),
+        ('os.abort()', 'the process that loaded it ended with signal SIGABRT'),
+    ],
+)
+def test_code_that_fails_ends_in_one_line_with_1(tmp_path, what, line):
+    process = check(tmp_path, what, limit=1 if 'wait' in what else 20)
+    assert process.code == 1, process.report()
+    (said,) = process.err.text.splitlines()
+    assert re.fullmatch(f'site\\.ini:? {line}', said)
+
+
+def test_a_mistake_in_the_ini_ends_with_2(tmp_path):
+    ini = FILES['site.ini'].replace('call:webapp:make', 'call:webapp:mak')
+    process = run(
+        tmp_path,
+        *('--check', '--compose', 'site.ini', 'what=', 'limit=20', 'port=1'),
+        files={**FILES, 'site.ini': ini},
+    )
+    assert process.code == 2, process.report()
+    assert "'mak'; did you mean 'make'?" in process.err.text
+
+
+def test_ctrl_c_ends_it_in_one_line_with_its_child(tmp_path):
+    what = "open('pid', 'w').write(str(os.getpid())); time.sleep(99)"
+    args = ['--check', '--compose', f'what={what}', 'limit=90', 'port=1']
+    ini = FILES['site.ini']
+    with Site(tmp_path, ini, *args, files=FILES, wait=False) as process:
+        pid = tmp_path / 'pid'
+        eventually(lambda: pid.exists() and pid.read_text())
+        process.send(signal.SIGINT)
+        assert process.wait() == 130, process.report()
+    assert process.err.text == 'Interrupted.\n'
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_compose_needs_check(tmp_path):
+    process = run(tmp_path, '--compose', 'site.ini', files=FILES)
+    assert process.code == 2
+    assert process.err.text == '--compose works only together with --check\n'
+
+
+def test_a_step_inside_another_one_counts_once():
+    watch = Stopwatch()
+    with watch.measure('outer', 'factory'):
+        with watch.measure('inner', 'import'):
+            time.sleep(0.05)
+        with watch.measure('inner', 'factory'):
+            pass
+    assert [*watch.times] == ['outer', 'inner']
+    assert watch.times['inner']['import'] >= 0.05 > watch.times['outer']['factory']
