@@ -1,4 +1,4 @@
-"""Measures --reload: from an edit to the new code's first response, idleness, 500 reloads."""
+"""Measures --reload: edits, the first edit after a start, old code, idleness, 500 reloads."""
 
 from __future__ import annotations
 
@@ -135,6 +135,80 @@ def judge_edits(site, options, samples, contenders):
     if CHILD in samples:
         refused = contenders[CHILD].failed['refused']
         rounds.judge(f'polls refused, {CHILD}, {site}', refused, at_most=0)
+
+
+# -- the first edit after a start --------------------------------------------------------
+
+
+def measure_first(options):
+    """Compare the edit right after a start with later edits of the same run."""
+    for site in options.sites:
+        print(
+            f'\nThe first edit, as soon as the start has answered, ms, {site} site, '
+            f'{options.starts_edited} starts; {load()}'
+        )
+        print(f'  {"":<20}{"first":>10}{"later":>10}{"÷ later":>10}')
+        for reloader in options.servers:
+            if reloader.name not in PROCESSES:
+                continue
+            first, later = [], []
+            for _ in range(options.starts_edited):
+                with reloader.serves(SITES[site]) as running:
+                    client = reload_servers.Client(running)
+                    first.append(client.edit_at_once())
+                    client.after(reload_servers.BETWEEN)
+                    later += [client.edit(), client.edit()]
+            ratio = statistics.median(first) / statistics.median(later)
+            cells = statistics.median(first), statistics.median(later), ratio
+            line = ''.join(f'{cell:>10.3g}' for cell in cells)
+            print(f'  {reloader.name:<20}{line}')
+            rounds.judge(
+                f'times as long as later ones, {reloader.name}', ratio, at_most=3
+            )
+
+
+# -- old code ----------------------------------------------------------------------------
+
+#: Milliseconds from the return of the save to the request.
+DELAYS = (0, 2, 5, 10, 20)
+
+
+def measure_stale(options):
+    """Count the old answers on new connections that begin after a save."""
+    print(
+        f'\nOld answers on a new connection that begins so many ms after a save, of '
+        f'{options.saves} each; {load()}'
+    )
+    heads = ''.join(f'{f"{delay} ms":>10}' for delay in DELAYS)
+    print(f'  {"":<28}{heads}')
+    for reloader in options.servers:
+        if reloader.name not in PROCESSES:
+            continue
+        try:
+            with reloader.serves(SITES['small']) as running:
+                client = reload_servers.Client(running)
+                found = count_stale(client, options.saves)
+        except rounds.Unavailable as why:
+            print(f'{reloader.name} is left out: {why}')
+            continue
+        for how, counts in found.items():
+            cells = ''.join(f'{counts[delay]:>10}' for delay in DELAYS)
+            print(f'  {f"{reloader.name}, {how}":<28}{cells}')
+        stale = sum(counts.total() for counts in found.values())
+        rounds.judge(f'old answers, {reloader.name}', stale, at_most=0)
+
+
+def count_stale(client, saves):
+    found = {'in place': Counter(), 'rename': Counter()}
+    for _ in range(saves):
+        for delay in DELAYS:
+            for how, counts in found.items():
+                time.sleep(client.settles)
+                how_it_was = client.edit_and_ask(delay / 1000, how)
+                counts[delay] += how_it_was == 'old'
+                if how_it_was in FAILURES:
+                    raise rounds.Unavailable(f'a request failed: {how_it_was}')
+    return found
 
 
 # -- idle -----------------------------------------------------------------------------
@@ -330,7 +404,13 @@ def print_growth(name, grown):
 
 # -- the command ----------------------------------------------------------------------
 
-FIGURES = {'edits': measure_edits, 'idle': measure_idle, 'growth': measure_growth}
+FIGURES = {
+    'edits': measure_edits,
+    'first': measure_first,
+    'stale': measure_stale,
+    'idle': measure_idle,
+    'growth': measure_growth,
+}
 
 
 def parse():
@@ -340,6 +420,8 @@ def parse():
     )
     for name, default, what in (
         ('rounds', 15, 'edits: of each site under each server'),
+        ('starts-edited', 5, 'first: of each site under each server'),
+        ('saves', 4, 'stale: for each delay, in place and by rename'),
         ('settle-seconds', 12, 'idle: how long nothing is counted at first'),
         ('idle-seconds', 10, 'idle: how long'),
         ('reloads', 500, 'growth: by forks'),

@@ -125,14 +125,19 @@ class EditedSite(restart_servers.Site):
         (self.folder / 'serve.py').write_text(WERKZEUG.format(port=self.port))
         self.edit()
 
-    def edit(self) -> None:
-        """Save the next version; one time in place, the next time by a rename."""
+    def edit(self, how: str | None = None) -> None:
+        """Save the next version.
+
+        :param how: 'in place' or 'rename'; None is one time this, the next time that.
+        """
         self.version += 1
+        if how is None:
+            how = 'rename' if self.version % 2 else 'in place'
         module = self.folder / 'edited.py'
         text = self.text.replace('$version', str(self.version))
         # Python also compares bytecode with its source by size.
         text += f'#{"." * (self.version % 97)}\n'
-        if self.version % 2:
+        if how == 'rename':
             new = self.folder / '.edited.py.tmp'
             new.write_text(text)
             new.replace(module)
@@ -267,6 +272,9 @@ def poll(port: int) -> tuple[str, bytes]:
 class Client:
     """Edits a site that is served, and polls it; ``polls`` has the results of the last edit."""
 
+    #: Seconds after an edit in which a server prepares for the next one.
+    settles = 0.3
+
     def __init__(self, running: restart_servers.Running) -> None:
         self.running = running
         assert isinstance(running.site, EditedSite)
@@ -305,6 +313,27 @@ class Client:
                 )
             time.sleep(PAUSE)
         return (self._answered - began) * 1000
+
+    def edit_and_ask(self, delay: float, how: str) -> str:
+        """Edit the site, and send one request on a new connection after ``delay`` seconds.
+
+        :param how: 'in place' or 'rename'.
+        :returns: 'new', 'old', or how the request failed. Then the new code serves.
+        """
+        self.polls = collections.Counter()
+        self.site.edit(how)
+        until = time.perf_counter() + delay
+        while time.perf_counter() < until:
+            pass  # sleep() may take a millisecond longer
+        found = now = self._poll()
+        while now == 'old':
+            time.sleep(PAUSE)
+            now = self._poll()
+        return found
+
+    def after(self, seconds: float) -> None:
+        """Let the next `edit` wait for so many seconds."""
+        self._next = time.monotonic() + seconds
 
     def _poll(self) -> str:
         how, body = poll(self.site.port)

@@ -81,6 +81,10 @@ class Report:
         """Report that modules are imported, or which module makes a fork unsafe, and why."""
         self._say('imported', name, why)
 
+    def outdated(self, paths: list[str]) -> None:
+        """Report that these files of the site have changed: it must be restarted."""
+        self._say('outdated', paths)
+
     def leave(self) -> None:
         """Report that the site asks for a stop."""
         self._say('leave', True)

@@ -19,6 +19,8 @@ class Role(NamedTuple):
     started before, so that errors belong in its log. ``several`` says whether other
     processes accept from the same sockets. ``spare`` says whether it waits before it
     composes the site. ``problem`` is a traceback that it shows in the place of the site.
+    ``insists`` says whether, under ``--reload``, it begins to serve although its files have
+    changed since it read them.
     ``time_to_stop`` is the number of seconds that its own stop may take; None stands for
     that of the .ini.
     """
@@ -32,6 +34,7 @@ class Role(NamedTuple):
     spare: bool = False
     problem: str = ''
     time_to_stop: float | None = None
+    insists: bool = False
 
     @property
     def name(self) -> str:

@@ -126,6 +126,14 @@ REPORTS = {
             ('learnt', 'modules'),
         ),
         Word(
+            'outdated',
+            (WORKER,),
+            (SUPERVISOR,),
+            'These files have changed, and the process accepts no more connections: the '
+            'supervisor restarts the site, even if the files are as they were.',
+            ('outdated',),
+        ),
+        Word(
             'forked',
             (FORKER,),
             (SUPERVISOR,),
@@ -375,6 +383,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'status': _is_status,
     'learnt': _are_news,
     'modules': _are_texts,
+    'outdated': lambda value: _are_paths(value) and bool(value),
     'forked': _is_number,
     'process': lambda value: _is_number(value) and value > 1,
     'ended': _is_number,

@@ -138,6 +138,7 @@ SAID = {
         ([['file', 'a.py', [1, 2]]], ['b']),
         {'learnt': [['file', 'a.py', [1, 2]]], 'modules': ['b']},
     ),
+    'outdated': ((['a.py'],), {'outdated': ['a.py']}),
     'imported': (('a', 'why'), {'imported': 'a', 'why': 'why'}),
     'leave': ((), {'leave': True}),
     'succeed': ((), {'succeed': True}),

@@ -63,7 +63,7 @@ class Announcement:
         # A process that reloads itself announces its reload; a worker does not.
         reloaded = inherited.reload if process.role is None else None
         if reloaded and options.verbosity > 0:
-            line = _reloaded(*reloaded, served=not process.problem)
+            line = _reloaded(*reloaded[:2], served=not process.problem)
             print_line(line, 'stderr')
         stays = process.server is None or process.server.where == inherited.where
         if (reloaded and stays) or (options.reload and self.launch.later):

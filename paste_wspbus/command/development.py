@@ -13,6 +13,7 @@ from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.exits import DONE
 from paste_wspbus.ini.config import Site
+from paste_wspbus.servers.server import Server
 from paste_wspbus.watching.files import Files, is_installed
 
 TYPE_CHECKING = False
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     from paste_wspbus.ini.config import Config
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.supervised_end import SupervisedEnd
+    from paste_wspbus.watching.gate import Gate
     from paste_wspbus.workers.learner import Learner
+
+
+#: The priority with which a gate begins: before the server, which accepts then.
+GATE = 74
 
 
 def watch_file(launch: Launch) -> None:
@@ -49,6 +55,7 @@ def watch_more(launch: Launch, config: Config) -> None:
         ) from None
     launch.ignore, launch.files = settings.ignore, Files(settings.ignore)
     launch.files.merge(before)
+    launch.watch = settings.watch
     for path in [*config.files, *settings.watch]:
         launch.files.add(path)
 
@@ -102,23 +109,60 @@ class Development(Single):
         from paste_wspbus.workers.packages import own_memory
 
         launch, process = self.launch, self.process
-        self.learner = learner = Learner()
+        self.learner = learner = Learner(launch.ignore)
         is_forked = worker.role.kind == 'packages'
         if is_forked and not worker.fork_from_packages(learner.import_all):
             end_at_once(DONE)
         worker = process.worker or worker  # after a fork, it is another object
         is_spare = worker.role.spare
+        named = Files()
+        for path in launch.watch:
+            named.add(path)
+        learner.files.merge(named.news())  # without news: the supervisor knows them
+        learner.gate = gate = self._make_gate(learner.files)
+        if gate is not None:
+            gate.reopen(at_all=True)  # nothing of the site has been read yet
         if is_spare:
             own_memory()
             if not worker.waits_to_go():
                 return None
+            if gate is not None:
+                gate.reopen()
         if is_forked and launch.files is not None and launch.files.changed():
             # The process that has forked this one has read the .ini before the change.
             reconfigure(process)
         for path in process.config.files:
             learner.files.add(path)
         site = self.compose()
+        self._put_before(site, gate)
         return site if is_spare or worker.waits_to_go() else None
+
+    def _make_gate(self, files: Files) -> Gate | None:
+        """Return a gate that the supervisor hears of when it shuts.
+
+        :returns: None if this process has no server that would ask.
+        """
+        from paste_wspbus.watching.gate import Gate
+
+        if self.process.server is None or not self.process.is_worker:
+            return None
+        gate = Gate(files, self.launch.report.outdated)
+        files.search()
+        gate.prepare()
+        return gate
+
+    def _put_before(
+        self, site: Site, gate: Gate | None, *, at_all: bool = False
+    ) -> None:
+        """Let the server of a site ask a gate before it accepts a connection.
+
+        :param at_all: see `Gate.begin`.
+        """
+        role = self.process.role
+        if gate is not None and role is not None and isinstance(site.server, Server):
+            site.server.gate = gate
+            begin = functools.partial(gate.begin, at_all=at_all, insists=role.insists)
+            site.bus.subscribe('start', begin, priority=GATE)
 
     def _compose_problem(self, problem: str) -> Site:
         """Return the site that is served in the place of one that does not start."""
@@ -133,6 +177,10 @@ class Development(Single):
         server.plug_in(bus)
         site = Site(self.process.config.file, bus, server)
         site.app = make_app(problem)
+        if self.launch.files is not None:
+            # The supervisor has forked this process, and knows the files that failed.
+            gate = self._make_gate(self.launch.files)
+            self._put_before(site, gate, at_all=True)
         return site
 
     # -- leaving --------------------------------------------------------------

@@ -7,8 +7,10 @@ import time
 from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.ini.config import Config
+from paste_wspbus.plugins import on
 from paste_wspbus.plugins.autoreload import Autoreloader
 from paste_wspbus.watching.files import change_of, what_changed
+from paste_wspbus.watching.gate import Gate
 from paste_wspbus.workers.reloading import QUIET
 
 TYPE_CHECKING = False
@@ -24,6 +26,9 @@ class Reloader(Autoreloader):
     def __init__(self, bus: Bus, launch: Launch, process: Process) -> None:
         assert launch.files is not None
         self._launch, self._process = launch, process
+        self._gate: Gate | None = None
+        #: Whether the gate was open when the site began to serve.
+        self._was_open = True
         files = {**launch.files.signatures}
         if process.problem:
             for path, was in process.problem[1].items():
@@ -36,6 +41,35 @@ class Reloader(Autoreloader):
             quiet=QUIET,
         )
 
+    @on('start', priority=70)
+    def start(self) -> None:
+        """Start the thread that watches; let the server ask a gate before it accepts."""
+        super().start()
+        reload, server = self._process.inheritance.reload, self._process.server
+        if self._gate is not None or server is None:
+            return
+        self._gate = server.gate = gate = Gate(self.learnt, self.insist)
+        self.learnt.search()
+        gate.prepare()
+        # After a program that was outdated before it served, this one must serve.
+        self._was_open = gate.begin(at_all=True, insists=bool(reload and not reload[2]))
+
+    @on('stop')
+    def stop(self) -> None:
+        """Stop the thread, and wait for its end; the gate is open from now on."""
+        super().stop()
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.close()
+
+    def has_news(self) -> None:
+        """Let the thread and the gate watch what is new."""
+        super().has_news()
+        gate = self._gate
+        if gate is not None:
+            self.learnt.search()
+            gate.look()
+
     def react(self, paths: list[str]) -> None:
         """Let the bus restart the site."""
         since, process, options = time.monotonic(), self._process, self._launch.options
@@ -46,10 +80,13 @@ class Reloader(Autoreloader):
             print_line(f'{one_line(error)}\n{why}', 'stderr')
             self.bus.asked_by = change_of(paths)
             self.bus.post('reload_failed', one_line(error))
+            if self._gate is not None:
+                self._gate.reopen()
             return
         if self.bus.is_told_to_leave:  # the order may have come meanwhile
             return
-        process.reload, process.problem = (what_changed(paths), since), None
+        process.reload = what_changed(paths), since, self._was_open
+        process.problem = None
         self.bus.asked_by = change_of(paths)
         self.bus.restart()
 

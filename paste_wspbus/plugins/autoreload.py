@@ -61,7 +61,8 @@ class Autoreloader(Plugin):
         self.interval, self.poll, self.quiet = interval, poll, quiet
         #: ``learnt`` has the files that the site's threads add, ``files`` those that the
         #: watcher watches.
-        self.learnt, self.files = Files(), Files(ignore)
+        ignore = list(ignore)
+        self.learnt, self.files = Files(ignore), Files(ignore)
         self.recorder = Recorder(self.learnt, match, reload=bus.restart, stop=bus.exit)
         for path in files:
             self.learnt.add(path)
@@ -106,7 +107,7 @@ class Autoreloader(Plugin):
                 poll=self.poll,
                 log=self.warn,
             )
-            self.learnt.on_news = lambda: watcher.events.put(True)
+            self.learnt.on_news = self.has_news
             watcher.add(self.learnt.news())
             self.thread = threading.Thread(
                 target=self._run, args=[watcher], name='Autoreloader', daemon=True
@@ -148,11 +149,25 @@ class Autoreloader(Plugin):
         self.bus.log(f'{what_changed(paths)}: restarting')
         self.bus.restart()
 
+    def has_news(self) -> None:
+        """Let the thread watch what is new in ``learnt``; a subclass may do more."""
+        watcher = self.watcher
+        if watcher is not None:
+            watcher.events.put(True)
+
+    def insist(self, paths: list[str]) -> None:
+        """React to a change of these paths soon, even if they are as they were by then."""
+        watcher = self.watcher
+        if watcher is not None:
+            watcher.events.put(paths)
+
     # The code of the thread
 
     def _run(self, watcher: Watcher) -> None:
         try:
-            while watcher.events.get():
+            while (wish := watcher.events.get()) is not False:
+                if isinstance(wish, list):
+                    watcher.insist(wish)
                 watcher.add(self.learnt.news())
         finally:
             self._close(watcher)

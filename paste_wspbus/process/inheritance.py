@@ -40,8 +40,10 @@ class Inheritance:
     process still waits for the start. ``worker`` is for a process that has a supervisor:
     the descriptor of its connection, and the fields of its role. ``problem`` is the
     traceback to show in the place of the site, and {path: signature} of the files that
-    must change before it can be right. ``reload`` says what has changed, and since which
-    time.monotonic() the reload runs. ``renewal`` has the fields of a `Renewal`. ``entry`` is the descriptor of the site's entry
+    must change before it can be right. ``reload`` says what has changed, since which
+    time.monotonic() the reload runs, and whether the program before could serve, before
+    a change made it outdated. ``renewal`` has the fields of a `Renewal`. ``entry`` is the
+    descriptor of the site's entry
     (see `Registration`). ``files`` are its PID file and its log file (see `Launch`).
 
     ``came_over_execv`` says whether the program before this one has left it in the
@@ -61,7 +63,7 @@ class Inheritance:
         report: int | None = None,
         worker: tuple[int, list[Any]] | None = None,
         problem: tuple[str, dict[str, Any]] | None = None,
-        reload: tuple[str, float] | None = None,
+        reload: tuple[str, float, bool] | None = None,
         origins: list[Any] | None = None,
         entry: int | None = None,
         files: list[str] | None = None,
@@ -364,7 +366,7 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {
         or (_are(value, int, list) and _is_socket(value[0]) and _is_role(value[1]))
     ),
     'problem': lambda value: value is None or _are(value, str, dict),
-    'reload': lambda value: value is None or _are(value, str, float),
+    'reload': lambda value: value is None or _are(value, str, float, bool),
     'entry': lambda value: value is None or _is_file(value),
     'files': lambda value: value is None or _are(value, str, str),
     'renewal': lambda value: (

@@ -41,9 +41,10 @@ class Launch:
         self.took_over = False
         #: Whether the site was started before: then people look for errors in its log.
         self.later = False
-        #: The files that --reload watches from the beginning, and globs of files that it
-        #: does not watch (ignore_files of [pserve]).
+        #: The files that --reload watches from the beginning; the paths of those that the
+        #: .ini names; and globs of files that it does not watch (ignore_files of [pserve]).
         self.files: Files | None = None
+        self.watch: Sequence[str] = ()
         self.ignore: Sequence[str] = ()
 
     @property

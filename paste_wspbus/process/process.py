@@ -69,8 +69,8 @@ class Process:
         #: A traceback that is shown in the place of the site, and the signatures of the
         #: files that must change before it can be right.
         self.problem = inheritance.problem
-        #: What has changed, and the time.monotonic() at which the reload began.
-        self.reload: tuple[str, float] | None = None
+        #: See `Inheritance`.
+        self.reload: tuple[str, float, bool] | None = None
         #: The last restart in place of this process; it may be in progress.
         self.renewal: Renewal | None = None
         if inheritance.renewal is not None:

@@ -149,15 +149,8 @@ class CherootServer(Server):
         """Run cheroot's loop."""
         self._server.serve()
 
-    def drain(self) -> None:
-        """Make each response close its connection."""
-        super().drain()
-        if self._thread is not None:
-            self._server.keep_alive_conn_limit = -1
-
     def stop_accepting(self) -> None:
         """Close the listening socket, and expire idle connections quickly."""
-        self._server.keep_alive_conn_limit = -1
         self._server.timeout = GRACE[Stage.IDLE]
         self._server.expiration_interval = GRACE[Stage.IDLE] / 2
         done: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -567,6 +560,10 @@ class _Server(wsgi.Server):  # type: ignore[misc]
         self.socket.setblocking(False)
         self._connections._selector.close()
         self._connections = _Connections(self)
+
+    @property
+    def can_add_keepalive_connection(self) -> bool:
+        return not self.adapter.draining and super().can_add_keepalive_connection
 
     def process_conn(self, conn: Any) -> None:
         if isinstance(conn, _Wake):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 import time
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.servers.blocking import Answering
     from paste_wspbus.servers.cutting import RequestInFlight
+    from paste_wspbus.watching.gate import Gate
 
 #: Seconds between two checks whether a stopping server is done.
 LOOK = 0.005
@@ -82,8 +85,10 @@ class Server(Binding):
         # A child that the site forks must not keep the port open: nobody accepts there
         # after the site has ended, and clients that connect would wait.
         close_in_child(self, Server.after_fork)
-        self.draining = False
+        self._drains = False
         self.drain_since = 0.0
+        #: Under --reload, it says whether the code is still that of the files.
+        self.gate: Gate | None = None
         self._has_cut = False
         self._thread: threading.Thread | None = None
         self._pauses, self._courtesy = Pauses(), Courtesy()
@@ -176,7 +181,7 @@ class Server(Binding):
         :raises BindError: if the server cannot listen on an address.
         """
         self.bind()
-        self.draining = False
+        self._drains = False
         try:
             self.open(app)
             self._check_sockets()
@@ -227,18 +232,31 @@ class Server(Binding):
     def accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection; other processes may accept from the same socket.
 
-        :raises BlockingIOError: if another process was faster, or if accept() failed. In
-            the second case, `is_paused` is true for a moment.
+        :raises BlockingIOError: if another process was faster, if accept() failed, or if
+            the gate is shut. In the second and third case, `is_paused` is true.
         :raises ConnectionAbortedError: if the client has gone.
         """
         if self.competes:
             self._courtesy.wait(self.count())
+        if self._is_outdated:  # the new code accepts what waits in the backlog
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return self._pauses.accept(sock, self.bus.log)
 
     @property
     def is_paused(self) -> bool:
-        """Whether accept() failed a moment ago, for example without free descriptors."""
-        return self._pauses.are_on
+        """Whether not to accept now: the gate is shut, or accept() failed a moment ago."""
+        return self._pauses.are_on or self._is_outdated
+
+    @property
+    def draining(self) -> bool:
+        """Whether each connection is closed after its response."""
+        return self._drains or self._is_outdated
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether a file has changed since this process read it (under --reload)."""
+        gate = self.gate
+        return gate is not None and gate.is_shut()
 
     def load(self) -> Load:
         """Return how busy the server is, while it is open."""
@@ -246,9 +264,9 @@ class Server(Binding):
 
     def drain(self) -> None:
         """Close each connection after its response; keep accepting."""
-        if not self.draining:
+        if not self._drains:
             self.drain_since = time.monotonic()
-            self.draining = True
+            self._drains = True
 
     def stop(self) -> None:
         """Stop accepting, then answer all requests that came, then close.
@@ -261,6 +279,10 @@ class Server(Binding):
             return
         self.drain()
         self._has_cut = False
+        if any(
+            one.owned for one in self.sockets
+        ):  # nobody else answers what waits there
+            self.gate = None
         backlogs = Backlogs(self.sockets)
         try:
             if thread.is_alive():  # else its loop has failed

@@ -263,6 +263,23 @@ class Files:
                 self._know(path, now)
         return changed
 
+    def known_in(self, folders: set[str]) -> set[str]:
+        """Return the paths that may belong to the site because of what is in these folders.
+
+        :param folders: some of ``folders``.
+        """
+        if not folders:
+            return set()
+        found = {
+            one for one in list(self.signatures) if os.path.dirname(one) in folders
+        }
+        for target in list(self._targets):
+            if os.path.dirname(target) in folders:
+                found.add(target)
+        for folder in folders & {*self._modules, *self._trees}:
+            found.update(_entries(folder))
+        return found
+
     def _known_as(self, path: str) -> Iterator[str]:
         for known in (path, *self._targets.get(path, ())):
             if known in self.signatures:

@@ -15,7 +15,7 @@ from paste_wspbus.watching.notices import Notices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from paste_wspbus.watching.files import Files, News, Signature
     from paste_wspbus.watching.loop import Events
@@ -56,6 +56,8 @@ class Watcher:
         self.quiet, self.interval = quiet, interval
         self._repeat: Repeat | None = None
         self._changed: dict[str, Signature] = {}
+        #: The paths of `insist`.
+        self._insisted: set[str] = set()
         self._until = self._latest = 0.0
         self._is_to_look = self._closed = False
         self._listen(Notices(interval) if poll else self._best_notices())
@@ -71,6 +73,14 @@ class Watcher:
         if not self._is_to_look:
             self._is_to_look = True
             self.events.call_later(0, self._look_at_all)
+
+    def insist(self, paths: Iterable[str]) -> None:
+        """Report these paths when the burst is over, even if they are as they were before it.
+
+        A server has stopped accepting because of them (see `Gate`).
+        """
+        self._insisted.update(paths)
+        self._note({path: self.files.signatures.get(path) for path in self._insisted})
 
     def close(self) -> None:
         """Stop watching; in a forked child, close its copies of the descriptors."""
@@ -166,6 +176,11 @@ class Watcher:
             self.events.call_later(left, self._settle)
             return
         changed, self._changed = self._changed, {}
+        insisted, self._insisted = self._insisted, set()
         now = self.files.signatures
-        if paths := [path for path, was in changed.items() if now.get(path) != was]:
+        if paths := [
+            path
+            for path, was in changed.items()
+            if now.get(path) != was or path in insisted
+        ]:
             self.changed(paths)

@@ -15,16 +15,21 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.report import Report
     from paste_wspbus.watching.files import Path
+    from paste_wspbus.watching.gate import Gate
 
 
 class Learner:
     """Notes the imported modules and their files, and reports them after `report_to`.
 
     It is made before the site is composed; a process that is forked later keeps it.
+
+    :param ignore: globs of files that are not watched.
     """
 
-    def __init__(self) -> None:
-        self.files = Files()
+    def __init__(self, ignore: Iterable[str] = ()) -> None:
+        self.files = Files(ignore)
+        #: It follows the files that are noted, if there is one.
+        self.gate: Gate | None = None
         self._report: Report | None = None
         self._bus: Bus | None = None
         self._known = set(sys.modules)
@@ -71,3 +76,6 @@ class Learner:
         news = self.files.news()
         if self._report is not None and (news or names):
             self._report.learnt(news, names)
+        if self.gate is not None:
+            self.files.search()
+            self.gate.look()

@@ -81,6 +81,7 @@ class Reloading:
         self._failures: dict[WorkerHandle, Failure] = {}
         supervisor.children.hear('failed', self._has_failed)
         supervisor.children.hear('learnt', self._has_learnt)
+        supervisor.children.hear('outdated', self._is_outdated)
         supervisor.children.hear('restarts', self._has_stopped)
 
     # -- what changed -----------------------------------------------------------
@@ -114,6 +115,11 @@ class Reloading:
         self.spares.learn(message['modules'])
         if self.watcher is not None and not worker.leaving:
             self.watcher.add(message['learnt'])
+
+    def _is_outdated(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        """React to a worker that accepts no more connections: it must be replaced."""
+        if self.watcher is not None and not worker.leaving:
+            self.watcher.insist(message['outdated'])
 
     # -- a reload -----------------------------------------------------------------
 
@@ -220,6 +226,9 @@ class Reloading:
         if supervisor.plan.site_plugins:
             roles = [Role(SITE, generation=supervisor.generation), *roles]
         for role in roles:
+            # A start that is not abandoned must serve, although its files have changed.
+            insists = supervisor.is_renewing and not self._abandons
+            role = role._replace(insists=insists)
             old = self.current.get(role.name)
             if old is None or old.is_about_to_end:
                 self.current[role.name] = self._begin(role)

@@ -120,6 +120,9 @@ class Spares:
         spare = self._spares.pop(role.name, None)
         if spare is None or spare.ended:
             return None
+        if role.insists:  # the spare has its role already
+            self.supervisor.leaving.let_go(spare)
+            return None
         spare.role = spare.role._replace(generation=role.generation)
         self.supervisor.go(spare)
         return spare

@@ -33,9 +33,10 @@ def test_an_edit_is_served_and_nobody_is_refused_meanwhile(tmp_path, server, rel
         first = site.ask()
         with Polls(site) as polls:
             second = site.edit('the second')
-            site.expect(
-                'reloaded in'
-            )  # before that, another edit belongs to this reload
+            # Before that, another edit belongs to this reload; and whoever has connected
+            # before an edit may get the code after it.
+            site.expect('reloaded in')
+            eventually(lambda: polls.texts[-1] == 'the second')
             third = site.edit('the third version')
             eventually(lambda: polls.texts[-1] == 'the third version')
         assert polls.failures == []

@@ -1,0 +1,154 @@
+"""--reload: who connects after a save gets the new code, however early."""
+
+import json
+import os
+import time
+
+import pytest
+
+from tests.kit import eventually
+from tests.kit.reloading import Edited, each_reloader, stop, webapp
+from tests.workers.test_reloading import SERVERS, WAITS, open_gate
+
+each_server = pytest.mark.parametrize('server', SERVERS)
+
+SLOW = 'time.sleep(0.4)'
+
+
+def in_place(site, text):
+    (site.folder / 'webapp.py').write_text(text)
+
+
+SAVES = {'in place': in_place, 'rename': Edited.save}
+
+
+@each_server
+@each_reloader
+def test_a_connection_after_a_save_gets_the_new_code(tmp_path, server, reloader):
+    args = '--reloader', reloader
+    with Edited(tmp_path, *args, ini=SERVERS[server]) as site:
+        for pause in (0, 0.002, 0.01):
+            for name, save in SAVES.items():
+                text = f'{name}, {pause}'
+                save(site, webapp(text))
+                time.sleep(pause)
+                assert site.ask()['text'] == text
+        stop(site)
+
+
+def test_with_several_workers_none_of_them_answers_with_the_old_code(tmp_path):
+    with Edited(tmp_path, '--workers', '2') as site:
+        for number, save in enumerate(SAVES.values()):
+            site.settle(2)
+            save(site, webapp(f'saved {number}'))
+            for _ in range(8):
+                assert site.ask()['text'] == f'saved {number}'
+        stop(site)
+
+
+@each_server
+def test_a_kept_alive_connection_is_closed_after_its_response(tmp_path, server):
+    os.mkfifo(tmp_path / 'gate')
+    files = {'webapp.py': webapp('one') + WAITS}
+    with (
+        Edited(tmp_path, ini=SERVERS[server], files=files) as site,
+        site.connect() as kept,
+    ):
+        kept.send('/wait')
+        site.expect('waiting')
+        site.save(webapp('two'))
+        open_gate(tmp_path)
+        assert json.loads(kept.receive().body)['text'] == 'one'
+        assert kept.is_ended()
+        assert site.ask()['text'] == 'two'
+        stop(site)
+
+
+@each_reloader
+def test_the_page_of_a_mistake_is_not_shown_after_the_save_that_mends_it(
+    tmp_path, reloader
+):
+    with Edited(tmp_path, '--reloader', reloader) as site:
+        for text in ('two', 'three'):
+            site.save('syntax error')
+            assert site.get().status == 500
+            site.save(webapp(text))
+            assert site.ask()['text'] == text
+        stop(site)
+
+
+@each_reloader
+def test_a_save_while_the_site_is_loaded_is_served(tmp_path, reloader):
+    with Edited(tmp_path, '--reloader', reloader) as site:
+        site.save(webapp('two', body=SLOW))
+        with site.connect() as early:
+            early.send('/', connection='close')
+            time.sleep(0.25)  # the module has been read
+            site.save(webapp('three'))
+            assert site.ask()['text'] == 'three'
+            assert json.loads(early.receive().body)['text'] == 'three'
+        stop(site)
+
+
+def test_a_file_that_is_as_it_was_does_not_leave_the_site_without_a_server(tmp_path):
+    with Edited(tmp_path) as site:
+        site.settle()
+        (tmp_path / 'webapp.py').rename(tmp_path / 'away')
+        with site.connect() as client:  # has the gate look
+            client.send('/', connection='close')
+            time.sleep(0.002)
+            (tmp_path / 'away').rename(tmp_path / 'webapp.py')
+            assert json.loads(client.receive().body)['text'] == 'one'
+        assert site.ask()['text'] == 'one'
+        stop(site)
+
+
+def test_an_ini_that_cannot_be_read_leaves_the_site_as_it_is(tmp_path):
+    with Edited(tmp_path, '--reloader', 'execv') as site:
+        ini = (tmp_path / 'site.ini').read_text()
+        (tmp_path / 'site.ini').write_text('[')
+        assert site.ask()['text'] == 'one'
+        site.expect('keeps running as it is')
+        assert site.ask()['text'] == 'one'
+        (tmp_path / 'site.ini').write_text(ini + '\n')
+        site.expect('reloaded in')
+        stop(site)
+
+
+@pytest.mark.parametrize('reloader', ['fork', 'execv'])
+def test_who_saves_all_the_time_sees_the_site(tmp_path, reloader):
+    """Each save would keep the next process from accepting, without end."""
+    files = {'webapp.py': webapp('one', body=SLOW)}
+    with (
+        Edited(tmp_path, '--reloader', reloader, files=files) as site,
+        site.connect() as client,
+    ):
+        client.send('/', connection='close')
+        client.receive()
+        for number in range(100):
+            site.save(webapp(f'saved {number}', body=SLOW))
+            if not number:
+                late = site.connect()
+                late.send('/', connection='close')
+            time.sleep(0.1)
+            late.socket.settimeout(0.0001)
+            try:
+                if late.socket.recv(1):
+                    break
+            except TimeoutError:
+                continue
+        else:
+            raise AssertionError(site.report())
+        late.close()
+        eventually(lambda: site.ask()['text'] == f'saved {number}')
+        stop(site)
+
+
+def test_ctrl_c_while_the_gate_is_shut_answers_who_waits(tmp_path):
+    with Edited(tmp_path, '--reloader', 'execv') as site:
+        site.save(webapp('two'))
+        with site.connect() as client:
+            client.send('/', connection='close')
+            time.sleep(0.003)
+            stop(site)
+            client.file.read()
