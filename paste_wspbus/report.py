@@ -54,6 +54,13 @@ class Report:
         """Report that this process waits for the order to continue."""
         self._say('composed', True)
 
+    def untried(self, why: str) -> None:
+        """Report that the site cannot be loaded beside the one that runs.
+
+        :param why: the reason; '' if there is nothing to say of it.
+        """
+        self._say('untried', why)
+
     def status(self, status: dict[str, Any]) -> None:
         """Report the status of this process."""
         self._say('status', status)

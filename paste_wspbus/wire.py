@@ -37,6 +37,8 @@ class UnknownWord(LookupError):
 #: the supervisor; a process that runs the site; a process that forks others.
 LAUNCHER, DAEMON = 'launcher', 'daemon'
 SUPERVISOR, WORKER, FORKER = 'supervisor', 'worker', 'forker'
+#: A site of one process, and the process that tries its new code.
+OLD, TRIAL = 'old', 'trial'
 
 #: The reports of a process to the launcher or supervisor: each is a line of JSON.
 REPORTS = {
@@ -59,17 +61,25 @@ REPORTS = {
         ),
         Word(
             'failed',
-            (DAEMON, WORKER, FORKER),
-            (LAUNCHER, SUPERVISOR),
+            (DAEMON, WORKER, FORKER, TRIAL),
+            (LAUNCHER, SUPERVISOR, OLD),
             'The launcher prints the line and exits with the code; the supervisor '
-            'notes why the start failed, and under --reload shows it.',
+            'notes why the start failed, and under --reload shows it; the old site '
+            'logs the line and the traceback, and keeps serving.',
             ('failed', 'line', 'traceback', 'file', 'problem'),
         ),
         Word(
             'composed',
-            (WORKER,),
-            (SUPERVISOR,),
-            'The supervisor answers with go, now or when it is time.',
+            (WORKER, TRIAL),
+            (SUPERVISOR, OLD),
+            'The supervisor answers with go, now or when it is time; the old site '
+            'restarts in place.',
+        ),
+        Word(
+            'untried',
+            (TRIAL,),
+            (OLD,),
+            'The old site restarts in place, and logs why its code was not tried.',
         ),
         Word(
             'leave',
@@ -373,6 +383,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'file': lambda value: value is None or _is_text(value),
     'problem': _is_text,
     'composed': lambda value: value is True,
+    'untried': _is_text,
     'leave': lambda value: value is True,
     'succeed': lambda value: value is True,
     'renew': lambda value: value is True,

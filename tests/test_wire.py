@@ -57,6 +57,7 @@ def test_every_report_has_a_receiver(word):
 @pytest.mark.parametrize('words', [ORDERS, REPORTS], ids=['orders', 'reports'])
 def test_every_word_says_who_sends_it_and_what_the_receiver_does(words):
     parties = {wire.LAUNCHER, wire.DAEMON, wire.SUPERVISOR, wire.WORKER, wire.FORKER}
+    parties |= {wire.OLD, wire.TRIAL}
     for name, word in words.items():
         assert word.name == name
         assert word.senders and set(word.senders) <= parties
@@ -146,6 +147,7 @@ SAID = {
     'restarts': (('fork',), {'restarts': 'fork'}),
     'cut': ((2, 1), {'cut': 2, 'others': 1}),
     'exits': ((3,), {'exits': 3}),
+    'untried': (('a lock',), {'untried': 'a lock'}),
     'failed': (
         (2, 'a line', 'trace', 'a.py', 'shown'),
         {

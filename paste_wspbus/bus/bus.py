@@ -81,6 +81,13 @@ class Bus:
     execv = False
     #: Whether a signal has asked for a restart; then 'graceful' is published before it.
     restarting = False
+    #: Whether this process only tries whether the site can be loaded: nothing starts here.
+    trial = False
+    #: Whether an operator wants no new requests here (`wspserve site.ini drain`), though
+    #: the site serves: health checks read it.
+    drained = False
+    #: Called for a restart that a signal asks for, in place of `restart`; it returns at once.
+    try_restart: Callable[[], object] | None = None
     #: If 0, files that were made inheritable stay open over a restart in place.
     max_cloexec_files = 1
 

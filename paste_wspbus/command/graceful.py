@@ -189,7 +189,9 @@ class Graceful:
 
     def _failed(self, answer: dict[str, Any]) -> NotDone:
         code, who_serves = answer['failed'], ''
-        if answer.get('mixed'):
+        if answer.get('serves'):
+            who_serves = f', {text(answer["serves"])} keeps serving'
+        elif answer.get('mixed'):
             who_serves = f' half-way ({text(answer["mixed"])})'
         elif answer.get('generation') is not None:
             who_serves = f', generation {text(answer["generation"])} keeps serving'
@@ -237,6 +239,8 @@ class Graceful:
 def _under_way(status: dict[str, Any]) -> list[str]:
     """Return what a graceful restart waits for: workers that start, then those that end."""
     starting, draining = [], []
+    if (age := number(status, 'trial')) is not None:
+        starting.append(f'another process loads the new code, {age:.0f} s')
     for worker in workers_of(status):
         name, state = worker.get('name'), worker.get('state')
         if state == 'starting':

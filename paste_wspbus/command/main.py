@@ -17,7 +17,7 @@ from paste_wspbus.errors import UsageError, WSPBusError, shortage
 from paste_wspbus.exits import DONE, INTERRUPTED, TERMINATED
 from paste_wspbus.ini.config import SERVER, Config, Terminated, site_folder, site_path
 from paste_wspbus.process import early_signals
-from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.process.inheritance import TRIAL, Inheritance
 from paste_wspbus.process.launch import Launch
 from paste_wspbus.process.process import Process
 from paste_wspbus.report import Report
@@ -86,9 +86,13 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
 
         print(f'paste_wspbus {version("paste_wspbus")}')
         return DONE
-    if options.subcommand in ('status', 'stop', 'graceful', 'ps'):
+    if options.subcommand not in (None, 'start', 'restart'):
         with launch.early.raising():
             return _ask_site(options, options.subcommand)
+    if TRIAL in os.environ:
+        from paste_wspbus.command.trial import try_to_load
+
+        try_to_load(launch, lambda: _make_for_trial(launch, make_process))
     inheritance = Inheritance.from_environ(os.environ)
     if inheritance.came_over_execv:
         keep_name_of_folder()
@@ -120,6 +124,15 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
         return _open_and_run(launch, process, settings)
     finally:
         process.close()
+
+
+def _make_for_trial(launch: Launch, make_process: MakeProcess) -> Process:
+    nothing, identity = Inheritance(), launch.options.identity
+    config = _read(launch, nothing)
+    if identity is not None and not identity.is_current:
+        identity.take()
+    _make_importable(config)
+    return make_process(config, launch, nothing)
 
 
 def _begin_daemon(

@@ -168,7 +168,7 @@ class Single:
         if logging.getLogger('paste_wspbus').isEnabledFor(logging.INFO):
             sitelog.quiet = False  # the site wants the lines of the bus in its log
         process.ride(bus)
-        bus.before_stop = functools.partial(contain, bus)
+        bus.before_stop = functools.partial(self.before_stop, bus)
         bus.before_execv = functools.partial(self.before_execv, bus)
         bus.startup_folder = process.folder
         bus.end_process = self.end_without_server
@@ -273,12 +273,21 @@ class Single:
         self.process.close()
         end_at_once(EX_SOFTWARE)
 
+    def before_stop(self, bus: Bus) -> None:
+        """End a trial of new code; let no handler of the site cut the stop."""
+        trials = self.process.trials
+        if trials is not None and bus.pid == os.getpid():
+            trials.cancel()
+        contain(bus)
+
     def before_execv(self, bus: Bus) -> list[int]:
         """End this program.
 
         :returns: the descriptors that the next program gets.
         """
         process = self.process
+        if process.trials is not None:
+            process.trials.wait()
         if self.options.reload:
             bus.join_timeout = min(bus.join_timeout, RELOAD_JOIN)
         ending.end_threads(bus)

@@ -245,6 +245,9 @@ def _what_happens(answer: dict[str, Any]) -> list[Line]:
     if answer.get('calling') or answer.get('threads'):
         waits = what_it_waits_for({**answer, 'requests': [], 'workers': []})
         lines.append(Line(waits[0].upper() + waits[1:], BUSY))
+    if (trial := number(answer, 'trial')) is not None:
+        line = f'Another process loads the new code, for {age_text(trial)} now.'
+        lines.append(Line(line, BUSY))
     last = answer.get('last_reload')
     if isinstance(last, dict):
         lines.append(_reload(last))

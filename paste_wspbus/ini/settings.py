@@ -85,6 +85,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return converter
 
 
+def _auto_or_boolean(text: str) -> str | bool:
+    return 'auto' if text.strip().lower() == 'auto' else boolean(text)
+
+
 def _addresses(text: str) -> list[str]:
     """Read values of --listen.
 
@@ -149,6 +153,7 @@ SETTINGS = {
     ),
     'preload': Setting(boolean, 'true or false', False),
     'restart': Setting(_one_of('execv', 'child', 'fork'), 'execv, child or fork'),
+    'trial': Setting(_auto_or_boolean, 'auto, true or false', 'auto'),
     'drain_delay': Setting(_seconds, _SECONDS, 0.0, is_of_bus=True),
     'stop_timeout': Setting(_time_limit, _SECONDS, 25.0, is_of_bus=True),
     'stop_reserve': Setting(_seconds, _SECONDS, is_of_bus=True),

@@ -403,24 +403,26 @@ class SignalHandler:
                 bus.post('log', 'Not restarted: the site has been asked to stop.', 30)
             elif target == 'graceful':
                 self.ask_for_graceful()
+            elif target == 'restart' and (ask := getattr(bus, 'try_restart', None)):
+                ask()
             elif target in _METHODS:
                 if target == 'restart':  # listeners learn of it before anything stops
                     if not host_of(bus).restarts:
                         for check in list(getattr(bus, 'restart_checks', ())):
                             check()  # if it is refused, they must not learn of it
-                    self.bus.restarting = True
-                    self.bus.graceful()
-                getattr(self.bus, target)()
+                    bus.restarting = True
+                    bus.graceful()
+                getattr(bus, target)()
             else:
                 self.bus.post(target)
         except ChannelFailures:
             pass  # no thread is in block(), so this one ran it; the log has each error
         except Exception as error:  # it must not reach the main thread
-            self.bus.restarting = False
+            bus.restarting = False
             text = str(error) if isinstance(error, WSPBusError) else repr(error)
-            self.bus.post('log', text, 40)
+            bus.post('log', text, 40)
             if target == 'restart':
-                self.bus.post('reload_failed', text)
+                bus.post('reload_failed', text)
 
     def ask_for_graceful(self) -> None:
         """Publish 'graceful'; if it is being published now, publish it once more afterwards."""

@@ -278,6 +278,24 @@ class SystemdNotifier(Plugin):
             self._tell_reloading('Reloading')
             self._ready()
 
+    def begin_trial(self, patience: float | None) -> None:
+        """Send RELOADING=1: another process loads the new code before the site restarts.
+
+        :param patience: seconds that this may take.
+        """
+        if self._taken is not None:
+            self._end_transition()
+            self._reloading, self._failure = True, ''
+            self._tell_reloading('Loading the new code')
+            self._begin_transition(patience, lambda: 'Loading the new code')
+
+    def end_trial(self, why: str) -> None:
+        """Send READY=1: the new code has failed, and the old code keeps serving."""
+        self._failure, self._reloading = why, False
+        if self._taken is not None and self.bus.state is State.STARTED:
+            self._end_transition()
+            self._ready()
+
     def _tell_reloading(self, status: str) -> None:
         # Type=notify-reload compares it with the time of its request (systemd.service(5)).
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000

@@ -70,6 +70,8 @@ class Answers:
 
         bus, process = self.bus, self.process
         last = None if process.renewal is None else process.renewal.describe()
+        trials = process.trials
+        since = trials.since if trials is not None else None
         return _readable(
             {
                 'pid': os.getpid(),
@@ -87,6 +89,7 @@ class Answers:
                 'deadline': bus.stop_timeout,
                 'failure': None if last is None else last['reason'],
                 'last_reload': last,
+                'trial': None if since is None else round(time.monotonic() - since, 3),
             }
         )
 
@@ -103,8 +106,13 @@ class Answers:
         except WSPBusError as error:
             bus.post('reload_failed', str(error))
             raise
-        connection.answer({'restarting': True})  # before another program runs here
-        bus.restart()
+        waits = connection.request.get('wait', True) and bus.try_restart is not None
+        if not waits:
+            connection.answer({'restarting': True})  # before another program runs here
+        if bus.try_restart is None:
+            bus.restart()
+        else:
+            self.process.try_restart(bus, connection if waits else None, False)
         return None
 
     def _stop(self, connection: Connection) -> None:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 #: process that may use it.
 VARIABLE = 'WSPSERVE_INHERITANCE'
 
+#: The environment variable of a process that only tries whether the site can be loaded:
+#: JSON with the ``fd`` for its report, its ``parent``, the ``log_file`` of the site, and its
+#: ``user`` and ``group`` if it changes to them.
+TRIAL = 'WSPSERVE_TRIAL'
+
 #: The number of descriptors that sendmsg(2) takes (SCM_MAX_FD).
 MAX_DESCRIPTORS = 253
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 import time
+from _thread import allocate_lock, start_new_thread  # before a site patches Python
 
+from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.ini.config import Config
 from paste_wspbus.plugins.signals import SignalHandler
@@ -19,13 +22,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.control.register import Registration
-    from paste_wspbus.control.server import Control
+    from paste_wspbus.control.server import Connection, Control
     from paste_wspbus.plugins.autoreload import Autoreloader
     from paste_wspbus.process.answers import Answers
     from paste_wspbus.process.inheritance import Inheritance
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.renewal import Renewal
     from paste_wspbus.process.supervised_end import SupervisedEnd
+    from paste_wspbus.process.trials import Trials
     from paste_wspbus.role import Role
     from paste_wspbus.servers.server import Server
     from paste_wspbus.unix.pid_lock import PIDLock
@@ -79,6 +83,9 @@ class Process:
             self.renewal = Renewal.from_program_before(inheritance.renewal)
         #: Whether the URLs of the site are on the terminal already.
         self.announced = inheritance.reload is not None
+        #: The trials of new code, since the first one.
+        self.trials: Trials | None = None
+        self._making = allocate_lock()
         #: The watcher of a process that reloads itself.
         self.autoreloader: Autoreloader | None = None
 
@@ -176,6 +183,8 @@ class Process:
     def ride(self, bus: Bus) -> None:
         """Attach to the bus: control requests and orders act on it from now on."""
         self.succession.ride(bus)
+        if self._tries_first():
+            bus.try_restart = functools.partial(self.try_restart, bus)
         if self.answers is not None:
             self.answers.bus = bus
         if self.worker is not None:
@@ -213,6 +222,31 @@ class Process:
         if self.control is not None and self.answers is not None:
             self.answers.bus = bus
             self.control.serve(bus, at_once=True)
+
+    def _tries_first(self) -> bool:
+        """Whether a restart in place waits until another process has loaded the new code."""
+        is_alone = not (self.is_worker or self.is_supervised or self.options.reload)
+        is_possible = os.name == 'posix' and not threads_are_greenlets()
+        return is_alone and is_possible and self.config.settings['trial'] is not False
+
+    def try_restart(
+        self, bus: Bus, connection: Connection | None = None, announces: bool = True
+    ) -> None:
+        """Restart the site if its new code can be loaded; return at once: see `Trials.ask`.
+
+        A signal handler may call this. So another thread also imports what it needs.
+
+        :raises RuntimeError: if the system starts no more threads.
+        """
+
+        def ask() -> None:
+            from paste_wspbus.process.trials import Trials
+
+            with self._making:
+                self.trials = trials = self.trials or Trials(self, bus)
+            trials.ask(connection, announces)
+
+        start_new_thread(ask, ())
 
     @property
     def is_worker(self) -> bool:

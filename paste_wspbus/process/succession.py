@@ -51,7 +51,8 @@ class Succession:
         if process.lock is not None:
             process.lock.stays = True
         self.keep_open()
-        if bus.execv:
+        is_tried = process.renewal is not None and process.renewal.took is None
+        if bus.execv and not is_tried:
             from paste_wspbus.process.renewal import Renewal
 
             process.renewal = Renewal(getattr(bus, 'asked_by', None))

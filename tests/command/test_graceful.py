@@ -359,7 +359,7 @@ def test_a_site_of_one_process_restarts_gracefully_too(ground):
 
 def test_a_site_of_one_process_that_does_not_start_again_is_told(ground):
     ground.start()
-    ground.change(app='make_broken')
+    ground.change(plugin='broken_start')
     told = ground.run('site.ini', 'graceful')
     assert told.code == 1, ground.report(told)
     assert told.err.text == 'The site did not start again: see its log.\n'
