@@ -22,7 +22,7 @@ class Role(NamedTuple):
     ``insists`` says whether, under ``--reload``, it begins to serve although its files have
     changed since it read them.
     ``time_to_stop`` is the number of seconds that its own stop may take; None stands for
-    that of the .ini.
+    that of the .ini. ``drained`` is `Bus.drained`.
     """
 
     kind: str = WORKER
@@ -35,6 +35,7 @@ class Role(NamedTuple):
     problem: str = ''
     time_to_stop: float | None = None
     insists: bool = False
+    drained: bool = False
 
     @property
     def name(self) -> str:

@@ -222,6 +222,18 @@ ORDERS = {
             'The process reports its status.',
         ),
         Word(
+            'drain',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process sets bus.drained, which health checks read.',
+        ),
+        Word(
+            'undrain',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process clears bus.drained.',
+        ),
+        Word(
             'reopen_logs',
             (SUPERVISOR,),
             (FORKER,),

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 USAGE = (
-    '%(prog)s [options] CONFIG_FILE [start|stop|restart|graceful|status] [var=value …]'
+    '%(prog)s [options] CONFIG_FILE '
+    '[start|stop|restart|graceful|drain|undrain|status] [var=value …]'
 )
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
@@ -29,6 +30,8 @@ SUBCOMMANDS = {
     'stop': 'Stop the running site',
     'restart': 'Stop the running site and start it in the background',
     'graceful': 'Load the code of the running site again; no request is lost',
+    'drain': 'Let health checks say that the site is not ready; it keeps serving',
+    'undrain': 'End that',
     'status': 'Say whether the site is running',
 }
 

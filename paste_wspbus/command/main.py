@@ -203,6 +203,10 @@ def _subcommand(name: str) -> Callable[[Options], int]:
         from paste_wspbus.command.ps import ps
 
         return ps
+    if name in ('drain', 'undrain'):
+        from paste_wspbus.command.drain import drain
+
+        return drain
     from paste_wspbus.command.graceful import graceful
 
     return graceful

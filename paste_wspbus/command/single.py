@@ -124,7 +124,7 @@ class Single:
         process.follow_link()
         configured = config.configure_logging()
         bus = config.make_bus()
-        bus.host = WSPSERVE
+        bus.host, bus.drained = WSPSERVE, process.is_drained
         self.defaults.plug_in(bus, configured)
         self.plug_in(bus)
         if process.worker is not None and process.worker.runs_site_plugins:

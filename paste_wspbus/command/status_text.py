@@ -237,6 +237,9 @@ def _crash(last: dict[str, Any]) -> str:
 
 def _what_happens(answer: dict[str, Any]) -> list[Line]:
     lines = []
+    if answer.get('drained') is True:
+        drained = 'It is drained: bus.drained is true (undrain ends that).'
+        lines.append(Line(drained, BUSY))
     if loop := answer.get('crash_loop'):
         loop = text(loop)
         lines.append(Line(f'{loop[:1].upper()}{loop[1:]}.', BAD))

@@ -41,6 +41,8 @@ class Answers:
             'stop': self._stop,
             'replace': self._replace,
             'graceful': self._graceful,
+            'drain': lambda _: self._drain(True),
+            'undrain': lambda _: self._drain(False),
         }
 
     @property
@@ -77,6 +79,7 @@ class Answers:
                 'pid': os.getpid(),
                 **process.names.fields,
                 'state': bus.state.name,
+                'drained': bus.drained,
                 'is_crashed': False,
                 'since': process.began,
                 'age': round(time.monotonic() - process.began_monotonic, 3),
@@ -114,6 +117,19 @@ class Answers:
         else:
             self.process.try_restart(bus, connection if waits else None, False)
         return None
+
+    def _drain(self, drained: bool) -> dict[str, Any]:
+        bus, was = self.bus, self.bus.drained
+        supervisor = bus.plugins.get('supervisor')
+        if supervisor is None:
+            bus.drained = drained
+        else:
+            supervisor.draining.set(drained)
+        if was != drained:
+            bus.log(
+                f'The site is {"drained" if drained else "not drained any more"}', 30
+            )
+        return {'drained': drained, 'was': was, 'pid': os.getpid()}
 
     def _stop(self, connection: Connection) -> None:
         self._asked_to_stop.append(connection)

@@ -50,6 +50,7 @@ class Inheritance:
     a change made it outdated. ``renewal`` has the fields of a `Renewal`. ``entry`` is the
     descriptor of the site's entry
     (see `Registration`). ``files`` are its PID file and its log file (see `Launch`).
+    ``drained`` is `Bus.drained`.
 
     ``came_over_execv`` says whether the program before this one has left it in the
     environment. ``came_from_another`` says whether another process has sent it. Then only its
@@ -73,6 +74,7 @@ class Inheritance:
         entry: int | None = None,
         files: list[str] | None = None,
         renewal: list[Any] | None = None,
+        drained: bool = False,
     ) -> None:
         self.where, self.sockets = where or {}, sockets or []
         self.origins = origins or []
@@ -80,6 +82,7 @@ class Inheritance:
         self.owned, self.daemon, self.report = owned, daemon, report
         self.worker, self.problem, self.reload = worker, problem, reload
         self.entry, self.files, self.renewal = entry, files, renewal
+        self.drained = drained
         self._registration: Registration | None = None
         self.came_from_another = self.came_over_execv = False
         #: The reasons why descriptors from another process were rejected.
@@ -203,6 +206,7 @@ class Inheritance:
                 'entry': self.entry,
                 'files': self.files,
                 'renewal': self.renewal,
+                'drained': self.drained,
             }
         )
 
@@ -373,6 +377,7 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {
     'problem': lambda value: value is None or _are(value, str, dict),
     'reload': lambda value: value is None or _are(value, str, float, bool),
     'entry': lambda value: value is None or _is_file(value),
+    'drained': lambda value: isinstance(value, bool),
     'files': lambda value: value is None or _are(value, str, str),
     'renewal': lambda value: (
         value is None or _are(value, str, float, float, (str, type(None)))

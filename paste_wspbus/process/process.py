@@ -259,6 +259,11 @@ class Process:
         return None if self.worker is None else self.worker.role
 
     @property
+    def is_drained(self) -> bool:
+        """Whether the site was drained when this program or worker began."""
+        return self.inheritance.drained if self.role is None else self.role.drained
+
+    @property
     def name(self) -> str:
         """Its name in log lines: 'worker 2'; '' if the site has one process."""
         return '' if self.worker is None else self.worker.name

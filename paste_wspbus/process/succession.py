@@ -100,6 +100,7 @@ class Succession:
         if process.control is not None:
             inheritance.control = process.control.bequeath()
         inheritance.daemon = process.options.daemon
+        inheritance.drained = self._bus is not None and self._bus.drained
         inheritance.files = process.launch.found_files
         if process.entry is not None and process.entry.fd != -1:
             inheritance.entry = process.entry.fd

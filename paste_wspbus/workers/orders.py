@@ -59,6 +59,8 @@ class Orders:
             'hurry': bus.hurry,
             'force': lambda: bus.force_exit('Asked to stop three times'),
             'status': self._report_status,
+            'drain': lambda: setattr(bus, 'drained', True),
+            'undrain': lambda: setattr(bus, 'drained', False),
         }
 
     def subscribe(self) -> None:

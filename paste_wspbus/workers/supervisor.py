@@ -19,6 +19,7 @@ from paste_wspbus.workers import backoff
 from paste_wspbus.workers.children import Children, WorkerFailed, exit_code, how
 from paste_wspbus.workers.crashes import Crashes
 from paste_wspbus.workers.describing import describe, in_brief
+from paste_wspbus.workers.draining import Draining
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
@@ -160,6 +161,7 @@ class Supervisor:
         self.waiting = Waiting(bus)
         self.leaving = Leaving(bus, self.children, plan, server)
         self.inquiries = Inquiries(bus.events, self.children)
+        self.draining = Draining(bus, self.children)
         self.renewals, self.crashes = Renewals(self), Crashes()
         self.strategy = make_strategy(self)
         self._code = 0
@@ -315,6 +317,7 @@ class Supervisor:
             later=self.was_started,
             several=self.count > 1,
             time_to_stop=self.plan.time_to_stop(is_last=role.kind != WORKER),
+            drained=self.bus.drained,
         )
         worker = self.children.spawn(role, template, self.plan.start_timeout, fresh)
         worker.kills_before = out_of_memory_kills()

@@ -222,7 +222,11 @@ class Worker:
         :returns: what the next program needs: the connection, and the fields of its role.
         """
         self.process.launch.report.restarts('execv')
-        return self.connection.fileno(), [*self.role._replace(later=True, problem='')]
+        drained = (
+            self.role.drained if self._orders is None else self._orders.bus.drained
+        )
+        role = self.role._replace(later=True, problem='', drained=drained)
+        return self.connection.fileno(), [*role]
 
 
 def become(process: Process, connection: socket.socket, role: Role) -> None:
