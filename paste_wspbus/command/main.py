@@ -269,7 +269,11 @@ def _open_and_run(
     else:
         # A server that owns its process runs another program before the site serves.
         process.registers_late = settings is None
-        while True:
+        if launch.options.replaces and settings is None:
+            from paste_wspbus.command.restart import load_beside
+
+            process.opens_late = load_beside(launch, process)
+        while not process.opens_late:
             try:
                 process.open()
                 break

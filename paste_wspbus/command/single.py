@@ -71,6 +71,9 @@ class Single:
                 site = self.compose_in_role()
             if site is None:
                 return DONE
+            if self.process.opens_late:
+                self.launch.early.check()
+                self.process.open_late(site.bus)
             if self.launch.early.wish is not None:  # the site has caught the exception
                 _exit(site.bus)
                 self.launch.early.check()

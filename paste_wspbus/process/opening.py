@@ -38,8 +38,6 @@ class Opening:
     def __init__(self, process: Process) -> None:
         self.process, self.launch = process, process.launch
         self.config, self.options = process.config, process.options
-        #: Whether this process has made the log file.
-        self._made_log = False
         #: Whether the previous site ended without removing its PID file.
         self._took_over_from_the_dead = False
 
@@ -57,9 +55,9 @@ class Opening:
             self._open_pid_file(options.pid_file)
         if process.inheritance.control is not None:
             self._adopt_control(process.inheritance.control)
-        if options.log_file:
-            self._open_log(options.log_file)
-        process.server = process.known_server(self.config)
+        self.open_log()
+        if process.server is None:
+            process.server = process.known_server(self.config)
         self._check_workers(process.server)
         if process.server is not None:
             self._open_sockets(process.server)
@@ -109,7 +107,7 @@ class Opening:
             from paste_wspbus.process.succession import take_over
 
             with self.launch.early.raising():  # the old site may take long to stop
-                came = take_over(lock, self.options.identity)
+                came = take_over(lock, self.options.identity, process.awaits_the_end)
             if isinstance(came, Inheritance):
                 process.inheritance, self.launch.took_over = came, True
                 return
@@ -121,12 +119,18 @@ class Opening:
 
     # -- the log --------------------------------------------------------------
 
-    def _open_log(self, path: str) -> None:
+    def open_log(self) -> None:
+        """Open the log file, unless that is done, and let standard output and error lead there.
+
+        :raises UsageError: if it cannot be opened.
+        """
         process, launch = self.process, self.launch
-        path = os.path.abspath(path)
+        if not self.options.log_file or process.log_file is not None:
+            return
+        path = os.path.abspath(self.options.log_file)
         terminal = None if self.options.daemon else os.dup(2)
         try:
-            self._made_log = append_to(path, (1, 2))
+            process.made_log = append_to(path, (1, 2))
         except OSError as error:
             if terminal is not None:
                 os.close(terminal)
@@ -340,7 +344,7 @@ class Opening:
         log, there = os.fstat(1), os.lstat(path)
         same = (log.st_dev, log.st_ino) == (there.st_dev, there.st_ino)
         is_plain = stat.S_ISREG(log.st_mode) and log.st_nlink == 1
-        is_readable = self._made_log or log.st_mode & stat.S_IROTH
+        is_readable = self.process.made_log or log.st_mode & stat.S_IROTH
         if same and is_plain and (is_readable or not is_exposed(path)):
             os.fchown(1, uid, gid)
 

@@ -52,6 +52,10 @@ class Process:
         self.control: Control | None = None
         #: Its entry among the running sites.
         self.entry: Registration | None = None
+        #: Whether it opens everything only when the site is loaded.
+        self.opens_late = False
+        #: Whether it loads the site only when the process of the old site has ended.
+        self.awaits_the_end = False
         #: Whether it may register when it serves, and not before the load.
         self.registers_late = False
         #: The connection and the role of a process that has a supervisor.
@@ -59,6 +63,8 @@ class Process:
         self.signal_handler = SignalHandler
         #: The log file to which descriptors 1 and 2 lead.
         self.log_file: str | None = None
+        #: Whether this process has made the log file.
+        self.made_log = False
         #: Lines for the log, which does not exist yet.
         self.notes: list[str] = []
         #: The answers on the control socket, if there is one.
@@ -149,8 +155,19 @@ class Process:
 
     # -- riding a bus -----------------------------------------------------------
 
-    def plug_in(self, bus: Bus) -> None:
-        """Plug in the plugins whose work was done before there was a bus."""
+    def open_late(self, bus: Bus) -> None:
+        """Open everything when the site is loaded: the site that runs now stops first.
+
+        The errors are those of `open`.
+        """
+        self.open()
+        self.plug_in_pid_file(bus)
+        for note in self.notes:
+            bus.log(note, 30)
+        self.notes.clear()
+
+    def plug_in_pid_file(self, bus: Bus) -> None:
+        """Plug in the plugin for the PID file, if there is one."""
         if self.lock is not None:
             from paste_wspbus.plugins.pidfile import PIDFile
 
@@ -158,6 +175,10 @@ class Process:
             pid_file.subscribe()
             # `close` removes the PID file last: until then, this process exists.
             bus.unsubscribe('exit', pid_file.exit)
+
+    def plug_in(self, bus: Bus) -> None:
+        """Plug in the plugins whose work was done before there was a bus."""
+        self.plug_in_pid_file(bus)
         # A worker needs no check: if a restart fails, the supervisor handles that.
         if hasattr(bus, 'restart_checks') and not self.is_worker:
             bus.restart_checks.append(self._check_restart)

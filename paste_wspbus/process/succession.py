@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Seconds that a site has to answer before it is stopped by signals.
 ANSWER = 2.0
 
+#: Seconds that a process has to end when it has handed everything over.
+ENDING = 10.0
+
 
 class Succession:
     """Hands what ``process`` holds to a successor, or to its own next program."""
@@ -130,22 +133,29 @@ class Succession:
 
 
 def take_over(
-    lock: PIDLock, identity: Identity | None
+    lock: PIDLock, identity: Identity | None, awaits_the_end: bool = False
 ) -> Inheritance | WSPBusError | None:
     """Stop the running site, and take over everything that it holds.
 
     :param lock: the lock of the PID file that the running site holds.
     :param identity: the user to which this process will change; None if it does not.
+    :param awaits_the_end: whether to wait for the end of its process, which may hold a lock
+        for as long as it is there.
     :returns: what the site hands over; if it ends without that, the result of
         `PIDLock.acquire`.
     :raises AlreadyRunning: if another site holds the PID file afterwards.
     """
     from paste_wspbus.control.stop import patience, stop_site
+    from paste_wspbus.unix.processes import OtherProcess
 
     status = _status_of(lock)
     if status:
+        old = OtherProcess(pid) if awaits_the_end and (pid := lock.read()) else None
         came = _ask_for_all(lock, patience(status), identity)
         if came is not None:
+            if old is not None:
+                old.is_gone_within(ENDING)
+                old.close()
             return came
     stop_site(lock)
     return lock.acquire()

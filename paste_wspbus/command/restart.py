@@ -1,0 +1,71 @@
+"""The subcommand ``restart``: the new code is loaded before the old site stops."""
+
+from __future__ import annotations
+
+import os
+
+from paste_wspbus.command.terminal import print_line
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.process.opening import Opening
+from paste_wspbus.process.trials import Failed, Loading, Untried
+from paste_wspbus.unix.pid_lock import PIDFileError, PIDLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.process import Process
+
+
+class NotLoaded(WSPBusError):
+    """The new code cannot be loaded, so the old site was not asked to stop."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(f'{failed.line}; the old site was not stopped')
+        self.exit_code, self.is_logged = failed.code, bool(failed.trace)
+
+
+def load_beside(launch: Launch, process: Process) -> bool:
+    """Let another process load the new code, while the old site serves.
+
+    That process has the user that this one will have, and nothing of the site is open in it.
+
+    :returns: whether this process can load the code itself before the old site stops. It
+        cannot if it still needs its privileges, or if its workers load the site.
+    :raises NotLoaded: if the new code cannot be loaded.
+    :raises WSPBusError: if the .ini is wrong, or the log file cannot be opened.
+    """
+    settings, identity = process.config.settings, launch.options.identity
+    is_tried = settings['trial'] is not False and os.name == 'posix'
+    if not (is_tried and _runs(launch)):
+        return False
+    server = process.known_server(process.config)
+    Opening(process).open_log()
+    with launch.early.raising():
+        outcome = Loading(process).outcome(settings['start_timeout'])
+    if isinstance(outcome, Failed):
+        if outcome.trace:
+            print_line(outcome.trace.rstrip('\n'), 'stderr')
+        raise NotLoaded(outcome)
+    if isinstance(outcome, Untried):
+        if outcome.why:
+            process.notes.append(
+                'The new code cannot be loaded beside the old site, which stops first: '
+                f'{outcome.why}'
+            )
+        process.awaits_the_end = bool(outcome.why)
+        return False
+    if server is None or process.is_supervised:
+        return False
+    if identity is not None and not identity.is_current:
+        return False
+    process.server = server
+    return True
+
+
+def _runs(launch: Launch) -> bool:
+    """Whether a running site holds the PID file."""
+    options = launch.options
+    try:
+        return PIDLock(str(options.pid_file), options.control).read() is not None
+    except PIDFileError:
+        return False
