@@ -36,7 +36,9 @@ def load_beside(launch: Launch, process: Process) -> bool:
     """
     settings, identity = process.config.settings, launch.options.identity
     is_tried = settings['trial'] is not False and os.name == 'posix'
-    if not (is_tried and _runs(launch)):
+    # This program may be the next one of the process that `restart` has made.
+    is_next = process.inheritance.pid_file is not None
+    if is_next or not is_tried or not _runs(launch):
         return False
     server = process.known_server(process.config)
     Opening(process).open_log()

@@ -19,6 +19,11 @@ def make_with_lock(global_conf):
     return make(global_conf)
 
 
+def make_noted(global_conf):
+    say('loaded')
+    return make(global_conf)
+
+
 def make_at_noted_gate(global_conf):
     say('at the gate')
     return make_at_gate(global_conf)
@@ -158,6 +163,19 @@ def test_the_new_site_is_loaded_before_the_old_one_stops_accepting(ground):
     assert ground.pid != first
     ground.stop()
     assert ground.has_left_nothing()
+
+
+def test_a_process_that_restart_has_made_restarts_in_place_with_one_trial(ground):
+    add(ground)
+    ground.start()
+    ground.change(app='make_noted')
+    restart(ground)
+    assert ground.log.count('loaded') == 2
+    pid = ground.pid
+    told = ground.run('site.ini', 'graceful')
+    assert told.code == 0, ground.report(told)
+    assert ground.log.count('loaded') == 4
+    assert ground.pid == pid
 
 
 @pytest.mark.parametrize('gates', [1, 2], ids=['trial', 'load'])
