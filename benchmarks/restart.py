@@ -19,6 +19,7 @@ from pathlib import Path
 
 import restart_servers
 import rounds
+from restart_alone import measure_alone
 from restart_load import KINDS, Load
 from restart_servers import UWSGI, Gunicorn, Wspserve
 
@@ -663,6 +664,7 @@ def measure_idle(options):
 
 FIGURES = {
     'graceful': measure_graceful,
+    'alone': measure_alone,
     'broken': measure_broken,
     'kill': measure_kill,
     'scaling': measure_scaling,
@@ -678,6 +680,7 @@ def parse():
     )
     for name, default, what in (
         ('restarts', 30, 'graceful: at least so many'),
+        ('alone', 5, 'alone: restarts of each kind'),
         ('requests', 40_000, 'graceful: at least so many on fresh connections'),
         ('seconds', 60, 'kill: how long'),
         ('rounds', 5, 'scaling'),

@@ -170,6 +170,15 @@ def test_restart_finds_no_request_lost_by_workers(benchmark):
     assert 'note:' not in output  # one did not stop, or gave up
 
 
+def test_restart_finds_no_request_lost_by_one_process(benchmark):
+    output = benchmark('restart', 'alone', '--servers=wspserve, w', '--alone=1')
+    found = targets(output)
+    assert found.pop('requests failed, restart, wspserve, waitress') == 0
+    assert found.pop('requests failed, graceful, wspserve, waitress') == 0
+    assert len(found) == 2, output
+    assert 'left out' not in output
+
+
 def accept(listener, reply):
     """Send each connection ``reply(number)`` for each of its requests, None: a reset."""
     with listener:
