@@ -86,7 +86,7 @@ class SystemdNotifier(Plugin):
         #: The STATUS= that was sent last, and why the last reload failed.
         self._said, self._failure = '', ''
         self._asked = self._complained = False
-        self._served = self._reloading = self._leaving = False
+        self._served = self._reloading = self._leaving = self._tries = False
         self._until = self._reloads_since = 0.0
 
     def subscribe(self) -> None:
@@ -274,7 +274,7 @@ class SystemdNotifier(Plugin):
         (Type=notify-reload, systemd.service(5)).
         """
         self._failure = reason
-        if not self._reloading and self.bus.state is State.STARTED:
+        if not (self._reloading or self._tries) and self.bus.state is State.STARTED:
             self._tell_reloading('Reloading')
             self._ready()
 
@@ -285,13 +285,13 @@ class SystemdNotifier(Plugin):
         """
         if self._taken is not None:
             self._end_transition()
-            self._reloading, self._failure = True, ''
+            self._tries, self._failure = True, ''
             self._tell_reloading('Loading the new code')
             self._begin_transition(patience, lambda: 'Loading the new code')
 
     def end_trial(self, why: str) -> None:
         """Send READY=1: the new code has failed, and the old code keeps serving."""
-        self._failure, self._reloading = why, False
+        self._tries, self._failure = False, why
         if self._taken is not None and self.bus.state is State.STARTED:
             self._end_transition()
             self._ready()
@@ -342,11 +342,11 @@ class SystemdNotifier(Plugin):
         if not self._leaving:
             self._leaving = True
             self._until = 0
-            if self.bus.execv:
+            if not self.bus.execv:
+                self.notify(STOPPING=1)
+            elif not self._tries:  # else the trial has sent it
                 # After STOPPING=1 systemd would kill the new program.
                 self._tell_reloading('Restarting')
-            else:
-                self.notify(STOPPING=1)
         limit = self.bus.stop_timeout
         if limit is not None and self._until > time.monotonic():
             limit = (

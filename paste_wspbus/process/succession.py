@@ -54,8 +54,7 @@ class Succession:
         if process.lock is not None:
             process.lock.stays = True
         self.keep_open()
-        is_tried = process.renewal is not None and process.renewal.took is None
-        if bus.execv and not is_tried:
+        if bus.execv and (process.renewal is None or process.renewal.took is not None):
             from paste_wspbus.process.renewal import Renewal
 
             process.renewal = Renewal(getattr(bus, 'asked_by', None))

@@ -655,6 +655,24 @@ def test_a_status_of_the_site_s_own_is_one_line(bus, manager):
     assert manager.pending() == [{'STATUS': 'Warming READY=1'}]
 
 
+def test_a_reload_is_over_when_the_new_code_has_failed(tmp_path, manager):
+    env = {'NOTIFY_SOCKET': manager.address}
+    with Site(tmp_path, SITE, files={'plug.py': PLUG}, env=env) as site:
+        ready = manager.until(READY='1')[-1]
+        (tmp_path / 'plug.py').write_text('raise RuntimeError("broken")')
+        site.send(signal.SIGHUP)
+        told = manager.until(READY='1')
+        assert states(told) == ['RELOADING', 'READY']
+        assert told[0]['STATUS'] == 'Loading the new code'
+        assert told[-1]['STATUS'] == ready['STATUS']
+        site.expect('RuntimeError: broken')
+        (tmp_path / 'plug.py').write_text(PLUG)
+        site.send(signal.SIGHUP)
+        assert states(manager.until(READY='1')) == ['RELOADING', 'READY']
+        assert site.stop()[0] == 0, site.report()
+        assert states(manager.pending()) == ['STOPPING']
+
+
 def test_a_served_site_tells_all_of_its_life(tmp_path, manager):
     env = {'NOTIFY_SOCKET': manager.address}
     with Site(tmp_path, SITE, files={'plug.py': PLUG}, env=env, wait=False) as site:

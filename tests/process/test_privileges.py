@@ -581,6 +581,24 @@ def test_root_restarts_a_daemon_of_the_users_on_its_low_port(
 
 
 @each_way
+@pytest.mark.parametrize('user', [AS_NOBODY, []], ids=['named', 'kept'])
+def test_root_tries_new_code_as_the_user_and_does_not_stop_the_site_if_it_fails(
+    folder, start, serve, command, way, user
+):
+    with start(*AS_NOBODY, *way) as daemon:
+        (folder / 'webapp.py').write_text(TELL + 'raise RuntimeError("broken")\n')
+        args = [*user, *way, *serve.vars]
+        told = run(folder, 'site.ini', 'restart', *args, command=command)
+        assert told.code == 1, told.report()
+        assert 'RuntimeError: broken' in told.err.text
+        assert '; the old site was not stopped' in told.err.text
+        assert imports(folder) == {module: {NOBODYS} for module in MODULES}
+        status = run(folder, 'site.ini', 'status', command=command)
+        assert f'running (process {daemon.pid})' in status.out.text
+        assert owner(folder / 'paster.pid') == NOBODYS
+
+
+@each_way
 @pytest.mark.parametrize('who', ['user', 'group', 'another group', 'numbers'])
 def test_a_restart_without_user_keeps_the_user_of_the_site(
     folder, start, command, who, way
