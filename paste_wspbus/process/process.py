@@ -82,11 +82,7 @@ class Process:
         #: See `Inheritance`.
         self.reload: tuple[str, float, bool] | None = None
         #: The last restart in place of this process; it may be in progress.
-        self.renewal: Renewal | None = None
-        if inheritance.renewal is not None:
-            from paste_wspbus.process.renewal import Renewal
-
-            self.renewal = Renewal.from_program_before(inheritance.renewal)
+        self.renewal = _renewal_of(inheritance)
         #: Whether the URLs of the site are on the terminal already.
         self.announced = inheritance.reload is not None
         #: The trials of new code, since the first one.
@@ -320,3 +316,12 @@ class Process:
             self.control.close()
         if self.lock is not None:
             self.lock.release()
+
+
+def _renewal_of(inheritance: Inheritance) -> Renewal | None:
+    """Return the restart in place that has led to this program, if there was one."""
+    if inheritance.renewal is None:
+        return None
+    from paste_wspbus.process.renewal import Renewal
+
+    return Renewal.from_program_before(inheritance.renewal)

@@ -336,7 +336,7 @@ def test_a_generation_that_cannot_be_composed_is_reported_and_the_old_one_goes_o
     assert ground.get() == before
     told = ground.run('site.ini', 'status')
     assert re.search(
-        'The last reload, .*, by graceful .*, failed after .*: .*out of order',
+        'The last reload, .*, by .wspserve graceful. by .*, failed after .*: .*out of order',
         told.out.text,
     )
     ground.change(text='mended')

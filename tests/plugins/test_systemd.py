@@ -664,7 +664,9 @@ def test_a_reload_is_over_when_the_new_code_has_failed(tmp_path, manager):
         told = manager.until(READY='1')
         assert states(told) == ['RELOADING', 'READY']
         assert told[0]['STATUS'] == 'Loading the new code'
-        assert told[-1]['STATUS'] == ready['STATUS']
+        failed = f'{ready["STATUS"]}; the last reload failed: '
+        assert told[-1]['STATUS'].startswith(failed)
+        assert 'RuntimeError: broken' in told[-1]['STATUS']
         site.expect('RuntimeError: broken')
         (tmp_path / 'plug.py').write_text(PLUG)
         site.send(signal.SIGHUP)

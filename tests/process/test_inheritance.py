@@ -42,7 +42,8 @@ def test_the_next_program_of_this_process_gets_all(listening, file):
     for fd in fds:
         os.set_inheritable(fd, True)  # as execv(2) needs it
     came = Inheritance.from_environ(environ)
-    assert vars(came) == {**vars(left), 'reload': ['webapp.py has changed', 1.5, True]}
+    reload = ['webapp.py has changed', 1.5, True]
+    assert vars(came) == {**vars(left), 'reload': reload, 'came_over_execv': True}
     assert not any(map(os.get_inheritable, fds))
     assert environ == {}  # programs that the site starts do not get it
     control.close()

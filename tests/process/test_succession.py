@@ -28,6 +28,7 @@ def process():
         lock=SimpleNamespace(stays=False),
         answers=SimpleNamespace(successor=None),
         options=SimpleNamespace(reload=False),
+        renewal=None,
     )
 
 
