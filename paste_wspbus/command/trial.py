@@ -26,6 +26,7 @@ from paste_wspbus.exits import DONE, FAILED, TERMINATED
 from paste_wspbus.ini.config import Terminated
 from paste_wspbus.ini.factories import at_place
 from paste_wspbus.process.inheritance import TRIAL
+from paste_wspbus.process.trials import too_slow
 from paste_wspbus.report import Report
 from paste_wspbus.unix.users import Identity
 
@@ -77,7 +78,7 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
     connection = socket.socket(fileno=order['fd'])
     report = launch.report = Report(connection.dup().detach(), lasting=True)
     launch.later, pid = True, os.getpid()
-    if order['user'] is not None:
+    if (order['user'], order['group']) != (None, None):
         launch.options.identity = Identity(order['user'], order['group'])
     _leave_with_the_site(launch, connection)
     failed: BaseException | None = None
@@ -98,7 +99,7 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
     if failed is None:
         report.composed()
     else:
-        _tell(report, failed, is_auto=setting == 'auto')
+        _tell(report, failed, order, is_auto=setting == 'auto')
     end_at_once(DONE if failed is None else FAILED)
 
 
@@ -158,10 +159,17 @@ def _leave_with_the_site(launch: Launch, connection: socket.socket) -> None:
 # -- what has failed ------------------------------------------------------------------
 
 
-def _tell(report: Report, error: BaseException, is_auto: bool) -> None:
+def _tell(
+    report: Report, error: BaseException, order: dict[str, Any], is_auto: bool
+) -> None:
     """Report why the site was not loaded."""
     if isinstance(error, (Terminated, KeyboardInterrupt)):
-        report.failed(TERMINATED, at_place(error), trace_of(error)[0])
+        limit, seconds = order['limit'], time.monotonic() - order['began']
+        is_late = limit is not None and seconds >= limit
+        line = (
+            too_slow(limit) if is_late else 'a signal ended the process that loaded it'
+        )
+        report.failed(FAILED, f'{line}{at_place(error)}', trace_of(error)[0])
         return
     if not isinstance(error, WSPBusError):
         lack = shortage(error) if isinstance(error, Exception) else None
