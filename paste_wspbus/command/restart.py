@@ -24,6 +24,15 @@ class NotLoaded(WSPBusError):
         self.exit_code, self.is_logged = failed.code, bool(failed.trace)
 
 
+class Stopped(WSPBusError):
+    """Somebody has stopped the old site while the new one was loaded."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            'The site was stopped while its new code was loaded: it is not started again'
+        )
+
+
 def load_beside(launch: Launch, process: Process) -> bool:
     """Let another process load the new code, while the old site serves.
 
@@ -32,6 +41,7 @@ def load_beside(launch: Launch, process: Process) -> bool:
     :returns: whether this process can load the code itself before the old site stops. It
         cannot if it still needs its privileges, or if its workers load the site.
     :raises NotLoaded: if the new code cannot be loaded.
+    :raises Stopped: if the old site was stopped meanwhile.
     :raises WSPBusError: if the .ini is wrong, or the log file cannot be opened.
     """
     settings, identity = process.config.settings, launch.options.identity
@@ -43,11 +53,12 @@ def load_beside(launch: Launch, process: Process) -> bool:
     server = process.known_server(process.config)
     Opening(process).open_log()
     with launch.early.raising():
-        outcome = Loading(process).outcome(settings['start_timeout'])
+        outcome = Loading(process, settings['start_timeout']).outcome()
     if isinstance(outcome, Failed):
         if outcome.trace:
             print_line(outcome.trace.rstrip('\n'), 'stderr')
         raise NotLoaded(outcome)
+    check_not_stopped(launch)
     if isinstance(outcome, Untried):
         if outcome.why:
             process.notes.append(
@@ -62,6 +73,18 @@ def load_beside(launch: Launch, process: Process) -> bool:
         return False
     process.server = server
     return True
+
+
+def check_not_stopped(launch: Launch) -> None:
+    """Check that nobody has stopped the old site while the new one was loaded.
+
+    A site that has crashed meanwhile leaves its PID file.
+
+    :raises Stopped: if it was stopped: then the new site must not start, either.
+    """
+    options = launch.options
+    if not PIDLock(str(options.pid_file), options.control).exists:
+        raise Stopped
 
 
 def _runs(launch: Launch) -> bool:

@@ -72,8 +72,7 @@ class Single:
             if site is None:
                 return DONE
             if self.process.opens_late:
-                self.launch.early.check()
-                self.process.open_late(site.bus)
+                self._open_late(site.bus)
             if self.launch.early.wish is not None:  # the site has caught the exception
                 _exit(site.bus)
                 self.launch.early.check()
@@ -118,6 +117,13 @@ class Single:
         site = self._preload(worker) if is_preloaded else self.compose()
         worker = self.process.worker  # after a fork, it is another object
         return site if worker is None or worker.waits_to_go() else None
+
+    def _open_late(self, bus: Bus) -> None:
+        from paste_wspbus.command.restart import check_not_stopped
+
+        self.launch.early.check()
+        check_not_stopped(self.launch)
+        self.process.open_late(bus)
 
     # -- composing ------------------------------------------------------------
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 VARIABLE = 'WSPSERVE_INHERITANCE'
 
 #: The environment variable of a process that only tries whether the site can be loaded:
-#: JSON with the ``fd`` for its report, its ``parent``, the ``log_file`` of the site, and its
-#: ``user`` and ``group`` if it changes to them.
+#: JSON with the ``fd`` for its report, its ``parent``, the ``log_file`` of the site, its
+#: ``user`` and ``group`` if it changes to them, the seconds that the load may take (``limit``),
+#: and the time.monotonic() since which they count (``began``).
 TRIAL = 'WSPSERVE_TRIAL'
 
 #: The number of descriptors that sendmsg(2) takes (SCM_MAX_FD).

@@ -186,11 +186,11 @@ class Trials:
         is_auto = process.config.settings['trial'] == 'auto'
         if is_auto and (file := _file_storage()):
             return Untried(f'this process holds the lock of {file} (ZODB, FileStorage)')
-        self._loading = loading = Loading(process)
+        self._loading = loading = Loading(process, self.bus.start_timeout)
         if self._is_cancelled:
             loading.cancel()
         try:
-            return loading.outcome(self.bus.start_timeout)
+            return loading.outcome()
         finally:
             self._loading = None
 
@@ -199,13 +199,21 @@ class Loading:
     """Another process, a fresh interpreter, that loads the new code of ``process`` and ends.
 
     It runs the command line of this process, in a process group of its own.
+
+    :param limit: the seconds that this may take; None stands for no limit.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, limit: float | None) -> None:
+        self._limit, self._began = limit, time.monotonic()
         self._ours, theirs = socket.socketpair()
         options, log_file = process.options, process.log_file
-        order = {'fd': theirs.fileno(), 'parent': os.getpid(), 'log_file': log_file}
+        order: dict[str, Any] = {
+            'fd': theirs.fileno(),
+            'parent': os.getpid(),
+            'log_file': log_file,
+        }
         order |= {'user': options.user, 'group': options.group}
+        order |= {'began': self._began, 'limit': limit}
         environ = {name: os.environ[name] for name in os.environ if name not in _OWN}
         environ |= {'PWD': process.folder, TRIAL: json.dumps(order)}
         try:
@@ -235,19 +243,24 @@ class Loading:
         """End it soon; another thread, and a signal handler, may call this."""
         self.child.terminate()
 
-    def outcome(self, limit: float | None) -> Failed | Untried | None:
-        """Wait for its end, and return how it went; None if it has loaded the code.
-
-        :param limit: the seconds that this may take; None stands for no limit.
-        """
+    def outcome(self) -> Failed | Untried | None:
+        """Wait for its end, and return how it went; None if it has loaded the code."""
         try:
-            in_time = self._wait(limit)
+            in_time = self._wait(self._limit)
             if not in_time and not self._messages:
                 self.cancel()
                 self._wait(ENDING)
         finally:
             self._end()
-        return _judge(self._messages, self.child.returncode, None if in_time else limit)
+        for message in self._messages:
+            if (word := next(iter(message))) in _OUTCOMES:
+                return _OUTCOMES[word](message)
+        if not in_time:
+            return Failed(FAILED, too_slow(self._limit))
+        code = self.child.returncode
+        end = f'was ended by signal {-code}' if code < 0 else f'exited with code {code}'
+        line = f'the process that loaded it {end} before the site was loaded'
+        return Failed(FAILED, line)
 
     def _wait(self, seconds: float | None) -> bool:
         """Read its reports until it ends; return False if the time is over."""
@@ -292,27 +305,9 @@ class Loading:
             os.close(self._pidfd)
 
 
-def _judge(
-    messages: list[dict[str, Any]], code: int, limit: float | None
-) -> Failed | Untried | None:
-    """Return how a trial has ended.
-
-    :param limit: the seconds that it had, if it took longer.
-    """
-    for message in messages:
-        if (word := next(iter(message))) not in _OUTCOMES:
-            continue
-        outcome = _OUTCOMES[word](message)
-        if isinstance(outcome, Failed) and limit is not None:
-            line = f'it was not loaded within {limit:g} s{outcome.line}'
-            return outcome._replace(code=FAILED, line=line)
-        return outcome
-    if limit is not None:
-        return Failed(FAILED, f'it was not loaded within {limit:g} s')
-    end = f'was ended by signal {-code}' if code < 0 else f'exited with code {code}'
-    return Failed(
-        FAILED, f'the process that loaded it {end} before the site was loaded'
-    )
+def too_slow(limit: float | None) -> str:
+    """Return the line for code that takes too long; ``limit`` is in seconds."""
+    return f'it was not loaded within {limit or 0:g} s'
 
 
 #: From each report of the process to how the trial has ended; None stands for a success.

@@ -179,6 +179,23 @@ def test_a_process_that_restart_has_made_restarts_in_place_with_one_trial(ground
 
 
 @pytest.mark.parametrize('gates', [1, 2], ids=['trial', 'load'])
+def test_a_stop_while_the_new_site_is_loaded_holds(ground, gates):
+    add(ground)
+    ground.start()
+    ground.change(app='make_at_noted_gate')
+    with ground.begin('site.ini', 'restart') as process:
+        for count in range(1, gates):
+            wait_at_gate(ground, count)
+            ground.gate.open()
+        wait_at_gate(ground, gates)
+        ground.stop()
+        ground.gate.open()
+        assert process.wait() == 1, ground.report(process)
+        assert 'The site was stopped while its new code was loaded' in process.err.text
+    assert ground.has_left_nothing()
+
+
+@pytest.mark.parametrize('gates', [1, 2], ids=['trial', 'load'])
 def test_ctrl_c_while_the_new_site_is_loaded_does_not_stop_the_old_one(ground, gates):
     add(ground)
     ground.start()

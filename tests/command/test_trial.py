@@ -285,6 +285,17 @@ def test_a_stop_during_a_trial_ends_the_trial_and_the_site_in_order(started):
     assert started.has_left_nothing()
 
 
+def test_a_signal_that_ends_only_the_trial_is_a_failure(started):
+    started.change(app='make_at_gate_on_trial')
+    with started.begin('site.ini', 'graceful') as command:
+        started.gate.wait()
+        (trial,) = children(started.pid)
+        kill(trial, signal.SIGTERM)
+        assert command.wait() == 1, command.report()
+        assert 'a signal ended the process that loaded it, at ' in command.err.text
+    assert started.get() == f'hello {started.pid}'
+
+
 def test_a_trial_ends_with_a_site_that_is_killed(started):
     pid = started.pid
     started.change(app='make_at_gate_on_trial')
