@@ -25,7 +25,7 @@ from paste_wspbus.report import Inbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from paste_wspbus.control.server import Connection
@@ -151,7 +151,8 @@ class Trials:
         """Log why the old code keeps serving; answer who has asked before this trial."""
         bus, renewal = self.bus, self.process.renewal
         line = f'The new code fails, and the old code keeps serving: {failed.line}'
-        bus.log('\n'.join([line, failed.trace]).strip(), 40)
+        with _tracebacks(bus):
+            bus.log('\n'.join([line, failed.trace]).strip(), 40)
         if isinstance(notifier := bus.plugins.get('systemd'), SystemdNotifier):
             notifier.end_trial(failed.line)
         if renewal is not None:
@@ -303,6 +304,20 @@ class Loading:
         self._ours.close()
         if self._pidfd != -1:
             os.close(self._pidfd)
+
+
+@contextlib.contextmanager
+def _tracebacks(bus: Bus) -> Iterator[None]:
+    """Let the log have tracebacks; with a server in the main thread it has none."""
+    sitelog: Any = bus.plugins.get('sitelog')
+    before = getattr(sitelog, 'tracebacks', True)
+    try:
+        if not before:
+            sitelog.tracebacks = True
+        yield
+    finally:
+        if not before:
+            sitelog.tracebacks = False
 
 
 def too_slow(limit: float | None) -> str:

@@ -1,5 +1,6 @@
 """A restart of one process: another process tries the new code first."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import socket
 
 import pytest
 
-from tests.kit import Site, eventually
+from tests.kit import Site, eventually, is_free
 from tests.kit.daemons import Clients
 from tests.kit.processes import children, has_ended, kill, pending
 from tests.kit.stand_in import status_json
@@ -19,6 +20,14 @@ def make_noted(global_conf, **conf):
     is_trial = global_conf['wspbus'].bus.trial
     say(f'loaded by {os.getpid()}, {"on trial" if is_trial else "in earnest"}')
     return make(global_conf)
+
+
+def in_main(global_conf, port, **conf):
+    from wsgiref.simple_server import make_server
+
+    def serve(app):
+        make_server('127.0.0.1', int(port), app).serve_forever()
+    return serve
 
 
 def make_at_gate_on_trial(global_conf, **conf):
@@ -172,6 +181,36 @@ def test_hup_with_new_code_that_fails_keeps_the_old_code_in_the_foreground(groun
         assert site.get().text == f'hello {site.pid}'
         assert site.stop()[0] == 0, site.report()
         assert site.has_left_nothing()
+
+
+def test_a_server_in_the_main_thread_keeps_the_old_code_with_the_traceback(ground):
+    add(ground)
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    path = ground.folder / 'site.ini'
+
+    def change(**kwargs):
+        ground.change(port=port, **kwargs)
+        path.write_text(path.read_text().replace('egg:waitress', 'call:webapp:in_main'))
+
+    change()
+    with Site(ground.folder, None, 'site.ini', wait=False) as site:
+        site.url = f'http://127.0.0.1:{port}'
+        eventually(lambda: not is_free(port))
+        change(app='make_broken')
+        site.send(signal.SIGHUP)
+        site.expect('The new code fails, and the old code keeps serving: site.ini ')
+        site.expect('Traceback')
+        assert site.get().text == f'hello {site.pid}'
+        change(text='changed')
+        site.send(signal.SIGHUP)
+        eventually(lambda: _text(site) == f'changed {site.pid}')
+        assert site.stop()[0] == 0, site.report()
+
+
+def _text(site):
+    with contextlib.suppress(OSError):
+        return site.get().text
 
 
 def test_code_that_hangs_is_killed_after_start_timeout(ground):
