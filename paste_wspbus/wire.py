@@ -234,6 +234,12 @@ ORDERS = {
             'The process clears bus.drained.',
         ),
         Word(
+            'stacks',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process logs the stacks of all threads.',
+        ),
+        Word(
             'reopen_logs',
             (SUPERVISOR,),
             (FORKER,),

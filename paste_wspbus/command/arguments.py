@@ -32,7 +32,7 @@ SUBCOMMANDS = {
     'graceful': 'Load the code of the running site again; no request is lost',
     'drain': 'Let health checks say that the site is not ready; it keeps serving',
     'undrain': 'End that',
-    'status': 'Say whether the site is running',
+    'status': 'Say whether the site is running, and what it does',
 }
 
 #: The subcommand that needs no file, and its text in `--help`.
@@ -112,6 +112,17 @@ def _add_general(add: Callable[..., object]) -> None:
         '--json',
         action='store_true',
         help='With status and ps: print one JSON document',
+    )
+    add(
+        '--watch',
+        action='store_true',
+        help='With status: show it in place, and again and again; keys act on the site',
+    )
+    add(
+        '--interval',
+        type=_watch_interval,
+        metavar='SECONDS',
+        help='With --watch: the time between two looks at the site (default 1)',
     )
     add('--stop-daemon', action='store_true', help='The same as the subcommand stop')
     add(
@@ -200,15 +211,23 @@ def _add_development(add: Callable[..., object]) -> None:
 
 
 def _interval(text: str) -> float:
+    return _seconds('--reload-interval', text, 0.0, float('inf'))
+
+
+def _watch_interval(text: str) -> float:
+    return _seconds('--interval', text, 0.1, 3600.0)
+
+
+def _seconds(option: str, text: str, least: float, most: float) -> float:
+    """Read a number of seconds: at least ``least``, above 0, at most ``most``."""
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds < float('inf'):
-        raise UsageError(
-            f'--reload-interval {text}: it must be a number of seconds above 0'
-        )
-    return seconds
+    if 0 < seconds < float('inf') and least <= seconds <= most:
+        return seconds
+    allowed = f'from {least:g} to {most:g}' if least else 'above 0'
+    raise UsageError(f'{option} {text}: it must be a number of seconds {allowed}')
 
 
 def _workers(text: str) -> int:
@@ -306,9 +325,11 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
     for option, of, said in (
         ('--json', 'status', options.json),  # `ps` does not come here
         ('--no-wait', 'graceful', options.no_wait),
+        ('--watch', 'status', options.watch),
     ):
         if said and options.subcommand != of:
             raise UsageError(f'{option} works only with the subcommand {of}')
+    _check_watch(options)
     if options.subcommand == 'graceful' and options.workers is not None:
         raise UsageError(
             'graceful reads the number of workers from the file: leave out --workers'
@@ -325,6 +346,15 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
             'and restart'
         )
     refuse_one_file(options)
+
+
+def _check_watch(options: Options) -> None:
+    if options.interval is not None and not options.watch:
+        raise UsageError('--interval works only together with --watch')
+    if options.watch and options.json:
+        raise UsageError('--watch is for people: leave out --json')
+    if options.watch and options.verbosity < 1:
+        raise UsageError('--watch shows the site, and -q shows nothing: leave out one')
 
 
 def refuse_one_file(options: Options) -> None:

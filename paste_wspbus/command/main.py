@@ -182,15 +182,19 @@ def _enter_folder() -> None:
 
 def _ask_site(options: Options, name: str) -> int:
     """Run a subcommand that asks a running site."""
-    run = _subcommand(name)
+    run = _subcommand(name, options.watch)
     if options.verbosity > 0:
         return run(options)
     with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
         return run(options)
 
 
-def _subcommand(name: str) -> Callable[[Options], int]:
+def _subcommand(name: str, watches: bool) -> Callable[[Options], int]:
     """Import and return the function of a subcommand: a start does not need it."""
+    if name == 'status' and watches:
+        from paste_wspbus.command.watch import watch
+
+        return watch
     if name == 'status':
         from paste_wspbus.command.status import status
 

@@ -9,6 +9,7 @@ import time
 from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.ini.settings import MAX_WORKERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class Answers:
             'graceful': self._graceful,
             'drain': lambda _: self._drain(True),
             'undrain': lambda _: self._drain(False),
+            'stacks': self._stacks,
+            'add_worker': lambda _: self._change_workers('add_worker', 1),
+            'remove_worker': lambda _: self._change_workers('remove_worker', -1),
         }
 
     @property
@@ -130,6 +134,30 @@ class Answers:
                 f'The site is {"drained" if drained else "not drained any more"}', 30
             )
         return {'drained': drained, 'was': was, 'pid': os.getpid()}
+
+    def _stacks(self, connection: Connection) -> dict[str, Any]:
+        supervisor = self.bus.plugins.get('supervisor')
+        if supervisor is not None:
+            supervisor.log_stacks()
+        else:
+            from paste_wspbus.process.load import log_stacks
+
+            log_stacks(self.bus)
+        files = getattr(self.bus.plugins.get('sitelog'), 'files', ())
+        return {'accepted': True, 'log': files[0][0] if files else None}
+
+    def _change_workers(self, channel: str, change: int) -> dict[str, Any]:
+        supervisor = self.bus.plugins.get('supervisor')
+        if supervisor is None or not supervisor.plan.workers:
+            return {'error': 'this site has no workers: start it with --workers'}
+        if self.bus.state is not State.STARTED:
+            return {'error': f'the site is {self.bus.state.name}'}
+        if supervisor.count + change < 1:
+            return {'error': 'there is only one worker: it is not removed'}
+        if supervisor.count + change > MAX_WORKERS:
+            return {'error': f'there are {MAX_WORKERS} workers: no more are allowed'}
+        self.bus.post(channel)
+        return {'accepted': True, 'workers': supervisor.count + change}
 
     def _stop(self, connection: Connection) -> None:
         self._asked_to_stop.append(connection)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from _thread import start_new_thread  # the original, before a site patches Python
+
+from paste_wspbus.bus.deadlines import stacks
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -37,3 +43,13 @@ def load_of(bus: Bus) -> dict[str, Any]:
         'busy': busy,
         'queued': queued,
     }
+
+
+def log_stacks(bus: Bus) -> None:
+    """Log the stacks of all threads, in a thread of its own.
+
+    The caller answers requests for the status: it must not wait for a lock of the log.
+    """
+    text = f'Stacks of process {os.getpid()}:\n{stacks()}'
+    with contextlib.suppress(RuntimeError):  # the system starts no more threads
+        start_new_thread(bus.log, (text, 30))

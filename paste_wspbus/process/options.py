@@ -36,6 +36,9 @@ class Options:
     no_wait = False
     #: Whether `status` prints JSON.
     json = False
+    #: Whether `status` goes on showing it, and how many seconds pass between two looks.
+    watch = False
+    interval: float | None = None
     #: Whether the site is restarted when a file of it changes.
     reload = False
     #: 'fork', 'child' or 'execv'. None stands for that of the .ini; without one, it is

@@ -61,6 +61,7 @@ class Orders:
             'status': self._report_status,
             'drain': lambda: setattr(bus, 'drained', True),
             'undrain': lambda: setattr(bus, 'drained', False),
+            'stacks': self._log_stacks,
         }
 
     def subscribe(self) -> None:
@@ -138,6 +139,11 @@ class Orders:
         self._is_ordered.set()
         self.bus.execv = False  # a worker that must stop does not replace itself
         self.bus.exit()
+
+    def _log_stacks(self) -> None:
+        from paste_wspbus.process.load import log_stacks
+
+        log_stacks(self.bus)
 
     def _report_status(self) -> None:
         from paste_wspbus.process.load import load_of

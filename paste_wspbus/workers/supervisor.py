@@ -9,6 +9,7 @@ import random
 import signal
 
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
+from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import log_file
@@ -512,6 +513,13 @@ class Supervisor:
     def describe(self) -> dict[str, Any]:
         """Return what `status` shows of the generations, and all requests in flight."""
         return describe(self)
+
+    def log_stacks(self) -> None:
+        """Log the stacks of this process, and order the workers to log theirs."""
+        self.bus.log(f'Stacks of process {os.getpid()}:\n{stacks()}', 30)
+        for child in self.children.alive:
+            if child.role.kind not in (PRELOAD, PACKAGES):
+                child.tell('stacks')
 
     def in_brief(self) -> list[str]:
         """Return what systemd shows of the workers, as far as it is worth a word."""
