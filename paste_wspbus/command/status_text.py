@@ -30,6 +30,9 @@ WIDTH = 80
 #: The number of requests in flight that are shown.
 SHOWN = 5
 
+#: Seconds for which a crash is shown as news.
+NEW = 60.0
+
 #: The styles of lines, which a terminal may show in colours.
 PLAIN, HEADING, GOOD, BUSY, BAD = 'plain', 'heading', 'good', 'busy', 'bad'
 
@@ -208,18 +211,22 @@ def _silent(workers: list[dict[str, Any]]) -> list[Line]:
 
 def _crashes(workers: list[dict[str, Any]], width: int) -> list[Line]:
     rows: dict[str, tuple[str, ...]] = {}
+    styles: dict[str, str] = {}
     for worker in workers:
         last = worker.get('last_crash')
         if isinstance(last, dict):
             name = text(worker.get('name'))
             rows[name] = name, _count(worker, 'restarts'), _crash(last)
+            is_new = (number(last, 'age') or 0) < NEW
+            styles[name] = BAD if is_new else PLAIN
     if not rows:
         return []
     heading, *others = in_columns(
         [('WORKER', 'RESTARTS', 'LAST CRASH'), *rows.values()]
     )
     lines = [Line(heading, HEADING)]
-    return lines + [Line(cut(other, width), BAD) for other in others]
+    cuts = (cut(other, width) for other in others)
+    return [*lines, *map(Line, cuts, styles.values())]
 
 
 def _crash(last: dict[str, Any]) -> str:
