@@ -1,8 +1,10 @@
-"""Measures how long `status` takes while every thread of a site answers a request."""
+"""Measures how long `status` takes while all threads are busy, or a worker is stopped."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import tempfile
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import rounds
 
 from paste_wspbus.control.client import ask
+from paste_wspbus.unix.processes import is_stopped
 
 OURS = 'the answer'
 
@@ -124,11 +127,40 @@ def measure(options, kind, workers):
     rounds.judge('milliseconds', rounds.median(samples, OURS), at_most=TARGET)
 
 
+def measure_stopped(options):
+    """Measure a site of two workers, of which a signal has stopped one."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with busy_site(folder, 'sleeping', 2) as pid_file:
+            path = f'{pid_file}.sock'
+            stopped = ask(path, 'status', timeout=10)['workers'][0]['pid']
+            os.kill(stopped, signal.SIGSTOP)
+            while not is_stopped(stopped):
+                time.sleep(0.01)
+
+            def answer():
+                began = time.perf_counter()
+                told = ask(path, 'status', timeout=10)
+                took = (time.perf_counter() - began) * 1000
+                if not told['workers'][0]['is_stopped']:
+                    raise SystemExit('the answer does not say that it is stopped')
+                return took
+
+            try:
+                samples = rounds.alternate({OURS: answer}, options.rounds)
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+    title = 'status of 2 workers, one of them stopped by SIGSTOP'
+    rounds.table(title, 'ms', samples, OURS)
+    rounds.judge('milliseconds', rounds.median(samples, OURS), at_most=TARGET)
+
+
 def main() -> None:
     options = rounds.options(__doc__.partition('\n')[0])
     for kind in ('sleeping', 'computing'):
         for workers in (0, 2):
             measure(options, kind, workers)
+    measure_stopped(options)
 
 
 if __name__ == '__main__':
