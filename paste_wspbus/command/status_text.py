@@ -105,7 +105,8 @@ def _first(
         if wanted and serving == wanted:
             line += f', {plural(wanted, "worker")}'
         elif wanted:
-            some = f'{serving} of {plural(wanted, "worker")} serve.'
+            verb = 'serves' if wanted == 1 else 'serve'
+            some = f'{serving} of {plural(wanted, "worker")} {verb}.'
             lack = [Line(some, BUSY if serving else BAD)]
     urls = [Line(f'Serving on {url}') for url in texts(answer, 'urls')]
     return [Line(f'{line}.', style), *lack, *urls]
@@ -115,8 +116,10 @@ def _counts(answer: dict[str, Any], workers: list[dict[str, Any]]) -> tuple[int,
     """Return how many workers serve, and how many should; 0 and 0 without any."""
     numbers = {text(one.get('number')) for one in workers} - {'?'}
     serving, wanted = number(answer, 'serving'), number(answer, 'wanted')
-    if numbers and serving is not None and wanted is not None:
-        return int(serving), int(wanted)
+    if serving is not None and wanted is not None:
+        # One process that is only watched is no worker, but it may not serve.
+        is_counted = numbers or serving != wanted
+        return (int(serving), int(wanted)) if is_counted else (0, 0)
     # An earlier version does not say it.
     ready = (one for one in workers if one.get('state') == 'ready')
     return len({text(one.get('number')) for one in ready} - {'?'}), len(numbers)

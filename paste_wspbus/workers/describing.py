@@ -55,7 +55,8 @@ def in_brief(supervisor: Supervisor) -> list[str]:
     told, parts = describe(supervisor), []
     serving, wanted = told['serving'], told['wanted']
     if serving != wanted:
-        parts.append(f'{serving} of {wanted} worker{"s" * (wanted > 1)} serve')
+        noun, verb = ('worker', 'serves') if wanted == 1 else ('workers', 'serve')
+        parts.append(f'{serving} of {wanted} {noun} {verb}')
     if told['in_flight']:
         parts.append(f'requests in flight: {told["in_flight"]}')
     if told['crash_loop']:

@@ -1,13 +1,20 @@
 """`status`: what it asks, prints and exits with."""
 
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from paste_wspbus.command import status as command_status
+from paste_wspbus.command.finding import RUNNING, Found
+from paste_wspbus.control import client
+from paste_wspbus.process.options import Options
 from tests.kit import BIN, TIMEOUT, Process, run
 from tests.kit.processes import kill
 from tests.kit.stand_in import StandIn, status_json, worker
@@ -170,6 +177,55 @@ def test_status_is_0_where_nobody_reads_what_it_prints(folder, site):
     finally:
         os.close(writer)
     assert (told.returncode, told.stderr) == (0, b'')
+
+
+# -- of what is no site ---------------------------------------------------------
+
+
+def send_for_ever(sock):
+    while True:
+        sock.sendall(b'[' * 65536)
+
+
+@pytest.mark.parametrize(
+    'speak',
+    [
+        lambda sock: sock.sendall(b'\x1b[2J\xff\n'),
+        lambda sock: sock.sendall(b'[1, 2]\n'),
+        lambda sock: sock.sendall(b'{"pid":' * 10_000 + b'\n'),
+        lambda sock: sock.sendall(b'{"state": "STARTED"'),
+        lambda sock: sock.sendall(b'{"error": "\\u001b[2J"}\n'),
+        send_for_ever,
+    ],
+    ids=['binary', 'a list', 'deep', 'half', 'an error', 'without end'],
+)
+def test_garbage_is_no_answer_and_nothing_of_it_is_printed(
+    tmp_path, monkeypatch, speak
+):
+    path, listening = str(tmp_path / 'sock'), socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen(1)
+
+    def answer():
+        with contextlib.suppress(OSError):
+            sock, _ = listening.accept()
+            with sock:
+                sock.recv(1000)
+                speak(sock)
+
+    monkeypatch.setattr(client, 'MAX_ANSWER', 1 << 20)
+    found = Found(RUNNING, path, os.getpid())
+    monkeypatch.setattr(command_status, 'find', lambda options: found)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        seen, told = command_status.look(Options())
+        assert told == {}
+        text = command_status.without_answer(seen)
+        assert text.isprintable() and 'does not answer' in text
+    finally:
+        thread.join(TIMEOUT)
+        listening.close()
 
 
 # -- as JSON ------------------------------------------------------------------

@@ -99,12 +99,19 @@ def test_in_a_crash_loop_nobody_serves():
         'crash_loop': 'crash loop: 13 crashes in the last minute',
     }
     told = text(**shown)
-    assert '\n0 of 1 worker serve.\n' in told
+    assert '\n0 of 1 worker serves.\n' in told
     assert 'WORKER    RESTARTS  LAST CRASH\n' in told
     assert 'worker 1  13        3 seconds ago: signal SIGSEGV\n' in told
     assert told.endswith('\nCrash loop: 13 crashes in the last minute.')
     assert style_of('0 of', **shown) == BAD
     assert style_of('Crash loop', **shown) == BAD
+
+
+def test_one_process_that_is_watched_is_no_worker_but_may_not_serve():
+    one = full(None, name='site')
+    assert 'worker' not in text(workers=[one], serving=1, wanted=1).splitlines()[0]
+    told = text(workers=[{**one, 'state': 'starting'}], serving=0, wanted=1)
+    assert '0 of 1 worker serves.' in told
 
 
 def test_a_crash_names_its_requests_and_the_killer():

@@ -106,3 +106,21 @@ def test_a_worker_that_hangs_does_not_stall_a_graceful_for_ever(tmp_path):
         f'Worker 1 (process {old[0]}) did not stop in time: it is killed'
         in site.err.text
     )
+
+
+def test_those_that_crash_do_not_count_as_workers_that_serve(tmp_path):
+    with Workers(tmp_path) as site:
+        set_up(tmp_path, at_composition=AT_GATE)
+        for pid in site.pids():
+            os.kill(pid, signal.SIGSEGV)
+        site.expect('composing', 2)
+        text = site.run('status').out.text
+        assert '\n0 of 2 workers serve.\n' in text
+        assert re.search(r'worker 2  1         .*: signal SIGSEGV', text)
+        assert site.status()['recent_crashes'] == 2
+        open_gate(tmp_path)
+        eventually(lambda: site.status()['serving'] == 2)
+        text = site.run('status').out.text
+        assert text.splitlines()[0].endswith(': generation 1, 2 workers.')
+        assert [one['restarts'] for one in site.workers()] == [1, 1]
+        assert site.stop()[0] == 0
