@@ -40,6 +40,10 @@ PLAIN, HEADING, GOOD, BUSY, BAD = 'plain', 'heading', 'good', 'busy', 'bad'
 _STYLES = {'ready': GOOD, 'crashed': BAD, 'stopped': BAD, 'no answer': BAD}
 
 
+#: The states of a worker that ought to answer, and does not.
+SILENT = 'stopped', 'no answer'
+
+
 class Line(NamedTuple):
     """A line of the answer, and its style."""
 
@@ -137,7 +141,9 @@ def _workers(workers: list[dict[str, Any]], width: int) -> list[Line]:
         generation = [text(worker.get('generation'))] * (len(generations) > 1)
         age = number(worker, 'age')
         age_cell = '?' if age is None else short_age(age)
-        rows.append((name, pid, state, *generation, age_cell, *_load(worker)))
+        unknown = '?' if state in SILENT else '-'  # other processes have none
+        load = _load(worker, unknown)
+        rows.append((name, pid, state, *generation, age_cell, *load))
         styles.append(_STYLES.get(state, BUSY))
     return [*map(Line, _fitting(rows, width), styles)]
 
@@ -150,25 +156,26 @@ def _heading(has_generations: bool) -> tuple[str, ...]:
 _LOAD = 'SERVED', 'IN FLIGHT', 'BUSY/THREADS', 'QUEUED', 'RSS'
 
 
-def _load(process: dict[str, Any]) -> tuple[str, ...]:
+def _load(process: dict[str, Any], unknown: str = '?') -> tuple[str, ...]:
     requests = process.get('requests')
-    flying = '?'
-    if isinstance(requests, list) or number(process, 'in_flight') is not None:
+    flying = unknown
+    if number(process, 'served') is not None or requests:
         flying = str(in_flight(process))
-    busy, threads = _count(process, 'busy'), _count(process, 'server_threads')
-    busy_cell = busy if threads == '?' else f'{busy}/{threads}'
+    busy, threads = (
+        _count(process, key, unknown) for key in ('busy', 'server_threads')
+    )
     return (
-        _count(process, 'served'),
+        _count(process, 'served', unknown),
         flying,
-        busy_cell,
-        _count(process, 'queued'),
-        size_text(number(process, 'rss')),
+        busy if threads == unknown else f'{busy}/{threads}',
+        _count(process, 'queued', unknown),
+        size_text(number(process, 'rss'), unknown),
     )
 
 
-def _count(process: dict[str, Any], key: str) -> str:
+def _count(process: dict[str, Any], key: str, unknown: str = '?') -> str:
     value = number(process, key)
-    return '?' if value is None else f'{value:.0f}'
+    return unknown if value is None else f'{value:.0f}'
 
 
 def _state(worker: dict[str, Any]) -> str:
@@ -344,9 +351,9 @@ def short_age(seconds: float) -> str:
     return f'{count}{unit[0]}'
 
 
-def size_text(size: float | None) -> str:
-    """Return a number of bytes for a table, such as '45M' and '1.2G'; '?' for None."""
+def size_text(size: float | None, unknown: str = '?') -> str:
+    """Return a number of bytes for a table, such as '45M' and '1.2G'."""
     if size is None or size < 0:
-        return '?'
+        return unknown
     megabytes = size / (1 << 20)
     return f'{megabytes:.0f}M' if megabytes < 1000 else f'{megabytes / 1024:.1f}G'

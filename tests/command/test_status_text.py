@@ -73,7 +73,7 @@ def test_workers():
         '\n'
         'WORKER   PROCESS STATE    GEN AGE SERVED IN FLIGHT BUSY/THREADS QUEUED RSS\n'
         'worker 1 4710    ready    3   2h  1234   3         3/4          1      45M\n'
-        'worker 2 4712    draining 2   2h  ?      0         3/4          1      45M\n'
+        'worker 2 4712    draining 2   2h  -      -         3/4          1      45M\n'
         '\n'
         '1 request in flight:\n'
         '  3.2 s  worker 1  waitress-0  GET /report'
@@ -138,6 +138,15 @@ def test_workers_that_do_not_answer_are_named_with_what_is_known():
     assert 'Worker 1 does not answer: a signal has stopped it. SIGCONT' in told
     assert 'Worker 2 does not answer: it hangs, or it is very busy.' in told
     assert 'stopped' in told and 'no answer' in told
+
+
+def test_what_a_process_does_not_have_is_not_unknown():
+    spare = worker(1, state='spare', requests=None)
+    silent = worker(2, state='ready', requests=None)
+    lines = text(workers=[spare, silent]).splitlines()
+    first, second = (line for line in lines if line.startswith('worker '))
+    assert first.split()[-5:] == ['-'] * 5
+    assert second.split()[-5:] == ['?'] * 5
 
 
 def test_only_the_oldest_requests_are_shown():
