@@ -119,11 +119,14 @@ class Development(Single):
         for path in launch.watch:
             named.add(path)
         learner.files.merge(named.news())  # without news: the supervisor knows them
+        if not launch.later and process.restarter == 'fork':
+            learner.report_early(launch.report)
         learner.gate = gate = self._make_gate(learner.files)
         if gate is not None:
             gate.reopen(at_all=True)  # nothing of the site has been read yet
-        if is_spare:
+        if is_forked:
             own_memory()
+        if is_spare:
             if not worker.waits_to_go():
                 return None
             if gate is not None:

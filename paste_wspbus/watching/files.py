@@ -114,7 +114,8 @@ class Files:
     Paths are absolute, and symbolic links in them are not resolved.
 
     ``signatures`` is {path: `signature`}. ``folders`` are the folders to follow.
-    ``on_news`` is called, in any thread, when there is something new for `news`.
+    ``on_news`` is called, in any thread, when there is something new for `news`; after it
+    has returned False, it is called again when there is more.
 
     :param ignore: globs; files whose paths or names match do not count.
     """
@@ -207,7 +208,12 @@ class Files:
         self._news.append([kind, path, value])
         if not self._announced:
             self._announced = True
-            self.on_news()
+            if self.on_news() is False:
+                self._announced = False
+
+    def announce(self, on_news: Callable[[], object]) -> None:
+        """Call ``on_news`` from now on, also if the present news were announced already."""
+        self.on_news, self._announced = on_news, False
 
     def news(self) -> News:
         """Return what is new since the last call, as plain data for JSON; [] if nothing is."""

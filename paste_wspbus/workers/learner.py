@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from paste_wspbus.watching.files import Files
 from paste_wspbus.watching.imports import Recorder
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from paste_wspbus.report import Report
     from paste_wspbus.watching.files import Path
     from paste_wspbus.watching.gate import Gate
+
+#: Seconds, at least, between two early reports.
+EARLY = 0.02
 
 
 class Learner:
@@ -62,6 +66,27 @@ class Learner:
     def watch(self, path: Path) -> None:
         """Also watch a file, a folder, or the files that match a glob."""
         self.files.add(path)
+
+    def report_early(self, report: Report) -> None:
+        """Report modules already while the site is composed for the first time.
+
+        The packages' process imports them at the same time, so that it can fork a worker
+        soon after the start.
+        """
+        due = 0.0
+
+        def report_modules() -> bool:
+            nonlocal due
+            now = time.monotonic()
+            if now >= due:
+                due = now + EARLY
+                names = imported(self._known)
+                self._known.update(names)
+                if names:
+                    report.learnt([], names)
+            return False
+
+        self.files.announce(report_modules)
 
     def report_to(self, report: Report) -> None:
         """Report all files and modules that are known, and later each new one."""

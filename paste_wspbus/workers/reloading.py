@@ -96,6 +96,7 @@ class Reloading:
             interval=self.plan.interval,
             log=self.plan.show,
         )
+        self.spares.begin()
         self._start_all()
         self.bus.events.call_later(0, self.spares.prepare)
 
@@ -113,7 +114,7 @@ class Reloading:
 
     def _has_learnt(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         self.spares.learn(message['modules'])
-        if self.watcher is not None and not worker.leaving:
+        if message['learnt'] and self.watcher is not None and not worker.leaving:
             self.watcher.add(message['learnt'])
 
     def _is_outdated(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
@@ -136,6 +137,7 @@ class Reloading:
             if any(is_installed(path) for path in paths):
                 self.spares.renounce()
             self._stop_all()
+            self.spares.wait()
             supervisor.generation = supervisor.latest = supervisor.latest + 1
             try:
                 self._start_all()

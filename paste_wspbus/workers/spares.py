@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 from paste_wspbus.role import PACKAGES, Role
+from paste_wspbus.unix.cpus import cpu_count
 from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.strategy import Source
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 #: The number of attempts to start the process that imports the packages. Each attempt
 #: leaves out one more package that must not be imported before a fork.
 ATTEMPTS = 20
+
+#: Seconds that a reload waits for the process that imports the packages.
+PATIENCE = 3.0
 
 
 class Spares:
@@ -35,6 +40,8 @@ class Spares:
         self._packages: WorkerHandle | None = None
         #: Whether this process has imported the packages, and can fork.
         self._can_fork = False
+        #: The number of orders to import that it has not answered.
+        self._importing = 0
         self._spares: dict[str, WorkerHandle] = {}
         #: The modules that the site's processes have imported and that are not its own.
         self._modules: dict[str, None] = {}
@@ -43,8 +50,47 @@ class Spares:
         supervisor.children.hear('imported', self._has_imported)
 
     def learn(self, modules: list[str]) -> None:
-        """Note modules, which the packages' process will import, too, the next time."""
+        """Note modules, which the packages' process imports, too, now or the next time."""
         self._modules.update(dict.fromkeys(modules))
+        packages = self._packages
+        is_first = not self.supervisor.was_started
+        if is_first and packages is not None and packages.was_ready:
+            self._order_import(packages, modules)
+
+    def begin(self) -> None:
+        """Let a process import the packages while the site is loaded for the first time.
+
+        It is forked from the supervisor, which has imported no file that has changed
+        since. Without a second CPU, it would only delay the start.
+        """
+        if self.style == 'fork' and cpu_count() > 1:
+            with self.logging_failure():
+                self._spawn_packages(fresh=False)
+
+    def _spawn_packages(self, *, fresh: bool) -> None:
+        self._can_fork, self._importing = False, 0
+        self._packages = self.supervisor.children.spawn(
+            Role(PACKAGES), None, self.supervisor.plan.start_timeout, fresh=fresh
+        )
+
+    def wait(self) -> None:
+        """Wait until the packages' process can fork, if it is importing: that is faster.
+
+        :raises StopRequested: if a stop of the site was requested.
+        """
+        if not self._is_importing():
+            return
+        until = time.monotonic() + PATIENCE
+        self.supervisor.events.call_later(PATIENCE, lambda: None)  # wakes the loop
+        self.supervisor.waiting.until(
+            lambda: not self._is_importing() or time.monotonic() >= until
+        )
+
+    def _is_importing(self) -> bool:
+        packages = self._packages
+        if packages is None or packages.leaving or packages.ended:
+            return False
+        return not packages.was_ready or self._importing > 0
 
     def prepare(self) -> None:
         """Let a process import the packages and fork a spare for each worker."""
@@ -55,11 +101,7 @@ class Spares:
             return
         if self._packages is None:
             with self.logging_failure():
-                limit = supervisor.plan.start_timeout
-                self._can_fork = False
-                self._packages = supervisor.children.spawn(
-                    Role(PACKAGES), None, limit, fresh=True
-                )
+                self._spawn_packages(fresh=True)
         elif self._packages.was_ready:
             self._have_imported(self._packages)
 
@@ -74,6 +116,10 @@ class Spares:
             if name.partition('.')[0] not in self._spoilers
         ]
         self._modules = dict.fromkeys(names)
+        self._order_import(packages, names)
+
+    def _order_import(self, packages: WorkerHandle, names: list[str]) -> None:
+        self._importing += 1
         packages.tell('import', names)
 
     def _has_imported(self, packages: WorkerHandle, message: dict[str, Any]) -> None:
@@ -87,7 +133,11 @@ class Spares:
             self.renounce()
             self.prepare()
             return
-        self._can_fork = True
+        self._importing -= 1
+        self._can_fork = not self._importing
+        # While the site starts, or is reloaded, the process only imports.
+        if self._importing or not supervisor.was_started or supervisor.is_renewing:
+            return
         for role in supervisor.roles(supervisor.generation):
             spare = self._spares.get(role.name)
             if spare is None or spare.ended:

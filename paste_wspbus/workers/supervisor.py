@@ -328,9 +328,13 @@ class Supervisor:
 
     def go(self, worker: WorkerHandle) -> None:
         """Order a waiting process to continue; its time to become READY begins again."""
+        waits = worker.stage in (Stage.SPARE, Stage.COMPOSED)
         worker.goes(self.plan.start_timeout)
         self.leaving.watch(worker)
-        worker.tell('go')
+        # If it does not wait yet, it gets the order when it does. A second order would
+        # stay unread, and hide the end of the supervisor from the process.
+        if waits:
+            worker.tell('go')
 
     def respawn(self, role: Role) -> None:
         """Replace a process that has ended, if the site still needs it."""

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from paste_wspbus.unix.cpus import cpu_count
 from tests.kit import Site, eventually, free_port, is_free, run, write
 from tests.kit.processes import processes_of_session
 from tests.kit.reloading import INI, Edited, Polls, each_reloader, reloads, stop, webapp
@@ -527,6 +528,20 @@ def test_a_package_is_imported_once_however_often_the_site_is_reloaded(tmp_path)
             site.settle()
             last = site.edit(f'version {count}', top=top)
         assert imports(tmp_path, 'third') == [first['pid'], last['ppid']]
+        assert last['ppid'] != site.pid
+        stop(site)
+
+
+def test_the_first_edit_after_a_start_imports_no_package_again(tmp_path):
+    """It is forked from a process that has imported them while the site was loaded."""
+    if cpu_count() < 2:
+        pytest.skip('with one CPU, the packages are imported after the start')
+    site, top = with_packages(tmp_path)
+    with site:
+        first = site.ask()
+        last = site.edit('the second', top=top)
+        found = imports(tmp_path, 'third')
+        assert set(found) == {first['pid'], last['ppid']} and len(found) == 2
         assert last['ppid'] != site.pid
         stop(site)
 
