@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 from paste_wspbus.plugins import restart
 from paste_wspbus.plugins.sitelog import Console, SafeFormatter, SiteLog
@@ -42,6 +43,8 @@ class DefaultPlugins:
         first = options.reload or not self.launch.later
         sitelog.quiet = first and not configured and options.verbosity <= 1
         sitelog.until_started = True
+        if sitelog.quiet and options.verbosity == 1 and self.is_on_terminal:
+            sitelog.quiet, sitelog.reports_failure = False, False
         handler = process.signal_handler
         signals = bus.plugins['signals'] = handler(
             bus, process.config.settings['signals']
@@ -88,14 +91,31 @@ class DefaultPlugins:
 
     def set_up_logging(self) -> None:
         """Set up logging to standard error, for a site whose .ini says nothing about it."""
-        process = self.process
-        level = logging.INFO if self.options.verbosity > 1 else logging.WARNING
-        parts = ['%(asctime)s'] if process.log_file else []  # a terminal needs no times
-        parts += ['%(levelname)-5.5s']
-        parts += ['[%(processName)s]'] if process.name else []
-        parts += ['[%(name)s] %(message)s']
+        options, process = self.options, self.process
         # A worker's root logger has the supervisor's handler.
         force = bool(process.name)
         handler = Console()
-        handler.setFormatter(SafeFormatter(' '.join(parts)))
+        if self.is_on_terminal:
+            from paste_wspbus.plugins import terminal_log
+
+            colours = terminal_log.shows_colours()
+            formatter = terminal_log.TerminalFormatter(process.name, colours)
+            handler.setFormatter(formatter)
+            if options.verbosity > 0:
+                logging.getLogger('paste_wspbus').setLevel(logging.INFO)
+        else:
+            parts = ['%(asctime)s'] if process.log_file else []
+            parts += ['%(levelname)-5.5s']
+            parts += ['[%(processName)s]'] if process.name else []
+            parts += ['[%(name)s] %(message)s']
+            handler.setFormatter(SafeFormatter(' '.join(parts)))
+        level = logging.INFO if options.verbosity > 1 else logging.WARNING
         logging.basicConfig(level=level, handlers=[handler], force=force)
+
+    @property
+    def is_on_terminal(self) -> bool:
+        """Whether people read the log on a terminal; --reload shows them other lines."""
+        try:
+            return not self.options.reload and sys.stderr.isatty()
+        except Exception:  # the stream may be anything that the site has put there
+            return False

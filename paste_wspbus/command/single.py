@@ -244,7 +244,8 @@ class Single:
         # A signal may come while this thread is printing. With 0, its handler only
         # queues the command, and block() carries it out.
         bus.turn.keep_for(0)
-        sitelog.tracebacks, sitelog.quiet = True, False
+        sitelog.tracebacks = sitelog.reports_failure = True
+        sitelog.quiet = False
 
     def _announce(self, site: Site) -> None:
         """Say that the site serves, and where commands find it."""

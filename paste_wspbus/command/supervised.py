@@ -53,11 +53,13 @@ class Supervised:
         bus.plugins['supervisor'] = self.supervisor
         self.defaults.set_up_logging()
         name_process('supervisor', os.getpid())
-        self._use_site_handlers()
+        configured = self._use_site_handlers()
         sitelog = self.defaults.plug_in_sitelog(bus, configured=True)
         # If the first start fails, one line says so. Under --reload, one line says it of
         # each reload.
-        sitelog.quiet = self.options.verbosity <= 1
+        is_shown = self.defaults.is_on_terminal and not configured
+        sitelog.quiet = self.options.verbosity <= 1 - is_shown
+        sitelog.reports_failure = self.options.verbosity > 1
         sitelog.until_started = not self.options.reload
         self._prepare()
         code = FAILED
@@ -178,11 +180,14 @@ class Supervised:
             self.bus.log(note, 30)
         return Configuration(new, process.server, undo_all, notes)
 
-    def _use_site_handlers(self) -> None:
-        """Let the lines of this process go where the .ini sends those of the site."""
+    def _use_site_handlers(self) -> bool:
+        """Let the lines of this process go where the .ini sends those of the site.
+
+        :returns: whether the .ini configures logging.
+        """
         config = self.process.config
         if config.file is None or not config.loader.parser.has_section('loggers'):
-            return
+            return False
         from paste_wspbus.workers.site_handlers import use_handlers_of
 
         # If a section is wrong, the process that loads the site reports it.
@@ -190,6 +195,7 @@ class Supervised:
             use_handlers_of(config.logging_parser())
         except Exception:
             self.defaults.set_up_logging()
+        return True
 
     def _announce(self, lines: list[str]) -> None:
         """Announce that the first generation is ready.

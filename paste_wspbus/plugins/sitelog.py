@@ -96,6 +96,8 @@ class SiteLog(Plugin):
         self.logger = logging.getLogger(logger)
         self.tracebacks = True
         self.quiet = False
+        #: Whether to log the error of a start listener even if everything else is logged.
+        self.reports_failure = True
         #: Whether ``tracebacks`` and ``quiet`` are only for the time before STARTED: then
         #: everything is logged.
         self.until_started = False
@@ -118,8 +120,10 @@ class SiteLog(Plugin):
             # This happens here and not after start() has returned. Before that, a queued
             # command may have run, and no other code would print its errors.
             self.until_started = self.quiet = False
-            self.tracebacks = True
-        if self.quiet and (level < logging.WARNING or re.match(_START_FAILED, msg)):
+            self.tracebacks = self.reports_failure = True
+        if self.quiet and level < logging.WARNING:
+            return
+        if (self.quiet or not self.reports_failure) and re.match(_START_FAILED, msg):
             return
         if not self.tracebacks:
             msg = without_traceback(msg)

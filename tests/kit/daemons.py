@@ -8,6 +8,8 @@ import pty
 import re
 import select
 import signal
+import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
@@ -275,6 +277,30 @@ class Terminal:
             except OSError:  # EIO
                 return False
         return True
+
+    def start(self, words, folder, **environ):
+        """Start a command that has this terminal, also for Ctrl-C; return a Popen."""
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            cwd=folder,
+            env={**os.environ, 'PYTHONWARNINGS': '', **environ},
+            stdin=self.theirs,
+            stdout=self.theirs,
+            stderr=self.theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        self.hand_over()
+        return process
+
+    def press_ctrl_c(self):
+        """Type Ctrl-C: the terminal sends SIGINT to its foreground processes."""
+        os.write(self._ours, b'\x03')
+
+    @property
+    def lines(self):
+        """The lines that came, without what the terminal echoes of Ctrl-C."""
+        return self.text.decode().replace('\r\n', '\n').replace('^C', '').splitlines()
 
     def hand_over(self):
         """Close the test's own end: from now on, only the started processes have it."""

@@ -1,6 +1,8 @@
 """Every sample runs, and answers with a page."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.places import SAMPLES
+from tests.kit.clients import Connection
+from tests.kit.daemons import Terminal
+from tests.kit.places import ROOT, SAMPLES
 
 WSPSERVE = Path(sys.executable).with_name('wspserve')
 
@@ -40,6 +44,38 @@ def test_a_sample_serves_a_page_and_stops(name, tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_the_first_example_of_the_readme_prints_what_the_readme_shows(tmp_path):
+    readme = (ROOT / 'README.md').read_text()
+    wanted = re.search(r'\$ wspserve shop\.ini\n(.*?)```', readme, re.S)[1]
+    for path in SAMPLES.glob('*.py'):
+        shutil.copy(path, tmp_path)
+    ini = (SAMPLES / 'shop.ini').read_text().replace('port = 8080', 'port = 0')
+    (tmp_path / 'shop.ini').write_text(ini)
+    terminal = Terminal()
+    process = terminal.start([WSPSERVE, 'shop.ini'], tmp_path)
+    try:
+        assert terminal.read_until(b'Serving on http://127.0.0.1:'), terminal.text
+        assert terminal.read_until(b'\r\n'), terminal.text
+        port = int(re.search(rb'127\.0\.0\.1:(\d+)', terminal.text)[1])
+        with Connection(('127.0.0.1', port)) as client:
+            client.send('/report', connection='close')
+            terminal.press_ctrl_c()
+            assert client.receive().status == 200
+        terminal.read_until(b'never said')
+        assert process.wait(60) == 0, terminal.text
+    finally:
+        process.kill()
+        process.wait()
+        terminal.close()
+    assert plain(terminal.lines) == plain(wanted.replace('^C', '').splitlines())
+
+
+def plain(lines):
+    """Return the lines without times, process IDs and ports."""
+    lines = [re.sub(r'^\d{4}-\S+ \S+ ', '', line) for line in lines if line]
+    return [re.sub(r'(PID |127\.0\.0\.1:)\d+', r'\1N', line) for line in lines]
 
 
 def test_an_executable_sample_needs_no_more_than_its_first_line(tmp_path):
