@@ -96,12 +96,18 @@ class Screen:
     # -- set up and restore -----------------------------------------------------------
 
     def set_up(self) -> None:
-        """Show the other screen; let keys come at once, and not be echoed."""
-        now = termios.tcgetattr(0)
-        self._before = self._before or now
-        mode = [*now]
-        mode[3] &= ~(termios.ICANON | termios.ECHO)
-        termios.tcsetattr(0, termios.TCSANOW, mode)
+        """Show the other screen; let keys come at once, and not be echoed.
+
+        :raises OSError: if the terminal was closed.
+        """
+        try:
+            now = termios.tcgetattr(0)
+            self._before = self._before or now
+            mode = [*now]
+            mode[3] &= ~(termios.ICANON | termios.ECHO)
+            termios.tcsetattr(0, termios.TCSANOW, mode)
+        except termios.error as error:
+            raise OSError(*error.args) from None
         self._write(ENTER)
 
     def restore(self) -> None:

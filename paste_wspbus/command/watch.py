@@ -105,14 +105,19 @@ class Watch:
         """
         asking = Asking(self.options, self._keys, self._tell)
         threading.Thread(target=asking.run, name='status', daemon=True).start()
-        while True:
-            self._draw()
-            ready, _, _ = select.select([0, self.screen.reader], [], [], None)
-            if self.screen.reader in ready:
-                self.screen.obey()
-                self._hear()
-            elif not self._obey_keys():
+        continues = True
+        while continues:
+            try:
+                self._draw()
+                ready, _, _ = select.select([0, self.screen.reader], [], [], None)
+                if self.screen.reader in ready:
+                    self.screen.obey()
+            except OSError:  # the terminal was closed
                 return
+            if self.screen.reader in ready:
+                self._hear()
+            else:
+                continues = self._obey_keys()
 
     def _tell(self, news: News | Exception) -> None:
         self._news.put(news)

@@ -8,6 +8,7 @@ import pytest
 
 from paste_wspbus.command.screen import ENTER, LEAVE
 from tests.kit import eventually, run
+from tests.kit.processes import has_ended
 from tests.kit.screens import Screen
 from tests.kit.stand_in import StandIn, worker
 from tests.kit.workers import Workers
@@ -188,6 +189,15 @@ def test_ctrl_z_restores_the_terminal_until_it_continues(folder, site):
         screen.ends(0)
         assert is_left(screen)
         assert screen.said.count('stopped') == 2
+
+
+def test_it_ends_with_its_terminal(folder, site):
+    with watch(folder) as screen:
+        screen.shows('running')
+        job = screen.job
+        screen.hang_up()
+        eventually(lambda: has_ended(job))
+        assert 'Traceback' not in screen.said
 
 
 def test_an_error_restores_the_terminal(folder, site):

@@ -66,6 +66,7 @@ class Screen:
         )
         os.close(theirs)
         os.close(writer)
+        self._is_open = True
         self.text, self.said, self._came = '', '', threading.Condition()
         self._threads = [
             threading.Thread(target=self._read, args=read, daemon=True)
@@ -94,6 +95,12 @@ class Screen:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(TIMEOUT)
+        if self._is_open:
+            os.close(self._ours)
+
+    def hang_up(self):
+        """Close the terminal, as a network that is cut does."""
+        self._is_open = False
         os.close(self._ours)
 
     @property
