@@ -392,7 +392,7 @@ class SignalHandler:
 
     def _carry_out(self, target: str, signum: int, count: int) -> None:
         bus = self.bus
-        if target in ('restart', 'graceful'):
+        if target == 'restart' or (target == 'graceful' and hasattr(bus, 'supervisor')):
             bus.asked_by = f'signal {signal.Signals(signum).name}'
         try:
             if target == 'stacks':

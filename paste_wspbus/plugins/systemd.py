@@ -83,7 +83,8 @@ class SystemdNotifier(Plugin):
         self._transition: _Repeat | None = None
         self._watchdog: _Repeat | None = None
         self._looks: _Repeat | None = None
-        #: The STATUS= that was sent last, and why the last reload failed.
+        #: The last STATUS= of `_standing`, and why the last reload failed. The site's code
+        #: may have sent another one since: it stays until there is something new.
         self._said, self._failure = '', ''
         self._asked = self._complained = False
         self._served = self._reloading = self._leaving = self._tries = False
@@ -139,7 +140,6 @@ class SystemdNotifier(Plugin):
         """
         if self._taken is None:
             return
-        self._said = str(variables.get('STATUS', self._said))
         message = '\n'.join(
             f'{name}={" ".join(str(value).splitlines())}'
             for name, value in variables.items()
@@ -192,7 +192,8 @@ class SystemdNotifier(Plugin):
 
     def _ready(self) -> None:
         self._served = True
-        self.notify(READY=1, MAINPID=os.getpid(), STATUS=self._standing())
+        self._said = self._standing()
+        self.notify(READY=1, MAINPID=os.getpid(), STATUS=self._said)
         if self._looks is None:
             self._looks = self._repeat('systemd status', self.status_every, self._look)
         if self.watchdog_usec and self._watchdog is None:
@@ -229,8 +230,10 @@ class SystemdNotifier(Plugin):
 
     def _say(self) -> None:
         is_steady = self.bus.state is State.STARTED and self._transition is None
-        if is_steady and self._looks is not None and self._standing() != self._said:
-            self.notify(STATUS=self._standing())
+        standing = self._standing()
+        if is_steady and self._looks is not None and standing != self._said:
+            self._said = standing
+            self.notify(STATUS=standing)
 
     # -- reload ---------------------------------------------------------------
 

@@ -220,9 +220,11 @@ class Process:
         """Note that a restart of this process was refused."""
         from paste_wspbus.process.renewal import Renewal
 
-        bus = self.answers.bus if self.answers is not None else None
-        self.renewal = Renewal(getattr(bus, 'asked_by', None))
-        self.renewal.ends(None, reason)
+        if self.answers is not None:
+            bus = self.answers.bus
+            self.renewal = Renewal(getattr(bus, 'asked_by', None))
+            self.renewal.ends(None, reason)
+            bus.asked_by = None
 
     def register(self, bus: Bus) -> None:
         """Register the site, which serves now, if that was not done before the load."""

@@ -223,6 +223,19 @@ def test_the_status_is_sent_again_only_if_it_has_changed(bus, manager):
     assert manager.receive() == {'STATUS': 'Started'}
 
 
+def test_what_the_site_itself_has_sent_stays_until_there_is_something_new(bus, manager):
+    bus.notifier.status_every = 0.01
+    bus.plugins['requests'] = requests = []
+    bus.start()
+    manager.until(READY='1')
+    bus.notifier.notify(STATUS='Warming the cache')
+    assert manager.receive() == {'STATUS': 'Warming the cache'}
+    with pytest.raises(TimeoutError):  # twenty times the interval
+        manager.receive(0.2)
+    requests.append('one')
+    assert 'in flight: 1' in manager.receive()['STATUS']
+
+
 def test_the_status_is_sent_only_once_in_its_interval(bus, manager):
     bus.notifier.status_every = 0.2
     bus.plugins['requests'] = requests = []
