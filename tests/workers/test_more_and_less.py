@@ -5,6 +5,10 @@ import resource
 import signal
 import subprocess
 
+import pytest
+
+from paste_wspbus.control.client import NoAnswer
+from paste_wspbus.control.client import ask as ask_control
 from tests.kit import eventually
 from tests.kit.clients import Clients
 from tests.kit.processes import children
@@ -136,3 +140,15 @@ def test_a_worker_more_without_processes_is_logged(public):
         eventually(lambda: len(children(site.pid)) == 3)
         assert site.stop()[0] == 0, site.report()
         assert site.has_left_nothing()
+
+
+def test_the_control_socket_changes_the_number_within_its_limits(tmp_path):
+    with Workers(tmp_path, count=1) as site:
+        path = str(tmp_path / 'site.pid.sock')
+        with pytest.raises(NoAnswer, match='only one worker'):
+            ask_control(path, 'remove_worker')
+        assert ask_control(path, 'add_worker')['workers'] == 2
+        eventually(lambda: site.status()['serving'] == 2)
+        assert ask_control(path, 'remove_worker')['workers'] == 1
+        eventually(lambda: len(site.pids()) == 1)
+        assert site.stop()[0] == 0

@@ -1,0 +1,67 @@
+"""What the system says of a process: its state, its memory, the out-of-memory killer."""
+
+import os
+import signal
+
+from paste_wspbus.unix import processes
+from paste_wspbus.unix.processes import (
+    is_alive,
+    is_stopped,
+    memory_of,
+    out_of_memory_kills,
+    state_of,
+)
+from tests.kit import Process, eventually
+from tests.kit.processes import freeze, status_field
+
+#: No process has this number (proc(5): pid_max is at most 2**22).
+NOBODY = 2**22 + 1
+
+
+def test_a_process_that_is_stopped_is_known_until_it_continues(tmp_path):
+    with Process(['sleep', '60'], tmp_path) as process:
+        assert not is_stopped(process.pid)
+        freeze(process.pid)
+        assert is_stopped(process.pid) and is_alive(process.pid)
+        process.send(signal.SIGCONT)
+        eventually(lambda: not is_stopped(process.pid))
+
+
+def test_the_memory_is_the_resident_set():
+    kilobytes = int(status_field(os.getpid(), 'VmRSS').split()[0])
+    assert kilobytes * 512 < memory_of(os.getpid()) < kilobytes * 2048
+
+
+def test_a_zombie_has_no_memory():
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    eventually(lambda: state_of(pid) == 'Z')
+    assert memory_of(pid) is None and not is_alive(pid)
+    os.waitpid(pid, 0)
+
+
+def test_of_nobody_nothing_is_known():
+    assert (state_of(NOBODY), memory_of(NOBODY), is_stopped(NOBODY)) == (
+        '',
+        None,
+        False,
+    )
+
+
+def test_the_kills_are_counted_where_the_system_counts_them(tmp_path, monkeypatch):
+    counted = out_of_memory_kills()
+    assert counted is None or counted >= 0
+    texts = {'cgroup': '0::/x\n', 'vmstat': 'nr_free 1\noom_kill 3\n'}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+
+    def fake(path, *args):
+        return open(tmp_path / os.path.basename(path), *args)
+
+    monkeypatch.setattr(processes, 'open', fake, raising=False)
+    assert out_of_memory_kills() == 3
+    (tmp_path / 'vmstat').write_text('oom_kill many\n')
+    assert out_of_memory_kills() is None
+    (tmp_path / 'vmstat').unlink()
+    assert out_of_memory_kills() is None
