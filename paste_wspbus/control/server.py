@@ -222,7 +222,9 @@ class Control:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._refuse()
             return
-        sock.settimeout(None)  # the site may have set a default timeout
+        # The site may have set a default timeout. The socket of a greenlet waits in spite of
+        # MSG_DONTWAIT, and with it the only greenlet that answers here.
+        sock.settimeout(0 if threads_are_greenlets() else None)
         peer = _peer_of(sock)
         if peer is not None and peer[1] not in (0, os.geteuid()):
             sock.close()  # only root and the user of this process may ask
@@ -429,7 +431,13 @@ class ControlThread:
 
     def _run(self) -> None:
         while True:
-            for key, _ in self._selector.select(self._control.drop_late()):
+            try:
+                ready = self._selector.select(self._control.drop_late())
+            except OSError:  # eventlet wakes who waits for a socket that is closed
+                if self._control.sock is None:
+                    return
+                raise
+            for key, _ in ready:
                 try:
                     key.data()
                 except Exception:  # no client may end this thread

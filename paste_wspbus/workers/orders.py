@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import fcntl
 import os
@@ -184,19 +185,30 @@ def watch_for_the_end(
     call = function
 
     def look(*_: object) -> None:
-        try:
-            has_ended = not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except ConnectionResetError:
-            has_ended = True
-        except OSError:  # there is nothing to read, or this process has closed it
-            return
-        if has_ended:
+        if _is_at_end(connection):
             call()
 
     signal.signal(signal.SIGIO, look)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
     look()  # the supervisor may have ended already
+
+
+def _is_at_end(connection: socket.socket) -> bool:
+    """Whether the other end is closed; do not wait, and leave what came."""
+    try:
+        # A socket of gevent or eventlet would wait in spite of the flag.
+        bare = _socket.socket(fileno=connection.fileno())
+    except OSError:  # this process has closed it
+        return False
+    try:
+        return not bare.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except ConnectionResetError:
+        return True
+    except OSError:  # there is nothing to read
+        return False
+    finally:
+        bare.detach()
 
 
 def wait_to_go(connection: socket.socket) -> bool:

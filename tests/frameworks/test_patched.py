@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
+from paste_wspbus.control.client import ask, connect
 from tests.environments import environment
-from tests.kit import Site, eventually
+from tests.kit import TIMEOUT, Site, eventually, run
 
 SERVERS = {
     'waitress': 'egg:waitress',
@@ -151,6 +152,38 @@ def test_python_is_patched_before_the_command(server, site, programs, tmp_path):
     command = [programs / 'python', '-m', 'gevent.monkey', programs / 'wspserve']
     with site(UNPATCHED, server=SERVERS[server], command=command) as served:
         serves_and_stops(served, tmp_path, signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    'args',
+    [
+        ['--workers', '2'],
+        ['--reload', '--reloader=fork'],
+        ['--reload', '--reloader=child'],
+    ],
+    ids=str,
+)
+def test_python_is_patched_before_a_supervisor(args, site, programs, tmp_path):
+    command = [programs / 'python', '-m', 'gevent.monkey', programs / 'wspserve']
+    with site(UNPATCHED, *args, command=command) as served:
+        serves_and_stops(served, tmp_path, signal.SIGINT)
+
+
+@pytest.mark.parametrize('library', LIBRARIES)
+def test_a_silent_client_of_a_patched_site_does_not_keep_the_commands(
+    library, site, tmp_path
+):
+    words = '--pid-file', 'site.pid'
+    with site(LIBRARIES[library], *words) as served:
+        control = str(tmp_path / 'site.pid.sock')
+        with connect(control, TIMEOUT):
+            assert ask(control, 'status', TIMEOUT)['pid'] == served.pid
+        for name in ('graceful', 'stop'):
+            assert served.get().text == 'hi'
+            asked = run(tmp_path, 'site.ini', name, *words)
+            assert asked.code == 0, asked.report()
+        assert served.wait() == 0, served.report()
+    assert 'Traceback' not in served.err.text, served.report()
 
 
 @pytest.mark.parametrize('library', LIBRARIES)
