@@ -293,9 +293,9 @@ class Bus:
         :param traceback: whether to append the exception that is being handled.
         """
         if traceback:
-            from traceback import format_exception
+            from paste_wspbus.bus.culprits import trace_of
 
-            msg += '\n' + ''.join(format_exception(*sys.exc_info()))
+            msg += f'\n{trace_of(sys.exc_info()[1])}'
         try:
             self.publish('log', msg, level)
         except BaseException as error:  # such as asyncio's CancelledError

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections import deque
 
 from paste_wspbus.bus.channels import STATE_CHANNELS, ChannelFailures, name_of
+from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.bus.deadlines import Cut, TimeLimit
 from paste_wspbus.bus.turn import LEAVING
 from paste_wspbus.errors import TimedOut
@@ -95,7 +97,10 @@ class Calls:
                     # closes the site.
                     raise SystemExit(1 if failures else 0)
             except (KeyboardInterrupt, SystemExit) as error:
-                if channel not in LEAVING or os.getpid() != pid:
+                if os.getpid() != pid:
+                    raise
+                self._note_exit(channel, listener.name, error)
+                if channel not in LEAVING:
                     raise
                 interrupt = interrupt or error
         if interrupt is not None:
@@ -103,6 +108,12 @@ class Calls:
         if failures:
             raise failures
         return output
+
+    def _note_exit(self, channel: str, name: str, error: BaseException) -> None:
+        """Log the text with which a listener has called sys.exit: nobody else prints it."""
+        if isinstance(error, SystemExit) and not isinstance(error.code, int | None):
+            said = f'called sys.exit({error.code!r}){_at(error)}'
+            self._log(f'{channel!r} listener {name} {said}', level=40)
 
     def call_rest(
         self,
@@ -134,7 +145,8 @@ class Calls:
         failures.handle_exception()
         self.failed = self.failed or channel in STATE_CHANNELS
         if channel != 'log':  # a 'log' listener that failed cannot log its failure
-            self._log(f'Error in {channel!r} listener {name}', level=40, traceback=True)
+            line = f'Error in {channel!r} listener {name}{_at(sys.exc_info()[1])}'
+            self._log(line, level=40, traceback=True)
 
     def call(
         self,
@@ -260,6 +272,12 @@ class Deferred:
         self.raise_interrupt()
         if self._failures:
             raise self._failures
+
+
+def _at(error: BaseException | None) -> str:
+    """Return where the code of the site has failed, as the end of a line, or ''."""
+    place = '' if error is None else place_of_error(error)
+    return f', at {place}' if place else ''
 
 
 def not_zero(error: BaseException) -> BaseException:

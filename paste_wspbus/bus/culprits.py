@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -77,6 +78,40 @@ def place_of_error(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and os.path.isfile(error.filename or ''):
         own.append(f'{error.filename}:{error.lineno}')
     return own[-1] or places[-1]
+
+
+def trace_of(error: BaseException | None) -> str:
+    """Return the traceback of an exception, without the frames before the site's code.
+
+    If there are no other frames, all remain: then wspserve itself has failed.
+    """
+    if error is None:
+        return 'NoneType: None\n'
+    told = traceback.TracebackException.from_exception(error, compact=True)
+    shorten(told, keeps_last=True)
+    return ''.join(told.format())
+
+
+def shorten(told: traceback.TracebackException, keeps_last: bool = False) -> None:
+    """Remove the frames before the site's code from an exception and its causes.
+
+    :param keeps_last: whether to keep all frames of an exception that has no others.
+    """
+    left = [told]
+    while left:
+        one = left.pop()
+        files = [frame.filename for frame in one.stack]
+        own = next((at for at, file in enumerate(files) if not is_composer(file)), None)
+        if own is None:
+            own = 0 if keeps_last else len(files)
+        del one.stack[:own]
+        left += filter(None, (one.__cause__, one.__context__, *(one.exceptions or ())))
+
+
+def is_composer(file: str) -> bool:
+    """Whether a file belongs to the code that runs before the site's code."""
+    ours = file.startswith((_PACKAGE, '<frozen')) or _PASTE_DEPLOY in file
+    return ours or file == contextlib.__file__
 
 
 def is_of_site(file: str) -> bool:

@@ -217,10 +217,15 @@ def _note_caller(bus: Any, command: str) -> None:
     """Note which code of the site has called ``bus.exit()`` or ``bus.stop()``."""
     frame = sys._getframe(3)  # below it are this function, `leave` and `Bus.exit`
     is_ours = str(frame.f_globals.get('__name__')).startswith('paste_wspbus.')
-    if bus.state is State.STARTED and not is_ours and not bus.is_told_to_leave:
-        code = frame.f_code
-        place = f'{code.co_filename}:{frame.f_lineno} in {code.co_qualname}'
-        note_reason(bus, f'bus.{command}() was called at {place}')
+    if is_ours or bus.is_told_to_leave:
+        return
+    code = frame.f_code
+    place = f'{code.co_filename}:{frame.f_lineno} in {code.co_qualname}'
+    why = f'bus.{command}() was called at {place}'
+    if bus.state is State.STARTED:
+        note_reason(bus, why)
+    elif bus.state is State.STARTING:  # the start fails, and its error names the reason
+        bus.stop_reason = why
 
 
 def require(bus: Any, *capabilities: str, component: str = 'This component') -> None:

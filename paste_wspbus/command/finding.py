@@ -78,6 +78,13 @@ class Found:
         """Its process, in brackets; an empty text if the process is not known."""
         return f' (process {self.pid})' if self.pid else ''
 
+    @property
+    def see_log(self) -> str:
+        """Where a message sends its reader: the log by its path, if this user can know it."""
+        entry = self.entry
+        known = entry is not None and entry.log_file and is_own(entry.owner)
+        return f'see {entry.log_file}' if known else 'see its log'  # type: ignore[union-attr]
+
     def is_unknown(self, error: WSPBusError) -> Found:
         """Note that nobody can know whether the site runs."""
         self.state, self.error, self.problem = UNKNOWN, error, str(error)

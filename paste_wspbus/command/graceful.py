@@ -152,7 +152,7 @@ class Graceful:
             if not self.found.is_there():
                 raise NotDone(
                     f'The site{self.found.who} has stopped, or did not start: '
-                    'see its log.'
+                    f'{self.found.see_log}.'
                 )
             self._show(f'it is {doing}')
             time.sleep(LOOK)
@@ -184,8 +184,8 @@ class Graceful:
             if answer is not None:
                 return answer
         if process.is_gone_within(1):
-            raise NotDone(f'The site{self.found.who} is gone: see its log.')
-        raise NotDone(f'The site{self.found.who} gave no answer: see its log.')
+            raise NotDone(f'The site{self.found.who} is gone: {self.found.see_log}.')
+        raise NotDone(f'The site{self.found.who} gave no answer: {self.found.see_log}.')
 
     def _failed(self, answer: dict[str, Any]) -> NotDone:
         code, who_serves = answer['failed'], ''
@@ -197,7 +197,7 @@ class Graceful:
             who_serves = f', generation {text(answer["generation"])} keeps serving'
         elif 'generation' in answer:
             who_serves = ', and no worker serves'
-        line = text(answer.get('line') or 'see its log')
+        line = text(answer.get('line') or self.found.see_log)
         if answer.get('is_new') and answer.get('generation') is not None:
             generation = text(answer['generation'])
             return NotDone(
@@ -213,7 +213,7 @@ class Graceful:
         until = time.monotonic() + SOON
         while time.monotonic() < until:
             if process.is_gone_within(LOOK):
-                raise NotDone('The site did not start again: see its log.')
+                raise NotDone(f'The site did not start again: {self.found.see_log}.')
             status: dict[str, Any] = {}
             with contextlib.suppress(NoAnswer):
                 status = ask(self.found.control, 'status', 1)
@@ -223,7 +223,9 @@ class Graceful:
             if is_new or status.get('state') != 'STARTED':
                 until = time.monotonic() + SILENCE
             self._show('it is starting' if is_new else what_it_waits_for(status))
-        raise NotDone(f'The site{self.found.who} does not restart: see its log.')
+        raise NotDone(
+            f'The site{self.found.who} does not restart: {self.found.see_log}.'
+        )
 
     def _show_progress(self) -> None:
         status: dict[str, Any] = {}

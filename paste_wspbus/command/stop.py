@@ -31,10 +31,11 @@ def stop(options: Options) -> int:
         return DONE
     code = _stop(found)
     if code == EX_SOFTWARE:
-        print_answer('The site was ended by force: see its log.')
+        print_answer(f'The site was ended by force: {found.see_log}.', absolute=True)
         return FAILED
     if code and code != TERMINATED:  # TERMINATED: it was stopped before it had started
-        print_answer(f'The site stopped with failures (exit code {code}): see its log.')
+        failed = f'The site stopped with failures (exit code {code})'
+        print_answer(f'{failed}: {found.see_log}.', absolute=True)
         return FAILED
     print_answer('The site has stopped.')
     return DONE

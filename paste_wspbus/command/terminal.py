@@ -123,5 +123,5 @@ def _without_folder(text: str) -> str:
         folder = os.getcwd()
         if folder != os.sep:  # // is in each URL
             own = re.escape(folder + os.sep)
-            return re.sub(rf'(?<![\w./-])(?<! in ){own}', '', text)
+            return re.sub(rf'(?<![\w./-])(?<! in )(?<! see ){own}', '', text)
     return text

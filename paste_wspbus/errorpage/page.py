@@ -13,7 +13,8 @@ import os
 import pkgutil
 import re
 
-from paste_wspbus.errorpage.problem import Frame, is_composer, read
+from paste_wspbus.bus.culprits import is_composer
+from paste_wspbus.errorpage.problem import Frame, read
 from paste_wspbus.watching.files import is_installed
 
 TYPE_CHECKING = False

@@ -9,6 +9,7 @@ import os
 import traceback
 from typing import NamedTuple
 
+from paste_wspbus.bus.culprits import shorten
 from paste_wspbus.errors import WSPBusError
 
 TYPE_CHECKING = False
@@ -37,9 +38,6 @@ MESSAGE, CHAIN, GROUP, DEPTH, FIRST, LAST = 2_000, 8, 8, 3, 6, 20
 
 CAUSE = 'which was the direct cause of'
 CONTEXT = 'and while that was handled'
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_PASTE_DEPLOY = os.sep + os.path.join('paste', 'deploy') + os.sep
 
 
 class Frame(NamedTuple):
@@ -97,33 +95,18 @@ def _tell(error: BaseException) -> tuple[TracebackException, str]:
         error = error.__cause__
     try:
         told = traceback.TracebackException.from_exception(error, compact=True)
-        _shorten(told)
+        shorten(told)
         return told, ''.join(told.format())
     except Exception as why:  # the methods of a site's exception may fail
         name = f'{type(error).__name__} (cannot be shown: {type(why).__name__})'
         kind = type(name, (Exception,), {'__module__': 'builtins'})
         told = traceback.TracebackException(kind, kind(), error.__traceback__)
-        _shorten(told)
+        shorten(told)
         return told, ''.join(told.format())
 
 
 def _says_it_all(error: BaseException, told: TracebackException) -> bool:
     return isinstance(error, WSPBusError) and error.__cause__ is None and not told.stack
-
-
-def _shorten(told: TracebackException) -> None:
-    left = [told]
-    while left:
-        one = left.pop()
-        while one.stack and is_composer(one.stack[0].filename):
-            del one.stack[0]
-        left += filter(None, (one.__cause__, one.__context__, *(one.exceptions or ())))
-
-
-def is_composer(file: str) -> bool:
-    """Whether a file belongs to the code that runs before the site's code."""
-    ours = file.startswith((_PACKAGE, '<frozen')) or _PASTE_DEPLOY in file
-    return ours or file == contextlib.__file__
 
 
 def _cut(text: str, most: int) -> str:

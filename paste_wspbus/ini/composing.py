@@ -90,7 +90,8 @@ class Site:
         failed = WSPBusError(EARLY)
         if not self.bus.exit_code:  # otherwise a failure in another place has ended it
             name = calls[-1].name
-            error = WSPBusError(f'the site was stopped while {name} was starting')
+            why = f': {self.bus.stop_reason}' if self.bus.stop_reason else ''
+            error = WSPBusError(f'the site was stopped while {name} was starting{why}')
             failed = StartFailed(self.place_of(name), name, error)
         failed.is_logged = True
         return failed

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.kit.buses import (
     interrupts,
     raiser,
 )
+from tests.kit.places import ROOT
 
 # -- failure and rollback -----------------------------------------------------
 
@@ -218,6 +220,45 @@ def test_an_interrupt_in_exit_is_raised_when_the_rest_has_run(
     assert calls == ['stop', 'exit']
     assert bus.state is State.EXITING
     assert log == STARTED_LOG + STOPPED_LOG + EXITED_LOG
+
+
+@pytest.mark.parametrize('channel', ['stop', 'exit', 'graceful'])
+def test_the_text_of_an_exit_is_in_the_log(bus, log, channel):
+    def leave():
+        sys.exit('no licence')
+
+    bus.subscribe(channel, leave)
+    bus.start()
+    with pytest.raises(SystemExit):
+        bus.graceful() if channel == 'graceful' else bus.exit()
+    (line,) = (line for line in log if 'no licence' in line)
+    assert f"called sys.exit('no licence'), at {__file__}:" in line
+    bus.unsubscribe(channel, leave)
+    bus.exit()
+
+
+def test_a_traceback_has_only_the_frames_of_the_site(bus, log):
+    def fail():
+        raise LookupError('dsn')
+
+    bus.subscribe('stop', fail)
+    bus.start()
+    with pytest.raises(ChannelFailures):
+        bus.exit()
+    (text,) = (line for line in log if 'dsn' in line)
+    line, _, trace = text.partition('\n')
+    assert f', at {__file__}:' in line
+    assert 'paste_wspbus' not in trace.replace(str(ROOT), '')
+    assert trace.startswith('Traceback (most recent call last):')
+
+
+def test_a_traceback_of_the_package_alone_stays_whole(bus, log):
+    try:
+        bus.subscribe('start', 'not callable')
+    except Exception as error:
+        error.__traceback__ = error.__traceback__.tb_next
+        bus.log('It failed', 40, traceback=True)
+    assert 'in subscribe' in log[-1]
 
 
 @interrupts

@@ -403,7 +403,7 @@ class Site:
         self.bus.subscribe('restart', lambda: None)
 
     def note_line(self, message, level):
-        line = message.splitlines()[0]
+        line = message.splitlines()[0].partition(', at ')[0]
         if line.startswith('Error in'):
             words = line.split()
             line = ' '.join([*words[:-1], short(words[-1])])

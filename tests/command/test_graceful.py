@@ -362,7 +362,8 @@ def test_a_site_of_one_process_that_does_not_start_again_is_told(ground):
     ground.change(plugin='broken_start')
     told = ground.run('site.ini', 'graceful')
     assert told.code == 1, ground.report(told)
-    assert told.err.text == 'The site did not start again: see its log.\n'
+    line = f'The site did not start again: see {ground.log_file}.\n'
+    assert told.err.text == line
     assert ground.has_left_nothing()
 
 

@@ -77,3 +77,45 @@ def test_the_log_names_the_first_signal_once(tmp_path, mode):
     (line,) = reasons(site)
     assert line.endswith('Stopping: SIGTERM')
     assert 'Caught signal SIGTERM' not in err
+
+
+PLUGIN = '[wspbus:main]\nplugins = p\n\n[plugin:p]\nuse = call:webapp:{}\n'
+
+PLUGINS = """
+
+def leaves(bus, global_conf):
+    bus.exit()
+    yield
+
+
+def fails_at_stop(bus, global_conf):
+    yield
+    sys.exit('no licence')
+"""
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_a_start_that_the_site_ends_names_the_line_that_did_it(tmp_path, mode):
+    args, _ = MODES[mode]
+    files = {'webapp.py': f'import sys\n{APP}{PLUGINS}'}
+    files['site.ini'] = PLUGIN.format('leaves') + SERVED
+    process = run(tmp_path, 'site.ini', *args, files=files)
+    assert process.code == 1, process.report()
+    (line,) = process.err.text.splitlines()
+    why = (
+        'the site was stopped while p was starting: bus.exit() was called at webapp.py:'
+    )
+    assert why in line
+
+
+def test_stop_names_the_log_that_says_why_it_failed(tmp_path):
+    files = {'webapp.py': f'import sys\n{APP}{PLUGINS}'}
+    files['site.ini'] = PLUGIN.format('fails_at_stop') + SERVED
+    started = run(tmp_path, 'site.ini', 'start', files=files)
+    assert started.code == 0, started.report()
+    stopped = run(tmp_path, 'site.ini', 'stop')
+    assert stopped.code == 1, stopped.report()
+    log = tmp_path / 'paster.log'
+    assert stopped.out.text.endswith(f'(exit code 1): see {log}.\n')
+    place = f', at {tmp_path}/webapp.py:'
+    assert f"listener p called sys.exit('no licence'){place}" in log.read_text()
