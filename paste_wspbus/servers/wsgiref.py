@@ -62,7 +62,7 @@ class WsgirefServer(SocketServer):
     def make(self, app: Any, handler: type[Any]) -> Any:
         """Make the server with a thread for each request."""
         server = _ThreadingServer(('127.0.0.1', 0), handler)
-        server.set_app(Contained(app))
+        server.set_app(_in_threads(Contained(app)))
         server.bus = self.bus
         return server
 
@@ -74,4 +74,13 @@ class WsgirefServer(SocketServer):
         """Also set the address that wsgiref puts into each environ."""
         super().open(app)
         self._server.setup_environ()
-        self._server.base_environ['wsgi.multithread'] = True
+
+
+def _in_threads(app: Any) -> Any:
+    """Set wsgi.multithread (PEP 3333): wsgiref's handler sets it to False."""
+
+    def threaded(environ: dict[str, Any], start_response: Any) -> Any:
+        environ['wsgi.multithread'] = True
+        return app(environ, start_response)
+
+    return threaded

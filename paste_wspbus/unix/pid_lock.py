@@ -203,7 +203,9 @@ class PIDLock:
         file = -1
         try:
             file = self._open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            found = self._judge(self._number(file))
+            number = self._number(file)
+            # In a container, a process gets the number of its predecessor again.
+            found = None if number == os.getpid() else self._judge(number)
             if isinstance(found, ForeignPIDFile) and found.program in _SERVERS:
                 raise found
         except (OSError, PIDFileError):

@@ -439,6 +439,11 @@ def test_it_imports_neither_paste_script_nor_pkg_resources(tmp_path, command, se
         assert facts(site)['modules'] == []
 
 
+def test_wsgiref_says_that_it_has_threads(tmp_path):
+    with served(tmp_path, 'site.ini', '--server-name', 'second') as site:
+        assert facts(site)['environ']['wsgi.multithread'] is True
+
+
 def test_the_environ_is_right(tmp_path):
     with served(tmp_path, 'site.ini') as site:
         answer = facts(site)
