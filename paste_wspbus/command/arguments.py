@@ -376,6 +376,8 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
             hint = _near(option, make_parser(prog))
             raise UsageError(f'{prog}: unknown option {option}{hint}')
         name, equals, value = arg.partition('=')
+        if arg == PS:
+            raise UsageError(f'{prog}: ps lists all sites: leave out the file')
         if not equals or not name:
             hint = nearest(arg, SUBCOMMANDS)
             problem = f'{arg!r} is neither a subcommand nor a variable (NAME=VALUE)'

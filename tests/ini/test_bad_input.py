@@ -758,6 +758,7 @@ COMMAND_LINES = {
         'graceful', 'site.ini', words=['the file comes first', 'site.ini graceful']
     ),
     'gracefull': command('site.ini', 'gracefull', words=["'graceful'"]),
+    'ps of a file': command('site.ini', 'ps', words=['ps lists all sites']),
     'graceful of what does not run': command(
         'site.ini', 'graceful', words=['not running', 'paster.pid'], code=1
     ),
