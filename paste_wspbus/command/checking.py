@@ -17,7 +17,7 @@ from paste_wspbus.bus.host import WSPSERVE
 from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.leaving import LINGER, complain, end_at_once
 from paste_wspbus.command.terminal import flush, in_columns, print_answer, print_line
-from paste_wspbus.errors import FactoryError, WSPBusError
+from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini import factories
@@ -58,7 +58,8 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
         report = _load_in_child(config, launch, make_process)
         if 'code' in report:
             return int(report['code'])
-        _print_times(report['times'])
+        if report['times']:  # not for an egg: its application has no section
+            _print_times(report['times'])
         found += f'; the site was loaded in {report["total"] * 1000:.0f} ms'
     print_line(f'{options.config}: {found}')
     return DONE
@@ -75,7 +76,9 @@ def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> 
     if hasattr(bus, 'trial'):
         bus.trial = True
     DefaultPlugins(launch, process).plug_in(bus, configured=False)
-    server = process.known_server(config)
+    server = None
+    with contextlib.suppress(ConfigError):  # the check has warned of a missing section
+        server = process.known_server(config)
     if server is not None:
         server.plug_in(bus)
     config.compose(bus, server, launch.options.app_name)

@@ -117,6 +117,18 @@ def test_a_mistake_in_the_ini_ends_with_2(tmp_path):
     assert "'mak'; did you mean 'make'?" in process.err.text
 
 
+def test_a_site_without_a_server_is_loaded_too(tmp_path):
+    ini = FILES['site.ini'].partition('[server:main]')[0]
+    process = run(
+        tmp_path,
+        *('--check', '--compose', 'site.ini', 'what=', 'limit=20'),
+        files={**FILES, 'site.ini': ini},
+    )
+    assert process.code == 0, process.report()
+    assert 'warning: there is no section [server:main]' in process.out.text
+    assert 'can be served; the site was loaded in' in process.out.text
+
+
 def test_ctrl_c_ends_it_in_one_line_with_its_child(tmp_path):
     what = "open('pid', 'w').write(str(os.getpid())); time.sleep(99)"
     args = ['--check', '--compose', f'what={what}', 'limit=90', 'port=1']
