@@ -28,8 +28,11 @@ from paste_wspbus.workers.worker import become, start_afresh
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
+    from paste_wspbus.workers.site_handlers import SiteHandlers
 
 
 class Supervised:
@@ -40,6 +43,7 @@ class Supervised:
         self.defaults = DefaultPlugins(launch, process)
         self.announcement = Announcement(launch, process)
         self.bus = SupervisorBus()
+        self._handlers: SiteHandlers | None = None
         self.supervisor = self._make_supervisor()
 
     def run(self) -> int | None:
@@ -53,7 +57,7 @@ class Supervised:
         bus.plugins['supervisor'] = self.supervisor
         self.defaults.set_up_logging()
         name_process('supervisor', os.getpid())
-        configured = self._use_site_handlers()
+        configured = self._use_site_handlers() is not None
         sitelog = self.defaults.plug_in_sitelog(bus, configured=True)
         # If the first start fails, one line says so. Under --reload, one line says it of
         # each reload.
@@ -170,32 +174,33 @@ class Supervised:
             )
             new = new._replace(workers=1 if plan.workers else 0, restarts=plan.restarts)
         process.notes = []
-        self._use_site_handlers()
+        undo_handlers = self._use_site_handlers()
 
         def undo_all() -> None:
             undo()
-            self._use_site_handlers()
+            if undo_handlers is not None:
+                undo_handlers()
 
         for note in notes:
             self.bus.log(note, 30)
         return Configuration(new, process.server, undo_all, notes)
 
-    def _use_site_handlers(self) -> bool:
+    def _use_site_handlers(self) -> Callable[[], object] | None:
         """Let the lines of this process go where the .ini sends those of the site.
 
-        :returns: whether the .ini configures logging.
+        :returns: a function that takes this back; None if the .ini says nothing of logging.
         """
         config = self.process.config
         if config.file is None or not config.loader.parser.has_section('loggers'):
-            return False
-        from paste_wspbus.workers.site_handlers import use_handlers_of
+            return None
+        from paste_wspbus.workers.site_handlers import SiteHandlers
 
-        # If a section is wrong, the process that loads the site reports it.
+        self._handlers = self._handlers or SiteHandlers()
         try:
-            use_handlers_of(config.logging_parser())
-        except Exception:
-            self.defaults.set_up_logging()
-        return True
+            parser = config.logging_parser()
+        except Exception:  # it is wrong, or this user cannot read it any more
+            return lambda: None
+        return self._handlers.use(parser)
 
     def _announce(self, lines: list[str]) -> None:
         """Announce that the first generation is ready.

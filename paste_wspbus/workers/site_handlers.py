@@ -19,7 +19,7 @@ from paste_wspbus.unix.exposed import open_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any, TextIO
 
 #: The logger of the supervisor's lines, and so of everything that this module sets up.
@@ -106,22 +106,42 @@ def _stream_of(status: os.stat_result) -> TextIO:
     return sys.stderr
 
 
-def use_handlers_of(parser: configparser.ConfigParser) -> None:
-    """Set up logging for the lines of a supervisor, as the .ini does for those of the site.
+class SiteHandlers:
+    """Lets the lines of a supervisor go where the .ini sends those of the site.
 
     A supervisor runs no code of the site. So this makes only the loggers that get its
     lines, and only handlers and formatters of the standard library that need no other
     arguments than texts and numbers. If a logger has none of them, its lines go to
     standard error.
-
-    :param parser: the sections, as `logging.config` reads them.
-    :raises Exception: of any kind, if a section is wrong.
     """
-    logging.config.fileConfig(usable(parser), disable_existing_loggers=False)
+
+    def __init__(self) -> None:
+        #: The sections that are in use.
+        self._used: configparser.RawConfigParser | None = None
+
+    def use(self, parser: configparser.ConfigParser) -> Callable[[], object]:
+        """Set up logging; keep what was in use if a section is wrong.
+
+        The process that loads the site reports what is wrong.
+
+        :param parser: the sections, as `logging.config` reads them.
+        :returns: a function that takes everything back.
+        """
+        before = self._used
+        try:
+            self._set_up(usable(parser))
+        except Exception:  # a handler may refuse its arguments in any way
+            self._set_up(before)
+        return lambda: self._set_up(before)
+
+    def _set_up(self, sections: configparser.RawConfigParser | None) -> None:
+        if sections is not None:
+            logging.config.fileConfig(sections, disable_existing_loggers=False)
+            self._used = sections
 
 
 def usable(parser: configparser.ConfigParser) -> configparser.RawConfigParser:
-    """Return the logging sections that a supervisor can use; see `use_handlers_of`."""
+    """Return the logging sections that a supervisor can use; see `SiteHandlers`."""
     made = configparser.RawConfigParser()
     formatters = {
         name: raw

@@ -192,6 +192,22 @@ def test_the_log_of_the_site_has_the_lines_of_its_supervisor_once(tmp_path):
     assert 'supervisor | paste_wspbus | Stopping: SIGTERM' in log.read_text()
 
 
+def test_a_graceful_restart_changes_the_log_and_a_wrong_one_does_not(tmp_path):
+    ini, log, new = SERVED + FORMATTED, tmp_path / 'site.log', tmp_path / 'new.log'
+    other = ini.replace("'site.log'", "'new.log'")
+    files = {'webapp.py': APP}
+    with Site(tmp_path, ini, '--workers', '1', files=files) as site:
+        (tmp_path / 'site.ini').write_text(other)
+        assert run(tmp_path, 'site.ini', 'graceful').code == 0
+        (tmp_path / 'site.ini').write_text(other.replace('FileHandler', 'FileHandlr'))
+        assert run(tmp_path, 'site.ini', 'graceful').code == 2
+        assert site.stop()[0] == 0, site.report()
+    assert site.err.text == ''
+    assert 'supervisor | paste_wspbus | Worker 1' not in log.read_text()
+    assert 'supervisor | paste_wspbus | Generation 3 failed: ' in new.read_text()
+    assert 'supervisor | paste_wspbus | Stopping: SIGTERM' in new.read_text()
+
+
 def test_under_reload_a_crash_is_printed_once_and_logged_once(tmp_path):
     ini, log = SERVED + FORMATTED, tmp_path / 'site.log'
     with Site(tmp_path, ini, '--reload', files={'webapp.py': APP}) as site:
