@@ -216,7 +216,7 @@ def count_stale(client, saves):
 WITHOUT = 'wspserve without --reload'
 
 #: The text that wspserve prints for each reload.
-RELOADED = ': reloaded in '
+RELOADED = 'served in '
 
 
 def ask_for_threads(running):

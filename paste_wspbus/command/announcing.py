@@ -63,7 +63,9 @@ class Announcement:
         # A process that reloads itself announces its reload; a worker does not.
         reloaded = inherited.reload if process.role is None else None
         if reloaded and options.verbosity > 0:
-            line = _reloaded(*reloaded[:2], served=not process.problem)
+            took = (time.monotonic() - reloaded[0]) * 1000
+            served = f'served in {took:.0f} ms'
+            line = 'the site cannot be served' if process.problem else served
             print_line(line, 'stderr')
         stays = process.server is None or process.server.where == inherited.where
         if (reloaded and stays) or (options.reload and self.launch.later):
@@ -96,8 +98,3 @@ class Announcement:
             )
             print_line(line, 'stderr')
         return url
-
-
-def _reloaded(why: str, since: float, served: bool) -> str:
-    took = (time.monotonic() - since) * 1000
-    return f'{why}: {f"reloaded in {took:.0f} ms" if served else "the site cannot be served"}'

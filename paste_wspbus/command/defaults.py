@@ -79,6 +79,7 @@ class DefaultPlugins:
         if not configured:
             self.set_up_logging()
         sitelog = bus.plugins['sitelog'] = SiteLog(bus)
+        sitelog.routine_is_debug = self.options.reload
         if process.name:
             sitelog.name(process.name)
         if process.log_file is not None:

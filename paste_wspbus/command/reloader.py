@@ -52,7 +52,7 @@ class Reloader(Autoreloader):
         self.learnt.search()
         gate.prepare()
         # After a program that was outdated before it served, this one must serve.
-        self._was_open = gate.begin(at_all=True, insists=bool(reload and not reload[2]))
+        self._was_open = gate.begin(at_all=True, insists=bool(reload and not reload[1]))
 
     @on('stop')
     def stop(self) -> None:
@@ -72,12 +72,14 @@ class Reloader(Autoreloader):
 
     def react(self, paths: list[str]) -> None:
         """Let the bus restart the site."""
-        since, process, options = time.monotonic(), self._process, self._launch.options
+        process, options = self._process, self._launch.options
+        since = self.watcher.noticed if self.watcher is not None else time.monotonic()
+        if options.verbosity > 0:
+            print_line(what_changed(paths), 'stderr')
         try:  # the next program reads it first, and could show no page without it
             Config(options.config, options.vars, process.folder)
         except WSPBusError as error:
-            why = f'{what_changed(paths)}: cannot be read, the site keeps running as it is'
-            print_line(f'{one_line(error)}\n{why}', 'stderr')
+            print_line(f'{one_line(error)}\nthe site keeps running as it is', 'stderr')
             self.bus.asked_by = change_of(paths)
             self.bus.post('reload_failed', one_line(error))
             if self._gate is not None:
@@ -85,8 +87,7 @@ class Reloader(Autoreloader):
             return
         if self.bus.is_told_to_leave:  # the order may have come meanwhile
             return
-        process.reload = what_changed(paths), since, self._was_open
-        process.problem = None
+        process.reload, process.problem = (since, self._was_open), None
         self.bus.asked_by = change_of(paths)
         self.bus.restart()
 

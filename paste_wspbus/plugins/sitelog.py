@@ -35,6 +35,9 @@ _START_FAILED = (
     "'start' listener .+ takes longer than .+; cut here:"
 )
 
+#: The lines of the bus and of the supervisor in each start and stop.
+_ROUTINE = r'Bus \w+|.+ \(process \d+\) is ready'
+
 
 class SafeFormatter(logging.Formatter):
     """The formatter of the command's own handler: no text can forge a record.
@@ -101,6 +104,9 @@ class SiteLog(Plugin):
         #: Whether ``tracebacks`` and ``quiet`` are only for the time before STARTED: then
         #: everything is logged.
         self.until_started = False
+        #: Whether the lines of each start and stop are only for DEBUG: under --reload, two
+        #: lines on the terminal say what each save does.
+        self.routine_is_debug = False
         self.files: list[tuple[str, tuple[int, ...]]] = []
 
     def name(self, process: str) -> None:
@@ -121,6 +127,12 @@ class SiteLog(Plugin):
             # command may have run, and no other code would print its errors.
             self.until_started = self.quiet = False
             self.tracebacks = self.reports_failure = True
+        if (
+            self.routine_is_debug
+            and level == logging.INFO
+            and re.fullmatch(_ROUTINE, msg)
+        ):
+            level = logging.DEBUG
         if self.quiet and level < logging.WARNING:
             return
         if (self.quiet or not self.reports_failure) and re.match(_START_FAILED, msg):

@@ -46,7 +46,7 @@ class Inheritance:
     process still waits for the start. ``worker`` is for a process that has a supervisor:
     the descriptor of its connection, and the fields of its role. ``problem`` is the
     traceback to show in the place of the site, and {path: signature} of the files that
-    must change before it can be right. ``reload`` says what has changed, since which
+    must change before it can be right. ``reload`` says since which
     time.monotonic() the reload runs, and whether the program before could serve, before
     a change made it outdated. ``renewal`` has the fields of a `Renewal`. ``entry`` is the
     descriptor of the site's entry
@@ -70,7 +70,7 @@ class Inheritance:
         report: int | None = None,
         worker: tuple[int, list[Any]] | None = None,
         problem: tuple[str, dict[str, Any]] | None = None,
-        reload: tuple[str, float, bool] | None = None,
+        reload: tuple[float, bool] | None = None,
         origins: list[Any] | None = None,
         entry: int | None = None,
         files: list[str] | None = None,
@@ -376,7 +376,7 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {
         or (_are(value, int, list) and _is_socket(value[0]) and _is_role(value[1]))
     ),
     'problem': lambda value: value is None or _are(value, str, dict),
-    'reload': lambda value: value is None or _are(value, str, float, bool),
+    'reload': lambda value: value is None or _are(value, float, bool),
     'entry': lambda value: value is None or _is_file(value),
     'drained': lambda value: isinstance(value, bool),
     'files': lambda value: value is None or _are(value, str, str),

@@ -80,7 +80,7 @@ class Process:
         #: files that must change before it can be right.
         self.problem = inheritance.problem
         #: See `Inheritance`.
-        self.reload: tuple[str, float, bool] | None = None
+        self.reload: tuple[float, bool] | None = None
         #: The last restart in place of this process; it may be in progress.
         self.renewal = _renewal_of(inheritance)
         #: Whether the URLs of the site are on the terminal already.

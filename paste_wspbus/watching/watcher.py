@@ -59,6 +59,8 @@ class Watcher:
         #: The paths of `insist`.
         self._insisted: set[str] = set()
         self._until = self._latest = 0.0
+        #: The time.monotonic() at which the present or last burst was noticed.
+        self.noticed = 0.0
         self._is_to_look = self._closed = False
         self._listen(Notices(interval) if poll else self._best_notices())
         self.add([])
@@ -160,7 +162,7 @@ class Watcher:
             return
         now = monotonic()
         if not self._changed:
-            self._latest = now + self.longest
+            self.noticed, self._latest = now, now + self.longest
             self.events.call_later(min(self.quiet, self.longest), self._settle)
         self._until = now + self.quiet
         self._changed = {**changed, **self._changed}  # keep the first signatures

@@ -76,6 +76,8 @@ class Reloading:
         self.watcher: Watcher | None = None
         #: The files that have changed since the last reload began.
         self._changed: list[str] = []
+        #: The time.monotonic() at which the first of them was noticed.
+        self._noticed: float | None = None
         #: Whether a change ends the start that is in progress.
         self._abandons = False
         self._failures: dict[WorkerHandle, Failure] = {}
@@ -106,9 +108,12 @@ class Reloading:
             self.watcher.close()
 
     def _have_changed(self, paths: list[str]) -> None:
+        assert self.watcher is not None
         self._changed += paths
+        self._noticed = self._noticed or self.watcher.noticed
         self.bus.publish('changed', paths)
         self.bus.asked_by = change_of(paths)
+        self.plan.show(what_changed(paths))
         if not self.supervisor.is_renewing:  # else see the end of `renew`
             self.bus.graceful()
 
@@ -127,13 +132,15 @@ class Reloading:
     def renew(self) -> None:
         """Stop all processes, and start them with the code as it is now."""
         supervisor = self.supervisor
-        began = time.monotonic()
+        began = self._noticed or time.monotonic()
+        if not self._changed:
+            self.plan.show('A restart was requested')
         paths: list[str] = []
         self._abandons, supervisor.renewals.failure = True, None
         self._look_after_sockets()
         while True:
             paths += self._changed
-            self._changed = []
+            self._changed, self._noticed = [], None
             if any(is_installed(path) for path in paths):
                 self.spares.renounce()
             self._stop_all()
@@ -147,15 +154,10 @@ class Reloading:
                 # must see the site, too.
                 self._abandons = False
         took = (time.monotonic() - began) * 1000
-        why = (
-            what_changed(list(dict.fromkeys(paths)))
-            if paths
-            else 'A restart was requested'
-        )
         for worker in [old for old in self.current.values() if old.ended]:
             if worker.was_ready:
                 self._has_crashed(worker)  # it crashed while others started
-        self.plan.show(f'{why}: {self._outcome(took)}')
+        self.plan.show(self._outcome(took))
         if self._changed:  # it is too late for this reload to begin again
             self.bus.graceful()
         self.bus.events.call_later(0, self.spares.prepare)
@@ -179,7 +181,7 @@ class Reloading:
     def _outcome(self, took: float) -> str:
         if any(worker.role.problem for worker in self.current.values()):
             return 'the site cannot be served'
-        outcome = f'reloaded in {took:.0f} ms'
+        outcome = f'served in {took:.0f} ms'
         if any(not worker.was_ready for worker in self.current.values()):
             outcome += ', without its site plugins'
         return outcome

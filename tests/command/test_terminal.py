@@ -69,7 +69,7 @@ def test_a_site_that_replaces_the_standard_streams_is_served_and_stops(
         first = ask(site)['pid']
         if 'reload' in ''.join(MODES[mode]):
             (tmp_path / 'webapp.py').write_text(files['webapp.py'] + '# edited\n')
-            site.expect('reloaded in')
+            site.expect('served in')
             ask(site)
         elif mode != 'one process':
             assert run(tmp_path, 'site.ini', 'graceful').code == 0

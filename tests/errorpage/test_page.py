@@ -548,7 +548,7 @@ def shows_and_heals(site, name, expected):
             assert part in shown, shown
     good = INI if name == 'site.ini' else BLOG.replace('VERSION', 'healed')
     write(site.folder, {name: good})
-    site.expect('reloaded in ')
+    site.expect('served in ')
     response = site.get(accept='text/html')
     assert response.status == 200
     assert response.text == ('VERSION' if name == 'site.ini' else 'healed')
@@ -583,7 +583,7 @@ def test_a_process_that_reloads_itself_shows_its_problem_too(tmp_path):
         for part in expected:
             assert part in text_of(without_style(response.text))
         write(tmp_path, {name: BLOG.replace('VERSION', 'healed')})
-        site.expect('reloaded in ')
+        site.expect('served in ')
         assert site.get(accept='text/html').text == 'healed'
 
 
@@ -595,5 +595,5 @@ def test_a_process_that_reloads_itself_outlives_an_ini_that_cannot_be_read(tmp_p
             site.expect('the site keeps running as it is', count)
             assert site.get().text == 'VERSION'
             write(tmp_path, {'site.ini': INI})
-            site.expect('reloaded in', count)
+            site.expect('served in', count)
             assert site.get().text == 'VERSION'

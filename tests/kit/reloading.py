@@ -206,4 +206,4 @@ def ends(site):
 
 def reloads(site, name='webapp.py'):
     """Return the lines that report reloads."""
-    return re.findall(rf'^{name} has changed: reloaded in \d+ ms$', site.err.text, re.M)
+    return re.findall(rf'^{name} has changed\nserved in \d+ ms$', site.err.text, re.M)

@@ -35,7 +35,7 @@ def test_the_sample_unplugs_the_reloader_and_keeps_its_pid_by_execv(tmp_path, wo
                 path = tmp_path / name
                 text = path.read_text().replace('Restarted', 'Again restarted')
                 site.save(f'{text}\n# an edit\n', name)
-                site.expect('reloaded in', count)
+                site.expect('served in', count)
             assert 'Again restarted by execv' in site.get().text
             eventually(lambda: sorted(site.workers('ready')) == before)
         assert polls.failures == []
@@ -68,7 +68,7 @@ def test_under_a_supervisor_a_listener_of_the_sites_need_do_nothing(tmp_path, re
         with Polls(site) as polls:
             second = site.edit('the second', body=NOTES)
         assert polls.failures == []
-        site.expect('reloaded in')
+        site.expect('served in')
         assert first['pid'] != second['pid']
         assert site.err.text.count('asked to restart\n') == 1
         stop(site)
@@ -113,7 +113,7 @@ def test_a_child_restarter_in_the_place_of_fork_makes_fresh_interpreters(tmp_pat
         with Polls(site) as polls:
             for count, text in enumerate(('the second', 'the third version'), 1):
                 assert site.edit(text, body=body)['ppid'] == site.pid
-                site.expect('reloaded in', count)
+                site.expect('served in', count)
         assert polls.failures == []
         eventually(lambda: len(site.processes()) == 2)
         stop(site)
@@ -143,7 +143,7 @@ def test_a_restart_that_the_site_asks_for_is_one(tmp_path, reloader):
         pids = {first['pid'], *(answer['pid'] for answer in polls.answers)}
         assert pids == {site.pid} if reloader == 'execv' else len(pids) == 2
         if reloader != 'execv':
-            site.expect('A restart was requested: reloaded in')
+            site.expect('A restart was requested\nserved in')
         site.edit('the second')
         stop(site)
 
@@ -210,7 +210,7 @@ def test_flags_arguments_and_folder_stay(tmp_path, reloader):
         with Polls(site) as polls:
             for text in ('the second', 'the third version'):
                 site.edit(text)
-                site.expect('reloaded in', len(polls.texts) - 1)
+                site.expect('served in', len(polls.texts) - 1)
                 after = site.ask('/program')
                 for what in ('argv', 'orig_argv', 'flags', 'folder'):
                     assert after[what] == before[what]
@@ -236,7 +236,7 @@ def test_graceful_and_hup_begin_the_site_anew(tmp_path, how, reloader):
             polls.until(lambda answer: answer['since'] > first['since'])
         assert polls.failures == []
         if reloader != 'execv':
-            site.expect('A restart was requested: reloaded in')
+            site.expect('A restart was requested\nserved in')
         site.edit('the second')
         stop(site)
 

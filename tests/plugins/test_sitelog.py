@@ -63,6 +63,21 @@ def rotate(path, name='rotated.log'):
 # -- what the bus says ------------------------------------------------------------
 
 
+@pytest.mark.parametrize('is_reloaded', [True, False])
+def test_under_reload_the_routine_of_the_bus_is_for_debug(
+    bus, sitelog, caplog, is_reloaded
+):
+    caplog.set_level(logging.DEBUG, 'paste_wspbus')
+    sitelog.routine_is_debug = is_reloaded
+    bus.log('Bus STARTING')
+    bus.log('The site (process 4711) is ready')
+    bus.log('Bus pass: 3 left')
+    bus.log('Bus STOPPING', 30)
+    levels = [record.levelname for record in caplog.records]
+    routine = 'DEBUG' if is_reloaded else 'INFO'
+    assert levels == [routine, routine, 'INFO', 'WARNING']
+
+
 def test_what_the_bus_says_is_logged_with_its_level(bus, sitelog, caplog):
     caplog.set_level(logging.DEBUG, 'paste_wspbus')
     bus.log('100% told')

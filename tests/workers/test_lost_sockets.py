@@ -81,7 +81,7 @@ def test_a_reload_binds_a_removed_socket_again(tmp_path, style):
                 (tmp_path / 'site.sock').unlink()
             with open(tmp_path / 'webapp.py', 'a') as file:
                 file.write(f'# {count}\n')
-            site.expect('reloaded in', count)
+            site.expect('served in', count)
             assert (ask(site)['pid'] == old) == (style == 'execv')
         assert site.stop()[0] == 0, site.report()
     if style != 'execv':

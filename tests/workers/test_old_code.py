@@ -111,7 +111,7 @@ def test_an_ini_that_cannot_be_read_leaves_the_site_as_it_is(tmp_path):
         site.expect('keeps running as it is')
         assert site.ask()['text'] == 'one'
         (tmp_path / 'site.ini').write_text(ini + '\n')
-        site.expect('reloaded in')
+        site.expect('served in')
         stop(site)
 
 
