@@ -43,15 +43,19 @@ class RequestInFlight(NamedTuple):
     waits_for: WaitsFor
     stack: Stack | None = None
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """Its method and its path, without the query."""
         # ascii(): a client must not write control characters into the log or on a terminal.
         method, path = (
             ascii(text)[1:-1][:LENGTH]
             for text in (self.method, self.target.partition('?')[0])
         )
-        what = f'{method} {path}'.strip() or 'a request without a head'
+        return f'{method} {path}'.strip() or 'a request without a head'
+
+    def __str__(self) -> str:
         age = time.monotonic() - self.since
-        return f'{what}, in flight for {age:.1f} s: {self.waits_for.value}'
+        return f'{self.name}, in flight for {age:.1f} s: {self.waits_for.value}'
 
 
 def text_of(value: object) -> str:
@@ -81,6 +85,19 @@ def describe(requests: list[RequestInFlight]) -> str:
             lines.append(f'The stack of {request.method} {request.target!a}:')
             lines.append(str(request.stack))
     return '\n'.join(lines)
+
+
+def describe_for_reload(requests: list[RequestInFlight]) -> str:
+    """Return one line on the requests that a reload cuts, the longest open first."""
+    now = time.monotonic()
+    ordered = sorted(requests, key=lambda request: request.since)
+    shown = [
+        f'{request.name} after {now - request.since:.1f} s'
+        for request in ordered[:NAMED]
+    ]
+    if len(ordered) > NAMED:
+        shown.append(f'{len(ordered) - NAMED} more')
+    return f'The reload cuts {", ".join(shown)}'
 
 
 #: The methods of sockets, and of files made of sockets, that wait for a client.

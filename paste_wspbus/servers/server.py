@@ -332,13 +332,16 @@ class Server(Binding):
         A slow client must not make the stop fail. So the exit code is 1 only if the
         application was still computing, and nobody has hurried the stop.
         """
-        from paste_wspbus.servers.cutting import WaitsFor, describe  # rarely needed
+        from paste_wspbus.servers import cutting  # rarely needed
+        from paste_wspbus.servers.cutting import WaitsFor
 
         self._has_cut, requests = True, self.requests_in_flight()
         is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
         self.cut()  # before the log: threads that end leave the interpreter to this one
-        if requests:
-            self.bus.log(describe(requests), level=40 if is_computing else 30)
+        if requests and self.gate is not None:  # see `stop`
+            self.bus.log(cutting.describe_for_reload(requests), level=30)
+        elif requests:
+            self.bus.log(cutting.describe(requests), level=40 if is_computing else 30)
         if is_computing and not self.bus.hurried:
             self.bus.exit_code = self.bus.exit_code or 1
         if requests:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import pytest
@@ -152,3 +153,21 @@ def test_ctrl_c_while_the_gate_is_shut_answers_who_waits(tmp_path):
             time.sleep(0.003)
             stop(site)
             client.file.read()
+
+
+@pytest.mark.parametrize('reloader', ['fork', 'execv'])
+def test_a_request_that_a_reload_cuts_is_named_in_one_line(tmp_path, reloader):
+    os.mkfifo(tmp_path / 'gate')
+    files = {'webapp.py': webapp('one') + WAITS}
+    ini = SERVERS['waitress' if reloader == 'fork' else 'cheroot']
+    args = '--reloader', reloader
+    with Edited(tmp_path, *args, ini=ini, files=files) as site:
+        with site.connect() as slow:
+            slow.send('/wait?secret=1')
+            site.expect('waiting')
+            site.save(webapp('two'))
+            assert site.ask()['text'] == 'two'
+        (line,) = [one for one in site.err.text.splitlines() if 'cuts' in one]
+        assert re.search(r'The reload cuts GET /wait after \d+\.\d s$', line)
+        assert 'File "' not in site.err.text
+        stop(site)
