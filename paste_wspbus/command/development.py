@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from paste_wspbus.errors import WSPBusError
     from paste_wspbus.ini.config import Config
     from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.process import Process
     from paste_wspbus.process.supervised_end import SupervisedEnd
     from paste_wspbus.watching.gate import Gate
     from paste_wspbus.workers.learner import Learner
@@ -58,6 +59,18 @@ def watch_more(launch: Launch, config: Config) -> None:
     launch.watch = settings.watch
     for path in [*config.files, *settings.watch]:
         launch.files.add(path)
+
+
+def warn_of_address(process: Process) -> None:
+    """Print once that other machines can read the sources, if they reach the site."""
+    server, inheritance = process.server, process.inheritance
+    if process.is_worker or inheritance.reload or inheritance.problem or not server:
+        return
+    urls = [one.url(server.scheme) for one in server.sockets if not one.is_local]
+    if urls and process.options.verbosity > 0:
+        line = f'--reload: other machines reach {", ".join(urls)}; a mistake shows '
+        line += 'the sources of the site there. Listen on 127.0.0.1 instead'
+        print_line(line, 'stderr')
 
 
 class Development(Single):

@@ -320,9 +320,10 @@ def choose_runner(
         return HandOver(launch, process, settings)
     runner = Single
     if launch.options.reload:  # import this before a supervisor forks
-        from paste_wspbus.command.development import Development
+        from paste_wspbus.command.development import Development, warn_of_address
 
         runner = Development
+        warn_of_address(process)
     if process.is_supervised and not process.is_worker:
         from paste_wspbus.command.supervised import Supervised
 

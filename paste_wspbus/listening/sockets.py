@@ -107,6 +107,14 @@ class ListeningSocket:
         return self.labels, self.file
 
     @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine reach it: a loopback address, or a Unix socket."""
+        if self.is_unix:
+            return True
+        host = self.name[0].removeprefix('::ffff:')
+        return bool(host == '::1' or host.startswith('127.'))
+
+    @property
     def is_passed(self) -> bool:
         """Whether another program has bound the socket, and takes care of its address."""
         return bool(self.labels)

@@ -171,3 +171,21 @@ def test_a_request_that_a_reload_cuts_is_named_in_one_line(tmp_path, reloader):
         assert re.search(r'The reload cuts GET /wait after \d+\.\d s$', line)
         assert 'File "' not in site.err.text
         stop(site)
+
+
+@pytest.mark.parametrize(
+    ('args', 'warns'),
+    [
+        (['--listen', '0.0.0.0:0'], True),
+        (['--listen', '[::1]:0'], False),
+        (['--listen', '0.0.0.0:0', '--reloader', 'execv'], True),
+        ([], False),
+    ],
+    ids=['all', 'IPv6 loopback', 'execv', 'loopback'],
+)
+def test_an_address_that_others_reach_is_warned_of_once(tmp_path, args, warns):
+    with Edited(tmp_path, *args) as site:
+        site.save(webapp('two'))
+        site.expect('served in')
+        err = stop(site) if not warns else site.err.text
+        assert err.count('the sources of the site') == warns
