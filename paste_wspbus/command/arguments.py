@@ -207,6 +207,12 @@ def _add_development(add: Callable[..., object]) -> None:
         metavar='SECONDS',
         help='Look for changes this often if the system does not report them (default 1)',
     )
+    add(
+        '--reload-poll',
+        action='store_true',
+        help='Look for changes this often in any case: the system may report none of '
+        'network folders and of folders that a virtual machine shares',
+    )
     add('-b', '--browser', action='store_true', help='Show the site in a browser')
 
 

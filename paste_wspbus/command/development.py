@@ -57,14 +57,42 @@ def watch_more(launch: Launch, config: Config) -> None:
     launch.ignore, launch.files = settings.ignore, Files(settings.ignore)
     launch.files.merge(before)
     launch.watch = settings.watch
+    launch.poll = _why_to_poll(launch, settings.poll, here)
     for path in [*config.files, *settings.watch]:
         launch.files.add(path)
 
 
-def warn_of_address(process: Process) -> None:
-    """Print once that other machines can read the sources, if they reach the site."""
+def _why_to_poll(launch: Launch, said: bool | None, folder: str) -> str:
+    """Return why the files are polled; '' if the kernel is to report changes.
+
+    :param said: ``poll`` in [pserve]; None if it is not there.
+    :param folder: that of the .ini.
+    """
+    if launch.options.reload_poll:
+        return '--reload-poll'
+    if said is not None:
+        return '[pserve] poll' if said else ''
+    monitor = os.environ.get('HUPPER_DEFAULT_MONITOR', '')
+    if monitor.endswith('PollingFileMonitor'):
+        return f'HUPPER_DEFAULT_MONITOR={monitor}'
+    from paste_wspbus.watching.mounts import silent_file_system
+
+    for each in dict.fromkeys([folder or os.curdir, os.curdir]):
+        if kind := silent_file_system(each):
+            return f'{os.path.abspath(each)} is on {kind}, which reports no changes'
+    return ''
+
+
+def warn(process: Process) -> None:
+    """Print once that the files are polled, and that other machines can read the sources."""
     server, inheritance = process.server, process.inheritance
-    if process.is_worker or inheritance.reload or inheritance.problem or not server:
+    if process.is_worker or inheritance.reload or inheritance.problem:
+        return
+    if process.launch.poll and process.options.verbosity > 0:
+        interval = process.options.reload_interval
+        line = f'Looking for changes every {interval:g} s: {process.launch.poll}'
+        print_line(line, 'stderr')
+    if server is None:
         return
     urls = [one.url(server.scheme) for one in server.sockets if not one.is_local]
     if urls and process.options.verbosity > 0:
@@ -156,11 +184,12 @@ class Development(Single):
     def _make_gate(self, files: Files) -> Gate | None:
         """Return a gate that the supervisor hears of when it shuts.
 
-        :returns: None if this process has no server that would ask.
+        :returns: None if this process has no server that would ask, or polls.
         """
         from paste_wspbus.watching.gate import Gate
 
-        if self.process.server is None or not self.process.is_worker:
+        process = self.process
+        if process.server is None or not process.is_worker or self.launch.poll:
             return None
         gate = Gate(files, self.launch.report.outdated)
         files.search()

@@ -320,10 +320,10 @@ def choose_runner(
         return HandOver(launch, process, settings)
     runner = Single
     if launch.options.reload:  # import this before a supervisor forks
-        from paste_wspbus.command.development import Development, warn_of_address
+        from paste_wspbus.command.development import Development, warn
 
         runner = Development
-        warn_of_address(process)
+        warn(process)
     if process.is_supervised and not process.is_worker:
         from paste_wspbus.command.supervised import Supervised
 

@@ -39,6 +39,7 @@ class Reloader(Autoreloader):
             files=files,
             ignore=launch.ignore,
             quiet=QUIET,
+            poll=bool(launch.poll),
         )
 
     @on('start', priority=70)
@@ -46,7 +47,7 @@ class Reloader(Autoreloader):
         """Start the thread that watches; let the server ask a gate before it accepts."""
         super().start()
         reload, server = self._process.inheritance.reload, self._process.server
-        if self._gate is not None or server is None:
+        if self._gate is not None or server is None or self._launch.poll:
             return
         self._gate = server.gate = gate = Gate(self.learnt, self.insist)
         self.learnt.search()

@@ -120,7 +120,12 @@ class Supervised:
         bus.listeners.setdefault('changed', set())
         bus.subscribe('changed', ListenAddressNotice(process, show).look)
         reload_plan = ReloadPlan(
-            process.restarter, self.launch.files, options.reload_interval, show, fail
+            process.restarter,
+            self.launch.files,
+            options.reload_interval,
+            show,
+            fail,
+            bool(self.launch.poll),
         )
         reloading = functools.partial(Reloading, plan=reload_plan)
         return Supervisor(bus, plan, server, self._configure_anew, reloading)

@@ -8,6 +8,7 @@ import os
 from typing import NamedTuple
 
 from paste_wspbus.errors import SettingError
+from paste_wspbus.values import boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,24 +16,36 @@ if TYPE_CHECKING:
 
 
 class ReloadSettings(NamedTuple):
-    """The paths and globs to watch, the globs to ignore, and the URL to open (or None)."""
+    """The paths and globs to watch, the globs to ignore, the URL to open, whether to poll.
+
+    None stands for no URL, and for no word on polling.
+    """
 
     watch: list[str]
     ignore: list[str]
     open_url: str | None
+    poll: bool | None = None
 
 
 def reload_settings(section: Mapping[str, str], here: str) -> ReloadSettings:
-    """Read ``watch_files``, ``ignore_files`` (one on each line) and ``open_url``.
+    """Read ``watch_files``, ``ignore_files`` (one on each line) and ``open_url``; and
+    ``poll``, which pserve does not have.
 
     :param section: the values of ``[pserve]``, interpolated; {} if there is no section.
     :param here: the folder in which relative paths start: that of the .ini.
 
-    :raises SettingError: if the package of a ``package:path`` does not exist.
+    :raises SettingError: if the package of a ``package:path`` does not exist, or if
+        ``poll`` is not a boolean.
     """
     watch = [_path(spec, here) for spec in _lines(section.get('watch_files', ''))]
     ignore = _lines(section.get('ignore_files', ''))
-    return ReloadSettings(watch, ignore, section.get('open_url') or None)
+    poll = None
+    if 'poll' in section:
+        try:
+            poll = boolean(section['poll'])
+        except (SettingError, ValueError):
+            raise SettingError('poll', 'it must be true or false') from None
+    return ReloadSettings(watch, ignore, section.get('open_url') or None, poll)
 
 
 def _lines(text: str) -> list[str]:

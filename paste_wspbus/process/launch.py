@@ -46,6 +46,8 @@ class Launch:
         self.files: Files | None = None
         self.watch: Sequence[str] = ()
         self.ignore: Sequence[str] = ()
+        #: Why --reload polls the files; '' if it does not.
+        self.poll = ''
 
     @property
     def changes_user(self) -> bool:

@@ -46,6 +46,8 @@ class Options:
     reloader: str | None = None
     #: Seconds between two checks of the files, if the system does not report changes.
     reload_interval = 1.0
+    #: Whether the files are checked so often in any case.
+    reload_poll = False
     #: Whether a browser shows the site as soon as it serves.
     browser = False
     check = False

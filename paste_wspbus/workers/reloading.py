@@ -43,7 +43,8 @@ class ReloadPlan(NamedTuple):
     ``style`` is 'fork', 'child' or 'execv'. ``files`` are watched from the beginning, each
     as it was before it was read. ``interval`` is in seconds: if the system does not report
     changes, the files are checked so often. ``show`` prints a line for the developer.
-    ``fail`` prints why the site fails, with the traceback, and logs it.
+    ``fail`` prints why the site fails, with the traceback, and logs it. ``poll`` says
+    whether the files are checked in any case.
     """
 
     style: str
@@ -51,6 +52,7 @@ class ReloadPlan(NamedTuple):
     interval: float
     show: Callable[[str], object]
     fail: Callable[[str], object]
+    poll: bool = False
 
 
 class Failure(NamedTuple):
@@ -96,6 +98,7 @@ class Reloading:
             self._have_changed,
             quiet=QUIET,
             interval=self.plan.interval,
+            poll=self.plan.poll,
             log=self.plan.show,
         )
         self.spares.begin()

@@ -42,7 +42,7 @@ def test_the_section_of_pserve_says_what_it_says_to_pserve(tmp_path):
 
 
 def test_without_a_section_of_pserve_there_is_nothing():
-    assert reload_settings({}, '/site') == ([], [], None)
+    assert reload_settings({}, '/site') == ([], [], None, None)
 
 
 def test_the_package_of_an_asset_is_found_and_not_imported(tmp_path, monkeypatch):

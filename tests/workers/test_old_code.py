@@ -189,3 +189,32 @@ def test_an_address_that_others_reach_is_warned_of_once(tmp_path, args, warns):
         site.expect('served in')
         err = stop(site) if not warns else site.err.text
         assert err.count('the sources of the site') == warns
+
+
+POLLS = {
+    'option': (['--reload-poll'], '', {}, '--reload-poll'),
+    'key': ([], '[pserve]\npoll = true\n', {}, '[pserve] poll'),
+    'variable': (
+        [],
+        '',
+        {'HUPPER_DEFAULT_MONITOR': 'hupper.polling.PollingFileMonitor'},
+        'HUPPER_DEFAULT_MONITOR=hupper.polling.PollingFileMonitor',
+    ),
+}
+
+
+@pytest.mark.parametrize('reloader', ['fork', 'execv'])
+@pytest.mark.parametrize('how', POLLS)
+def test_it_polls_if_it_is_told_to_and_says_why_once(tmp_path, how, reloader):
+    args, more, env, why = POLLS[how]
+    args = [*args, '--reload-interval', '0.05', '--reloader', reloader]
+    ini = f'{SERVERS["waitress"]}\n{more}'
+    with Edited(tmp_path, *args, ini=ini, env=env) as site:
+        site.expect(f'Looking for changes every 0.05 s: {why}')
+        site.edit('two')
+        site.expect('served in')
+        assert site.err.text.count('Looking for changes') == 1
+        for pid in site.processes():
+            fds = (f'/proc/{pid}/fd/{fd}' for fd in os.listdir(f'/proc/{pid}/fd'))
+            assert not [fd for fd in fds if 'inotify' in os.readlink(fd)]
+        stop(site)
