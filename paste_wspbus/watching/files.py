@@ -131,7 +131,8 @@ class Files:
         self._globs: dict[tuple[str, ...], Glob] = {}
         self._trees: set[str] = set()  # the folders of the globs
         self._unsearched: list[str] = []
-        self._targets: dict[str, set[str]] = {}  # {where links lead: the links}
+        # {where links lead, and each link on the way: the links}
+        self._targets: dict[str, set[str]] = {}
         self._news: deque[list[Any]] = deque()
         self._announced = False
 
@@ -182,6 +183,9 @@ class Files:
             target = os.path.realpath(path)
             self._targets.setdefault(target, set()).add(path)
             self._follow(os.path.dirname(target))
+            for link in _links_on(path):  # each of them may be exchanged
+                self._targets.setdefault(link, set()).add(path)
+                self._follow(os.path.dirname(link))
 
     def _add_glob(self, glob: Glob) -> bool:
         key = glob.base, *glob.parts
@@ -356,6 +360,32 @@ def _with_parents(path: str) -> Iterator[str]:
         if parent == path:
             return
         path = parent
+
+
+#: The number of links on the way to a file at most (path_resolution(7)).
+MOST_LINKS = 40
+
+
+def _links_on(path: str) -> list[str]:
+    """Return the links over which a path leads to its file, with the first one."""
+    found: list[str] = []
+    place, rest = os.sep, [part for part in path.split(os.sep) if part][::-1]
+    while rest and len(found) < MOST_LINKS:
+        part = rest.pop()
+        if part in ('', os.curdir):
+            continue
+        if part == os.pardir:
+            place = os.path.dirname(place)
+            continue
+        place = os.path.join(place, part)
+        try:
+            target = os.readlink(place)
+        except (OSError, ValueError):  # no link, or nothing
+            continue
+        found.append(place)
+        rest += target.split(os.sep)[::-1]
+        place = os.sep if target.startswith(os.sep) else os.path.dirname(place)
+    return found
 
 
 def _entries(folder: str) -> list[str]:

@@ -1222,3 +1222,20 @@ def test_a_link_that_leads_elsewhere_is_followed_there(watching, tmp_path):
     assert plugin.next() == ['linked']
     (tmp_path / 'r2' / 'x').write_text('changed')
     assert plugin.next() == ['linked']
+
+
+@each_kind
+def test_a_link_in_the_middle_of_a_chain_is_followed(kind, watching, tmp_path):
+    """A ConfigMap: site.ini -> ..data/site.ini, ..data -> ..1; then ..data -> ..2."""
+    for version in ('..1', '..2'):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / 'site.ini').write_text(version)
+    (tmp_path / '..data').symlink_to('..1')
+    (tmp_path / 'site.ini').symlink_to('..data/site.ini')
+    plugin = watching(tmp_path / 'site.ini', **kind)
+    for version in ('..2', '..1'):
+        (tmp_path / '..tmp').symlink_to(version)
+        os.replace(tmp_path / '..tmp', tmp_path / '..data')
+        assert plugin.next() == ['site.ini']
+    (tmp_path / '..1' / 'site.ini').write_text('another')
+    assert plugin.next() == ['site.ini']
