@@ -344,5 +344,9 @@ def _file_storage() -> str | None:
         for fd in os.listdir('/proc/self/fd'):
             with contextlib.suppress(OSError):
                 names.add(os.readlink(f'/proc/self/fd/{fd}'))
-    held = (name.removesuffix('.lock') for name in names if name.endswith('.lock'))
-    return next((name for name in held if name in names), None)
+    held = {name.removesuffix('.lock') for name in names if name.endswith('.lock')}
+    for name in sorted(held & names):
+        with contextlib.suppress(OSError), open(name, 'rb') as file:
+            if file.read(2) == b'FS':  # the PID file of the site has a lock, too
+                return name
+    return None
