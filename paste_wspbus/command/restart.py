@@ -51,6 +51,7 @@ def load_beside(launch: Launch, process: Process) -> bool:
     if is_next or not is_tried or not _runs(launch):
         return False
     server = process.known_server(process.config)
+    launch.stderr = os.dup(2)
     Opening(process).open_log()
     with launch.early.raising():
         outcome = Loading(process, settings['start_timeout']).outcome()

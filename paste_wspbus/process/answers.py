@@ -1,4 +1,4 @@
-"""The answers of a site on its control socket: status, graceful, stop, replace."""
+"""The answers of a site on its control socket: status, graceful, drain, stop, replace."""
 
 from __future__ import annotations
 

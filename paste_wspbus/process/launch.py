@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from paste_wspbus.errors import UsageError
@@ -9,7 +10,7 @@ from paste_wspbus.report import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from paste_wspbus.process.early_signals import EarlySignals
     from paste_wspbus.process.options import Options
@@ -32,6 +33,9 @@ class Launch:
         self.turn: Turn | None = None
         #: A copy of the stderr that --log-file has replaced.
         self.terminal: int | None = None
+        #: A copy of the stderr of `restart`, until the old site has stopped: people wait for
+        #: that, and the log file has replaced it.
+        self.stderr: int | None = None
         #: The path of the log file, if stderr is that file now.
         self.log: str | None = None
         #: The PID file and the log file ('' for none) of the site that runs, if the
@@ -48,6 +52,22 @@ class Launch:
         self.ignore: Sequence[str] = ()
         #: Why --reload polls the files; '' if it does not.
         self.poll = ''
+
+    @contextlib.contextmanager
+    def talking(self) -> Generator[None]:
+        """Print to the stderr of the command inside the block, also if there is a log file."""
+        own, self.stderr = self.stderr, None
+        if own is None:
+            yield
+            return
+        log = os.dup(2)
+        try:
+            os.dup2(own, 2)
+            yield
+        finally:
+            os.dup2(log, 2)
+            os.close(log)
+            os.close(own)
 
     @property
     def changes_user(self) -> bool:

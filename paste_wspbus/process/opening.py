@@ -19,10 +19,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.control.register import Registration
     from paste_wspbus.control.server import Control
+    from paste_wspbus.errors import WSPBusError
     from paste_wspbus.listening.activation import Activated
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import Server
+    from paste_wspbus.unix.pid_lock import PIDLock
 
 #: Seconds within which the workers of a killed supervisor notice its end and close the
 #: port; and seconds between two checks.
@@ -99,23 +101,27 @@ class Opening:
         if process.lock is not None or path is None:
             return
         process.lock = lock = PIDLock(path, self.options.control)
-        try:
-            stale = lock.acquire()
-        except AlreadyRunning:
-            if not self.options.replaces:
-                raise
-            from paste_wspbus.process.succession import take_over
-
-            with self.launch.early.raising():  # the old site may take long to stop
-                came = take_over(lock, self.options.identity, process.awaits_the_end)
-            if isinstance(came, Inheritance):
-                process.inheritance, self.launch.took_over = came, True
-                return
-            stale = came
+        with self.launch.talking():  # the old site may take long to stop
+            try:
+                stale: object = lock.acquire()
+            except AlreadyRunning:
+                if not self.options.replaces:
+                    raise
+                stale = self._take_over(lock)
+        if isinstance(stale, Inheritance):
+            process.inheritance, self.launch.took_over = stale, True
+            return
         if stale is not None:
             self._took_over_from_the_dead = True
             process.notes.append(f'{stale}; this site uses the file now')
             remove_socket(lock.control)
+
+    def _take_over(self, lock: PIDLock) -> Inheritance | WSPBusError | None:
+        from paste_wspbus.process.succession import take_over
+
+        with self.launch.early.raising():
+            awaits_the_end = self.process.awaits_the_end
+            return take_over(lock, self.options.identity, awaits_the_end)
 
     # -- the log --------------------------------------------------------------
 

@@ -74,7 +74,7 @@ def test_a_restart_waits_for_the_start_of_another_command(ground):
 @WAYS
 def test_a_stop_also_stops_what_a_restart_has_just_started(ground, way):
     ground.start(*way)
-    ground.change(app='make_at_gate')
+    ground.change(app='make_at_gate', trial='false')
     with ground.begin('site.ini', 'restart', *way) as restart:
         ground.gate.wait()  # the new process has taken over, and composes
         with ground.begin('site.ini', 'stop') as stop:
