@@ -273,7 +273,7 @@ def test_a_restart_after_the_socket_file_was_removed(tmp_path):
         (tmp_path / 'site.sock').unlink()
         with Daemon(tmp_path, files=files, pid_file='site.pid', verb='restart'):
             assert site.wait() == 0
-            assert ask(site)['pid'] == imported(tmp_path)[1]
+            assert ask(site)['pid'] == imported(tmp_path)[-1]
             stop = run(tmp_path, 'site.ini', 'stop', '--pid-file', 'site.pid')
             assert stop.code == 0, stop.report()
 
