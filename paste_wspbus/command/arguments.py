@@ -28,10 +28,10 @@ SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Proce
 SUBCOMMANDS = {
     'start': 'Run the site in the background; return when it serves',
     'stop': 'Stop the running site',
-    'restart': 'Stop the running site and start it in the background',
+    'restart': 'Replace the running site by a new process, in the background',
     'graceful': 'Load the code of the running site again; no request is lost',
     'drain': 'Let health checks say that the site is not ready; it keeps serving',
-    'undrain': 'End that',
+    'undrain': 'Let health checks say again that the site is ready',
     'status': 'Say whether the site is running, and what it does',
 }
 
