@@ -11,6 +11,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.errors import BindError
 from paste_wspbus.role import SITE, WORKER, Role
+from paste_wspbus.unix.tty import Terminal
 from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
 from paste_wspbus.workers.children import WorkerFailed, how
@@ -76,6 +77,9 @@ class Reloading:
         self.current, self.leaving = supervisor.current, supervisor.leaving
         self.spares = Spares(supervisor, plan.style)
         self.watcher: Watcher | None = None
+        #: A debugger may leave it without echo when its process ends.
+        self.terminal = Terminal()
+        self.bus.subscribe('exit', self.terminal.restore)
         #: The files that have changed since the last reload began.
         self._changed: list[str] = []
         #: The time.monotonic() at which the first of them was noticed.
@@ -147,6 +151,7 @@ class Reloading:
             if any(is_installed(path) for path in paths):
                 self.spares.renounce()
             self._stop_all()
+            self.terminal.restore()
             self.spares.wait()
             supervisor.generation = supervisor.latest = supervisor.latest + 1
             try:
