@@ -207,7 +207,9 @@ class Site:
 
     def renew(self):
         """Ask for a renewal, and see it through: the story."""
-        connection = SimpleNamespace(request={}, answer=self.answers.append)
+        connection = SimpleNamespace(
+            request={}, who=lambda command: command, answer=self.answers.append
+        )
         self.supervisor.ask_for_renewal(connection)
         return self.take_story()
 
