@@ -33,6 +33,9 @@ PATIENCE = 1.0
 #: site starts, the site starts again.
 QUIET = 0.01
 
+#: Seconds of a load after which the terminal says that it is not over.
+LONG = 2.0
+
 
 class Outdated(Exception):
     """A file has changed while the site was starting."""
@@ -244,8 +247,17 @@ class Reloading:
             old = self.current.get(role.name)
             if old is None or old.is_about_to_end:
                 self.current[role.name] = self._begin(role)
-        for role in roles:
-            self._await_or_show(role)
+        timer = self.bus.events.call_later(LONG, self._tell_of_long_load)
+        try:
+            for role in roles:
+                self._await_or_show(role)
+        finally:
+            self.bus.events.cancel(timer)
+
+    def _tell_of_long_load(self) -> None:
+        if self.supervisor.is_renewing:  # before the first start, no request can come
+            line = f'The site has been loading for {LONG:g} s, and requests wait'
+            self.plan.show(line)
 
     def _begin(self, role: Role) -> WorkerHandle:
         return self.spares.take(role) or self.supervisor.spawn(role)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.kit import eventually
 from tests.kit.reloading import Edited, each_reloader, stop, webapp
-from tests.workers.test_reloading import SERVERS, WAITS, open_gate
+from tests.workers.test_reloading import SERVERS, WAITS, gated, open_gate
 
 each_server = pytest.mark.parametrize('server', SERVERS)
 
@@ -217,4 +217,15 @@ def test_it_polls_if_it_is_told_to_and_says_why_once(tmp_path, how, reloader):
         for pid in site.processes():
             fds = (f'/proc/{pid}/fd/{fd}' for fd in os.listdir(f'/proc/{pid}/fd'))
             assert not [fd for fd in fds if 'inotify' in os.readlink(fd)]
+        stop(site)
+
+
+def test_a_load_that_takes_long_is_told_of(tmp_path):
+    os.mkfifo(tmp_path / 'gate')
+    with Edited(tmp_path) as site:
+        site.save(gated('two'))
+        site.expect('The site has been loading for 2 s, and requests wait')
+        open_gate(tmp_path)
+        site.until('two')
+        assert site.err.text.count('has been loading') == 1
         stop(site)
