@@ -79,7 +79,7 @@ def test_alone_a_listener_that_does_nothing_is_the_end_of_the_process(tmp_path):
     with Edited(tmp_path, '--reloader', 'execv', files=files) as site:
         site.save(webapp('the second'))
         assert site.wait() == 0, site.report()
-        assert site.err.text == 'asked to restart\n'
+        assert site.err.text == 'webapp.py has changed\nasked to restart\n'
         assert processes_of_session(site.pid) == []
 
 
