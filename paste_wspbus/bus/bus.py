@@ -829,7 +829,6 @@ class Bus:
         """
         if self.turn.is_mine:
             raise WouldDeadlock('block()')
-        ending.prepare()
         goal = states_of(states or ()) | {State.EXITING}
         if not states and self._server_ended:
             self.turn.put('exit')

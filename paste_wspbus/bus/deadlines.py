@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+from paste_wspbus.bus.held_gil import MARGIN, end_process_after
 from paste_wspbus.bus.interrupts import in_main_thread
 
 TYPE_CHECKING = False
@@ -229,8 +230,6 @@ class Deadline:
 
         cancels = [call_after(remaining, over, host.owns_alarm)]
         if host.is_alone:
-            from paste_wspbus.bus.held_gil import MARGIN, end_process_after
-
             cancels.append(end_process_after(remaining + MARGIN))
         try:
             yield

@@ -10,6 +10,8 @@ import threading
 import time
 from _queue import Empty
 
+# A stop must not import: no descriptor may be free, and the files may be a newer release's.
+from paste_wspbus.bus import culprits, held_gil, joining
 from paste_wspbus.bus.channels import ChannelFailures
 from paste_wspbus.bus.deadlines import call_after
 from paste_wspbus.bus.host import host_of
@@ -32,18 +34,8 @@ _handlers_claimed = threading.RLock()
 _at_exit_registered = False
 
 
-def prepare() -> None:
-    """Import what the end of the process needs.
-
-    It may come when no descriptor is free, or when the files are those of a newer release.
-    """
-    from paste_wspbus.bus import culprits, held_gil, joining  # noqa: F401
-
-
 def join_threads(bus: Bus) -> list[threading.Thread]:
     """See `Bus.join_threads`."""
-    from paste_wspbus.bus import joining
-
     return joining.join_threads(bus.join_timeout, bus.log, lambda: bus.hurried)
 
 
@@ -54,8 +46,6 @@ def end_threads(bus: Bus) -> list[threading.Thread]:
 
     :returns: the threads that still run.
     """
-    from paste_wspbus.bus import held_gil, joining
-
     exit_all()
     seconds = bus.deadline.time_for(bus.join_timeout)
     if not host_of(bus).is_alone:
@@ -85,8 +75,6 @@ def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
     :param why: a sentence without a full stop.
     :param runs_handlers: whether to run the handlers of atexit in this thread.
     """
-    from paste_wspbus.bus import culprits, held_gil
-
     # The thread that hangs may hold a lock that the log waits for.
     call_after(GIVE_UP, lambda: os._exit(EX_SOFTWARE))
     held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)

@@ -12,7 +12,10 @@ import time
 
 from paste_wspbus.bus import ending
 from paste_wspbus.bus.bus import Bus
+from paste_wspbus.bus.culprits import place_in_site
 from paste_wspbus.bus.deadlines import LEAST, Cut, TimeLimit, call_after
+from paste_wspbus.bus.held_gil import MARGIN, end_process_after
+from paste_wspbus.bus.joining import end_threads
 from paste_wspbus.command.terminal import flush, one_line, print_line
 from paste_wspbus.exits import EX_SOFTWARE
 from paste_wspbus.plugins.sitelog import log_to_files
@@ -112,8 +115,6 @@ def finish(code: int) -> int:
 
     :returns: the exit code.
     """
-    from paste_wspbus.bus.joining import end_threads
-
     ending.exit_all()
     running = end_threads(Bus.join_timeout, _say, lambda: False)
     if run_exit_handlers() and not running:
@@ -143,14 +144,10 @@ def run_exit_handlers() -> bool:
 
     :returns: whether no handler had to be cut.
     """
-    from paste_wspbus.bus.held_gil import MARGIN, end_process_after
-
     seconds = max(min(LINGER, _until - time.monotonic()), LEAST)
     main = threading.main_thread()
 
     def leave() -> None:
-        from paste_wspbus.bus.culprits import place_in_site
-
         place = place_in_site(sys._current_frames().get(main.ident or 0))
         _complain_of_handlers(f'; now at {place}')
         os._exit(EX_SOFTWARE)

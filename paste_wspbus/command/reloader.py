@@ -83,14 +83,18 @@ class Reloader(Autoreloader):
             print_line(f'{one_line(error)}\nthe site keeps running as it is', 'stderr')
             self.bus.asked_by = change_of(paths)
             self.bus.post('reload_failed', one_line(error))
-            if self._gate is not None:
-                self._gate.reopen()
             return
         if self.bus.is_told_to_leave:  # the order may have come meanwhile
             return
         process.reload, process.problem = (since, self._was_open), None
         self.bus.asked_by = change_of(paths)
         self.bus.restart()
+
+    @on('reload_failed')
+    def keep_serving(self, reason: str) -> None:
+        """Open the gate again: the restart was refused, and the old code serves on."""
+        if self._gate is not None:
+            self._gate.reopen()
 
     def warn(self, line: str) -> None:
         """Print a warning only once, not after each reload; the log may be quiet then."""

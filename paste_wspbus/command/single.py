@@ -159,7 +159,6 @@ class Single:
         """Compose the site, and fork the workers; this returns in each of them."""
         gc.disable()  # a collection would write to the memory that the workers share
         site = self.compose()
-        ending.prepare()  # the workers share these modules, too
         _warn_of_threads(site.bus)
         if not worker.fork_workers(site.bus):
             end_at_once(DONE)

@@ -10,7 +10,6 @@ import threading
 import time
 
 from paste_wspbus.bus import ChannelFailures, State
-from paste_wspbus.bus.ending import prepare
 from paste_wspbus.errors import RestartImpossible, WSPBusError
 from paste_wspbus.hosts import Host, host_of
 from paste_wspbus.ini.config import Config, Site, StartFailed, site_path
@@ -152,7 +151,6 @@ class HostedSite:
                 raise NotStarted(self.file)
             self._started = os.getpid()
             self._host.ends_by(self.leave)
-            prepare()
         # The bus has registered its own function before, so this one is called first.
         at_exit(self.stop, 'process exit')
 

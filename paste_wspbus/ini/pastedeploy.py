@@ -29,13 +29,13 @@ class _Metadata(types.ModuleType):
 def _import() -> types.ModuleType:
     """Return `paste.deploy.loadwsgi`."""
     stand_in = _Metadata(_NAME)
-    if sys.modules.setdefault(_NAME, stand_in) is not stand_in:
-        return importlib.import_module('paste.deploy.loadwsgi')
+    sys.modules.setdefault(_NAME, stand_in)
     try:
-        return importlib.import_module('paste.deploy.loadwsgi')
+        from paste.deploy import loadwsgi
     finally:
         if sys.modules.get(_NAME) is stand_in:
             del sys.modules[_NAME]
+    return loadwsgi  # type: ignore[no-any-return]
 
 
 loadwsgi: Any = _import()

@@ -136,8 +136,7 @@ class Supervisor:
     :param server: holds the listening sockets, and never serves.
     :param configure: reads the configuration anew.
     :param make_strategy: makes the strategy for starts and graceful restarts.
-    :param make_children: makes the object that forks the processes and reads their
-        reports.
+    :param make_children: makes what forks the processes and reads their reports.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ def test_keys_act_on_the_site(tmp_path):
         screen.press('q')
         screen.ends(0)
         told = site.status()['last_reload']
-        assert told['asked_by'].startswith('graceful (')
+        assert told['asked_by'].startswith('`wspserve graceful` by ')
         assert site.stop()[0] == 0
 
 

@@ -35,8 +35,9 @@ listen = 127.0.0.1:{port}
 #: in the function that needs it, if most starts do not.
 OURS = """
 __main__ errors exits forks reference report values
-bus bus.bus bus.calls bus.channels bus.deadlines bus.ending bus.host
-bus.interrupts bus.lifespans bus.replacing bus.states bus.turn bus.waiting
+bus bus.bus bus.calls bus.channels bus.culprits bus.deadlines bus.ending bus.held_gil
+bus.host bus.interrupts bus.joining bus.lifespans bus.replacing bus.states bus.turn
+bus.waiting
 command command.announcing command.arguments command.defaults command.files
 command.leaving command.main command.single command.site_handlers command.terminal
 frameworks
@@ -67,7 +68,7 @@ NOT_NEEDED = {
 }
 
 #: Bytes of source that are compiled and run. There are a third of docstrings in it.
-MOST = 560_000
+MOST = 590_000
 
 
 def loaded(tmp_path):

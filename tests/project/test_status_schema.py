@@ -136,7 +136,7 @@ def test_workers_that_crash_are_stopped_and_fail_to_reload(tmp_path):
 def test_under_reload(tmp_path):
     with Edited(tmp_path) as site:
         site.edit('the second')
-        site.expect('reloaded in')
+        site.expect('served in')
         check(status(tmp_path))
         stop(site)
 
