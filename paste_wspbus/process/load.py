@@ -32,7 +32,8 @@ def load_of(bus: Bus) -> dict[str, Any]:
     described = requests.describe() if hasattr(requests, 'describe') else []
     threads = busy = queued = None
     if hasattr(server, 'load'):
-        threads, busy, queued = server.load()
+        load = server.load()
+        threads, busy, queued = load.threads, load.busy, load.queued
     if busy is None:  # the threads of the requests are known, whichever server it is
         busy = len({request['thread'] for request in described})
     return {

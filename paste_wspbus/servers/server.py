@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from typing import NamedTuple
 
 from paste_wspbus.bus import Bus, State
 from paste_wspbus.bus.host import host_of
@@ -45,16 +44,20 @@ PATIENCE = 2
 JOIN, JOIN_CUT = 5.0, 0.5
 
 
-class Load(NamedTuple):
+class Load:
     """How busy a server is; None stands for what it does not know.
 
     ``threads`` is the number of its threads for requests, ``busy`` how many of them have
     a connection or a request, ``queued`` how many wait until one is free.
     """
 
-    threads: int | None = None
-    busy: int | None = None
-    queued: int | None = None
+    def __init__(
+        self,
+        threads: int | None = None,
+        busy: int | None = None,
+        queued: int | None = None,
+    ) -> None:
+        self.threads, self.busy, self.queued = threads, busy, queued
 
 
 class Server(Binding):

@@ -63,6 +63,7 @@ NOT_NEEDED = {
     'json',
     'queue',
     'subprocess',
+    'typing',
     'unittest',
     'zipfile',
 }
