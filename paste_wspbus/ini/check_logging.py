@@ -135,9 +135,11 @@ class LoggingCheck:
             self._fail(section, 'format', str(error))
         if style == '%':
             known = [*vars(logging.makeLogRecord({})), *_FORMATTED]
-            for name in re.findall(r'%\((\w+)\)', text):
+            for name in re.findall(r'%\(([^)]*)\)', text):
                 # A filter or a caller may add others, but their names are no near misses.
-                if name not in known and (hint := nearest(name, known)):
+                if name in known:
+                    continue
+                if (hint := nearest(name, known)) or not name.isidentifier():
                     yield f'[{section}] format: log records have no {name!r}{hint}'
 
     def _check_level(self, section: str) -> None:

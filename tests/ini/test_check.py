@@ -83,6 +83,10 @@ WARNINGS = {
         USED + LOGGED.replace('%(message)s', '%(asctim)s'),
         "[formatter_plain] format: log records have no 'asctim'; did you mean 'asctime'?",
     ),
+    'a field of log records that is no name': (
+        USED + LOGGED.replace('%(message)s', '%(message)s %(x y)s'),
+        "[formatter_plain] format: log records have no 'x y'",
+    ),
 }
 
 
