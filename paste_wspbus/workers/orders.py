@@ -199,7 +199,7 @@ def _is_at_end(connection: socket.socket) -> bool:
     try:
         # A socket of gevent or eventlet would wait in spite of the flag.
         bare = _socket.socket(fileno=connection.fileno())
-    except OSError:  # this process has closed it
+    except (OSError, ValueError):  # this process has closed it
         return False
     try:
         return not bare.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)

@@ -732,17 +732,22 @@ def test_a_second_site_whose_first_ones_files_were_removed_keeps_its_own(ground)
     first = ground.pid
     ground.pid_file.unlink()
     ground.lock_file.unlink()
-    ground.start()
+    told = ground.run('site.ini', 'start')
+    assert told.out.text == f'The site is running already (process {first}).\n'
+    write(ground.folder, {'other.ini': ini()})
+    started = ground.run('other.ini', 'start')
+    assert started.code == 0, started.report()
+    ground.find_url(started)
     second = ground.pid
     assert second != first
     kill(first, signal.SIGTERM)
     eventually(lambda: has_ended(first))
     assert ground.pid == second
-    told = ground.run('site.ini', 'status')
+    told = ground.run('other.ini', 'status')
     assert told.code == 0
     assert f'process {second}' in told.out.text
     assert ground.url in told.out.text
-    ground.stop()
+    assert ground.run('other.ini', 'stop').code == 0
     assert ground.has_left_nothing()
 
 
