@@ -71,8 +71,10 @@ def place_of_error(error: BaseException) -> str:
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
         place = f'{code.co_filename}:{line} in {code.co_qualname}'
+        if is_composer(code.co_filename):  # wspserve itself may be in site-packages
+            continue
         if any(folder in code.co_filename for folder in _PACKAGES):
-            places += [place] * (_PASTE_DEPLOY not in code.co_filename)
+            places.append(place)
         elif is_of_site(code.co_filename) and not code.co_filename.startswith('<'):
             own.append(place)
     if isinstance(error, SyntaxError) and os.path.isfile(error.filename or ''):

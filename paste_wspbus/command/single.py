@@ -116,6 +116,7 @@ class Single:
         is_preloaded = worker.role.kind == 'preload'
         site = self._preload(worker) if is_preloaded else self.compose()
         worker = self.process.worker  # after a fork, it is another object
+        site.bus.drained = self.process.is_drained
         return site if worker is None or worker.waits_to_go() else None
 
     def _open_late(self, bus: Bus) -> None:

@@ -21,20 +21,26 @@ class _Metadata(types.ModuleType):
     """What PasteDeploy has as ``importlib_metadata``: its first use imports the module."""
 
     def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(_NAME) is self:  # another thread imports it just now
-            del sys.modules[_NAME]
+        self.remove()  # another thread may import it just now
         return getattr(importlib.import_module(_NAME), name)
+
+    def remove(self) -> None:
+        """Leave the place to the module itself."""
+        if sys.modules.get(_NAME) is self:
+            del sys.modules[_NAME]
+        if vars(importlib).get('metadata') is self:
+            del importlib.metadata
 
 
 def _import() -> types.ModuleType:
     """Return `paste.deploy.loadwsgi`."""
     stand_in = _Metadata(_NAME)
-    sys.modules.setdefault(_NAME, stand_in)
+    if sys.modules.setdefault(_NAME, stand_in) is stand_in:
+        importlib.metadata = stand_in  # for other threads, which may import it just now
     try:
         from paste.deploy import loadwsgi
     finally:
-        if sys.modules.get(_NAME) is stand_in:
-            del sys.modules[_NAME]
+        stand_in.remove()
     return loadwsgi  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 
@@ -177,13 +176,20 @@ class Autoreloader(Plugin):
         watcher.events.close()
 
     def _tell(self, paths: list[str]) -> None:
-        with contextlib.suppress(ChannelFailures):  # the log has each error
+        try:
             self.bus.publish('changed', paths)
+        except ChannelFailures:  # the log has each error
+            pass
+        except (SystemExit, KeyboardInterrupt) as left:  # the next change must be seen
+            name = type(left).__name__
+            self.bus.log(f"A listener of 'changed' has raised {name}", 40)
         if self.bus.is_told_to_leave:
             return  # a restart would start a site that was asked to stop
         try:
             self.react(paths)
         except WSPBusError as error:
             self.bus.log(str(error), level=40)
-        except Exception:  # it may be the method of a subclass
+            self.bus.post('reload_failed', str(error))
+        except Exception as error:  # it may be the method of a subclass
             self.bus.log('Error after a change', level=40, traceback=True)
+            self.bus.post('reload_failed', repr(error))

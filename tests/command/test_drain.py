@@ -79,7 +79,11 @@ def test_one_process_stays_drained_over_a_restart_in_place(checked, way):
     assert flags(checked) == 'True'
 
 
-def test_workers_that_start_later_are_drained_as_well(checked):
+@pytest.mark.parametrize('preload', [False, True])
+def test_workers_that_start_later_are_drained_as_well(checked, preload):
+    ini = checked.folder / 'site.ini'
+    head = '[wspbus:main]\n'
+    ini.write_text(ini.read_text().replace(head, f'{head}preload = {preload}\n'))
     checked.start('--workers=2')
     command(checked, 'drain')
     eventually(lambda: {flags(checked) for _ in range(20)} == {'True'})
@@ -95,7 +99,8 @@ def test_workers_that_start_later_are_drained_as_well(checked):
 
 def _all_are_ready(ground):
     workers = status_json(ground.folder)[1]['workers']
-    return [one['state'] for one in workers] == ['ready', 'ready']
+    states = [one['state'] for one in workers if one['name'].startswith('worker')]
+    return states == ['ready', 'ready']
 
 
 def test_a_site_in_the_foreground_is_drained(checked):

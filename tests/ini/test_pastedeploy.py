@@ -70,3 +70,26 @@ context = Config({str(site)!r}, {{}}, '.').loader.get_context(SERVER, 'main', {{
 print(context.object.__name__, {NAME!r} in sys.modules)
 """
     ) == ['serve_paste', 'False']
+
+
+def test_who_imports_it_meanwhile_gets_a_working_module(tmp_path):
+    finder = tmp_path / 'sitecustomize.py'
+    finder.write_text(
+        'import sys\n'
+        'class Finder:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        "        if name == 'paste.deploy':\n"
+        '            import importlib.metadata\n'
+        "            print(importlib.metadata.version('WebOb') > '1')\n"
+        'sys.meta_path.insert(0, Finder())\n'
+    )
+    program = (
+        f'import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport sitecustomize\n'
+    )
+    program = program.replace(
+        'import sitecustomize', f'exec(open({str(finder)!r}).read())'
+    )
+    assert printed(program + BEGIN + 'print("paste.deploy" in sys.modules)') == [
+        'True',
+        'True',
+    ]

@@ -44,3 +44,35 @@ def test_started_by_another_thread_while_it_stops_it_learns_of_new_files(tmp_pat
         eventually(lambda: str(new) in plugin.files.signatures)
     finally:
         plugin.stop()
+
+
+def test_a_listener_that_exits_does_not_end_the_watch(bus, caplog):
+    """The next change must be seen, and the site be restarted."""
+    plugin = Autoreloader(bus)
+    reacted = []
+    plugin.react = reacted.append
+    bus.listeners.setdefault('changed', set())
+
+    def leave(paths):
+        raise SystemExit(3)
+
+    bus.subscribe('changed', leave)
+    plugin._tell(['webapp.py'])
+    bus.unsubscribe('changed', leave)
+    plugin._tell(['views.py'])
+    assert reacted == [['webapp.py'], ['views.py']]
+
+
+def test_what_a_reaction_raises_is_a_reload_that_has_failed(bus):
+    """Under --reload, the server accepts again then: the old code serves on."""
+    plugin, told = Autoreloader(bus), []
+    bus.subscribe('reload_failed', told.append)
+
+    def react(paths):
+        raise ValueError('no')
+
+    plugin.react = react
+    plugin._tell(['webapp.py'])
+    bus.start()
+    bus.stop()
+    assert told == ["ValueError('no')"]

@@ -71,6 +71,13 @@ def test_a_built_wheel_serves_from_an_empty_environment(wheel, tmp_path):
     assert serves([bin / 'wspserve', 'site.ini'], tmp_path)
     assert serves([bin / 'python', '-m', 'paste_wspbus', 'site.ini'], tmp_path)
     assert serves([bin / 'paster', 'wspserve', 'site.ini'], tmp_path)
+    # Its own files are in site-packages, and still no code of the site.
+    (tmp_path / 'site.ini').write_text(SITE.replace('egg:paste_wspbus#hello', 'call:x:y'))
+    done = subprocess.run(
+        [bin / 'wspserve', 'site.ini'], cwd=tmp_path, capture_output=True, text=True
+    )
+    why = "site.ini [app:main] use: call:x:y: there is no module 'x'\n"
+    assert (done.returncode, done.stderr) == (2, why)
 
 
 PAGES = """

@@ -375,7 +375,8 @@ def test_what_does_not_start_shows_why_and_heals_at_the_next_save(tmp_path, mist
         site.save(broken)
         page = site.until_broken(word)
         assert page.headers['content-type'].startswith('text/html')
-        site.expect('webapp.py has changed\nthe site cannot be served')
+        site.expect('webapp.py has changed\n')
+        site.expect('the site cannot be served')
         assert word in site.err.text
         site.edit('the second')
         site.expect('served in')
