@@ -341,7 +341,7 @@ class Server(Binding):
         self._has_cut, requests = True, self.requests_in_flight()
         is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
         self.cut()  # before the log: threads that end leave the interpreter to this one
-        if requests and self.gate is not None:  # see `stop`
+        if requests and self._is_outdated:  # under --reload, not at the end of the site
             self.bus.log(cutting.describe_for_reload(requests), level=30)
         elif requests:
             self.bus.log(cutting.describe(requests), level=40 if is_computing else 30)

@@ -196,19 +196,31 @@ def watch_for_the_end(
 
 def _is_at_end(connection: socket.socket) -> bool:
     """Whether the other end is closed; do not wait, and leave what came."""
+    if not threads_are_greenlets():
+        return _reads_the_end(connection)
+    # A socket of gevent or eventlet would wait in spite of the flag. With a default timeout
+    # of the site's, a new object would make the connection non-blocking for all.
+    timeout = _socket.getdefaulttimeout()
+    _socket.setdefaulttimeout(None)
     try:
-        # A socket of gevent or eventlet would wait in spite of the flag.
         bare = _socket.socket(fileno=connection.fileno())
     except (OSError, ValueError):  # this process has closed it
         return False
+    finally:
+        _socket.setdefaulttimeout(timeout)
     try:
-        return not bare.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except ConnectionResetError:
-        return True
-    except OSError:  # there is nothing to read
-        return False
+        return _reads_the_end(bare)
     finally:
         bare.detach()
+
+
+def _reads_the_end(connection: _socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except ConnectionResetError:
+        return True
+    except OSError:  # there is nothing to read, or this process has closed it
+        return False
 
 
 def wait_to_go(connection: socket.socket) -> bool:

@@ -172,7 +172,7 @@ def test_a_secret_that_waits_for_the_database_is_kept_before_barbican_stops(
             locked(home / 'barbican.sqlite') as unlock,
             barbican.sent('POST', '/v1/secrets', SECRET) as receive,
         ):
-            eventually(lambda: "'/v1/secrets' " in ask(programs, home, ini, 'status'))
+            eventually(lambda: '/v1/secrets' in ask(programs, home, ini, 'status'))
             site.send(signal.SIGTERM)
             assert site.out.wait_for('Bus STOPPING'), site.report()
             unlock()
@@ -254,7 +254,7 @@ def test_barbican_answers_as_under_plain_pastedeploy(programs, home, ini, token)
 def test_the_check_only_asks_where_to_listen(programs, ini, tmp_path):
     told = run(tmp_path, programs / 'wspserve', ini, '--check')
     where = (
-        'there is no section [server:main]: add one, or start the site with '
+        'there is no section [server:main]; add one, or start the site with '
         '--listen HOST:PORT'
     )
     lines = [line for line in told.splitlines() if line.startswith(str(ini))]

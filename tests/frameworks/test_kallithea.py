@@ -71,7 +71,7 @@ def test_a_question_that_waits_for_the_database_is_answered_before_kallithea_sto
             locked(project / 'kallithea.db') as unlock,
             kallithea.sent('POST', '/_admin/api', question) as receive,
         ):
-            eventually(lambda: "'POST' '/_admin/api' " in run(project, *status))
+            eventually(lambda: 'POST /_admin/api' in run(project, *status))
             site.send(signal.SIGTERM)
             site.expect('Bus STOPPING')
             unlock()

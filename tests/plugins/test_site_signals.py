@@ -8,8 +8,9 @@ import pytest
 
 from paste_wspbus.bus.interrupts import Interrupts
 from tests.kit import Site, eventually, run
-from tests.kit.processes import asleep, children, processes_of_session
+from tests.kit.processes import asleep, processes_of_session
 from tests.kit.sites import SERVED
+from tests.kit.stand_in import status_json
 
 INI = SERVED + '[wspbus:main]\nplugins = db\n%s\n[plugin:db]\nuse = call:webapp:db\n'
 
@@ -147,10 +148,10 @@ def test_a_handler_that_raises_ends_the_process_in_order(tmp_path, error, mode):
     # GeneratorExit must not be thrown into a generator, which would only end.
     code = fails(error) if error != 'GeneratorExit' else 'on("SIGWINCH", end)'
     with site(tmp_path, *args, at_load=code) as running:
-        pid = running.pid if own == 0 else min(serving(running))
         running.get()
         # The main thread is in block(), and does not register the site any more.
         eventually(lambda: run(tmp_path, 'site.ini', 'status').code == 0)
+        pid = running.pid if own == 0 else serving(tmp_path)
         eventually(lambda: asleep(pid))
         os.kill(pid, signal.SIGWINCH)
         running.expect('closed')
@@ -163,8 +164,15 @@ def test_a_handler_that_raises_ends_the_process_in_order(tmp_path, error, mode):
     eventually(running.has_left_nothing)
 
 
-def serving(running):
-    return [pid for pid in children(running.pid) if not children(pid)]
+def serving(folder):
+    workers = status_json(folder)[1]['workers']
+    names = ('site', 'worker 1')
+    (pid,) = (
+        one['pid']
+        for one in workers
+        if one['name'] in names and one['state'] == 'ready'
+    )
+    return pid
 
 
 # -- others ----------------------------------------------------------------------------

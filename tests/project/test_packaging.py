@@ -72,7 +72,9 @@ def test_a_built_wheel_serves_from_an_empty_environment(wheel, tmp_path):
     assert serves([bin / 'python', '-m', 'paste_wspbus', 'site.ini'], tmp_path)
     assert serves([bin / 'paster', 'wspserve', 'site.ini'], tmp_path)
     # Its own files are in site-packages, and still no code of the site.
-    (tmp_path / 'site.ini').write_text(SITE.replace('egg:paste_wspbus#hello', 'call:x:y'))
+    (tmp_path / 'site.ini').write_text(
+        SITE.replace('egg:paste_wspbus#hello', 'call:x:y')
+    )
     done = subprocess.run(
         [bin / 'wspserve', 'site.ini'], cwd=tmp_path, capture_output=True, text=True
     )

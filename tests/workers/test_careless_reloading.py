@@ -68,7 +68,7 @@ def test_workers_that_fail_heal_however_they_are_restarted(tmp_path, reloader, w
         site.save('1 / 0\n')
         site.until_broken('ZeroDivisionError')
         site.edit('two')
-        site.expect('webapp.py has changed\nserved in')
+        site.expect('served in')
         site.save('import os; os._exit(4)\n')
         site.until_broken('exit code 4')
         site.edit('three')

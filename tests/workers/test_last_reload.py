@@ -66,7 +66,7 @@ def test_under_reload_the_change_has_asked_for_it(tmp_path):
         folder.mkdir()
         with Edited(folder, '--reloader', reloader) as site:
             site.edit('the second')
-            site.expect('reloaded in')
+            site.expect('served in')
             told = status_of(site)['last_reload']
             assert told['asked_by'] == 'a change of webapp.py'
             assert (told['outcome'], told['reason']) == ('served', None)

@@ -588,7 +588,7 @@ def test_a_package_that_fails_after_a_fork_gets_a_fresh_interpreter(tmp_path):
         err = stop(site)
     assert err.count('so will each later reload') == 1
     assert 'it starts in a fresh interpreter' in err
-    assert len(err.splitlines()) == 4
+    assert len(err.splitlines()) == 7
 
 
 def test_a_package_that_changes_is_imported_anew(tmp_path):
