@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import struct
+from posix import read  # os.read of a site that eventlet patches waits for a notice
 
 from paste_wspbus.watching.files import shown
 from paste_wspbus.watching.notices import Notices
@@ -117,7 +118,7 @@ class Inotify(Notices):
     def read(self) -> set[str] | None:
         """Return the paths that were touched; None if any path may have been."""
         try:
-            data = os.read(self._fd, 1 << 18)
+            data = read(self._fd, 1 << 18)
         except BlockingIOError:
             return set()
         touched, at = set[str](), 0
