@@ -117,9 +117,11 @@ class Answers:
         if not waits:
             connection.answer({'restarting': True})  # before another program runs here
         if bus.try_restart is None:
+            bus.restarting = True
+            bus.graceful()  # listeners learn of it before anything stops, as after SIGHUP
             bus.restart()
         else:
-            self.process.try_restart(bus, connection if waits else None, False)
+            self.process.try_restart(bus, connection if waits else None)
         return None
 
     def _drain(self, drained: bool) -> dict[str, Any]:

@@ -248,9 +248,7 @@ class Process:
         is_possible = os.name == 'posix' and not threads_are_greenlets()
         return is_alone and is_possible and self.config.settings['trial'] is not False
 
-    def try_restart(
-        self, bus: Bus, connection: Connection | None = None, announces: bool = True
-    ) -> None:
+    def try_restart(self, bus: Bus, connection: Connection | None = None) -> None:
         """Restart the site if its new code can be loaded; return at once: see `Trials.ask`.
 
         A signal handler may call this. So another thread also imports what it needs.
@@ -263,7 +261,7 @@ class Process:
 
             with self._making:
                 self.trials = trials = self.trials or Trials(self, bus)
-            trials.ask(connection, announces)
+            trials.ask(connection)
 
         start_new_thread(ask, ())
 

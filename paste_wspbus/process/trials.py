@@ -78,18 +78,16 @@ class Trials:
         #: Those who have asked before the present trial, and those who ask during it.
         self._waiting: list[Connection] = []
         self._asking: list[Connection] = []
-        self._is_announced = self._again = self._is_cancelled = False
+        self._again = self._is_cancelled = False
         self._loading: Loading | None = None
 
-    def ask(self, connection: Connection | None, announces: bool) -> None:
+    def ask(self, connection: Connection | None) -> None:
         """Try the new code and restart; return at once if another thread does that.
 
         :param connection: is answered when the restart begins, or the trial has failed.
-        :param announces: whether 'graceful' is published before the restart.
         """
         with self._lock:
             self._asking += [connection] if connection is not None else []
-            self._is_announced |= announces
             self._again = self.since is not None
             if self._again:
                 return
@@ -173,10 +171,9 @@ class Trials:
             )
             bus.log(f'{line} without a trial: {untried.why}', 30)
         self._answer({'restarting': True})  # before another program runs here
-        if self._is_announced:  # listeners learn of it before anything stops
-            bus.restarting = True
-            with contextlib.suppress(ChannelFailures):  # the log has each error
-                bus.graceful()
+        bus.restarting = True
+        with contextlib.suppress(ChannelFailures):  # the log has each error
+            bus.graceful()  # listeners learn of it before anything stops
         bus.restart()
 
     # -- one trial --------------------------------------------------------------
