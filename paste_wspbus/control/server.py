@@ -16,7 +16,7 @@ import time
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.control import VERSION
 from paste_wspbus.control.paths import address_of, listens, locked, remove_socket
-from paste_wspbus.errors import BindError
+from paste_wspbus.errors import BindError, WSPBusError
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.listening.sockets import Selector, bind_with_mode
 from paste_wspbus.unix import exposed
@@ -328,7 +328,9 @@ class Control:
         try:
             answer = self.commands[command](connection)
         except Exception as error:
-            answer = {'error': f'{type(error).__name__}: {error}'}
+            is_ours = isinstance(error, WSPBusError)
+            kind = '' if is_ours else f'{type(error).__name__}: '
+            answer = {'error': f'{kind}{error}'}
         if answer is not None:
             connection.answer(answer)
         else:
