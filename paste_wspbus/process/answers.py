@@ -10,6 +10,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.ini.settings import MAX_WORKERS
+from paste_wspbus.process.load import load_of, log_stacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,8 +73,6 @@ class Answers:
         return None
 
     def _describe(self) -> dict[str, Any]:
-        from paste_wspbus.process.load import load_of
-
         bus, process = self.bus, self.process
         last = None if process.renewal is None else process.renewal.describe()
         trials = process.trials
@@ -142,8 +141,6 @@ class Answers:
         if supervisor is not None:
             supervisor.log_stacks()
         else:
-            from paste_wspbus.process.load import log_stacks
-
             log_stacks(self.bus)
         files = getattr(self.bus.plugins.get('sitelog'), 'files', ())
         return {'accepted': True, 'log': files[0][0] if files else None}

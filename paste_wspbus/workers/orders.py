@@ -15,6 +15,7 @@ from paste_wspbus.bus.host import supervised
 from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins.daemon import IsSupervised
+from paste_wspbus.process.load import load_of, log_stacks
 from paste_wspbus.wire import order, read_order
 
 TYPE_CHECKING = False
@@ -142,13 +143,9 @@ class Orders:
         self.bus.exit()
 
     def _log_stacks(self) -> None:
-        from paste_wspbus.process.load import log_stacks
-
         log_stacks(self.bus)
 
     def _report_status(self) -> None:
-        from paste_wspbus.process.load import load_of
-
         calling = self.bus.calling
         self.report.status(
             {
