@@ -45,8 +45,8 @@ class Launch:
         self.took_over = False
         #: Whether the site was started before: then people look for errors in its log.
         self.later = False
-        #: The files that --reload watches from the beginning; the paths of those that the
-        #: .ini names; and globs of files that it does not watch (ignore_files of [pserve]).
+        #: What --reload watches from the beginning: files, and the paths that the .ini names.
+        #: It does not watch what the globs in ignore_files of [pserve] match.
         self.files: Files | None = None
         self.watch: Sequence[str] = ()
         self.ignore: Sequence[str] = ()

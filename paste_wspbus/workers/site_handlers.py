@@ -41,8 +41,8 @@ _STREAM_ARGS = {
     '(sys.stdout,)': '(sys.stdout,)',
 }
 
-#: The name of the handler and of the formatter in the place of those that a supervisor
-#: cannot use.
+#: The name of a handler and of a formatter. A supervisor uses them if it cannot use those
+#: of the site.
 _STDERR = 'stderr of wspserve'
 
 

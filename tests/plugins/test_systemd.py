@@ -206,7 +206,7 @@ def test_a_status_is_never_too_long_for_systemd(bus, manager):
     assert len(ready['STATUS'].encode()) < 3000
 
 
-# -- what is told while it serves -------------------------------------------------
+# -- STATUS= while the site serves ------------------------------------------------
 
 
 def test_the_status_is_sent_again_only_if_it_has_changed(bus, manager):
