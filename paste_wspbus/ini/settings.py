@@ -63,7 +63,13 @@ def worker_count(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
+    """Read a duration, in seconds; most values have no unit."""
+    try:
+        number = float(text)
+    except ValueError:
+        from paste_wspbus.ini.units import duration
+
+        return duration(text)
     if not 0 <= number <= threading.TIMEOUT_MAX:
         raise ValueError(text)
     return number

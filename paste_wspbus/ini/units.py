@@ -1,0 +1,135 @@
+"""Durations, sizes, and values that depend on the path of a request."""
+
+from __future__ import annotations
+
+import threading
+
+from paste_wspbus.errors import SettingError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: The units of durations, in seconds, and of sizes, in bytes: ms comes before s.
+DURATIONS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0}
+SIZES = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+
+DURATION_TAKES = 'a duration, as 500ms, 5, 5s, 10m or 12h'
+SIZE_TAKES = 'a size in bytes, as 300M (K, M and G are powers of 1,024)'
+
+
+def duration(text: str) -> float:
+    """Read a duration: a number of seconds, or a number with the unit ms, s, m or h.
+
+    :returns: seconds, from 0 to the longest time that Python can wait.
+    :raises ValueError: if the text is anything else.
+    """
+    seconds = _number(text, DURATIONS)
+    if seconds > threading.TIMEOUT_MAX:
+        raise ValueError(text)
+    return seconds
+
+
+def size(text: str) -> int:
+    """Read a size: a number of bytes, or a number with the unit K, M or G.
+
+    :returns: bytes, 0 or more.
+    :raises ValueError: if the text is anything else.
+    """
+    return int(_number(text, SIZES))
+
+
+def _number(text: str, units: dict[str, Any]) -> float:
+    digits, factor = text.strip(), 1
+    for unit, value in units.items():
+        if digits.endswith(unit):
+            digits, factor = digits.removesuffix(unit).rstrip(), value
+            break
+    # float() would also accept '1e3', 'inf', '1_0', signs, and digits of other scripts.
+    if not digits.replace('.', '', 1).isdigit() or not digits.isascii():
+        raise ValueError(text)
+    if len(digits) > 20:
+        raise ValueError(text)
+    return float(digits) * factor
+
+
+class ByPath:
+    """A value for all requests, and others for requests whose path begins in some way.
+
+    ::
+
+        request_deadline = 60
+            /export 600
+            /admin/reports 5m
+
+    A prefix counts in whole segments: ``/export`` is for ``/export`` and ``/export/all``,
+    not for ``/exports``. The longest prefix counts.
+
+    :param default: the value of all other paths; None if there is none.
+    :param paths: {prefix without a slash at its end: value}.
+    """
+
+    __slots__ = ('default', 'paths')
+
+    def __init__(self, default: Any, paths: dict[str, Any]) -> None:
+        self.default, self.paths = default, paths
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByPath) and (self.default, self.paths) == (
+            other.default,
+            other.paths,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def of(self, path: str) -> Any:
+        """Return the value for a path: SCRIPT_NAME and PATH_INFO, decoded."""
+        if not self.paths:
+            return self.default
+        prefix = path.rstrip('/')
+        while prefix:
+            if prefix in self.paths:
+                return self.paths[prefix]
+            prefix = prefix.rpartition('/')[0]
+        return self.paths.get('', self.default)
+
+    def values(self) -> list[Any]:
+        """Return every value that a request can have."""
+        return [self.default, *self.paths.values()]
+
+
+def by_path(read: Callable[[str], Any], takes: str) -> Callable[[str], ByPath]:
+    """Return a function that reads a `ByPath`.
+
+    :param read: converts the text of one value; it raises ValueError if it is wrong.
+    :param takes: the text for an error message that says what ``read`` accepts.
+    """
+
+    def value(text: str) -> Any:
+        try:
+            return read(text)
+        except SettingError:
+            raise
+        except ValueError:
+            raise SettingError(None, f'{text!r} is not {takes}') from None
+
+    def converter(text: str) -> ByPath:
+        lines = [line.strip() for line in text.strip().splitlines()]
+        default: Any = None
+        paths: dict[str, Any] = {}
+        for number, line in enumerate(filter(None, lines)):
+            if number == 0 and not line.startswith('/'):
+                default = value(line)
+                continue
+            words = line.rsplit(None, 1)
+            if not line.startswith('/') or len(words) != 2:
+                problem = f'{line!r} is not a path that begins with / and its value'
+                raise SettingError(None, f'{problem}, as "/export 600"')
+            path = words[0].rstrip('/')
+            if path in paths:
+                raise SettingError(None, f'the path {words[0]} is listed twice')
+            paths[path] = value(words[1])
+        return ByPath(default, paths)
+
+    return converter
