@@ -21,6 +21,7 @@ from paste_wspbus.errors import SettingError
 from paste_wspbus.listening.backlog import readable
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.accepting import GRACE, Stage
+from paste_wspbus.servers.cheroot_fast import OneSend, faster, take_faster_queue
 from paste_wspbus.servers.containing import RaisedInRequest
 from paste_wspbus.servers.server import ADDRESS, Load, Server
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
@@ -84,6 +85,7 @@ class CherootServer(Server):
         self._server.error_log = self._error_log
         self._server.requests._spawn_worker = self._spawn_worker
         self._server.requests.stop = self._stop_threads
+        take_faster_queue(self._server.requests)
         if self.scheme == 'https':
             from cheroot.ssl.builtin import BuiltinSSLAdapter
 
@@ -303,7 +305,7 @@ def _gateway_class(base: type[wsgi.Gateway]) -> type[wsgi.Gateway]:
     return Gateway
 
 
-class _Request(HTTPRequest):  # type: ignore[misc]
+class _Request(OneSend):
     def read_request_line(self) -> Any:
         found = super().read_request_line()
         self.conn.is_at(Stage.HEAD)
@@ -318,8 +320,8 @@ class _Request(HTTPRequest):  # type: ignore[misc]
 class _Connection(HTTPConnection):  # type: ignore[misc]
     RequestHandlerClass = _Request
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, server: Any, sock: Any, makefile: Any) -> None:
+        super().__init__(server, sock, faster(makefile))
         self.is_at(Stage.IDLE)
         self.server.open_connections.add(self)
 

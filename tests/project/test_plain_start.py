@@ -48,7 +48,7 @@ plugins plugins.restart plugins.signals plugins.sitelog plugins.threads
 process process.early_signals process.inheritance process.launch process.names
 process.opening process.options process.process process.succession
 requests requests.filter
-servers servers.accepting servers.binding servers.registry servers.server
+servers servers.accepting servers.binding servers.hand_over servers.registry servers.server
 servers.waitress servers.waitress_fast
 unix unix.holding unix.importing
 """

@@ -3,9 +3,7 @@
 import contextlib
 import itertools
 import select
-import sys
 import threading
-from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +14,7 @@ from paste_wspbus.bus import Bus
 from paste_wspbus.servers import waitress_fast
 from paste_wspbus.servers.waitress import WaitressServer
 from tests.kit import TIMEOUT, Connection, eventually
+from tests.kit.stepped import Stepped
 
 
 class Served:
@@ -126,179 +125,7 @@ def test_the_epoll_is_closed_when_the_server_has_stopped(monkeypatch):
     assert loop._epoll.closed and not loop.map
 
 
-# -- in each order of steps ------------------------------------------------------------
-
-
-class Stepped:
-    """Threads that run one at a time, step by step, in the order of a schedule."""
-
-    def __init__(self, *functions):
-        self._own, self._came = threading.local(), threading.Semaphore(0)
-        self._go = [threading.Semaphore(0) for _ in functions]
-        self._runs = [True for _ in functions]
-        self.errors = []
-        self._threads = [
-            threading.Thread(target=self._run, args=one, daemon=True)
-            for one in enumerate(functions)
-        ]
-
-    def _run(self, number, function):
-        self._own.number = number
-        self.step()
-        try:
-            function()
-        except AssertionError as error:
-            self.errors.append(error)
-        self._runs[number] = False
-        self._came.release()
-
-    def step(self):
-        """A thread calls this where another one may run."""
-        self._came.release()
-        assert self._go[self._own.number].acquire(timeout=TIMEOUT)
-
-    def run(self, schedule):
-        for thread in self._threads:
-            thread.start()
-            assert self._came.acquire(timeout=TIMEOUT)
-        for number in itertools.chain(schedule, itertools.cycle(range(len(self._go)))):
-            if not any(self._runs):
-                break
-            if self._runs[number]:
-                self._go[number].release()
-                assert self._came.acquire(timeout=TIMEOUT)
-        for thread in self._threads:
-            thread.join(TIMEOUT)
-        assert self.errors == []
-
-
 # -- queue ---------------------------------------------------------------------------
-
-
-class SteppedLock:
-    """A lock of a thread that another one may run while it waits for."""
-
-    def __init__(self, step):
-        self.step, self.is_free = step, False
-
-    def acquire(self):
-        for _ in range(1000):
-            if self.is_free:
-                self.is_free = False
-                return
-            self.step()
-        raise AssertionError('nobody wakes this thread')
-
-    def release(self):
-        self.step()
-        self.is_free = True
-
-
-def stepping(kind, step):
-    """A list or a deque: another thread may run before each of its steps."""
-
-    class Stepping(kind):
-        def __len__(self):
-            step()
-            return super().__len__()
-
-    def method(name):
-        def call(self, *args):
-            step()
-            return getattr(kind, name)(self, *args)
-
-        return call
-
-    for name in ('append', 'pop', 'popleft', 'remove'):
-        if hasattr(kind, name):
-            setattr(Stepping, name, method(name))
-    return Stepping()
-
-
-def taken_in_this_order(schedule, threads, puts):
-    """What threads take from a queue while another thread puts so many things."""
-    queue, taken = waitress_fast.HandOver(), []
-
-    def step():
-        stepped.step()
-
-    queue._items, queue._idle = stepping(deque, step), stepping(list, step)
-
-    def take():
-        lock = SteppedLock(step)
-        while (item := queue.get(lock)) is not None:
-            taken.append(item)
-
-    def put():
-        for item in (*range(puts), *[None] * threads):
-            queue.put(item)
-
-    stepped = Stepped(put, *[take] * threads)
-    stepped.run(schedule)
-    return taken
-
-
-@pytest.mark.parametrize(
-    ('threads', 'puts', 'length'), [(1, 1, 9), (1, 2, 9), (2, 1, 6), (2, 2, 6)]
-)
-def test_what_is_put_is_never_left_beside_a_thread_that_sleeps(threads, puts, length):
-    for schedule in itertools.product(range(threads + 1), repeat=length):
-        taken = taken_in_this_order(schedule, threads, puts)
-        assert sorted(taken) == [*range(puts)], schedule
-
-
-def test_what_is_put_at_once_is_taken_side_by_side():
-    queue, together = waitress_fast.HandOver(), threading.Barrier(4)
-
-    def take():
-        lock = threading.Lock()
-        lock.acquire()
-        while queue.get(lock) is not None:
-            together.wait(TIMEOUT)
-
-    takers = [threading.Thread(target=take, daemon=True) for _ in range(4)]
-    for thread in takers:
-        thread.start()
-    for item in (*range(4 * 200), *[None] * 4):
-        queue.put(item)
-    for thread in takers:
-        thread.join(TIMEOUT)
-        assert not thread.is_alive()
-    assert not together.broken
-
-
-def test_many_threads_take_each_thing_once():
-    switch = sys.getswitchinterval()
-    queue, taken, count = waitress_fast.HandOver(), [], 20_000
-
-    def take():
-        lock = threading.Lock()
-        lock.acquire()
-        own = []
-        while (item := queue.get(lock)) is not None:
-            own.append(item)
-        taken.append(own)
-
-    def put(part):
-        for number in range(part, count, 2):
-            queue.put(number)
-
-    takers = [threading.Thread(target=take, daemon=True) for _ in range(4)]
-    putters = [threading.Thread(target=put, args=(part,)) for part in range(2)]
-    try:
-        sys.setswitchinterval(1e-6)
-        for thread in (*takers, *putters):
-            thread.start()
-        for thread in putters:
-            thread.join(TIMEOUT)
-        for _ in takers:
-            queue.put(None)
-        for thread in takers:
-            thread.join(TIMEOUT)
-            assert not thread.is_alive()
-    finally:
-        sys.setswitchinterval(switch)
-    assert sorted(itertools.chain(*taken)) == [*range(count)]
 
 
 def test_a_request_that_has_a_thread_is_not_warned_of(monkeypatch, caplog):

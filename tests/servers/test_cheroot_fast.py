@@ -1,0 +1,119 @@
+"""servers/cheroot_fast.py: the files and the queue that take the place of cheroot's."""
+
+import queue
+import socket
+import threading
+
+import pytest
+
+from paste_wspbus.servers.cheroot_fast import (
+    LONGEST_JOINED,
+    Queue,
+    Reader,
+    Writer,
+    faster,
+)
+from tests.kit import TIMEOUT
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for one in (ours, theirs):
+            one.settimeout(TIMEOUT)
+        yield ours, theirs
+
+
+def test_a_reader_tells_what_it_has_read_ahead_and_reads_nothing_for_it(pair):
+    ours, theirs = pair
+    reader = Reader(ours, 1000)
+    assert not reader.has_data()
+    theirs.sendall(b'one\ntwo\n')
+    assert not reader.has_data()  # it waits in the socket, where the selector sees it
+    assert reader.readline() == b'one\n'
+    assert reader.has_data()
+    assert reader.read(4) == b'two\n'
+    assert not reader.has_data()
+    assert reader.bytes_read == 4
+
+
+def test_a_reader_reports_a_client_that_sends_nothing_in_time(pair):
+    ours, _ = pair
+    ours.settimeout(0.01)
+    with pytest.raises(OSError, match='timed out'):
+        Reader(ours, 1000).readline()
+
+
+class Sends:
+    """A socket of which each send(2) takes at most so many bytes."""
+
+    def __init__(self, most):
+        self.most, self.sent = most, []
+
+    def send(self, data):
+        self.sent.append(bytes(data[: self.most]))
+        return len(self.sent[-1])
+
+
+def test_the_head_leaves_with_the_first_chunk():
+    sock = Sends(10**6)
+    writer = Writer(sock)
+    writer.holds = True
+    assert (writer.write(b'head '), sock.sent) == (5, [])
+    writer.write(b'first')
+    writer.write(b'second')
+    writer.flush()
+    assert sock.sent == [b'head first', b'second']
+    assert writer.bytes_written == 16
+
+
+def test_a_head_without_a_body_leaves_at_the_end():
+    sock = Sends(10**6)
+    writer = Writer(sock)
+    writer.holds = True
+    writer.write(b'head')
+    writer.flush()
+    writer.flush()
+    assert sock.sent == [b'head']
+
+
+def test_a_long_first_chunk_is_not_copied_to_its_head():
+    sock = Sends(10**6)
+    writer, chunk = Writer(sock), b'x' * (LONGEST_JOINED + 1)
+    writer.holds = True
+    writer.write(b'head')
+    writer.write(chunk)
+    assert sock.sent == [b'head', chunk]
+
+
+def test_what_one_send_does_not_take_is_sent_afterwards():
+    sock = Sends(4)
+    writer = Writer(sock)
+    writer.holds = True
+    writer.write(b'head')
+    writer.write(bytearray(b'first'))
+    assert sock.sent == [b'head', b'firs', b't']
+
+
+def test_files_of_tls_stay_as_they_are():
+    assert faster(print) is print
+
+
+def test_an_empty_queue_says_so_and_a_full_one_gives_in_order():
+    waiting = Queue()
+    with pytest.raises(queue.Empty):
+        waiting.get(block=False)
+    waiting.put('one', block=True, timeout=1)
+    waiting.put('two')
+    assert waiting.qsize() == 2
+    assert [waiting.get(), waiting.get(block=False)] == ['one', 'two']
+
+
+def test_a_thread_that_waits_gets_what_is_put():
+    waiting, got = Queue(), []
+    thread = threading.Thread(target=lambda: got.append(waiting.get()), daemon=True)
+    thread.start()
+    waiting.put('one')
+    thread.join(TIMEOUT)
+    assert got == ['one']
