@@ -267,6 +267,11 @@ def waitress_serve(port: int) -> list[str]:
     return [command('waitress-serve'), '--threads=4', listen, 'small_site:app']
 
 
+def alone(port: int, server: str) -> list[str]:
+    """Return the command of cheroot or Paste#http ('paste') without wspserve."""
+    return [sys.executable, str(HERE / 'alone.py'), server, str(port)]
+
+
 def paster_serve(port: int) -> list[str]:
     """Return PasteScript's command."""
     return [command('paster'), 'serve', SITE, f'http_port={port}']

@@ -1,7 +1,8 @@
-"""Requests a second through wspserve and waitress-serve; the processor time and switches of each."""
+"""Requests a second through wspserve and each server alone; the processor time and switches of each."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -11,11 +12,18 @@ from pathlib import Path
 import rounds
 
 #: {what: the connections, whether each has one request, the least ratio to waitress-serve}.
+#: cheroot and Paste#http must be no slower than alone.
 CASES = {
     '1 connection': (1, False, 1.0),
     '4 connections': (4, False, 1.5),  # as many as waitress has threads
     '16 connections': (16, False, 1.7),
     'a connection for each request': (4, True, 1.1),
+}
+
+#: The cases of other servers. Paste#http speaks HTTP/1.0: each request has a connection.
+OTHERS = {
+    'cheroot': ('1 connection', '4 connections', 'a connection for each request'),
+    'paste': ('a connection for each request',),
 }
 
 #: The most processor time of a request over kept-alive connections, as a part of waitress-serve's.
@@ -76,8 +84,14 @@ def requests_a_second(serve, case, seconds, times, sleeps):
     return measure
 
 
-def compare(case, options):
-    servers = {'wspserve': rounds.wspserve, 'waitress-serve': rounds.waitress_serve}
+def compare(case, options, server='waitress'):
+    alone = 'waitress-serve' if server == 'waitress' else f'{server} alone'
+    servers = {'wspserve': rounds.wspserve, alone: rounds.waitress_serve}
+    if server != 'waitress':
+        servers = {
+            'wspserve': functools.partial(rounds.wspserve, server=server),
+            alone: functools.partial(rounds.alone, server=server),
+        }
     times = {name: [] for name in servers}
     sleeps = {name: [] for name in servers}
     rates = rounds.alternate(
@@ -89,23 +103,22 @@ def compare(case, options):
         },
         options.rounds,
     )
+    what = f'{server}, {case}'
     # The first round warms up.
     times = {name: values[1:] for name, values in times.items() if name in rates}
-    ratio = rounds.table(f'requests a second, {case}', '1/s', rates, 'wspserve')
-    cpu = rounds.table(f'processor time of a request, {case}', 'µs', times, 'wspserve')
+    ratio = rounds.table(f'requests a second, {what}', '1/s', rates, 'wspserve')
+    cpu = rounds.table(f'processor time of a request, {what}', 'µs', times, 'wspserve')
     sleeps = {name: values[1:] for name, values in sleeps.items() if name in rates}
-    rounds.table(f'voluntary switches of a request, {case}', '', sleeps, 'wspserve')
+    rounds.table(f'voluntary switches of a request, {what}', '', sleeps, 'wspserve')
     _, closes, least = CASES[case]
     rounds.judge(
-        f'wspserve ÷ waitress-serve, {case}',
-        ratio.get('waitress-serve'),
-        at_least=least,
+        f'wspserve ÷ {alone}, {case}',
+        ratio.get(alone),
+        at_least=least if server == 'waitress' else 1.0,
     )
-    if not closes:
+    if server == 'waitress' and not closes:
         rounds.judge(
-            f'processor time of a request, {case}',
-            cpu.get('waitress-serve'),
-            at_most=MOST_CPU,
+            f'processor time of a request, {case}', cpu.get(alone), at_most=MOST_CPU
         )
 
 
@@ -120,6 +133,9 @@ def main():
     )
     for case in CASES:
         compare(case, options)
+    for server, cases in OTHERS.items():
+        for case in cases:
+            compare(case, options, server)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 
 from paste import httpserver
@@ -32,6 +33,9 @@ _POOL = (
     'max_requests',
 )
 
+#: Bytes. A longer first chunk is not copied to join it to the head of its response.
+LONGEST_JOINED = 32768
+
 
 def _protocol(text: str) -> str:
     if text not in ('HTTP/0.9', 'HTTP/1.0', 'HTTP/1.1'):
@@ -40,6 +44,24 @@ def _protocol(text: str) -> str:
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]
+    wfile: Any
+    wsgi_headers_sent: bool
+
+    def wsgi_write_chunk(self, chunk: bytes) -> None:
+        """Send a chunk; the first one leaves with the head, in one send(2)."""
+        if self.wsgi_headers_sent or len(chunk) > LONGEST_JOINED:
+            super().wsgi_write_chunk(chunk)
+            return
+        file, self.wfile = self.wfile, io.BytesIO()
+        try:
+            super().wsgi_write_chunk(chunk)
+        except BaseException:  # nothing has left: Paste answers 500
+            self.wsgi_headers_sent = False
+            raise
+        finally:
+            written, self.wfile = self.wfile, file
+        file.write(written.getvalue())
+
     def wsgi_execute(self, environ: dict[str, Any] | None = None) -> None:
         try:
             super().wsgi_execute(environ)

@@ -277,7 +277,7 @@ class SocketServer(Server):
                     return
                 for sock in ready:
                     self._server.socket = sock
-                    self._server.handle_request()
+                    self._server._handle_request_noblock()
                 if self.is_paused and readable(self._wake_reader, within=PAUSE):
                     return
 

@@ -210,18 +210,14 @@ def exchange(address, name):
                 came += more
                 if its.pause:
                     threading.Event().wait(its.pause)
-        except ConnectionError as error:
+        except OSError as error:
             end = type(error).__name__
     text = re.sub(rb'\r\nDate: [^\r]*', b'\r\nDate: then', bytes(came))
     return end, text.replace(b'%d' % address[1], b'PORT')
 
 
-def exchanges(address):
+def exchanges(address, names=tuple(EXCHANGES)):
+    """{name: what the server sends}, of several clients at once."""
     with ThreadPoolExecutor(8) as clients:
-        return dict(
-            zip(
-                EXCHANGES,
-                clients.map(lambda name: exchange(address, name), EXCHANGES),
-                strict=True,
-            )
-        )
+        came = clients.map(lambda name: exchange(address, name), names)
+        return dict(zip(names, came, strict=True))
