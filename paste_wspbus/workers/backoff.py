@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-#: Seconds before the first, second, … replacement of a process that crashes again and
-#: again; the last number is for all later replacements.
-WAITS = (0.0, 1.0, 2.0, 4.0, 8.0)
+#: Seconds before the replacement that follows the first crash within a minute, the second
+#: one, …; the last number is for all later crashes. With four workers or fewer, a site
+#: whose workers crash again and again starts at most twelve processes in its first minute.
+WAITS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 #: Seconds of being READY after which a process is healthy: its next crash counts as the
-#: first one. Supervisord calls this startsecs.
+#: first one in a row. Supervisord calls this startsecs.
 HEALTHY = 1.0
+
+#: Seconds for which a crash counts. A process that was READY for so long is replaced at
+#: once.
+MINUTE = 60.0
 
 
 class Crash(NamedTuple):
@@ -29,16 +36,29 @@ class Crash(NamedTuple):
 
 
 class Backoff:
-    """Counts the crashes in a row of each name; it has no clock.
+    """Spaces the starts of a site's processes by the crashes in the last minute.
+
+    All processes of a site have their waits one after the other: with many workers, there
+    are no more starts in a minute than with one.
 
     :param waits: seconds before the first replacement, the second, …
     :param healthy: seconds; if a process was READY for so long, its crash counts as the
-        first one.
+        first one in a row.
+    :param clock: returns seconds, as time.monotonic().
     """
 
-    def __init__(self, waits: Sequence[float], healthy: float) -> None:
-        self.waits, self.healthy = waits, healthy
-        self._crashes: dict[str, int] = {}
+    def __init__(
+        self,
+        waits: Sequence[float],
+        healthy: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.waits, self.healthy, self.clock = waits, healthy, clock
+        #: The crashes in a row of each name.
+        self._row: dict[str, int] = {}
+        self._recent: deque[float] = deque(maxlen=1000)
+        #: When the last replacement starts, or has started.
+        self._last_start = float('-inf')
 
     def crashed(
         self, name: str, ready_for: float | None, excused: bool = False
@@ -48,10 +68,32 @@ class Backoff:
         :param name: the name of the process, such as 'worker 2'.
         :param ready_for: seconds for which it was READY; None if it never was.
         :param excused: whether the crash is not the site's fault. Then it counts as the
-            first one, even if the process was READY only for a moment.
+            first one in a row; the wait is the same.
         """
-        is_healthy = ready_for is not None and ready_for >= self.healthy
-        before = 0 if is_healthy or excused else self._crashes.get(name, 0)
-        number = self._crashes[name] = before + 1
-        wait = self.waits[min(number, len(self.waits)) - 1] if self.waits else 0.0
-        return Crash(number, wait, number > len(self.waits))
+        if excused or (ready_for is not None and ready_for >= self.healthy):
+            self._row.clear()
+        number = self._row[name] = self._row.get(name, 0) + 1
+        # Each process that has crashed once may be the first one of its name: what is
+        # counted here are the replacements that have crashed.
+        again = sum(self._row.values()) - len(self._row)
+        is_too_much = again >= len(self.waits)
+        return Crash(number, self._wait(ready_for), is_too_much)
+
+    def _wait(self, ready_for: float | None) -> float:
+        if ready_for is not None and ready_for >= MINUTE:
+            return 0.0
+        now = self.clock()
+        self._recent.append(now)
+        while self._recent[0] <= now - MINUTE:
+            self._recent.popleft()
+        wait = 0.0
+        if self.waits:
+            wait = self.waits[min(len(self._recent), len(self.waits)) - 1]
+        self._last_start = max(now, self._last_start) + wait
+        return self._last_start - now
+
+    def forget(self) -> None:
+        """Forget all crashes: the site has new code."""
+        self._row.clear()
+        self._recent.clear()
+        self._last_start = float('-inf')

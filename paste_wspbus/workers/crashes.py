@@ -35,6 +35,8 @@ class Crashes:
         self.last_name = ''
         #: The time.monotonic() of each of the last crashes.
         self._recent: deque[float] = deque(maxlen=1000)
+        #: The same of the processes that were READY for less than a minute.
+        self._early: deque[float] = deque(maxlen=1000)
 
     def note(self, worker: WorkerHandle) -> str:
         """Note the crash of a process.
@@ -49,6 +51,8 @@ class Crashes:
         no_memory = code == -signal.SIGKILL and (kills or 0) > (kills_before or 0)
         self._counts[worker.name] += 1
         self._recent.append(now)
+        if (worker.ready_for or 0.0) < MINUTE:
+            self._early.append(now)
         self.last_name = worker.name
         self._last[worker.name] = (
             now,
@@ -80,22 +84,43 @@ class Crashes:
         return {'restarts': self._counts[name], 'last_crash': last}
 
     @property
+    def total(self) -> int:
+        """The number of crashes since the supervisor has started."""
+        return self._counts.total()
+
+    @property
     def recent(self) -> int:
         """The number of crashes in the last minute."""
-        since = time.monotonic() - MINUTE
-        return sum(at > since for at in self._recent)
+        return _count(self._recent)
+
+    @property
+    def early(self) -> int:
+        """The same, of the processes that were READY for less than a minute."""
+        return _count(self._early)
+
+    def forget_early(self) -> None:
+        """Begin to count anew for a crash loop: the site has new code."""
+        self._early.clear()
 
     @property
     def loop(self) -> str:
-        """What a crash loop is called in one line; '' if there is none."""
-        recent = self.recent
-        if recent < LOOP:
+        """What a crash loop is called in one line; '' if there is none.
+
+        Processes that have served for long, and end once, are none.
+        """
+        early = self.early
+        if early < LOOP:
             return ''
         _, last = self._last[self.last_name]
         return (
-            f'crash loop: {recent} crashes in the last minute, '
+            f'crash loop: {early} crashes in the last minute, '
             f'the last one of {self.last_name}: {last["how"]}'
         )
+
+
+def _count(times: deque[float]) -> int:
+    since = time.monotonic() - MINUTE
+    return sum(at > since for at in times)
 
 
 def _signal_name(code: int | None) -> str | None:

@@ -350,7 +350,7 @@ class Reloading:
         if self.bus.state is not State.STARTED or self.bus.leaving:
             return
         if worker.leaving:
-            self.bus.events.call_later(0, lambda: supervisor.respawn(role))
+            self.bus.events.call_later(0, lambda: supervisor.replacing.respawn(role))
         elif worker.code == 0:
             note_reason(self.bus, f'{worker.title} has ended')
             self.bus.exit()

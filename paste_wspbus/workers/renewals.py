@@ -67,6 +67,7 @@ class Renewals:
 
     def _it_serves(self) -> dict[str, Any]:
         supervisor, notes = self.supervisor, [*self.notes]
+        supervisor.replacing.forget()
         if any(self._cut):
             notes.append(f'{_in_words(*self._cut)} cut: see {supervisor.log_name}')
         answer = {'generation': supervisor.generation, 'notes': notes}

@@ -96,7 +96,7 @@ class Rolling:
         needs_template = role.kind == WORKER and self.supervisor.plan.preload
         if needs_template and self._template(role.generation) is None:
             generation = self.supervisor.generation
-            self.supervisor.respawn(Role(PRELOAD, generation=generation))
+            self.supervisor.replacing.respawn(Role(PRELOAD, generation=generation))
             return False
         return True
 
@@ -192,7 +192,9 @@ class Rolling:
         if self.current.get(worker.name) is not worker:
             self._forget_candidate(worker)
         elif worker.leaving:
-            supervisor.events.call_later(0, lambda: supervisor.respawn(worker.role))
+            supervisor.events.call_later(
+                0, lambda: supervisor.replacing.respawn(worker.role)
+            )
         elif not supervisor.plan.restarts or (
             worker.code == 0 and not supervisor.plan.workers
         ):
@@ -222,4 +224,6 @@ class Rolling:
             role = role._replace(generation=self.supervisor.generation)
         # A site does not send itself SIGKILL: the out-of-memory killer or an operator did.
         was_killed = worker.was_ready and worker.code == -signal.SIGKILL
-        self.supervisor.try_again(role, what, worker.ready_for, excused=was_killed)
+        self.supervisor.replacing.try_again(
+            role, what, worker.ready_for, excused=was_killed
+        )

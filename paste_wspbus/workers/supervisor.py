@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import random
 import signal
 
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
@@ -16,7 +15,6 @@ from paste_wspbus.plugins.sitelog import log_file
 from paste_wspbus.role import PACKAGES, PRELOAD, SITE, WORKER, Role
 from paste_wspbus.unix.processes import out_of_memory_kills
 from paste_wspbus.watching.loop import Events, Repeat
-from paste_wspbus.workers import backoff
 from paste_wspbus.workers.children import Children, WorkerFailed, exit_code, how
 from paste_wspbus.workers.crashes import Crashes
 from paste_wspbus.workers.describing import describe, in_brief
@@ -25,6 +23,7 @@ from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
 from paste_wspbus.workers.renewals import Renewals
+from paste_wspbus.workers.replacing import Replacing
 from paste_wspbus.workers.successors import Successors
 from paste_wspbus.workers.waiting import StopRequested, Waiting
 
@@ -37,10 +36,6 @@ if TYPE_CHECKING:
     from paste_wspbus.servers.server import Server
     from paste_wspbus.workers.plan import Configuration, Plan
     from paste_wspbus.workers.strategy import Source, Strategy
-
-#: Each wait before a replacement becomes longer or shorter by at most this part of it, so
-#: that not all replacements start at the same moment.
-JITTER = 0.2
 
 #: The meanings of signals that the supervisor handles itself; others go to the workers.
 _OWN = frozenset(
@@ -163,9 +158,9 @@ class Supervisor:
         self.inquiries = Inquiries(bus.events, self.children)
         self.draining = Draining(bus, self.children)
         self.renewals, self.crashes = Renewals(self), Crashes()
+        self.replacing = Replacing(self)
         self.strategy = make_strategy(self)
         self._code = 0
-        self._backoff = backoff.Backoff(backoff.WAITS, backoff.HEALTHY)
         #: The processes that died during the start: they are replaced after it.
         self.late: list[WorkerHandle] = []
         self.use(plan, server)
@@ -273,7 +268,7 @@ class Supervisor:
         self.count += 1
         role = Role(WORKER, self.count, self.generation)
         self.bus.log(f'One more worker starts: the site has {self.count} now', 30)
-        self.respawn(role)
+        self.replacing.respawn(role)
 
     def remove_worker(self) -> None:
         """Stop the last worker (SIGTTOU), but never the only worker."""
@@ -335,42 +330,6 @@ class Supervisor:
         if waits:
             worker.tell('go')
 
-    def respawn(self, role: Role) -> None:
-        """Replace a process that has ended, if the site still needs it."""
-        old = self.current.get(role.name)
-        wanted = role.kind == WORKER or role.kind in self.singles()
-        if self.bus.state is not State.STARTED or self.bus.leaving or not wanted:
-            return
-        if role.number > self.count or (old and not old.ended):
-            return
-        if not self.strategy.is_prepared(role):
-            return
-        try:
-            self.current[role.name] = self.spawn(role._replace(hold=False))
-        except WorkerFailed as failed:
-            self.try_again(role, str(failed), ready_for=None)
-
-    def try_again(
-        self, role: Role, what: str, ready_for: float | None, excused: bool = False
-    ) -> None:
-        """Replace a process that crashed, after a wait; or give up, and stop the site.
-
-        :param what: the text for the log.
-        :param ready_for: seconds for which it was READY; None if it never was.
-        :param excused: whether the crash is not the site's fault.
-        """
-        crash = self._backoff.crashed(role.name, ready_for, excused)
-        if crash.is_too_much and not self.serving():
-            times = f'{crash.number} times in a row'
-            self.bus.log(f'{what}, {times}: wspserve gives up and stops', 50)
-            self.bus.exit_code = 1
-            self.bus.exit()
-            return
-        wait = crash.wait
-        self.bus.log(f'{what}; restarting{f" in {wait:g} s" if wait else ""}', 40)
-        wait *= random.uniform(1 - JITTER, 1 + JITTER)
-        self.events.call_later(wait, lambda: self.respawn(role))
-
     # -- what the children say ----------------------------------------------------
 
     def _listeners(self) -> dict[str, Callable[[WorkerHandle, dict[str, Any]], object]]:
@@ -404,7 +363,7 @@ class Supervisor:
             self._take_place(worker)
         elif self.current.get(worker.name) is worker:
             for role in self.roles(self.generation):  # some may have waited for it
-                self.respawn(role)
+                self.replacing.respawn(role)
 
     def _take_place(self, worker: WorkerHandle) -> None:
         old = self.current.get(worker.name)

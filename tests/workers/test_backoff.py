@@ -1,61 +1,148 @@
 """How long to wait before a process that has crashed is replaced."""
 
+import heapq
+from types import SimpleNamespace
+
 import pytest
 
-from paste_wspbus.workers.backoff import HEALTHY, WAITS, Backoff
+from paste_wspbus.workers.backoff import HEALTHY, MINUTE, WAITS, Backoff
 
 
-def waits(backoff, times, ready_for=None):
-    return [backoff.crashed('worker 1', ready_for).wait for _ in range(times)]
+@pytest.fixture
+def clock():
+    return SimpleNamespace(now=1000.0)
 
 
-def test_the_first_replacement_comes_at_once_and_each_later_one_later():
+@pytest.fixture
+def make(clock):
+    return lambda waits=WAITS, healthy=HEALTHY: Backoff(
+        waits, healthy, lambda: clock.now
+    )
+
+
+def waits(backoff, clock, times, ready_for=None):
+    """The waits of one process that ends again as soon as it was started."""
+    found = []
+    for _ in range(times):
+        found.append(backoff.crashed('worker 1', ready_for).wait)
+        clock.now += found[-1]
+    return found
+
+
+def starts(backoff, clock, workers, lives, takes=0.3, until=60.0):
+    """How many processes start within a minute if each ends ``lives`` s after READY."""
+    ends = [(clock.now + takes + lives, number) for number in range(workers)]
+    heapq.heapify(ends)
+    until, count = clock.now + until, workers
+    while ends[0][0] < until:
+        clock.now, number = heapq.heappop(ends)
+        start = clock.now + backoff.crashed(f'worker {number}', lives).wait
+        count += start < until
+        heapq.heappush(ends, (start + takes + lives, number))
+    return count
+
+
+def test_the_first_replacement_comes_at_once_and_each_later_one_later(make, clock):
     assert WAITS[0] == 0
     assert sorted(set(WAITS)) == list(WAITS)
-    assert waits(Backoff(WAITS, HEALTHY), len(WAITS)) == list(WAITS)
+    assert waits(make(), clock, len(WAITS)) == list(WAITS)
 
 
-def test_the_last_wait_holds_for_all_that_follow():
-    assert waits(Backoff((0.0, 1.0), 1.0), 5) == [0.0, 1.0, 1.0, 1.0, 1.0]
+def test_the_last_wait_holds_for_all_that_follow_within_a_minute(make, clock):
+    assert waits(make((0.0, 1.0)), clock, 5) == [0.0, 1.0, 1.0, 1.0, 1.0]
 
 
-def test_more_crashes_in_a_row_than_there_are_waits_are_too_much():
-    backoff = Backoff((0.0, 1.0), 1.0)
+@pytest.mark.parametrize('workers', [1, 2, 3, 4])
+@pytest.mark.parametrize('lives', [0.0, 0.5, 1.5, 5.0, 20.0])
+def test_a_crash_loop_starts_at_most_twelve_processes_in_its_first_minute(
+    make, clock, workers, lives
+):
+    assert starts(make(), clock, workers, lives) <= 12
+
+
+def test_it_goes_on_for_minutes(make, clock):
+    backoff = make()
+    for _ in range(5):
+        assert starts(backoff, clock, 1, 1.5) <= 8
+
+
+def test_many_workers_that_end_at_once_start_one_after_the_other(make, clock):
+    backoff = make()
+    found = [backoff.crashed(f'worker {number}', 30.0).wait for number in range(5)]
+    assert found == [0.0, 1.0, 3.0, 7.0, 15.0]
+
+
+def test_those_that_have_served_for_long_are_replaced_at_once(make, clock):
+    backoff = make()
+    for number in range(16):
+        assert backoff.crashed(f'worker {number}', MINUTE).wait == 0.0
+    assert backoff.crashed('worker 1', 1.0).wait == 0.0
+
+
+def test_crashes_of_the_last_minute_count_and_earlier_ones_do_not(make, clock):
+    backoff = make()
+    backoff.crashed('worker 1', 5.0)
+    clock.now += MINUTE - 1
+    assert backoff.crashed('worker 1', 5.0).wait == 1.0
+    clock.now += MINUTE
+    assert backoff.crashed('worker 1', 5.0).wait == 0.0
+
+
+def test_new_code_begins_anew(make, clock):
+    backoff = make()
+    for _ in range(9):
+        backoff.crashed('worker 1', 0.5)
+    backoff.forget()
+    crash = backoff.crashed('worker 1', 0.5)
+    assert (crash.number, crash.wait) == (1, 0.0)
+
+
+def test_more_crashes_in_a_row_than_there_are_waits_are_too_much(make):
+    backoff = make((0.0, 1.0))
     crashes = [backoff.crashed('worker 1', None) for _ in range(4)]
     assert [crash.is_too_much for crash in crashes] == [False, False, True, True]
     assert [crash.number for crash in crashes] == [1, 2, 3, 4]
 
 
+def test_of_several_workers_the_replacements_count(make):
+    backoff = make((0.0, 1.0))
+    names = ['worker 1', 'worker 2', 'worker 3', 'worker 1', 'worker 2']
+    found = [backoff.crashed(name, 0.2).is_too_much for name in names]
+    assert found == [False, False, False, False, True]
+
+
 @pytest.mark.parametrize(
     'ready_for, number', [(None, 2), (0.0, 2), (0.99, 2), (1.0, 1), (60.0, 1)]
 )
-def test_a_crash_after_healthy_seconds_is_a_first_one(ready_for, number):
-    backoff = Backoff((0.0, 1.0), 1.0)
+def test_a_crash_after_healthy_seconds_is_a_first_one(make, ready_for, number):
+    backoff = make((0.0, 1.0))
     backoff.crashed('worker 1', None)
     assert backoff.crashed('worker 1', ready_for).number == number
 
 
-def test_one_that_never_was_ready_is_not_healthy_however_little_that_takes():
-    backoff = Backoff((0.0,), 0.0)
+def test_one_that_never_was_ready_is_not_healthy_however_little_that_takes(make):
+    backoff = make((0.0,), 0.0)
     backoff.crashed('worker 1', None)
     assert backoff.crashed('worker 1', None).is_too_much
     assert not backoff.crashed('worker 1', 0.0).is_too_much
 
 
-def test_a_crash_that_is_excused_counts_as_a_first_one():
-    backoff = Backoff((0.0, 1.0), 1.0)
-    waits(backoff, 3)
+def test_a_crash_that_is_excused_counts_as_a_first_one_and_waits_as_any_other(
+    make, clock
+):
+    backoff = make((0.0, 1.0))
+    waits(backoff, clock, 3)
     crash = backoff.crashed('worker 1', 0.0, excused=True)
-    assert (crash.number, crash.wait, crash.is_too_much) == (1, 0.0, False)
+    assert (crash.number, crash.wait, crash.is_too_much) == (1, 1.0, False)
     assert backoff.crashed('worker 1', 0.0).number == 2
 
 
-def test_each_name_has_crashes_of_its_own():
-    backoff = Backoff((0.0, 1.0), 1.0)
-    waits(backoff, 3)
+def test_each_name_has_crashes_of_its_own(make, clock):
+    backoff = make((0.0, 1.0))
+    waits(backoff, clock, 3)
     assert backoff.crashed('worker 2', None).number == 1
 
 
-def test_without_waits_the_first_crash_is_too_much():
-    crash = Backoff((), 1.0).crashed('worker 1', None)
+def test_without_waits_the_first_crash_is_too_much(make):
+    crash = make(()).crashed('worker 1', None)
     assert (crash.number, crash.wait, crash.is_too_much) == (1, 0.0, True)

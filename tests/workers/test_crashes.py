@@ -1,6 +1,7 @@
 """A worker that dies, or is told to stop: another one takes its place."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -86,7 +87,8 @@ def test_while_somebody_serves_a_site_is_not_given_up(tmp_path):
         set_up(tmp_path, at_composition="raise RuntimeError('it is broken')")
         stays = site.pids()[0]
         os.kill(site.pids()[1], signal.SIGSEGV)
-        site.expect('failed to start: ', 4)
+        site.expect('failed to start: ', 2)
+        site.expect('Crash loop: 3 crashes in the last minute')
         assert site.answerers() == {stays}
         (tmp_path / 'at_composition').unlink()
         eventually(lambda: [w['state'] for w in site.workers()] == ['ready', 'ready'])
@@ -101,6 +103,28 @@ def test_when_nobody_serves_any_more_a_site_is_given_up(tmp_path):
         assert site.wait() == 1
         assert has_cleaned_up(site)
     assert site.err.text.count('gives up') == 1
+
+
+@pytest.mark.parametrize('signum', ['SIGKILL', 'SIGSEGV'])
+def test_a_crash_loop_is_told_once_and_shown_by_status(tmp_path, signum):
+    ends = f'threading.Timer(0.1, os.kill, [os.getpid(), signal.{signum}]).start()'
+    with impatient(tmp_path, backoff=(0, 0.05, 0.1), healthy=0) as site:
+        set_up(tmp_path, at_start=f'import signal; {ends}')
+        for pid in site.pids():
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: site.status()['recent_crashes'] >= 6)
+        told = site.run('status')
+        assert re.search(
+            r'^Crash loop: \d+ crashes in the last minute', told.out.text, re.M
+        )
+        assert 'crash loop: ' in site.status()['crash_loop']
+        (tmp_path / 'at_start').unlink()
+        eventually(lambda: {w['state'] for w in site.workers()} == {'ready'})
+        site.graceful()
+        assert site.status()['crash_loop'] is None  # the code is new
+        assert site.stop()[0] == 0
+    assert site.err.text.count('Crash loop: 3 crashes in the last minute') == 1
+    assert site.err.text.count('crashed, ') == 3
 
 
 def test_connections_made_while_nobody_serves_are_answered_later(tmp_path):

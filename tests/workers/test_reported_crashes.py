@@ -17,7 +17,14 @@ def clock(monkeypatch):
     return clock
 
 
-def died(name='worker 1', code=-11, reported_at=0.0, requests=None, kills_before=0):
+def died(
+    name='worker 1',
+    code=-11,
+    reported_at=0.0,
+    requests=None,
+    kills_before=0,
+    ready_for=1.5,
+):
     return SimpleNamespace(
         name=name,
         pid=4711,
@@ -26,6 +33,7 @@ def died(name='worker 1', code=-11, reported_at=0.0, requests=None, kills_before
         reported_at=reported_at,
         status=None if requests is None else {'requests': requests},
         kills_before=kills_before,
+        ready_for=ready_for,
     )
 
 
@@ -107,3 +115,19 @@ def test_three_crashes_in_a_minute_are_a_loop_which_ends(clock):
     )
     clock.now += 51
     assert (remembered.recent, remembered.loop) == (1, '')
+
+
+def test_processes_that_have_served_for_long_make_no_loop(clock):
+    remembered = Crashes()
+    for _ in range(5):
+        remembered.note(died(ready_for=60.0))
+    assert (remembered.recent, remembered.early, remembered.loop) == (5, 0, '')
+
+
+def test_new_code_ends_a_loop(clock):
+    remembered = Crashes()
+    for _ in range(3):
+        remembered.note(died(ready_for=None))
+    assert remembered.loop
+    remembered.forget_early()
+    assert (remembered.recent, remembered.total, remembered.loop) == (3, 3, '')

@@ -1,0 +1,92 @@
+"""Processes that take the place of those that have ended; crash loops are slowed down."""
+
+from __future__ import annotations
+
+from paste_wspbus.bus import State
+from paste_wspbus.role import WORKER
+from paste_wspbus.workers import backoff
+from paste_wspbus.workers.children import WorkerFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.role import Role
+    from paste_wspbus.workers.supervisor import Supervisor
+
+
+class Replacing:
+    """Starts a process in the place of one that has ended, if the site still needs it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor, self.bus = supervisor, supervisor.bus
+        self._backoff = backoff.Backoff(backoff.WAITS, backoff.HEALTHY)
+        #: Whether the log says that there is a crash loop.
+        self._is_loop = False
+
+    def respawn(self, role: Role) -> None:
+        """Replace a process that has ended, if the site still needs it."""
+        supervisor = self.supervisor
+        old = supervisor.current.get(role.name)
+        wanted = role.kind == WORKER or role.kind in supervisor.singles()
+        if self.bus.state is not State.STARTED or self.bus.leaving or not wanted:
+            return
+        if role.number > supervisor.count or (old and not old.ended):
+            return
+        if not supervisor.strategy.is_prepared(role):
+            return
+        try:
+            supervisor.current[role.name] = supervisor.spawn(role._replace(hold=False))
+        except WorkerFailed as failed:
+            self.try_again(role, str(failed), ready_for=None)
+
+    def try_again(
+        self, role: Role, what: str, ready_for: float | None, excused: bool = False
+    ) -> None:
+        """Replace a process that crashed, after a wait; or give up, and stop the site.
+
+        :param what: the text for the log.
+        :param ready_for: seconds for which it was READY; None if it never was.
+        :param excused: whether the crash is not the site's fault: for such crashes, this
+            does not give up.
+        """
+        crash = self._backoff.crashed(role.name, ready_for, excused)
+        if crash.is_too_much and not self.supervisor.serving():
+            times = f'{crash.number} times in a row'
+            self.bus.log(f'{what}, {times}: wspserve gives up and stops', 50)
+            self.bus.exit_code = 1
+            self.bus.exit()
+            return
+        self._log(what, crash.wait)
+        self.supervisor.events.call_later(crash.wait, lambda: self.respawn(role))
+
+    def forget(self) -> None:
+        """Forget the crashes of the code before: a new generation serves."""
+        self._backoff.forget()
+        self.supervisor.crashes.forget_early()
+
+    def _log(self, what: str, wait: float) -> None:
+        """Log a crash; of a crash loop, only its beginning and its end."""
+        wait = round(wait, 1)
+        soon = f' in {wait:g} s' if wait else ''
+        crashes = self.supervisor.crashes
+        if not crashes.loop:
+            self.bus.log(f'{what}; restarting{soon}', 40)
+        elif not self._is_loop:
+            self._is_loop = True
+            self.bus.log(
+                f'{what}; restarting{soon}. Crash loop: {crashes.early} crashes in the '
+                'last minute. The restarts are slowed down, and further crashes are not '
+                'logged one by one: `status` shows them',
+                40,
+            )
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self.supervisor.events.call_later(backoff.MINUTE / 4, self._look)
+
+    def _look(self) -> None:
+        crashes = self.supervisor.crashes
+        if crashes.loop:
+            self._look_later()
+            return
+        self._is_loop = False
+        self.bus.log(f'The crash loop is over: {crashes.total} crashes until now', 30)
