@@ -130,6 +130,11 @@ def _add_general(add: Callable[..., object]) -> None:
         action='store_true',
         help='With graceful: return at once, without waiting for the result',
     )
+    add(
+        '--no-soak',
+        action='store_true',
+        help='With graceful: do not watch the first new worker before old ones stop',
+    )
 
 
 def _add_site(add: Callable[..., object]) -> None:
@@ -331,6 +336,7 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
     for option, of, said in (
         ('--json', 'status', options.json),  # `ps` does not come here
         ('--no-wait', 'graceful', options.no_wait),
+        ('--no-soak', 'graceful', options.no_soak),
         ('--watch', 'status', options.watch),
     ):
         if said and options.subcommand != of:

@@ -83,7 +83,7 @@ def graceful(options: Options) -> int:
         raise NotDone(f'The site is running{found.who}, but {LOST}')
     restart = Graceful(found)
     try:
-        line = restart.run(wait=not options.no_wait)
+        line = restart.run(not options.no_wait, not options.no_soak)
         restart.progress.end()
         print_answer(line)
     except KeyboardInterrupt:
@@ -107,8 +107,10 @@ class Graceful:
         self.asked = False
         self._began = time.monotonic()
 
-    def run(self, wait: bool) -> str:
+    def run(self, wait: bool, soak: bool = True) -> str:
         """Ask for the restart, and wait until it has succeeded or failed.
+
+        :param soak: whether the first new worker is watched before old ones stop.
 
         :returns: a line that reports the success.
         :raises NotDone: if it has failed, or the site has ended.
@@ -117,7 +119,7 @@ class Graceful:
         self.found.pid = pid = process_of(status) or self.found.pid or 0
         process = OtherProcess(pid)
         try:
-            with self._ask(wait) as connection:
+            with self._ask(wait, soak) as connection:
                 answer = self._hear(connection, process)
             if 'error' in answer:
                 raise NotDone(
@@ -161,11 +163,11 @@ class Graceful:
         who = self.found.who
         return NotDone(f'The site is running{who}, but does not answer: {why(error)}.')
 
-    def _ask(self, wait: bool) -> socket.socket:
+    def _ask(self, wait: bool, soak: bool) -> socket.socket:
         try:
             connection = connect(self.found.control, 2)
             self.asked = True
-            send(connection, 'graceful', wait=wait)
+            send(connection, 'graceful', wait=wait, **{} if soak else {'soak': False})
         except NoAnswer as error:
             raise self._silent(error) from None
         return connection
@@ -243,6 +245,12 @@ def _under_way(status: dict[str, Any]) -> list[str]:
     starting, draining = [], []
     if (age := number(status, 'trial')) is not None:
         starting.append(f'another process loads the new code, {age:.0f} s')
+    soak = status.get('soak')
+    if isinstance(soak, dict) and (left := number(soak, 'remaining')) is not None:
+        new = text(soak.get('worker'))
+        starting.append(
+            f'the new {new} serves beside the old workers, {left:.1f} s more'
+        )
     for worker in workers_of(status):
         name, state = worker.get('name'), worker.get('state')
         if state == 'starting':

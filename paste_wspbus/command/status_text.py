@@ -268,6 +268,9 @@ def _what_happens(answer: dict[str, Any]) -> list[Line]:
     if (trial := number(answer, 'trial')) is not None:
         line = f'Another process loads the new code, for {age_text(trial)} now.'
         lines.append(Line(line, BUSY))
+    soak = answer.get('soak')
+    if isinstance(soak, dict):
+        lines.append(_soak(soak))
     last = answer.get('last_reload')
     if isinstance(last, dict):
         lines.append(_reload(last))
@@ -275,6 +278,15 @@ def _what_happens(answer: dict[str, Any]) -> list[Line]:
         failure = ' '.join(str(answer['failure']).split())
         lines.append(Line(f'The last reload failed: {text(failure)}', BAD))
     return lines
+
+
+def _soak(soak: dict[str, Any]) -> Line:
+    worker, generation = text(soak.get('worker')), text(soak.get('generation'))
+    left = number(soak, 'remaining') or 0.0
+    who = f'{worker[:1].upper()}{worker[1:]} of generation {generation}'
+    return Line(
+        f'{who} serves beside the old workers, for {left:.1f} s more (soak).', BUSY
+    )
 
 
 def _reload(last: dict[str, Any]) -> Line:

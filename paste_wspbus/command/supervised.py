@@ -157,6 +157,7 @@ class Supervised:
             site_plugins=bool(workers) and bool(settings['site_plugins']),
             start_timeout=settings['start_timeout'],
             stop_timeout=settings['stop_timeout'],
+            soak=settings['soak'],
         )
 
     def _configure_anew(self) -> Configuration:

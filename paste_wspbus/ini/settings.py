@@ -164,6 +164,7 @@ SETTINGS = {
     'stop_timeout': Setting(_time_limit, _SECONDS, 25.0, is_of_bus=True),
     'stop_reserve': Setting(_seconds, _SECONDS, is_of_bus=True),
     'start_timeout': Setting(_time_limit, _SECONDS, 60.0, is_of_bus=True),
+    'soak': Setting(_seconds, _SECONDS, 2.0),
 }
 
 #: The prefix of the keys ``signal.NAME``, whose value is the target of that signal.

@@ -34,6 +34,8 @@ class Options:
     workers: int | None = None
     #: Whether `graceful` returns at once.
     no_wait = False
+    #: Whether `graceful` asks for a restart without a soak.
+    no_soak = False
     #: Whether `status` prints JSON.
     json = False
     #: Whether `status` goes on showing it, and how many seconds pass between two looks.

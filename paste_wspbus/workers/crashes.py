@@ -38,8 +38,11 @@ class Crashes:
         #: The same of the processes that were READY for less than a minute.
         self._early: deque[float] = deque(maxlen=1000)
 
-    def note(self, worker: WorkerHandle) -> str:
+    def note(self, worker: WorkerHandle, *, is_replaced: bool = True) -> str:
         """Note the crash of a process.
+
+        :param is_replaced: whether another process is started for it: then it counts for
+            a crash loop.
 
         :returns: what is known about it beyond its exit code, for the log; or ''.
         """
@@ -51,7 +54,7 @@ class Crashes:
         no_memory = code == -signal.SIGKILL and (kills or 0) > (kills_before or 0)
         self._counts[worker.name] += 1
         self._recent.append(now)
-        if (worker.ready_for or 0.0) < MINUTE:
+        if is_replaced and (worker.ready_for or 0.0) < MINUTE:
             self._early.append(now)
         self.last_name = worker.name
         self._last[worker.name] = (

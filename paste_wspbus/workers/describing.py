@@ -39,6 +39,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
         'wanted': supervisor.count,
         'recent_crashes': supervisor.crashes.recent,
         'crash_loop': supervisor.crashes.loop or None,
+        'soak': supervisor.soak.describe(),
         'last_reload': None if renewal is None else renewal.describe(),
         'requests': requests[:MAX_REQUESTS],
         **{key: _total(status.get(key) for _, status in known) for key in NUMBERS},

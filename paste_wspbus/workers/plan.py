@@ -35,7 +35,8 @@ class Plan(NamedTuple):
     ``workers`` is their number; 0 stands for one process without a number. ``restarts``
     says whether a new worker follows a crash; if not, the supervisor ends as the worker
     did. ``start_timeout`` counts from the fork to READY. ``stop_timeout`` is for the
-    whole site, and includes the drain delay.
+    whole site, and includes the drain delay. ``soak`` is the time for which the first
+    worker of a new generation serves beside the old ones.
     """
 
     workers: int
@@ -44,6 +45,7 @@ class Plan(NamedTuple):
     site_plugins: bool
     start_timeout: float
     stop_timeout: float
+    soak: float = 0.0
 
     def time_to_stop(self, *, is_last: bool) -> float:
         """Return a process's own deadline: it must end before the supervisor kills it.

@@ -30,14 +30,23 @@ class Renewals:
         self._cut = (0, 0)
         #: The connections that wait for the next renewal.
         self._asking: list[Connection] = []
+        #: Whether somebody wants the next renewal without a soak; and the present one.
+        self._hurries, self.soaks = False, True
 
     def ask(self, connection: Connection) -> dict[str, Any] | None:
         """Queue a renewal for the control socket; the answer comes when it is over."""
         wait = connection.request.get('wait', True)
         if wait:
             self._asking.append(connection)
+        self._hurries |= not connection.request.get('soak', True)
         self.supervisor.bus.graceful()
         return None if wait else {'accepted': True}
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether another renewal is queued: the code may have changed again."""
+        requests = self.supervisor.bus.events.requests
+        return any(request.name == 'graceful' for request in requests)
 
     def add_cut(self, streams: int, others: int) -> None:
         """Note how many requests an old process has cut: this is not a failure."""
@@ -48,6 +57,7 @@ class Renewals:
         if self.supervisor.bus.state is not State.STARTED:
             return
         waiting, self._asking = self._asking, []
+        self.soaks, self._hurries = not self._hurries, False
         self.failure, self._cut = None, (0, 0)
         bus = self.supervisor.bus
         self.last, bus.asked_by = Renewal(bus.asked_by), None

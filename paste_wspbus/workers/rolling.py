@@ -118,8 +118,10 @@ class Rolling:
                 role = Role(kind, generation=generation, hold=kind == SITE)
                 singles[kind] = supervisor.spawn(role)
                 self.waiting.until_ready([singles[kind]], lambda one: one.is_composed)
+            soak = plan.soak if supervisor.renewals.soaks else 0.0
             for role in supervisor.roles(generation):
-                self._renew_one(role)
+                self._renew_one(role, soak)
+                soak = 0.0
         except Exception:
             for single in singles.values():
                 supervisor.leaving.let_go(single)
@@ -133,11 +135,17 @@ class Rolling:
         for kind in (PRELOAD, SITE):
             self._exchange(kind, singles.get(kind))
 
-    def _renew_one(self, role: Role) -> None:
-        """Start a worker of the new generation; when it is READY, the old one drains."""
+    def _renew_one(self, role: Role, soak: float) -> None:
+        """Start a worker of the new generation; when it is READY, the old one drains.
+
+        :param soak: seconds for which it serves before the old one drains.
+        """
         supervisor, old = self.supervisor, self.current.get(role.name)
         if supervisor.server is not None or old is None:
             worker = supervisor.spawn(role)
+            if soak and old is not None:
+                supervisor.soak.run(worker, soak)
+                supervisor.take_place(worker)
             self.waiting.until_ready([worker])  # it takes the place of the old one then
             if old is not None:
                 self.waiting.until_ended(old)

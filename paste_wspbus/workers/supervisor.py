@@ -24,6 +24,7 @@ from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.replacing import Replacing
+from paste_wspbus.workers.soaking import Soak
 from paste_wspbus.workers.successors import Successors
 from paste_wspbus.workers.waiting import StopRequested, Waiting
 
@@ -75,11 +76,11 @@ class SupervisorBus(Bus):
     def reload_patience(self) -> float:
         """Seconds that a graceful restart may take: a worker starts, an old one stops, …"""
         plan, processes = self.supervisor.plan, self.supervisor.count + 2
-        return (plan.start_timeout + plan.stop_timeout) * processes
+        return (plan.start_timeout + plan.stop_timeout) * processes + plan.soak
 
     def graceful(self) -> None:
         """Queue a graceful restart, even during another one: the code may have changed."""
-        if all(request.name != 'graceful' for request in self.events.requests):
+        if not self.supervisor.renewals.is_asked_for:
             self.turn.put('graceful')
             self.turn.run_if_nobody_will()
 
@@ -158,7 +159,7 @@ class Supervisor:
         self.inquiries = Inquiries(bus.events, self.children)
         self.draining = Draining(bus, self.children)
         self.renewals, self.crashes = Renewals(self), Crashes()
-        self.replacing = Replacing(self)
+        self.replacing, self.soak = Replacing(self), Soak(self)
         self.strategy = make_strategy(self)
         self._code = 0
         #: The processes that died during the start: they are replaced after it.
@@ -360,12 +361,14 @@ class Supervisor:
         if worker.leaving:
             self.leaving.ask_again(worker)
         elif worker.role.kind == WORKER:
-            self._take_place(worker)
+            if not self.soak.covers(worker):
+                self.take_place(worker)
         elif self.current.get(worker.name) is worker:
             for role in self.roles(self.generation):  # some may have waited for it
                 self.replacing.respawn(role)
 
-    def _take_place(self, worker: WorkerHandle) -> None:
+    def take_place(self, worker: WorkerHandle) -> None:
+        """Let a worker take the place of the old one, which drains and stops."""
         old = self.current.get(worker.name)
         self.current[worker.name] = worker
         if old is not None and old is not worker:

@@ -673,6 +673,7 @@ SETTINGS = {
         'stop_timeout = 1e-999', 2, 'stop_timeout', 'more than 0 seconds'
     ),
     'below 0': settings('drain_delay = -1', 2, 'drain_delay', "'-1'"),
+    'no time for a soak': settings('soak = long', 2, 'soak', "'long'", 'seconds'),
     'not a number by name': settings('start_timeout = nan', 2, 'start_timeout', 'nan'),
     'not a whole number': settings('workers = 1.5', 2, 'workers', 'whole', 'auto'),
     'fewer workers than none': settings('workers = -1', 2, 'workers', "'-1'", '0'),

@@ -92,6 +92,7 @@ INI = (
     + """threads = 4
 
 [wspbus:main]
+soak = 0
 plugins = resource
 signal.SIGWINCH = resized
 

@@ -86,6 +86,7 @@ port = 0
 threads = 4
 
 [wspbus:main]
+soak = 0
 plugins = resource
 
 [plugin:resource]

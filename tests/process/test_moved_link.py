@@ -43,6 +43,7 @@ host = 127.0.0.1
 port = 0
 
 [wspbus:main]
+soak = 0
 """
 
 

@@ -27,6 +27,7 @@ TITLES = {
     'request': 'A request',
     'crash': 'A crash',
     'reload': 'A reload',
+    'soak': 'A soak',
     'calling': 'A listener',
     'no_answer': 'No answer',
 }
@@ -93,6 +94,7 @@ def test_one_process_with_a_request_and_a_reload(tmp_path):
             'wanted',
             'recent_crashes',
             'crash_loop',
+            'soak',
         }
         for wrong in WRONG:
             with pytest.raises(jsonschema.ValidationError):

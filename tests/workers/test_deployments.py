@@ -26,6 +26,7 @@ INI = (
     SERVED
     + """
 [wspbus:main]
+soak = 0
 workers = {workers}
 preload = {preload}
 stop_timeout = 10

@@ -110,6 +110,7 @@ INI = (
     SERVED
     + """
 [wspbus:main]
+soak = 0
 workers = 2
 preload = true
 plugins = resource

@@ -96,6 +96,7 @@ INI = (
     SERVED
     + """
 [wspbus:main]
+soak = 0
 workers = 2
 plugins = resource
 site_plugins = cron

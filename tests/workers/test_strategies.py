@@ -14,7 +14,7 @@ import pytest
 from paste_wspbus.bus import ChannelFailures, State
 from paste_wspbus.role import PACKAGES, PRELOAD, SITE
 from paste_wspbus.watching.files import Files
-from paste_wspbus.workers import backoff, spares
+from paste_wspbus.workers import backoff, soaking, spares
 from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.handle import WorkerHandle
 from paste_wspbus.workers.plan import Configuration, Plan
@@ -133,6 +133,8 @@ class FakeChildren:
         if word == 'go':
             worker.label = f'{worker.name} ({worker.role.generation})'
             self._later(worker, lambda: self._start(worker))
+        elif word == 'status':
+            self._later(worker, lambda: self.say(worker, 'status', {'requests': []}))
         elif word == 'import':
             self._later(worker, lambda: self.say(worker, 'imported', '', why=''))
         elif word in ('make_way', 'stop', 'release', 'restart'):
@@ -531,6 +533,49 @@ def test_a_site_of_which_somebody_serves_is_not_given_up(rolling, monkeypatch):
     site.supervisor.children.end(site.supervisor.current['worker 2'], 1)
     assert site.settle().count('start worker 2 (1)') == 6
     assert site.serving == ['worker 1 (1)', 'worker 2 (1)']
+
+
+# -- the soak -----------------------------------------------------------------
+
+SOAKS = PLAN._replace(soak=0.05)
+
+
+def test_after_its_soak_a_worker_takes_the_place_of_the_old_one(rolling):
+    site = rolling(SOAKS)
+    site.start()
+    story = [line for line in site.renew() if not line.startswith('status')]
+    assert story == [
+        'start worker 1 (2)',
+        'worker 1 (2) is ready',
+        'make_way: worker 1 (1)',
+        'worker 1 (1) has ended',
+        'start worker 2 (2)',
+        'worker 2 (2) is ready',
+        'make_way: worker 2 (1)',
+        'worker 2 (1) has ended',
+    ]
+
+
+def test_a_worker_that_does_not_answer_in_its_soak_has_failed(rolling, monkeypatch):
+    monkeypatch.setattr(soaking, 'SILENCE', 0.1)
+    site = rolling(SOAKS)
+    site.start()
+    site.script.actions['status: worker 1 (2)'] = lambda: None
+    story = site.renew()
+    assert [line for line in story if not line.startswith('status')] == [
+        'start worker 1 (2)',
+        'worker 1 (2) is ready',
+        'make_way: worker 1 (2)',
+    ]
+    assert 'does not answer: it hangs' in site.supervisor.renewals.failure
+    assert site.serving == ['worker 1 (1)', 'worker 2 (1)']
+
+
+def test_where_no_old_worker_is_there_is_no_soak(rolling):
+    site = rolling(SOAKS._replace(soak=600))
+    site.start()
+    site.supervisor.current.clear()
+    assert site.renew()[-1] == 'worker 2 (2) is ready'
 
 
 # -- reloading ----------------------------------------------------------------
