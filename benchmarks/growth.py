@@ -35,6 +35,7 @@ connection_limit = 20000
 
 [wspbus:main]
 workers = {workers}
+soak = 0
 
 [{kind}:main]
 use = call:growth_site:make

@@ -33,6 +33,7 @@ port = {port}
 
 [wspbus:main]
 preload = {preload}
+soak = 0
 """
 
 #: The module that is deployed; its page has its version and the ID of its process.

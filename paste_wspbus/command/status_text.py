@@ -71,6 +71,7 @@ def describe(
         _workers(workers, width) if workers else _one_process(answer),
         fold(_silent(workers)),
         _crashes(workers, width),
+        fold(_recycled(workers)),
         _requests(answer, width),
         fold(_what_happens(answer)),
     ]
@@ -237,6 +238,21 @@ def _crashes(workers: list[dict[str, Any]], width: int) -> list[Line]:
     lines = [Line(heading, HEADING)]
     cuts = (cut(other, width) for other in others)
     return [*lines, *map(Line, cuts, styles.values())]
+
+
+def _recycled(workers: list[dict[str, Any]]) -> list[Line]:
+    lines = {}
+    for worker in workers:
+        last, count = worker.get('last_recycling'), number(worker, 'recycled') or 0
+        if isinstance(last, dict):
+            name = text(worker.get('name'))
+            times = 'once' if count < 2 else f'{count:.0f} times, the last one'
+            age = number(last, 'age')
+            when = 'at an unknown time' if age is None else f'{age_text(age)} ago'
+            why = text(last.get('why')).replace('has served', 'served', 1)
+            line = f'{name} was recycled {times} {when}: it {why}.'
+            lines[name] = Line(line[0].upper() + line[1:])
+    return [*lines.values()]
 
 
 def _crash(last: dict[str, Any]) -> str:

@@ -82,6 +82,19 @@ def _time_limit(text: str) -> float:
     return number
 
 
+def _whole_number(text: str) -> int:
+    word = text.strip()
+    if not (word.isascii() and word.isdigit() and len(word) <= 15):
+        raise ValueError(text)
+    return int(word)
+
+
+def _size(text: str) -> int:
+    from paste_wspbus.ini.units import size  # most sites have none
+
+    return size(text)
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def converter(text: str) -> str:
         if text not in words:
@@ -165,6 +178,9 @@ SETTINGS = {
     'stop_reserve': Setting(_seconds, _SECONDS, is_of_bus=True),
     'start_timeout': Setting(_time_limit, _SECONDS, 60.0, is_of_bus=True),
     'soak': Setting(_seconds, _SECONDS, 2.0),
+    'max_requests': Setting(_whole_number, 'a whole number; 0 is no limit', 0),
+    'max_memory': Setting(_size, 'a size, as 300M; 0 is no limit', 0),
+    'max_age': Setting(_seconds, 'a duration, as 12h; 0 is no limit', 0.0),
 }
 
 #: The prefix of the keys ``signal.NAME``, whose value is the target of that signal.

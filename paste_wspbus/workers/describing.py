@@ -32,7 +32,9 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
     return {
         'generation': supervisor.generation,
         'workers': [
-            child.describe() | supervisor.crashes.describe(child.name)
+            child.describe()
+            | supervisor.crashes.describe(child.name)
+            | supervisor.recycling.describe(child.name)
             for child in children
         ],
         'serving': sum(not worker.is_stopped for worker in supervisor.serving()),

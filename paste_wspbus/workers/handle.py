@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import random
 import socket
 import time
 
@@ -134,6 +135,10 @@ class WorkerHandle:
         self.reported_at = 0.0
         #: The time.monotonic() of a request for its status that it has not answered yet.
         self.asked_since: float | None = None
+        #: Its memory at the last look, in bytes, and the time.monotonic() of that.
+        self.memory: tuple[int, float] | None = None
+        #: From 0 to 1: by this, its limits differ from those of other workers.
+        self.jitter = random.random()
 
     # -- its stage ----------------------------------------------------------------
 
@@ -293,6 +298,15 @@ class WorkerHandle:
         requests = [_shortened(one) for one in status['requests'][:MAX_REQUESTS]]
         self.status, self.asked_since = {**status, 'requests': requests}, None
         self.reported_at = time.monotonic()
+        self.look_at_memory()
+
+    def look_at_memory(self) -> int | None:
+        """Return the bytes of memory that it uses (its resident set); None if unknown."""
+        if not self._is_its_own or self.ended:
+            return None
+        if (memory := memory_of(self.pid)) is not None:
+            self.memory = memory, time.monotonic()
+        return memory
 
     @property
     def is_late(self) -> bool:
@@ -319,7 +333,6 @@ class WorkerHandle:
         state = _STATES.get(self.stage, 'starting')
         if self.role.spare and not self.ended:
             state = 'spare'
-        is_there = self._is_its_own and not self.ended
         return {
             'name': self.name,
             'number': self.role.number or None,
@@ -329,7 +342,7 @@ class WorkerHandle:
             'age': round(time.monotonic() - self.since, 3),
             'requests': requests,
             **{key: status.get(key) for key in NUMBERS},
-            'rss': memory_of(self.pid) if is_there else None,
+            'rss': self.look_at_memory(),
             'is_stopped': self.is_stopped,
         }
 

@@ -105,6 +105,7 @@ class Rolling:
     def renew(self) -> None:
         """Start the new generation beside the old one, and exchange worker by worker."""
         supervisor = self.supervisor
+        supervisor.successors.give_up()
         supervisor.latest, supervisor.renewals.notes = supervisor.latest + 1, []
         generation, count = supervisor.latest, supervisor.count
         before = supervisor.plan, supervisor.server

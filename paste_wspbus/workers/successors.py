@@ -53,25 +53,43 @@ class Successors:
         """Replace a process soon; if it asks several times, replace it only once."""
         if not worker.is_succeeded:
             worker.is_succeeded = True
-            self.supervisor.events.call_later(wait, lambda: self._start(worker, why))
 
-    def _start(self, worker: WorkerHandle, why: str) -> None:
-        """Start the successor: the old process stops when the successor is READY."""
+            def begin() -> None:
+                self.start(worker, why)
+
+            self.supervisor.events.call_later(wait, begin)
+
+    def start(self, worker: WorkerHandle, why: str) -> WorkerHandle | None:
+        """Start the successor: the old process stops when the successor is READY.
+
+        :param why: the reason for the log, such as 'was asked to stop'.
+        :returns: the successor; None if there is none, or not yet.
+        """
         supervisor, bus = self.supervisor, self.supervisor.bus
         worker.is_succeeded = False
         is_current = supervisor.current.get(worker.name) is worker
         if worker.ended or not is_current or self._has_begun(worker):
-            return
+            return None
         if bus.state is not State.STARTED or bus.leaving:
-            return
+            return None
         bus.log(f'{worker.title} {why}: a new process takes its place', 30)
         if worker.role.kind != WORKER:
             supervisor.leaving.let_go(worker)  # two such processes must never run
-            return
+            return None
         try:
-            supervisor.spawn(worker.role._replace(generation=supervisor.generation))
+            role = worker.role._replace(generation=supervisor.generation)
+            return supervisor.spawn(role)
         except WorkerFailed as failed:
             bus.log(f'{failed}; {worker.title} keeps serving', 40)
+            return None
+
+    def give_up(self) -> None:
+        """Stop the successors that are not READY: a new generation replaces all workers."""
+        supervisor = self.supervisor
+        for one in list(supervisor.children.of_kind(WORKER)):
+            is_current = supervisor.current.get(one.name) is one
+            if not (is_current or one.was_ready or one.leaving or one.role.spare):
+                supervisor.leaving.let_go(one)
 
     def _has_begun(self, worker: WorkerHandle) -> bool:
         """Whether another process is already starting in its place."""

@@ -22,6 +22,7 @@ from paste_wspbus.workers.draining import Draining
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
+from paste_wspbus.workers.recycling import Recycling
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.replacing import Replacing
 from paste_wspbus.workers.soaking import Soak
@@ -160,6 +161,7 @@ class Supervisor:
         self.draining = Draining(bus, self.children)
         self.renewals, self.crashes = Renewals(self), Crashes()
         self.replacing, self.soak = Replacing(self), Soak(self)
+        self.recycling = Recycling(self)
         self.strategy = make_strategy(self)
         self._code = 0
         #: The processes that died during the start: they are replaced after it.
@@ -175,6 +177,7 @@ class Supervisor:
         self.bus.stop_timeout = plan.deadline
         if server is not None:
             server.shared = True
+        self.recycling.adjust()
 
     def subscribe(self, signals: SignalHandler) -> None:
         """Subscribe to the bus; signals that have a meaning for the site go to the workers."""
@@ -361,6 +364,7 @@ class Supervisor:
         if worker.leaving:
             self.leaving.ask_again(worker)
         elif worker.role.kind == WORKER:
+            self.recycling.is_ready(worker)
             if not self.soak.covers(worker):
                 self.take_place(worker)
         elif self.current.get(worker.name) is worker:

@@ -128,6 +128,28 @@ def test_a_crash_names_its_requests_and_the_killer():
     ) in told
 
 
+def test_why_a_worker_was_recycled_is_said():
+    last = {'age': 130.0, 'pid': 4711, 'why': 'uses 301M of memory (max_memory = 300M)'}
+    told = text(workers=[full(1, recycled=1, last_recycling=last)])
+    line = (
+        'Worker 1 was recycled once 2 minutes ago: it uses 301M of memory (max_memory ='
+    )
+    assert line in ' '.join(told.split())
+    last['why'] = 'has served 20 requests'
+    told = text(workers=[full(2, recycled=3, last_recycling=last)])
+    line = 'Worker 2 was recycled 3 times, the last one 2 minutes ago: it served 20 requests.'
+    assert line in ' '.join(told.split())
+
+
+def test_a_soak_says_who_serves_beside_whom():
+    soak = {'worker': 'worker 1', 'pid': 4711, 'generation': 2, 'remaining': 1.25}
+    told = ' '.join(text(workers=[full(1)], soak=soak).split())
+    line = (
+        'Worker 1 of generation 2 serves beside the old workers, for 1.2 s more (soak).'
+    )
+    assert line in told
+
+
 def test_workers_that_do_not_answer_are_named_with_what_is_known():
     told = text(
         workers=[

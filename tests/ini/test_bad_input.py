@@ -674,6 +674,13 @@ SETTINGS = {
     ),
     'below 0': settings('drain_delay = -1', 2, 'drain_delay', "'-1'"),
     'no time for a soak': settings('soak = long', 2, 'soak', "'long'", 'seconds'),
+    'requests that are none': settings(
+        'max_requests = -1', 2, 'max_requests', "'-1'", 'whole number'
+    ),
+    'memory without a unit that is known': settings(
+        'max_memory = 5T', 2, 'max_memory', "'5T'", '300M'
+    ),
+    'an age that is none': settings('max_age = old', 2, 'max_age', "'old'", '12h'),
     'not a number by name': settings('start_timeout = nan', 2, 'start_timeout', 'nan'),
     'not a whole number': settings('workers = 1.5', 2, 'workers', 'whole', 'auto'),
     'fewer workers than none': settings('workers = -1', 2, 'workers', "'-1'", '0'),

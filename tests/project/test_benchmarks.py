@@ -319,6 +319,13 @@ def test_frameworks_measures_each_site_and_each_framework(benchmark):
         assert re.search(rf'^  {site} +[\d.]+ ', output, re.M), output
 
 
+def test_recycling_counts_the_requests_that_fail(benchmark):
+    found = targets(benchmark('recycling', '--times', '1'))
+    for preload in ('true', 'false'):
+        assert found[f'requests failed, preload {preload}'] == 0
+        assert f'slowest ÷ usual, preload {preload}' in found
+
+
 def test_status_is_measured_while_every_thread_is_busy(benchmark):
     output = benchmark('status', '--rounds', '2')
     assert targets(output)['milliseconds'] > 0

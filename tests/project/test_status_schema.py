@@ -26,6 +26,7 @@ TITLES = {
     'worker': 'A worker',
     'request': 'A request',
     'crash': 'A crash',
+    'recycling': 'A recycling',
     'reload': 'A reload',
     'soak': 'A soak',
     'calling': 'A listener',

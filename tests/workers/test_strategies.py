@@ -14,7 +14,7 @@ import pytest
 from paste_wspbus.bus import ChannelFailures, State
 from paste_wspbus.role import PACKAGES, PRELOAD, SITE
 from paste_wspbus.watching.files import Files
-from paste_wspbus.workers import backoff, soaking, spares
+from paste_wspbus.workers import backoff, recycling, soaking, spares
 from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.handle import WorkerHandle
 from paste_wspbus.workers.plan import Configuration, Plan
@@ -576,6 +576,72 @@ def test_where_no_old_worker_is_there_is_no_soak(rolling):
     site.start()
     site.supervisor.current.clear()
     assert site.renew()[-1] == 'worker 2 (2) is ready'
+
+
+# -- recycling ----------------------------------------------------------------
+
+OLD = PLAN._replace(max_age=0.001)
+
+
+@pytest.fixture
+def looks_often(monkeypatch):
+    monkeypatch.setattr(recycling, 'EVERY', 0.001)
+
+
+def recycled(site, count):
+    """The story until so many processes have ended."""
+    story = []
+    while sum(line.endswith('has ended') for line in story) < count:
+        site.bus.events.step()
+        story += [line for line in site.take_story() if not line.startswith('status')]
+    return story
+
+
+def test_recycling_replaces_one_worker_at_a_time(rolling, looks_often):
+    site = rolling(OLD)
+    site.start()
+    story = recycled(site, 6)
+    for number in range(6):
+        name = story[4 * number].removeprefix('start ')
+        assert story[4 * number : 4 * number + 4] == [
+            f'start {name}',
+            f'{name} is ready',
+            f'make_way: {name}',
+            f'{name} has ended',
+        ]
+    assert {line for line in story if line.startswith('start')} == {*FIRST[:2]}
+
+
+def test_a_successor_that_fails_is_not_tried_again_at_once(rolling, looks_often):
+    site = rolling(OLD)
+    site.start()
+    site.script.failure = lambda worker: 'no database'
+    story = recycled(site, 1)
+    for _ in range(20):
+        site.bus.events.step()
+    story += [line for line in site.take_story() if not line.startswith('status')]
+    assert [line.split()[0] for line in story] == ['start', 'worker']
+    assert site.serving == ['worker 1 (1)', 'worker 2 (1)']
+
+
+def test_nobody_is_recycled_during_a_graceful(rolling, looks_often):
+    site = rolling()
+    site.start()
+    site.next_plan = OLD._replace(soak=0.05)
+    story = [line for line in site.renew() if not line.startswith('status')]
+    assert [line for line in story if line.startswith('start')] == [
+        'start worker 1 (2)',
+        'start worker 2 (2)',
+    ]
+
+
+def test_no_worker_is_recycled_whose_server_binds_itself(rolling, looks_often):
+    site = rolling(OLD, server=None)
+    site.start()
+    for _ in range(3):
+        site.bus.events.step(0.01)
+    assert site.take_story() == []
+    assert sum('need a server that wspserve knows' in one for one in site.lines) == 1
 
 
 # -- reloading ----------------------------------------------------------------
