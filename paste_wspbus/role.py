@@ -22,7 +22,8 @@ class Role(NamedTuple):
     ``insists`` says whether, under ``--reload``, it begins to serve although its files have
     changed since it read them.
     ``time_to_stop`` is the number of seconds that its own stop may take; None stands for
-    that of the .ini. ``drained`` is `Bus.drained`.
+    that of the .ini. ``drained`` is `Bus.drained`. ``smokes`` says whether
+    it makes the requests of ``smoke`` for its generation.
     """
 
     kind: str = WORKER
@@ -36,6 +37,7 @@ class Role(NamedTuple):
     time_to_stop: float | None = None
     insists: bool = False
     drained: bool = False
+    smokes: bool = False
 
     @property
     def name(self) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Any, NoReturn
 
+    from paste_wspbus.command.smoke import Rehearsal
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
     from paste_wspbus.process.supervised_end import SupervisedEnd
@@ -230,7 +231,8 @@ class Single:
             bus.subscribe('start', server, app)
         sitelog = bus.plugins['sitelog']
         # With a server that blocks, start() returns only when the server stops.
-        if isinstance(server, BlockingServer) and server.blocking:
+        rehearsal = self._rehearse(site)
+        if isinstance(server, BlockingServer) and server.blocking and not rehearsal:
             announce = functools.partial(self._announce, site)
             bus.subscribe('start', announce, priority=float('inf'))
             sitelog.until_started = False  # if it fails later, one line says it
@@ -238,6 +240,8 @@ class Single:
             bus.start()
             if bus.state is State.STARTED:
                 _check_descriptors()
+            if rehearsal is not None:
+                rehearsal.run(app)
         if not self._is_asked_to_stop(bus) and (failed := site.gave_up()):
             _exit(bus)
             raise failed
@@ -246,6 +250,20 @@ class Single:
         bus.turn.keep_for(0)
         sitelog.tracebacks = sitelog.reports_failure = True
         sitelog.quiet = False
+
+    def _rehearse(self, site: Site) -> Rehearsal | None:
+        """Prepare the requests of warm_up and smoke; return None if there are none."""
+        process, settings = self.process, self.process.config.settings
+        is_asked_for = settings['warm_up'] or settings['smoke']
+        if not is_asked_for or site.server is None or self.options.reload:
+            return None
+        from paste_wspbus.command.smoke import Rehearsal
+
+        smokes = process.worker is None or process.worker.role.smokes
+        announce = functools.partial(self._announce, site)
+        rehearsal = Rehearsal(site, settings, smokes, announce)
+        rehearsal.prepare()
+        return rehearsal
 
     def _announce(self, site: Site) -> None:
         """Say that the site serves, and where commands find it."""
@@ -322,7 +340,7 @@ def _failing(site: Site) -> Generator[None]:
         _exit(site.bus)
         listener, error = failures.listener or '', failures.get_instances()[0]
         raise StartFailed(site.place_of(listener), listener, error) from error
-    except TooManyFiles:
+    except WSPBusError:  # no descriptor is free, or a request of smoke has failed
         _exit(site.bus)
         raise
     except SystemExit as error:

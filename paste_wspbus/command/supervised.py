@@ -158,6 +158,7 @@ class Supervised:
             start_timeout=settings['start_timeout'],
             stop_timeout=settings['stop_timeout'],
             soak=settings['soak'],
+            smoke=bool(settings['smoke']),
             max_requests=0 if options.reload else settings['max_requests'],
             max_memory=0 if options.reload else settings['max_memory'],
             max_age=0 if options.reload else settings['max_age'],

@@ -95,6 +95,18 @@ def _size(text: str) -> int:
     return size(text)
 
 
+def _targets(text: str) -> tuple[Any, ...]:
+    from paste_wspbus.requests.asking import targets
+
+    return targets(text)
+
+
+def _statuses(text: str) -> tuple[str, ...]:
+    from paste_wspbus.requests.asking import statuses
+
+    return statuses(text)
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def converter(text: str) -> str:
         if text not in words:
@@ -135,6 +147,7 @@ def _path(text: str) -> str:
 FILES = ('control', 'pid_file', 'log_file')
 
 _SECONDS = 'a number of seconds'
+_URLS, _STATUSES = 'paths and URLs', 'statuses such as 200 or 2xx'
 _NAMES = 'names of [plugin:NAME] sections'
 
 #: The files that exist in a container: that of podman, and that of Docker.
@@ -178,6 +191,10 @@ SETTINGS = {
     'stop_reserve': Setting(_seconds, _SECONDS, is_of_bus=True),
     'start_timeout': Setting(_time_limit, _SECONDS, 60.0, is_of_bus=True),
     'soak': Setting(_seconds, _SECONDS, 2.0),
+    'warm_up': Setting(_targets, _URLS, ()),
+    'smoke': Setting(_targets, _URLS, ()),
+    'smoke_status': Setting(_statuses, _STATUSES, ('2xx',)),
+    'smoke_timeout': Setting(_time_limit, _SECONDS, 10.0),
     'max_requests': Setting(_whole_number, 'a whole number; 0 is no limit', 0),
     'max_memory': Setting(_size, 'a size, as 300M; 0 is no limit', 0),
     'max_age': Setting(_seconds, 'a duration, as 12h; 0 is no limit', 0.0),

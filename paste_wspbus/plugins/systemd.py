@@ -64,6 +64,8 @@ class SystemdNotifier(Plugin):
     extend_by: float = 15
     #: Seconds between two looks at what STATUS= says; it is sent again if it has changed.
     status_every: float = 5
+    #: Whether READY=1 waits until the site has answered the requests of smoke.
+    holds = False
 
     def __init__(
         self,
@@ -175,6 +177,8 @@ class SystemdNotifier(Plugin):
     def almost_started(self) -> None:
         """Queue READY=1, which is sent when the bus is STARTED, and not before."""
         self._end_transition()
+        if self.holds:
+            return
         if self._server_blocks():  # start() returns when the site stops
             self._ready()
         else:

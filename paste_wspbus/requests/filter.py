@@ -47,14 +47,16 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
         self._numbers = count()
         #: It is called for each request that begins; no thread waits for another there.
         self.begin = self._numbers.__next__
+        #: How many of them the site itself has made (warm_up, smoke).
+        self.not_counted = 0
 
     @property
     def served(self) -> int:
-        """The number of requests that have ended."""
+        """The number of requests that have ended, without those of warm_up and smoke."""
         begun = int(
             repr(self._numbers)[6:-1]
         )  # count(7): nothing else shows the number
-        return max(begun - len(self), 0)
+        return max(begun - len(self) - self.not_counted, 0)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what `status` shows of each request, the oldest first.

@@ -92,6 +92,8 @@ class Server(Binding):
         self.drain_since = 0.0
         #: Under --reload, it says whether the code is still that of the files.
         self.gate: Gate | None = None
+        #: Whether it listens at its start, but accepts nothing before `begin`.
+        self.holds = self._is_held = False
         self._has_cut = False
         self._thread: threading.Thread | None = None
         self._pauses, self._courtesy = Pauses(), Courtesy()
@@ -188,7 +190,9 @@ class Server(Binding):
         try:
             self.open(app)
             self._check_sockets()
-            self._begin()
+            self._is_held = self.holds
+            if not self.holds:
+                self._begin()
         except OSError as error:
             urls = ', '.join(self.urls)
             self.close()
@@ -198,6 +202,12 @@ class Server(Binding):
         except BaseException:
             self.close()
             raise
+
+    def begin(self) -> None:
+        """Accept connections, also those that wait in the backlog, after `holds`."""
+        if self._is_held:
+            self._is_held = False
+            self._begin()
 
     def _begin(self) -> None:
         """Start the thread in which the server runs."""
@@ -279,6 +289,10 @@ class Server(Binding):
         """
         thread = self._thread
         if thread is None:
+            if self._is_held:
+                self._is_held = False
+                self.end()
+                self.close()
             return
         self.drain()
         self._has_cut = False
@@ -404,6 +418,9 @@ class BlockingServer:
 
     def __init__(self, server: Callable[[Any], object], name: str) -> None:
         self.server = server
+        #: It is called with the application when the bus is STARTED, before the server;
+        #: it returns whether to serve.
+        self.before: Callable[[Any], bool] = lambda app: True
         self._answering: Answering | None = None
         # The log shows the name that the .ini uses.
         self.__qualname__, self.__module__ = name, '__main__'
@@ -412,6 +429,8 @@ class BlockingServer:
         """Serve ``app`` until the server returns."""
         from paste_wspbus.servers.blocking import Answering  # known servers need none
 
+        if not self.before(app):
+            return
         self._answering = Answering(app, self.bus)
         self.server(self._answering)
 

@@ -36,7 +36,8 @@ class Plan(NamedTuple):
     says whether a new worker follows a crash; if not, the supervisor ends as the worker
     did. ``start_timeout`` counts from the fork to READY. ``stop_timeout`` is for the
     whole site, and includes the drain delay. ``soak`` is the time for which the first
-    worker of a new generation serves beside the old ones. The limits of a worker
+    worker of a new generation serves beside the old ones. ``smoke`` says
+    whether the first worker of a generation has requests to make. The limits of a worker
     (``max_memory`` in bytes) are 0 if there is none.
     """
 
@@ -47,6 +48,7 @@ class Plan(NamedTuple):
     start_timeout: float
     stop_timeout: float
     soak: float = 0.0
+    smoke: bool = False
     max_requests: int = 0
     max_memory: int = 0
     max_age: float = 0.0

@@ -44,8 +44,12 @@ class Rolling:
             self.current[kind] = supervisor.spawn(Role(kind))
             self.waiting.until_ready([self.current[kind]])
         roles = supervisor.roles(1)
+        at_a_time = self._at_a_time
+        if supervisor.plan.smoke:  # the others wait until it has passed
+            at_a_time, roles[0] = 1, roles[0]._replace(smokes=True)
         while roles:  # only a few at a time, so that each is ready in time
-            batch, roles = roles[: self._at_a_time], roles[self._at_a_time :]
+            batch, roles = roles[:at_a_time], roles[at_a_time:]
+            at_a_time = self._at_a_time
             for role in batch:
                 self.current[role.name] = supervisor.spawn(role)
             workers = [self.current[role.name] for role in batch]
@@ -120,9 +124,10 @@ class Rolling:
                 singles[kind] = supervisor.spawn(role)
                 self.waiting.until_ready([singles[kind]], lambda one: one.is_composed)
             soak = plan.soak if supervisor.renewals.soaks else 0.0
+            smokes = plan.smoke
             for role in supervisor.roles(generation):
-                self._renew_one(role, soak)
-                soak = 0.0
+                self._renew_one(role._replace(smokes=smokes), soak)
+                soak, smokes = 0.0, False
         except Exception:
             for single in singles.values():
                 supervisor.leaving.let_go(single)
@@ -182,7 +187,9 @@ class Rolling:
             return
         for name, worker in list(self.current.items()):
             if worker.role.generation == failed:
-                role = worker.role._replace(generation=supervisor.generation)
+                role = worker.role._replace(
+                    generation=supervisor.generation, smokes=False
+                )
                 with contextlib.suppress(WorkerFailed):
                     self.waiting.until_ready([supervisor.spawn(role)])
                     self.bus.log(
@@ -201,9 +208,8 @@ class Rolling:
         if self.current.get(worker.name) is not worker:
             self._forget_candidate(worker)
         elif worker.leaving:
-            supervisor.events.call_later(
-                0, lambda: supervisor.replacing.respawn(worker.role)
-            )
+            role = worker.role._replace(smokes=False)
+            supervisor.events.call_later(0, lambda: supervisor.replacing.respawn(role))
         elif not supervisor.plan.restarts or (
             worker.code == 0 and not supervisor.plan.workers
         ):
@@ -228,7 +234,7 @@ class Rolling:
         if not worker.was_ready:
             why = worker.problem[1] if worker.problem else how(worker.code)
             what = f'{worker.title} failed to start: {why}'
-        role = worker.role
+        role = worker.role._replace(smokes=worker.role.smokes and not worker.was_ready)
         if self._template(role.generation) is None:
             role = role._replace(generation=self.supervisor.generation)
         # A site does not send itself SIGKILL: the out-of-memory killer or an operator did.

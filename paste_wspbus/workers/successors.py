@@ -77,7 +77,7 @@ class Successors:
             supervisor.leaving.let_go(worker)  # two such processes must never run
             return None
         try:
-            role = worker.role._replace(generation=supervisor.generation)
+            role = worker.role._replace(generation=supervisor.generation, smokes=False)
             return supervisor.spawn(role)
         except WorkerFailed as failed:
             bus.log(f'{failed}; {worker.title} keeps serving', 40)

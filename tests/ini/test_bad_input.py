@@ -674,6 +674,21 @@ SETTINGS = {
     ),
     'below 0': settings('drain_delay = -1', 2, 'drain_delay', "'-1'"),
     'no time for a soak': settings('soak = long', 2, 'soak', "'long'", 'seconds'),
+    'a smoke of no path': settings(
+        'smoke = health', 2, 'smoke', "'health'", 'begins with /'
+    ),
+    'a smoke of another scheme': settings(
+        'smoke = / ftp://x/', 2, 'smoke', "'ftp://x/'", 'http'
+    ),
+    'a warm_up of no path': settings(
+        'warm_up = x', 2, 'warm_up', "'x'", 'begins with /'
+    ),
+    'a status that is none': settings(
+        'smoke_status = ok', 2, 'smoke_status', "'ok'", '2xx'
+    ),
+    'no time for smoke': settings(
+        'smoke_timeout = 0', 2, 'smoke_timeout', 'more than 0 seconds'
+    ),
     'requests that are none': settings(
         'max_requests = -1', 2, 'max_requests', "'-1'", 'whole number'
     ),

@@ -1,0 +1,134 @@
+"""Requests that a process makes of its own application."""
+
+import threading
+from wsgiref.validate import validator
+
+import pytest
+
+from paste_wspbus.errors import SettingError
+from paste_wspbus.requests.asking import (
+    LONGEST,
+    Target,
+    ask,
+    is_one_of,
+    statuses,
+    target,
+    targets,
+)
+
+HERE = 'http://127.0.0.1:8080'
+
+
+@pytest.mark.parametrize(
+    'text, path, query, scheme, host',
+    [
+        ('/', '/', '', '', ''),
+        ('/a%20b?q=1#x', '/a%20b', 'q=1', '', ''),
+        ('/a:b', '/a:b', '', '', ''),
+        ('http://example.com', '/', '', 'http', 'example.com'),
+        ('HTTPS://me@example.com:8/x', '/x', '', 'https', 'example.com:8'),
+        ('https://[::1]/x', '/x', '', 'https', '[::1]'),
+    ],
+)
+def test_a_path_or_a_url_is_a_target(text, path, query, scheme, host):
+    assert target(text) == Target(text, path, query, scheme, host)
+
+
+@pytest.mark.parametrize(
+    'text, problem',
+    [
+        ('health', "'health' is neither a path that begins with / nor a URL"),
+        ('//x', 'neither a path'),
+        ('http:///x', 'neither a path'),
+        ('ftp://x/', 'neither an http:// nor an https:// URL'),
+        ('http://x:99999/', 'not a URL'),
+        ('http://[::1', 'not a URL'),
+        ('/ü', 'write them as %XX'),
+    ],
+)
+def test_what_is_neither_is_refused_in_one_line(text, problem):
+    with pytest.raises(SettingError, match=problem.replace('[', r'\[')) as refused:
+        targets(f'/ {text}')
+    assert '\n' not in str(refused.value)
+
+
+@pytest.mark.parametrize('text', ['', 'ok', '2x', '600', '6xx', '20', '2000', '٢00'])
+def test_what_is_no_status_is_refused(text):
+    with pytest.raises(SettingError, match='such as 200 or 2xx'):
+        statuses(text)
+
+
+@pytest.mark.parametrize(
+    'status, is_wanted',
+    [('200 OK', True), ('204 No Content', True), ('301 Moved', True), ('302 F', False)],
+)
+def test_statuses_are_single_ones_and_classes(status, is_wanted):
+    assert is_one_of(status, statuses('2XX, 301')) == is_wanted
+
+
+def answer_of(app, bus, text='/', url=HERE, seconds=30):
+    return ask(app, target(text), bus, url, seconds)
+
+
+def test_the_application_sees_a_request_as_pep_3333_says(bus):
+    seen = {}
+
+    def app(environ, start_response):
+        seen.update(environ)
+        start_response('200 OK', [('Content-Type', 'text/plain')])
+        return [b'hello']
+
+    answer = answer_of(validator(app), bus, '/a%C3%BC?q=1')
+    assert (answer.status, answer.error) == ('200 OK', None)
+    assert seen['PATH_INFO'] == '/aü'.encode().decode('latin-1')
+    assert (seen['QUERY_STRING'], seen['HTTP_HOST']) == ('q=1', '127.0.0.1:8080')
+    assert (seen['SERVER_PORT'], seen['wsgi.url_scheme']) == ('8080', 'http')
+    answer_of(app, bus, 'https://www.example.com/', url='unix:site.sock')
+    assert (seen['HTTP_HOST'], seen['SERVER_PORT']) == ('www.example.com', '443')
+    assert seen['wsgi.url_scheme'] == 'https'
+
+
+def test_threads_are_acquired_and_bodies_are_closed(bus):
+    told, closed = [], []
+    bus.subscribe('acquire_thread', lambda *_: told.append(threading.current_thread()))
+
+    class Endless:
+        def __iter__(self):
+            while True:
+                yield b'x' * (LONGEST // 4)
+
+        def close(self):
+            closed.append(threading.current_thread())
+
+    def app(environ, start_response):
+        start_response('302 Found', [('Location', '/login')])
+        return Endless()
+
+    answer = answer_of(app, bus)
+    assert (answer.status, answer.location) == ('302 Found', '/login')
+    assert told == closed and threading.current_thread() not in told
+
+
+@pytest.mark.parametrize('error', [KeyError('dsn'), SystemExit(3)])
+def test_what_the_application_raises_is_kept(bus, error):
+    def app(environ, start_response):
+        raise error
+
+    assert answer_of(app, bus).error is error
+
+
+def test_an_application_without_a_status_has_failed(bus):
+    answer = answer_of(lambda environ, start_response: [], bus)
+    assert 'did not call start_response' in str(answer.error)
+
+
+def test_an_application_that_hangs_is_late_and_its_line_is_named(bus):
+    ends = threading.Event()
+
+    def app(environ, start_response):
+        ends.wait()
+
+    answer = answer_of(app, bus, seconds=0.2)
+    ends.set()
+    assert answer.is_late and not answer.status
+    assert 'test_asking.py' in answer.place and answer.place.endswith('app')
