@@ -88,6 +88,14 @@ class Report:
         """Report that modules are imported, or which module makes a fork unsafe, and why."""
         self._say('imported', name, why)
 
+    def loads(self, place: str) -> None:
+        """Report the line where the load of the site is.
+
+        A signal handler calls this: it reports nothing in the middle of another report.
+        """
+        if not self._sending._is_owned():  # type: ignore[attr-defined]
+            self._say('loads', place)
+
     def outdated(self, paths: list[str]) -> None:
         """Report that these files of the site have changed: it must be restarted."""
         self._say('outdated', paths)

@@ -6,8 +6,13 @@ from typing import NamedTuple
 
 #: The kinds of processes. A worker serves. 'site plugins' runs the plugins that run only
 #: once for a site. 'preload' composes the site and forks workers. 'packages' imports the
-#: installed packages that the site uses, and forks workers that compose the site.
+#: installed packages that the site uses, and forks workers that compose the site. 'loading
+#: page' shows browsers where the load of the site is, if that takes long.
 WORKER, SITE, PRELOAD, PACKAGES = 'worker', 'site plugins', 'preload', 'packages'
+LOADING = 'loading page'
+
+#: The kinds of processes that do not start the site: they have no bus, and no requests.
+WITHOUT_BUS = frozenset({PRELOAD, PACKAGES, LOADING})
 
 
 class Role(NamedTuple):
@@ -57,4 +62,5 @@ TITLES = {
     SITE: 'The process of the site plugins',
     PRELOAD: 'The process that loads the site',
     PACKAGES: 'The process that imports packages',
+    LOADING: 'The process that shows that the site is loading',
 }

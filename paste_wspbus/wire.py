@@ -37,6 +37,8 @@ class UnknownWord(LookupError):
 #: the supervisor; a process that runs the site; a process that forks others.
 LAUNCHER, DAEMON = 'launcher', 'daemon'
 SUPERVISOR, WORKER, FORKER = 'supervisor', 'worker', 'forker'
+#: The process that shows browsers that the site is loading.
+PAGE = 'page'
 #: A site of one process, and the process that tries its new code.
 OLD, TRIAL = 'old', 'trial'
 
@@ -136,6 +138,12 @@ REPORTS = {
             ('learnt', 'modules'),
         ),
         Word(
+            'loads',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor has browsers shown where the load of the site is.',
+        ),
+        Word(
             'outdated',
             (WORKER,),
             (SUPERVISOR,),
@@ -194,8 +202,16 @@ ORDERS = {
         Word(
             'make_way',
             (SUPERVISOR,),
-            (WORKER, FORKER),
+            (WORKER, FORKER, PAGE),
             'Another process takes the place of this one, which leaves.',
+        ),
+        Word(
+            'show',
+            (SUPERVISOR,),
+            (PAGE,),
+            'The process shows since when the site is loading (time.monotonic), and the '
+            'line where the load is.',
+            ('since', 'place'),
         ),
         Word(
             'restart',
@@ -412,6 +428,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'status': _is_status,
     'learnt': _are_news,
     'modules': _are_texts,
+    'loads': _is_text,
     'outdated': lambda value: _are_paths(value) and bool(value),
     'forked': _is_number,
     'process': lambda value: _is_number(value) and value > 1,

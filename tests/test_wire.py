@@ -38,7 +38,8 @@ def test_every_order_is_sent_and_nothing_else_is():
 def test_every_order_has_a_receiver(word):
     orders = (PACKAGE / 'workers' / 'orders.py').read_text()
     forker = (PACKAGE / 'workers' / 'forker.py').read_text()
-    understood = {wire.WORKER: orders, wire.FORKER: forker}
+    page = (PACKAGE / 'workers' / 'loading_page.py').read_text()
+    understood = {wire.WORKER: orders, wire.FORKER: forker, wire.PAGE: page}
     for party in ORDERS[word].receivers:
         assert f"'{word}'" in understood[party], party
 
@@ -57,7 +58,7 @@ def test_every_report_has_a_receiver(word):
 @pytest.mark.parametrize('words', [ORDERS, REPORTS], ids=['orders', 'reports'])
 def test_every_word_says_who_sends_it_and_what_the_receiver_does(words):
     parties = {wire.LAUNCHER, wire.DAEMON, wire.SUPERVISOR, wire.WORKER, wire.FORKER}
-    parties |= {wire.OLD, wire.TRIAL}
+    parties |= {wire.OLD, wire.TRIAL, wire.PAGE}
     for name, word in words.items():
         assert word.name == name
         assert word.senders and set(word.senders) <= parties
@@ -139,6 +140,7 @@ SAID = {
         ([['file', 'a.py', [1, 2]]], ['b']),
         {'learnt': [['file', 'a.py', [1, 2]]], 'modules': ['b']},
     ),
+    'loads': (('a.py:3 in f',), {'loads': 'a.py:3 in f'}),
     'outdated': ((['a.py'],), {'outdated': ['a.py']}),
     'imported': (('a', 'why'), {'imported': 'a', 'why': 'why'}),
     'leave': ((), {'leave': True}),

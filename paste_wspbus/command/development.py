@@ -13,6 +13,7 @@ from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.exits import DONE
 from paste_wspbus.ini.config import Site
+from paste_wspbus.role import LOADING
 from paste_wspbus.servers.server import Server
 from paste_wspbus.watching.files import Files, is_installed
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from paste_wspbus.process.supervised_end import SupervisedEnd
     from paste_wspbus.watching.gate import Gate
     from paste_wspbus.workers.learner import Learner
+    from paste_wspbus.workers.loading import Whereabouts
 
 
 #: The priority with which a gate begins: before the server, which accepts then.
@@ -106,6 +108,8 @@ class Development(Single):
 
     #: Notes which files the site consists of; None in a process that reloads itself.
     learner: Learner | None = None
+    #: Answers the supervisor, which asks where a load is that takes long.
+    _whereabouts: Whereabouts | None = None
 
     def plug_in(self, bus: Bus) -> None:
         """Plug in the plugin that notes the files of the site.
@@ -136,6 +140,9 @@ class Development(Single):
         if worker is None:
             problem = process.problem
             return self._compose_problem(problem[0]) if problem else self.compose()
+        if worker.role.kind == LOADING:
+            worker.show_loading()
+            end_at_once(DONE)
         if worker.role.problem:
             return self._compose_problem(worker.role.problem)
         return self._compose_as_worker(worker)
@@ -147,6 +154,7 @@ class Development(Single):
         """
         from paste_wspbus.process.rereading import reconfigure
         from paste_wspbus.workers.learner import Learner
+        from paste_wspbus.workers.loading import Whereabouts
         from paste_wspbus.workers.packages import own_memory
 
         launch, process = self.launch, self.process
@@ -177,6 +185,7 @@ class Development(Single):
             reconfigure(process)
         for path in process.config.files:
             learner.files.add(path)
+        self._whereabouts = Whereabouts(launch.report)
         site = self.compose()
         self._put_before(site, gate)
         return site if is_spare or worker.waits_to_go() else None
@@ -266,6 +275,8 @@ class Development(Single):
 
     def before_ready(self) -> None:
         """Report the files of the site: the supervisor watches them."""
+        if self._whereabouts is not None:
+            self._whereabouts.end()
         if self.learner is not None:
             self.learner.report_to(self.launch.report)
 

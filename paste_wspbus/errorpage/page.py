@@ -30,6 +30,9 @@ AROUND, WIDTH = 3, 400
 
 FOOTER = 'Served by wspserve --reload; it tries again when a file changes.'
 
+#: The Content-Security-Policy of `loading_page`, which has neither a script nor a source.
+LOADING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"
+
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _SITE_PACKAGES = re.compile(r'.*[\\/](?:site|dist)-packages[\\/]')
 
@@ -50,7 +53,7 @@ def make_app(problem: str) -> Callable[..., Iterable[bytes]]:
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         method = environ['REQUEST_METHOD']
-        is_html = _accepts_html(environ.get('HTTP_ACCEPT', ''))
+        is_html = accepts_html(environ.get('HTTP_ACCEPT', ''))
         body = pages[method in ('GET', 'HEAD')] if is_html else plain
         headers = [
             ('Content-Type', f'text/{"html" if is_html else "plain"}; charset=utf-8'),
@@ -68,6 +71,27 @@ def make_app(problem: str) -> Callable[..., Iterable[bytes]]:
     return app
 
 
+def loading_page(seconds: float, place: str) -> bytes:
+    """Return HTML that shows for how long the site has been loading, and where it is.
+
+    The page asks again every second.
+
+    :param place: 'FILE:LINE in NAME', or ''.
+    """
+    _lines.cache_clear()
+    found = re.fullmatch(r'(?s)(?P<file>.+):(?P<line>\d+) in (?P<name>.+)', place)
+    text, body = 'The process that loads it does not say where it is.', ''
+    if found is not None:
+        frame = Frame(found['file'], int(found['line']), found['name'])
+        body = _shown(frame)
+        text = f'It is at {_short(frame.file)}, line {frame.line}.'
+    return _encode(
+        _LOADING.format(
+            style=_element('page.css'), seconds=int(seconds), text=_e(text), body=body
+        )
+    )
+
+
 def _tag(problem: str) -> str:
     """Return a text that differs for each problem."""
     # Addresses in memory and process IDs differ in each worker.
@@ -75,7 +99,7 @@ def _tag(problem: str) -> str:
     return hashlib.sha256(_encode(same)).hexdigest()[:16]
 
 
-def _accepts_html(accept: str) -> bool:
+def accepts_html(accept: str) -> bool:
     """Whether a client names HTML (RFC 9110, 12.5.1): browsers do, curl does not."""
     for one in accept.lower().split(','):
         kind, *parameters = (part.strip() for part in one.split(';'))
@@ -352,3 +376,26 @@ _WHOLE = """\
 <details class="whole"><summary>The whole traceback, as text</summary>
 <button type="button" id="copy" hidden>Copy</button>
 <pre id="text">{}</pre></details>"""
+
+_LOADING = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="1">
+<link rel="icon" href="data:,">
+<title>The site is loading</title>
+<style>{style}
+body {{ --bad: var(--soft); --badbox: var(--box); }}</style>
+</head>
+<body>
+<header><p class="kind">wspserve --reload</p><h1>The site has been loading for {seconds} s</h1>
+<p class="line">{text}</p></header>
+<main>
+{body}
+</main>
+<footer><p>This page asks again every second. The terminal may show more.</p></footer>
+</body>
+</html>
+"""

@@ -55,6 +55,9 @@ class SupervisedEnd(Protocol):
     def fork_from_packages(self, import_all: Callable[[list[str]], object]) -> bool:
         """Import the modules that are ordered, and fork a worker for each order to fork."""
 
+    def show_loading(self) -> None:
+        """Answer browsers in the place of the site while another process loads it."""
+
     def bequeath(self) -> tuple[int, list[Any]]:
         """Report that this process replaces itself; return what the next program needs."""
 

@@ -14,7 +14,7 @@ import sys
 import time
 
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.role import PACKAGES, PRELOAD, Role
+from paste_wspbus.role import PRELOAD, WITHOUT_BUS, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.wire import REPORTS, UnknownWord
 from paste_wspbus.workers.handle import WorkerHandle
@@ -110,7 +110,7 @@ class Children:
         self._previous = signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def of_kind(self, kind: str) -> list[WorkerHandle]:
-        """Return the living processes of a kind: WORKER, SITE, PRELOAD or PACKAGES."""
+        """Return the living processes of a kind: such as WORKER or PACKAGES."""
         return [child for child in self.alive if child.role.kind == kind]
 
     def tell_all(self, word: str) -> None:
@@ -127,7 +127,7 @@ class Children:
         """
         poll, remaining = select.poll(), {}
         for child in self.alive:
-            if child.role.kind in (PRELOAD, PACKAGES):
+            if child.role.kind in WITHOUT_BUS:
                 child.tell('stop')
             else:
                 child.tell('force')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.role import PACKAGES, PRELOAD
+from paste_wspbus.role import WITHOUT_BUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,5 +37,5 @@ class Draining:
 
     def _tell(self, worker: WorkerHandle) -> None:
         drained = self._bus.drained
-        if worker.role.kind not in (PRELOAD, PACKAGES):  # these do not run the site
+        if worker.role.kind not in WITHOUT_BUS:  # these do not run the site
             worker.tell('drain' if drained else 'undrain')

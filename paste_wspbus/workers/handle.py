@@ -11,7 +11,7 @@ import time
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.report import Inbox
-from paste_wspbus.role import PACKAGES, PRELOAD, Role
+from paste_wspbus.role import WITHOUT_BUS, Role
 from paste_wspbus.unix.processes import is_stopped, memory_of, parent_of
 from paste_wspbus.wire import NUMBERS, order
 from paste_wspbus.workers.outbox import Outbox
@@ -328,7 +328,7 @@ class WorkerHandle:
         """Return what `status` shows of it."""
         status = self.known_status or {}
         requests = status.get('requests')
-        if self.role.kind in (PRELOAD, PACKAGES) or self.ended:
+        if self.role.kind in WITHOUT_BUS or self.ended:
             requests = []
         state = _STATES.get(self.stage, 'starting')
         if self.role.spare and not self.ended:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.role import PACKAGES, PRELOAD
+from paste_wspbus.role import WITHOUT_BUS
 from paste_wspbus.workers.handle import PATIENCE
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ class Inquiries:
         asked = [
             child
             for child in self._children.alive
-            if child.is_ready and child.role.kind not in (PRELOAD, PACKAGES)
+            if child.is_ready and child.role.kind not in WITHOUT_BUS
         ]
         for child in asked:
             child.ask_for_status()

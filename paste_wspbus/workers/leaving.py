@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from paste_wspbus.role import PACKAGES, PRELOAD, SITE, WORKER
+from paste_wspbus.role import LOADING, PACKAGES, PRELOAD, SITE, WORKER
 from paste_wspbus.workers.children import AGAIN
 
 TYPE_CHECKING = False
@@ -104,7 +104,7 @@ class Leaving:
         """Order all to stop, and wait for their end: first the workers, which started last."""
         began = time.monotonic()
         self.is_stopping = True
-        for kind in (WORKER, SITE, PRELOAD, PACKAGES):
+        for kind in (WORKER, SITE, PRELOAD, PACKAGES, LOADING):
             group = self.children.of_kind(kind)
             for child in group:
                 self._order_stop(child)
@@ -127,8 +127,8 @@ class Leaving:
 
     def _order_stop(self, child: WorkerHandle) -> None:
         child.is_asked_to_leave()
-        if child.role.kind == PACKAGES:
-            # It runs no code of the site, and may import for a long time.
+        if child.role.kind in (PACKAGES, LOADING):
+            # It runs no code of the site, and may not read its orders for a long time.
             child.signal(signal.SIGKILL)
         elif child.role.spare:
             child.tell('stop')  # a spare ends at any order except 'go'

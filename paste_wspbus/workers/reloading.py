@@ -15,6 +15,7 @@ from paste_wspbus.unix.tty import Terminal
 from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
 from paste_wspbus.workers.children import WorkerFailed, how
+from paste_wspbus.workers.loading import Loading
 from paste_wspbus.workers.spares import Spares
 
 TYPE_CHECKING = False
@@ -32,9 +33,6 @@ PATIENCE = 1.0
 #: Seconds without a change that end a burst of changes. After a later change, while the
 #: site starts, the site starts again.
 QUIET = 0.01
-
-#: Seconds of a load after which the terminal says that it is not over.
-LONG = 2.0
 
 
 class Outdated(Exception):
@@ -79,6 +77,7 @@ class Reloading:
         self.bus, self.waiting = supervisor.bus, supervisor.waiting
         self.current, self.leaving = supervisor.current, supervisor.leaving
         self.spares = Spares(supervisor, plan.style)
+        self.loading = Loading(supervisor, plan.show)
         self.watcher: Watcher | None = None
         #: A debugger may leave it without echo when its process ends.
         self.terminal = Terminal()
@@ -247,17 +246,9 @@ class Reloading:
             old = self.current.get(role.name)
             if old is None or old.is_about_to_end:
                 self.current[role.name] = self._begin(role)
-        timer = self.bus.events.call_later(LONG, self._tell_of_long_load)
-        try:
+        with self.loading.watched():
             for role in roles:
                 self._await_or_show(role)
-        finally:
-            self.bus.events.cancel(timer)
-
-    def _tell_of_long_load(self) -> None:
-        if self.supervisor.is_renewing:  # before the first start, no request can come
-            line = f'The site has been loading for {LONG:g} s, and requests wait'
-            self.plan.show(line)
 
     def _begin(self, role: Role) -> WorkerHandle:
         return self.spares.take(role) or self.supervisor.spawn(role)

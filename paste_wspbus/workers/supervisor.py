@@ -12,7 +12,15 @@ from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import log_file
-from paste_wspbus.role import PACKAGES, PRELOAD, SITE, WORKER, Role
+from paste_wspbus.role import (
+    LOADING,
+    PACKAGES,
+    PRELOAD,
+    SITE,
+    WITHOUT_BUS,
+    WORKER,
+    Role,
+)
 from paste_wspbus.unix.processes import out_of_memory_kills
 from paste_wspbus.watching.loop import Events, Repeat
 from paste_wspbus.workers.children import Children, WorkerFailed, exit_code, how
@@ -257,7 +265,7 @@ class Supervisor:
         for child in self.children.alive:
             if target == 'stacks':
                 child.signal(signal.Signals[name])
-            elif child.role.kind in (PRELOAD, PACKAGES):
+            elif child.role.kind in WITHOUT_BUS:
                 if target == 'reopen_logs':  # the workers that it forks write there
                     child.tell('reopen_logs')
             elif child.is_ready:
@@ -355,8 +363,8 @@ class Supervisor:
         if worker.stage is Stage.READY:
             return
         worker.is_now_ready(message['ready'])
-        if worker.role.kind == PACKAGES:
-            return  # it neither serves nor belongs to the site: see `spares`
+        if worker.role.kind in (PACKAGES, LOADING):
+            return  # it does not belong to the site: see `spares` and `loading`
         self.bus.log(f'{worker.title} is ready')
         self.bus.publish('worker_ready', worker.name, worker.pid)
         while worker.waiting:
@@ -405,7 +413,7 @@ class Supervisor:
 
     def _has_ended(self, worker: WorkerHandle) -> None:
         self.inquiries.no_need_to_wait_for(worker)
-        counts = worker.role.kind != PACKAGES and (
+        counts = worker.role.kind not in (PACKAGES, LOADING) and (
             worker.role.kind != PRELOAD or not self.was_started
         )
         if self.is_stopping and counts and (worker.was_ready or not self.was_started):
@@ -487,7 +495,7 @@ class Supervisor:
         """Log the stacks of this process, and order the workers to log theirs."""
         self.bus.log(f'Stacks of process {os.getpid()}:\n{stacks()}', 30)
         for child in self.children.alive:
-            if child.role.kind not in (PRELOAD, PACKAGES):
+            if child.role.kind not in WITHOUT_BUS:
                 child.tell('stacks')
 
     def in_brief(self) -> list[str]:

@@ -207,6 +207,14 @@ class Worker:
         report = self.process.launch.report
         return self._fork(Forker(self.connection, report, lambda: None, import_all))
 
+    def show_loading(self) -> None:
+        """Answer browsers while another process loads the site, until it serves."""
+        from paste_wspbus.workers.loading_page import show_loading
+
+        server, report = self.process.server, self.process.launch.report
+        if server is not None:
+            show_loading(self.connection, server.sockets, report.ready)
+
     def _fork(self, forker: Forker) -> bool:
         if self.process.server is not None:
             self.process.server.shared = True

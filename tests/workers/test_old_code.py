@@ -224,7 +224,7 @@ def test_a_load_that_takes_long_is_told_of(tmp_path):
     os.mkfifo(tmp_path / 'gate')
     with Edited(tmp_path) as site:
         site.save(gated('two'))
-        site.expect('The site has been loading for 2 s, and requests wait')
+        site.expect('The site has been loading for 2 s, and is at ')
         open_gate(tmp_path)
         site.until('two')
         assert site.err.text.count('has been loading') == 1
