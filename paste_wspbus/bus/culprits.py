@@ -124,6 +124,27 @@ def is_of_site(file: str) -> bool:
     )
 
 
+def is_at_prompt(frame: FrameType | None) -> bool:
+    """Whether pdb, or a debugger that is made of it, waits for a command in a stack."""
+    while frame is not None:
+        is_loop = frame.f_code.co_name == 'cmdloop'
+        if is_loop and is_debugger(frame.f_locals.get('self')):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def is_debugger(found: object) -> bool:
+    """Whether an object is pdb, or a debugger that is made of it."""
+    bdb = sys.modules.get('bdb')
+    return bdb is not None and issubclass(type(found), bdb.Bdb)
+
+
+def is_of_this_package(handler: object) -> bool:
+    """Whether a signal handler is part of this package."""
+    return str(getattr(handler, '__module__', '')).startswith('paste_wspbus.')
+
+
 # -- the first line -------------------------------------------------------------------
 
 

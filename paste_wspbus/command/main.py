@@ -291,6 +291,10 @@ def _open_and_run(
                 if done is not None:
                     return done
         _make_importable(process.config)
+    if process.inheritance.worker is None and os.isatty(0):
+        from paste_wspbus.command.debugging import restore_terminal_at_exit
+
+        restore_terminal_at_exit()
     code = None
     launch.early.check()
     while code is None:  # then run() has forked, and this is a worker, which runs next

@@ -302,11 +302,15 @@ class Single:
         end_at_once(EX_SOFTWARE)
 
     def before_stop(self, bus: Bus) -> None:
-        """End a trial of new code; let no handler of the site cut the stop."""
+        """End a trial of new code; let no handler of the site cut the stop; wait for no debugger."""
         trials = self.process.trials
         if trials is not None and bus.pid == os.getpid():
             trials.cancel()
         contain(bus)
+        if 'bdb' in sys.modules:
+            from paste_wspbus.command.debugging import hurry_past_prompts
+
+            hurry_past_prompts(bus)
 
     def before_execv(self, bus: Bus) -> list[int]:
         """End this program.

@@ -7,9 +7,9 @@ import os
 import signal
 from traceback import format_exc
 
+from paste_wspbus.bus.culprits import is_of_this_package
 from paste_wspbus.bus.interrupts import in_main_thread
 from paste_wspbus.exits import exit_code_of
-from paste_wspbus.plugins.signals import is_of_this_package
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.watching.files import Path, Signature
 
+#: Seconds that a stop waits for the thread if it skips every wait: the thread is idle.
+HURRIED = 0.2
+
 
 class Autoreloader(Plugin):
     """Restarts the bus when a file of the site changes.
@@ -127,7 +130,7 @@ class Autoreloader(Plugin):
             return
         watcher.events.put(False)
         if thread is not threading.current_thread():
-            thread.join(0 if self.bus.hurried else self.join_timeout)
+            thread.join(HURRIED if self.bus.hurried else self.join_timeout)
             if thread.is_alive():
                 stack = stack_of(thread)
                 self.bus.log(f'Thread {thread.name!r} does not end:\n{stack}', 40)

@@ -14,6 +14,7 @@ from time import sleep
 from traceback import format_exc
 
 from paste_wspbus.bus.channels import ChannelFailures
+from paste_wspbus.bus.culprits import is_debugger, is_of_this_package
 from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.host import host_of, note_reason
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
@@ -551,8 +552,9 @@ class Owners:
         self.of_site.pop(name, None)
 
     def takes(self, name: str, handler: Any) -> None:
-        """Note the site's own handler of a signal."""
-        self.of_site[name] = handler
+        """Note the site's own handler of a signal; that of pdb is none, and does not stay."""
+        if not is_debugger(getattr(handler, '__self__', None)):
+            self.of_site[name] = handler
 
     def note_others(self) -> None:
         """Note the handler of each signal before the site is loaded."""
@@ -573,7 +575,7 @@ class Owners:
             if number in in_c:
                 self.of_site[number.name] = None
             elif now != before and now not in _RESET:
-                self.of_site[number.name] = now
+                self.takes(number.name, now)
 
     def give_back(self, name: str) -> None:
         """Let the site handle a signal; if it has no handler, reset the signal."""
@@ -582,11 +584,6 @@ class Owners:
         is_ours = callable(before) and signal.getsignal(number) == before
         if is_ours and name not in self.of_site:
             signal.signal(number, signal.SIG_DFL)
-
-
-def is_of_this_package(handler: object) -> bool:
-    """Whether a signal handler is part of this package."""
-    return str(getattr(handler, '__module__', '')).startswith('paste_wspbus.')
 
 
 def _is_ignored(target: Target) -> bool:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+from paste_wspbus.bus.culprits import is_at_prompt
 from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.interrupts import in_main_thread
 from paste_wspbus.exits import EX_SOFTWARE, of_signal
@@ -104,14 +105,15 @@ class EarlySignals:
     def check(self) -> None:
         """Raise an exception if a signal has asked for a stop.
 
-        :raises Terminated, KeyboardInterrupt: if one has; KeyboardInterrupt for Ctrl-C.
+        :raises Terminated, KeyboardInterrupt: if one has; KeyboardInterrupt for Ctrl-C,
+            but not at the prompt of a debugger.
         """
         if self.wish is None:
             return
+        # A debugger's prompt swallows a KeyboardInterrupt.
+        is_interrupt = self.wish in _INTERRUPTS and not is_at_prompt(sys._getframe())
         self._raised = error = (
-            Terminated(of_signal(self.wish))
-            if self.wish not in _INTERRUPTS
-            else KeyboardInterrupt()
+            KeyboardInterrupt() if is_interrupt else Terminated(of_signal(self.wish))
         )
         raise error
 

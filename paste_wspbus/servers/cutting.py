@@ -12,6 +12,8 @@ import traceback
 from collections import Counter
 from typing import NamedTuple
 
+from paste_wspbus.bus.culprits import is_at_prompt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +34,7 @@ class WaitsFor(enum.Enum):
     STREAM = 'a stream'
     THREAD = 'no thread is free for it'
     APPLICATION = 'the application computes'
+    DEBUGGER = 'a debugger waits at its prompt'
 
 
 class RequestInFlight(NamedTuple):
@@ -56,6 +59,13 @@ class RequestInFlight(NamedTuple):
     def __str__(self) -> str:
         age = time.monotonic() - self.since
         return f'{self.name}, in flight for {age:.1f} s: {self.waits_for.value}'
+
+    def or_debugger(self) -> RequestInFlight:
+        """Return this; but if the application waits for a developer, say so."""
+        is_computing = self.waits_for is WaitsFor.APPLICATION
+        if is_computing and self.stack is not None and self.stack.is_at_prompt:
+            return self._replace(waits_for=WaitsFor.DEBUGGER)
+        return self
 
 
 def text_of(value: object) -> str:
@@ -133,6 +143,11 @@ class Stack:
         yields meanwhile, its frame does not have its caller any more.
         """
         return self.calls[-1][0] in ('_bootstrap', '<module>')
+
+    @property
+    def is_at_prompt(self) -> bool:
+        """Whether pdb, or a debugger that is made of it, waits for a command."""
+        return is_at_prompt(self._frame)
 
     def waits_for_client(self, connection: socket.socket) -> WaitsFor | None:
         """Return whether the thread waits until it can read or write a connection.

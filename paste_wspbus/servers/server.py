@@ -352,7 +352,8 @@ class Server(Binding):
         from paste_wspbus.servers import cutting  # rarely needed
         from paste_wspbus.servers.cutting import WaitsFor
 
-        self._has_cut, requests = True, self.requests_in_flight()
+        self._has_cut = True
+        requests = [one.or_debugger() for one in self.requests_in_flight()]
         is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
         self.cut()  # before the log: threads that end leave the interpreter to this one
         if requests and self._is_outdated:  # under --reload, not at the end of the site
