@@ -173,9 +173,9 @@ class Development(Single):
         learner.gate = gate = self._make_gate(learner.files)
         if gate is not None:
             gate.reopen(at_all=True)  # nothing of the site has been read yet
-        if is_forked:
-            own_memory()
         if is_spare:
+            if is_forked and launch.report.fd is not None:
+                own_memory(launch.report.fd)
             if not worker.waits_to_go():
                 return None
             if gate is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import stat
 import sys
 import threading
@@ -119,11 +120,18 @@ def _is_socket(fd: int) -> bool:
 _POPULATE_WRITE = 23
 
 
-def own_memory() -> None:
+#: The number of bytes that are copied between two looks whether the process is needed.
+_AT_ONCE = 1 << 21
+
+
+def own_memory(orders: int) -> None:
     """Copy now the memory that this forked process shares with its parent.
 
     Later, each first write to a shared page would cost time: composing a site took five
-    times as long without this (in a virtual machine).
+    times as long without this (in a virtual machine). But to copy all of it takes longer
+    than that, so this ends as soon as the process is needed.
+
+    :param orders: a descriptor that can be read when the process is needed.
     """
     if sys.platform != 'linux':
         return
@@ -135,8 +143,13 @@ def own_memory() -> None:
             areas = [line.split() for line in maps]
     except OSError:  # a container or a chroot may have no /proc
         return
+    poll = select.poll()
+    poll.register(orders, select.POLLIN)
     for bounds, rights, _, _, _, *path in areas:
         if rights == 'rw-p' and path in ([], ['[heap]']):
-            start, end = (int(bound, 16) for bound in bounds.split('-'))
-            length = ctypes.c_size_t(end - start)
-            madvise(ctypes.c_void_p(start), length, _POPULATE_WRITE)
+            first, end = (int(bound, 16) for bound in bounds.split('-'))
+            for start in range(first, end, _AT_ONCE):
+                if poll.poll(0):
+                    return
+                length = ctypes.c_size_t(min(_AT_ONCE, end - start))
+                madvise(ctypes.c_void_p(start), length, _POPULATE_WRITE)

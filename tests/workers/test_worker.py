@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -144,7 +145,25 @@ def test_memory_is_left_as_it_is_without_proc(monkeypatch):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(packages, 'open', missing, raising=False)
-    packages.own_memory()
+    packages.own_memory(0)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='madvise')
+def test_a_spare_that_is_needed_copies_no_more_memory(monkeypatch):
+    class Libc:
+        def __init__(self, name):
+            self.madvise = lambda *_: calls.append(1)
+
+    calls = []
+    monkeypatch.setattr('ctypes.CDLL', Libc)
+    ours, its = socket.socketpair()
+    with ours, its:
+        packages.own_memory(its.fileno())
+        assert calls
+        calls.clear()
+        ours.send(b'go\n')
+        packages.own_memory(its.fileno())
+        assert not calls
 
 
 def test_a_handler_of_the_sites_own_stays_when_the_connection_is_closed(make):
