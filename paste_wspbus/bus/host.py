@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+#: The beginning of the line that says why a site stops.
+REASON = 'Stopping: '
+
 #: The promises that a host may make: each capability with its meaning.
 CAPABILITIES: dict[str, str] = {
     'start': "'start' listeners have run before the application gets a request",
@@ -210,7 +213,7 @@ def note_reason(bus: Any, why: str) -> None:
     """
     if getattr(bus, 'stop_reason', None) is None:
         bus.stop_reason = why
-        bus.post('log', f'Stopping: {why}', 20)
+        bus.post('log', f'{REASON}{why}', 20)
 
 
 def _note_caller(bus: Any, command: str) -> None:

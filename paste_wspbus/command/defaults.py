@@ -80,6 +80,7 @@ class DefaultPlugins:
             self.set_up_logging()
         sitelog = bus.plugins['sitelog'] = SiteLog(bus)
         sitelog.routine_is_debug = self.options.reload
+        sitelog.tells_reason = self.logs_to_file and not configured
         if process.name:
             sitelog.name(process.name)
         if process.log_file is not None:
@@ -112,6 +113,13 @@ class DefaultPlugins:
             handler.setFormatter(SafeFormatter(' '.join(parts)))
         level = logging.INFO if options.verbosity > 1 else logging.WARNING
         logging.basicConfig(level=level, handlers=[handler], force=force)
+
+    @property
+    def logs_to_file(self) -> bool:
+        """Whether standard error is a log file that has only warnings."""
+        process = self.process
+        is_file = process.log_file is not None and self.options.verbosity == 1
+        return is_file and not process.is_worker and not self.is_on_terminal
 
     @property
     def is_on_terminal(self) -> bool:

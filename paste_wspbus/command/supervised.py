@@ -59,6 +59,7 @@ class Supervised:
         name_process('supervisor', os.getpid())
         configured = self._use_site_handlers() is not None
         sitelog = self.defaults.plug_in_sitelog(bus, configured=True)
+        sitelog.tells_reason = self.defaults.logs_to_file and not configured
         # If the first start fails, one line says so. Under --reload, one line says it of
         # each reload.
         is_shown = self.defaults.is_on_terminal and not configured

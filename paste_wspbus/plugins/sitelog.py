@@ -9,6 +9,7 @@ import re
 import stat
 import sys
 
+from paste_wspbus.bus.host import REASON
 from paste_wspbus.plugins import Plugin, on
 from paste_wspbus.values import printable
 
@@ -26,8 +27,11 @@ CALLER = 4
 _TRACEBACK = '\nTraceback (most recent call last):\n'
 
 
-#: The texts with which stacks begin in a message of the bus: only there, line feeds stay.
+#: The texts with which stacks begin in a message of the bus: from there on, line feeds stay.
 _STACKS = _TRACEBACK, '\n  File "', '\nThread '
+
+#: A line of a message that belongs to the line before: nothing can forge a record with it.
+_CONTINUED = '\n  '
 
 #: The texts with which the bus reports a start that fails: the command reports it, too.
 _START_FAILED = (
@@ -43,16 +47,17 @@ class SafeFormatter(logging.Formatter):
     """The formatter of the command's own handler: no text can forge a record.
 
     Control characters are escaped. In the records of this package, line feeds are
-    escaped, too, but not those of a traceback.
+    escaped, too, but not those of a traceback, and not before a line that is indented.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Put the message of this package on one line."""
+        """Put the message of this package on one line, and on others that are indented."""
         if record.name.partition('.')[0] == __name__.partition('.')[0]:
             text = record.message
             ends = [end for stack in _STACKS if (end := text.find(stack)) >= 0]
             end = min(ends, default=len(text))
-            record.message = printable(text[:end]) + text[end:]
+            lines = map(printable, text[:end].split(_CONTINUED))
+            record.message = _CONTINUED.join(lines) + text[end:]
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -107,6 +112,8 @@ class SiteLog(Plugin):
         #: Whether the lines of each start and stop are only for DEBUG: under --reload, two
         #: lines on the terminal say what each save does.
         self.routine_is_debug = False
+        #: Whether to log why the site stops, even if only warnings are logged otherwise.
+        self.tells_reason = False
         self.files: list[tuple[str, tuple[int, ...]]] = []
 
     def name(self, process: str) -> None:
@@ -139,7 +146,17 @@ class SiteLog(Plugin):
             return
         if not self.tracebacks:
             msg = without_traceback(msg)
-        self.logger.log(level, '%s', msg, stacklevel=CALLER)
+        if self.tells_reason and level == logging.INFO and msg.startswith(REASON):
+            self._log_anyway(msg)
+        else:
+            self.logger.log(level, '%s', msg, stacklevel=CALLER)
+
+    def _log_anyway(self, msg: str) -> None:
+        record = self.logger.makeRecord(
+            self.logger.name, logging.INFO, __file__, 0, '%s', (msg,), None
+        )
+        for handler in logging.getLogger().handlers:
+            handler.handle(record)
 
     def redirect(self, path: str | os.PathLike[str], *fds: int) -> None:
         """Append what is written to file descriptors to a file.

@@ -92,7 +92,7 @@ def describe(requests: list[RequestInFlight]) -> str:
     shown = [one for one in ordered if one.waits_for is WaitsFor.APPLICATION][:SHOWN]
     for request in shown:
         if request.stack is not None:
-            lines.append(f'The stack of {request.method} {request.target!a}:')
+            lines.append(f'  The stack of {request.name}:')
             lines.append(str(request.stack))
     return '\n'.join(lines)
 

@@ -119,3 +119,18 @@ def test_stop_names_the_log_that_says_why_it_failed(tmp_path):
     assert stopped.out.text.endswith(f'(exit code 1): see {log}.\n')
     place = f', at {tmp_path}/webapp.py:'
     assert f"listener p called sys.exit('no licence'){place}" in log.read_text()
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_the_log_of_a_daemon_says_why_the_site_stops(tmp_path, mode):
+    args = ['site.ini', '--pid-file', 'site.pid']
+    files = {'webapp.py': APP, 'site.ini': SERVED}
+    more = ['start', '--log-file', 'site.log', *MODES[mode][0]]
+    started = run(tmp_path, *args, *more, files=files)
+    assert started.code == 0, started.report()
+    stops = run(tmp_path, *args, 'stop')
+    assert stops.code == 0, stops.report()
+    said = (tmp_path / 'site.log').read_text()
+    assert said.count('Stopping: ') == 1
+    assert f'Stopping: `wspserve stop`, asked by {by(stops)}\n' in said
+    assert 'Bus ' not in said

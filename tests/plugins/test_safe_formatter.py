@@ -38,6 +38,12 @@ def test_a_message_of_ours_is_one_line():
     assert line == f'WARNING [paste_wspbus.worker1] {escaped}'
 
 
+def test_a_line_that_is_indented_stays_and_cannot_forge_a_record():
+    line = formatted(f'cuts:\n  GET /\n  POST /\n ERROR x\n  {NASTY}')
+    shown = f'cuts:\n  GET /\n  POST /\\n ERROR x\n  {SHOWN}'
+    assert line == f'WARNING [paste_wspbus.worker1] {shown}'
+
+
 @pytest.mark.parametrize(
     'stack',
     [
