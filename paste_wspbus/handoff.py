@@ -81,7 +81,7 @@ def make_filter(
         host = host_of(bus)
         if host.exits_with_process:  # otherwise the command introduces the bus
             introduce(app, bus)
-        wrapped = BusFilter(app, bus)
+        wrapped = BusFilter.around(app, bus)
         host.composed(bus)  # the host may start the bus now
         return wrapped
 

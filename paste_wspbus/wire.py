@@ -265,8 +265,8 @@ ORDERS = {
             'fork',
             (SUPERVISOR,),
             (FORKER,),
-            'The process forks one with this role. A descriptor comes along: the '
-            'connection of the new process.',
+            'The process forks one with this role. Two descriptors come along: the '
+            'connection and the scoreboard of the new process.',
             ('token', 'role'),
         ),
         Word(

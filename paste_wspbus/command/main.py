@@ -302,12 +302,14 @@ def _open_and_run(
     return code
 
 
-def _open_as_worker(process: Process, connection: int, role: list[Any]) -> None:
+def _open_as_worker(
+    process: Process, connection: int, role: list[Any], board: int = -1
+) -> None:
     """Open what a worker needs that is a fresh interpreter."""
     from paste_wspbus.role import Role
     from paste_wspbus.workers.worker import open_as_worker
 
-    open_as_worker(process, socket.socket(fileno=connection), Role(*role))
+    open_as_worker(process, socket.socket(fileno=connection), Role(*role), board)
 
 
 def choose_runner(

@@ -261,9 +261,8 @@ def _crash(last: dict[str, Any]) -> str:
     what = f'{when}: {text(last.get("how"))}'
     if last.get('out_of_memory') is True:
         what += ', perhaps out of memory'
-    requests, before = requests_of(last), number(last, 'requests_age')
-    if requests and before is not None:
-        what += f'; {before:.1f} s before: {_request(requests[0])}'
+    if requests := requests_of(last):
+        what += f'; in flight: {_request(requests[0])}'
         what += f' and {len(requests) - 1} more' * (len(requests) > 1)
     return what
 

@@ -92,8 +92,10 @@ class Supervised:
         give_back_streams()
         if child.fresh:
             hold(True)
-            start_afresh(self.process, self.bus, child.connection, child.role)
-        become(self.process, child.connection, child.role)
+            start_afresh(
+                self.process, self.bus, child.connection, child.role, child.board
+            )
+        become(self.process, child.connection, child.role, child.board)
 
     def _make_supervisor(self) -> Supervisor:
         bus, options, process = self.bus, self.options, self.process

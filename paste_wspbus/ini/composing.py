@@ -189,7 +189,7 @@ class Composer:
                 section=getattr(context, 'section', None),
             )
         if not (isinstance(site.app, BusFilter) and site.app.bus is bus):
-            site.app = BusFilter(site.app, bus)
+            site.app = BusFilter.around(site.app, bus)
         with self._origin(site, 'app:main'):
             introduce(site.app, bus)
 

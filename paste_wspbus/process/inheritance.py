@@ -44,7 +44,8 @@ class Inheritance:
 
     The following are used only over execv. ``report`` is the descriptor for reports, if a
     process still waits for the start. ``worker`` is for a process that has a supervisor:
-    the descriptor of its connection, and the fields of its role. ``problem`` is the
+    the descriptor of its connection, the fields of its role, and the descriptor of its
+    scoreboard (-1 stands for none). ``problem`` is the
     traceback to show in the place of the site, and {path: signature} of the files that
     must change before it can be right. ``reload`` says since which
     time.monotonic() the reload runs, and whether the program before could serve, before
@@ -68,7 +69,7 @@ class Inheritance:
         owned: bool = True,
         daemon: bool = False,
         report: int | None = None,
-        worker: tuple[int, list[Any]] | None = None,
+        worker: tuple[int, list[Any], int] | None = None,
         problem: tuple[str, dict[str, Any]] | None = None,
         reload: tuple[float, bool] | None = None,
         origins: list[Any] | None = None,
@@ -100,9 +101,11 @@ class Inheritance:
     @property
     def kept(self) -> list[int]:
         """All descriptors that stay open over execv."""
-        connection = self.worker[0] if self.worker else None
-        more = [fd for fd in (self.report, connection, self.entry) if fd is not None]
-        return self.descriptors + more
+        more = [self.report, self.entry]
+        if self.worker is not None:
+            connection, _, *boards = self.worker
+            more += [connection, *boards]
+        return self.descriptors + [fd for fd in more if fd not in (None, -1)]
 
     def take_sockets(self) -> list[ListeningSocket]:
         """Return the sockets; from now on the caller must close them.
@@ -336,6 +339,14 @@ def _is_role(value: object) -> bool:
     )
 
 
+def _is_worker(value: Any) -> bool:
+    # Earlier versions had no scoreboard.
+    if not (_are(value, int, list) or _are(value, int, list, int)):
+        return False
+    boards = [fd for fd in value[2:] if fd != -1]
+    return _is_socket(value[0]) and _is_role(value[1]) and all(map(_is_file, boards))
+
+
 def _is_file(fd: object) -> bool:
     return _is_open(fd) and stat.S_ISREG(os.fstat(fd).st_mode)  # type: ignore[arg-type]
 
@@ -371,10 +382,7 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {
     'owned': lambda value: isinstance(value, bool),
     'daemon': lambda value: isinstance(value, bool),
     'report': lambda value: value is None or _is_open(value),
-    'worker': lambda value: (
-        value is None
-        or (_are(value, int, list) and _is_socket(value[0]) and _is_role(value[1]))
-    ),
+    'worker': lambda value: value is None or _is_worker(value),
     'problem': lambda value: value is None or _are(value, str, dict),
     'reload': lambda value: value is None or _are(value, float, bool),
     'entry': lambda value: value is None or _is_file(value),

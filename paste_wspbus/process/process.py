@@ -175,6 +175,8 @@ class Process:
     def plug_in(self, bus: Bus) -> None:
         """Plug in the plugins whose work was done before there was a bus."""
         self.plug_in_pid_file(bus)
+        if self.worker is not None:
+            self.worker.plug_in(bus)
         # A worker needs no check: if a restart fails, the supervisor handles that.
         if hasattr(bus, 'restart_checks') and not self.is_worker:
             bus.restart_checks.append(self._check_restart)

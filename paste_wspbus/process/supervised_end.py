@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.requests.watched import WatchedRequests
     from paste_wspbus.role import Role
 
 
@@ -24,6 +25,10 @@ class SupervisedEnd(Protocol):
     role: Role
     #: Those of the supervisor's listening sockets that belong to this site alone.
     shared: list[ListeningSocket]
+    #: The descriptor of its scoreboard; -1 stands for none.
+    board: int
+    #: Its requests in flight, which the scoreboard shows.
+    requests: WatchedRequests
 
     @property
     def name(self) -> str:
@@ -39,6 +44,9 @@ class SupervisedEnd(Protocol):
 
     def limit_stop(self, bus: Bus) -> None:
         """Let the bus stop within the time that the supervisor gives to this process."""
+
+    def plug_in(self, bus: Bus) -> None:
+        """Show the requests of the site to the supervisor."""
 
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
@@ -58,7 +66,7 @@ class SupervisedEnd(Protocol):
     def show_loading(self) -> None:
         """Answer browsers in the place of the site while another process loads it."""
 
-    def bequeath(self) -> tuple[int, list[Any]]:
+    def bequeath(self) -> tuple[int, list[Any], int]:
         """Report that this process replaces itself; return what the next program needs."""
 
     def close(self) -> None:

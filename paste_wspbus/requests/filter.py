@@ -76,7 +76,7 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
                 'age': round(now - since, 3),
                 'thread': names.get(ident),
             }
-            for environ, since, ident in requests
+            for environ, since, ident, *_ in requests
         ]
 
     def report(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
         return {
             'requests_in_flight': [
                 f'{str(environ.get("REQUEST_METHOD"))[:20]!a} {_path(environ)!a} {now - since:.1f} s'
-                for environ, since, _ in list(self.values())
+                for environ, since, *_ in list(self.values())
             ]
         }
 
@@ -180,6 +180,12 @@ class BusFilter:
         if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
             return self._ending(body, environ)
         return (_SizedBody if hasattr(body, '__len__') else _Body)(body, environ, self)
+
+    @classmethod
+    def around(cls, app: WSGIApp, bus: Bus) -> BusFilter:
+        """Wrap ``app`` in the filter that ``bus.plugins['requests']`` asks for."""
+        kind = getattr(bus.plugins.get('requests'), 'filter_class', cls)
+        return kind(app, bus)
 
     def end(self, environ: dict[str, Any]) -> None:
         """End a request; the server has closed the body of the response."""

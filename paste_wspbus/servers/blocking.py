@@ -161,7 +161,7 @@ class Answering(Contained):
         """
         requests = [
             self._describe(environ, since)
-            for environ, since, _ in list(
+            for environ, since, *_ in list(
                 self._bus.plugins.get('requests', {}).values()
             )
         ]

@@ -14,6 +14,7 @@ import sys
 import time
 
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.requests import scoreboard
 from paste_wspbus.role import PRELOAD, WITHOUT_BUS, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.wire import REPORTS, UnknownWord
@@ -54,8 +55,10 @@ class BecomeWorker(SystemExit):
     It is a SystemExit, because a bus does not catch that.
     """
 
-    def __init__(self, connection: socket.socket, role: Role, fresh: bool) -> None:
-        self.connection, self.role = connection, role
+    def __init__(
+        self, connection: socket.socket, role: Role, fresh: bool, board: int
+    ) -> None:
+        self.connection, self.role, self.board = connection, role, board
         #: Whether the child must become a fresh interpreter.
         self.fresh = fresh
 
@@ -173,8 +176,14 @@ class Children:
             mine, its = socket.socketpair()
         except OSError as error:
             raise _cannot_start(role, error) from None
+        try:
+            board = scoreboard.make()
+        except OSError as error:
+            mine.close()
+            its.close()
+            raise _cannot_start(role, error) from None
         mine.setblocking(False)  # the supervisor never waits for a process that hangs
-        worker = WorkerHandle(role, mine, template, limit)
+        worker = WorkerHandle(role, mine, template, limit, board)
 
         def serve() -> None:
             worker.outbox.flush()
@@ -217,20 +226,22 @@ class Children:
             return
         self.events.requests.clear()  # a queued stop is for the parent
         self.events.close()
-        connection = its.dup()  # the caller closes the original
+        # The callers close the originals.
+        connection, board = its.dup(), os.dup(worker.board.fd)
         # The parent sees the end of a process when its connection closes: no other
         # process may keep that open.
         for other in [*self.alive, worker]:
             other.close()
         signal.signal(signal.SIGCHLD, self._previous)
-        raise BecomeWorker(connection, worker.role, fresh)
+        raise BecomeWorker(connection, worker.role, fresh, board)
 
     def _have_forked(
         self, worker: WorkerHandle, template: WorkerHandle, its: socket.socket
     ) -> None:
         token = next(self._tokens)
         self._ordered[token] = worker
-        template.tell('fork', token, worker.role, fds=[its.fileno()])
+        fds = [its.fileno(), worker.board.fd]
+        template.tell('fork', token, worker.role, fds=fds)
 
     def composed(self) -> list[WorkerHandle]:
         """Return the preload processes that can fork workers."""

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 #: The number of crashes within so many seconds that make a crash loop.
 LOOP, MINUTE = 3, 60.0
 
-#: Seconds for which the requests of a process's last report say something about its end.
-FRESH = 10.0
-
-#: The number of requests that are kept of a process that has crashed.
+#: The number of requests that are kept of a process that has crashed, and that are logged.
 NAMED = 10
 
 
@@ -47,9 +44,7 @@ class Crashes:
         :returns: what is known about it beyond its exit code, for the log; or ''.
         """
         now, code = time.monotonic(), worker.code
-        requests, before = None, now - worker.reported_at
-        if worker.status is not None and before <= FRESH:
-            requests = worker.status['requests'][:NAMED]
+        requests = worker.open_requests()[:NAMED]
         kills, kills_before = out_of_memory_kills(), worker.kills_before
         no_memory = code == -signal.SIGKILL and (kills or 0) > (kills_before or 0)
         self._counts[worker.name] += 1
@@ -68,16 +63,11 @@ class Crashes:
                 'was_ready': worker.was_ready,
                 'out_of_memory': no_memory,
                 'requests': requests,
-                'requests_age': None if requests is None else round(before, 3),
             },
         )
-        texts = []
         if no_memory:
-            texts.append('the out-of-memory killer has ended a process meanwhile')
-        if requests:
-            named = ', '.join(f'{one["method"]} {one["path"]}' for one in requests[:3])
-            texts.append(f'in flight {before:.1f} s before: {named}')
-        return f' ({"; ".join(texts)})' if texts else ''
+            return ' (the out-of-memory killer has ended a process meanwhile)'
+        return ''
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what `status` shows of the crashes of a name, such as 'worker 2'."""
@@ -124,6 +114,22 @@ class Crashes:
 def _count(times: deque[float]) -> int:
     since = time.monotonic() - MINUTE
     return sum(at > since for at in times)
+
+
+def requests_of(worker: WorkerHandle) -> str:
+    """Return a line on the requests that a process had in flight; '' if it had none."""
+    requests = worker.open_requests()
+    if not requests:
+        return ''
+    named = '; '.join(map(_named, requests[:NAMED]))
+    more = f'; and {len(requests) - NAMED} more' if len(requests) > NAMED else ''
+    noun = 'request' if len(requests) == 1 else 'requests'
+    return f'{worker.title} had {len(requests)} {noun} in flight: {named}{more}'
+
+
+def _named(request: dict[str, Any]) -> str:
+    where, age = f'{request["method"]} {request["path"]}', request['age']
+    return f'{where} for {age:.1f} s (request {request["id"]})'
 
 
 def _signal_name(code: int | None) -> str | None:

@@ -50,14 +50,15 @@ class Forker:
         self.events = Events()
         self._buffer = b''
         self._fds: deque[int] = deque()
-        self._orders: deque[tuple[int, Role, int]] = deque()
+        self._orders: deque[tuple[int, Role, int, int]] = deque()
         self._children: dict[int, int] = {}
         self._is_to_leave = False
 
-    def run(self) -> tuple[socket.socket, Role] | None:
+    def run(self) -> tuple[socket.socket, Role, int] | None:
         """Fork workers until the supervisor has ended, or does not need this process any more.
 
-        :returns: None at the end; but in each worker, its connection and its role.
+        :returns: None at the end; but in each worker, its connection, its role, and the
+            descriptor of its scoreboard.
         """
         # The workers share the present objects: a garbage collection would write to them.
         gc.freeze()
@@ -77,15 +78,16 @@ class Forker:
                 # None stands for a handler that was not installed from Python: it is lost.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def _run(self) -> tuple[socket.socket, Role] | None:
+    def _run(self) -> tuple[socket.socket, Role, int] | None:
         while not self._is_to_leave:
             while self._orders:
-                token, role, fd = self._orders.popleft()
+                token, role, fd, board = self._orders.popleft()
                 connection = socket.socket(fileno=fd)
                 connection.settimeout(None)  # the site may have set a default timeout
                 if self._fork(token, role, connection):
-                    return connection, role
+                    return connection, role, board
                 connection.close()
+                os.close(board)
             self.events.step()
         return None
 
@@ -107,8 +109,9 @@ class Forker:
             if pid:
                 hold(False)
         if not pid:
-            for _, _, fd in self._orders:
-                os.close(fd)
+            for _, _, *fds in self._orders:
+                for fd in fds:
+                    os.close(fd)
             return True
         self._children[pid] = token
         self.report.forked(token, pid)
@@ -129,9 +132,10 @@ class Forker:
     def _understand(self, word: str, carried: list[Any]) -> None:
         if word == 'fork':
             token, role = carried
-            fd = self._fds.popleft()
+            fd, board = self._fds.popleft(), self._fds.popleft()
             os.set_inheritable(fd, False)
-            self._orders.append((token, Role(*role), fd))
+            os.set_inheritable(board, False)
+            self._orders.append((token, Role(*role), fd, board))
         elif word == 'reopen_logs':
             self._reopen_logs()
         elif word == 'import':

@@ -11,6 +11,7 @@ import time
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.report import Inbox
+from paste_wspbus.requests import scoreboard
 from paste_wspbus.role import WITHOUT_BUS, Role
 from paste_wspbus.unix.processes import is_stopped, memory_of, parent_of
 from paste_wspbus.wire import NUMBERS, order
@@ -85,6 +86,7 @@ class WorkerHandle:
 
     `workers.worker.Worker` is the object in the process itself. ``pid`` is 0 until it is
     known. ``template`` is the process that forked it; None stands for the supervisor.
+    ``board`` is the descriptor of its scoreboard, which this object closes.
     ``code`` is the number of os.waitstatus_to_exitcode, when the process has ended or is
     about to end.
     """
@@ -95,8 +97,11 @@ class WorkerHandle:
         connection: socket.socket,
         template: WorkerHandle | None,
         limit: float,
+        board: int = -1,
     ) -> None:
         self.role, self.connection, self.template = role, connection, template
+        #: Its requests in flight; after its end, those that were in flight then.
+        self.board = scoreboard.Reader(board)
         self.stage = Stage.COMPOSING
         self.outbox = Outbox(connection)
         #: The stage from which it moved to ENDED.
@@ -248,6 +253,24 @@ class WorkerHandle:
         """Its name at the beginning of messages, with the process ID."""
         return f'{self.role.title} (process {self.pid})'
 
+    def open_requests(self) -> list[dict[str, Any]]:
+        """Return its requests in flight, the oldest first; after its end, the last ones.
+
+        :returns: as `RequestsInFlight.describe`, with the ``id`` of each request, and
+            ``thread``, which is None: only the process itself knows the names.
+        """
+        now = time.monotonic()
+        return [
+            {
+                'method': ascii(entry.method)[1:-1],
+                'path': ascii(entry.path)[1:-1],
+                'age': max(round(now - entry.since, 3), 0.0),
+                'thread': None,
+                'id': ascii(entry.id)[1:-1],
+            }
+            for entry in self.board.read()
+        ]
+
     # -- talking to it ------------------------------------------------------------
 
     def tell(self, word: str, *carried: object, fds: Iterable[int] = ()) -> None:
@@ -283,9 +306,10 @@ class WorkerHandle:
                 os.kill(self.pid, number)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and read the scoreboard for the last time."""
         self.outbox.close()
         self.connection.close()
+        self.board.close()
 
     def ask_for_status(self) -> None:
         """Ask it for its status; only one request may be open at a time."""

@@ -15,6 +15,7 @@ from paste_wspbus.unix.tty import Terminal
 from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
 from paste_wspbus.workers.children import WorkerFailed, how
+from paste_wspbus.workers.crashes import requests_of
 from paste_wspbus.workers.loading import Loading
 from paste_wspbus.workers.spares import Spares
 
@@ -352,6 +353,8 @@ class Reloading:
         """Show that a worker crashed; only the next edit starts the site again."""
         more = self.supervisor.crashes.note(worker)
         what = f'{worker.title} crashed, {how(worker.code)}{more}'
+        if had := requests_of(worker):
+            self.bus.log(had, 40)
         if worker.role.kind == WORKER and not worker.role.problem:
             self.bus.events.call_later(0, lambda: self._show_crash(worker, what))
         else:

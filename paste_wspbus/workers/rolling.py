@@ -9,6 +9,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.role import PRELOAD, SITE, WORKER, Role
 from paste_wspbus.unix.cpus import cpu_count
 from paste_wspbus.workers.children import WorkerFailed, exit_code, how
+from paste_wspbus.workers.crashes import requests_of
 from paste_wspbus.workers.strategy import Source
 from paste_wspbus.workers.waiting import failure_of, how_it_failed
 
@@ -239,6 +240,8 @@ class Rolling:
             role = role._replace(generation=self.supervisor.generation)
         # A site does not send itself SIGKILL: the out-of-memory killer or an operator did.
         was_killed = worker.was_ready and worker.code == -signal.SIGKILL
+        if had := requests_of(worker):
+            self.bus.log(had, 40)
         self.supervisor.replacing.try_again(
             role, what, worker.ready_for, excused=was_killed
         )

@@ -17,6 +17,8 @@ from paste_wspbus.forks import close_in_child
 from paste_wspbus.listening.sockets import ListeningSocket
 from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.report import Report
+from paste_wspbus.requests.scoreboard import Scoreboard
+from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import SITE, WORKER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.workers.orders import Orders, wait_to_go, watch_for_the_end
@@ -41,7 +43,8 @@ class Worker:
     """A process in its role: it holds the connection to the supervisor.
 
     ``workers.handle.WorkerHandle`` is the supervisor's view of it. ``shared`` are those of
-    the supervisor's listening sockets that belong to this site alone.
+    the supervisor's listening sockets that belong to this site alone. ``board`` is the
+    descriptor of the scoreboard on which ``requests`` are shown; -1 stands for none.
     """
 
     def __init__(
@@ -50,9 +53,12 @@ class Worker:
         connection: socket.socket,
         role: Role,
         shared: list[ListeningSocket],
+        board: int,
+        requests: WatchedRequests,
     ) -> None:
         self.process, self.connection, self.role = process, connection, role
         self.shared = shared
+        self.board, self.requests = board, requests
         self._forked = time.monotonic()
         self._orders: Orders | None = None
 
@@ -79,6 +85,11 @@ class Worker:
         """
         limits = [self.role.time_to_stop, bus.stop_timeout]
         bus.stop_timeout = min([one for one in limits if one is not None], default=None)
+
+    def plug_in(self, bus: Bus) -> None:
+        """Show the requests of the site on the scoreboard."""
+        bus.plugins['requests'] = self.requests
+        bus.subscribe('status', self.requests.report)
 
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
@@ -109,6 +120,9 @@ class Worker:
         is_numbered = role.number or role.kind != WORKER
         process.signal_handler = NumberedSignals if is_numbered else WorkerSignals
         self._take_sockets()
+        if self.board >= 0:
+            self.requests.ids.renew()
+            self.requests.board.attach(self.board)
         # Ctrl-C also reaches the supervisor, which stops its workers. Do not use SIG_IGN:
         # programs that the site starts would inherit it.
         signal.signal(signal.SIGINT, lambda *_: None)
@@ -224,30 +238,43 @@ class Worker:
         become(self.process, *forked)
         return True
 
-    def bequeath(self) -> tuple[int, list[Any]]:
+    def bequeath(self) -> tuple[int, list[Any], int]:
         """Report that this process replaces itself.
 
-        :returns: what the next program needs: the connection, and the fields of its role.
+        :returns: what the next program needs: the connection, the fields of its role, and
+            the scoreboard.
         """
         self.process.launch.report.restarts('execv')
         drained = (
             self.role.drained if self._orders is None else self._orders.bus.drained
         )
         role = self.role._replace(later=True, problem='', drained=drained)
-        return self.connection.fileno(), [*role]
+        return self.connection.fileno(), [*role], self.board
 
 
-def become(process: Process, connection: socket.socket, role: Role) -> None:
-    """Make a worker of a forked process: the parent keeps the PID file and control socket."""
+def become(process: Process, connection: socket.socket, role: Role, board: int) -> None:
+    """Make a worker of a forked process: the parent keeps the PID file and control socket.
+
+    :param board: the descriptor of its scoreboard; -1 stands for none.
+    """
     if process.control is not None:
         process.control.forget()
     process.lock = process.control = None
-    shared = process.worker.shared if process.worker is not None else []
-    process.worker = Worker(process, connection, role, shared)
+    shared, requests = [], None
+    if process.worker is not None:  # it has composed the site
+        shared, requests = process.worker.shared, process.worker.requests
+        if process.worker.board >= 0:
+            os.close(process.worker.board)
+    if requests is None:
+        requests = WatchedRequests()
+        close_in_child(requests.board, Scoreboard.detach)
+    process.worker = Worker(process, connection, role, shared, board, requests)
     process.worker.take_over()
 
 
-def open_as_worker(process: Process, connection: socket.socket, role: Role) -> None:
+def open_as_worker(
+    process: Process, connection: socket.socket, role: Role, board: int
+) -> None:
     """Make a worker of a fresh interpreter, which has inherited everything open."""
     inheritance = process.inheritance
     if process.options.log_file:
@@ -256,11 +283,11 @@ def open_as_worker(process: Process, connection: socket.socket, role: Role) -> N
     process.server = process.known_server(process.config)
     if process.server is not None:
         process.server.adopt(inheritance.take_sockets())
-    become(process, connection, role)
+    become(process, connection, role, board)
 
 
 def start_afresh(
-    process: Process, bus: Bus, connection: socket.socket, role: Role
+    process: Process, bus: Bus, connection: socket.socket, role: Role, board: int
 ) -> NoReturn:
     """Replace a forked child with a fresh interpreter, which takes its role."""
     server = process.server
@@ -271,7 +298,7 @@ def start_afresh(
         origins=[listening.origin for listening in sockets],
         owned=all(listening.owned for listening in sockets),
         daemon=process.options.daemon,
-        worker=(connection.fileno(), [*role]),
+        worker=(connection.fileno(), [*role], board),
         files=process.launch.found_files,
     )
     inheritance.to_environ(os.environ)

@@ -90,7 +90,7 @@ def test_those_that_serve_are_counted():
 
 
 def test_in_a_crash_loop_nobody_serves():
-    last = {'age': 3.0, 'how': 'signal SIGSEGV', 'requests': [], 'requests_age': None}
+    last = {'age': 3.0, 'how': 'signal SIGSEGV', 'requests': []}
     crashed = full(1, state='crashed', requests=[], restarts=13, last_crash=last)
     shown = {
         'workers': [crashed],
@@ -120,7 +120,6 @@ def test_a_crash_names_its_requests_and_the_killer():
         'how': 'signal SIGKILL',
         'out_of_memory': True,
         'requests': [request(), request('/x')],
-        'requests_age': 0.52,
     }
     told = text(workers=[full(1, restarts=1, last_crash=last)])
     assert (
@@ -298,7 +297,7 @@ KEYS = [
 ]
 OF_WORKERS = ['name', 'last_crash', 'restarts', 'is_stopped', 'number', *KEYS]
 OF_A_RELOAD = ['age', 'took', 'asked_by', 'outcome', 'reason']
-OF_A_CRASH = ['age', 'how', 'requests', 'requests_age', 'out_of_memory']
+OF_A_CRASH = ['age', 'how', 'requests', 'out_of_memory']
 OF_A_REQUEST = ['method', 'path', 'age', 'thread', 'worker']
 
 ODD = [
@@ -313,7 +312,7 @@ ODD = [
         for outcome in ({}, {'outcome': 'failed'})
     ),
     *(
-        {'workers': [full(1, last_crash={'requests_age': 1, key: value})]}
+        {'workers': [full(1, last_crash={key: value})]}
         for key, value in itertools.product(OF_A_CRASH, NONSENSE)
     ),
     *(

@@ -116,7 +116,7 @@ def test_workers_that_crash_are_stopped_and_fail_to_reload(tmp_path):
         site.wait_in(first, stack)
         assert status(tmp_path, '--pid-file', 'site.pid')['in_flight'] == 1
         os.kill(first, signal.SIGSEGV)
-        site.expect('crashed, signal SIGSEGV (in flight ')
+        site.expect('had 1 request in flight: GET /wait for ')
         freeze(second)
         told = status(tmp_path, '--pid-file', 'site.pid')
         check(told)

@@ -1,5 +1,6 @@
 """A worker that dies, or is told to stop: another one takes its place."""
 
+import contextlib
 import os
 import re
 import signal
@@ -210,4 +211,27 @@ def test_a_page_that_restarts_its_bus_cannot_break_the_site(tmp_path):
         assert site.pids() == before
         assert site.answerers() <= set(before)
         assert 'it is broken' in site.status()['failure']
+        assert site.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    'how', ['preload = true', 'preload = false', 'restart = child']
+)
+def test_the_requests_of_a_worker_that_is_killed_are_named(tmp_path, how):
+    ini = INI.replace('[wspbus:main]', f'[wspbus:main]\n{how}')
+    with (
+        Workers(tmp_path, count=1, files={**FILES, 'site.ini': ini}) as site,
+        contextlib.ExitStack() as stack,
+    ):
+        pid = site.workers()[0]['pid']
+        site.wait_in(pid, stack)
+        os.kill(pid, signal.SIGSTOP)  # it cannot say anything any more
+        os.kill(pid, signal.SIGKILL)
+        had = f'Worker 1 (process {pid}) had 1 request in flight: GET /wait for '
+        site.expect(had)
+        eventually(lambda: site.workers()[0]['last_crash'])
+        (request,) = site.workers()[0]['last_crash']['requests']
+        assert request['path'] == '/wait' and f'request {request["id"]})' in (
+            site.err.text
+        )
         assert site.stop()[0] == 0

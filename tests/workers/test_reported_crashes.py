@@ -7,7 +7,13 @@ import pytest
 from paste_wspbus.workers import crashes
 from paste_wspbus.workers.crashes import Crashes
 
-REQUEST = {'method': 'GET', 'path': '/report', 'age': 2.0, 'thread': 'waitress-0'}
+REQUEST = {
+    'method': 'GET',
+    'path': '/report',
+    'age': 2.0,
+    'thread': None,
+    'id': 'f00-1',
+}
 
 
 @pytest.fixture
@@ -17,21 +23,14 @@ def clock(monkeypatch):
     return clock
 
 
-def died(
-    name='worker 1',
-    code=-11,
-    reported_at=0.0,
-    requests=None,
-    kills_before=0,
-    ready_for=1.5,
-):
+def died(name='worker 1', code=-11, requests=(), kills_before=0, ready_for=1.5):
     return SimpleNamespace(
         name=name,
         pid=4711,
         code=code,
+        title='Worker 1 (process 4711)',
         was_ready=True,
-        reported_at=reported_at,
-        status=None if requests is None else {'requests': requests},
+        open_requests=lambda: list(requests),
         kills_before=kills_before,
         ready_for=ready_for,
     )
@@ -71,19 +70,28 @@ def test_each_name_has_its_own_count(clock):
     assert remembered.describe('worker 1')['last_crash']['age'] == 5
 
 
-def test_the_requests_of_its_last_report_are_named_with_the_age_of_that(clock):
+def test_its_requests_are_kept_and_named():
     remembered = Crashes()
-    worker = died(reported_at=clock.now - 1.5, requests=[REQUEST])
-    assert remembered.note(worker) == ' (in flight 1.5 s before: GET /report)'
-    last = remembered.describe('worker 1')['last_crash']
-    assert (last['requests'], last['requests_age']) == ([REQUEST], 1.5)
+    worker = died(requests=[REQUEST])
+    remembered.note(worker)
+    assert remembered.describe('worker 1')['last_crash']['requests'] == [REQUEST]
+    assert crashes.requests_of(worker) == (
+        'Worker 1 (process 4711) had 1 request in flight: '
+        'GET /report for 2.0 s (request f00-1)'
+    )
 
 
-def test_an_old_report_says_nothing_about_the_end(clock):
+def test_of_many_requests_ten_are_kept():
     remembered = Crashes()
-    worker = died(reported_at=clock.now - 60, requests=[REQUEST])
-    assert remembered.note(worker) == ''
-    assert remembered.describe('worker 1')['last_crash']['requests'] is None
+    worker = died(requests=[REQUEST] * 12)
+    remembered.note(worker)
+    assert len(remembered.describe('worker 1')['last_crash']['requests']) == 10
+    line = crashes.requests_of(worker)
+    assert 'had 12 requests in flight' in line and line.endswith('; and 2 more')
+
+
+def test_without_requests_there_is_no_line():
+    assert crashes.requests_of(died()) == ''
 
 
 @pytest.mark.parametrize(

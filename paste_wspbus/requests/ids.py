@@ -1,0 +1,55 @@
+"""The id of each request: in environ, in the log records of its thread, on the scoreboard."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextvars import ContextVar
+from itertools import count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: The key of the id in ``environ``.
+REQUEST_ID_KEY = 'wspbus.request_id'
+
+#: The id of the request that this thread handles; '' outside of requests.
+request_id: ContextVar[str] = ContextVar('request_id', default='')
+
+#: What an id that a client sends may be.
+_is_id = re.compile(r'[A-Za-z0-9._-]{1,64}').fullmatch
+
+#: The header of W3C Trace Context: its version, the id of the trace, that of the caller,
+#: flags; a later version may have more.
+_TRACE = re.compile(
+    r'((?!ff)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?'
+).fullmatch
+
+
+class Ids:
+    """Gives each request its id; `renew` is for a forked process."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: no other process makes the same ids."""
+        self._prefix = os.urandom(6).hex()
+        self._next = count(1).__next__
+
+    def of(self, environ: dict[str, Any]) -> str:
+        """Return the id of a request.
+
+        :returns: that of X-Request-ID, or of the trace in traceparent; a new one if there
+            is neither, or if it is not valid.
+        """
+        sent = environ.get('HTTP_X_REQUEST_ID')
+        if sent is not None and _is_id(sent):
+            return sent  # type: ignore[no-any-return]
+        sent = environ.get('HTTP_TRACEPARENT')
+        trace = _TRACE(sent) if sent else None
+        # Only later versions have more fields.
+        if trace is not None and (trace[1] != '00' or trace[3] is None):
+            return trace[2]
+        return f'{self._prefix}-{self._next()}'

@@ -1,0 +1,235 @@
+"""The scoreboard: the requests in flight of one process, in memory that another one reads."""
+
+from __future__ import annotations
+
+import enum
+import os
+from mmap import mmap
+from struct import Struct
+from threading import get_native_id
+from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from threading import local
+else:
+    from _thread import _local as local  # the original, before a site patches Python
+
+#: The number of requests that it has room for: further ones are counted, not shown.
+SLOTS = 256
+
+#: The first bytes: the number of requests that had no slot.
+_HEAD = Struct('=Q56x')
+
+#: A slot: its phase; the number of the request, the time.monotonic() of its beginning,
+#: the ident of its thread for Python and for the system, its method, its id, its path.
+_SLOT = Struct('=B7xQdQQ16s64s200s')
+
+#: The number of bytes of a path that fit.
+PATH = 200
+
+#: The number of bytes of a scoreboard. What else is in its file is not read.
+SIZE = _HEAD.size + SLOTS * _SLOT.size
+
+
+class Phase(enum.IntEnum):
+    """What a slot shows of its request."""
+
+    #: The slot is free.
+    FREE = 0
+    #: The application has the request, and has returned no part of the response.
+    COMPUTING = 1
+    #: The first part of a stream is on its way to the client.
+    STREAM = 2
+    #: The application has returned the whole response: the server sends it.
+    SENDING = 3
+
+
+_PHASES = dict(enumerate(Phase))
+
+
+class Entry(NamedTuple):
+    """A request in flight, as its process has written it: all of it may be wrong.
+
+    ``number`` counts the requests of the process. ``since`` is a time.monotonic().
+    ``ident`` and ``native`` are those of its thread: threading.get_ident() and
+    threading.get_native_id(). ``path`` has no query, and at most PATH bytes; it is a
+    string of bytes, as in environ (PEP 3333).
+    """
+
+    number: int
+    since: float
+    ident: int
+    native: int
+    phase: Phase
+    method: str
+    id: str
+    path: str
+
+
+class Scoreboard:
+    """Shows the requests in flight of this process.
+
+    Why a reader never takes the parts of two requests for one. The phase of a slot is
+    written last, and reset first. The number of a request is never used again, and is
+    written before what follows it. So a slot that has the same number and a phase before
+    and after it was read was not written meanwhile.
+
+    It begins with memory of its own; `attach` gives it memory that others read.
+    """
+
+    def __init__(self) -> None:
+        self.detach()
+
+    def attach(self, fd: int) -> None:
+        """Use the file of a scoreboard from now on, and empty it.
+
+        :param fd: what `make` has returned, perhaps in another process; it stays open.
+        :raises OSError: if it cannot be mapped.
+        """
+        shared = mmap(fd, SIZE)
+        shared[:] = bytes(SIZE)
+        self._use(shared)
+
+    def detach(self) -> None:
+        """Use memory of its own from now on: a forked child must not write for its parent."""
+        self._use(bytearray(SIZE))
+
+    def _use(self, memory: mmap | bytearray) -> None:
+        self._memory, self._missed = memory, 0
+        self._thread = local()
+        # The last one that was freed is taken first: its memory is in the cache.
+        self._free = list(range(_HEAD.size, SIZE, _SLOT.size))[::-1]
+
+    def begin(
+        self, number: int, since: float, ident: int, method: str, id: str, path: str
+    ) -> int:
+        """Show a request.
+
+        :param path: its SCRIPT_NAME and PATH_INFO.
+        :returns: the place of its slot, for `enters` and `end`; 0 if there is none.
+        """
+        try:
+            place = self._free.pop()
+        except IndexError:
+            self._missed += 1
+            _HEAD.pack_into(self._memory, 0, self._missed)
+            return 0
+        try:
+            native = self._thread.native
+        except AttributeError:
+            native = self._thread.native = get_native_id()
+        _SLOT.pack_into(
+            self._memory,
+            place,
+            0,
+            number,
+            since,
+            ident,
+            native,
+            method.encode('latin-1', 'replace'),
+            id.encode('latin-1', 'replace'),
+            path.encode('latin-1', 'replace'),
+        )
+        self._memory[place] = 1
+        return place
+
+    def enters(self, place: int, phase: int) -> None:
+        """Show that a request is in another phase."""
+        if place:
+            self._memory[place] = phase
+
+    def end(self, place: int) -> None:
+        """Free the slot of a request."""
+        if place:
+            self._memory[place] = 0
+            self._free.append(place)
+
+    def read(self) -> list[Entry]:
+        """Return the requests in flight of this process."""
+        return _read(bytes(self._memory), bytes(self._memory))
+
+
+class Reader:
+    """Reads the scoreboard of another process: it may be stopped, hold the GIL, or be dead.
+
+    It reads by pread(2) and maps nothing: a process that shortens its file would end
+    whoever has mapped it.
+
+    :param fd: what `make` has returned; `close` closes it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._last: list[Entry] = []
+
+    def read(self) -> list[Entry]:
+        """Return the requests in flight, the oldest first; after `close`, the last ones."""
+        if self.fd >= 0:
+            before, after = self._bytes(), self._bytes()
+            self._last = sorted(_read(before, after), key=lambda entry: entry.since)
+        return self._last
+
+    @property
+    def missed(self) -> int:
+        """The number of requests that had no slot."""
+        return int(_HEAD.unpack_from(self._bytes())[0]) if self.fd >= 0 else 0
+
+    def _bytes(self) -> bytes:
+        try:
+            return os.pread(self.fd, SIZE, 0).ljust(SIZE, b'\0')
+        except OSError:
+            return bytes(SIZE)
+
+    def close(self) -> None:
+        """Read for the last time, and close the file."""
+        if self.fd >= 0:
+            self.read()
+            os.close(self.fd)
+            self.fd = -1
+
+
+def make() -> int:
+    """Make the file of a scoreboard, and return its descriptor.
+
+    :raises OSError: if no descriptor or no memory is free.
+    """
+    if hasattr(os, 'memfd_create'):
+        fd = os.memfd_create('wspbus scoreboard')
+    else:  # macOS
+        import tempfile
+
+        with tempfile.TemporaryFile(buffering=0) as file:
+            fd = os.dup(file.fileno())
+    try:
+        os.truncate(fd, SIZE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _read(before: bytes, after: bytes) -> list[Entry]:
+    """Return the entries that were the same before and after."""
+    phases = before[_HEAD.size :: _SLOT.size]
+    if not any(phases):
+        return []
+    found = []
+    for slot, phase in enumerate(phases):
+        known = _PHASES.get(phase)
+        if not known:
+            continue
+        place = _HEAD.size + slot * _SLOT.size
+        _, number, since, ident, native, method, id, path = _SLOT.unpack_from(
+            before, place
+        )
+        again, number_again, *_ = _SLOT.unpack_from(after, place)
+        if not again or number != number_again or not 0 <= since < 1e12:
+            continue
+        found.append(
+            Entry(
+                *(number, since, ident, native, known),
+                *(text.rstrip(b'\0').decode('latin-1') for text in (method, id, path)),
+            )
+        )
+    return found

@@ -1,0 +1,141 @@
+"""The scoreboard: what another process reads of the requests in flight."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from paste_wspbus.requests import scoreboard
+from paste_wspbus.requests.scoreboard import SIZE, SLOTS, Phase, Reader, Scoreboard
+
+ONE = (7, 12.5, 4711, 'GET', 'f00-1', '/report')
+
+
+@pytest.fixture
+def shared():
+    """Return a scoreboard, and another process's view of it."""
+    fd = scoreboard.make()
+    board, reader = Scoreboard(), Reader(fd)
+    board.attach(fd)
+    yield board, reader
+    reader.close()
+
+
+def test_a_request_is_shown_until_it_ends(shared):
+    board, reader = shared
+    assert reader.read() == []
+    place = board.begin(*ONE)
+    (entry,) = reader.read()
+    assert (entry.number, entry.since, entry.ident) == ONE[:3]
+    assert (entry.method, entry.id, entry.path) == ONE[3:]
+    assert entry.native == threading.get_native_id()
+    assert entry.phase is Phase.COMPUTING
+    board.enters(place, Phase.STREAM)
+    assert reader.read()[0].phase is Phase.STREAM
+    assert board.read() == reader.read()
+    board.end(place)
+    assert reader.read() == []
+
+
+def test_texts_are_cut_and_need_not_be_latin(shared):
+    board, reader = shared
+    board.begin(1, 0.0, 1, 'M' * 99, 'i' * 64, '/\u20ac' + 'x' * 300)
+    (entry,) = reader.read()
+    assert entry.method == 'M' * 16
+    assert entry.id == 'i' * 64
+    assert entry.path == ('/?' + 'x' * 300)[: scoreboard.PATH]
+
+
+def test_more_requests_than_slots_are_counted(shared):
+    board, reader = shared
+    places = [board.begin(n, float(n), n, 'GET', '', '/') for n in range(SLOTS + 3)]
+    assert places[SLOTS:] == [0, 0, 0]
+    assert (len(reader.read()), reader.missed) == (SLOTS, 3)
+    for place in places:
+        board.enters(place, Phase.SENDING)
+        board.end(place)
+    assert reader.read() == []
+    assert board.begin(*ONE)
+
+
+def test_a_new_program_begins_with_an_empty_board(shared):
+    board, reader = shared
+    board.begin(*ONE)
+    Scoreboard().attach(reader.fd)
+    assert reader.read() == []
+
+
+def test_what_was_in_flight_is_known_after_the_end(shared):
+    board, reader = shared
+    board.begin(*ONE)
+    reader.close()
+    assert [entry.path for entry in reader.read()] == ['/report']
+    assert reader.missed == 0
+
+
+def test_a_process_that_was_killed_leaves_its_requests(shared):
+    board, reader = shared
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            board.begin(*ONE)
+            os.write(writable, b'.')
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.read(readable, 1)
+    os.close(readable)
+    os.close(writable)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert [entry.id for entry in reader.read()] == ['f00-1']
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda fd: os.truncate(fd, 0),
+        lambda fd: os.truncate(fd, SIZE // 2),
+        lambda fd: os.pwrite(fd, b'\xff' * SIZE, 0),
+        lambda fd: os.pwrite(fd, b'\x01' * SIZE * 2, 0),
+        lambda fd: os.pwrite(fd, os.urandom(SIZE), 0),
+    ],
+)
+def test_whatever_a_process_writes_there_is_read(spoil, shared):
+    board, reader = shared
+    board.begin(*ONE)
+    spoil(reader.fd)
+    for entry in reader.read():
+        assert isinstance(entry.phase, Phase)
+        assert 0 <= entry.since < 1e12
+
+
+def test_no_entry_has_the_parts_of_two_requests(shared):
+    board, reader = shared
+    is_done = threading.Event()
+
+    def write():
+        number = 0
+        while not is_done.is_set():
+            number += 1
+            text = f'{number:0>40}'
+            board.end(board.begin(number, float(number), number, 'GET', text, text))
+
+    threads = [threading.Thread(target=write) for _ in range(1)]
+    for thread in threads:
+        thread.start()
+    try:
+        seen, until = 0, time.monotonic() + 0.5
+        while time.monotonic() < until:
+            for entry in reader.read():
+                seen += 1
+                assert entry.since == entry.ident == entry.number
+                assert int(entry.id) == int(entry.path) == entry.number
+    finally:
+        is_done.set()
+        for thread in threads:
+            thread.join()
