@@ -192,8 +192,12 @@ class Reader:
 def make() -> int:
     """Make the file of a scoreboard, and return its descriptor.
 
+    What is written to it by write(2) follows the scoreboard.
+
     :raises OSError: if no descriptor or no memory is free.
     """
+    import fcntl  # Windows has none
+
     if hasattr(os, 'memfd_create'):
         fd = os.memfd_create('wspbus scoreboard')
     else:  # macOS
@@ -203,6 +207,8 @@ def make() -> int:
             fd = os.dup(file.fileno())
     try:
         os.truncate(fd, SIZE)
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_APPEND)
     except BaseException:
         os.close(fd)
         raise

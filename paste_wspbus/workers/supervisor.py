@@ -34,6 +34,7 @@ from paste_wspbus.workers.recycling import Recycling
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.replacing import Replacing
 from paste_wspbus.workers.soaking import Soak
+from paste_wspbus.workers.stacks import Stacks
 from paste_wspbus.workers.successors import Successors
 from paste_wspbus.workers.waiting import StopRequested, Waiting
 
@@ -167,6 +168,7 @@ class Supervisor:
         self.leaving = Leaving(bus, self.children, plan, server)
         self.inquiries = Inquiries(bus.events, self.children)
         self.draining = Draining(bus, self.children)
+        self.stacks = Stacks(bus.events)
         self.renewals, self.crashes = Renewals(self), Crashes()
         self.replacing, self.soak = Replacing(self), Soak(self)
         self.recycling = Recycling(self)
@@ -346,18 +348,16 @@ class Supervisor:
 
     def _listeners(self) -> dict[str, Callable[[WorkerHandle, dict[str, Any]], object]]:
         return {
-            'pid': self._reports_pid,
+            # Its preload process may report it later.
+            'pid': lambda worker, said: worker.is_process(said['pid']),
             'ready': self._is_ready,
             'composed': self._is_composed,
             'failed': self._has_failed,
-            'cut': self._has_cut,
+            'cut': lambda _, said: self.renewals.add_cut(said['cut'], said['others']),
             'renew': self._asks_for_renewal,
             'leave': self._asks_to_leave,
             'succeed': self.successors.is_asked_for,
         }
-
-    def _reports_pid(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
-        worker.is_process(message['pid'])  # its preload process may report it later
 
     def _is_ready(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         if worker.stage is Stage.READY:
@@ -396,9 +396,6 @@ class Supervisor:
     def _has_failed(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         if message['line']:
             worker.problem = worker.problem or (message['failed'], message['line'])
-
-    def _has_cut(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
-        self.renewals.add_cut(message['cut'], message['others'])
 
     def _asks_for_renewal(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         self.bus.asked_by = f'code of the site, in {worker.name}'

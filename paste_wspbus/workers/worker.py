@@ -21,6 +21,7 @@ from paste_wspbus.requests.scoreboard import Scoreboard
 from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import SITE, WORKER, Role
 from paste_wspbus.unix.holding import hold
+from paste_wspbus.workers import stacks as stacks_of_threads
 from paste_wspbus.workers.orders import Orders, wait_to_go, watch_for_the_end
 from paste_wspbus.workers.signals import NumberedSignals, WorkerSignals
 
@@ -123,6 +124,7 @@ class Worker:
         if self.board >= 0:
             self.requests.ids.renew()
             self.requests.board.attach(self.board)
+            stacks_of_threads.register(self.board)
         # Ctrl-C also reaches the supervisor, which stops its workers. Do not use SIG_IGN:
         # programs that the site starts would inherit it.
         signal.signal(signal.SIGINT, lambda *_: None)

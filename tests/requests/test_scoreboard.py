@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from mmap import mmap
 
 import pytest
 
@@ -11,6 +12,11 @@ from paste_wspbus.requests import scoreboard
 from paste_wspbus.requests.scoreboard import SIZE, SLOTS, Phase, Reader, Scoreboard
 
 ONE = (7, 12.5, 4711, 'GET', 'f00-1', '/report')
+
+
+def overwrite(fd, text):
+    with mmap(fd, SIZE) as memory:
+        memory[:] = text
 
 
 @pytest.fixture
@@ -100,9 +106,10 @@ def test_a_process_that_was_killed_leaves_its_requests(shared):
     [
         lambda fd: os.truncate(fd, 0),
         lambda fd: os.truncate(fd, SIZE // 2),
-        lambda fd: os.pwrite(fd, b'\xff' * SIZE, 0),
-        lambda fd: os.pwrite(fd, b'\x01' * SIZE * 2, 0),
-        lambda fd: os.pwrite(fd, os.urandom(SIZE), 0),
+        lambda fd: overwrite(fd, b'\xff' * SIZE),
+        lambda fd: overwrite(fd, b'\x01' * SIZE),
+        lambda fd: overwrite(fd, os.urandom(SIZE)),
+        lambda fd: os.write(fd, os.urandom(SIZE)),
     ],
 )
 def test_whatever_a_process_writes_there_is_read(spoil, shared):

@@ -12,6 +12,7 @@ pytest.importorskip('fcntl')
 
 from paste_wspbus import wire
 from paste_wspbus.report import Inbox, Report
+from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import PRELOAD, SITE, Role
 from paste_wspbus.workers import packages
 from paste_wspbus.workers.orders import watch_for_the_end
@@ -39,7 +40,7 @@ def make(supervisor):
         config = SimpleNamespace(settings={'start_timeout': start_timeout})
         launch = SimpleNamespace(report=supervisor.report)
         process = SimpleNamespace(config=config, launch=launch)
-        return Worker(process, supervisor.its, Role(**role), [])
+        return Worker(process, supervisor.its, Role(**role), [], -1, WatchedRequests())
 
     return make
 
@@ -102,8 +103,8 @@ def test_a_spare_has_all_its_time_from_when_it_goes(make, supervisor):
 
 def test_the_program_that_follows_gets_its_connection_and_its_role(make, supervisor):
     worker = make(number=2, problem='a traceback')
-    fd, role = worker.bequeath()
-    assert fd == supervisor.its.fileno()
+    fd, role, board = worker.bequeath()
+    assert (fd, board) == (supervisor.its.fileno(), -1)
     assert Role(*role) == Role(number=2, later=True)
     assert supervisor.inbox.read() == [{'restarts': 'execv'}]
 
