@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 
@@ -24,6 +23,11 @@ class Report:
     def __init__(self, fd: int | None = None, *, lasting: bool = False) -> None:
         self.fd = fd
         self._sending = threading.RLock()  # a signal handler may report, too
+        #: What is not sent yet: the rest of a line, and lines. If a handler reports in the
+        #: middle of a line, its own line follows that one.
+        self._rest = memoryview(b'')
+        self._lines: list[bytes] = []
+        self._is_sending = False
         #: Whether the process also reports after the start.
         self.lasting = lasting
         #: Whether the outcome of the start has been reported.
@@ -123,6 +127,26 @@ class Report:
         """Report how many streams and other requests the stop of this process has cut."""
         self._say('cut', streams, others)
 
+    def hears(self, channels: list[str]) -> None:
+        """Report that messages on these channels are published here from now on."""
+        self._say('hears', channels)
+
+    def broadcast(self, channel: str, args: str, retain: bool) -> None:
+        """Report a message for all processes.
+
+        :param args: its arguments, as JSON.
+        :param retain: whether a process that starts later gets it, too.
+        """
+        self._say('broadcast', channel, args, retain)
+
+    def ask(self, token: int, channel: str, args: str, timeout: float) -> None:
+        """Report a question for all processes, whose answers have this token."""
+        self._say('ask', token, channel, args, timeout)
+
+    def answer(self, token: int, value: str | None, error: str | None) -> None:
+        """Report the answer to a question: a value as JSON, or the reason why there is none."""
+        self._say('answer', token, value, error)
+
     def exits(self, code: int) -> None:
         """Report the exit code of this process, which is about to end."""
         self._say('exits', code)
@@ -154,10 +178,22 @@ class Report:
 
         known = self._word(word)
         message = dict(zip(known.carries or (word,), carried, strict=True))
-        rest = memoryview(json.dumps(message).encode() + b'\n')
-        with contextlib.suppress(OSError), self._sending:
-            while rest:
-                rest = rest[os.write(self.fd, rest) :]
+        with self._sending:
+            self._lines.append(json.dumps(message).encode() + b'\n')
+            if not self._is_sending:
+                self._send_lines()
+
+    def _send_lines(self) -> None:
+        self._is_sending = True
+        try:
+            while self.fd is not None and (self._rest or self._lines):
+                self._rest = self._rest or memoryview(self._lines.pop(0))
+                self._rest = self._rest[os.write(self.fd, self._rest) :]
+        except OSError:  # the reader has ended
+            self._rest = memoryview(b'')
+            self._lines.clear()
+        finally:
+            self._is_sending = False
 
     def close(self) -> None:
         """Close the connection: there are no more reports."""

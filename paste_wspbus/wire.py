@@ -131,6 +131,36 @@ REPORTS = {
             ('cut', 'others'),
         ),
         Word(
+            'hears',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor sends the retained messages on these channels, then heard; '
+            'and from then on all messages on them.',
+            ('hears',),
+        ),
+        Word(
+            'broadcast',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor sends the message to all processes that hear the channel.',
+            ('broadcast', 'args', 'retain'),
+        ),
+        Word(
+            'ask',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor sends the question to all processes that hear the channel, '
+            'and their answers to the process that asks.',
+            ('ask', 'channel', 'args', 'timeout'),
+        ),
+        Word(
+            'answer',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor passes the answer on to the process that asks.',
+            ('answer', 'value', 'error'),
+        ),
+        Word(
             'learnt',
             (WORKER,),
             (SUPERVISOR,),
@@ -250,6 +280,42 @@ ORDERS = {
             'The process clears bus.drained.',
         ),
         Word(
+            'message',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process publishes a message: its channel, and its arguments as JSON.',
+            ('message',),
+        ),
+        Word(
+            'question',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process publishes a message, and reports its answer. It gets the channel, '
+            'the arguments as JSON, and the number of the question.',
+            ('question',),
+        ),
+        Word(
+            'answered',
+            (SUPERVISOR,),
+            (WORKER,),
+            'An answer to a question of this process: its token, the number of all answers, '
+            'the place of this one among them, and the answer; it is null if there is none.',
+            ('answered',),
+        ),
+        Word(
+            'heard',
+            (SUPERVISOR,),
+            (WORKER,),
+            'All retained messages were sent: the process need not wait for more.',
+        ),
+        Word(
+            'missed',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process publishes how many messages were dropped, because it did not read.',
+            ('missed',),
+        ),
+        Word(
             'stacks',
             (SUPERVISOR,),
             (WORKER,),
@@ -278,6 +344,10 @@ ORDERS = {
         ),
     )
 }
+
+#: The orders by which messages of the site travel; '' is the rest of a line, whose
+#: beginning another program has read.
+MESSAGES = frozenset({'message', 'question', 'answered', 'heard', 'missed', ''})
 
 
 def report_word(word: str) -> Word:
@@ -407,6 +477,31 @@ def _are_paths(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_path, value))
 
 
+#: The number of characters that a message (as JSON), a channel and an error have at most;
+#: and how many channels a process names at once. `bus.messages` has the same limits.
+MAX_MESSAGE, MAX_CHANNEL, MAX_ERROR, MAX_CHANNELS = 1 << 16, 200, 1000, 1000
+
+
+def _is_channel(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_CHANNEL
+
+
+def _are_channels(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_CHANNELS
+        and all(map(_is_channel, value))
+    )
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_MESSAGE
+
+
+def _is_timeout(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value <= 3600  # type: ignore[operator]
+
+
 #: From each key of a report to the check of its value.
 VALUES: dict[str, Callable[[Any], bool]] = {
     'pid': lambda value: _is_number(value) and value > 1,
@@ -426,6 +521,18 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'cut': _is_number,
     'others': _is_number,
     'status': _is_status,
+    'hears': _are_channels,
+    'broadcast': _is_channel,
+    'args': _is_message,
+    'retain': lambda value: isinstance(value, bool),
+    'ask': _is_count,
+    'channel': _is_channel,
+    'timeout': _is_timeout,
+    'answer': _is_count,
+    'value': lambda value: value is None or _is_message(value),
+    'error': lambda value: (
+        value is None or (_is_text(value) and len(value) <= MAX_ERROR)
+    ),
     'learnt': _are_news,
     'modules': _are_texts,
     'loads': _is_text,

@@ -23,7 +23,8 @@ SOURCE = '\n'.join(
 
 def sent_orders():
     """The words that the supervisor's side sends, as its source says."""
-    return set(re.findall(r"\.tell(?:_all)?\(\s*'(\w+)'", SOURCE)) | {
+    sent = r"(?:\.tell|\.tell_all|\.send|put\(order)\(\s*'(\w+)'"
+    return set(re.findall(sent, SOURCE)) | {
         word
         for pair in re.findall(r"\.tell\(\s*'(\w+)' if \w+ else '(\w+)'", SOURCE)
         for word in pair
@@ -91,6 +92,8 @@ def test_there_is_no_other_report():
         ('import', [['a', 'b c']]),
         ('import', [[]]),
         ('fork', [3, ['worker', 1, 'a "b" c\n']]),
+        ('message', [['cache', '["a b", "c\\n"]']]),
+        ('heard', []),
     ],
 )
 def test_an_order_is_read_as_it_was_written(word, carried):
@@ -136,6 +139,16 @@ SAID = {
     'status': (({'requests': []},), {'status': {'requests': []}}),
     'forked': ((1, 4711), {'forked': 1, 'process': 4711}),
     'ended': ((1, None), {'ended': 1, 'code': None}),
+    'hears': ((['cache'],), {'hears': ['cache']}),
+    'broadcast': (
+        ('cache', '[1]', True),
+        {'broadcast': 'cache', 'args': '[1]', 'retain': True},
+    ),
+    'ask': (
+        (7, 'cache', '[1]', 0.5),
+        {'ask': 7, 'channel': 'cache', 'args': '[1]', 'timeout': 0.5},
+    ),
+    'answer': ((7, None, 'why'), {'answer': 7, 'value': None, 'error': 'why'}),
     'learnt': (
         ([['file', 'a.py', [1, 2]]], ['b']),
         {'learnt': [['file', 'a.py', [1, 2]]], 'modules': ['b']},
@@ -198,6 +211,47 @@ def test_nobody_hears_of_a_reader_that_is_gone():
     report.exits(0)
     report.close()
     report.exits(0)
+
+
+def test_a_signal_handler_that_reports_in_the_middle_of_a_line_does_not_break_it(
+    report, monkeypatch
+):
+    write = os.write
+
+    def write_a_part(fd, line):
+        monkeypatch.setattr(os, 'write', write)
+        report.exits(3)  # the handler runs here, between two parts of the line
+        return write(fd, line[:5])
+
+    monkeypatch.setattr(os, 'write', write_a_part)
+    report.outdated(['a.py'])
+    assert report.inbox.read() == [{'outdated': ['a.py']}, {'exits': 3}]
+
+
+MESSAGE = {'broadcast': 'cache', 'args': '[]', 'retain': False}
+QUESTION = {'ask': 1, 'channel': 'cache', 'args': '[]', 'timeout': 1}
+
+
+@pytest.mark.parametrize(
+    'message',
+    [
+        {**MESSAGE, 'args': 'x' * (wire.MAX_MESSAGE + 1)},
+        {**MESSAGE, 'args': []},
+        {**MESSAGE, 'broadcast': ''},
+        {**MESSAGE, 'broadcast': 'x' * 201},
+        {**MESSAGE, 'retain': 1},
+        {**QUESTION, 'ask': -1},
+        {**QUESTION, 'timeout': 0},
+        {**QUESTION, 'timeout': 1e9},
+        {'answer': 1, 'value': 3, 'error': None},
+        {'answer': 1, 'value': None, 'error': 'x' * 1001},
+        {'hears': ['cache'] * 1001},
+        {'hears': [1]},
+    ],
+)
+def test_a_message_that_is_out_of_bounds_is_no_report(message):
+    with pytest.raises(wire.NoReport):
+        wire.read_report(json.dumps(message).encode())
 
 
 def test_messages_are_read_when_they_are_complete():

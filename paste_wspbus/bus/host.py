@@ -24,6 +24,7 @@ CAPABILITIES: dict[str, str] = {
     'signals': 'the bus handles signals, as [wspbus:main] says',
     'per-worker': 'every process that serves requests starts a bus of its own',
     'main thread': "'start' and 'stop' listeners run in the process's main thread",
+    'messages': 'broadcast() and ask() reach every process of the site',
 }
 
 

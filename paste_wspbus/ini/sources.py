@@ -81,17 +81,27 @@ def _name(node: ast.expr) -> str:
 
 def _marked(cls: ast.ClassDef) -> Iterator[tuple[str, str, int]]:
     """Yield (method, channel, line) for each ``@on('channel')``."""
+    for method, mark in _marks(cls):
+        yield method, mark.args[0].value, mark.lineno  # type: ignore[attr-defined]
+
+
+def _marks(cls: ast.ClassDef) -> Iterator[tuple[str, ast.Call]]:
     for method in cls.body:
         for mark in getattr(method, 'decorator_list', ()):
             if isinstance(mark, ast.Call) and _name(mark.func) == 'on' and mark.args:
                 channel = mark.args[0]
                 if isinstance(channel, ast.Constant) and isinstance(channel.value, str):
-                    yield getattr(method, 'name', ''), channel.value, mark.lineno
+                    yield getattr(method, 'name', ''), mark
 
 
 def _declared(cls: ast.ClassDef) -> set[str]:
-    """Return the strings in the ``channels`` of a class."""
-    return {
+    """Return the strings in the ``channels`` of a class, and its channels for messages."""
+    remote = {
+        mark.args[0].value  # type: ignore[attr-defined]
+        for _, mark in _marks(cls)
+        if any(keyword.arg == 'remote' for keyword in mark.keywords)
+    }
+    return remote | {
         node.value
         for statement in cls.body
         if isinstance(statement, (ast.Assign, ast.AnnAssign))

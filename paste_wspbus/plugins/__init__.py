@@ -23,6 +23,7 @@ CHANNELS = frozenset(
         'graceful',
         'restart',
         'reload_failed',
+        'missed',
         'log',
         'main',
         'reopen_logs',
@@ -38,11 +39,15 @@ CHANNELS = frozenset(
 )
 
 
-def on(channel: str, *, priority: float | None = None) -> Callable[[F], F]:
+def on(
+    channel: str, *, priority: float | None = None, remote: bool = False
+) -> Callable[[F], F]:
     """Mark a plugin's method as a listener of ``channel``.
 
     :param channel: such as 'start'; `Plugin.subscribe` checks that it exists.
     :param priority: a lower one is called earlier; 50 if None.
+    :param remote: whether the channel hears messages from other processes of the site
+        (`Bus.accept`). This makes it a channel that exists.
     :returns: a decorator.
     """
 
@@ -51,6 +56,9 @@ def on(channel: str, *, priority: float | None = None) -> Callable[[F], F]:
             *getattr(method, 'wspbus_channels', ()),
             (channel, priority),
         )
+        if remote:
+            known = getattr(method, 'wspbus_remote', ())
+            method.wspbus_remote = (*known, channel)  # type: ignore[attr-defined]
         return method
 
     return mark
@@ -80,8 +88,11 @@ class Plugin:
 
         :raises PluginError: if a method names a channel that does not exist; then
             nothing is subscribed.
+        :raises ValueError: if a method lets messages from other processes into a channel
+            of the bus itself; then nothing is subscribed, either.
         """
-        known = CHANNELS | set(self.channels) | set(self.bus.listeners)
+        remote = self._remote_channels()
+        known = CHANNELS | set(self.channels) | set(self.bus.listeners) | remote
         listeners = list(self._listeners())
         for channel, method, _ in listeners:
             if channel not in known:
@@ -91,6 +102,8 @@ class Plugin:
                 name = f'{type(self).__qualname__}.{method.__name__}'
                 place = _place_of(method)
                 raise PluginError(name, channel, near[0] if near else None, place)
+        if remote:
+            self.bus.accept(*remote)
         for channel, method, priority in listeners:
             self.bus.subscribe(channel, method, priority=priority)
 
@@ -106,8 +119,18 @@ class Plugin:
 
     def _channels_of(self, name: str) -> tuple[tuple[str, float | None], ...]:
         """Return the channels of a method, or of the method that it overrides."""
+        return getattr(self._marked(name), 'wspbus_channels', ())
+
+    def _remote_channels(self) -> set[str]:
+        """Return the channels that hear messages from other processes."""
+        names = dir(type(self))
+        found = (getattr(self._marked(one), 'wspbus_remote', ()) for one in names)
+        return {channel for channels in found for channel in channels}
+
+    def _marked(self, name: str) -> object:
+        """Return a method of this name that `on` has marked; None if there is none."""
         for cls in type(self).__mro__:
-            marks = getattr(vars(cls).get(name), 'wspbus_channels', ())
-            if marks:
-                return marks  # type: ignore[no-any-return]
-        return ()
+            method = vars(cls).get(name)
+            if getattr(method, 'wspbus_channels', ()):
+                return method
+        return None

@@ -283,6 +283,13 @@ class WorkerHandle:
         """
         self.outbox.put(order(word, *carried), fds)
 
+    def send(self, word: str, *carried: object) -> bool:
+        """Send it an order that carries a message of the site; see `Outbox.put_message`.
+
+        :returns: False if the message was dropped, because the process does not read.
+        """
+        return self.outbox.put_message(order(word, *carried))
+
     def is_process(self, pid: int) -> None:
         """Note its process ID, which comes from a system call or from a report.
 

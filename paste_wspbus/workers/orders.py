@@ -16,17 +16,32 @@ from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.process.load import load_of, log_stacks
-from paste_wspbus.wire import order, read_order
+from paste_wspbus.wire import MESSAGES, read_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.report import Report
 
 #: Seconds that a worker waits for the supervisor's consent to its stop.
 ANSWER = 2.0
+
+
+class Courier:
+    """The way of messages from the bus of a process to its supervisor.
+
+    :param report: sends them.
+    """
+
+    __slots__ = ('reader', 'report')
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        #: The thread that reads what the supervisor sends; None before it runs.
+        self.reader: threading.Thread | None = None
 
 
 class Orders:
@@ -49,7 +64,7 @@ class Orders:
         #: Whether the supervisor learns of a stop that the site itself begins.
         self.announces = True
         self._is_ordered = threading.Event()
-        self._orders: Mapping[str, Callable[[], object]] = {
+        self._orders: Mapping[str, Callable[..., object]] = {
             # The site stops: empty the sockets first, because nobody accepts afterwards.
             'stop': self._stop,
             # The site stops, but another program has the sockets, too.
@@ -64,7 +79,20 @@ class Orders:
             'drain': lambda: setattr(bus, 'drained', True),
             'undrain': lambda: setattr(bus, 'drained', False),
             'stacks': self._log_stacks,
+            'message': self._receive('receive'),
+            'question': self._receive('receive'),
+            'answered': self._receive('receive_answer'),
+            'heard': self._receive('receive_all'),
+            'missed': self._receive('receive_missed'),
         }
+
+    def _receive(self, method: str) -> Callable[..., None]:
+        def receive(content: Any = ()) -> None:
+            # There are none if this program has taken the place of one that had some.
+            if self.bus.messages is not None:
+                getattr(self.bus.messages, method)(*content)
+
+        return receive
 
     def subscribe(self) -> None:
         """Read the supervisor's orders from the start of the site on."""
@@ -74,6 +102,17 @@ class Orders:
         self.bus.subscribe('requests_cut', self.report.cut)
         self.bus.subscribe('ask_to_leave', self.report.leave)
         self.bus.subscribe('ask_for_successor', self.report.succeed)
+        self.bus.courier = Courier(self.report)
+        self.bus.subscribe(
+            'start', self.catch_up, priority=74
+        )  # then the server starts
+        if self.bus.messages is not None:
+            self.bus.messages.announce(self.bus.messages.accepted)
+
+    def catch_up(self) -> None:
+        """Wait for the messages that the site must have before it accepts connections."""
+        if self.bus.messages is not None:
+            self.bus.messages.catch_up()
 
     def start(self) -> None:
         """Start the thread.
@@ -90,7 +129,10 @@ class Orders:
         )  # made now, because the site may have patched the class
         if in_main_thread():
             watch_for_the_end(self.connection, None)
-        threading.Thread(target=self._run, name='supervisor', daemon=True).start()
+        reader = threading.Thread(target=self._run, name='supervisor', daemon=True)
+        reader.start()
+        if self.bus.courier is not None:
+            self.bus.courier.reader = reader
 
     def announce(self) -> None:
         """Report a stop that the site itself began, and wait until the supervisor orders it."""
@@ -111,8 +153,9 @@ class Orders:
 
                 lines = greenlets.lines(stream)
             for line in lines:
-                word, _ = read_order(line)
-                self._orders.get(word, lambda: None)()
+                word, carried = read_order(line)
+                if word in self._orders:
+                    self._orders[word](*carried)
         self._stop()  # before the log, which may hang
         self.bus.log('The supervisor is gone: the site stops', 40)
 
@@ -221,14 +264,24 @@ def _reads_the_end(connection: _socket.socket) -> bool:
 
 
 def wait_to_go(connection: socket.socket) -> bool:
-    """Wait for an order; return whether it is 'go', and False if the supervisor has ended."""
-    line = b''
-    while not line.endswith(b'\n'):
-        try:
-            came = connection.recv(1)  # the thread of `Orders` reads the later orders
-        except ConnectionResetError:  # the supervisor ended before it read everything
-            return False
-        if not came:
-            return False
-        line += came
-    return line == order('go')
+    """Wait for an order; return whether it is 'go', and False if the supervisor has ended.
+
+    Messages for a program that this one has replaced may come first.
+    """
+    while True:
+        line = b''
+        while not line.endswith(b'\n'):
+            try:
+                came = connection.recv(
+                    1
+                )  # the thread of `Orders` reads the later orders
+            except (
+                ConnectionResetError
+            ):  # the supervisor ended before it read everything
+                return False
+            if not came:
+                return False
+            line += came
+        word, _ = read_order(line)
+        if word not in MESSAGES:
+            return word == 'go'

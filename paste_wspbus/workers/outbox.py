@@ -7,13 +7,18 @@ import os
 import socket
 from collections import deque
 
+from paste_wspbus.wire import order
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 #: The number of bytes that wait at most for a process that does not read. The longest order
 #: names the modules of a site: some 100 kB.
-MAX_WAITING = 1 << 20
+MAX_WAITING = 2 << 20
+
+#: The number of bytes above which messages of the site are dropped: orders need room, too.
+MAX_MESSAGES = 1 << 20
 
 
 class Outbox:
@@ -33,6 +38,21 @@ class Outbox:
         self._connection = connection
         self._lines: deque[tuple[bytes, list[int]]] = deque()
         self._size = 0
+        #: How many messages were dropped since the last ones were sent.
+        self.missed = 0
+
+    def put_message(self, line: bytes) -> bool:
+        """Send a message, or drop and count it if the process does not read.
+
+        If one was dropped, all are until the process has read everything; then it is told
+        how many.
+
+        :returns: False if it was dropped.
+        """
+        if self.missed or self._size + len(line) > MAX_MESSAGES:
+            self.missed += 1
+            return False
+        return self.put(line)
 
     def put(self, line: bytes, fds: Iterable[int] = ()) -> bool:
         """Send a line, now or when there is room.
@@ -79,6 +99,9 @@ class Outbox:
                 self._size += len(rest)
                 return
         self.waits(False)
+        if self.missed:
+            missed, self.missed = self.missed, 0
+            self.put(order('missed', [missed]))
 
     def _send(self, line: bytes, fds: list[int]) -> bytes:
         """Send, and return the rest that has no room; b'' also if nobody can read it."""

@@ -27,6 +27,7 @@ from paste_wspbus.workers.children import Children, WorkerFailed, exit_code, how
 from paste_wspbus.workers.crashes import Crashes
 from paste_wspbus.workers.describing import describe, in_brief
 from paste_wspbus.workers.draining import Draining
+from paste_wspbus.workers.exchange import Exchange
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
@@ -154,8 +155,7 @@ class Supervisor:
         make_strategy: Callable[[Supervisor], Strategy],
         make_children: Callable[..., Children] = Children,
     ) -> None:
-        self.bus, self.configure = bus, configure
-        self.events = bus.events
+        self.bus, self.events, self.configure = bus, bus.events, configure
         self.count = max(plan.workers, 1)
         #: The generation that serves, and the one that was tried last.
         self.generation = self.latest = 1
@@ -169,6 +169,7 @@ class Supervisor:
         self.inquiries = Inquiries(bus.events, self.children)
         self.draining = Draining(bus, self.children)
         self.stacks = Stacks(bus.events)
+        self.exchange = Exchange(bus.events, self.children, bus.log)
         self.renewals, self.crashes = Renewals(self), Crashes()
         self.replacing, self.soak = Replacing(self), Soak(self)
         self.recycling = Recycling(self)
@@ -410,6 +411,7 @@ class Supervisor:
 
     def _has_ended(self, worker: WorkerHandle) -> None:
         self.inquiries.no_need_to_wait_for(worker)
+        self.exchange.forget(worker)
         counts = worker.role.kind not in (PACKAGES, LOADING) and (
             worker.role.kind != PRELOAD or not self.was_started
         )

@@ -185,3 +185,8 @@ def test_a_channel_that_a_plugin_listens_on_and_nobody_publishes(tmp_path):
 def test_a_channel_that_is_known(tmp_path, channels, more):
     plug = PLUG.format(channels=channels)
     assert check(tmp_path, GOOD + PLUGIN.format(more=more), plug=plug) == (0, [])
+
+
+def test_a_channel_for_messages_is_known(tmp_path):
+    plug = PLUG.format(channels='').replace("'refresh')", "'refresh', remote=True)")
+    assert check(tmp_path, GOOD + PLUGIN.format(more=''), plug=plug) == (0, [])
