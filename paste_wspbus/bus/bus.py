@@ -14,6 +14,7 @@ import time
 from _queue import Empty, SimpleQueue  # `queue` imports what its other queues need
 
 from paste_wspbus.bus import ending, replacing  # signal handlers must not import
+from paste_wspbus.bus.broadcasting import Broadcasting
 from paste_wspbus.bus.calls import Call, Calls, Deferred, not_zero
 from paste_wspbus.bus.channels import (
     STATE_CHANNELS,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any, NoReturn, TypeVar
 
-    from paste_wspbus.bus.messages import Answer, Messages
     from paste_wspbus.bus.server_run import ServerRun
 
     F = TypeVar('F', bound='Callable[..., Any]')
@@ -62,7 +62,7 @@ except FileNotFoundError:
     _startup_cwd = ''
 
 
-class Bus:
+class Bus(Broadcasting):
     """The state machine of a web site's process, and the channels between its parts.
 
     Parts of the site subscribe to channels: 'start', 'stop', 'exit', 'graceful', 'log',
@@ -108,10 +108,6 @@ class Bus:
     asked_by: str | None = None
     #: The reason why the process ends, if its host gives one; listeners may read it.
     stop_reason: str | None = None
-    #: `workers.orders.Courier`: the way to the site's other processes; None: there is none.
-    courier: Any = None
-    #: The messages between processes; None if this process has none.
-    messages: Messages | None = None
 
     #: Seconds that drain, stop and exit may take together; then the process ends with
     #: exit code 70. None stands for no limit.
@@ -270,42 +266,6 @@ class Bus:
     def _publish_posted(self, channel: str, *args: Any) -> None:
         with contextlib.suppress(ChannelFailures):  # the log has each error
             self.publish(channel, *args)
-
-    def accept(self, *channels: str) -> None:
-        """Let messages from other processes of the site be published on these channels.
-
-        :raises ValueError: if one of them is a channel of the bus itself.
-        """
-        self._make_messages().accept(channels)
-
-    def broadcast(self, channel: str, *args: Any, retain: bool = False) -> None:
-        """Publish ``channel`` in all processes of the site that `accept` it, also here.
-
-        It does not wait: a thread of each process, "wspbus messages", calls the listeners.
-
-        :param args: JSON values, at most 64 kB together.
-        :param retain: whether a worker that starts later gets this message, too, unless
-            a later one on this channel is retained.
-        :raises ValueError: if the channel is one of the bus itself, or ``args`` too long.
-        :raises TypeError: if JSON cannot hold ``args``.
-        :raises RuntimeError: before the start, and after the stop.
-        """
-        self._make_messages().broadcast(channel, args, retain)
-
-    def ask(self, channel: str, *args: Any, timeout: float = 1.0) -> list[Answer]:
-        """Publish ``channel`` as `broadcast` does, and return an answer for each process.
-
-        :param timeout: seconds to wait for the answers.
-        :raises RuntimeError: if a listener of a message calls this; and as `broadcast` does.
-        """
-        return self._make_messages().ask(channel, args, timeout)
-
-    def _make_messages(self) -> Messages:
-        from paste_wspbus.bus.messages import Messages  # most processes have none
-
-        with self._new_channel:
-            self.messages = self.messages or Messages(self)
-        return self.messages
 
     def channel(self, name: str) -> Channel:
         """Return the `Channel` of that name; make it if there is none.

@@ -91,6 +91,14 @@ class WorkerHandle:
     about to end.
     """
 
+    #: The last report of its status, and the time.monotonic() at which it came.
+    status: dict[str, Any] | None = None
+    reported_at = 0.0
+    #: The time.monotonic() of a request for its status that it has not answered yet.
+    asked_since: float | None = None
+    #: Its memory at the last look, in bytes, and the time.monotonic() of that.
+    memory: tuple[int, float] | None = None
+
     def __init__(
         self,
         role: Role,
@@ -135,13 +143,6 @@ class WorkerHandle:
         self.code: int | None = None
         #: The reason why it is not READY: an exit code for the command, and a line.
         self.problem: tuple[int, str] | None = None
-        #: The last report of its status, and the time.monotonic() at which it came.
-        self.status: dict[str, Any] | None = None
-        self.reported_at = 0.0
-        #: The time.monotonic() of a request for its status that it has not answered yet.
-        self.asked_since: float | None = None
-        #: Its memory at the last look, in bytes, and the time.monotonic() of that.
-        self.memory: tuple[int, float] | None = None
         #: From 0 to 1: by this, its limits differ from those of other workers.
         self.jitter = random.random()
 

@@ -35,7 +35,7 @@ listen = 127.0.0.1:{port}
 #: in the function that needs it, if most starts do not.
 OURS = """
 __main__ errors exits forks reference report values
-bus bus.bus bus.calls bus.channels bus.culprits bus.deadlines bus.ending bus.held_gil
+bus bus.broadcasting bus.bus bus.calls bus.channels bus.culprits bus.deadlines bus.ending bus.held_gil
 bus.host bus.interrupts bus.joining bus.lifespans bus.replacing bus.states bus.turn
 bus.waiting
 command command.announcing command.arguments command.defaults command.files

@@ -1,0 +1,56 @@
+"""The methods of the bus for messages between the processes of a site; `Messages` does the work."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from typing import Any
+
+    from paste_wspbus.bus.messages import Answer, Messages
+
+
+class Broadcasting:
+    """What a bus says to the buses of the site's other processes, and hears from them."""
+
+    #: `workers.orders.Courier`: the way to the site's other processes; None: there is none.
+    courier: Any = None
+    #: The messages between processes; None if this process has none.
+    messages: Messages | None = None
+    _new_channel: threading.RLock
+
+    def accept(self, *channels: str) -> None:
+        """Let messages from other processes of the site be published on these channels.
+
+        :raises ValueError: if one of them is a channel of the bus itself.
+        """
+        self._make_messages().accept(channels)
+
+    def broadcast(self, channel: str, *args: Any, retain: bool = False) -> None:
+        """Publish ``channel`` in all processes of the site that `accept` it, also here.
+
+        It does not wait: a thread of each process, "wspbus messages", calls the listeners.
+
+        :param args: JSON values, at most 64 kB together.
+        :param retain: whether a worker that starts later gets this message, too, unless
+            a later one on this channel is retained.
+        :raises ValueError: if the channel is one of the bus itself, or ``args`` too long.
+        :raises TypeError: if JSON cannot hold ``args``.
+        :raises RuntimeError: before the start, and after the stop.
+        """
+        self._make_messages().broadcast(channel, args, retain)
+
+    def ask(self, channel: str, *args: Any, timeout: float = 1.0) -> list[Answer]:
+        """Publish ``channel`` as `broadcast` does, and return an answer for each process.
+
+        :param timeout: seconds to wait for the answers.
+        :raises RuntimeError: if a listener of a message calls this; and as `broadcast` does.
+        """
+        return self._make_messages().ask(channel, args, timeout)
+
+    def _make_messages(self) -> Messages:
+        from paste_wspbus.bus.messages import Messages  # most processes have none
+
+        with self._new_channel:
+            self.messages = self.messages or Messages(self)  # type: ignore[arg-type]
+        return self.messages
