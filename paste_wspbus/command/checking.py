@@ -35,11 +35,15 @@ if TYPE_CHECKING:
     from paste_wspbus.ini.config import Config
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
+    from paste_wspbus.servers.server import BlockingServer, Server
 
     MakeProcess = Callable[[Config, Launch, Inheritance], Process]
 
 #: Seconds that the process has to end after its deadline, or after an interrupt.
 PATIENCE = 1.0
+
+#: The number of characters that a message quotes of what is no report.
+QUOTED = 40
 
 
 def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
@@ -76,9 +80,16 @@ def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> 
     if hasattr(bus, 'trial'):
         bus.trial = True
     DefaultPlugins(launch, process).plug_in(bus, configured=False)
-    server = None
-    with contextlib.suppress(ConfigError):  # the check has warned of a missing section
+    options = launch.options
+    server: Server | BlockingServer | None = None
+    try:
         server = process.known_server(config)
+    except ConfigError:
+        pass  # the check has warned of a missing section
+    else:
+        server = server or config.make_server(
+            bus, options.server_name, options.server, options.listen
+        )
     if server is not None:
         server.plug_in(bus)
     config.compose(bus, server, launch.options.app_name)
@@ -148,10 +159,21 @@ def _load_in_child(
     finally:
         code = _end(child, LINGER if line else 0)
     if line.endswith(b'\n'):
-        report: dict[str, Any] = json.loads(line)
-        return report
+        return _read(config, line)
     how = f'signal {signal.Signals(-code).name}' if code < 0 else f'exit code {code}'
     raise FactoryError(config.file, f'the process that loaded it ended with {how}')
+
+
+def _read(config: Config, line: bytes) -> dict[str, Any]:
+    try:
+        report = json.loads(line)
+        if isinstance(report, dict) and ('code' in report or 'total' in report):
+            return report
+    except ValueError:
+        pass
+    text = line.decode(errors='replace').strip()[:QUOTED]
+    problem = f'its code writes to descriptors that are not its own ({text!a})'
+    raise FactoryError(config.file, f'it was not checked: {problem}')
 
 
 def _end(child: OtherProcess, seconds: float) -> int:

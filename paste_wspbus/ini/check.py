@@ -11,6 +11,7 @@ from paste_wspbus.errors import ConfigError, FactoryError, PluginError
 from paste_wspbus.ini.check_logging import LISTS, LoggingCheck, is_logging
 from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one_line
 from paste_wspbus.ini.hints import (
+    NO_SERVER,
     distribution_hint,
     missing_key,
     module_hint,
@@ -87,10 +88,11 @@ def check(
         server = config.known_server(server_name, listen=listen)
         config.check_workers(config.settings['workers'], server)
     elif not listen:
-        warnings.append(
-            'there is no section [server:main]; '
-            + server_hint(config.loader.parser.sections())
-        )
+        hint = server_hint(config.loader.parser.sections())
+        missing = f'there is no section [server:main]; {hint}'
+        if hint != NO_SERVER:  # another section is meant to be it
+            raise ConfigError(str(config.file), missing)
+        warnings.append(missing)
     warnings += _check_folders(config)
     if config.settings['preload'] and not config.settings['workers']:
         warnings.append('[wspbus:main] preload = true has no effect without workers')
@@ -142,7 +144,12 @@ def _check_folders(config: Config) -> Iterator[str]:
     for key in FILES:
         folder = os.path.dirname(config.settings[key] or '')
         if folder and not os.path.isdir(folder):
-            yield f'[wspbus:main] {key}: there is no folder {folder}'
+            missing, section = f'there is no folder {folder}', section_of(config.loader)
+            # A service manager makes these when it starts the site; a site without a
+            # control socket only says so.
+            if key != 'control' and not folder.startswith(('/run/', '/var/run/')):
+                raise ConfigError(str(config.file), missing, section=section, key=key)
+            yield f'[{section}] {key}: {missing}'
 
 
 def _is_server(section: str) -> bool:

@@ -110,16 +110,19 @@ class LoggingCheck:
                 self._fail(section, key, problem)
 
     def _check_folder(self, section: str) -> Iterator[str]:
-        """Warn about a file in a folder that is not there."""
+        """Refuse a file in a folder that is not there; warn if it may be opened later."""
         args = self._parser.get(section, 'args', fallback='()')
         try:
-            path = ast.literal_eval(args)[0]
+            path, *more = ast.literal_eval(args)
         except (ValueError, TypeError, LookupError):
             return
         if self._parser.get(section, 'class').endswith('FileHandler'):
             folder = os.path.dirname(path) if isinstance(path, str) else ''
             if folder and not os.path.isdir(folder):
-                yield f'[{section}] args: there is no folder {folder}'
+                missing = f'there is no folder {folder}'
+                if not (more[2:] or self._parser.has_option(section, 'kwargs')):
+                    self._fail(section, 'args', missing)
+                yield f'[{section}] args: {missing}'  # perhaps with delay
 
     def _check_formatter(self, section: str) -> Iterator[str]:
         if self._parser.has_option(section, 'class'):

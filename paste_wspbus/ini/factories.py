@@ -80,6 +80,10 @@ def with_bus(vars: Mapping[str, str], bus: Bus) -> dict[str, str]:
     return {**vars, KEY: BusRef(bus)}
 
 
+#: What the objects of PasteDeploy are called that have names of their own.
+_MADE = {'filtered_with': 'application', 'filter_app': 'application'}
+
+
 def create(context: Any) -> Any:
     """Call the factory, in the place of PasteDeploy's ``create``.
 
@@ -103,7 +107,7 @@ def create(context: Any) -> Any:
         raise FactoryError(
             place[0],
             f'{name_of_factory(context)} returned None instead of the '
-            f'{context.object_type.name}',
+            f'{_MADE.get(context.object_type.name, context.object_type.name)}',
             section=place[1],
         )
     return made

@@ -66,12 +66,16 @@ def section_hint(name: str, sections: Iterable[str]) -> str:
     return f'; there is a section [{same[0]}]' if same else ''
 
 
+#: How to do without a [server:main].
+NO_SERVER = 'add one, or start the site with --listen HOST:PORT'
+
+
 def server_hint(sections: Iterable[str]) -> str:
     """Return the section that is meant by a missing [server:main], or how to do without."""
     near = get_close_matches('server:main', list(sections), 1, NEAR)
     if near:
         return f'did you mean [{near[0]}]?'
-    return 'add one, or start the site with --listen HOST:PORT'
+    return NO_SERVER
 
 
 def missing_key(key: str, own: Iterable[str]) -> str:

@@ -36,6 +36,7 @@ FILES = {
     'webapp.py': """
         import os
         import signal
+        import stat
         import sys
         import time
 
@@ -54,6 +55,17 @@ FILES = {
 
         def wait():
             time.sleep(99)
+
+
+        def is_socket(fd):
+            try:
+                return stat.S_ISSOCK(os.fstat(fd).st_mode)
+            except OSError:
+                return False
+
+
+        def no_server(global_conf):
+            pass
 
 
         def make(global_conf, what):
@@ -96,6 +108,11 @@ def test_each_section_has_its_times_and_nothing_starts(tmp_path):
         ),
         ('wait()', r'it was not loaded within 1 s, now at .+ in wait'),
         ('os._exit(0)', 'the process that loaded it ended with exit code 0'),
+        (
+            r'[os.write(fd, b"no report\n") for fd in range(3, 9) if is_socket(fd)]',
+            'it was not checked: its code writes to descriptors that are not its own '
+            r"\('no report'\)",
+        ),
         ('os.abort()', 'the process that loaded it ended with signal SIGABRT'),
     ],
 )
@@ -115,6 +132,43 @@ def test_a_mistake_in_the_ini_ends_with_2(tmp_path):
     )
     assert process.code == 2, process.report()
     assert "'mak'; did you mean 'make'?" in process.err.text
+
+
+SERVER = 'use = egg:waitress\n        port = %(port)s'
+
+
+@pytest.mark.parametrize(
+    'old, new, code, said',
+    [
+        (SERVER, 'use = call:webapp:no_server', 1, 'no_server returned None instead'),
+        ('[server:main]', '[serve:main]', 2, 'did you mean [serve:main]?'),
+        ('plugins = pool', 'pid_file = none/a.pid', 2, 'there is no folder none'),
+        (SERVER, f'{SERVER}\n{{logging}}', 2, 'there is no folder '),
+    ],
+)
+def test_what_cannot_be_served_does_not_pass(tmp_path, old, new, code, said):
+    logging = """
+        [loggers]
+        keys = root
+        [handlers]
+        keys = file
+        [formatters]
+        keys =
+        [logger_root]
+        handlers = file
+        [handler_file]
+        class = FileHandler
+        args = ('%(here)s/none/site.log',)
+        """
+    ini = FILES['site.ini'].replace(old, new.replace('{logging}', logging))
+    process = run(
+        tmp_path,
+        *('--check', '--compose', 'site.ini', 'what=', 'limit=20', 'port=1'),
+        files={**FILES, 'site.ini': ini},
+    )
+    assert process.code == code, process.report()
+    assert said in process.err.text
+    assert len(process.err.text.splitlines()) == 1
 
 
 def test_a_site_without_a_server_is_loaded_too(tmp_path):

@@ -103,7 +103,9 @@ def test_a_graceful_says_that_another_one_takes_a_restart(named, way):
             'log_file: pid_file is the same file',
         ),
         ({'control': ''}, 2, "control: '' is not a path"),
-        ({'pid_file': 'none/x'}, 0, 'pid_file: there is no folder'),
+        ({'pid_file': 'none/x'}, 2, 'pid_file: there is no folder'),
+        ({'log_file': 'none/x'}, 2, 'log_file: there is no folder'),
+        ({'pid_file': '/run/none/x'}, 0, 'pid_file: there is no folder'),
         ({'pidfile': 'x'}, 2, "unknown key; did you mean 'pid_file'?"),
     ],
 )

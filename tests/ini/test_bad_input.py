@@ -479,7 +479,7 @@ HANDLERS = {
     'no such folder': logged(
         'class = StreamHandler\nargs = (sys.stderr,)',
         "class = FileHandler\nargs = ('/no/where.log',)",
-        'site.ini [handler_console] args: FileNotFoundError: [Errno 2] No such file',
+        'site.ini [handler_console] args: there is no folder ',
     ),
     'no such stream': logged(
         'sys.stderr', 'sys.stdrr', '[handler_console] args: Attribute'
