@@ -73,12 +73,13 @@ class Report:
         """Report the ID of the process that was forked for an order."""
         self._say('forked', token, pid)
 
-    def ended(self, token: int, code: int | None) -> None:
+    def ended(self, token: int, code: int | None, dumped: bool = False) -> None:
         """Report that the process that was forked for an order has ended.
 
         :param code: the number of os.waitstatus_to_exitcode; None if it is not known.
+        :param dumped: whether it has dumped core.
         """
-        self._say('ended', token, code)
+        self._say('ended', token, code, dumped)
 
     def learnt(self, news: list[Any], modules: list[str]) -> None:
         """Report the files and modules of the site.

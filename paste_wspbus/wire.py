@@ -193,7 +193,7 @@ REPORTS = {
             (FORKER,),
             (SUPERVISOR,),
             'The supervisor takes note of the end of a process that it ordered.',
-            ('ended', 'code'),
+            ('ended', 'code', 'dumped'),
         ),
         Word(
             'imported',
@@ -541,6 +541,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'process': lambda value: _is_number(value) and value > 1,
     'ended': _is_number,
     'code': lambda value: value is None or _is_number(value),
+    'dumped': lambda value: isinstance(value, bool),
     'imported': _is_text,
     'why': _is_text,
 }

@@ -138,7 +138,7 @@ SAID = {
     'composed': ((), {'composed': True}),
     'status': (({'requests': []},), {'status': {'requests': []}}),
     'forked': ((1, 4711), {'forked': 1, 'process': 4711}),
-    'ended': ((1, None), {'ended': 1, 'code': None}),
+    'ended': ((1, None), {'ended': 1, 'code': None, 'dumped': False}),
     'hears': ((['cache'],), {'hears': ['cache']}),
     'broadcast': (
         ('cache', '[1]', True),

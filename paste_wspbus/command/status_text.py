@@ -259,6 +259,9 @@ def _crash(last: dict[str, Any]) -> str:
     age = number(last, 'age')
     when = 'at an unknown time' if age is None else f'{age_text(age)} ago'
     what = f'{when}: {text(last.get("how"))}'
+    rss, rss_age = number(last, 'rss'), number(last, 'rss_age') or 0.0
+    if rss and rss_age < NEW and last.get('signal') == 'SIGKILL':
+        what += f' with {size_text(rss)}'
     if last.get('out_of_memory') is True:
         what += ', perhaps out of memory'
     if requests := requests_of(last):

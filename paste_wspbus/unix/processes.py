@@ -172,19 +172,31 @@ def proportional_memory_of(pid: int) -> int | None:
 def out_of_memory_kills() -> int | None:
     """Return how many processes the out-of-memory killer has ended, of this control group.
 
-    Where there are no control groups of version 2 (cgroups(7)), this counts those of the
-    whole system. None if the system does not say it.
+    Where the control group does not say it (cgroups(7), version 2 or 1), this counts those
+    of the whole system. None if the system does not say it.
     """
-    path = '/proc/vmstat'
-    with contextlib.suppress(OSError), open('/proc/self/cgroup') as lines:
-        groups = [line.rstrip('\n')[3:] for line in lines if line.startswith('0::')]
-        own = f'/sys/fs/cgroup{groups[0]}/memory.events' if groups else ''
-        path = own if os.path.exists(own) else path
-    with contextlib.suppress(OSError, ValueError), open(path) as lines:
-        for line in lines:
-            if line.startswith('oom_kill '):
-                return int(line.split()[1])
+    for path in [*_memory_files(), '/proc/vmstat']:
+        with contextlib.suppress(OSError, ValueError, IndexError), open(path) as lines:
+            for line in lines:
+                if line.startswith('oom_kill '):
+                    return int(line.split()[1])
     return None
+
+
+def _memory_files() -> list[str]:
+    """Return the files in which the kernel may count for the control group of this process."""
+    found = []
+    with contextlib.suppress(OSError), open('/proc/self/cgroup') as lines:
+        for line in lines:
+            _, controllers, group = line.rstrip('\n').split(':', 2)
+            group = group.rstrip('/')
+            if not controllers:
+                found.append(f'/sys/fs/cgroup{group}/memory.events')
+            elif 'memory' in controllers.split(','):
+                # In a container, the path may be that of the host.
+                folders = f'/sys/fs/cgroup/memory{group}', '/sys/fs/cgroup/memory'
+                found += [f'{folder}/memory.oom_control' for folder in folders]
+    return found
 
 
 def is_alive(pid: int) -> bool:

@@ -322,6 +322,7 @@ class Children:
         if worker is not None and worker.template is template:
             del self._ordered[message['ended']]
             if not worker.ended:
+                worker.dumped_core = message['dumped']
                 self._has_ended(worker, message['code'])
 
     def _reap(self) -> None:
@@ -333,6 +334,7 @@ class Children:
                     return
                 for child in self.alive:
                     if child.pid == pid and child.template is None:
+                        child.dumped_core = os.WCOREDUMP(status)
                         self._has_ended(child, os.waitstatus_to_exitcode(status))
                         break
 

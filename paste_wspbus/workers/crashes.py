@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter, deque
 
+from paste_wspbus.unix.cores import describe_core
 from paste_wspbus.unix.processes import out_of_memory_kills
 from paste_wspbus.workers.children import how
 
@@ -43,31 +45,15 @@ class Crashes:
 
         :returns: what is known about it beyond its exit code, for the log; or ''.
         """
-        now, code = time.monotonic(), worker.code
-        requests = worker.open_requests()[:NAMED]
-        kills, kills_before = out_of_memory_kills(), worker.kills_before
-        no_memory = code == -signal.SIGKILL and (kills or 0) > (kills_before or 0)
+        now, last = time.monotonic(), _describe(worker)
         self._counts[worker.name] += 1
         self._recent.append(now)
         if is_replaced and (worker.ready_for or 0.0) < MINUTE:
             self._early.append(now)
         self.last_name = worker.name
-        self._last[worker.name] = (
-            now,
-            {
-                'time': time.time(),
-                'pid': worker.pid,
-                'signal': _signal_name(code),
-                'exit_code': code if code is not None and code >= 0 else None,
-                'how': how(code),
-                'was_ready': worker.was_ready,
-                'out_of_memory': no_memory,
-                'requests': requests,
-            },
-        )
-        if no_memory:
-            return ' (the out-of-memory killer has ended a process meanwhile)'
-        return ''
+        self._last[worker.name] = now, last
+        texts = _texts(last)
+        return f' ({"; ".join(texts)})' if texts else ''
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what `status` shows of the crashes of a name, such as 'worker 2'."""
@@ -136,3 +122,42 @@ def _signal_name(code: int | None) -> str | None:
     if code is None or code >= 0:
         return None
     return how(code).removeprefix('signal ')
+
+
+def _describe(worker: WorkerHandle) -> dict[str, Any]:
+    """Return what `status` shows of the end of a process; what is not known is None."""
+    now, code = time.monotonic(), worker.code
+    kills_before, kills = worker.kills_before, out_of_memory_kills()
+    has_killed = False
+    if kills is not None and kills_before is not None:
+        has_killed = kills > kills_before
+    memory, seen_at = worker.memory or (None, now)
+    return {
+        'time': time.time(),
+        'pid': worker.pid,
+        'signal': _signal_name(code),
+        'exit_code': code if code is not None and code >= 0 else None,
+        'how': how(code),
+        'was_ready': worker.was_ready,
+        'out_of_memory': code == -signal.SIGKILL and has_killed,
+        'oom_kills_before': kills_before,
+        'oom_kills': kills,
+        'rss': memory,
+        'rss_age': None if memory is None else round(now - seen_at, 3),
+        'core': describe_core(worker.pid, os.getcwd()) if worker.dumped_core else None,
+        'requests': worker.open_requests()[:NAMED],
+    }
+
+
+def _texts(last: dict[str, Any]) -> list[str]:
+    """Return what the log says of an end beyond the signal or exit code."""
+    texts = []
+    if last['out_of_memory']:
+        texts.append('the out-of-memory killer has ended a process meanwhile')
+    was_killed = last['signal'] == 'SIGKILL'
+    if was_killed and last['rss'] is not None and last['rss_age'] <= MINUTE:
+        size = f'{last["rss"] / (1 << 20):.0f}M'
+        texts.append(f'it used {size} of memory {last["rss_age"]:.1f} s before')
+    if last['core'] is not None:
+        texts.append(last['core'])
+    return texts

@@ -167,4 +167,5 @@ class Forker:
             if ended:
                 del self._children[pid]
                 code = None if status is None else os.waitstatus_to_exitcode(status)
-                self.report.ended(token, code)
+                dumped = status is not None and os.WCOREDUMP(status)
+                self.report.ended(token, code, dumped)

@@ -98,6 +98,8 @@ class WorkerHandle:
     asked_since: float | None = None
     #: Its memory at the last look, in bytes, and the time.monotonic() of that.
     memory: tuple[int, float] | None = None
+    #: Whether the system says that it has dumped core at its end.
+    dumped_core = False
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from paste_wspbus.workers.children import WorkerFailed, how
+from paste_wspbus.workers.crashes import requests_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Soak:
         within = f'{now - self._began:.1f} s after it was ready (soak)'
         if worker.ended:
             more = self.supervisor.crashes.note(worker, is_replaced=False)
+            if had := requests_of(worker):
+                self.supervisor.bus.log(had, 40)
             raise WorkerFailed(
                 1, f'{worker.title} crashed, {how(worker.code)}{more}, {within}'
             )

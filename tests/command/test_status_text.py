@@ -119,11 +119,14 @@ def test_a_crash_names_its_requests_and_the_killer():
         'age': 130.0,
         'how': 'signal SIGKILL',
         'out_of_memory': True,
+        'rss': 300 << 20,
+        'rss_age': 2.0,
+        'signal': 'SIGKILL',
         'requests': [request(), request('/x')],
     }
     told = text(workers=[full(1, restarts=1, last_crash=last)])
     assert (
-        'worker 1  1         2 minutes ago: signal SIGKILL, perhaps out of memory; '
+        'worker 1  1         2 minutes ago: signal SIGKILL with 300M, perhaps'
     ) in told
 
 
@@ -291,13 +294,30 @@ def test_a_size_is_told_in_megabytes_or_gigabytes(size, expected):
 NONSENSE = [None, 'x\x1b[2J', -1, [], {}, ['x\r'], [None], [{}], [[1]], True, 1e300]
 
 KEYS = [
-    *('age', 'urls', 'workers', 'requests', 'threads', 'calling', 'failure', 'state'),
+    *(
+        'age',
+        'soak',
+        'urls',
+        'workers',
+        'requests',
+        'threads',
+        'calling',
+        'failure',
+        'state',
+    ),
     *('serving', 'wanted', 'crash_loop', 'last_reload', 'served', 'in_flight', 'rss'),
     *('busy', 'server_threads', 'queued', 'is_crashed', 'generation', 'pid'),
 ]
 OF_WORKERS = ['name', 'last_crash', 'restarts', 'is_stopped', 'number', *KEYS]
 OF_A_RELOAD = ['age', 'took', 'asked_by', 'outcome', 'reason']
-OF_A_CRASH = ['age', 'how', 'requests', 'out_of_memory']
+OF_A_CRASH = [
+    'age',
+    'how',
+    'rss',
+    'rss_age',
+    'requests',
+    'out_of_memory',
+]
 OF_A_REQUEST = ['method', 'path', 'age', 'thread', 'worker']
 
 ODD = [

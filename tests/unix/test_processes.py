@@ -61,6 +61,13 @@ def test_the_kills_are_counted_where_the_system_counts_them(tmp_path, monkeypatc
 
     monkeypatch.setattr(processes, 'open', fake, raising=False)
     assert out_of_memory_kills() == 3
+    (tmp_path / 'cgroup').write_text('4:cpu,memory:/x\n0::/x\n')
+    (tmp_path / 'memory.oom_control').write_text('under_oom 0\noom_kill 5\n')
+    assert out_of_memory_kills() == 5  # version 1
+    (tmp_path / 'cgroup').write_text('0::/x\n')
+    (tmp_path / 'memory.events').write_text('oom 9\noom_kill 7\n')
+    assert out_of_memory_kills() == 7
+    (tmp_path / 'memory.events').unlink()
     (tmp_path / 'vmstat').write_text('oom_kill many\n')
     assert out_of_memory_kills() is None
     (tmp_path / 'vmstat').unlink()

@@ -243,7 +243,7 @@ def test_a_worker_whose_connection_is_of_no_use_is_replaced(tmp_path, settings):
 def test_reports_that_are_not_true_do_no_harm(tmp_path):
     forged = (
         b'{"pid": 2}\n{"ready": []}\n{"composed": true}\n{"imported": "a", "why": "b"}\n'
-        b'{"ended": 1, "code": 0}\n{"forked": 1, "process": 2}\n{"exits": 3}\n'
+        b'{"ended": 1, "code": 0, "dumped": true}\n{"forked": 1, "process": 2}\n{"exits": 3}\n'
     )
     with start(tmp_path, 'workers = 2', forged) as site:
         ask(site, '/babble')

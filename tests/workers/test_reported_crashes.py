@@ -23,7 +23,15 @@ def clock(monkeypatch):
     return clock
 
 
-def died(name='worker 1', code=-11, requests=(), kills_before=0, ready_for=1.5):
+def died(
+    name='worker 1',
+    code=-11,
+    requests=(),
+    kills_before=0,
+    ready_for=1.5,
+    memory=None,
+    dumped_core=False,
+):
     return SimpleNamespace(
         name=name,
         pid=4711,
@@ -33,6 +41,8 @@ def died(name='worker 1', code=-11, requests=(), kills_before=0, ready_for=1.5):
         open_requests=lambda: list(requests),
         kills_before=kills_before,
         ready_for=ready_for,
+        memory=memory,
+        dumped_core=dumped_core,
     )
 
 
@@ -106,9 +116,36 @@ def test_the_out_of_memory_killer_is_named_if_it_was_active(
     assert remembered.describe('worker 1')['last_crash']['out_of_memory'] == is_named
 
 
-def test_a_system_that_does_not_count_kills_is_no_error(monkeypatch):
-    monkeypatch.setattr(crashes, 'out_of_memory_kills', lambda: None)
-    assert Crashes().note(died(code=-9, kills_before=None)) == ''
+@pytest.mark.parametrize('before, after', [(None, None), (None, 3), (3, None)])
+def test_what_the_system_does_not_count_is_not_asserted(monkeypatch, before, after):
+    monkeypatch.setattr(crashes, 'out_of_memory_kills', lambda: after)
+    remembered = Crashes()
+    assert remembered.note(died(code=-9, kills_before=before)) == ''
+    last = remembered.describe('worker 1')['last_crash']
+    assert (last['oom_kills_before'], last['oom_kills']) == (before, after)
+    assert last['out_of_memory'] is False
+
+
+def test_the_memory_at_the_last_look_is_told_with_its_age(clock):
+    remembered = Crashes()
+    worker = died(code=-9, memory=(300 << 20, clock.now - 2.0))
+    assert remembered.note(worker) == ' (it used 300M of memory 2.0 s before)'
+    last = remembered.describe('worker 1')['last_crash']
+    assert (last['rss'], last['rss_age']) == (300 << 20, 2.0)
+    remembered.note(died())
+    last = remembered.describe('worker 1')['last_crash']
+    assert (last['rss'], last['rss_age']) == (None, None)
+    # It says something of a process that was killed, and nothing of another end.
+    assert remembered.note(died(memory=(300 << 20, clock.now))) == ''
+
+
+def test_a_core_dump_is_told_if_there_was_one(monkeypatch):
+    monkeypatch.setattr(crashes, 'describe_core', lambda pid, folder: f'core of {pid}')
+    remembered = Crashes()
+    assert remembered.note(died(dumped_core=True)) == ' (core of 4711)'
+    assert remembered.describe('worker 1')['last_crash']['core'] == 'core of 4711'
+    assert remembered.note(died()) == ''
+    assert remembered.describe('worker 1')['last_crash']['core'] is None
 
 
 def test_three_crashes_in_a_minute_are_a_loop_which_ends(clock):
