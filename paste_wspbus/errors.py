@@ -62,6 +62,14 @@ class NameTaken(WSPBusError, ValueError):
         self.name = name
 
 
+class NeedError(WSPBusError, ValueError):
+    """A part of the site (``name``) cannot have what it needs (``need``); ``why`` says why."""
+
+    def __init__(self, name: str, need: str, why: str) -> None:
+        super().__init__(f'{name} needs {need}: {why}')
+        self.name, self.need, self.why = name, need, why
+
+
 class TimedOut(WSPBusError):
     """A listener took longer than its time limit, ``seconds``."""
 

@@ -7,6 +7,7 @@ bus work on this one. It needs only the standard library.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -27,7 +28,7 @@ from paste_wspbus.bus.deadlines import Deadline
 from paste_wspbus.bus.host import OWN, Host, host_of
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
 from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line
-from paste_wspbus.bus.states import TRANSITIONS, State, states, states_of
+from paste_wspbus.bus.states import ALIVE, TRANSITIONS, State, states, states_of
 from paste_wspbus.bus.turn import LEAVING, Command, Turn, is_interrupt
 from paste_wspbus.bus.waiting import Block, Waiting
 from paste_wspbus.errors import (
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 
 #: The commands whose failure gives the process a non-zero exit code.
 STATE_COMMANDS = LEAVING | {'start'}
-
-#: The states in which a new lifespan is entered at once, and not only at a later start.
-ALIVE = frozenset({State.STARTING, State.STARTED})
 
 try:
     # A relative sys.executable or script is relative to this, also after os.chdir().
@@ -325,6 +323,8 @@ class Bus(Broadcasting):
         priority: float | None = None,
         name: str | None = None,
         timeout: float | None = None,
+        needs: str | Iterable[str] | None = None,
+        after: str | Iterable[str] | None = None,
     ) -> Any:
         """Make a lifespan of a generator function; it can be used as a decorator.
 
@@ -335,16 +335,25 @@ class Bus(Broadcasting):
         :param priority: that of its start, 50 if None; its stop has 100 - priority.
         :param name: its name in ``bus.resources``; the name of the function if None.
         :param timeout: seconds for its start, and for its stop.
+        :param needs: names of lifespans and plugins: it starts after them and stops before
+            them, whatever the priorities are. ``after`` may name some that do not exist.
         :returns: the function; without one, a decorator.
         :raises LifespanRefused: while the bus is stopping.
         :raises NameTaken: (a ValueError) if another lifespan has this name.
+        :raises NeedError: if the bus is started, and what it needs is not.
         """
         if function is None:
-            return lambda function: self.lifespan(
-                function, priority=priority, name=name, timeout=timeout
+            return functools.partial(
+                self.lifespan,
+                priority=priority,
+                name=name,
+                timeout=timeout,
+                needs=needs,
+                after=after,
             )
         make = contextlib.contextmanager(function)
-        self._add_lifespan(make, name, function.__name__, priority, timeout)
+        default = function.__name__
+        self._add_lifespan(make, name, default, priority, timeout, needs, after)
         return function
 
     def enter(
@@ -354,6 +363,8 @@ class Bus(Broadcasting):
         priority: float | None = None,
         name: str | None = None,
         timeout: float | None = None,
+        needs: str | Iterable[str] | None = None,
+        after: str | Iterable[str] | None = None,
     ) -> T | None:
         """Enter a context manager at each start, and leave it at stop, as `lifespan` does.
 
@@ -364,8 +375,9 @@ class Bus(Broadcasting):
         # A context of contextlib can be entered only once. _recreate_cm makes a new one.
         renew = getattr(context, '_recreate_cm', lambda: context)
         default = getattr(getattr(context, 'func', None), '__name__', None)
+        default = default or type(context).__name__
         added = self._add_lifespan(
-            renew, name, default or type(context).__name__, priority, timeout
+            renew, name, default, priority, timeout, needs, after
         )
         return self.resources.get(added.name)
 
@@ -376,6 +388,8 @@ class Bus(Broadcasting):
         default_name: str,
         priority: float | None,
         timeout: float | None,
+        needs: str | Iterable[str] | None,
+        after: str | Iterable[str] | None,
     ) -> Lifespan:
         is_stopping = self.state in (State.DRAINING, State.STOPPING)
         if is_stopping or self.command in LEAVING:
@@ -392,6 +406,10 @@ class Bus(Broadcasting):
                 # Another thread has just taken the free name: look for the next one.
         self.channel('start').subscribe(lifespan.start_listener)
         try:
+            if needs or after:
+                from paste_wspbus.bus.needs import add
+
+                add(self, lifespan.name, needs, after)
             self._enter_if_late(lifespan)
         except BaseException:
             lifespan.unsubscribe()
@@ -602,6 +620,10 @@ class Bus(Broadcasting):
         :param started: gets the ids of the owners of the listeners that succeeded.
         :returns: the listeners that block; None if a stop or exit ended the start early.
         """
+        if self.lifespans.groups:
+            from paste_wspbus.bus.needs import arrange
+
+            arrange(self)
         ordered = self.channel('start').ordered
         limit = self.start_timeout
         self._calls.start_until = None if limit is None else time.monotonic() + limit

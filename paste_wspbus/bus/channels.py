@@ -6,6 +6,7 @@ import functools
 import itertools
 import sys
 import threading
+from operator import attrgetter
 from types import ModuleType
 
 from paste_wspbus.errors import BadPriority, NotCallable
@@ -93,6 +94,7 @@ class Listener:
         'blocking',
         'call',
         'callback',
+        'moved',
         'name',
         'order',
         'priority',
@@ -128,11 +130,21 @@ class Listener:
         )
         self.blocking = blocking or getattr(callback, 'blocking', False) is True
         self.order = next(_order) if order is None else order
+        #: The place that needs have given it; None if it has its own. See `bus.needs`.
+        self.moved: tuple[float, ...] | None = None
 
     @property
-    def place(self) -> tuple[float, int]:
+    def place(self) -> tuple[float, ...]:
         """The place in the order of 'start': the priority, then the order of subscription."""
-        return self.priority, self.order
+        return self.moved or (self.priority, self.order)
+
+    @property
+    def stop_place(self) -> tuple[float, ...]:
+        """The place on a channel where the last subscribed listener is called first.
+
+        The infinity lets what stands behind another one at the start come before it here.
+        """
+        return self.moved or (self.priority, -self.order, float('inf'))
 
     @property
     def owner(self) -> object:
@@ -251,13 +263,9 @@ class Channel(set):  # type: ignore[type-arg]
     def work_out(self) -> Order:
         """Sort the listeners, and return the order of their calls."""
         order = self.order
-        sign = -1 if self.name in REVERSED_CHANNELS else 1
-        listeners = tuple(
-            sorted(
-                list(self._listeners.values()),
-                key=lambda listener: (listener.priority, sign * listener.order),
-            )
-        )
+        is_reversed = self.name in REVERSED_CHANNELS
+        place = attrgetter('stop_place' if is_reversed else 'place')
+        listeners = tuple(sorted(list(self._listeners.values()), key=place))
         if self.name not in STATE_CHANNELS:
             order.calls = tuple([listener.call for listener in listeners])
         order.listeners = listeners

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.bus.bus import Bus
+    from paste_wspbus.bus.needs import Group
 
 #: A place that comes after the places of all listeners.
-_END = (float('inf'), 0)
+_END: tuple[float, ...] = (float('inf'), 0)
 
 
 class Lifespan:
@@ -87,6 +88,11 @@ class Lifespan:
                 self.bus.channel('stop').subscribe(self.stop_listener)
                 self._entered = context
 
+    @property
+    def is_entered(self) -> bool:
+        """Whether the context is entered."""
+        return self._entered is not None
+
     def stop(self, *args: object, **kwargs: object) -> None:
         """Leave the context, if it is entered.
 
@@ -111,6 +117,9 @@ class Lifespans(dict):  # type: ignore[type-arg]
 
     def __init__(self) -> None:
         super().__init__()
+        #: The parts of the site that name others: see `bus.needs`, which is imported if
+        #: there are some.
+        self.groups: dict[str, Group] = {}
         #: From each name that a caller asked for to the first number that may be free.
         self._next: dict[str, int] = {}
         #: From each name that was made here to the name that the caller asked for, and the
@@ -137,6 +146,7 @@ class Lifespans(dict):  # type: ignore[type-arg]
     def pop(self, name: str, *default: Any) -> Any:
         """Remove a lifespan; after this, its name is free."""
         made, number = self._made.pop(name, (name, 1))
+        self.groups.pop(name, None)
         if made in self._next:
             self._next[made] = min(self._next[made], number)
         return super().pop(name, *default)
@@ -161,10 +171,10 @@ class Line:
     """
 
     def __init__(self) -> None:
-        self._pending: list[tuple[tuple[float, int], int, Listener]] = []
+        self._pending: list[tuple[tuple[float, ...], int, Listener]] = []
         self._arrivals: deque[Lifespan] = deque()
         #: The place of the listener that was called last; None before the first call.
-        self.position: tuple[float, int] | None = None
+        self.position: tuple[float, ...] | None = None
 
     def open(self, listeners: Iterable[Listener]) -> None:
         """Begin a start with these listeners."""

@@ -36,6 +36,9 @@ class State(enum.Enum):
 
 states = State
 
+#: The states in which a new lifespan is entered at once, and not only at a later start.
+ALIVE = frozenset({State.STARTING, State.STARTED})
+
 #: From each state, the states that may follow it.
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.STOPPED: frozenset({State.STARTING, State.STOPPING, State.EXITING}),

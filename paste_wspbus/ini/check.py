@@ -17,6 +17,7 @@ from paste_wspbus.ini.hints import (
     module_hint,
     server_hint,
 )
+from paste_wspbus.ini.needs import read_wishes
 from paste_wspbus.ini.settings import FILES, NO_CHANNELS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, find_source
 from paste_wspbus.listening.addresses import parse_address
@@ -83,6 +84,7 @@ def check(
     sections.check(config.loader, APP, app_name or config.app_name)
     for name in [*config.settings['site_plugins'], *config.settings['plugins']]:
         sections.check(config.loader, PLUGIN, name)
+    read_wishes(config.loader, config.settings)
     if server_name or any(_is_server(one) for one in config.loader.parser.sections()):
         sections.check(config.loader, SERVER, server_name)
         server = config.known_server(server_name, listen=listen)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from typing import Any
 
+    from paste_wspbus.ini.needs import Wishes
 
 #: The message if nothing else is known.
 EARLY = 'The site stopped before it was started'
@@ -95,6 +96,10 @@ class Site:
             failed = StartFailed(self.place_of(name), name, error)
         failed.is_logged = True
         return failed
+
+
+#: The keys of any plugin's section; no factory gets them. See `ini.needs`.
+NEEDS = ('needs', 'after')
 
 
 class Composer:
@@ -173,9 +178,20 @@ class Composer:
         :raises FactoryError: if a factory fails.
         """
         with composing(site.bus):
+            wishes = self._wishes() if self.settings[key] else {}
             for name in self.settings[key]:
                 with self._origin(site, f'plugin:{name}'):
-                    self._make_plugin(site, name)
+                    self._make_plugin(site, name, wishes)
+
+    def _wishes(self) -> Wishes:
+        """Return what the plugins need; {} if none names another one."""
+        if not any(
+            key in NEEDS for one in self.loader.parser._sections.values() for key in one
+        ):
+            return {}
+        from paste_wspbus.ini.needs import read_wishes
+
+        return read_wishes(self.loader, self.settings)
 
     def _make_app(self, site: Site, app_name: str | None) -> None:
         bus = site.bus
@@ -193,9 +209,15 @@ class Composer:
         with self._origin(site, 'app:main'):
             introduce(site.app, bus)
 
-    def _make_plugin(self, site: Site, name: str) -> None:
+    def _make_plugin(self, site: Site, name: str, wishes: Wishes) -> None:
         bus = site.bus
         context = self.loader.get_context(PLUGIN, name, with_bus(self.vars, bus))
+        for key in NEEDS:
+            context.local_conf.pop(key, None)
+        if wishes:
+            from paste_wspbus.bus.needs import Group, members, taken
+
+            before = taken(bus)
         if inspect.isgeneratorfunction(context.object):
             # The code before its yield is the start, the code after it is the stop.
             bus.lifespan(self._generator(context), name=name)
@@ -207,6 +229,8 @@ class Composer:
                 with translating(context, self.file, context.section):
                     subscribe()
         site.plugins[name] = bus.plugins[name] = plugin
+        if wishes:
+            bus.lifespans.groups[name] = members(bus, before, Group(*wishes[name]))
 
     def _generator(self, context: Any) -> Callable[[], Iterator[Any]]:
         try:

@@ -1,0 +1,81 @@
+"""``needs`` and ``after`` in [plugin:NAME]: which plugins start before this one."""
+
+from __future__ import annotations
+
+from paste_wspbus.bus.needs import in_order
+from paste_wspbus.errors import ConfigError, NeedError
+from paste_wspbus.ini.composing import NEEDS
+from paste_wspbus.values import nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from paste_wspbus.ini.file import ConfigLoader
+
+#: From each plugin to what it needs, and after what it starts.
+Wishes = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+
+
+def read_wishes(loader: ConfigLoader, settings: Mapping[str, Any]) -> Wishes:
+    """Read what each plugin that [wspbus:main] lists needs, and check it.
+
+    :returns: {} if none names another one.
+    :raises ConfigError: if a need is no plugin of this process, or there is a circle; the
+        error names both sections.
+    """
+    wishes: Wishes = {}
+    for key in ('site_plugins', 'plugins'):
+        for name in settings[key]:
+            section = section_of(loader, name)
+            own = loader.parser._sections[section]
+            needs, after = (
+                tuple(loader.value(section, one).replace(',', ' ').split())
+                if one in own
+                else ()
+                for one in NEEDS
+            )
+            for need in needs:
+                _check(loader, settings, key, section, need)
+            wishes[name] = needs, after
+    try:
+        in_order(wishes)
+    except NeedError as error:
+        raise ConfigError(
+            loader.filename,
+            f'it needs {error.need}: {error.why}',
+            section=section_of(loader, error.name),
+            key='needs',
+        ) from None
+    return wishes if any(map(any, wishes.values())) else {}
+
+
+def section_of(loader: ConfigLoader, name: str) -> str:
+    """Return the full name of a plugin's section, as the .ini has it."""
+    found: str = next(
+        one
+        for one in loader.parser.sections()
+        if one.startswith('plugin:') and one.partition(':')[2].strip() == name
+    )
+    return found
+
+
+def _check(
+    loader: ConfigLoader,
+    settings: Mapping[str, Any],
+    key: str,
+    section: str,
+    need: str,
+) -> None:
+    other = 'plugins' if key == 'site_plugins' else 'site_plugins'
+    if need in settings[key]:
+        return
+    if need in settings[other]:
+        problem = f'[plugin:{need}] is in {other}, which another process may run'
+    elif any(one == f'plugin:{need}' for one in loader.parser.sections()):
+        problem = f'[plugin:{need}] is not listed in {key} of [wspbus:main]'
+    else:
+        hint = nearest(need, settings[key])
+        problem = f'there is no section [plugin:{need}]{hint}'
+    raise ConfigError(loader.filename, problem, section=section, key='needs')
