@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from paste_wspbus.errors import ConfigError, FactoryError, PluginError
 from paste_wspbus.ini.check_logging import LISTS, LoggingCheck, is_logging
+from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one_line
 from paste_wspbus.ini.hints import (
     NO_SERVER,
@@ -20,6 +21,8 @@ from paste_wspbus.ini.hints import (
 from paste_wspbus.ini.needs import read_wishes
 from paste_wspbus.ini.settings import FILES, NO_CHANNELS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, find_source
+from paste_wspbus.ini.typed import convert as convert_settings
+from paste_wspbus.ini.typed import settings_in_source
 from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.values import nearest
@@ -226,14 +229,19 @@ class _Sections:
             elif scheme.lower() == 'egg':
                 _check_egg(place, target, target_kind)
             elif scheme.lower() == 'call':
-                self._check_call(place, target, target_kind)
+                definition = self._check_call(place, target, target_kind)
+                if definition is not None and len(path) == 1:
+                    _check_settings(loader, place, definition)
             else:
                 from paste_wspbus.ini.mistakes import bad_scheme
 
                 raise place.error(f'{target}: {bad_scheme(target)}')
 
-    def _check_call(self, place: _Place, uri: str, kind: Any) -> None:
-        """Check that a module exists, that it is Python, and that it has the function."""
+    def _check_call(self, place: _Place, uri: str, kind: Any) -> Any:
+        """Check that a module exists, that it is Python, and that it has the function.
+
+        :returns: for a plugin, the definition of the function; None if nobody knows it.
+        """
         module, colon, function = uri.partition(':')[2].partition(':')
         if not colon:
             raise place.error(f'{uri}: write call:MODULE:FUNCTION')
@@ -243,7 +251,7 @@ class _Sections:
             hint = module_hint(module, place.file)
             raise place.error(f'{uri}: there is no module {module!r}{hint}') from None
         if file is None:
-            return
+            return None
         try:
             source = Source(file)
         except SyntaxError as error:
@@ -265,6 +273,8 @@ class _Sections:
                     listener, channel, near[0] if near else None, f'{file}:{line}'
                 )
                 self.warnings.append(f'[{place.section}] {wrong}')
+            return source.definition(function)
+        return None
 
 
 class _Place(NamedTuple):
@@ -277,6 +287,21 @@ class _Place(NamedTuple):
     def error(self, problem: str) -> ConfigError:
         """Return the error that names this key."""
         return ConfigError(self.file, problem, section=self.section, key=self.key)
+
+
+def _check_settings(loader: ConfigLoader, place: _Place, definition: Any) -> None:
+    """Check the keys of a plugin's section by the parameters of its factory."""
+    settings = settings_in_source(definition)
+    own = loader.parser._sections[place.section]
+    if settings is None or any(key.startswith('get ') for key in own):
+        return
+    conf = {
+        key: loader.value(place.section, key)
+        for key in own
+        if key not in ('use', 'require', *NEEDS, *loader.parser._defaults)
+        and not key.startswith('set ')
+    }
+    convert_settings(settings, conf, place.file, place.section)
 
 
 def _check_path(*path: tuple[str, str]) -> None:

@@ -214,6 +214,7 @@ class Composer:
         context = self.loader.get_context(PLUGIN, name, with_bus(self.vars, bus))
         for key in NEEDS:
             context.local_conf.pop(key, None)
+        self._convert(context)
         if wishes:
             from paste_wspbus.bus.needs import Group, members, taken
 
@@ -231,6 +232,19 @@ class Composer:
         site.plugins[name] = bus.plugins[name] = plugin
         if wishes:
             bus.lifespans.groups[name] = members(bus, before, Group(*wishes[name]))
+
+    def _convert(self, context: Any) -> None:
+        """Convert the settings of a plugin, if its factory names types."""
+        if not getattr(context.object, '__annotations__', True):
+            return
+        from paste_wspbus.ini import typed
+
+        settings = typed.settings_of(context.object)
+        if settings is not None and typed.is_typed(settings):
+            file = getattr(context, 'file', None) or self.file
+            context.local_conf = typed.convert(
+                settings, context.local_conf, file, context.section
+            )
 
     def _generator(self, context: Any) -> Callable[[], Iterator[Any]]:
         try:

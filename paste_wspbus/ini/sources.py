@@ -32,7 +32,8 @@ class Source:
             text = file.read()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # such as of '\d' in the site's code
-            self._nodes = list(ast.walk(ast.parse(text, path)))
+            tree = ast.parse(text, path)
+        self._top, self._nodes = tree.body, list(ast.walk(tree))
         self.path = path
 
     def texts(self) -> set[str]:
@@ -58,6 +59,23 @@ class Source:
             elif isinstance(node, ast.Name):
                 names.add(node.id)
         return None if names & {'*', *_DYNAMIC} else names
+
+    def definition(self, name: str) -> ast.FunctionDef | ast.ClassDef | None:
+        """Return the only definition of a function or class at the top; None if not sure."""
+        found = [
+            one
+            for one in self._nodes
+            if isinstance(one, (ast.FunctionDef, ast.ClassDef)) and one.name == name
+        ]
+        other = any(
+            isinstance(o, ast.Name) and o.id == name and isinstance(o.ctx, ast.Store)
+            for o in self._nodes
+        )
+        return (
+            found[0]
+            if len(found) == 1 and found[0] in self._top and not other
+            else None
+        )
 
     def unknown_channels(self, known: Iterable[str]) -> Iterator[tuple[str, str, int]]:
         """Yield (method, channel, line) for each ``@on`` of a channel that is not known.

@@ -1,0 +1,280 @@
+"""Settings of plugins by type: the signature of a factory says what its section may have."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from paste_wspbus.errors import ConfigError, FactoryError, SettingError
+from paste_wspbus.ini.units import DURATION_TAKES, SIZE_TAKES, duration, size
+from paste_wspbus.values import boolean, comment_hint, nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+#: No default: the .ini must have the key.
+REQUIRED = object()
+
+#: A default that is not written as a literal, so that only the code knows it.
+COMPUTED = object()
+
+#: The parameters of a factory before its settings: bus and global_conf.
+GIVEN = 2
+
+
+class Kind(NamedTuple):
+    """What a setting accepts: a name for people, and the function that converts its text."""
+
+    name: str
+    takes: str
+    convert: Callable[[str], Any]
+    types: tuple[type, ...]
+
+
+class Setting(NamedTuple):
+    """A key of a plugin's section.
+
+    ``default`` may be `REQUIRED` or `COMPUTED`. ``kind`` is None if the factory has no
+    annotation for it, or one that is not known: then its value stays a text.
+    """
+
+    name: str
+    kind: Kind | None
+    default: Any
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the .ini must have the key."""
+        return self.default is REQUIRED
+
+
+class Settings(NamedTuple):
+    """The settings of a factory. ``takes_more`` says whether it takes any other key, too."""
+
+    known: dict[str, Setting]
+    takes_more: bool
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text.strip())
+    if not parts.scheme or not (parts.netloc or parts.path):
+        raise ValueError(text)
+    return text.strip()
+
+
+def _path(text: str) -> Path:
+    if not text.strip() or '\0' in text:
+        raise ValueError(text)
+    return Path(text.strip())
+
+
+_KINDS = {
+    'int': Kind('int', 'a whole number', int, (int,)),
+    'float': Kind('float', 'a number', float, (int, float)),
+    'bool': Kind('bool', 'true or false', boolean, (bool,)),
+    'str': Kind('str', 'a text', str, (str,)),
+    'Seconds': Kind('seconds', DURATION_TAKES, duration, (int, float)),
+    'Bytes': Kind('bytes', SIZE_TAKES, size, (int,)),
+    'Path': Kind('path', 'a path', _path, (str, os.PathLike)),
+    'Url': Kind('url', 'a URL, as redis://localhost/0', _url, (str,)),
+}
+
+_LISTS = ('list', 'List', 'Sequence', 'Iterable', 'Collection')
+
+
+def kind_of(annotation: str) -> Kind | None:
+    """Return what an annotation means; None if it is none of those that are known."""
+    try:
+        return _kind(ast.parse(annotation.strip(), mode='eval').body)
+    except SyntaxError:
+        return None
+
+
+def _kind(node: ast.expr) -> Kind | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return kind_of(node.value)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        sides = [one for one in (node.left, node.right) if not _is_none(one)]
+        return _kind(sides[0]) if len(sides) == 1 else None
+    if isinstance(node, ast.Subscript):
+        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        outer = _last_name(node.value)
+        if outer in ('Optional', 'Annotated'):
+            return _kind(parts[0])
+        if outer == 'Literal':
+            return _choice([getattr(one, 'value', None) for one in parts])
+        if outer in _LISTS:
+            return _list(_kind(parts[0]) or _KINDS['str'])
+        return None
+    name = _last_name(node)
+    return _list(_KINDS['str']) if name in _LISTS else _KINDS.get(name)
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _last_name(node: ast.expr) -> str:
+    return getattr(node, 'attr', '') or getattr(node, 'id', '')
+
+
+def _choice(values: list[Any]) -> Kind:
+    named = {str(value): value for value in values}
+
+    def convert(text: str) -> Any:
+        if text.strip() not in named:
+            raise ValueError(text)
+        return named[text.strip()]
+
+    *some, last = named
+    takes = f'{", ".join(some)} or {last}' if some else last
+    return Kind('|'.join(named), takes, convert, (object,))
+
+
+def _list(kind: Kind) -> Kind:
+    def convert(text: str) -> list[Any]:
+        return [kind.convert(word) for word in text.replace(',', ' ').split()]
+
+    takes = f'a list, with spaces or commas between: each is {kind.takes}'
+    return Kind(f'list of {kind.name}', takes, convert, (list, tuple))
+
+
+def settings_of(factory: Any) -> Settings | None:
+    """Return the settings of a factory by its signature; None if it has none that is known."""
+    try:
+        parameters = [*inspect.signature(factory).parameters.values()]
+    except (TypeError, ValueError):
+        return None
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters[:GIVEN]):
+        return None  # a decorator without functools.wraps
+    own = parameters[GIVEN:]
+    known = {
+        one.name: Setting(
+            one.name,
+            None if one.annotation is one.empty else kind_of(_written(one.annotation)),
+            REQUIRED if one.default is one.empty else one.default,
+        )
+        for one in own
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+    return Settings(known, any(one.kind is one.VAR_KEYWORD for one in own))
+
+
+def _written(annotation: Any) -> str:
+    """Return an annotation as it stands in the code."""
+    if isinstance(annotation, str):
+        return annotation
+    if isinstance(annotation, type) and not getattr(annotation, '__args__', ()):
+        return annotation.__name__
+    return (
+        getattr(annotation, '__name__', '')
+        if hasattr(annotation, '__supertype__')
+        else repr(annotation)
+    )
+
+
+def settings_in_source(function: ast.FunctionDef | ast.ClassDef) -> Settings | None:
+    """Return the settings of a factory by its text; None if the text alone does not say them."""
+    if function.decorator_list:
+        return None
+    given = GIVEN
+    if isinstance(function, ast.ClassDef):
+        made = [one for one in function.body if getattr(one, 'name', '') == '__init__']
+        if not made or not isinstance(made[0], ast.FunctionDef):
+            return None
+        function, given = made[0], GIVEN + 1
+    arguments = function.args
+    plain = [*arguments.posonlyargs, *arguments.args]
+    defaults: list[Any] = [REQUIRED] * (len(plain) - len(arguments.defaults))
+    defaults += map(_literal, arguments.defaults)
+    pairs = [*zip(plain, defaults, strict=True)][given:]
+    pairs += [
+        (argument, REQUIRED if default is None else _literal(default))
+        for argument, default in zip(
+            arguments.kwonlyargs, arguments.kw_defaults, strict=True
+        )
+    ]
+    if arguments.vararg is not None and len(plain) < given:
+        return None
+    known = {
+        one.arg: Setting(
+            one.arg, None if one.annotation is None else _kind(one.annotation), default
+        )
+        for one, default in pairs
+    }
+    return Settings(known, arguments.kwarg is not None)
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return COMPUTED
+
+
+def convert(
+    settings: Settings, conf: Mapping[str, str], file: str | None, section: str | None
+) -> dict[str, Any]:
+    """Convert the values of a plugin's section to the types that its factory names.
+
+    :param conf: the keys of the section without ``use``, ``needs`` and ``after``.
+    :returns: the values by key. A relative path starts in the folder of the .ini.
+    :raises ConfigError: if a key is unknown, missing or wrong.
+    :raises FactoryError: if a default of the factory is not of the type that it names.
+    """
+    check_defaults(settings, file, section)
+    converted: dict[str, Any] = {}
+    for key, text in conf.items():
+        setting = settings.known.get(key)
+        if setting is None and not settings.takes_more:
+            hint = nearest(key, settings.known) or _all_of(settings)
+            raise ConfigError(file, f'unknown key{hint}', section=section, key=key)
+        if setting is None or setting.kind is None:
+            converted[key] = text
+            continue
+        try:
+            value = setting.kind.convert(text)
+        except (ValueError, SettingError):
+            problem = f'{text!r} is not {setting.kind.takes}{comment_hint(text)}'
+            raise ConfigError(file, problem, section=section, key=key) from None
+        if isinstance(value, Path) and file:
+            value = Path(os.path.dirname(os.path.abspath(file)), value)
+        converted[key] = value
+    for key, setting in settings.known.items():
+        if setting.is_required and key not in conf:
+            what = f': {setting.kind.takes}' if setting.kind else ''
+            problem = f'this key is missing{what}'
+            raise ConfigError(file, problem, section=section, key=key)
+    return converted
+
+
+def check_defaults(settings: Settings, file: str | None, section: str | None) -> None:
+    """Check that the defaults of a factory are of the types that it names.
+
+    :raises FactoryError: if one is not.
+    """
+    for key, setting in settings.known.items():
+        default, kind = setting.default, setting.kind
+        if kind is None or default is None or default in (REQUIRED, COMPUTED):
+            continue
+        is_bool = isinstance(default, bool) and bool not in kind.types
+        if not isinstance(default, kind.types) or (
+            is_bool and object not in kind.types
+        ):
+            problem = f'its default in the code, {default!r}, is not {kind.takes}'
+            raise FactoryError(file, problem, section=section, key=key)
+
+
+def is_typed(settings: Settings) -> bool:
+    """Whether the factory names the type of one of its settings at least."""
+    return any(one.kind is not None for one in settings.known.values())
+
+
+def _all_of(settings: Settings) -> str:
+    return f'; it takes {", ".join(settings.known) or "none"}'

@@ -1,0 +1,233 @@
+"""ini/typed.py: the annotations of a plugin's factory say what its section may have."""
+
+import ast
+import inspect
+import pathlib
+import sys
+from typing import Literal, Optional
+
+import pytest
+
+from paste_wspbus.errors import ConfigError, FactoryError
+from paste_wspbus.ini.typed import (
+    convert,
+    is_typed,
+    kind_of,
+    settings_in_source,
+    settings_of,
+)
+from paste_wspbus.plugins.kinds import Bytes, Seconds, Url
+from paste_wspbus.testing import composed
+from tests.kit import run
+
+
+def typed(
+    bus,
+    global_conf,
+    url: Url,
+    size: Bytes = 10 * 2**20,
+    expires: Seconds | None = None,
+    count: int = 3,
+    ratio: float = 1,
+    strict: bool = False,
+    names: list[str] = (),
+    numbers: list[int] = (),
+    folder: pathlib.Path = 'data',
+    mode: Literal['fast', 'safe', 3] = 'safe',
+    old: Optional[int] = None,  # noqa: UP045
+    more='anything',
+):
+    """A cache."""
+
+
+class Typed:
+    def __init__(self, bus, global_conf, size: Bytes, name: str = 'x'):
+        self.size = size
+
+
+def in_source(factory):
+    return settings_in_source(ast.parse(inspect.getsource(factory)).body[0])
+
+
+BOTH = pytest.mark.parametrize('read', [settings_of, in_source])
+
+
+@BOTH
+def test_each_type_converts_its_text(read):
+    conf = {
+        'url': ' redis://localhost/0',
+        'size': '300M',
+        'expires': '10m',
+        'count': '-7',
+        'ratio': '0.5',
+        'strict': 'on',
+        'names': 'a, b c',
+        'numbers': '1 2',
+        'folder': 'files',
+        'mode': '3',
+        'old': '1',
+        'more': '5',
+    }
+    assert convert(read(typed), conf, '/srv/shop/site.ini', 'plugin:cache') == {
+        'url': 'redis://localhost/0',
+        'size': 300 * 2**20,
+        'expires': 600.0,
+        'count': -7,
+        'ratio': 0.5,
+        'strict': True,
+        'names': ['a', 'b', 'c'],
+        'numbers': [1, 2],
+        'folder': pathlib.Path('/srv/shop/files'),
+        'mode': 3,
+        'old': 1,
+        'more': '5',
+    }
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ('key', 'text', 'problem'),
+    [
+        ('url', 'localhost', "'localhost' is not a URL, as redis://localhost/0"),
+        ('size', '3 megabytes', 'is not a size in bytes, as 300M'),
+        ('expires', '800X', "'800X' is not a duration, as 500ms"),
+        ('count', '1.5', "'1.5' is not a whole number"),
+        ('strict', 'maybe', "'maybe' is not true or false"),
+        ('numbers', '1 x', 'is not a list, with spaces or commas between: each is a'),
+        ('folder', '', "'' is not a path"),
+        ('mode', 'slow', "'slow' is not fast, safe or 3"),
+        ('count', '3 ; three', "'3 ; three' is not a whole number; a comment needs"),
+        ('szie', '3', "unknown key; did you mean 'size'?"),
+        ('zzz', '3', 'unknown key; it takes url, size, expires'),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_section_and_key(read, key, text, problem):
+    conf = {'url': 'a:b', key: text}
+    with pytest.raises(ConfigError) as refused:
+        convert(read(typed), conf, 'site.ini', 'plugin:cache')
+    assert str(refused.value).startswith(f'site.ini [plugin:cache] {key}: ')
+    assert problem in str(refused.value)
+
+
+@BOTH
+def test_a_missing_key_is_named_with_what_it_takes(read):
+    with pytest.raises(ConfigError) as refused:
+        convert(read(typed), {}, 'site.ini', 'plugin:cache')
+    assert str(refused.value) == (
+        'site.ini [plugin:cache] url: this key is missing: a URL, as redis://localhost/0'
+    )
+
+
+@BOTH
+def test_the_factory_may_be_a_class(read):
+    settings = read(Typed)
+    assert [*settings.known] == ['size', 'name']
+    assert convert(settings, {'size': '1K'}, None, None) == {'size': 1024}
+
+
+@BOTH
+def test_a_default_of_another_type_is_a_mistake_of_the_code(read):
+    def wrong(bus, global_conf, size: int = 'large'):
+        pass
+
+    source = 'def wrong(bus, global_conf, size: int = "large"):\n    pass'
+    settings = settings_of(wrong)
+    if read is in_source:
+        settings = settings_in_source(ast.parse(source).body[0])
+    with pytest.raises(FactoryError, match="default in the code, 'large', is not a wh"):
+        convert(settings, {}, 'site.ini', 'plugin:x')
+
+
+def test_a_factory_without_annotations_gets_texts_as_before():
+    def plain(bus, global_conf, size=3, **more):
+        pass
+
+    settings = settings_of(plain)
+    assert not is_typed(settings)
+    assert convert(settings, {'size': '5', 'x': 'y'}, None, None) == {
+        'size': '5',
+        'x': 'y',
+    }
+
+
+@pytest.mark.parametrize(
+    ('annotation', 'name'),
+    [
+        ('int', 'int'),
+        ('kinds.Seconds', 'seconds'),
+        ("'Bytes'", 'bytes'),
+        ('None | float', 'float'),
+        ('typing.Optional[bool]', 'bool'),
+        ('Annotated[int, Gt(3)]', 'int'),
+        ('list', 'list of str'),
+        ("Literal['a', 'b']", 'a|b'),
+    ],
+)
+def test_annotations_are_understood_as_they_are_written(annotation, name):
+    assert kind_of(annotation).name == name
+
+
+@pytest.mark.parametrize(
+    'annotation', ['Any', 'int | str', 'dict[str, int]', 'Callable[[], int]', '3 +']
+)
+def test_other_annotations_leave_the_text(annotation):
+    assert kind_of(annotation) is None
+
+
+MODULE = """
+from paste_wspbus.plugins.kinds import Bytes, Seconds
+
+seen = []
+
+
+def cache(bus, global_conf, size: Bytes, expires: Seconds = 60.0):
+    seen.append((size, expires))
+    yield
+
+
+def make(global_conf):
+    return str
+"""
+
+INI = """
+[app:main]
+use = call:typedsite:make
+[server:main]
+use = egg:waitress
+[wspbus:main]
+plugins = cache
+[plugin:cache]
+use = call:typedsite:cache
+after = db
+{more}
+"""
+
+
+def site(folder, more):
+    (folder / 'typedsite.py').write_text(MODULE)
+    (folder / 'site.ini').write_text(INI.format(more=more))
+    return str(folder / 'site.ini')
+
+
+def test_a_plugin_gets_what_its_factory_names(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'typedsite', raising=False)
+    with composed(site(tmp_path, 'size = 2K')):
+        assert sys.modules['typedsite'].seen == [(2048, 60.0)]
+
+
+@pytest.mark.parametrize(
+    ('more', 'line'),
+    [
+        ('size = much', "[plugin:cache] size: 'much' is not a size in bytes"),
+        ('', '[plugin:cache] size: this key is missing: a size in bytes'),
+        ('size = 1\nexpries = 3', "expries: unknown key; did you mean 'expires'?"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_at_the_start_and_of_check(tmp_path, more, line):
+    ini = site(tmp_path, more)
+    for words in (['--check'], []):
+        process = run(tmp_path, *words, ini)
+        said = process.err.text
+        assert (process.code, len(said.splitlines())) == (2, 1), said
+        assert line in said
