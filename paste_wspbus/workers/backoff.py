@@ -19,9 +19,12 @@ WAITS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 #: first one in a row. Supervisord calls this startsecs.
 HEALTHY = 1.0
 
-#: Seconds for which a crash counts. A process that was READY for so long is replaced at
-#: once.
+#: Seconds for which a crash counts.
 MINUTE = 60.0
+
+#: Seconds of being READY after which a process is replaced at once, and does not count: a
+#: site whose workers die so rarely serves better if all of them are there.
+SETTLED = 20.0
 
 
 class Crash(NamedTuple):
@@ -80,7 +83,7 @@ class Backoff:
         return Crash(number, self._wait(ready_for), is_too_much)
 
     def _wait(self, ready_for: float | None) -> float:
-        if ready_for is not None and ready_for >= MINUTE:
+        if ready_for is not None and ready_for >= SETTLED:
             return 0.0
         now = self.clock()
         self._recent.append(now)

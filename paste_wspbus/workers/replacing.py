@@ -74,8 +74,8 @@ class Replacing:
             self._is_loop = True
             self.bus.log(
                 f'{what}; restarting{soon}. Crash loop: {crashes.early} crashes in the '
-                'last minute. The restarts are slowed down, and further crashes are not '
-                'logged one by one: `status` shows them',
+                'last minute. Further crashes are not logged one by one: `status` shows '
+                'them',
                 40,
             )
             self._look_later()

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from paste_wspbus.command.graceful import _under_way
 from paste_wspbus.control.client import ask
 from paste_wspbus.plugins.pidfile import PIDLock
 from tests.kit import BIN, TIMEOUT, Process, eventually, run
@@ -203,6 +204,13 @@ def test_graceful_tells_a_terminal_each_second_which_worker_starts(
     assert line in terminal.text
     assert b'\n' not in terminal.text
     assert terminal.text.endswith(b'\r\x1b[K'), 'the line is left behind'
+
+
+def test_the_progress_of_a_soak_is_shown():
+    soak = {'worker': 'worker 1', 'pid': 4711, 'generation': 2, 'remaining': 1.25}
+    assert _under_way({'soak': soak, 'workers': [worker(1)]}) == [
+        'the new worker 1 serves beside the old workers, 1.2 s more'
+    ]
 
 
 # A site of one process replaces itself.

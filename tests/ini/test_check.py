@@ -57,6 +57,11 @@ WARNINGS = {
         USED + '[plugn:x]\n',
         '[plugn:x] is not used: did you mean [plugin:x]?',
     ),
+    'recycling without workers': (
+        f'{USED}max_age = 1h\nmax_requests = 5\n',
+        '[wspbus:main] max_requests has no effect without workers',
+        '[wspbus:main] max_age has no effect without workers',
+    ),
     'a server with a typo': (
         USED + '[servr:main]\n',
         '[servr:main] is not used: did you mean [server:main]?',

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paste_wspbus.workers.backoff import HEALTHY, MINUTE, WAITS, Backoff
+from paste_wspbus.workers.backoff import HEALTHY, MINUTE, SETTLED, WAITS, Backoff
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_last_wait_holds_for_all_that_follow_within_a_minute(make, clock):
 
 
 @pytest.mark.parametrize('workers', [1, 2, 3, 4])
-@pytest.mark.parametrize('lives', [0.0, 0.5, 1.5, 5.0, 20.0])
+@pytest.mark.parametrize('lives', [0.0, 0.5, 1.5, 5.0, 10.0, 19.0, 20.0])
 def test_a_crash_loop_starts_at_most_twelve_processes_in_its_first_minute(
     make, clock, workers, lives
 ):
@@ -68,14 +68,14 @@ def test_it_goes_on_for_minutes(make, clock):
 
 def test_many_workers_that_end_at_once_start_one_after_the_other(make, clock):
     backoff = make()
-    found = [backoff.crashed(f'worker {number}', 30.0).wait for number in range(5)]
+    found = [backoff.crashed(f'worker {number}', 10.0).wait for number in range(5)]
     assert found == [0.0, 1.0, 3.0, 7.0, 15.0]
 
 
 def test_those_that_have_served_for_long_are_replaced_at_once(make, clock):
     backoff = make()
     for number in range(16):
-        assert backoff.crashed(f'worker {number}', MINUTE).wait == 0.0
+        assert backoff.crashed(f'worker {number}', SETTLED).wait == 0.0
     assert backoff.crashed('worker 1', 1.0).wait == 0.0
 
 
