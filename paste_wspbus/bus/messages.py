@@ -144,7 +144,7 @@ class Messages:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.accepted: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send a message, too
         self._items: deque[Any] = deque()
         self._bell: Any = None
         self._thread: threading.Thread | None = None

@@ -67,6 +67,12 @@ def test_a_broadcast_is_published_in_the_thread_of_the_messages(started, heard):
     assert names[0] == 'wspbus messages'
 
 
+def test_a_signal_handler_may_send_one_while_another_one_is_sent(started, heard):
+    with started.messages._lock:  # the handler interrupts the thread that has it
+        started.broadcast('cache', 1)
+    assert heard.wait() == [(1,)]
+
+
 def test_what_comes_is_a_copy(started, heard):
     value = ['a']
     started.broadcast('cache', value, (1, 2))
