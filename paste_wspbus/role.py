@@ -28,7 +28,8 @@ class Role(NamedTuple):
     changed since it read them.
     ``time_to_stop`` is the number of seconds that its own stop may take; None stands for
     that of the .ini. ``drained`` is `Bus.drained`. ``smokes`` says whether
-    it makes the requests of ``smoke`` for its generation.
+    it makes the requests of ``smoke`` for its generation. ``place`` is its number on the board
+    of `servers.free_threads`; 0 stands for none.
     """
 
     kind: str = WORKER
@@ -43,6 +44,7 @@ class Role(NamedTuple):
     insists: bool = False
     drained: bool = False
     smokes: bool = False
+    place: int = 0
 
     @property
     def name(self) -> str:

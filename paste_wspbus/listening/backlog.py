@@ -67,14 +67,37 @@ def take_new(sock: socket.socket) -> None:
 
 def is_empty(sock: socket.socket) -> bool:
     """Return whether no connection waits to be accepted."""
-    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-    if not is_tcp or sys.platform != 'linux':
+    if not _tells_length(sock):
         return not readable(sock) or _is_ended(sock)
     if _has_half_open(sock):  # check this first: later, the connection is in the queue
         return False
+    return not _length(sock)
+
+
+def length(sock: socket.socket) -> int | None:
+    """Return how many connections wait to be accepted.
+
+    :returns: None if the system does not say it: of a Unix socket, and elsewhere than on
+        Linux; or if the socket does not listen.
+    """
+    try:
+        if not _tells_length(sock):
+            return None
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return _length(sock) if listens else None
+    except OSError:  # it was closed
+        return None
+
+
+def _tells_length(sock: socket.socket) -> bool:
+    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+    return is_tcp and sys.platform == 'linux'
+
+
+def _length(sock: socket.socket) -> int:
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     (queued,) = struct.unpack('I', info[_TCPI_UNACKED])
-    return not queued
+    return int(queued)
 
 
 def _is_ended(sock: socket.socket) -> bool:

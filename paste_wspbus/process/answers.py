@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.control.server import Connection
     from paste_wspbus.process.process import Process
+    from paste_wspbus.servers.server import Server
 
 
 class Answers:
@@ -62,12 +63,13 @@ class Answers:
             connection.answer({'exit_code': code, **replaced})
 
     def _status(self, connection: Connection) -> dict[str, Any] | None:
-        supervisor = self.bus.plugins.get('supervisor')
+        supervisor, server = self.bus.plugins.get('supervisor'), self.process.server
         if supervisor is None:
-            return self._describe()
+            return _with_backlog(self._describe(), server)
 
         def answer() -> None:
-            connection.answer(self._describe() | _readable(supervisor.describe()))
+            told = self._describe() | _readable(supervisor.describe())
+            connection.answer(_with_backlog(told, supervisor.server))
 
         supervisor.inquire(connection, answer)
         return None
@@ -178,6 +180,20 @@ def _readable(status: dict[str, Any]) -> dict[str, Any]:
         channel, listener, since = status['calling']
         age = round(time.monotonic() - since, 3)  # all processes have the same clock
         status['calling'] = {'channel': channel, 'listener': listener, 'age': age}
+    return status
+
+
+def _with_backlog(status: dict[str, Any], server: Server | None) -> dict[str, Any]:
+    """Add the connections that no process has accepted to the requests that wait.
+
+    The processes of a site share the listening sockets: they are counted once.
+    """
+    from paste_wspbus.listening.backlog import length
+
+    sockets = [] if server is None else list(server.sockets)
+    waiting = [length(listening.sock) for listening in sockets]
+    known = [number for number in (status['queued'], *waiting) if number is not None]
+    status['queued'] = sum(known) if known else None
     return status
 
 

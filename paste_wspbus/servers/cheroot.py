@@ -14,15 +14,15 @@ import weakref
 from cheroot import wsgi
 from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPConnection, HTTPRequest
-from cheroot.workers.threadpool import _SHUTDOWNREQUEST, WorkerThread
+from cheroot.workers.threadpool import _SHUTDOWNREQUEST
 
 from paste_wspbus.bus import greenlets
 from paste_wspbus.errors import SettingError
 from paste_wspbus.listening.backlog import readable
-from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.accepting import GRACE, Stage
 from paste_wspbus.servers.cheroot_fast import OneSend, faster, take_faster_queue
-from paste_wspbus.servers.containing import RaisedInRequest
+from paste_wspbus.servers.cheroot_gateway import contained
+from paste_wspbus.servers.cheroot_threads import Worker
 from paste_wspbus.servers.server import ADDRESS, Load, Server
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Any
 
-    from paste_wspbus.bus import Bus
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.servers.cutting import RequestInFlight, Stack
 
@@ -98,7 +97,7 @@ class CherootServer(Server):
 
     def prepare(self) -> None:
         """Let cheroot start its threads; if it cannot start all, end the others."""
-        self._spawned: list[_Worker] = []
+        self._spawned: list[Worker] = []
         try:
             self._server.prepare()
         except RuntimeError:  # the system starts no more threads
@@ -115,9 +114,11 @@ class CherootServer(Server):
             level, traceback = 20, False
         self.bus.log(f'cheroot: {msg}', level, traceback)
 
-    def _spawn_worker(self) -> _Worker:
-        worker = greenlets.thread_class(_Worker)(self._server)
+    def _spawn_worker(self) -> Worker:
+        worker = greenlets.thread_class(Worker)(self._server)
         worker.bus = self.bus
+        if self.sharing is not None:
+            worker.has_served = self.leaves_pool
         worker.name = f'CP Server {worker.name}'  # cheroot's own pool names it so
         worker.daemon = (
             True  # a request that the stop has cut must not keep the process
@@ -199,6 +200,21 @@ class CherootServer(Server):
         threads = len(pool._threads)
         return Load(threads, threads - pool.idle, pool.qsize)
 
+    def free_threads(self) -> int:
+        """Return how many threads of the pool are free, besides those of connections that wait."""
+        return len(self._server.requests._threads) - len(self._server.in_pool)
+
+    def leaves_pool(self, conn: _Connection) -> None:
+        """Note that the thread of a connection has answered, and is free."""
+        if conn in self._server.in_pool:
+            self._server.in_pool.discard(conn)
+            if self.sharing is not None and self.sharing.is_full:
+                self.sharing.has_answered()
+
+    def resume(self) -> None:
+        """Let cheroot's selector watch the listening sockets again."""
+        self._server._connections.come_back()
+
     def cut(self) -> None:
         """Shut down all connections; the threads that answer them close them."""
         for conn in list(self._server.open_connections):
@@ -264,47 +280,6 @@ class DataflakeCheroot(CherootServer):
         logging.getLogger('cheroot.error').log(level, msg, exc_info=traceback)
 
 
-class _Worker(WorkerThread):  # type: ignore[misc]
-    """A thread of cheroot's pool, acquired before its first request and released at its end."""
-
-    bus: Bus
-
-    def run(self) -> None:
-        with acquired(self.bus):
-            super().run()
-
-
-def _gateway_class(base: type[wsgi.Gateway]) -> type[wsgi.Gateway]:
-    class Gateway(base):  # type: ignore[misc]
-        """Calls the application, and always closes its response; answers 500 after an error."""
-
-        def respond(self) -> None:
-            try:
-                self._respond()
-            except Exception:
-                raise
-            except BaseException as error:
-                raise RaisedInRequest(self.env, error) from error
-
-        def _respond(self) -> None:
-            response = self.req.server.wsgi_app(self.env, self.start_response)
-            try:
-                for chunk in filter(None, response):
-                    if not isinstance(chunk, bytes):
-                        raise TypeError(f'The application yields bytes, not {chunk!r}')
-                    self.write(chunk)
-                if not self.started_response:
-                    raise RuntimeError('The application did not call start_response')
-                # cheroot's own gateway does this after an error, too, so that the client
-                # gets no 500; and if the client has gone, it does not close the response.
-                self.req.ensure_headers_sent()
-            finally:
-                if hasattr(response, 'close'):
-                    response.close()
-
-    return Gateway
-
-
 class _Request(OneSend):
     def read_request_line(self) -> Any:
         found = super().read_request_line()
@@ -326,6 +301,7 @@ class _Connection(HTTPConnection):  # type: ignore[misc]
         self.server.open_connections.add(self)
 
     def close(self) -> None:
+        self.server.adapter.leaves_pool(self)  # before the client knows
         try:
             super().close()
         finally:
@@ -479,8 +455,22 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         found = super()._from_server_socket(_Listener(adapter, first))
         if adapter.is_paused:
             self._selector.unregister(first.fileno())
-            self._away.append(first)
+            self._go_away(first)
         return found
+
+    def _go_away(self, sock: socket.socket) -> None:
+        self._away.append(sock)
+        if not self.server.adapter.is_paused:  # a thread has become free meanwhile
+            self.come_back()
+
+    def come_back(self) -> None:
+        """Watch the listening sockets again; any thread may call this."""
+        with contextlib.suppress(
+            IndexError, KeyError, ValueError
+        ):  # the stop closes them
+            while True:
+                sock = self._away.pop()
+                self._selector.register(sock.fileno(), 1, data=self._doors[sock])
 
     def come_in(self, door: _Door) -> None:
         """Accept at a second or further listening socket, which `_run` has unregistered."""
@@ -490,7 +480,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         listener = _Listener(adapter, door.sock)
         found = super()._from_server_socket(listener)
         if adapter.is_paused:
-            self._away.append(door.sock)
+            self._go_away(door.sock)
         else:
             self._selector.register(door.sock.fileno(), 1, data=door)
         if found is not None:
@@ -512,9 +502,8 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         for fd, conn in idle:
             self._selector.unregister(fd)
             conn.close()
-        while self._away and not adapter.is_paused:
-            sock = self._away.pop()
-            self._selector.register(sock.fileno(), 1, data=self._doors[sock])
+        if not adapter.is_paused:
+            self.come_back()
 
     def close_listeners(self) -> None:
         """Stop accepting; call this in the loop's thread only."""
@@ -530,12 +519,14 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
 class _Server(wsgi.Server):  # type: ignore[misc]
     ConnectionClass = _Connection
     wspbus_sockets: list[ListeningSocket]
-    adapter: Server
+    adapter: CherootServer
     _connections: _Connections
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.gateway: type[wsgi.Gateway] = _gateway_class(self.gateway)
+        self.gateway: type[wsgi.Gateway] = contained(self.gateway)
+        #: Of a worker among several: the connections that have a thread, or wait for one.
+        self.in_pool: set[_Connection] = set()
         #: Each connection from accept() to close(), wherever in cheroot it is.
         self.open_connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
 
@@ -573,6 +564,8 @@ class _Server(wsgi.Server):  # type: ignore[misc]
         elif isinstance(conn, _Door):
             self._connections.come_in(conn)
         else:
+            if self.adapter.sharing is not None:
+                self.in_pool.add(conn)
             super().process_conn(conn)
 
 

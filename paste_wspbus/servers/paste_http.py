@@ -157,6 +157,11 @@ class PasteServer(SocketServer):
             return super().load_now()
         return Load(len(pool.workers), len(pool.worker_tracker), pool.queue.qsize())
 
+    def free_threads(self) -> int | None:
+        """Return how many threads have no connection: each connection has one to its end."""
+        pool = getattr(self._server, 'thread_pool', None)
+        return None if pool is None else len(pool.workers) - len(self._served)
+
     def end(self) -> None:
         """Also end the pool's threads; those that still compute are daemon threads."""
         super().end()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.servers.blocking import Answering
     from paste_wspbus.servers.cutting import RequestInFlight
+    from paste_wspbus.servers.free_threads import Board, Sharing
     from paste_wspbus.watching.gate import Gate
 
 #: Seconds between two checks whether a stopping server is done.
@@ -85,6 +86,9 @@ class Server(Binding):
         self.shared = False
         #: Whether other processes accept from the same sockets at the same time.
         self.competes = False
+        #: The places of all workers; and what a worker among several does with its own.
+        self.board: Board | None = None
+        self.sharing: Sharing | None = None
         # A child that the site forks must not keep the port open: nobody accepts there
         # after the site has ended, and clients that connect would wait.
         close_in_child(self, Server.after_fork)
@@ -144,6 +148,16 @@ class Server(Binding):
         """Return how busy the threads of the open server are; this makes no system call."""
         return Load()
 
+    def free_threads(self) -> int | None:
+        """Return how many threads have nothing to do, and no connection that they will have.
+
+        :returns: None if the server does not know that, or has a thread for each request.
+        """
+        return None
+
+    def resume(self) -> None:
+        """Watch the listening sockets again, after `is_paused` became false in another thread."""
+
     def cut(self) -> None:
         """End the connections that remain, so that what reads or writes them fails."""
         raise NotImplementedError
@@ -166,6 +180,15 @@ class Server(Binding):
     def urls(self) -> list[str]:
         """Where clients reach the server, such as ['http://127.0.0.1:8080']."""
         return [listening.url(self.scheme) for listening in self.sockets]
+
+    def share(self, board: Board) -> None:
+        """Let forked children keep the sockets: they are workers, with places on this board."""
+        self.shared, self.board = True, board
+
+    def take_place(self, number: int) -> None:
+        """Share connections with the other workers, in a place on their board, if there is one."""
+        if self.board is not None and number:
+            self.sharing = self.board.share(number, self)
 
     def adopt(self, sockets: list[ListeningSocket]) -> None:
         """Use these sockets, which another process has bound."""
@@ -220,6 +243,8 @@ class Server(Binding):
             self._thread = None
             self.end()
             raise
+        if self.sharing is not None:
+            self.sharing.begin()
 
     def _check_sockets(self) -> None:
         """Check that the server accepts on these sockets, and on no other one.
@@ -249,16 +274,27 @@ class Server(Binding):
             the gate is shut. In the second and third case, `is_paused` is true.
         :raises ConnectionAbortedError: if the client has gone.
         """
+        sharing = self.sharing
+        if sharing is not None and sharing.leaves_it_to_others():
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         if self.competes:
             self._courtesy.wait(self.count())
         if self._is_outdated:  # the new code accepts what waits in the backlog
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return self._pauses.accept(sock, self.bus.log)
+        accepted = self._pauses.accept(sock, self.bus.log)
+        if sharing is not None and not sharing.is_fast:
+            sharing.count(accepted=1)
+        return accepted
 
     @property
     def is_paused(self) -> bool:
-        """Whether not to accept now: the gate is shut, or accept() failed a moment ago."""
-        return self._pauses.are_on or self._is_outdated
+        """Whether not to accept now.
+
+        The gate is shut, accept() failed a moment ago, or connections are left to other
+        workers, because all threads here are busy.
+        """
+        is_left = self.sharing is not None and self.sharing.is_leaving()
+        return self._pauses.are_on or self._is_outdated or is_left
 
     @property
     def draining(self) -> bool:
@@ -280,6 +316,8 @@ class Server(Binding):
         if not self._drains:
             self.drain_since = time.monotonic()
             self._drains = True
+            if self.sharing is not None:
+                self.sharing.end()
 
     def stop(self) -> None:
         """Stop accepting, then answer all requests that came, then close.

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from paste_wspbus.servers.cutting import RequestInFlight, Stack
 
 
+#: What wakes the loop: it must end, or look at its sockets again.
+_END, _RESUME = b'.', b'+'
+
+
 class _Connection:
     """An accepted connection: its stage, and since when it is there."""
 
@@ -102,6 +106,8 @@ class SocketServer(Server):
     def open(self, app: Any) -> None:
         """Give our socket to the server, and follow each connection that it accepts."""
         self._open: dict[Any, _Connection] = {}
+        #: Those that have a thread, or wait for one.
+        self._served: set[Any] = set()
         self._wake, self._wake_reader = socket.socketpair()
         self._server = server = self.make(app, self._draining_handler())
         server.socket.close()
@@ -118,9 +124,13 @@ class SocketServer(Server):
             if connection.gettimeout() is None:
                 connection.setblocking(True)  # on BSD, it has the listener's mode
             self._open[connection] = _Connection(server.socket)
+            self._served.add(connection)
             return connection, address or ('127.0.0.1', 0)
 
         def close_request(connection: Any) -> None:
+            self._served.discard(connection)
+            if self.sharing is not None and self.sharing.is_full:
+                self.sharing.has_answered()  # before the client knows
             close(connection)
             self._open.pop(connection, None)
 
@@ -274,16 +284,28 @@ class SocketServer(Server):
             while True:
                 ready: list[Any] = [key.fileobj for key, _ in selector.select()]
                 if self._wake_reader in ready:
-                    return
+                    ready.remove(self._wake_reader)
+                    if self._must_end():
+                        return
                 for sock in ready:
                     self._server.socket = sock
                     self._server._handle_request_noblock()
-                if self.is_paused and readable(self._wake_reader, within=PAUSE):
-                    return
+                while self.is_paused:
+                    if readable(self._wake_reader, within=PAUSE) and self._must_end():
+                        return
+
+    def _must_end(self) -> bool:
+        """Read what has woken `run`: whether it is the end, or `resume`."""
+        return _END in self._wake_reader.recv(512)
+
+    def resume(self) -> None:
+        """Wake `run`."""
+        with contextlib.suppress(OSError):  # it is closed
+            self._wake.send(_RESUME)
 
     def stop_accepting(self) -> None:
         """End `run`, then close the listening socket."""
-        self._wake.send(b'.')
+        self._wake.send(_END)
         if self._thread is not None:
             self._thread.join(self.at_most(2))
         for sock in self._servers:

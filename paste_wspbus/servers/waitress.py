@@ -52,6 +52,9 @@ _NOT_TOGETHER = {
 }
 
 
+#: Seconds for which a thread is kept free for a new connection that has sent nothing yet.
+EXPECTED = 0.5
+
 #: Seconds that waitress's threads have to come to its queue after they were started.
 ARRIVING = 2.0
 
@@ -155,6 +158,13 @@ class WaitressServer(Server):
             self._loop = waitress_fast.EpollLoop()
         self._map: dict[int, Any] = {} if self._loop is None else self._loop.map
         self._dispatcher = _dispatcher_class(ways)(self.bus)
+        #: New connections that have sent nothing yet, each with the time.monotonic() until
+        #: which a thread is kept free for it.
+        self._expected: dict[Any, float] = {}
+        if isinstance(self._dispatcher, waitress_fast.QueueDispatcher):
+            self._dispatcher.sharing = self.sharing
+        if self._loop is not None:
+            self._loop.sharing = self.sharing
         self._adjustments = _Adjustments(**conf)
         try:
             self._dispatcher.set_thread_count(self._adjustments.threads)
@@ -220,6 +230,36 @@ class WaitressServer(Server):
             return bool(server.readable())
 
         server.readable = readable
+        if self._loop is not None and self.sharing is not None:
+            self._loop.within = min(EXPECTED, self._loop.longest)
+
+    def free_threads(self) -> int | None:
+        """Return how many threads are free, and not kept for a new connection."""
+        if not isinstance(self._dispatcher, waitress_fast.QueueDispatcher):
+            return None
+        now, expected = time.monotonic(), self._expected
+        with contextlib.suppress(KeyError, RuntimeError):  # a thread has changed it
+            while expected and expected[first := next(iter(expected))] < now:
+                expected.pop(first, None)
+        ready = 0 if self._loop is None else len(self._loop.ready)
+        return self._dispatcher.free() - ready - len(expected)
+
+    def expect(self, channel: Any) -> None:
+        """Note that a new connection will probably send a request soon."""
+        if self.sharing is not None:
+            self._expected[channel] = time.monotonic() + EXPECTED
+
+    def expect_no_more(self, channel: Any) -> None:
+        """Note that a new connection has sent something, or was closed."""
+        self._expected.pop(channel, None)
+
+    def resume(self) -> None:
+        """Let the loop watch the listening sockets again."""
+        if self._loop is not None:
+            self._loop.within = self._loop.longest
+            self._loop.listen_again(self._servers)
+        else:
+            self._servers[0].pull_trigger()
 
     def accepts_on(self) -> list[socket.socket]:
         """Return the sockets of waitress's servers."""
@@ -501,6 +541,14 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
         answered = None
         has_received = False
 
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            adapter.expect(self)
+
+        def handle_close(self) -> None:
+            adapter.expect_no_more(self)
+            super().handle_close()
+
         @property
         def last_activity(self) -> float:
             """When the channel was used last, by the wall clock as it is now.
@@ -515,7 +563,9 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
             self.used = time.monotonic()
 
         def received(self, data: Any) -> Any:
-            self.has_received = True
+            if not self.has_received:
+                self.has_received = True
+                adapter.expect_no_more(self)
             return super().received(data)
 
     return DrainingChannel

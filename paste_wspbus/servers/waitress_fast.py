@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from waitress.server import BaseWSGIServer
 
+    from paste_wspbus.servers.free_threads import Sharing
+
 #: The environment variable that names the ways which are switched off.
 WITHOUT = 'WSPBUS_WAITRESS_WITHOUT'
 
@@ -138,6 +140,8 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         self._waiting = HandOver()
         #: What each thread serves: {its ident: (channel, its first request)}.
         self._served: dict[int, tuple[Any, list[Any]]] = {}
+        #: It needs to know when no thread is free, and when one is again.
+        self.sharing: Sharing | None = None
 
     def add_task(self, task: Any) -> None:
         """Queue the request of a channel; warn, as waitress does, if no thread is free for it."""
@@ -162,10 +166,16 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         """Return how many threads have a request, and how many requests wait for one."""
         return len(self._served), len(self._waiting)
 
+    def free(self) -> int:
+        """Return how many threads have no request, besides those for requests that wait."""
+        threads, waiting = len(self.threads), len(self._waiting)
+        idle = threads - len(self._served) - waiting
+        return idle if idle > 1 else threads - self._busy() - waiting
+
     def handler_thread(self, thread_no: int) -> None:
         """Serve requests until `set_thread_count` stops this thread."""
         own, served, get = threading.get_ident(), self._served, self._waiting.get
-        lock = threading.Lock()
+        lock, sharing, threads = threading.Lock(), self.sharing, self.threads
         lock.acquire()
         while True:
             channel = get(lock)
@@ -175,11 +185,15 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
             if channel is None:
                 continue
             served[own] = channel, channel.requests[:1]
+            if sharing is not None and len(served) >= len(threads):
+                sharing.no_thread_is_free()
             try:
                 channel.service()
             except BaseException:
                 self.logger.exception('Exception when servicing %r', channel)
             del served[own]
+            if sharing is not None and sharing.is_full:
+                sharing.has_answered(not self._waiting)
 
     def _stops(self, thread_no: int) -> bool:
         with self.lock:
@@ -236,7 +250,10 @@ class EpollLoop:
         self.map = _Map(self)
         self._serving = threading.local()
         #: The channels whose request is to be handed over to a thread.
-        self._ready: list[Any] = []
+        self.ready: list[Any] = []
+        #: Seconds after which the loop looks at the servers again, at most; and usually.
+        self.within = self.longest = ARMED_AGAIN
+        self.sharing: Sharing | None = None
         # A child shares the epoll with its parent: what it closed would be gone for both.
         close_in_child(self, EpollLoop.close)
 
@@ -255,6 +272,17 @@ class EpollLoop:
         server.pull_trigger = partial(self.pull_trigger, server)
         server.add_task = partial(self.add_task, server)
         server.active_channels = _Channels()
+
+    def listen_again(self, servers: list[BaseWSGIServer]) -> None:
+        """Arm the listening sockets; another thread than the loop's calls this."""
+        for server in servers:
+            with contextlib.suppress(OSError, ValueError):  # the stop has closed it
+                if self._has(server.socket.fileno(), server):
+                    self.arm(server.socket.fileno(), _IN)
+
+    def _has(self, fd: int, server: BaseWSGIServer) -> bool:
+        """Whether this descriptor is still that of the server."""
+        return self.map.get(fd) is server
 
     def serve(self, channel: EpollChannel | None) -> None:
         """Note which channel this thread serves; None: no channel any more."""
@@ -279,7 +307,7 @@ class EpollLoop:
         loop holds until then.
         """
         if self._served is None:
-            self._ready.append(channel)
+            self.ready.append(channel)
         else:
             server.task_dispatcher.add_task(channel)
 
@@ -293,19 +321,22 @@ class EpollLoop:
                 self.arm(fd, _IN)  # the reader of a trigger; its event repeats
         listening = {server.socket.fileno(): server for server in servers}
         armed = dict.fromkeys(listening, 0)
-        due, timeout = 0.0, min(timeout, ARMED_AGAIN)
+        due, self.within = 0.0, min(timeout, ARMED_AGAIN)
+        self.longest = self.within
         try:
             while self.map:
                 for fd, server in listening.items():
                     is_open = self.map.get(fd) is server
                     wanted = _IN if is_open and server.readable() else 0
-                    if is_open and wanted != armed[fd]:
+                    while is_open and wanted != armed[fd]:
                         self.arm(fd, wanted)
                         armed[fd] = wanted
-                while self._ready:
-                    channel = self._ready.pop(0)
+                        # A thread may have armed it in between.
+                        wanted = _IN if server.readable() else 0
+                while self.ready:
+                    channel = self.ready.pop(0)
                     channel.server.task_dispatcher.add_task(channel)
-                self._handle(self._epoll.poll(timeout, EVENTS))
+                self._handle(self._epoll.poll(self.within, EVENTS))
                 if time.monotonic() >= due:
                     due = time.monotonic() + ARMED_AGAIN
                     self._arm_all()
@@ -417,6 +448,9 @@ class EpollChannel(HTTPChannel):  # type: ignore[misc]
                 and not self.total_outbufs_len
                 and not self.adj.channel_request_lookahead
             ):
+                sharing = self._map.loop.sharing
+                if sharing is not None and sharing.is_full and not sharing.is_fast:
+                    sharing.a_thread_is_free()  # before the client knows
                 self.handle_close()
             else:
                 self.arm()

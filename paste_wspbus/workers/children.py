@@ -15,7 +15,8 @@ import time
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.requests import scoreboard
-from paste_wspbus.role import PRELOAD, WITHOUT_BUS, Role
+from paste_wspbus.role import PRELOAD, WITHOUT_BUS, WORKER, Role
+from paste_wspbus.servers.free_threads import Board
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.wire import REPORTS, UnknownWord
 from paste_wspbus.workers.handle import WorkerHandle
@@ -92,6 +93,8 @@ class Children:
         for word, listener in {**heard, **own}.items():
             self.hear(word, listener)
         self.alive: list[WorkerHandle] = []
+        #: Where the workers say whether they have a free thread.
+        self.board = Board()
         self._tokens = itertools.count(1)
         #: From the number of an order to fork to the process that another process forks.
         self._ordered: dict[int, WorkerHandle] = {}
@@ -183,6 +186,8 @@ class Children:
             its.close()
             raise _cannot_start(role, error) from None
         mine.setblocking(False)  # the supervisor never waits for a process that hangs
+        if role.kind == WORKER:
+            role = role._replace(place=self.board.take())
         worker = WorkerHandle(role, mine, template, limit, board)
 
         def serve() -> None:
@@ -197,6 +202,7 @@ class Children:
                 self._fork(worker, its, fresh)
         except OSError as error:
             worker.close()
+            self.board.give_back(role.place)
             raise _cannot_start(role, error) from None
         finally:
             its.close()
@@ -356,6 +362,7 @@ class Children:
         worker.close()
         worker.has_ended(code)
         self.forget_timers(worker)
+        self.board.give_back(worker.role.place)
         self.alive.remove(worker)
         for child in [child for child in self.alive if child.template is worker]:
             if child.silent:  # no other process can report its end

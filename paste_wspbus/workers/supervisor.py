@@ -187,7 +187,7 @@ class Supervisor:
         # The workers have deadlines of their own; this one counts if they ignore theirs.
         self.bus.stop_timeout = plan.deadline
         if server is not None:
-            server.shared = True
+            server.share(self.children.board)
         self.recycling.adjust()
 
     def subscribe(self, signals: SignalHandler) -> None:

@@ -156,6 +156,14 @@ def test_cycles_leave_no_threads_files_and_listeners_behind(benchmark, server):
     assert memory < 10
 
 
+def test_spread_counts_the_requests_that_wait(benchmark):
+    found = targets(benchmark('spread', '--rounds=2', '--seconds=0.2'))
+    assert found.keys() == {
+        f'requests that waited, wspserve, {server}'
+        for server in ('waitress', 'cheroot', 'Paste#http')
+    }
+
+
 def test_restart_finds_no_request_lost_by_workers(benchmark):
     output = benchmark(
         *('restart', 'graceful', 'broken', 'kill', 'idle', '--servers=wspserve, w'),

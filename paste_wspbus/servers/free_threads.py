@@ -1,0 +1,169 @@
+"""Which workers of a site have a free thread: a byte for each, in memory that they share."""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.servers.server import Server
+
+#: The number of places: workers that run at the same time, also during a graceful restart.
+PLACES = mmap.PAGESIZE
+
+_BUSY, _FREE = b'\0', b'\1'
+
+#: Seconds for which connections stay in the backlog while no worker has a free thread. Most
+#: requests take less, and the first thread that is free takes the next connection. Then a
+#: worker goes on accepting, so that the backlog does not fill up.
+PATIENCE = 1.0
+
+#: A worker that has answered so many requests within so many seconds while it was full
+#: accepts all the same. No connection waits long there; and a thread would be idle until the
+#: loop has accepted the next one.
+MANY, WITHIN = 32, 0.05
+
+
+class Board:
+    """The places of all workers. The supervisor makes it, and its children inherit it.
+
+    The number of a place is 1 or more; 0 stands for none.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = mmap.mmap(-1, PLACES)
+        self._free = list(range(PLACES - 1, 0, -1))
+
+    def take(self) -> int:
+        """Return the number of a place that no process has; 0 if there is none."""
+        return self._free.pop() if self._free else 0
+
+    def give_back(self, number: int) -> None:
+        """Note that the process with this place has ended; it has no free threads any more."""
+        if number:
+            self._bytes[number : number + 1] = _BUSY
+            self._free.append(number)
+
+    def share(self, number: int, server: Server) -> Sharing:
+        """Return what the worker does that has this place; the worker itself calls this."""
+        return Sharing(self._bytes, number, server)
+
+
+class Sharing:
+    """How the server of one worker leaves connections to workers that have a free thread.
+
+    Why no connection waits although a thread is free. A worker leaves connections to others
+    only while its own threads are busy, and the first thread that is free ends that, whatever
+    the other workers do. ``leaves`` is set before the threads are counted once more: a thread
+    that becomes free sees it, or is counted. If no worker has a free thread, the connections
+    wait for the first one in the backlog, and not behind the requests of one worker; but for
+    `PATIENCE` alone, and not if the requests are short (`MANY`).
+
+    :param shared: the bytes of all places.
+    :param number: that of this worker's place.
+    """
+
+    def __init__(self, shared: mmap.mmap, number: int, server: Server) -> None:
+        self._shared, self._number, self._server = shared, number, server
+        #: Whether connections are left to others now.
+        self.leaves = False
+        #: Whether no thread was free when they were counted last.
+        self.is_full = False
+        #: Whether the requests are short.
+        self.is_fast = False
+        #: The time.monotonic() of the last answers while no thread was free.
+        self._answers: deque[float] = deque(maxlen=MANY)
+        #: The time.monotonic() since which no worker has had a free thread.
+        self._all_full_since: float | None = None
+        self._is_over = True
+
+    def begin(self) -> None:
+        """Note that the server has begun to accept."""
+        self.leaves = self._is_over = False
+        self.count()
+
+    def end(self) -> None:
+        """Note that the server stops: it accepts all that comes to it, and others more than it."""
+        self._is_over = True
+        self._note(False)
+        self._stop_leaving()
+
+    def leaves_it_to_others(self) -> bool:
+        """Return whether to leave a connection to others; the server's loop calls this."""
+        if self._is_over:
+            return False
+        self.is_fast = self.is_full and self._answers_fast()
+        if self.is_fast or self.count() or self._must_go_on():
+            return False
+        self.leaves = True
+        if self.count():
+            self.leaves = False
+        return self.leaves
+
+    def is_leaving(self) -> bool:
+        """Return whether to go on leaving connections to others; the loop calls this."""
+        if self.leaves and (self.count() or self._must_go_on()):
+            self._stop_leaving()
+        return self.leaves
+
+    def _answers_fast(self) -> bool:
+        answers = self._answers
+        return len(answers) == MANY and time.monotonic() - answers[0] < WITHIN
+
+    def _must_go_on(self) -> bool:
+        """Whether no worker has had a free thread for `PATIENCE`; this one has none."""
+        if self._others_are_free():
+            self._all_full_since = None
+            return False
+        now = time.monotonic()
+        if self._all_full_since is None:
+            self._all_full_since = now
+        return now - self._all_full_since >= PATIENCE
+
+    def count(self, accepted: int = 0) -> bool:
+        """Let the other workers know whether a thread is free, and return that.
+
+        :param accepted: the number of connections that `Server.free_threads` does not know yet.
+        """
+        free = self._server.free_threads()
+        if free is None:
+            return True
+        is_free = free > accepted
+        self.is_full = not is_free
+        if is_free:
+            self._all_full_since = None
+        self._note(is_free and not self._is_over)
+        return is_free
+
+    def no_thread_is_free(self) -> None:
+        """Note that all threads are busy; any thread may call this."""
+        self.is_full = True
+        self._note(False)
+
+    def has_answered(self, is_free: bool = True) -> None:
+        """Note that a thread has answered while `is_full` was true; that thread calls this.
+
+        :param is_free: whether it has nothing else to do.
+        """
+        self._answers.append(time.monotonic())
+        if is_free:
+            self.a_thread_is_free()
+
+    def a_thread_is_free(self) -> None:
+        """Accept again, if connections were left to others; any thread may call this."""
+        if self.count():
+            self._stop_leaving()
+
+    def _stop_leaving(self) -> None:
+        if self.leaves:
+            self.leaves = False
+            self._server.resume()
+
+    def _note(self, is_free: bool) -> None:
+        self._shared[self._number] = is_free
+
+    def _others_are_free(self) -> bool:
+        number, shared = self._number, self._shared
+        return shared.find(_FREE, 1, number) >= 0 or shared.find(_FREE, number + 1) >= 0
