@@ -370,6 +370,24 @@ def interpolation_error(
     return in_interpolation(file, error)
 
 
+#: The flag of open(2) for that. Windows has no pipes with names of files.
+_AT_ONCE = getattr(os, 'O_NONBLOCK', 0)
+
+#: Whether this process may wait for the end of a pipe: not while it serves or supervises.
+waits_for_pipes = True
+
+
+def wait_for_no_pipe() -> None:
+    """Refuse pipes from now on: this process must not wait for those who write there."""
+    global waits_for_pipes
+    waits_for_pipes = False
+
+
+def _open(path: str, flags: int) -> int:
+    # Else the call would wait for somebody who opens the other end of a pipe.
+    return os.open(path, flags | (0 if waits_for_pipes else _AT_ONCE))
+
+
 def read_lines(path: str) -> io.StringIO:
     """Return the lines of an .ini: a file, or a pipe such as the shell's <(command).
 
@@ -380,7 +398,9 @@ def read_lines(path: str) -> io.StringIO:
     mode = os.stat(path).st_mode  # do not open a device: that may have effects
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISDIR(mode)):
         raise ConfigError(path, 'it is not a file')
-    with open(path, 'rb') as file:
+    with open(path, 'rb', opener=_open) as file:
+        if not waits_for_pipes and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise ConfigError(path, 'it is a pipe: a site that runs reads only files')
         data = file.read(MAX_LENGTH + 1)
     if len(data) > MAX_LENGTH:
         raise ConfigError(

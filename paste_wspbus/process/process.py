@@ -12,6 +12,7 @@ from _thread import allocate_lock, start_new_thread  # before a site patches Pyt
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.ini.config import Config
+from paste_wspbus.ini.file import wait_for_no_pipe
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.process.names import Names
 from paste_wspbus.process.opening import Opening
@@ -201,6 +202,7 @@ class Process:
 
     def ride(self, bus: Bus) -> None:
         """Attach to the bus: control requests and orders act on it from now on."""
+        wait_for_no_pipe()
         self.succession.ride(bus)
         if self._tries_first():
             bus.try_restart = functools.partial(self.try_restart, bus)

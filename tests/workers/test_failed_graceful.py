@@ -9,7 +9,8 @@ import pytest
 from tests.kit import Site, eventually, is_free, run
 from tests.kit.clients import Clients
 from tests.kit.processes import children
-from tests.kit.sites import ask
+from tests.kit.reloading import Edited, stop
+from tests.kit.sites import SERVED, ask
 from tests.kit.supervised import has_cleaned_up
 from tests.kit.workers import FILES, INI, ONE_ONLY, Workers, set_up
 
@@ -236,3 +237,28 @@ def test_a_worker_that_dies_after_a_failed_graceful_has_the_ini_as_it_was(tmp_pa
         eventually(lambda: children(site.pid) not in ([old], []))
         assert site.get().text == 'good'
         assert site.stop()[0] == 0
+
+
+def test_a_pipe_in_the_place_of_the_ini_does_not_hold_up_the_supervisor(tmp_path):
+    with Workers(tmp_path, count=1) as site:
+        put_a_pipe_there(tmp_path)
+        told = site.run('graceful')
+        assert told.code == 2, told.report()
+        assert 'it is a pipe' in told.err.text
+        assert site.get('/').status == 200
+        assert site.stop()[0] == 0
+
+
+@pytest.mark.parametrize('reloader', ['fork', 'execv'])
+def test_a_pipe_in_the_place_of_the_ini_does_not_hold_up_a_reload(tmp_path, reloader):
+    with Edited(tmp_path, '--reloader', reloader) as site:
+        put_a_pipe_there(tmp_path)
+        site.expect('it is a pipe')
+        site.save(SERVED, 'site.ini')
+        site.edit('two')
+        stop(site)
+
+
+def put_a_pipe_there(folder):
+    os.mkfifo(folder / 'pipe')
+    os.replace(folder / 'pipe', folder / 'site.ini')
