@@ -16,6 +16,7 @@ from paste_wspbus.ini.config import Site
 from paste_wspbus.role import LOADING
 from paste_wspbus.servers.server import Server
 from paste_wspbus.watching.files import Files, is_installed
+from paste_wspbus.watching.imports import missing_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,13 +140,22 @@ class Development(Single):
         process, worker = self.process, self.process.worker
         if worker is None:
             problem = process.problem
-            return self._compose_problem(problem[0]) if problem else self.compose()
+            site = self._compose_problem(problem[0]) if problem else self.compose()
+            self._make_replaceable(site)
+            return site
         if worker.role.kind == LOADING:
             worker.show_loading()
             end_at_once(DONE)
         if worker.role.problem:
             return self._compose_problem(worker.role.problem)
         return self._compose_as_worker(worker)
+
+    def _make_replaceable(self, site: Site) -> None:
+        """Let the watcher of this process show a mistake in the place of the site."""
+        from paste_wspbus.command.reloader import Reloader, Shown
+
+        if isinstance(reloader := self.process.autoreloader, Reloader):
+            site.app = reloader.shown = Shown(site.app)
 
     def _compose_as_worker(self, worker: SupervisedEnd) -> Site | None:
         """Load the site; a spare worker first waits until the supervisor needs it.
@@ -255,7 +265,7 @@ class Development(Single):
             launch.report.failed(error.exit_code, line, trace, file, problem)
         elif process.problem is None:
             print_line(f'{trace}{line}', 'stderr')
-            process.problem = problem, self._own_files()
+            process.problem = problem, self._own_files(error)
             if process.renewal is not None:
                 process.renewal.reason = line
             process.reload = process.inheritance.reload
@@ -265,13 +275,16 @@ class Development(Single):
             bus.startup_folder = process.folder
             bus.replace_process()
 
-    def _own_files(self) -> dict[str, Any]:
-        """Return the files that may have caused the error, each as it was when it was read."""
+    def _own_files(self, error: WSPBusError) -> dict[str, Any]:
+        """Return the files that may have caused an error, each as it was when it was read."""
         autoreloader = self.process.autoreloader
         if autoreloader is None:
             return {}
         learnt = autoreloader.learnt.signatures.items()
-        return {path: was for path, was in learnt if not is_installed(path)}
+        own: dict[str, Any] = {
+            path: was for path, was in learnt if not is_installed(path)
+        }
+        return {**dict.fromkeys(missing_modules(error)), **own}
 
     def before_ready(self) -> None:
         """Report the files of the site: the supervisor watches them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from paste_wspbus.command.terminal import one_line, print_line
@@ -15,18 +16,33 @@ from paste_wspbus.workers.reloading import QUIET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from paste_wspbus.bus import Bus
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
 
 
+class Shown:
+    """A WSGI application that calls another one, which can be replaced."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """Answer one request (PEP 3333)."""
+        return self.app(environ, start_response)
+
+
 class Reloader(Autoreloader):
-    """Restarts the site when a file has changed, unless the .ini cannot be read now."""
+    """Restarts the site when a file has changed; a mistake of the .ini is shown instead."""
 
     def __init__(self, bus: Bus, launch: Launch, process: Process) -> None:
         assert launch.files is not None
         self._launch, self._process = launch, process
         self._gate: Gate | None = None
+        #: What the server calls; None if the site has another one, which is never replaced.
+        self.shown: Shown | None = None
         #: Whether the gate was open when the site began to serve.
         self._was_open = True
         files = {**launch.files.signatures}
@@ -78,9 +94,9 @@ class Reloader(Autoreloader):
         if options.verbosity > 0:
             print_line(what_changed(paths), 'stderr')
         try:  # the next program reads it first, and could show no page without it
-            Config(options.config, options.vars, process.folder)
+            self._check(paths)
         except WSPBusError as error:
-            print_line(f'{one_line(error)}\nthe site keeps running as it is', 'stderr')
+            self._show(error)
             self.bus.asked_by = change_of(paths)
             self.bus.post('reload_failed', one_line(error))
             return
@@ -90,9 +106,32 @@ class Reloader(Autoreloader):
         self.bus.asked_by = change_of(paths)
         self.bus.restart()
 
+    def _check(self, paths: list[str]) -> None:
+        """Check the .ini; if it is among the changed files, check also what it names.
+
+        :raises WSPBusError: if it is wrong.
+        """
+        process, options = self._process, self._launch.options
+        config = Config(options.config, options.vars, process.folder)
+        files = {*map(os.path.abspath, (*config.files, *process.config.files))}
+        if not files.isdisjoint(paths):
+            from paste_wspbus.ini.check import check
+
+            check(config, options.server_name, options.app_name, options.listen)
+
+    def _show(self, error: WSPBusError) -> None:
+        """Show a mistake of the .ini in the place of the site, which stays loaded."""
+        from paste_wspbus.errorpage.page import make_app
+        from paste_wspbus.errorpage.problem import problem_of
+
+        line = one_line(error)
+        print_line(f'{line}\nthe site cannot be served', 'stderr')
+        if self.shown is not None:
+            self.shown.app = make_app(problem_of(error, line))
+
     @on('reload_failed')
     def keep_serving(self, reason: str) -> None:
-        """Open the gate again: the restart was refused, and the old code serves on."""
+        """Open the gate again: the restart was refused, and this process serves on."""
         if self._gate is not None:
             self._gate.reopen()
 

@@ -196,7 +196,16 @@ class Opening:
         elif is_complete and server.where == inheritance.where:
             server.adopt(inherited_sockets)
         else:
-            self._bind(server, left)
+            try:
+                self._bind(server, left)
+            except BindError as error:
+                if not (is_complete and inheritance.reload):
+                    raise
+                # Under --reload, a wrong address must not end the command.
+                server.where = inheritance.where
+                server.adopt(inherited_sockets)
+                stays = ', '.join(server.urls)
+                self.process.notes.append(f'{error}; until then {stays} stays')
         unused = [one for one in left if one not in server.sockets]
         if any(one.is_passed for one in unused) and 'fd://' not in (addresses or ''):
             self.process.notes.append(

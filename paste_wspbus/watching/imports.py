@@ -46,6 +46,25 @@ class _Loader(SourceFileLoader):
 _OTHERS = frozenset(['hupper.worker', 'paste.reloader'])
 
 
+def missing_modules(error: BaseException | None) -> list[str]:
+    """Return the paths where the modules may be that an import has not found.
+
+    :param error: it, or one of those that have led to it, may be a ModuleNotFoundError.
+    """
+    paths, seen = [], set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            package, _, name = error.name.rpartition('.')
+            parent = sys.modules.get(package)
+            for folder in getattr(parent, '__path__', ()) if package else sys.path:
+                place = os.path.abspath(os.path.join(folder, name))
+                if not is_installed(folder):
+                    paths += [f'{place}.py', os.path.join(place, '__init__.py')]
+        error = error.__cause__ or error.__context__
+    return paths
+
+
 class Recorder:
     """Adds to ``files`` each module that is imported from now on, even if the import fails.
 

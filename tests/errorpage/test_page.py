@@ -592,8 +592,8 @@ def test_a_process_that_reloads_itself_outlives_an_ini_that_cannot_be_read(tmp_p
     with Site(tmp_path, INI, *options, files={'blog.py': BLOG}) as site:
         for count in (1, 2):
             write(tmp_path, {'site.ini': f'{INI}nonsense\n'})
-            site.expect('the site keeps running as it is', count)
-            assert site.get().text == 'VERSION'
+            site.expect('the site cannot be served', count)
+            assert site.get().status == 500
             write(tmp_path, {'site.ini': INI})
             site.expect('served in', count)
             assert site.get().text == 'VERSION'
