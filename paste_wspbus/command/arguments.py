@@ -35,9 +35,12 @@ SUBCOMMANDS = {
     'status': 'Say whether the site is running, and what it does',
 }
 
-#: The subcommand that needs no file, and its text in `--help`.
-PS = 'ps'
+#: The subcommands that need no file, and their texts in `--help`.
+PS, PLUGINS = 'ps', 'plugins'
 PS_HELP = 'List the running sites (of all users, for root)'
+PLUGINS_HELP = (
+    'List the installed plugins; with a name: its keys, and a section to copy'
+)
 
 #: The names that paster uses for the files of a daemon, in the working directory.
 PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
@@ -57,7 +60,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     parser = Parser(
         prog=prog,
-        usage=f'{USAGE}\n       %(prog)s {PS} [--json]',
+        usage=f'{USAGE}\n       %(prog)s {PS} [--json]\n'
+        f'       %(prog)s {PLUGINS} [NAME] [--json]',
         description=SUMMARY + '.',
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -74,7 +78,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _epilog() -> str:
-    texts = {**SUBCOMMANDS, PS: PS_HELP}
+    texts = {**SUBCOMMANDS, PS: PS_HELP, PLUGINS: PLUGINS_HELP}
     lines = (f'  {name:<20}  {text}' for name, text in texts.items())
     return '\n'.join(
         [
@@ -111,7 +115,7 @@ def _add_general(add: Callable[..., object]) -> None:
     add(
         '--json',
         action='store_true',
-        help='With status and ps: print one JSON document',
+        help='With status, ps and plugins: print one JSON document',
     )
     add(
         '--watch',
@@ -293,8 +297,8 @@ def parse(argv: list[str], prog: str) -> Options:
     if os.environ.get('PASTE_DEFAULT_QUIET'):
         options.verbosity = 0
     args = options.args
-    if args[:1] == [PS] and not os.path.exists(PS):
-        _take_ps(options, prog)
+    if args and args[0] in (PS, PLUGINS) and not os.path.exists(args[0]):
+        _take_without_file(options, prog)
         return options
     default = os.environ.get('PASTE_CONFIG_FILE')
     if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
@@ -318,11 +322,15 @@ def parse(argv: list[str], prog: str) -> Options:
     return options
 
 
-def _take_ps(options: Options, prog: str) -> None:
-    if len(options.args) > 1:
-        more = ' '.join(options.args[1:])
-        raise UsageError(f'{prog}: ps lists all sites: leave out {more}')
-    options.subcommand, options.config, options.vars = PS, '', {}
+def _take_without_file(options: Options, prog: str) -> None:
+    name, *more = options.args
+    if name == PS and more:
+        said = f'ps lists all sites: leave out {" ".join(more)}'
+        raise UsageError(f'{prog}: {said}')
+    if len(more) > 1:
+        said = f'plugins takes one name: leave out {" ".join(more[1:])}'
+        raise UsageError(f'{prog}: {said}')
+    options.subcommand, options.config, options.vars = name, '', {}
 
 
 def _take_subcommand(options: Options, args: list[str]) -> None:
@@ -388,8 +396,9 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
             hint = _near(option, make_parser(prog))
             raise UsageError(f'{prog}: unknown option {option}{hint}')
         name, equals, value = arg.partition('=')
-        if arg == PS:
-            raise UsageError(f'{prog}: ps lists all sites: leave out the file')
+        if arg in (PS, PLUGINS):
+            what = 'all sites' if arg == PS else 'what is installed'
+            raise UsageError(f'{prog}: {arg} lists {what}: leave out the file')
         if not equals or not name:
             hint = nearest(arg, SUBCOMMANDS)
             problem = f'{arg!r} is neither a subcommand nor a variable (NAME=VALUE)'

@@ -207,6 +207,10 @@ def _subcommand(name: str, watches: bool) -> Callable[[Options], int]:
         from paste_wspbus.command.ps import ps
 
         return ps
+    if name == 'plugins':
+        from paste_wspbus.command.plugins import plugins
+
+        return plugins
     if name in ('drain', 'undrain'):
         from paste_wspbus.command.drain import drain
 
