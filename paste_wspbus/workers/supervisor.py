@@ -300,6 +300,9 @@ class Supervisor:
             if worker.role.number > count:
                 del self.current[name]
                 self.leaving.let_go(worker)
+        for one in self.children.of_kind(WORKER):  # a successor that is starting
+            if one.role.number > count and not (one.leaving or one.role.spare):
+                self.leaving.let_go(one)
 
     # -- starting -----------------------------------------------------------------
 

@@ -624,6 +624,18 @@ def test_a_successor_that_fails_is_not_tried_again_at_once(rolling, looks_often)
     assert site.serving == ['worker 1 (1)', 'worker 2 (1)']
 
 
+def test_a_worker_that_is_removed_takes_its_successor_along(rolling):
+    site = rolling()
+    site.start()
+    old = site.supervisor.current['worker 2']
+    site.script.actions['worker 2 (1)'] = lambda: None  # it is never ready
+    new = site.supervisor.successors.start(old, 'is to be replaced')
+    site.supervisor.remove_worker()
+    assert old.leaving and new.leaving
+    site.settle()
+    assert site.serving == ['worker 1 (1)']
+
+
 def test_nobody_is_recycled_during_a_graceful(rolling, looks_often):
     site = rolling()
     site.start()
