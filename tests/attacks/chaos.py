@@ -40,6 +40,7 @@ use = egg:waitress
 host = 127.0.0.1
 port = {port}
 [wspbus:main]
+soak = 0
 plugins = db
 workers = 2
 stop_timeout = 10

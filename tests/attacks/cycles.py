@@ -41,6 +41,7 @@ use = egg:waitress
 host = 127.0.0.1
 port = 0
 [wspbus:main]
+soak = 0
 plugins = db
 [plugin:db]
 use = call:webapp:db

@@ -50,6 +50,7 @@ use = call:webapp:make
 use = egg:waitress
 listen = 127.0.0.1:0
 [wspbus:main]
+soak = 300ms
 plugins = db
 stop_timeout = 20
 [plugin:db]
