@@ -170,6 +170,8 @@ class Recycling:
             return None
         memory = worker.look_at_memory()
         if memory is not None and is_too_large(plan, memory):
+            if worker.is_late:
+                return None  # it hangs, and so might the next look
             # What workers share counts for each of them: look again, which takes longer.
             memory = proportional_memory_of(worker.pid) or memory
         return memory
