@@ -59,11 +59,14 @@ def test_graceful_without_waiting_returns_when_the_site_was_asked(folder, site):
     assert site.requests == [{'version': 1, 'command': 'graceful', 'wait': False}]
 
 
-@pytest.mark.parametrize('args', [('--no-wait',), ('stop', '--no-wait')])
+@pytest.mark.parametrize(
+    'args', [('--no-wait',), ('stop', '--no-wait'), ('status', '--no-soak')]
+)
 def test_no_wait_is_for_graceful_alone(folder, args):
     told = run(folder, 'site.ini', *args)
     assert told.code == 2
-    assert told.err.text == '--no-wait works only with the subcommand graceful\n'
+    only = f'{args[-1]} works only with the subcommand graceful\n'
+    assert told.err.text == only
 
 
 def test_graceful_where_nothing_runs(folder):
