@@ -28,8 +28,9 @@ _DROP_SYN = (
 )
 
 #: struct tcp_info, <linux/tcp.h>: on a listening socket tcpi_unacked is the
-#: length of the accept queue.
+#: length of the accept queue, and tcpi_sacked, which follows it, its limit.
 _TCPI_UNACKED = slice(24, 28)
+_TCPI_UNACKED_AND_SACKED = slice(24, 32)
 
 #: The state of a half-open connection in /proc/net/tcp (TCP_SYN_RECV).
 _SYN_RECV = '03'
@@ -87,6 +88,21 @@ def length(sock: socket.socket) -> int | None:
         return _length(sock) if listens else None
     except OSError:  # it was closed
         return None
+
+
+def is_filling(sock: socket.socket) -> bool | None:
+    """Return whether more than a quarter of the backlog's places are taken.
+
+    :returns: None if the system does not say it; see `length`.
+    """
+    try:
+        if not _tells_length(sock):
+            return None
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    except OSError:  # it was closed
+        return None
+    queued, limit = struct.unpack('II', info[_TCPI_UNACKED_AND_SACKED])
+    return bool(queued * 4 > limit)
 
 
 def _tells_length(sock: socket.socket) -> bool:

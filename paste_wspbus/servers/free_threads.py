@@ -6,6 +6,8 @@ import mmap
 import time
 from collections import deque
 
+from paste_wspbus.listening.backlog import is_filling
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.servers.server import Server
@@ -15,9 +17,8 @@ PLACES = mmap.PAGESIZE
 
 _BUSY, _FREE = b'\0', b'\1'
 
-#: Seconds for which connections stay in the backlog while no worker has a free thread. Most
-#: requests take less, and the first thread that is free takes the next connection. Then a
-#: worker goes on accepting, so that the backlog does not fill up.
+#: Seconds for which connections stay in the backlog while no worker has a free thread, if the
+#: system does not say how full the backlog is.
 PATIENCE = 1.0
 
 #: A worker that has answered so many requests within so many seconds while it was full
@@ -58,8 +59,8 @@ class Sharing:
     only while its own threads are busy, and the first thread that is free ends that, whatever
     the other workers do. ``leaves`` is set before the threads are counted once more: a thread
     that becomes free sees it, or is counted. If no worker has a free thread, the connections
-    wait for the first one in the backlog, and not behind the requests of one worker; but for
-    `PATIENCE` alone, and not if the requests are short (`MANY`).
+    wait in the backlog for the first one, and not behind the requests of one worker. But a
+    worker goes on accepting when the backlog fills up, and if the requests are short (`MANY`).
 
     :param shared: the bytes of all places.
     :param number: that of this worker's place.
@@ -113,10 +114,13 @@ class Sharing:
         return len(answers) == MANY and time.monotonic() - answers[0] < WITHIN
 
     def _must_go_on(self) -> bool:
-        """Whether no worker has had a free thread for `PATIENCE`; this one has none."""
+        """Whether no worker has a free thread, and the backlog fills up."""
         if self._others_are_free():
             self._all_full_since = None
             return False
+        filling = [is_filling(one.sock) for one in self._server.sockets]
+        if any(filling) or None not in filling:
+            return any(filling)
         now = time.monotonic()
         if self._all_full_since is None:
             self._all_full_since = now

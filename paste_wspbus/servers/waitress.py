@@ -252,6 +252,8 @@ class WaitressServer(Server):
     def expect_no_more(self, channel: Any) -> None:
         """Note that a new connection has sent something, or was closed."""
         self._expected.pop(channel, None)
+        if self.sharing is not None and self.sharing.leaves:
+            self.sharing.a_thread_is_free()
 
     def resume(self) -> None:
         """Let the loop watch the listening sockets again."""
@@ -563,9 +565,10 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
             self.used = time.monotonic()
 
         def received(self, data: Any) -> Any:
-            if not self.has_received:
-                self.has_received = True
+            is_first, self.has_received = not self.has_received, True
+            found = super().received(data)
+            if is_first:  # now its request is counted
                 adapter.expect_no_more(self)
-            return super().received(data)
+            return found
 
     return DrainingChannel

@@ -193,7 +193,7 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
                 self.logger.exception('Exception when servicing %r', channel)
             del served[own]
             if sharing is not None and sharing.is_full:
-                sharing.has_answered(not self._waiting)
+                sharing.has_answered(sharing.leaves or not self._waiting)
 
     def _stops(self, thread_no: int) -> bool:
         with self.lock:
@@ -254,6 +254,8 @@ class EpollLoop:
         #: Seconds after which the loop looks at the servers again, at most; and usually.
         self.within = self.longest = ARMED_AGAIN
         self.sharing: Sharing | None = None
+        #: What each listening socket is armed for.
+        self.armed: dict[int, int] = {}
         # A child shares the epoll with its parent: what it closed would be gone for both.
         close_in_child(self, EpollLoop.close)
 
@@ -277,8 +279,9 @@ class EpollLoop:
         """Arm the listening sockets; another thread than the loop's calls this."""
         for server in servers:
             with contextlib.suppress(OSError, ValueError):  # the stop has closed it
-                if self._has(server.socket.fileno(), server):
-                    self.arm(server.socket.fileno(), _IN)
+                if self._has(fd := server.socket.fileno(), server):
+                    self.armed[fd] = _IN
+                    self.arm(fd, _IN)
 
     def _has(self, fd: int, server: BaseWSGIServer) -> bool:
         """Whether this descriptor is still that of the server."""
@@ -320,7 +323,7 @@ class EpollLoop:
             if one not in servers:
                 self.arm(fd, _IN)  # the reader of a trigger; its event repeats
         listening = {server.socket.fileno(): server for server in servers}
-        armed = dict.fromkeys(listening, 0)
+        armed = self.armed = dict.fromkeys(listening, 0)
         due, self.within = 0.0, min(timeout, ARMED_AGAIN)
         self.longest = self.within
         try:
@@ -362,6 +365,10 @@ class EpollLoop:
                 wasyncore.read(other)
                 if not other.accepting:  # it was a trigger, pulled for whatever reason
                     self._arm_all()
+            elif is_open and fd in self.armed:
+                # A thread has armed it so late that the loop waits for nothing there again.
+                self.arm(fd, 0)
+                self.armed[fd] = 0
 
     def _arm_all(self) -> None:
         for one in list(self.map.values()):

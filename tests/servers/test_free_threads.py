@@ -1,6 +1,9 @@
 """Workers that leave connections to those with a free thread, and the last one, which does not."""
 
+import contextlib
 import os
+import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,8 +14,8 @@ from paste_wspbus.servers.free_threads import PLACES, Board
 class Threads:
     """A server, as far as it is asked: its free threads, and how often it was resumed."""
 
-    def __init__(self, free):
-        self.free, self.resumed = free, 0
+    def __init__(self, free, sockets):
+        self.free, self.resumed, self.sockets = free, 0, sockets
 
     def free_threads(self):
         return self.free
@@ -27,11 +30,18 @@ def board():
 
 
 @pytest.fixture
-def start(board):
+def listening():
+    """A socket with a backlog for eight connections."""
+    with socket.create_server(('127.0.0.1', 0), backlog=8) as sock:
+        yield SimpleNamespace(sock=sock)
+
+
+@pytest.fixture
+def start(board, listening):
     """Return what a worker with this number of free threads does, and its server."""
 
     def start(free):
-        server = Threads(free)
+        server = Threads(free, [listening])
         sharing = board.share(board.take(), server)
         sharing.begin()
         return sharing, server
@@ -63,16 +73,38 @@ def test_if_no_worker_has_one_connections_wait_for_the_first_free_thread(start):
     assert other.is_leaving() and its_server.resumed == 0
 
 
+def test_a_backlog_of_unknown_length_is_left_for_some_time(
+    start, monkeypatch, tmp_path
+):
+    sharing, server = start(0)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / 'a.sock'))
+        server.sockets.append(SimpleNamespace(sock=sock))
+        assert sharing.leaves_it_to_others() and sharing.is_leaving()
+        monkeypatch.setattr(free_threads, 'PATIENCE', 0)
+        assert not sharing.is_leaving() and server.resumed == 1
+        assert not sharing.leaves_it_to_others()
+
+
 @pytest.fixture
-def time_is_over(monkeypatch):
-    return lambda: monkeypatch.setattr(free_threads, 'PATIENCE', 0)
+def fill(listening):
+    """Return a function that takes places in the backlog."""
+    with contextlib.ExitStack() as stack:
+
+        def fill(places=3):
+            for _ in range(places):
+                address = listening.sock.getsockname()
+                stack.enter_context(socket.create_connection(address))
+
+        yield fill
 
 
-def test_but_not_for_ever(start, time_is_over):
+def test_but_not_while_the_backlog_fills_up(start, fill):
     other, its_server = start(0)
     sharing, server = start(0)
-    assert sharing.leaves_it_to_others()
-    time_is_over()
+    fill(2)
+    assert sharing.leaves_it_to_others() and sharing.is_leaving()
+    fill(1)
     assert not sharing.is_leaving() and server.resumed == 1
     assert not sharing.leaves_it_to_others()
     its_server.free = 1  # the other one was not asked
@@ -92,10 +124,10 @@ def test_a_worker_whose_requests_are_short_accepts_while_it_is_full(start, monke
     assert sharing.leaves_it_to_others()
 
 
-def test_the_connection_that_was_just_accepted_counts(start, time_is_over):
+def test_the_connection_that_was_just_accepted_counts(start, fill):
     other, _ = start(1)
     sharing, _ = start(0)
-    time_is_over()
+    fill()
     assert sharing.leaves_it_to_others()
     assert not other.count(accepted=1)
     assert not sharing.leaves_it_to_others()
@@ -131,13 +163,13 @@ def test_a_server_that_stops_accepts_what_comes(start):
     assert not sharing.leaves_it_to_others()
 
 
-def test_a_server_that_stops_has_no_thread_for_others(start, time_is_over):
+def test_a_server_that_stops_has_no_thread_for_others(start, fill):
     stopping, server = start(0)
     sharing, _ = start(0)
     stopping.end()
     server.free = 1
     stopping.a_thread_is_free()
-    time_is_over()
+    fill()
     assert not sharing.leaves_it_to_others()
 
 
@@ -147,11 +179,11 @@ def test_a_server_that_does_not_know_accepts(start):
     assert not sharing.leaves_it_to_others()
 
 
-def test_a_worker_that_has_ended_has_no_free_threads(board, start, time_is_over):
+def test_a_worker_that_has_ended_has_no_free_threads(board, start, fill):
     start(1)
     sharing, _ = start(0)
     board.give_back(1)
-    time_is_over()
+    fill()
     assert not sharing.leaves_it_to_others()
     assert board.take() == 1
 
@@ -164,13 +196,13 @@ def test_each_place_is_given_once(board):
     assert board.take() == 0
 
 
-def test_the_children_of_a_process_see_each_other(board, start, time_is_over):
+def test_the_children_of_a_process_see_each_other(board, start, fill):
     sharing, _ = start(0)
-    other = board.share(board.take(), Threads(1))
+    other = board.share(board.take(), Threads(1, []))
     pid = os.fork()
     if not pid:
         other.begin()
         os._exit(0)
     os.waitpid(pid, 0)
-    time_is_over()
+    fill()
     assert sharing.leaves_it_to_others()
