@@ -13,6 +13,7 @@ from collections import deque
 from typing import NamedTuple
 
 from paste_wspbus.bus.channels import STATE_CHANNELS, ChannelFailures
+from paste_wspbus.bus.host import host_of
 from paste_wspbus.bus.states import State
 from paste_wspbus.errors import WSPBusError
 
@@ -155,6 +156,7 @@ class Messages:
         #: How often the supervisor was asked for messages, and has not sent them yet.
         self._hearing = 0
         self._caught_up: Any = None
+        self._warns = True
         bus.subscribe('stop', self.end, priority=26)  # the server has answered by then
 
     # -- what this process hears ------------------------------------------------------
@@ -200,7 +202,18 @@ class Messages:
         if courier is not None:
             courier.report.broadcast(channel, text, bool(retain))
         else:
+            self._warn_of_others()
             self.receive(channel, text)
+
+    def _warn_of_others(self) -> None:
+        """Log once that other workers of this host do not hear it."""
+        host = host_of(self.bus)
+        has_others = 'per-worker' in host.capabilities
+        if self._warns and has_others and 'messages' not in host.capabilities:
+            self._warns = False
+            self.bus.log(
+                f'A message reaches this process alone: {host} passes none on', 30
+            )
 
     def ask(self, channel: str, args: tuple[Any, ...], timeout: float) -> list[Answer]:
         """See `Bus.ask`."""
@@ -400,7 +413,10 @@ class Messages:
         with contextlib.suppress(RuntimeError):  # it has not begun yet
             thread.join(min(JOIN, left))
         if thread.is_alive():
-            self.bus.log('A listener of a message has not returned yet: it goes on', 30)
+            self.bus.log(
+                'A listener of a message still runs: the stop waits for it no longer',
+                30,
+            )
 
 
 def check_channel(channel: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from paste_wspbus import wire
 from paste_wspbus.bus import messages
+from paste_wspbus.bus.host import EMBEDDED, OWN, WSPSERVE
 from paste_wspbus.bus.messages import (
     MOST,
     MOST_BYTES,
@@ -303,6 +304,17 @@ def test_what_is_lost_is_counted_in_its_place(started, log):
     assert last.wait(TIMEOUT)
     assert came == ['first', *range(MOST), ('missed', 7), 'last']
     assert any('lost' in line and '7' in line for line in log)
+
+
+@pytest.mark.parametrize('host, lines', [(EMBEDDED, 1), (WSPSERVE, 0), (OWN, 0)])
+def test_where_other_workers_do_not_hear_it_the_log_says_so_once(
+    started, heard, log, host, lines
+):
+    started.host = host
+    started.broadcast('cache', 1)
+    assert heard.wait() == [(1,)]
+    assert sum('reaches this process alone' in line for line in log) == lines
+    started.host = OWN
 
 
 # -- plugins --------------------------------------------------------------------------
