@@ -99,13 +99,13 @@ class Sharing:
         if self.is_fast or self.count() or self._must_go_on():
             return False
         self.leaves = True
-        if self.count():
+        if self._is_over or self.count():
             self.leaves = False
         return self.leaves
 
     def is_leaving(self) -> bool:
         """Return whether to go on leaving connections to others; the loop calls this."""
-        if self.leaves and (self.count() or self._must_go_on()):
+        if self.leaves and (self._is_over or self.count() or self._must_go_on()):
             self._stop_leaving()
         return self.leaves
 
