@@ -118,6 +118,7 @@ class CherootServer(Server):
         worker = greenlets.thread_class(Worker)(self._server)
         worker.bus = self.bus
         if self.sharing is not None:
+            worker.in_pool = self._server.in_pool
             worker.has_served = self.leaves_pool
         worker.name = f'CP Server {worker.name}'  # cheroot's own pool names it so
         worker.daemon = (
@@ -206,10 +207,9 @@ class CherootServer(Server):
 
     def leaves_pool(self, conn: _Connection) -> None:
         """Note that the thread of a connection has answered, and is free."""
-        if conn in self._server.in_pool:
-            self._server.in_pool.discard(conn)
-            if self.sharing is not None and self.sharing.is_full:
-                self.sharing.has_answered()
+        self._server.in_pool.discard(conn)
+        if self.sharing is not None and self.sharing.is_full:
+            self.sharing.has_answered()
 
     def resume(self) -> None:
         """Let cheroot's selector watch the listening sockets again."""
@@ -301,7 +301,8 @@ class _Connection(HTTPConnection):  # type: ignore[misc]
         self.server.open_connections.add(self)
 
     def close(self) -> None:
-        self.server.adapter.leaves_pool(self)  # before the client knows
+        if self in self.server.in_pool:
+            self.server.adapter.leaves_pool(self)  # before the client knows
         try:
             super().close()
         finally:

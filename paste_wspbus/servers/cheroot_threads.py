@@ -18,8 +18,10 @@ class Worker(WorkerThread):  # type: ignore[misc]
     """A thread of cheroot's pool, acquired before its first request and released at its end."""
 
     bus: Bus
-    #: It is called with each connection that this thread has served.
-    has_served: Callable[[Any], object] | None = None
+    #: Of a worker among several: the connections that have a thread, or wait for one.
+    in_pool: set[Any] | None = None
+    #: It is called with each of them when this thread has served it.
+    has_served: Callable[[Any], object]
     _conn: Any = None
 
     @property
@@ -30,7 +32,7 @@ class Worker(WorkerThread):  # type: ignore[misc]
     @conn.setter
     def conn(self, conn: Any) -> None:
         served, self._conn = self._conn, conn
-        if served is not None and conn is None and self.has_served is not None:
+        if conn is None and self.in_pool is not None and served in self.in_pool:
             self.has_served(served)
 
     def run(self) -> None:
