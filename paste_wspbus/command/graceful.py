@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 
 from paste_wspbus.command.finding import (
@@ -34,7 +35,7 @@ from paste_wspbus.control.status import (
     workers_of,
 )
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
-from paste_wspbus.unix.processes import OtherProcess
+from paste_wspbus.unix.processes import OtherProcess, is_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ SILENCE = 300.0
 
 #: Seconds within which a running site must have a control socket, and answer correctly.
 SOON = 10.0
+
+#: Seconds without an answer after which the command says so.
+SILENT = 3.0
 
 
 def graceful(options: Options) -> int:
@@ -139,7 +143,7 @@ class Graceful:
 
     def _wait_until_started(self) -> dict[str, Any]:
         """Wait until the site has started: it cannot restart before. Return its status."""
-        began, doing = time.monotonic(), 'starting'
+        began, doing, said = time.monotonic(), 'starting', False
         while True:
             try:
                 status = ask(self.found.control, 'status')
@@ -157,7 +161,17 @@ class Graceful:
                     f'{self.found.see_log}.'
                 )
             self._show(f'it is {doing}')
+            if time.monotonic() - began > SILENT and not said:
+                said = True
+                self._say_that_it_is_silent()
             time.sleep(LOOK)
+
+    def _say_that_it_is_silent(self) -> None:
+        stops = bool(self.found.pid) and is_stopped(self.found.pid or 0)
+        self.progress.end()
+        line = f'The site{self.found.who} does not answer'
+        line += ': a signal has stopped it (SIGSTOP)' if stops else ''
+        print(f'{line}; waiting for it.', file=sys.stderr, flush=True)
 
     def _silent(self, error: NoAnswer) -> NotDone:
         who = self.found.who
@@ -213,9 +227,11 @@ class Graceful:
     def _wait_for_program(self, before: dict[str, Any], process: OtherProcess) -> None:
         """Wait until the program that replaces the process has started."""
         until = time.monotonic() + SOON
+        failure = Failure(self.found.control, process)
         while time.monotonic() < until:
             if process.is_gone_within(LOOK):
-                raise NotDone(f'The site did not start again: {self.found.see_log}.')
+                why_not = failure.line() or f'{self.found.see_log}.'
+                raise NotDone(f'The site did not start again: {why_not}')
             status: dict[str, Any] = {}
             with contextlib.suppress(NoAnswer):
                 status = ask(self.found.control, 'status', 1)
@@ -238,6 +254,40 @@ class Graceful:
     def _show(self, what: str) -> None:
         seconds = time.monotonic() - self._began
         self.progress.show(f'Graceful restart, {seconds:.0f} s: {what}')
+
+
+class Failure:
+    """Learns from a site that replaces its program why the next program does not start.
+
+    A thread waits for that: when the program that it has asked ends, it asks the next one
+    at once, which may fail a moment later.
+
+    :param control: the path of its control socket.
+    :param process: the process; the thread ends when it has ended.
+    """
+
+    def __init__(self, control: str, process: OtherProcess) -> None:
+        self._line, self._control, self._process = '', control, process
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def line(self) -> str:
+        """Return the line, if the process has said it before its end; or ''."""
+        self._thread.join(1)
+        return self._line
+
+    def _run(self) -> None:
+        while not (self._line or self._process.is_gone_within(0)):
+            try:
+                with connect(self._control, 1) as connection:
+                    send(connection, 'failure')
+                    answer = receive(connection, SILENCE) or {}
+            except NoAnswer:
+                time.sleep(LOOK)
+            else:
+                self._line = text(answer.get('line', ''))
+                if answer and not self._line:  # the start has succeeded
+                    time.sleep(LOOK)
 
 
 def _under_way(status: dict[str, Any]) -> list[str]:

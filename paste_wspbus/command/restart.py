@@ -54,7 +54,7 @@ def load_beside(launch: Launch, process: Process) -> bool:
     launch.stderr = os.dup(2)
     Opening(process).open_log()
     with launch.early.raising():
-        outcome = Loading(process, settings['start_timeout']).outcome()
+        outcome = Loading(process, settings['start_timeout'], logs=True).outcome()
     if isinstance(outcome, Failed):
         if outcome.trace:
             print_line(outcome.trace.rstrip('\n'), 'stderr')

@@ -23,7 +23,7 @@ from paste_wspbus.command.leaving import (
     without,
 )
 from paste_wspbus.command.site_handlers import contain, postponed
-from paste_wspbus.command.terminal import print_line
+from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import TooManyFiles, WSPBusError, shortage
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, exit_code_of
 from paste_wspbus.ini.config import EARLY, Site, StartFailed
@@ -80,6 +80,8 @@ class Single:
             code = self._serve(site)
         except WSPBusError as error:
             code = error.exit_code
+            if self.process.answers is not None:
+                self.process.answers.failure = one_line(error)
             self.show(error)
             raise
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import atexit
+import contextlib
 import errno
 import io
 import json
@@ -25,9 +27,11 @@ from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.exits import DONE, FAILED, TERMINATED
 from paste_wspbus.ini.config import Terminated
 from paste_wspbus.ini.factories import at_place
+from paste_wspbus.plugins.sitelog import log_to_files
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.trials import too_slow
 from paste_wspbus.report import Report
+from paste_wspbus.unix.processes import adopt_orphans, descendants, state_of
 from paste_wspbus.unix.users import Identity
 
 TYPE_CHECKING = False
@@ -41,6 +45,9 @@ if TYPE_CHECKING:
 
 #: Seconds that this process has to clean up when the site is gone.
 ENDING = 1.0
+
+#: The number of attempts to kill all that was started here, and the seconds between them.
+ROUNDS, PAUSE = 20, 0.01
 
 #: The end of a line that says why the new code was not loaded, with trial = true.
 HINT = '; with trial = auto in [wspbus:main] the site restarts without a trial'
@@ -80,6 +87,7 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
     launch.later, pid = True, os.getpid()
     if (order['user'], order['group']) != (None, None):
         launch.options.identity = Identity(order['user'], order['group'])
+    _end_with_all_children()
     _leave_with_the_site(launch, connection)
     failed: BaseException | None = None
     setting: object = None
@@ -114,6 +122,29 @@ def _order() -> dict[str, Any] | None:
     except (ValueError, LookupError, TypeError, OSError):
         pass
     return None
+
+
+def _end_with_all_children() -> None:
+    """At the end of this process, kill what the site has started in it, also daemons.
+
+    A process that leads a session of its own is not in the process group that the site
+    kills.
+    """
+    if not adopt_orphans():
+        return
+    pid = os.getpid()
+
+    def kill_all() -> None:
+        for _ in range(ROUNDS if os.getpid() == pid else 0):
+            found = [one for one in descendants(pid) if state_of(one) not in ('Z', '')]
+            for one in found:
+                with contextlib.suppress(OSError):
+                    os.kill(one, signal.SIGKILL)
+            if not found:
+                return
+            time.sleep(PAUSE)  # one of them may have forked meanwhile
+
+    atexit.register(kill_all)  # the first one is called last
 
 
 def _use_log(process: Process, log_file: str | None) -> None:
@@ -169,19 +200,35 @@ def _tell(
         line = (
             too_slow(limit) if is_late else 'a signal ended the process that loaded it'
         )
-        report.failed(FAILED, f'{line}{at_place(error)}', trace_of(error)[0])
+        _fail(report, order, FAILED, f'{line}{at_place(error)}', trace_of(error)[0])
         return
     if not isinstance(error, WSPBusError):
         lack = shortage(error) if isinstance(error, Exception) else None
         text = ''.join(traceback.format_exception_only(error)).strip()
         line = str(lack) if lack is not None else f'{text}{at_place(error)}'
-        report.failed(FAILED, line, trace_of(error)[0])
+        _fail(report, order, FAILED, line, trace_of(error)[0])
         return
     line, is_held = one_line(error), any(map(_is_held, _chain(error)))
     if is_held and is_auto:
         report.untried(line)
     else:
-        report.failed(error.exit_code, f'{line}{HINT * is_held}', trace_of(error)[0])
+        _fail(
+            report,
+            order,
+            error.exit_code,
+            f'{line}{HINT * is_held}',
+            trace_of(error)[0],
+        )
+
+
+def _fail(
+    report: Report, order: dict[str, Any], code: int, line: str, trace: str
+) -> None:
+    """Report a failure; for `restart`, log it: the site that runs does not learn of it."""
+    if order.get('logs'):
+        text = f'The new code fails, and the old site was not stopped: {line}\n{trace}'
+        log_to_files(text.rstrip('\n'))
+    report.failed(code, line, trace)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -34,7 +34,10 @@ class Answers:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.successor: Connection | None = None
+        #: The line that says why the start of this program has failed; '' if it has not.
+        self.failure = ''
         self._asked_to_stop: list[Connection] = []
+        self._asked_for_failure: list[Connection] = []
 
     @property
     def commands(self) -> Mapping[str, Callable[[Connection], dict[str, Any] | None]]:
@@ -42,6 +45,7 @@ class Answers:
         return {
             'status': self._status,
             'stop': self._stop,
+            'failure': self._failure,
             'replace': self._replace,
             'graceful': self._graceful,
             'drain': lambda _: self._drain(True),
@@ -61,6 +65,12 @@ class Answers:
         replaced = {'replaced': True} if self.successor is not None else {}
         for connection in self._asked_to_stop:
             connection.answer({'exit_code': code, **replaced})
+        self.started({'exit_code': code, 'line': self.failure} if self.failure else {})
+
+    def started(self, answer: dict[str, Any]) -> None:
+        """Send an answer to the clients that wait for the end of the start."""
+        while self._asked_for_failure:
+            self._asked_for_failure.pop().answer(answer)
 
     def _status(self, connection: Connection) -> dict[str, Any] | None:
         supervisor, server = self.bus.plugins.get('supervisor'), self.process.server
@@ -164,6 +174,13 @@ class Answers:
         self._asked_to_stop.append(connection)
         note_reason(self.bus, f'`wspserve stop`, asked by {connection.client}')
         self.bus.exit()
+
+    def _failure(self, connection: Connection) -> dict[str, Any] | None:
+        """Answer when the start of this program, or of the next one, has ended."""
+        if self.bus.state is State.STARTED and not self.bus.restarting:
+            return {}
+        self._asked_for_failure.append(connection)
+        return None
 
     def _replace(self, connection: Connection) -> dict[str, Any] | None:
         if self.successor is not None:

@@ -219,6 +219,8 @@ class Process:
         """Note that the site serves: if this process was restarted, that has ended now."""
         if self.renewal is not None and self.renewal.took is None:
             self.renewal.ends(None, self.renewal.reason)
+        if self.answers is not None:
+            self.answers.started({})
 
     def is_not_renewed(self, reason: str) -> None:
         """Note that a restart of this process was refused."""

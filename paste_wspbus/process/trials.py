@@ -22,6 +22,7 @@ from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.renewal import Renewal
 from paste_wspbus.report import Inbox
+from paste_wspbus.unix.processes import descendants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,9 +200,12 @@ class Loading:
     It runs the command line of this process, in a process group of its own.
 
     :param limit: the seconds that this may take; None stands for no limit.
+    :param logs: whether that process logs why it fails, because nobody else can.
     """
 
-    def __init__(self, process: Process, limit: float | None) -> None:
+    def __init__(
+        self, process: Process, limit: float | None, *, logs: bool = False
+    ) -> None:
         self._limit, self._began = limit, time.monotonic()
         self._ours, theirs = socket.socketpair()
         options, log_file = process.options, process.log_file
@@ -211,7 +215,7 @@ class Loading:
             'log_file': log_file,
         }
         order |= {'user': options.user, 'group': options.group}
-        order |= {'began': self._began, 'limit': limit}
+        order |= {'began': self._began, 'limit': limit, 'logs': logs}
         environ = {name: os.environ[name] for name in os.environ if name not in _OWN}
         environ |= {'PWD': process.folder, TRIAL: json.dumps(order)}
         try:
@@ -295,6 +299,11 @@ class Loading:
 
     def _end(self) -> None:
         """Kill what the site has started in it; reap it."""
+        # A trial that ends by itself has killed the sessions that the site has made.
+        below = descendants(self.child.pid) if self.child.poll() is None else []
+        for pid in below:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             os.killpg(self.child.pid, signal.SIGKILL)
         self.child.wait()

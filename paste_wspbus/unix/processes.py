@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import signal
+import sys
 import time
 
 from paste_wspbus.errors import WSPBusError
@@ -222,6 +223,39 @@ def parent_of(pid: int) -> int | None:
             return int(file.read().rpartition(b')')[2].split()[1])
     except (OSError, ValueError, IndexError):
         return 0 if os.path.exists('/proc/self/stat') else None
+
+
+#: <linux/prctl.h>: orphans of the processes below this one become its children, prctl(2).
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of each process below this one whose own parent ends (Linux).
+
+    :returns: whether the system does that; a process has no other way to find them.
+    """
+    if sys.platform != 'linux':
+        return False
+    import ctypes
+
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below a process, as proc(5) says; [] without /proc."""
+    parents: dict[int, int] = {}
+    with contextlib.suppress(OSError):
+        for name in os.listdir('/proc'):
+            if name.isdecimal() and (parent := parent_of(int(name))) is not None:
+                parents[int(name)] = parent
+    found, last = [], {pid}
+    while last:
+        last = {one for one, parent in parents.items() if parent in last}
+        found += sorted(last)
+    return found
 
 
 def _is_alive_on_windows(pid: int) -> bool:

@@ -140,6 +140,36 @@ def test_restart_with_code_that_cannot_be_loaded_does_not_stop_the_site(ground, 
     assert ground.get().startswith('mended')
 
 
+ROOT_LOG = """
+[loggers]
+keys = root
+[handlers]
+keys = own
+[formatters]
+keys =
+[logger_root]
+level = INFO
+handlers = own
+[handler_own]
+class = FileHandler
+args = ('own.log',)
+"""
+
+
+def test_a_restart_that_fails_is_in_the_log_of_the_site(ground):
+    ini = ground.folder / 'site.ini'
+    ground.change()
+    ini.write_text(f'{ini.read_text()}\n{ROOT_LOG}')
+    ground.start()
+    ground.change(app='make_broken')
+    ini.write_text(f'{ini.read_text()}\n{ROOT_LOG}')
+    assert ground.run('site.ini', 'restart').code == 1
+    said = (ground.folder / 'own.log').read_text()
+    assert 'fails, and the old site was not stopped: ' in said
+    assert 'Traceback' in said and 'ValueError: out of order' in said
+    ground.stop()
+
+
 def wait_at_gate(ground, count):
     """Wait until a factory waits at the gate, as the nth one."""
     eventually(lambda: ground.log.count('at the gate') == count)

@@ -84,6 +84,22 @@ def lifespan(bus, global_conf):
     yield
 
 
+def make_with_daemon(global_conf, **conf):
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.setsid()
+        if os.fork():
+            os._exit(0)  # the daemon has another parent now
+        say(f'child {os.getpid()}')
+        os.close(writer)
+        os.close(reader)
+        time.sleep(1000)
+    os.close(writer)
+    os.read(reader, 1)
+    os.close(reader)
+    return make(global_conf)
+
+
 def make_with_exit_handler(global_conf, **conf):
     import atexit
 
@@ -249,6 +265,16 @@ def test_what_a_factory_forks_in_a_trial_is_ended_with_it(started):
     eventually(lambda: has_ended(first))
     assert not has_ended(second)
     assert set(started.processes()) == {started.pid, second}
+    started.stop()
+    kill(second)
+
+
+def test_a_daemon_of_a_trial_is_ended_with_it(started):
+    started.change(app='make_with_daemon')
+    graceful(started, 0)
+    first, second = map(int, re.findall(r'^child (\d+)$', started.log, re.M))
+    assert has_ended(first)
+    assert not has_ended(second)
     started.stop()
     kill(second)
 
