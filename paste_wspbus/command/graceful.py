@@ -277,6 +277,10 @@ class Failure:
         return self._line
 
     def _run(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the command is at its end
+            self._ask()
+
+    def _ask(self) -> None:
         while not (self._line or self._process.is_gone_within(0)):
             try:
                 with connect(self._control, 1) as connection:

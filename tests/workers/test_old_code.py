@@ -1,5 +1,6 @@
 """--reload: who connects after a save gets the new code, however early."""
 
+import contextlib
 import json
 import os
 import re
@@ -202,6 +203,12 @@ POLLS = {
 }
 
 
+def open_files(pid):
+    for fd in os.listdir(f'/proc/{pid}/fd'):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            yield os.readlink(f'/proc/{pid}/fd/{fd}')
+
+
 @pytest.mark.parametrize('reloader', ['fork', 'execv'])
 @pytest.mark.parametrize('how', POLLS)
 def test_it_polls_if_it_is_told_to_and_says_why_once(tmp_path, how, reloader):
@@ -214,8 +221,7 @@ def test_it_polls_if_it_is_told_to_and_says_why_once(tmp_path, how, reloader):
         site.expect('served in')
         assert site.err.text.count('Looking for changes') == 1
         for pid in site.processes():
-            fds = (f'/proc/{pid}/fd/{fd}' for fd in os.listdir(f'/proc/{pid}/fd'))
-            assert not [fd for fd in fds if 'inotify' in os.readlink(fd)]
+            assert not any('inotify' in one for one in open_files(pid))
         stop(site)
 
 
