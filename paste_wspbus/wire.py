@@ -440,6 +440,8 @@ def _is_status(value: object) -> bool:
     numbers = (value.get(key) for key in NUMBERS)
     if not all(number is None or _is_count(number) for number in numbers):
         return False
+    if not isinstance(value.get('debugger', ''), str):
+        return False
     calling = value.get('calling')
     if calling is None:
         return True

@@ -12,6 +12,7 @@ from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import FAILED
 from paste_wspbus.ini.config import EARLY
+from paste_wspbus.ini.settings import HUNG_AFTER
 from paste_wspbus.plugins.sitelog import log_to_files, name_process
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
 from paste_wspbus.unix.holding import hold
@@ -165,7 +166,14 @@ class Supervised:
             max_requests=0 if options.reload else settings['max_requests'],
             max_memory=0 if options.reload else settings['max_memory'],
             max_age=0 if options.reload else settings['max_age'],
+            hung_after=0 if options.reload else self._hung_after(),
         )
+
+    def _hung_after(self) -> float:
+        hung_after: float | None = self.process.config.settings['hung_after']
+        if hung_after is None:
+            return HUNG_AFTER if self.process.workers else 0.0
+        return hung_after
 
     def _configure_anew(self) -> Configuration:
         """Read the .ini as it is now, for a graceful restart.

@@ -198,7 +198,12 @@ SETTINGS = {
     'max_requests': Setting(_whole_number, 'a whole number; 0 is no limit', 0),
     'max_memory': Setting(_size, 'a size, as 300M; 0 is no limit', 0),
     'max_age': Setting(_seconds, 'a duration, as 12h; 0 is no limit', 0.0),
+    # None: HUNG_AFTER, if there are workers.
+    'hung_after': Setting(_seconds, 'a duration, as 30; 0 never replaces a worker'),
 }
+
+#: ``hung_after`` of a site with workers.
+HUNG_AFTER = 30.0
 
 #: The prefix of the keys ``signal.NAME``, whose value is the target of that signal.
 SIGNAL = 'signal.'

@@ -136,6 +136,46 @@ def state_of(pid: int) -> str:
     return ''
 
 
+def tracer_of(pid: int) -> int | None:
+    """Return the process that traces a process (a debugger, strace); 0 if none does.
+
+    :returns: None if the system does not say it: without /proc, or if it has ended.
+    """
+    with contextlib.suppress(OSError, ValueError), open(f'/proc/{pid}/status') as lines:
+        for line in lines:
+            if line.startswith('TracerPid:'):
+                return int(line.split()[1])
+    return None
+
+
+def throttled_periods(root: str = '') -> int | None:
+    """Return how often the control group of this process had used up its CPU time.
+
+    This is nr_throttled of the group and of those around it (cgroups(7), of version 2 or
+    1).
+
+    :param root: the folder in which /proc and /sys are; '' is that of the system.
+    :returns: None if the system does not say it.
+    """
+    found = None
+    with contextlib.suppress(OSError), open(f'{root}/proc/self/cgroup') as lines:
+        for line in lines:
+            _, controllers, path = line.rstrip('\n').split(':', 2)
+            if controllers and 'cpu' not in controllers.split(','):
+                continue
+            groups = f'{root}/sys/fs/cgroup/{controllers}'.rstrip('/')
+            while True:
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    with open(f'{groups}{path.rstrip("/")}/cpu.stat') as stat:
+                        fields = dict(one.split(maxsplit=1) for one in stat)
+                    if 'nr_throttled' in fields:
+                        found = (found or 0) + int(fields['nr_throttled'])
+                if path in ('/', ''):
+                    break
+                path = os.path.dirname(path)
+    return found
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a signal such as SIGSTOP, or a debugger, has stopped a process."""
     return state_of(pid) in ('T', 't')

@@ -262,6 +262,10 @@ class WorkerHandle:
         :returns: as `RequestsInFlight.describe`, with the ``id`` of each request, and
             ``thread``, which is None: only the process itself knows the names.
         """
+        return self._described(self.board.read())
+
+    @staticmethod
+    def _described(entries: list[scoreboard.Entry]) -> list[dict[str, Any]]:
         now = time.monotonic()
         return [
             {
@@ -271,8 +275,14 @@ class WorkerHandle:
                 'thread': None,
                 'id': ascii(entry.id)[1:-1],
             }
-            for entry in self.board.read()
+            for entry in entries
         ]
+
+    def requests_of_threads(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return the idents of threads and their requests, as `open_requests` describes them."""
+        entries = self.board.read()
+        idents = [entry.ident for entry in entries]
+        return list(zip(idents, self._described(entries), strict=True))
 
     # -- talking to it ------------------------------------------------------------
 
@@ -352,6 +362,11 @@ class WorkerHandle:
     def is_stopped(self) -> bool:
         """Whether a signal such as SIGSTOP has stopped it: then it cannot answer."""
         return self._is_its_own and not self.ended and is_stopped(self.pid)
+
+    @property
+    def debugger(self) -> str:
+        """The debugger that its last status has named; '' if none."""
+        return str((self.status or {}).get('debugger') or '')
 
     @property
     def known_status(self) -> dict[str, Any] | None:

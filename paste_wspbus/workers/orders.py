@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 import threading
 
 from paste_wspbus.bus import Bus
@@ -21,6 +22,7 @@ from paste_wspbus.wire import MESSAGES, read_order
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from types import FrameType
     from typing import Any
 
     from paste_wspbus.listening.sockets import ListeningSocket
@@ -195,8 +197,33 @@ class Orders:
                 'state': self.bus.state.name,
                 **load_of(self.bus),
                 'calling': calling and [*calling],
+                'debugger': _debugger(),
             }
         )
+
+
+def _debugger() -> str:
+    """Return what may stop threads of this process to debug them; '' if nothing is known.
+
+    A debugger stops the threads that it was told to watch, and Python knows this thread
+    alone: so this looks at the frames of all threads.
+    """
+    if 'pydevd' in sys.modules:  # debugpy, PyCharm
+        return 'pydevd'
+    if threading.gettrace() or any(map(_is_traced, sys._current_frames().values())):
+        return 'sys.settrace'
+    monitoring = getattr(sys, 'monitoring', None)  # since Python 3.12
+    tool = monitoring and monitoring.get_tool(monitoring.DEBUGGER_ID)
+    return f'sys.monitoring: {tool}'[:100] if tool else ''
+
+
+def _is_traced(innermost: FrameType) -> bool:
+    frame: FrameType | None = innermost
+    while frame is not None:
+        if frame.f_trace is not None:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _ignore(signum: int, frame: object) -> None:

@@ -38,7 +38,8 @@ class Plan(NamedTuple):
     whole site, and includes the drain delay. ``soak`` is the time for which the first
     worker of a new generation serves beside the old ones. ``smoke`` says
     whether the first worker of a generation has requests to make. The limits of a worker
-    (``max_memory`` in bytes) are 0 if there is none.
+    (``max_memory`` in bytes) are 0 if there is none. ``hung_after`` is the time without
+    an answer after which a worker hangs; 0 if nobody looks.
     """
 
     workers: int
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     max_requests: int = 0
     max_memory: int = 0
     max_age: float = 0.0
+    hung_after: float = 0.0
 
     def time_to_stop(self, *, is_last: bool) -> float:
         """Return a process's own deadline: it must end before the supervisor kills it.

@@ -31,6 +31,7 @@ from paste_wspbus.workers.exchange import Exchange
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
+from paste_wspbus.workers.liveness import Liveness
 from paste_wspbus.workers.recycling import Recycling
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.replacing import Replacing
@@ -172,7 +173,7 @@ class Supervisor:
         self.exchange = Exchange(bus.events, self.children, bus.log)
         self.renewals, self.crashes = Renewals(self), Crashes()
         self.replacing, self.soak = Replacing(self), Soak(self)
-        self.recycling = Recycling(self)
+        self.recycling, self.liveness = Recycling(self), Liveness(self)
         self.strategy = make_strategy(self)
         self._code = 0
         #: The processes that died during the start: they are replaced after it.
@@ -189,6 +190,7 @@ class Supervisor:
         if server is not None:
             server.share(self.children.board)
         self.recycling.adjust()
+        self.liveness.adjust()
 
     def subscribe(self, signals: SignalHandler) -> None:
         """Subscribe to the bus; signals that have a meaning for the site go to the workers."""

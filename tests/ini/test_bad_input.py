@@ -695,6 +695,9 @@ SETTINGS = {
     'memory without a unit that is known': settings(
         'max_memory = 5T', 2, 'max_memory', "'5T'", '300M'
     ),
+    'hangs after no time': settings(
+        'hung_after = soon', 2, 'hung_after', "'soon'", 'as 30', '0'
+    ),
     'an age that is none': settings('max_age = old', 2, 'max_age', "'old'", '12h'),
     'not a number by name': settings('start_timeout = nan', 2, 'start_timeout', 'nan'),
     'not a whole number': settings('workers = 1.5', 2, 'workers', 'whole', 'auto'),

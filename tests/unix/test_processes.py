@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 from paste_wspbus.unix import processes
 from paste_wspbus.unix.processes import (
     is_alive,
@@ -10,6 +12,8 @@ from paste_wspbus.unix.processes import (
     memory_of,
     out_of_memory_kills,
     state_of,
+    throttled_periods,
+    tracer_of,
 )
 from tests.kit import Process, eventually
 from tests.kit.processes import freeze, status_field
@@ -72,3 +76,47 @@ def test_the_kills_are_counted_where_the_system_counts_them(tmp_path, monkeypatc
     assert out_of_memory_kills() is None
     (tmp_path / 'vmstat').unlink()
     assert out_of_memory_kills() is None
+
+
+def test_the_process_that_traces_another_one_is_named():
+    assert tracer_of(os.getpid()) == 0
+    assert tracer_of(1 << 30) is None
+
+
+@pytest.mark.parametrize(
+    ('groups', 'files', 'count'),
+    [
+        (  # version 2: the group, and those around it
+            '0::/site.slice/web\n',
+            {
+                'cpu.stat': 'usage_usec 9\n',
+                'site.slice/cpu.stat': 'nr_periods 9\nnr_throttled 4\n',
+                'site.slice/web/cpu.stat': 'nr_periods 9\nnr_throttled 3\n',
+            },
+            7,
+        ),
+        (  # version 1
+            '5:memory:/a\n4:cpu,cpuacct:/a\n0::/a\n',
+            {
+                'memory/a/cpu.stat': 'nr_throttled 100\n',
+                'cpu,cpuacct/a/cpu.stat': 'nr_periods 1\nnr_throttled 5\n',
+            },
+            5,
+        ),
+        ('0::/\n', {'cpu.stat': 'nr_throttled 2\n'}, 2),  # in a container
+        ('0::/gone\n', {}, None),
+        ('0::/odd\n', {'odd/cpu.stat': 'nr_throttled many\nodd\n'}, None),
+    ],
+)
+def test_the_throttling_of_the_control_group_is_counted(tmp_path, groups, files, count):
+    (tmp_path / 'proc/self').mkdir(parents=True)
+    (tmp_path / 'proc/self/cgroup').write_text(groups)
+    for name, text in files.items():
+        path = tmp_path / 'sys/fs/cgroup' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert throttled_periods(str(tmp_path)) == count
+
+
+def test_a_system_without_proc_says_nothing_of_throttling(tmp_path):
+    assert throttled_periods(str(tmp_path)) is None

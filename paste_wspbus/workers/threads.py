@@ -1,0 +1,74 @@
+"""The threads of the processes of a supervisor, with their requests: as data, and for the log."""
+
+from __future__ import annotations
+
+from paste_wspbus.control.stacks import describe_threads, limited, thread_lines
+from paste_wspbus.role import WORKER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.requests.stacks import Frame
+    from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.supervisor import Supervisor
+
+#: What is said of a process whose stacks are not known.
+UNKNOWN = (
+    'its stacks are not known: it is stopped, does not handle the signal yet, or this '
+    'system has no such signal'
+)
+
+
+def threads_of(
+    worker: WorkerHandle, stacks: dict[int, list[Frame]] | None
+) -> list[dict[str, Any]]:
+    """Return the threads of a process as data: see `describe_threads`.
+
+    :param stacks: what `Stacks.ask` has answered.
+    """
+    return describe_threads(stacks or {}, worker.requests_of_threads())
+
+
+def stacks_text(worker: WorkerHandle, stacks: dict[int, list[Frame]] | None) -> str:
+    """Return the stacks of a process and its requests for the log: a sentence, and lines."""
+    threads = threads_of(worker, stacks)
+    if not threads:
+        return f'{UNKNOWN[0].upper()}{UNKNOWN[1:]}'
+    return '\n'.join(['Stacks:', *thread_lines(threads)])
+
+
+def describe_all(
+    supervisor: Supervisor, answer: Callable[[list[dict[str, Any]]], object]
+) -> None:
+    """Call ``answer`` with the processes and their threads when all have written their stacks.
+
+    It is called after `stacks.PATIENCE` seconds at the latest.
+    """
+    asked = sorted(
+        supervisor.children.alive,
+        key=lambda one: (one.role.kind != WORKER, one.role.number, one.pid),
+    )
+    answers: dict[WorkerHandle, dict[str, Any]] = {}
+    if not asked:
+        answer([])
+
+    def note(worker: WorkerHandle, stacks: dict[int, list[Frame]] | None) -> None:
+        told = worker.describe()
+        answers[worker] = {
+            **{key: told[key] for key in ('name', 'pid', 'generation', 'state')},
+            'problem': None if stacks else UNKNOWN,
+            'threads': threads_of(worker, stacks),
+        }
+        if len(answers) == len(asked):
+            answer(limited([answers[one] for one in asked]))
+
+    for worker in asked:
+
+        def note_this(
+            stacks: dict[int, list[Frame]] | None, worker: WorkerHandle = worker
+        ) -> None:
+            note(worker, stacks)
+
+        supervisor.stacks.ask(worker, note_this)

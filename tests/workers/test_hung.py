@@ -1,0 +1,104 @@
+"""Workers that hang, for real: they are replaced, and nobody else loses anything."""
+
+import contextlib
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from tests.kit import eventually
+from tests.kit.clients import Clients
+from tests.kit.processes import freeze, has_ended
+from tests.kit.workers import FILES, INI, Workers
+
+#: Functions of a name of their own: the stacks name them.
+HANGS = """
+import re
+import threading
+
+def match_for_ever(environ):
+    say(f'matching {os.getpid()}')
+    re.match('(a*)*b', 'a' * 100)
+
+def trace(environ):
+    threading.settrace(lambda *_: None)
+
+PAGES.update({'/match': match_for_ever, '/trace': trace})
+"""
+
+
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def impatient(folder, keys='hung_after = 1.5', **kwargs):
+    files = {
+        'webapp.py': FILES['webapp.py'] + HANGS,
+        'site.ini': INI.replace('soak = 0', f'soak = 0\n{keys}'),
+    }
+    return Workers(folder, files=files, **kwargs)
+
+
+def hang(site, stack):
+    """Let a worker hold the GIL in C; return its process ID."""
+    stack.enter_context(site.connect()).send('/match?secret=s3cr3t', cookie='c00kie')
+    site.expect('matching ')
+    return int(re.search(r'matching (\d+)', site.err.text)[1])
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_a_worker_that_holds_the_gil_is_replaced_and_nobody_else_loses_anything(
+    tmp_path, stack, count
+):
+    with impatient(tmp_path, count=count) as site:
+        before = set(site.pids())
+        old = hang(site, stack)
+        with Clients(site, count=2) as clients:
+            eventually(lambda: has_ended(old))
+            eventually(lambda: sum(w['hung'] for w in site.workers()) == 1)
+            clients.stop()
+            assert clients.failures == []
+        after = set(site.pids())
+        assert len(after) == count and before - after == {old}
+        text = site.err.text
+        assert f'(process {old}) has not answered for ' in text
+        assert f'(process {old}) hangs: it has not answered for ' in text
+        assert f'(process {old}) hangs: a new process takes its place' in text
+        stacks = text.partition('hangs: ')[2]
+        assert re.search(r'GET /match for \d+\.\d s \(request [\w-]+\):\n', stacks)
+        assert re.search(r'webapp\.py line \d+ in match_for_ever', stacks)
+        assert site.stop()[0] == 0
+    assert 's3cr3t' not in site.err.text and 'c00kie' not in site.err.text
+    assert site.err.text.count('takes its place') == 1
+    assert 'crashed' not in site.err.text
+
+
+def test_a_worker_that_a_signal_has_stopped_is_not_replaced(tmp_path):
+    with impatient(tmp_path) as site:
+        pids = site.pids()
+        freeze(pids[0])
+        site.expect(f'(process {pids[0]}) does not answer: a signal has stopped it')
+        stopped = time.monotonic()
+        eventually(lambda: time.monotonic() - stopped > 2)  # longer than hung_after
+        os.kill(pids[0], signal.SIGCONT)
+        eventually(lambda: site.workers()[0]['requests'] is not None)
+        assert site.pids() == pids
+        assert site.stop()[0] == 0
+    assert 'takes its place' not in site.err.text
+
+
+def test_a_worker_in_which_a_debugger_runs_is_not_replaced(tmp_path, stack):
+    with impatient(tmp_path, count=1) as site:
+        (pid,) = site.pids()
+        site.get('/trace')
+        site.status()  # its answer names the debugger
+        assert hang(site, stack) == pid
+        site.expect('does not answer: a debugger runs in it (sys.settrace)')
+        assert site.pids() == [pid]
+        os.kill(pid, signal.SIGKILL)
+        site.expect('crashed, signal SIGKILL')
+        assert site.stop()[0] == 0
