@@ -13,7 +13,13 @@ from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.factories import PLUGIN
 from paste_wspbus.ini.pastedeploy import loadwsgi
 from paste_wspbus.ini.sources import NoModule, Source, find_source
-from paste_wspbus.ini.typed import COMPUTED, REQUIRED, Setting, Settings, settings_in_source
+from paste_wspbus.ini.typed import (
+    COMPUTED,
+    REQUIRED,
+    Setting,
+    Settings,
+    settings_in_source,
+)
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
