@@ -8,6 +8,7 @@ import signal
 import time
 
 from paste_wspbus.bus.culprits import place_in_site
+from paste_wspbus.bus.interrupts import in_main_thread
 from paste_wspbus.role import LOADING, Role
 from paste_wspbus.workers.children import WorkerFailed
 
@@ -130,10 +131,16 @@ class Whereabouts:
             signal.signal(ASKS, self._answer)  # type: ignore[arg-type]
 
     def _answer(self, signum: int, frame: FrameType | None) -> None:
-        self._report.loads(place_in_site(frame))
+        if self._listens:
+            self._report.loads(place_in_site(frame))
 
     def end(self) -> None:
-        """Answer no more, because the site is about to serve."""
-        if self._listens and signal.getsignal(ASKS) == self._answer:  # type: ignore[arg-type]
+        """Answer no more, because the site is about to serve.
+
+        A server that runs in the main thread has another thread call this. Then the
+        handler stays, and does nothing.
+        """
+        was, self._listens = self._listens, False
+        is_there = was and signal.getsignal(ASKS) == self._answer  # type: ignore[arg-type]
+        if is_there and in_main_thread():
             signal.signal(ASKS, signal.SIG_DFL)  # type: ignore[arg-type]
-        self._listens = False
