@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 USAGE = (
     '%(prog)s [options] CONFIG_FILE '
-    '[start|stop|restart|graceful|drain|undrain|status] [var=value …]'
+    '[start|stop|restart|graceful|drain|undrain|status|stacks] [var=value …]'
 )
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
@@ -33,6 +33,7 @@ SUBCOMMANDS = {
     'drain': 'Let health checks say that the site is not ready; it keeps serving',
     'undrain': 'Let health checks say again that the site is ready',
     'status': 'Say whether the site is running, and what it does',
+    'stacks': 'Show where the threads of the running site are, with their requests',
 }
 
 #: The subcommands that need no file, and their texts in `--help`.
@@ -115,7 +116,7 @@ def _add_general(add: Callable[..., object]) -> None:
     add(
         '--json',
         action='store_true',
-        help='With status, ps and plugins: print one JSON document',
+        help='With status, stacks, ps and plugins: print one JSON document',
     )
     add(
         '--watch',
@@ -342,13 +343,14 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
         options.subcommand = given[0]
         args[1:] = [arg for arg in args[1:] if arg not in SUBCOMMANDS]
     for option, of, said in (
-        ('--json', 'status', options.json),  # `ps` does not come here
         ('--no-wait', 'graceful', options.no_wait),
         ('--no-soak', 'graceful', options.no_soak),
         ('--watch', 'status', options.watch),
     ):
         if said and options.subcommand != of:
             raise UsageError(f'{option} works only with the subcommand {of}')
+    if options.json and options.subcommand not in ('status', 'stacks'):
+        raise UsageError('--json works only with the subcommands status and stacks')
     _check_watch(options)
     if options.subcommand == 'graceful' and options.workers is not None:
         raise UsageError(

@@ -211,6 +211,10 @@ def _subcommand(name: str, watches: bool) -> Callable[[Options], int]:
         from paste_wspbus.command.plugins import plugins
 
         return plugins
+    if name == 'stacks':
+        from paste_wspbus.command.stacks import stacks
+
+        return stacks
     if name in ('drain', 'undrain'):
         from paste_wspbus.command.drain import drain
 

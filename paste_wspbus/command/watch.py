@@ -203,7 +203,7 @@ class Asking:
         if not self._found.control:
             return Line('There is no site that could be asked.', BAD)
         try:
-            answer = ask(self._found.control, command, wait=False)
+            answer = ask(self._found.control, command, wait=False, log=True)
         except NoAnswer as error:
             return Line(f'{command}: {error.reason}', BAD)
         if answer.get('log'):

@@ -438,7 +438,7 @@ class SignalHandler:
         now = time.monotonic()
         if now - self._stacks_at >= WINDOW:
             self._stacks_at = now
-            text = f'Stacks of process {os.getpid()}:\n{stacks()}'
+            text = f'Stacks of process {os.getpid()}:\n{stacks(self.bus)}'
             self.show(text, signal.Signals(signum).name)
 
     def show(self, text: str, name: str) -> None:

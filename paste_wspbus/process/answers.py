@@ -8,9 +8,10 @@ import time
 
 from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
+from paste_wspbus.control.stacks import limited
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.ini.settings import MAX_WORKERS
-from paste_wspbus.process.load import load_of, log_stacks
+from paste_wspbus.process.load import describe_stacks, load_of, log_stacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,8 +149,17 @@ class Answers:
             )
         return {'drained': drained, 'was': was, 'pid': os.getpid()}
 
-    def _stacks(self, connection: Connection) -> dict[str, Any]:
-        supervisor = self.bus.plugins.get('supervisor')
+    def _stacks(self, connection: Connection) -> dict[str, Any] | None:
+        """Answer with the stacks of all processes; or, if the request says so, log them."""
+        supervisor: Any = self.bus.plugins.get('supervisor')
+        logs = connection.request.get('log') is True
+        if supervisor is None and not logs:
+            return {'processes': limited([describe_stacks(self.bus)])}
+        if not logs:
+            supervisor.describe_stacks(
+                lambda processes: connection.answer({'processes': processes})
+            )
+            return None
         if supervisor is not None:
             supervisor.log_stacks()
         else:

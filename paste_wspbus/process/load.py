@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from _thread import start_new_thread  # the original, before a site patches Python
+import sys
+import threading
+import time
+from _thread import (
+    get_ident,
+    start_new_thread,
+)  # the original, before a site patches Python
 
 from paste_wspbus.bus.deadlines import stacks
 
@@ -51,6 +57,45 @@ def log_stacks(bus: Bus) -> None:
 
     The caller answers requests for the status: it must not wait for a lock of the log.
     """
-    text = f'Stacks of process {os.getpid()}:\n{stacks()}'
+    text = f'Stacks of process {os.getpid()}:\n{stacks(bus)}'
     with contextlib.suppress(RuntimeError):  # the system starts no more threads
         start_new_thread(bus.log, (text, 30))
+
+
+def describe_stacks(bus: Bus) -> dict[str, Any]:
+    """Return the threads of this process as data: see `control.stacks.describe_threads`.
+
+    The thread that calls this is left out.
+    """
+    from paste_wspbus.control.stacks import describe_threads
+    from paste_wspbus.requests.filter import _path
+    from paste_wspbus.requests.ids import REQUEST_ID_KEY
+    from paste_wspbus.requests.stacks import frames_of
+
+    requests: Any = bus.plugins.get('requests')
+    open_requests = list(requests.values()) if isinstance(requests, dict) else []
+    now = time.monotonic()
+    described = [
+        (
+            ident,
+            {
+                'method': ascii(str(environ.get('REQUEST_METHOD'))[:20])[1:-1],
+                'path': ascii(_path(environ))[1:-1],
+                'age': round(now - since, 3),
+                'id': environ.get(REQUEST_ID_KEY),
+            },
+        )
+        for environ, since, ident, *_ in sorted(open_requests, key=lambda one: one[1])
+    ]
+    frames = sys._current_frames()
+    frames.pop(get_ident(), None)
+    stacks = {ident: frames_of(frame) for ident, frame in frames.items()}
+    names = {one.ident: one.name for one in threading.enumerate() if one.ident}
+    return {
+        'name': 'site',
+        'pid': os.getpid(),
+        'generation': 1,
+        'state': bus.state.name,
+        'problem': None,
+        'threads': describe_threads(stacks, described, names),
+    }

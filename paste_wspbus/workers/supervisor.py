@@ -38,6 +38,7 @@ from paste_wspbus.workers.replacing import Replacing
 from paste_wspbus.workers.soaking import Soak
 from paste_wspbus.workers.stacks import Stacks
 from paste_wspbus.workers.successors import Successors
+from paste_wspbus.workers.threads import describe_all, log_all
 from paste_wspbus.workers.waiting import StopRequested, Waiting
 
 TYPE_CHECKING = False
@@ -496,11 +497,13 @@ class Supervisor:
         return describe(self)
 
     def log_stacks(self) -> None:
-        """Log the stacks of this process, and order the workers to log theirs."""
+        """Log the stacks of all processes, also of those that hold the GIL."""
         self.bus.log(f'Stacks of process {os.getpid()}:\n{stacks()}', 30)
-        for child in self.children.alive:
-            if child.role.kind not in WITHOUT_BUS:
-                child.tell('stacks')
+        log_all(self)
+
+    def describe_stacks(self, answer: Callable[[list[dict[str, Any]]], object]) -> None:
+        """Call ``answer`` with the stacks of all processes, as `wspserve stacks` shows them."""
+        describe_all(self, answer)
 
     def in_brief(self) -> list[str]:
         """Return what systemd shows of the workers, as far as it is worth a word."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 from paste_wspbus.control.stacks import describe_threads, limited, thread_lines
-from paste_wspbus.role import WORKER
+from paste_wspbus.role import WITHOUT_BUS, WORKER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,10 +67,18 @@ def describe_all(
             answer(limited([answers[one] for one in asked]))
 
     for worker in asked:
+        supervisor.stacks.ask(worker, functools.partial(note, worker))
 
-        def note_this(
-            stacks: dict[int, list[Frame]] | None, worker: WorkerHandle = worker
-        ) -> None:
-            note(worker, stacks)
 
-        supervisor.stacks.ask(worker, note_this)
+def log_all(supervisor: Supervisor) -> None:
+    """Log the stacks of all processes; one whose stacks are not known is asked to log them."""
+
+    def log(worker: WorkerHandle, stacks: dict[int, list[Frame]] | None) -> None:
+        if stacks:
+            text = '\n'.join(thread_lines(threads_of(worker, stacks)))
+            supervisor.bus.log(f'Stacks of process {worker.pid}:\n{text}', 30)
+        elif worker.role.kind not in WITHOUT_BUS and not worker.ended:
+            worker.tell('stacks')
+
+    for worker in list(supervisor.children.alive):
+        supervisor.stacks.ask(worker, functools.partial(log, worker))
