@@ -9,13 +9,14 @@ import sys
 from paste_wspbus.command.announcing import Announcement
 from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.terminal import one_line, print_line
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import ConfigError, WSPBusError
 from paste_wspbus.exits import FAILED
 from paste_wspbus.ini.config import EARLY
-from paste_wspbus.ini.settings import HUNG_AFTER
+from paste_wspbus.ini.settings import HUNG_AFTER, section_of
 from paste_wspbus.plugins.sitelog import log_to_files, name_process
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
 from paste_wspbus.unix.holding import hold
+from paste_wspbus.unix.report_files import problem_of
 from paste_wspbus.workers.children import BecomeWorker
 from paste_wspbus.workers.output import give_back_streams, take_over_streams
 from paste_wspbus.workers.plan import Configuration, Plan
@@ -30,6 +31,7 @@ from paste_wspbus.workers.worker import become, start_afresh
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
@@ -46,6 +48,7 @@ class Supervised:
         self.bus = SupervisorBus()
         self._handlers: SiteHandlers | None = None
         self.supervisor = self._make_supervisor()
+        self._check_reports()
 
     def run(self) -> int | None:
         """Run the supervisor to its end.
@@ -167,7 +170,27 @@ class Supervised:
             max_memory=0 if options.reload else settings['max_memory'],
             max_age=0 if options.reload else settings['max_age'],
             hung_after=0 if options.reload else self._hung_after(),
+            reports=settings['reports'],
         )
+
+    def _check_reports(self) -> None:
+        """Refuse a folder of reports to which this process cannot write.
+
+        :raises ConfigError: if it cannot.
+        """
+        config, folder = self.process.config, self.supervisor.plan.reports
+        problem = '' if folder is None else problem_of(folder)
+        if problem:
+            problem = f'{folder}: {problem}'
+            raise ConfigError(
+                config.file, problem, section=section_of(config.loader), key='reports'
+            )
+        self.supervisor.reports.about = self._about
+
+    def _about(self) -> dict[str, Any]:
+        from paste_wspbus.process.about import about  # the first report needs it
+
+        return about(self.process)
 
     def _hung_after(self) -> float:
         hung_after: float | None = self.process.config.settings['hung_after']

@@ -75,12 +75,15 @@ def _rank(thread: dict[str, Any]) -> tuple[int, float]:
     return (1 if _own(thread['frames']) else 2), 0.0
 
 
-def limited(processes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def limited(
+    processes: list[dict[str, Any]], room: int = MAX_FRAMES
+) -> list[dict[str, Any]]:
     """Leave out the last threads of an answer that would be too long.
 
     ``left_out`` of each process says how many these are.
+
+    :param room: the number of frames that it has at most.
     """
-    room = MAX_FRAMES
     for process in processes:
         kept = []
         for thread in process['threads']:
@@ -146,10 +149,10 @@ def _title(process: dict[str, Any]) -> str:
 
 def _heading(thread: dict[str, Any]) -> str:
     name, request = thread.get('name') or thread.get('ident'), thread.get('request')
-    words = [f'thread {text(name)}'] if name else []
+    words = [f'Thread {text(name) if name else "?"}']
     if isinstance(request, dict):
         words.append(request_words(request))
-    return ', '.join(words) or 'thread ?'
+    return ', '.join(words)
 
 
 def request_words(request: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from paste_wspbus.ini.hints import (
     server_hint,
 )
 from paste_wspbus.ini.needs import read_wishes
-from paste_wspbus.ini.settings import FILES, NO_CHANNELS, section_of
+from paste_wspbus.ini.settings import FILES, FOLDERS, NO_CHANNELS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, find_source
 from paste_wspbus.ini.typed import convert as convert_settings
 from paste_wspbus.ini.typed import settings_in_source
@@ -149,8 +149,9 @@ def _check_signals(config: Config, texts: set[str]) -> Iterator[str]:
 
 
 def _check_folders(config: Config) -> Iterator[str]:
-    for key in FILES:
-        folder = os.path.dirname(config.settings[key] or '')
+    for key in (*FILES, *FOLDERS):
+        path = config.settings[key] or ''
+        folder = path if key in FOLDERS else os.path.dirname(path)
         if folder and not os.path.isdir(folder):
             missing, section = f'there is no folder {folder}', section_of(config.loader)
             # A service manager makes these when it starts the site; a site without a

@@ -146,6 +146,9 @@ def _path(text: str) -> str:
 #: its files until it is stopped.
 FILES = ('control', 'pid_file', 'log_file')
 
+#: The keys of folders; their paths start in the same folder.
+FOLDERS = ('reports',)
+
 _SECONDS = 'a number of seconds'
 _URLS, _STATUSES = 'paths and URLs', 'statuses such as 200 or 2xx'
 _NAMES = 'names of [plugin:NAME] sections'
@@ -199,6 +202,7 @@ SETTINGS = {
     'max_memory': Setting(_size, 'a size, as 300M; 0 is no limit', 0),
     'max_age': Setting(_seconds, 'a duration, as 12h; 0 is no limit', 0.0),
     # None: HUNG_AFTER, if there are workers.
+    'reports': Setting(_path, 'the path of a folder'),
     'hung_after': Setting(_seconds, 'a duration, as 30; 0 never replaces a worker'),
 }
 
@@ -309,7 +313,7 @@ def _find_files(loader: ConfigLoader, section: str, settings: dict[str, Any]) ->
     """Make the paths of files absolute; two keys cannot have one file."""
     folder = os.path.dirname(os.path.abspath(loader.filename))
     seen: dict[str, str] = {}
-    for key in FILES:
+    for key in (*FILES, *FOLDERS):
         if settings[key] is None:
             continue
         settings[key] = path = os.path.normpath(os.path.join(folder, settings[key]))

@@ -13,6 +13,7 @@ from paste_wspbus.workers.children import how
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from paste_wspbus.workers.handle import WorkerHandle
@@ -25,9 +26,15 @@ NAMED = 10
 
 
 class Crashes:
-    """Remembers the crashes since the supervisor has started."""
+    """Remembers the crashes since the supervisor has started.
 
-    def __init__(self) -> None:
+    :param tell: is called with each process that has crashed, and what is known of that.
+    """
+
+    def __init__(
+        self, tell: Callable[[WorkerHandle, dict[str, Any]], object] = lambda *_: None
+    ) -> None:
+        self._tell = tell
         self._counts: Counter[str] = Counter()
         self._last: dict[str, tuple[float, dict[str, Any]]] = {}
         #: The name of the process that crashed last.
@@ -52,6 +59,7 @@ class Crashes:
             self._early.append(now)
         self.last_name = worker.name
         self._last[worker.name] = now, last
+        self._tell(worker, last)
         texts = _texts(last)
         return f' ({"; ".join(texts)})' if texts else ''
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: Seconds from the order to hurry until the process is killed.
 HURRIED = 2.0
 
+#: Seconds before a process is killed at which its stacks may be asked for.
+SOON = 0.5
+
 #: Seconds within which the end of a killed process must be known. If it is not known, the
 #: process that has forked it hangs, and is killed, too.
 REPORTS = 0.5
@@ -37,6 +40,9 @@ class Leaving:
     ) -> None:
         self.bus, self.events, self.children = bus, bus.events, children
         self.plan, self.server = plan, server
+        #: They are called with a process shortly before it is killed, and when it is.
+        self.soon: Callable[[WorkerHandle], None] = lambda worker: None
+        self.killed: Callable[[WorkerHandle], None] = lambda worker: None
         #: Whether the whole site stops.
         self.is_stopping = False
 
@@ -52,7 +58,12 @@ class Leaving:
         if not worker.was_ready:
             self.children.press(worker)
             limit = self.plan.time_to_give_up
+        self._announce(worker, limit)
         self.call_later(worker, limit, lambda: self.kill(worker))
+
+    def _announce(self, worker: WorkerHandle, limit: float) -> None:
+        """Have `soon` called just before a process is killed, which is in ``limit`` seconds."""
+        self.call_later(worker, max(limit - SOON, 0), lambda: self.soon(worker))
 
     def have_restart(self, worker: WorkerHandle, patience: float) -> None:
         """Order a process to stop the site for a restart.
@@ -86,6 +97,7 @@ class Leaving:
         was_killed, worker.killed = worker.killed, True
         if not was_killed:
             self.bus.log(f'{worker.title} did not stop in time: it is killed', 50)
+            self.killed(worker)
         worker.signal(signal.SIGKILL)
         template = worker.template
         if template is not None and (was_killed or worker.silent or not worker.pid):
@@ -109,6 +121,8 @@ class Leaving:
             for child in group:
                 self._order_stop(child)
             limit = self.plan.time_to_leave(is_last=kind != WORKER)
+            for child in group:
+                self._announce(child, began + limit - time.monotonic())
             self._wait_for_the_end(group, began + limit)
 
     def _wait_for_the_end(self, group: list[WorkerHandle], until: float) -> None:

@@ -156,6 +156,7 @@ class Liveness:
     def _log_hang(self, worker: WorkerHandle, why: str, stacks: Threads) -> None:
         self._counts[worker.name] += 1
         self.bus.log(f'{worker.title} {why}. {stacks_text(worker, stacks)}', 40)
+        self.supervisor.reports.write('hang', worker, why, stacks)
 
     def _start_successor(self, worker: WorkerHandle, why: str) -> None:
         supervisor = self.supervisor

@@ -39,7 +39,8 @@ class Plan(NamedTuple):
     worker of a new generation serves beside the old ones. ``smoke`` says
     whether the first worker of a generation has requests to make. The limits of a worker
     (``max_memory`` in bytes) are 0 if there is none. ``hung_after`` is the time without
-    an answer after which a worker hangs; 0 if nobody looks.
+    an answer after which a worker hangs; 0 if nobody looks. ``reports`` is the folder of
+    reports; None if none are written.
     """
 
     workers: int
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     max_memory: int = 0
     max_age: float = 0.0
     hung_after: float = 0.0
+    reports: str | None = None
 
     def time_to_stop(self, *, is_last: bool) -> float:
         """Return a process's own deadline: it must end before the supervisor kills it.

@@ -35,6 +35,7 @@ from paste_wspbus.workers.liveness import Liveness
 from paste_wspbus.workers.recycling import Recycling
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.replacing import Replacing
+from paste_wspbus.workers.reports import Reports
 from paste_wspbus.workers.soaking import Soak
 from paste_wspbus.workers.stacks import Stacks
 from paste_wspbus.workers.successors import Successors
@@ -170,9 +171,10 @@ class Supervisor:
         self.leaving = Leaving(bus, self.children, plan, server)
         self.inquiries = Inquiries(bus.events, self.children)
         self.draining = Draining(bus, self.children)
-        self.stacks = Stacks(bus.events)
+        self.stacks, self.reports = Stacks(bus.events), Reports(self)
+        self.leaving.soon, self.leaving.killed = self.reports.look, self.reports.killed
         self.exchange = Exchange(bus.events, self.children, bus.log)
-        self.renewals, self.crashes = Renewals(self), Crashes()
+        self.renewals, self.crashes = Renewals(self), Crashes(self.reports.crashed)
         self.replacing, self.soak = Replacing(self), Soak(self)
         self.recycling, self.liveness = Recycling(self), Liveness(self)
         self.strategy = make_strategy(self)
@@ -427,6 +429,7 @@ class Supervisor:
             if (worker.code or 0) < 0 and not worker.killed:
                 end = f'{worker.title} crashed while it stopped, {how(worker.code)}'
                 self.bus.log(end, 40)
+                self.reports.crashed(worker)
             code = EX_SOFTWARE if forced else exit_code(worker.code)
             self._code = self._code or code
         self.bus.publish('worker_died', worker.name, worker.pid, worker.code)

@@ -68,7 +68,7 @@ def test_a_worker_that_holds_the_gil_shows_its_request_and_where_it_is(tmp_path,
         text = show(site)
         lines = text.splitlines()
         assert lines[0] == f'Worker 1 (process {pid}, generation 1, ready):'
-        match = r'  thread \d+, POST /match for \d+\.\d s \(request [\w-]+\):\n'
+        match = r'  Thread \d+, POST /match for \d+\.\d s \(request [\w-]+\):\n'
         frames = r'    .*line \d+ in \w+\n(    .*\n)*?'
         own = r'    \S*webapp\.py line \d+ in match_for_ever\n'
         eventually(lambda: re.search(match + frames + own, show(site)))
@@ -94,7 +94,7 @@ def test_one_process_shows_the_names_of_its_threads(tmp_path, stack):
         site.expect('sleeping')
         text = show(site)
         assert text.startswith(f'Site (process {site.pid}, generation 1, STARTED):\n')
-        assert re.search(r'  thread waitress-\d, POST /sleep for .*:\n', text)
+        assert re.search(r'  Thread waitress-\d, POST /sleep for .*:\n', text)
         assert 'in sleep_long' in text
         site.send(signal.SIGQUIT)
         site.expect('Stacks of process')

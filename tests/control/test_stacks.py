@@ -54,9 +54,9 @@ def test_a_request_whose_thread_has_another_one_is_there_without_a_stack():
         (1, '/fast'),
     ]
     assert thread_lines(threads) == [
-        'GET /slow for 3.2 s (request f00-1):',
+        'Thread ?, GET /slow for 3.2 s (request f00-1):',
         '  (the server sends it)',
-        'thread 1, GET /fast for 0.5 s (request f00-1):',
+        'Thread 1, GET /fast for 0.5 s (request f00-1):',
         '  /srv/site/views.py line 12 in slow',
     ]
 
@@ -66,18 +66,18 @@ def test_what_is_not_of_the_site_is_hidden_unless_all_is_asked_for():
     told = process(describe_threads(stacks, [(1, SLOW)]))
     assert process_lines(told, full=False) == [
         'Worker 1 (process 4711, generation 2, ready):',
-        '  thread 1, GET /slow for 3.2 s (request f00-1):',
+        '  Thread 1, GET /slow for 3.2 s (request f00-1):',
         '    <frozen os> line 3 in wait',
         '    /srv/site/views.py line 12 in slow',
         '  2 threads have no request and no code of the site (-v shows all)',
     ]
     assert process_lines(told, full=True) == [
         'Worker 1 (process 4711, generation 2, ready):',
-        '  thread 1, GET /slow for 3.2 s (request f00-1):',
+        '  Thread 1, GET /slow for 3.2 s (request f00-1):',
         '    <frozen os> line 3 in wait',
         '    <frozen os> line 3 in wait',
         '    /srv/site/views.py line 12 in slow',
-        '  thread 2, thread 3:',
+        '  Thread 2, Thread 3:',
         '    <frozen os> line 3 in wait',
     ]
 
@@ -85,7 +85,7 @@ def test_what_is_not_of_the_site_is_hidden_unless_all_is_asked_for():
 def test_a_process_without_stacks_says_why_and_has_its_requests():
     told = process(describe_threads({}, [(1, SLOW)]), problem='it is stopped')
     assert process_lines(told, full=False)[1:] == [
-        '  thread 1, GET /slow for 3.2 s (request f00-1):',
+        '  Thread 1, GET /slow for 3.2 s (request f00-1):',
         '    (its stack is not known)',
         '  it is stopped',
     ]

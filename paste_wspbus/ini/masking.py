@@ -1,0 +1,80 @@
+"""Settings and messages as a report may show them: without passwords and other secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.factories import SERVER
+from paste_wspbus.ini.settings import section_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.ini.config import Config
+
+#: What is shown in the place of a secret.
+MASK = '***'
+
+#: The key of a value that is not shown.
+_SECRET_KEY = re.compile(
+    r'dsn|passw|passphrase|pwd|secret|token|key|credential|auth|cookie|salt', re.I
+)
+
+#: What is masked in other texts: the user and password of a URL, up to the last @ of the
+#: word, because a password may have an @ in it; the query of a URL; what follows names such
+#: as password= (also in JSON and in Python's repr).
+_SECRETS = (
+    (re.compile(r'://\S*@'), f'://{MASK}@'),
+    (re.compile(r'\?[^\s?]\S*'), f'?{MASK}'),
+    (
+        re.compile(
+            r'((?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|dsn)\w*["\']?'
+            r'\s*[=:]\s*)("[^"]*"|\'[^\']*\'|[^\s;,&]+)',
+            re.I,
+        ),
+        rf'\1{MASK}',
+    ),
+)
+
+
+def masked_text(text: str) -> str:
+    """Return a text without the passwords of URLs, the queries of URLs, and `password=…`."""
+    for pattern, mask in _SECRETS:
+        text = pattern.sub(mask, text)
+    return text
+
+
+def masked_value(key: str, value: str) -> str:
+    """Return the value of a key; of a key that names a secret, only that there is one."""
+    if _SECRET_KEY.search(key):
+        return MASK if value.strip() else ''
+    return masked_text(value)
+
+
+def masked_settings(
+    config: Config, server_name: str | None = None
+) -> dict[str, dict[str, str]]:
+    """Return the sections that say how the site runs: [wspbus:main] and [server:NAME].
+
+    The values are as the file has them: ``%(ENV_NAME)s`` is not replaced, so that no value
+    of the environment and of the command line is shown. The sections of applications and
+    plugins, in which most secrets are, are left out.
+
+    :returns: {section: {key: value}}; {} if there is no file.
+    """
+    if config.file is None:
+        return {}
+    parser = config.loader.parser
+    sections = [section_of(config.loader) or '']
+    with contextlib.suppress(ConfigError):  # --listen says where the site serves
+        sections.append(config.loader.find_config_section(SERVER, server_name))
+    return {
+        section: {
+            key: masked_value(key, str(value))
+            for key, value in parser._sections[section].items()
+            if key != '__name__'
+        }
+        for section in sections
+        if section in parser._sections
+    }
