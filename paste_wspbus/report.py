@@ -69,6 +69,10 @@ class Report:
         """Report the status of this process."""
         self._say('status', status)
 
+    def examined(self, number: int, waits: str) -> None:
+        """Report what a request waits for: see `requests.examining`."""
+        self._say('examined', number, waits)
+
     def forked(self, token: int, pid: int) -> None:
         """Report the ID of the process that was forked for an order."""
         self._say('forked', token, pid)

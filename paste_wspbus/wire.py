@@ -124,6 +124,13 @@ REPORTS = {
             ('status',),
         ),
         Word(
+            'examined',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor logs a slow request only if the application computes.',
+            ('examined', 'waits'),
+        ),
+        Word(
             'cut',
             (WORKER,),
             (SUPERVISOR,),
@@ -266,6 +273,13 @@ ORDERS = {
             (SUPERVISOR,),
             (WORKER,),
             'The process reports its status.',
+        ),
+        Word(
+            'examine',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process reports what a request waits for.',
+            ('number',),
         ),
         Word(
             'drain',
@@ -520,6 +534,8 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'renew': lambda value: value is True,
     'restarts': lambda value: value in ('execv', 'child', 'fork'),
     'exits': _is_number,
+    'examined': _is_count,
+    'waits': _is_text,
     'cut': _is_number,
     'others': _is_number,
     'status': _is_status,

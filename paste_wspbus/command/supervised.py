@@ -12,6 +12,7 @@ from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import ConfigError, WSPBusError
 from paste_wspbus.exits import FAILED
 from paste_wspbus.ini.config import EARLY
+from paste_wspbus.ini.limits import limits_of
 from paste_wspbus.ini.settings import HUNG_AFTER, section_of
 from paste_wspbus.plugins.sitelog import log_to_files, name_process
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
@@ -171,6 +172,7 @@ class Supervised:
             max_age=0 if options.reload else settings['max_age'],
             hung_after=0 if options.reload else self._hung_after(),
             reports=settings['reports'],
+            limits=limits_of(settings, has_workers=bool(workers)),
         )
 
     def _check_reports(self) -> None:

@@ -137,7 +137,8 @@ class LoggingCheck:
         except ValueError as error:
             self._fail(section, 'format', str(error))
         if style == '%':
-            known = [*vars(logging.makeLogRecord({})), *_FORMATTED]
+            record = logging.makeLogRecord({})
+            known = [*vars(record), *_FORMATTED, 'request_id']
             for name in re.findall(r'%\(([^)]*)\)', text):
                 # A filter or a caller may add others, but their names are no near misses.
                 if name in known:

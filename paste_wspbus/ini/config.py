@@ -217,6 +217,19 @@ class Config:
 
         return logging_parser(str(self.file), self.vars)
 
+    @property
+    def watches_requests(self) -> bool:
+        """Whether requests have limits, or their ids stand in the log."""
+        limits = ('slow_request', 'request_deadline')
+        if any(self.settings[key] is not None for key in limits):
+            return True
+        sections = self.loader.parser._sections if self.file else {}
+        return any(
+            'request_id' in (keys.get('format') or '')
+            for name, keys in sections.items()
+            if name.startswith('formatter_')
+        )
+
     def configure_logging(self) -> bool:
         """Set up logging as the .ini says, but do not disable existing loggers.
 

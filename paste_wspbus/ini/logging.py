@@ -31,6 +31,15 @@ def logging_parser(file: str, vars: Mapping[str, str]) -> configparser.ConfigPar
         interpolation=Interpolation(known),
     )
     parser.read_file(read_lines(path))
+    formats = [
+        parser.get(name, 'format', raw=True, fallback='')
+        for name in parser.sections()
+        if name.startswith('formatter_')
+    ]
+    if any('request_id' in text for text in formats):
+        from paste_wspbus.requests.records import add_request_ids
+
+        add_request_ids()
     return parser
 
 

@@ -136,6 +136,12 @@ def _names(text: str) -> list[str]:
     return text.replace(',', ' ').split()
 
 
+def _limit(text: str) -> Any:
+    from paste_wspbus.ini.limits import read_limit  # few sites set one
+
+    return read_limit(text)
+
+
 def _path(text: str) -> str:
     if not text.strip() or '\0' in text:
         raise ValueError(text)
@@ -204,6 +210,8 @@ SETTINGS = {
     # None: HUNG_AFTER, if there are workers.
     'reports': Setting(_path, 'the path of a folder'),
     'hung_after': Setting(_seconds, 'a duration, as 30; 0 never replaces a worker'),
+    'slow_request': Setting(_limit, 'seconds by path'),
+    'request_deadline': Setting(_limit, 'seconds by path'),
 }
 
 #: ``hung_after`` of a site with workers.

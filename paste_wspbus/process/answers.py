@@ -103,6 +103,7 @@ class Answers:
                 'generation': 1,
                 'workers': [],
                 **load_of(bus),
+                **_counts(bus),
                 'threads': _lingering() if bus.state is State.EXITING else [],
                 'calling': bus.calling,
                 'deadline': bus.stop_timeout,
@@ -222,6 +223,14 @@ def _with_backlog(status: dict[str, Any], server: Server | None) -> dict[str, An
     known = [number for number in (status['queued'], *waiting) if number is not None]
     status['queued'] = sum(known) if known else None
     return status
+
+
+def _counts(bus: Bus) -> dict[str, int | None]:
+    """Return how many requests were slow and overdue; None where nothing watches them."""
+    counts = getattr(bus.plugins.get('requests'), 'counts', None)
+    if counts is None:
+        return {'slow_requests': None, 'overdue_requests': None}
+    return counts.describe()  # type: ignore[no-any-return]
 
 
 def _lingering() -> list[str]:

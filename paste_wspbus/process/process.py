@@ -178,6 +178,10 @@ class Process:
         self.plug_in_pid_file(bus)
         if self.worker is not None:
             self.worker.plug_in(bus)
+        elif self.config.watches_requests:
+            from paste_wspbus.process.watched import watch_requests
+
+            watch_requests(bus, self.config)
         # A worker needs no check: if a restart fails, the supervisor handles that.
         if hasattr(bus, 'restart_checks') and not self.is_worker:
             bus.restart_checks.append(self._check_restart)

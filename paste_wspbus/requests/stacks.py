@@ -81,4 +81,6 @@ def innermost(frames: list[Frame]) -> Frame | None:
 
 def text_of(frames: Iterable[Frame]) -> str:
     """Return a line for each frame, for the log."""
-    return '\n'.join(f'  {frame}' for frame in frames)
+    return '\n'.join(
+        f'  File "{one.file}", line {one.line}, in {one.name}' for one in frames
+    )

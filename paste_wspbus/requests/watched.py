@@ -18,6 +18,8 @@ from paste_wspbus.requests.filter import (
     _SizedBody,
 )
 from paste_wspbus.requests.ids import REQUEST_ID_KEY, Ids, request_id
+from paste_wspbus.requests.marks import decoded
+from paste_wspbus.requests.reporting import Counts
 from paste_wspbus.requests.scoreboard import Phase, Scoreboard
 
 TYPE_CHECKING = False
@@ -27,13 +29,19 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.requests.filter import WSGIApp
+    from paste_wspbus.requests.marks import Seconds
+
+#: The key in ``environ`` of the time.monotonic() at which a request is overdue.
+DEADLINE_KEY = 'wspbus.deadline'
 
 #: Numbers are faster than the members of an enum.
 _STREAM, _SENDING = int(Phase.STREAM), int(Phase.SENDING)
 
 
 class WatchedRequests(RequestsInFlight):
-    """The requests in flight, on a scoreboard, too: the tuples also have the place there.
+    """The requests in flight, on a scoreboard, too.
+
+    The tuples also have the place of the request there, and its number.
 
     Who plugs this in as ``bus.plugins['requests']`` before the application is composed
     has it wrapped in a `WatchedFilter`.
@@ -42,7 +50,9 @@ class WatchedRequests(RequestsInFlight):
     def __init__(self, board: Scoreboard | None = None) -> None:
         super().__init__()
         self.board = board or Scoreboard()
-        self.ids = Ids()
+        self.ids, self.counts = Ids(), Counts()
+        #: Seconds by path: what ``environ['wspbus.deadline']`` is made of.
+        self.deadline: Seconds | None = None
         self.filter_class = WatchedFilter
 
     def finish(self, key: int) -> bool:
@@ -109,15 +119,14 @@ class WatchedFilter(BusFilter):
         requests = self.requests
         number, since, ident = self._count(), monotonic(), get_ident()
         name = environ[REQUEST_ID_KEY] = requests.ids.of(environ)
-        place = requests.board.begin(
-            number,
-            since,
-            ident,
-            environ.get('REQUEST_METHOD', ''),
-            name,
-            f'{environ.get("SCRIPT_NAME", "")}{environ.get("PATH_INFO", "")}',
-        )
-        requests[key] = environ, since, ident, place
+        path = f'{environ.get("SCRIPT_NAME", "")}{environ.get("PATH_INFO", "")}'
+        if requests.deadline is not None:
+            seconds = requests.deadline.of(decoded(path))
+            if seconds:
+                environ[DEADLINE_KEY] = since + seconds
+        method = environ.get('REQUEST_METHOD', '')
+        place = requests.board.begin(number, since, ident, method, name, path)
+        requests[key] = environ, since, ident, place, number
         request_id.set(name)
         return place
 

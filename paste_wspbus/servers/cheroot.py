@@ -254,7 +254,7 @@ def _open_request(conn: _Connection, stack: Stack | None) -> RequestInFlight | N
     if conn.stage is Stage.IDLE and stack is not None and not method:
         return None  # it has sent nothing
     target = text_of(getattr(request, 'uri', ''))
-    return RequestInFlight(method, target, conn.since, waits_for, stack)
+    return RequestInFlight(method, target, conn.since, waits_for, stack, conn)
 
 
 def _readable(sock: socket.socket) -> bool:

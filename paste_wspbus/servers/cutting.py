@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
+    from typing import Any
 
 #: The number of requests that the log names one by one, and of stacks that it shows.
 NAMED, SHOWN = 100, 3
@@ -45,6 +46,8 @@ class RequestInFlight(NamedTuple):
     since: float
     waits_for: WaitsFor
     stack: Stack | None = None
+    #: What the adapter knows the connection by.
+    connection: Any = None
 
     @property
     def name(self) -> str:
@@ -122,10 +125,13 @@ LOOKS = 20
 
 
 class Stack:
-    """The calls that a thread executes, the innermost first: each method with its ``self``."""
+    """The calls that a thread executes, the innermost first: each method with its ``self``.
 
-    def __init__(self, frame: FrameType) -> None:
-        self._frame = frame
+    :param ident: that of the thread; None for a greenlet that is suspended.
+    """
+
+    def __init__(self, frame: FrameType, ident: int | None = None) -> None:
+        self._frame, self.ident = frame, ident
         self.calls: list[tuple[str, object]] = []
         below: FrameType | None = frame
         while below is not None:
@@ -182,11 +188,11 @@ def stacks_by_owner() -> Mapping[int, Stack]:
     for frame in _frames_of_greenlets():
         _note(Stack(frame), found)
     for ident, frame in sys._current_frames().items():
-        stack = Stack(frame)
+        stack = Stack(frame, ident)
         for _ in range(LOOKS):
             if stack.is_whole:
                 break
-            stack = Stack(sys._current_frames().get(ident, frame))
+            stack = Stack(sys._current_frames().get(ident, frame), ident)
         _note(stack, found)
     return found
 

@@ -144,6 +144,13 @@ class Server(Binding):
         """List the requests that are not answered yet."""
         raise NotImplementedError
 
+    def request_of(self, ident: int) -> RequestInFlight | None:
+        """Return the request that a thread answers, if the server knows it."""
+        for request in self.requests_in_flight():
+            if request.stack is not None and request.stack.ident == ident:
+                return request
+        return None
+
     def load_now(self) -> Load:
         """Return how busy the threads of the open server are; this makes no system call."""
         return Load()

@@ -252,6 +252,7 @@ class SocketServer(Server):
             known.since,
             waits_for,
             stack,
+            connection,
         )
 
     def has_begun(self, handler: Any, stack: Stack) -> bool:

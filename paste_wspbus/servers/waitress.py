@@ -463,7 +463,12 @@ def _open_request(
     method = getattr(request, 'command', '')  # of half a head, waitress has none yet
     target = getattr(request, 'path', '')
     return RequestInFlight(
-        text_of(method), text_of(target), request.since, waits_for, stack
+        text_of(method),
+        text_of(target),
+        request.since,
+        waits_for,
+        stack,
+        channel,
     )
 
 

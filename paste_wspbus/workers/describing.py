@@ -45,6 +45,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
         'soak': supervisor.soak.describe(),
         'last_reload': None if renewal is None else renewal.describe(),
         'requests': requests[:MAX_REQUESTS],
+        **supervisor.watching.counts.describe(),
         **{key: _total(status.get(key) for _, status in known) for key in NUMBERS},
         'calling': next(
             (one for _, told in known if (one := told.get('calling'))), None

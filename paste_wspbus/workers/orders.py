@@ -17,6 +17,7 @@ from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.process.load import load_of, log_stacks
+from paste_wspbus.requests.examining import examine
 from paste_wspbus.wire import MESSAGES, read_order
 
 TYPE_CHECKING = False
@@ -86,6 +87,7 @@ class Orders:
             'answered': self._receive('receive_answer'),
             'heard': self._receive('receive_all'),
             'missed': self._receive('receive_missed'),
+            'examine': self._examine,
         }
 
     def _receive(self, method: str) -> Callable[..., None]:
@@ -189,6 +191,9 @@ class Orders:
 
     def _log_stacks(self) -> None:
         log_stacks(self.bus)
+
+    def _examine(self, number: int) -> None:
+        self.report.examined(number, examine(self.bus, number))
 
     def _report_status(self) -> None:
         calling = self.bus.calling

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from paste_wspbus.requests.marks import Limits
     from paste_wspbus.servers.server import Server
 
 #: Seconds from a worker's own deadline to its SIGKILL, and from that to the end of the
@@ -40,7 +41,7 @@ class Plan(NamedTuple):
     whether the first worker of a generation has requests to make. The limits of a worker
     (``max_memory`` in bytes) are 0 if there is none. ``hung_after`` is the time without
     an answer after which a worker hangs; 0 if nobody looks. ``reports`` is the folder of
-    reports; None if none are written.
+    reports; None if none are written. ``limits`` are those of requests.
     """
 
     workers: int
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
     max_age: float = 0.0
     hung_after: float = 0.0
     reports: str | None = None
+    limits: Limits | None = None
 
     def time_to_stop(self, *, is_last: bool) -> float:
         """Return a process's own deadline: it must end before the supervisor kills it.

@@ -41,6 +41,7 @@ from paste_wspbus.workers.stacks import Stacks
 from paste_wspbus.workers.successors import Successors
 from paste_wspbus.workers.threads import describe_all, log_all
 from paste_wspbus.workers.waiting import StopRequested, Waiting
+from paste_wspbus.workers.watching import Watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Supervisor:
         self.renewals, self.crashes = Renewals(self), Crashes(self.reports.crashed)
         self.replacing, self.soak = Replacing(self), Soak(self)
         self.recycling, self.liveness = Recycling(self), Liveness(self)
+        self.watching = Watching(self)
         self.strategy = make_strategy(self)
         self._code = 0
         #: The processes that died during the start: they are replaced after it.
@@ -190,6 +192,7 @@ class Supervisor:
         self.server = self.leaving.server = server
         # The workers have deadlines of their own; this one counts if they ignore theirs.
         self.bus.stop_timeout = plan.deadline
+        self.watching.use(plan.limits)
         if server is not None:
             server.share(self.children.board)
         self.recycling.adjust()

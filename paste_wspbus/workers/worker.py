@@ -15,6 +15,7 @@ from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.interrupts import in_main_thread
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.listening.sockets import ListeningSocket
+from paste_wspbus.process import watched
 from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.report import Report
 from paste_wspbus.requests.scoreboard import Scoreboard
@@ -89,8 +90,7 @@ class Worker:
 
     def plug_in(self, bus: Bus) -> None:
         """Show the requests of the site on the scoreboard."""
-        bus.plugins['requests'] = self.requests
-        bus.subscribe('status', self.requests.report)
+        watched.use(bus, self.requests, self.process.config)
 
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""

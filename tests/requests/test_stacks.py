@@ -69,7 +69,7 @@ def test_the_frames_of_the_site_are_its_own():
     assert innermost(frames) == OWN[0]
     assert trimmed(frames) == [LIBRARY, *OWN]
     assert trimmed(frames[1:]) == OWN
-    assert text_of(OWN[:1]) == '  /srv/site/app.py line 12 in view'
+    assert text_of(OWN[:1]) == '  File "/srv/site/app.py", line 12, in view'
 
 
 def test_a_stack_without_a_frame_of_the_site():
