@@ -282,6 +282,14 @@ ORDERS = {
             ('number',),
         ),
         Word(
+            'give_up',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process ends this request for its client, which gets a 503 if nothing '
+            'was sent.',
+            ('number',),
+        ),
+        Word(
             'drain',
             (SUPERVISOR,),
             (WORKER,),

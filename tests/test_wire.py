@@ -161,6 +161,7 @@ SAID = {
     'renew': ((), {'renew': True}),
     'restarts': (('fork',), {'restarts': 'fork'}),
     'cut': ((2, 1), {'cut': 2, 'others': 1}),
+    'examined': ((7, 'client'), {'examined': 7, 'waits': 'client'}),
     'exits': ((3,), {'exits': 3}),
     'untried': (('a lock',), {'untried': 'a lock'}),
     'failed': (

@@ -161,6 +161,9 @@ class Reader:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        #: The numbers of the requests that are past their deadline: the process gives them
+        #: up when it makes way.
+        self.overdue: set[int] = set()
         self._last: list[Entry] = []
 
     def read(self) -> list[Entry]:

@@ -23,6 +23,7 @@ from paste_wspbus.servers.accepting import GRACE, Stage
 from paste_wspbus.servers.cheroot_fast import OneSend, faster, take_faster_queue
 from paste_wspbus.servers.cheroot_gateway import contained
 from paste_wspbus.servers.cheroot_threads import Worker
+from paste_wspbus.servers.refusing import AnswersOnce, refusal
 from paste_wspbus.servers.server import ADDRESS, Load, Server
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 
@@ -110,7 +111,9 @@ class CherootServer(Server):
     def _error_log(
         self, msg: str = '', level: int = 20, traceback: bool = False
     ) -> None:
-        if self._has_cut:  # the log has named the requests that fail now
+        if (
+            self._has_cut or self._has_given_up
+        ):  # the log has named the requests that fail now
             level, traceback = 20, False
         self.bus.log(f'cheroot: {msg}', level, traceback)
 
@@ -215,6 +218,17 @@ class CherootServer(Server):
         """Let cheroot's selector watch the listening sockets again."""
         self._server._connections.come_back()
 
+    def give_up(self, request: RequestInFlight) -> bool:
+        """Answer 503 where there is no TLS, and shut the connection down."""
+        self._has_given_up, conn = True, request.connection
+        answers = self.scheme == 'http' and conn.may_send_head()
+        with contextlib.suppress(OSError, ValueError):
+            if answers:
+                conn.socket.send(refusal(request.method))
+            conn.socket.shutdown(socket.SHUT_RDWR)
+        self._server.open_connections.discard(conn)  # a stop does not wait for it
+        return answers
+
     def cut(self) -> None:
         """Shut down all connections; the threads that answer them close them."""
         for conn in list(self._server.open_connections):
@@ -264,22 +278,6 @@ def _readable(sock: socket.socket) -> bool:
         return False
 
 
-class DataflakeCheroot(CherootServer):
-    """The adapter for ``use = egg:dataflake.wsgi.cheroot#main``: its settings, its logger."""
-
-    default_host = '0.0.0.0'
-    known = {
-        **CherootServer.known,
-        'shutdown_timeout': int,
-        'peercreds_resolve_enabled': boolean,
-    }
-
-    def _error_log(
-        self, msg: str = '', level: int = 20, traceback: bool = False
-    ) -> None:
-        logging.getLogger('cheroot.error').log(level, msg, exc_info=traceback)
-
-
 class _Request(OneSend):
     def read_request_line(self) -> Any:
         found = super().read_request_line()
@@ -289,10 +287,15 @@ class _Request(OneSend):
     def read_request_headers(self) -> Any:
         found = super().read_request_headers()
         self.conn.is_at(Stage.BUSY)
+        self.conn.begins_request()
         return found
 
+    def send_headers(self) -> None:
+        self.conn.check_head()
+        super().send_headers()
 
-class _Connection(HTTPConnection):  # type: ignore[misc]
+
+class _Connection(AnswersOnce, HTTPConnection):  # type: ignore[misc]
     RequestHandlerClass = _Request
 
     def __init__(self, server: Any, sock: Any, makefile: Any) -> None:

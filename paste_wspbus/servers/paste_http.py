@@ -12,6 +12,7 @@ from paste.httpserver import ThreadPool, WSGIHandler, serve
 from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.containing import RaisedInRequest
+from paste_wspbus.servers.refusing import AnswersOnce, refusal
 from paste_wspbus.servers.server import ADDRESS, Load
 from paste_wspbus.servers.socketserver import SocketServer
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
@@ -43,13 +44,15 @@ def _protocol(text: str) -> str:
     return text
 
 
-class _Handler(WSGIHandler):  # type: ignore[misc]
+class _Handler(AnswersOnce, WSGIHandler):  # type: ignore[misc]
     wfile: Any
     wsgi_headers_sent: bool
 
     def wsgi_write_chunk(self, chunk: bytes) -> None:
         """Send a chunk; the first one leaves with the head, in one send(2)."""
         if self.wsgi_headers_sent or len(chunk) > LONGEST_JOINED:
+            if self.wsgi_curr_headers and not self.wsgi_headers_sent:
+                self.check_head()
             super().wsgi_write_chunk(chunk)
             return
         file, self.wfile = self.wfile, io.BytesIO()
@@ -60,9 +63,11 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
             raise
         finally:
             written, self.wfile = self.wfile, file
+        self.check_head()
         file.write(written.getvalue())
 
     def wsgi_execute(self, environ: dict[str, Any] | None = None) -> None:
+        self.begins_request()
         try:
             super().wsgi_execute(environ)
         except Exception:
@@ -149,6 +154,14 @@ class PasteServer(SocketServer):
     def has_begun(self, handler: Any, stack: Stack) -> bool:
         """Whether the head of a response was sent."""
         return bool(getattr(handler, 'wsgi_headers_sent', False))
+
+    def refuse(self, handler: Any, method: str) -> bool:
+        """Answer 503 to the request of a handler; return whether that was possible."""
+        if not handler.may_send_head():
+            return False
+        with contextlib.suppress(OSError, ValueError):
+            handler.connection.send(refusal(method))
+        return True
 
     def load_now(self) -> Load:
         """Return how busy the threads of Paste's pool are, if it has one."""

@@ -19,7 +19,7 @@ ADAPTERS = {
     'paste_wspbus.servers:cherrypy_server': 'cherrypy:CherryPyServer',
     'paste_wspbus.servers:wsgiref_server': 'wsgiref:WsgirefServer',
     'pyramid.scripts.pserve:wsgiref_server_runner': 'wsgiref:WsgirefServer',
-    'dataflake.wsgi.cheroot:serve_paste': 'cheroot:DataflakeCheroot',
+    'dataflake.wsgi.cheroot:serve_paste': 'dataflake_cheroot:DataflakeCheroot',
     'dataflake.wsgi.werkzeug:serve_paste': 'werkzeug:DataflakeWerkzeug',
 }
 

@@ -98,7 +98,7 @@ class Server(Binding):
         self.gate: Gate | None = None
         #: Whether it listens at its start, but accepts nothing before `begin`.
         self.holds = self._is_held = False
-        self._has_cut = False
+        self._has_cut = self._has_given_up = False
         self._thread: threading.Thread | None = None
         self._pauses, self._courtesy = Pauses(), Courtesy()
 
@@ -150,6 +150,16 @@ class Server(Binding):
             if request.stack is not None and request.stack.ident == ident:
                 return request
         return None
+
+    def give_up(self, request: RequestInFlight) -> bool:
+        """Answer 503 to a request if nothing was sent, and close its connection.
+
+        The thread that answers the request runs on; a stop does not wait for it.
+
+        :param request: what `request_of` has returned.
+        :returns: whether 503 was sent.
+        """
+        raise NotImplementedError
 
     def load_now(self) -> Load:
         """Return how busy the threads of the open server are; this makes no system call."""
@@ -416,7 +426,8 @@ class Server(Binding):
         """Seconds that `end` may wait for threads."""
         if self.bus.hurried:
             return 0.2
-        return self.at_most(JOIN_CUT if self._has_cut else JOIN)
+        is_short = self._has_cut or self._has_given_up
+        return self.at_most(JOIN_CUT if is_short else JOIN)
 
     def at_most(self, seconds: float) -> float:
         """Return ``seconds``, or less if the stop must end before that."""

@@ -137,7 +137,8 @@ class SocketServer(Server):
         handle_error = server.handle_error
 
         def handle_error_unless_cut(connection: Any, address: Any) -> None:
-            if not self._has_cut:  # else the log has named the request already
+            # Else the log has named the request already.
+            if not (self._has_cut or self._has_given_up):
                 handle_error(connection, address)
 
         server.get_request, server.close_request = get_request, close_request
@@ -254,6 +255,20 @@ class SocketServer(Server):
             stack,
             connection,
         )
+
+    def give_up(self, request: RequestInFlight) -> bool:
+        """Shut the connection down; see `refuse`."""
+        connection, self._has_given_up = request.connection, True
+        known = self._open.get(connection)
+        answers = known is not None and self.refuse(known.handler, request.method)
+        with contextlib.suppress(OSError, ValueError):
+            connection.shutdown(socket.SHUT_RDWR)
+        self._open.pop(connection, None)  # a stop does not wait for it
+        return answers
+
+    def refuse(self, handler: Any, method: str) -> bool:
+        """Answer 503 to the request of a handler; return whether that was possible."""
+        return False
 
     def has_begun(self, handler: Any, stack: Stack) -> bool:
         """Whether the head of a response was sent.

@@ -344,6 +344,14 @@ class WaitressServer(Server):
         """Return how busy waitress's threads are."""
         return Load(len(self._dispatcher.threads), *self._dispatcher.load())
 
+    def give_up(self, request: RequestInFlight) -> bool:
+        """Answer 503 in the loop's thread, and close the channel.
+
+        waitress writes to a channel under its lock, and drops what a thread writes later.
+        """
+        self._has_given_up = True
+        return self._in_loop(lambda: _refuse(request.connection, request.method))
+
     def cut(self) -> None:
         """Close all channels in the loop's thread; a thread that writes to one is woken."""
         self._in_loop(self._close_channels)
@@ -470,6 +478,20 @@ def _open_request(
         stack,
         channel,
     )
+
+
+def _refuse(channel: Any, method: str) -> bool:
+    from paste_wspbus.servers.refusing import refusal  # rarely needed
+
+    with channel.outbuf_lock:
+        requests = list(channel.requests)
+        is_new = bool(requests) and requests[0] is not channel.answered
+        has_answered = is_new and channel.connected and not channel.total_outbufs_len
+        if has_answered:
+            with contextlib.suppress(OSError):
+                channel.socket.send(refusal(method))
+        channel.handle_close()
+    return has_answered
 
 
 class _Request(HTTPRequestParser):  # type: ignore[misc]

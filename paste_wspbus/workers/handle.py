@@ -86,7 +86,8 @@ class WorkerHandle:
 
     `workers.worker.Worker` is the object in the process itself. ``pid`` is 0 until it is
     known. ``template`` is the process that forked it; None stands for the supervisor.
-    ``board`` is the descriptor of its scoreboard, which this object closes.
+    ``board`` is the descriptor of its scoreboard, which this object closes; the attribute
+    has its requests in flight, after its end those that were in flight then.
     ``code`` is the number of os.waitstatus_to_exitcode, when the process has ended or is
     about to end.
     """
@@ -110,7 +111,6 @@ class WorkerHandle:
         board: int = -1,
     ) -> None:
         self.role, self.connection, self.template = role, connection, template
-        #: Its requests in flight; after its end, those that were in flight then.
         self.board = scoreboard.Reader(board)
         self.stage = Stage.COMPOSING
         self.outbox = Outbox(connection)

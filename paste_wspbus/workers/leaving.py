@@ -53,6 +53,8 @@ class Leaving:
         if worker.ended:
             return
         worker.is_asked_to_leave()
+        for number in sorted(worker.board.overdue):
+            worker.tell('give_up', number)
         worker.tell('make_way')
         limit = self.plan.time_to_leave(is_last=worker.role.kind != WORKER)
         if not worker.was_ready:

@@ -17,7 +17,7 @@ from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.process.load import load_of, log_stacks
-from paste_wspbus.requests.examining import examine
+from paste_wspbus.requests.examining import examine, give_up
 from paste_wspbus.wire import MESSAGES, read_order
 
 TYPE_CHECKING = False
@@ -88,6 +88,7 @@ class Orders:
             'heard': self._receive('receive_all'),
             'missed': self._receive('receive_missed'),
             'examine': self._examine,
+            'give_up': lambda number: give_up(bus, number),
         }
 
     def _receive(self, method: str) -> Callable[..., None]:

@@ -73,6 +73,8 @@ class Reloading:
     shows the reason in its place.
     """
 
+    replaces = False
+
     def __init__(self, supervisor: Supervisor, plan: ReloadPlan) -> None:
         self.supervisor, self.plan = supervisor, plan
         self.bus, self.waiting = supervisor.bus, supervisor.waiting

@@ -27,6 +27,8 @@ class Rolling:
     :param fresh: whether each process is a fresh interpreter.
     """
 
+    replaces = True
+
     def __init__(self, supervisor: Supervisor, fresh: bool = False) -> None:
         self.supervisor, self.fresh = supervisor, fresh
         self.bus, self.waiting = supervisor.bus, supervisor.waiting

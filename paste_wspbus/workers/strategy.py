@@ -24,6 +24,9 @@ class Source(NamedTuple):
 class Strategy(Protocol):
     """How the site is started and renewed: `Rolling`, `Reloading`."""
 
+    #: Whether a worker is replaced because one of its requests is overdue.
+    replaces: bool
+
     def start(self) -> None:
         """Start the first generation, and wait until it is ready.
 

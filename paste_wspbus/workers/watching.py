@@ -9,6 +9,7 @@ from paste_wspbus.requests.marks import Marks
 from paste_wspbus.requests.reporting import Counts, described
 from paste_wspbus.requests.stacks import innermost
 from paste_wspbus.role import WORKER
+from paste_wspbus.workers.overdue import Overdue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ UNKNOWN = 'unknown'
 
 
 class Watching:
-    """Logs the requests that are slow.
+    """Logs the requests that are slow, and finds those that are overdue.
 
     It wakes up once in the shortest time that a request may take, and when a request that
     it knows reaches a mark.
@@ -45,6 +46,7 @@ class Watching:
         self._timer: Timer | None = None
         #: What is asked about requests: {(process, number): what is called with the answer}.
         self._examined: dict[tuple[WorkerHandle, int], Callable[[str], object]] = {}
+        self._overdue = Overdue(supervisor, self)
         supervisor.children.hear('examined', self._is_examined)
 
     def use(self, limits: Limits | None) -> None:
@@ -79,6 +81,8 @@ class Watching:
     def _reach(self, mark: str, worker: WorkerHandle, entry: Entry) -> None:
         if mark == 'slow':
             self.examine(worker, entry, lambda waits: self._slow(worker, entry, waits))
+        else:
+            self._overdue.reach(worker, entry, self._marks[worker])
 
     # -- slow -----------------------------------------------------------------------
 
@@ -105,10 +109,11 @@ class Watching:
         entry: Entry,
         stack: list[Frame] | None,
         more: str = '',
+        level: int = 30,
     ) -> None:
         """Log a request, where it is, and ``more``."""
         what = described(entry, time.monotonic(), stack, more)
-        self.supervisor.bus.log(f'{worker.title}: {what}', 30)
+        self.supervisor.bus.log(f'{worker.title}: {what}', level)
 
     def ask_for_stack(
         self,

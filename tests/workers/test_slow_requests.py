@@ -12,7 +12,9 @@ from tests.kit import Site
 
 APP = """\
 import hashlib
+import json
 import logging
+import os
 import socket
 import threading
 import time
@@ -50,6 +52,12 @@ def moves():
     time.sleep(60)  # later
 
 
+def streams():
+    for number in range(5):
+        yield b'%d' % number
+        time.sleep(0.25)
+
+
 def logs():
     logging.getLogger('shop').info('The view logs')
 
@@ -58,12 +66,16 @@ def app(environ, start_response):
     name = environ['PATH_INFO'].strip('/').partition('/')[0]
     if name == 'upload':
         environ['wsgi.input'].read(100)  # upload
+    elif name == 'streams':
+        start_response('200 OK', [('Content-Length', '5')])
+        return streams()
     elif name:
         globals()[name]()
     start_response('200 OK', [('Content-Type', 'text/plain')])
     deadline = environ.get('wspbus.deadline')
     left = deadline and round(deadline - time.monotonic())
-    return [f'{environ["wspbus.request_id"]} {left}'.encode()]
+    told = {'pid': os.getpid(), 'id': environ['wspbus.request_id'], 'left': left}
+    return [json.dumps(told).encode()]
 
 
 def make(global_conf):
@@ -80,8 +92,7 @@ host = 127.0.0.1
 port = 0
 
 [wspbus:main]
-slow_request = 0.5
-stop_timeout = 2
+stop_timeout = 3
 %s
 """
 
@@ -90,11 +101,10 @@ stop_timeout = 2
 SOON = 5.0
 
 
-def site(folder, *keys, server='egg:waitress', workers=1, args=()):
-    ini = INI % (server, '\n'.join([f'workers = {workers}', *keys]))
-    files = {'slow.py': APP, 'site.ini': ini}
-    args = ['site.ini', '--pid-file', 'site.pid', *args]
-    return Site(folder, None, *args, files=files)
+def site(folder, *keys, server='egg:waitress', workers=1, limits='slow_request = 0.5'):
+    lines = [f'workers = {workers}', limits, *keys]
+    files = {'slow.py': APP, 'site.ini': INI % (server, '\n'.join(lines))}
+    return Site(folder, None, 'site.ini', '--pid-file', 'site.pid', files=files)
 
 
 def line_of(comment):
@@ -187,7 +197,7 @@ format = %(request_id)s|%(message)s
 @pytest.mark.parametrize('workers', [0, 1])
 def test_the_log_of_a_request_has_its_id(tmp_path, workers):
     with site(tmp_path, LOGGING, workers=workers) as running:
-        assert running.get('/logs', x_request_id='mine').text.startswith('mine')
+        assert '"mine"' in running.get('/logs', x_request_id='mine').text
         running.expect('mine|The view logs\n')
         assert running.stop()[0] == 0
     assert '-|Bus STARTED' in running.err.text

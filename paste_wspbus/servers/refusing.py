@@ -1,0 +1,46 @@
+"""The answer to a request that is given up, and who may send it: its thread or another one."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+#: What the client of a request gets that takes too long: the body, and the head.
+REFUSED = b'The request took too long.\n'
+REFUSAL = (
+    b'HTTP/1.1 503 Service Unavailable\r\n'
+    b'Content-Type: text/plain\r\n'
+    b'Content-Length: %d\r\n'
+    b'Connection: close\r\n\r\n' % len(REFUSED)
+)
+
+
+def refusal(method: str) -> bytes:
+    """Return the whole response to a request that is given up."""
+    return REFUSAL if method == 'HEAD' else REFUSAL + REFUSED
+
+
+class AnswersOnce:
+    """A connection whose requests are answered by their thread, or refused by another one."""
+
+    #: It is empty when the head of the response was sent, or is being sent.
+    heads: list[bool]
+
+    def begins_request(self) -> None:
+        """Note that a request has come in."""
+        self.heads = [True]
+
+    def may_send_head(self) -> bool:
+        """Whether the caller may send the head; only the first one may, in any thread."""
+        try:
+            return self.heads.pop()
+        except (AttributeError, IndexError):  # there was no request, or it is answered
+            return False
+
+    def check_head(self) -> None:
+        """Let the caller send the head.
+
+        :raises BrokenPipeError: if the request was refused meanwhile.
+        """
+        if not self.may_send_head():
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
