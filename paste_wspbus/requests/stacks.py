@@ -24,29 +24,23 @@ class Frame(NamedTuple):
         return f'{self.file} line {self.line} in {self.name}'
 
 
-_HEADER = re.compile(
-    r'(?:Current thread|Thread) 0x([0-9a-f]+)(?: \[.*\])? \(most recent call first\):'
-).fullmatch
+_HEADER = 'Stack (most recent call first):'
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)').fullmatch
 
 
-def parse(text: str) -> dict[int, list[Frame]]:
-    """Read what `faulthandler` writes, which may be incomplete or nonsense.
+def parse(text: str) -> list[Frame]:
+    """Read the stack of a thread as `faulthandler` writes it; it may be nonsense.
 
-    It names 100 threads at most, the newest first, and the innermost 100 frames of each.
-
-    :returns: {ident of a thread: its frames, the innermost first}. Of a thread that was
-        written twice, the later stack.
+    :returns: the frames, the innermost first, 100 at most; of several stacks the last one.
     """
-    threads: dict[int, list[Frame]] = {}
     frames: list[Frame] = []
     for line in text.splitlines():
-        if header := _HEADER(line):
-            frames = threads[int(header[1], 16)] = []
+        if line == _HEADER:
+            frames = []
         elif frame := _FRAME(line):
             number = int(frame[2]) if frame[2].isdigit() else 0
             frames.append(Frame(_printable(frame[1]), number, _printable(frame[3])))
-    return threads
+    return frames
 
 
 def _printable(text: str) -> str:

@@ -341,3 +341,27 @@ def program_of(pid: int) -> str:
         return ''
     names = [os.path.basename(os.fsdecode(word)) for word in words[:2]]
     return names[1] if names[0].startswith('python') and names[1:] else names[0]
+
+
+#: The number of tgkill(2), for a C library that has no function for it (musl).
+_TGKILL = {'x86_64': 234, 'aarch64': 131}
+
+
+def signal_thread(pid: int, thread: int, number: int) -> None:
+    """Send a signal to one thread of another process (tgkill(2)).
+
+    If the process or the thread has ended, or the system has no such call, this does
+    nothing.
+
+    :param thread: its native id.
+    """
+    try:
+        import ctypes  # it takes a millisecond, and is rarely needed
+
+        libc = ctypes.CDLL(None)
+    except (ImportError, OSError):
+        return
+    if hasattr(libc, 'tgkill'):
+        libc.tgkill(pid, thread, number)
+    elif call := _TGKILL.get(os.uname().machine):
+        libc.syscall(call, pid, thread, number)

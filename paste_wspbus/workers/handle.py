@@ -13,7 +13,12 @@ from paste_wspbus.errors import WSPBusError
 from paste_wspbus.report import Inbox
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.role import WITHOUT_BUS, Role
-from paste_wspbus.unix.processes import is_stopped, memory_of, parent_of
+from paste_wspbus.unix.processes import (
+    is_stopped,
+    memory_of,
+    parent_of,
+    signal_thread,
+)
 from paste_wspbus.wire import NUMBERS, order
 from paste_wspbus.workers.outbox import Outbox
 
@@ -315,15 +320,18 @@ class WorkerHandle:
         parent = parent_of(pid) if self.template is not None else None
         self._is_its_own = parent is None or parent == self.template.pid  # type: ignore[union-attr]
 
-    def signal(self, number: int) -> None:
-        """Send it a signal, if it can still get one."""
+    def signal(self, number: int, thread: int | None = None) -> None:
+        """Send it a signal, if it can still get one; or one of its threads, by native id."""
         if not self._is_its_own or self.ended:
             return
         # Its template may have reaped it; then the ID may belong to another process.
         is_there = self.template is None or not self.silent
         if is_there or parent_of(self.pid) == self.template.pid:  # type: ignore[union-attr]
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, number)
+                if thread is None:
+                    os.kill(self.pid, number)
+                else:
+                    signal_thread(self.pid, thread, number)
 
     def close(self) -> None:
         """Close the connection, and read the scoreboard for the last time."""

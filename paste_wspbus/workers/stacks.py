@@ -1,7 +1,9 @@
 """The stacks of a worker without its help: a signal has `faulthandler` write them.
 
 No thread of the worker needs the GIL for this. So it works while the worker is in a call
-of C, in a loop, or waits for a lock.
+of C, in a loop, or waits for a lock. Each thread gets a signal of its own, and writes its own
+stack: a thread that reads the frames of another one, which runs, ends the process by SIGSEGV
+sooner or later.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import contextlib
 import os
 import signal
 import sys
+import time
+from typing import NamedTuple
 
 from paste_wspbus.requests.scoreboard import SIZE
 from paste_wspbus.requests.stacks import parse
@@ -22,19 +26,21 @@ if TYPE_CHECKING:
     from paste_wspbus.watching.loop import Events
     from paste_wspbus.workers.handle import WorkerHandle
 
-    #: It is called with {ident of a thread: its frames, the innermost first}; with None
-    #: if the process cannot be asked, or has not answered.
+    #: It is called with {native id of a thread: its frames, the innermost first}; with
+    #: None if the process cannot be asked, or no thread has answered. It lacks threads that
+    #: run no Python, and those that have not answered in time.
     Answer = Callable[[dict[int, list[Frame]] | None], object]
 
 #: The signal: a realtime signal that neither the system nor Python nor known libraries
 #: use. None: this system has no such signals, and stacks cannot be asked for.
 SIGNAL: int | None = int(signal.SIGRTMAX) - 3 if hasattr(signal, 'SIGRTMAX') else None
 
-#: Seconds that a process has to write its stacks.
+#: Seconds that a process has to write the stacks that it was asked for.
 PATIENCE = 1.0
 
-#: Seconds until the first look whether it has written them; each further wait is longer.
-LOOK, LONGER, LONGEST = 0.002, 1.5, 0.05
+#: Seconds until the first look whether a thread has written its stack; each further wait
+#: is longer.
+LOOK, LONGER, LONGEST = 0.001, 1.5, 0.05
 
 #: The number of bytes of stacks that are read at most.
 MOST = 1 << 20
@@ -50,7 +56,7 @@ def register(fd: int) -> None:
     was_there = 'faulthandler' in sys.modules
     import faulthandler
 
-    faulthandler.register(SIGNAL, file=fd, all_threads=True, chain=False)
+    faulthandler.register(SIGNAL, file=fd, all_threads=False, chain=False)
     if not was_there:
         # Where it stands, `plugins.handlers_in_c` looks for handlers of the site in C.
         del sys.modules['faulthandler']
@@ -60,107 +66,144 @@ class Stacks:
     """Asks processes for their stacks; it never waits: the loop calls ``answer`` later.
 
     Use it so, in the supervisor: ``supervisor.stacks.ask(worker, answer)``. The scoreboard
-    says which thread has a request: `Entry.ident` is the key of its stack.
+    says which thread has a request: `Entry.native` is the key of its stack.
     """
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        #: The answers that each process still has to give.
-        self._asked: dict[WorkerHandle, list[Answer]] = {}
-        #: Those that have not handled the last signal: it still waits for them.
-        self._late: set[WorkerHandle] = set()
+        #: The questions to each process; the first one is being answered.
+        self._asked: dict[WorkerHandle, list[_Question]] = {}
 
-    def ask(self, worker: WorkerHandle, answer: Answer) -> None:
-        """Ask a process for its stacks; ``answer`` is called once, within PATIENCE seconds.
+    def ask(
+        self, worker: WorkerHandle, answer: Answer, thread: int | None = None
+    ) -> None:
+        """Ask a process for its stacks; ``answer`` is called once, and never at once.
 
-        Who asks while the process answers another question gets the same answer.
+        This takes some milliseconds for each thread, and PATIENCE seconds at most, after
+        earlier questions to the process.
+
+        :param thread: the native id of the only thread to ask; None stands for all.
         """
-        if worker in self._asked:
-            self._asked[worker].append(answer)
-            return
-        self._asked[worker] = [answer]
-        threads = _threads(worker.pid) if worker.pid and not worker.ended else []
-        if SIGNAL is None or not threads or not all(one.handles for one in threads):
-            self._events.call_later(0, lambda: self._answer(worker, None))
-            return
-        blocked = {one.tid for one in threads if one.blocks}
-        if worker not in self._late:
-            with contextlib.suppress(OSError):
-                os.truncate(worker.board.fd, SIZE)
-            worker.signal(SIGNAL)
-        self._look_later(worker, blocked, LOOK, PATIENCE)
+        questions = self._asked.setdefault(worker, [])
+        questions.append(_Question(worker, answer, thread))
+        if len(questions) == 1:
+            self._go_on(worker, 0)
 
-    def _look_later(
-        self, worker: WorkerHandle, blocked: set[int], wait: float, left: float
-    ) -> None:
-        def look() -> None:
-            if worker.ended:
-                self._answer(worker, None)
-            elif _has_handled(worker.pid, blocked):
-                self._late.discard(worker)
-                self._answer(worker, _read(worker.board.fd))
-            elif left - wait <= 0:
-                self._late.add(worker)
-                self._answer(worker, _read(worker.board.fd))
+    def _go_on(self, worker: WorkerHandle, wait: float) -> None:
+        """Take the next step of the first question to a process later."""
+
+        def step() -> None:
+            question = self._asked[worker][0]
+            if not question.is_done():
+                self._go_on(worker, min(max(wait * LONGER, LOOK), LONGEST))
+                return
+            self._asked[worker].pop(0)
+            if self._asked[worker]:
+                self._go_on(worker, 0)
             else:
-                longer = min(wait * LONGER, LONGEST)
-                self._look_later(worker, blocked, longer, left - wait)
+                del self._asked[worker]
+            question.answer(question.stacks or None)
 
-        self._events.call_later(wait, look)
+        self._events.call_later(wait, step)
 
-    def _answer(
-        self, worker: WorkerHandle, stacks: dict[int, list[Frame]] | None
+
+class _Question:
+    """A question for the stacks of a process: it asks one thread after the other."""
+
+    def __init__(
+        self, worker: WorkerHandle, answer: Answer, thread: int | None
     ) -> None:
-        if worker.ended:
-            self._late.discard(worker)
-        for answer in self._asked.pop(worker, ()):
-            answer(stacks)
+        self.worker, self.answer, self._thread = worker, answer, thread
+        self.stacks: dict[int, list[Frame]] = {}
+        self._threads: list[int] | None = None
+        self._until = 0.0
+        #: The threads that must have handled the signal before the next one gets it.
+        self._waits_for: list[int] = []
+        #: The thread that writes its stack; 0 if none does.
+        self._asks = 0
+
+    def is_done(self) -> bool:
+        """Take a step, without waiting; return whether nothing more is to be done."""
+        worker = self.worker
+        if SIGNAL is None or worker.ended or not worker.pid:
+            return True
+        if self._threads is None:
+            self._until = time.monotonic() + PATIENCE
+            only, all_threads = self._thread, _threads(worker.pid)
+            self._threads = all_threads if only is None else [only]
+            # An earlier question may have given up: its signals still wait.
+            self._waits_for = all_threads
+        if time.monotonic() >= self._until:
+            return True
+        if any(_is_at_it(worker.pid, thread) for thread in self._waits_for):
+            return False
+        while self._threads:
+            self._take()
+            if self._signal(self._threads.pop(0)):
+                return False
+        self._take()
+        return True
+
+    def _signal(self, thread: int) -> bool:
+        """Have a thread write its stack; return whether it will."""
+        state = _state(self.worker.pid, thread)
+        if SIGNAL is None or state is None or state.blocks or not state.handles:
+            return False
+        with contextlib.suppress(OSError):
+            os.truncate(self.worker.board.fd, SIZE)
+        self.worker.signal(SIGNAL, thread)
+        self._waits_for = [thread]
+        self._asks = thread
+        return True
+
+    def _take(self) -> None:
+        """Take the stack that the last thread has written."""
+        if self._asks:
+            with contextlib.suppress(OSError):
+                text = os.pread(self.worker.board.fd, MOST, SIZE)
+                if frames := parse(text.decode('ascii', 'replace')):
+                    self.stacks[self._asks] = frames
+            self._asks = 0
 
 
-def _read(fd: int) -> dict[int, list[Frame]] | None:
-    """Return the stacks that a process has written; None if it has written none."""
-    with contextlib.suppress(OSError):
-        return parse(os.pread(fd, MOST, SIZE).decode('ascii', 'replace')) or None
-    return None
-
-
-class _Thread:
+class _State(NamedTuple):
     """What the system says of a thread and `SIGNAL` (proc(5))."""
 
-    def __init__(self, tid: int, status: str) -> None:
-        self.tid = tid
-        fields = dict(
-            line.split(':\t', 1) for line in status.splitlines() if ':\t' in line
-        )
-        bit = 1 << ((SIGNAL or 1) - 1)
-
-        def has(name: str) -> bool:
-            return bool(int(fields.get(name, '0'), 16) & bit)
-
-        self.handles, self.blocks = has('SigCgt'), has('SigBlk')
-        self.waits = has('SigPnd') or has('ShdPnd')
+    handles: bool
+    blocks: bool
+    waits: bool
 
 
-def _threads(pid: int) -> list[_Thread]:
-    """Return the threads of a process; an empty list if it has ended, or is not known."""
-    threads = []
-    with contextlib.suppress(OSError):
-        for tid in map(int, os.listdir(f'/proc/{pid}/task')):
-            with (
-                contextlib.suppress(OSError),
-                open(f'/proc/{pid}/task/{tid}/status', errors='replace') as file,
-            ):
-                threads.append(_Thread(tid, file.read()))
-    return threads
+def _state(pid: int, thread: int) -> _State | None:
+    """Return the state of a thread; None if it has ended, or is not known."""
+    try:
+        with open(f'/proc/{pid}/task/{thread}/status', errors='replace') as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(':\t', 1) for line in lines if ':\t' in line)
+    bit = 1 << ((SIGNAL or 1) - 1)
+
+    def has(name: str) -> bool:
+        return bool(int(fields.get(name, '0'), 16) & bit)
+
+    waits = has('SigPnd') or has('ShdPnd')
+    return _State(has('SigCgt'), has('SigBlk'), waits)
 
 
-def _has_handled(pid: int, blocked: set[int]) -> bool:
-    """Whether no thread handles the signal, and none has yet to handle it.
+def _threads(pid: int) -> list[int]:
+    """Return the threads of a process that do not block `SIGNAL`; the main thread is first."""
+    try:
+        threads = sorted(map(int, os.listdir(f'/proc/{pid}/task')))
+    except OSError:
+        return []
+    return [one for one in threads if (state := _state(pid, one)) and not state.blocks]
+
+
+def _is_at_it(pid: int, thread: int) -> bool:
+    """Whether a thread handles the signal, or has yet to handle it.
 
     While a thread handles a signal, it blocks it (signal(7)).
-
-    :param blocked: the threads that have blocked it before it was sent.
     """
-    return not any(
-        one.waits or (one.blocks and one.tid not in blocked) for one in _threads(pid)
-    )
+    state = _state(pid, thread)
+    return state is not None and (state.waits or state.blocks)

@@ -124,9 +124,9 @@ class Watching:
         """Call a function with the stack of a request's thread; with None if it is not known."""
 
         def answer(stacks: dict[int, list[Frame]] | None) -> None:
-            then((stacks or {}).get(entry.ident))
+            then((stacks or {}).get(entry.native))
 
-        self._stacks.ask(worker, answer)
+        self._stacks.ask(worker, answer, entry.native)
 
     def examine(
         self, worker: WorkerHandle, entry: Entry, then: Callable[[str], object]

@@ -17,45 +17,34 @@ from paste_wspbus.requests.stacks import (
 )
 
 TEXT = """\
-Thread 0x00007f0000000001 (most recent call first):
+Stack (most recent call first):
   File "/usr/lib/python3.11/threading.py", line 320 in wait
-  File "/srv/site/app.py", line 12 in view
-
-Thread 0x00007f0000000002 [waitress-0] (most recent call first):
-  <no Python frame>
-
-Current thread 0x00007f0000000003 (most recent call first):
   File "/srv/site/caf\\xe9 "x".py", line ??? in <module>
   ...
 """
 
 
 def test_the_text_of_faulthandler_is_read():
-    assert parse(TEXT) == {
-        0x7F0000000001: [
-            Frame('/usr/lib/python3.11/threading.py', 320, 'wait'),
-            Frame('/srv/site/app.py', 12, 'view'),
-        ],
-        0x7F0000000002: [],
-        0x7F0000000003: [Frame('/srv/site/caf\\xe9 "x".py', 0, '<module>')],
-    }
+    assert parse(TEXT) == [
+        Frame('/usr/lib/python3.11/threading.py', 320, 'wait'),
+        Frame('/srv/site/caf\\xe9 "x".py', 0, '<module>'),
+    ]
 
 
 @pytest.mark.parametrize('text', ['', 'x' * 1000, '\0\x1b[2J', TEXT[:77], TEXT[30:]])
 def test_any_other_text_is_no_error(text):
-    assert isinstance(parse(text), dict)
+    assert isinstance(parse(text), list)
 
 
-def test_of_two_stacks_of_a_thread_the_later_one_counts():
-    again = TEXT.replace('line 12', 'line 13')
-    assert parse(TEXT + again)[0x7F0000000001][1].line == 13
+def test_of_two_stacks_the_later_one_counts():
+    again = TEXT.replace('line 320', 'line 321')
+    assert [frame.line for frame in parse(TEXT + again)] == [321, 0]
 
 
 def test_control_characters_are_escaped():
-    (frames,) = parse(
-        'Thread 0x1 (most recent call first):\n  File "/a\x1b[2J.py", line 1 in f'
-    ).values()
-    assert frames == [Frame('/a\\x1b[2J.py', 1, 'f')]
+    assert parse('  File "/a\x1b[2J.py", line 1 in f') == [
+        Frame('/a\\x1b[2J.py', 1, 'f')
+    ]
 
 
 OWN = [Frame('/srv/site/app.py', 12, 'view'), Frame('/srv/site/app.py', 3, 'app')]

@@ -119,6 +119,7 @@ def test_no_other_request_is_lost(tmp_path):
         with running.connect() as client:
             client.send('/sleeps')
             assert client.receive().status == 503
+        running.expect('past its deadline')
         eventually(lambda: not os.path.exists(f'/proc/{pid_of(running)}'))
         clients.stop()
         assert clients.failures == []

@@ -47,13 +47,23 @@ def loops():
     while True:
         pass
 
+def is_busy():
+    def calls(depth):
+        return depth and [calls(depth - 1) for _ in (1, 2)]
+    def run():
+        while True:
+            calls(8)
+    for _ in range(4):
+        threading.Thread(target=run, daemon=True).start()
+    run()
+
 if __name__ == '__main__':
     board, what = sys.argv[1:]
     if what != 'unregistered':
         stacks.register(int(board))
     begun = threading.Event()
     def run():
-        print(threading.get_ident(), flush=True)
+        print(threading.get_native_id(), flush=True)
         globals().get(what, sleeps)()
     threading.Thread(target=run, daemon=True).start()
     time.sleep(1000)
@@ -69,7 +79,7 @@ def events():
 
 @pytest.fixture
 def start(tmp_path):
-    """Return a function that starts a process, and returns its handle and a thread's ident."""
+    """Return a function that starts a process, and returns its handle and a thread's native id."""
     (tmp_path / 'program.py').write_text(PROGRAM)
     started = []
 
@@ -131,10 +141,32 @@ def test_the_stacks_of_a_process_wherever_it_is(what, events, start):
     assert frames[at + 1].name == 'run'
 
 
-def test_several_questions_have_one_answer(events, start):
-    worker, _ = start('sleeps')
-    first, second = ask(events, worker, times=2)
-    assert first is second and first
+def test_all_threads_answer_one_after_the_other(events, start):
+    worker, ident = start('sleeps')
+    until_in(events, worker, ident, 'sleeps')
+    (stacks,) = ask(events, worker)
+    assert stacks.keys() == {worker.pid, ident}
+    assert [frame.name for frame in stacks[worker.pid]] == ['<module>']
+
+
+def test_only_one_thread_is_asked(events, start):
+    worker, ident = start('sleeps')
+    until_in(events, worker, ident, 'sleeps')
+    answers, stacks = [], Stacks(events)
+    stacks.ask(worker, answers.append, ident)
+    stacks.ask(worker, answers.append, worker.pid)
+    stacks.ask(worker, answers.append, 1)
+    while len(answers) < 3:
+        events.step(0.1)
+    assert [one and [*one] for one in answers] == [[ident], [worker.pid], None]
+
+
+def test_a_busy_process_survives_many_questions(events, start):
+    worker, _ = start('is_busy')
+    for _ in range(100):
+        (stacks,) = ask(events, worker)
+        assert stacks
+    assert os.waitpid(worker.pid, os.WNOHANG) == (0, 0)
 
 
 def test_a_process_that_is_stopped_answers_later(events, start):
