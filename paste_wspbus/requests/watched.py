@@ -55,13 +55,18 @@ class WatchedRequests(RequestsInFlight):
         self.deadline: Seconds | None = None
         self.filter_class = WatchedFilter
 
-    def finish(self, key: int) -> bool:
+    def finish(self, key: int, request: tuple[Any, ...] | None) -> bool:
         """End a request, unless it has ended.
 
+        Some servers close a body twice: the second time, the key may be that of another
+        request, because the environ of the first one is gone.
+
         :param key: the id() of its environ.
+        :param request: what this dictionary has there.
         """
-        request = self.pop(key, None)
-        if request is None:
+        if request is None or self.get(key) is not request:
+            return False
+        if self.pop(key, None) is None:  # another thread was faster
             return False
         self.board.end(request[3])
         if request[2] == get_ident():  # else another request may run in this thread
@@ -94,7 +99,7 @@ class WatchedFilter(BusFilter):
         environ[ENVIRON_KEY] = bus
         environ[DRAINING_KEY] = bus.draining
         key = id(environ)
-        place = self._begin(environ, key)
+        request = self._begin(environ, key)
         try:
             if bus.listeners.get('before_request'):
                 bus.publish('before_request', environ)
@@ -103,19 +108,19 @@ class WatchedFilter(BusFilter):
             self.end(environ)
             raise
         if type(body) is list and not bus.listeners.get('after_request'):
-            self._enters(place, _SENDING)
+            self._enters(request[3], _SENDING)
             listed = _ListBody(body)
-            listed.close = partial(self._finish, key)
+            listed.close = partial(self._finish, key, request)
             return listed
         file_wrapper = environ.get('wsgi.file_wrapper')
         if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
-            self._enters(place, _SENDING)
+            self._enters(request[3], _SENDING)
             return self._ending(body, environ)
         kind = _WatchedSizedBody if hasattr(body, '__len__') else _WatchedBody
         return kind(body, environ, self)
 
-    def _begin(self, environ: dict[str, Any], key: int) -> int:
-        """Note that a request begins; return its place on the scoreboard."""
+    def _begin(self, environ: dict[str, Any], key: int) -> Any:
+        """Note that a request begins; return what is noted of it."""
         requests = self.requests
         number, since, ident = self._count(), monotonic(), get_ident()
         name = environ[REQUEST_ID_KEY] = requests.ids.of(environ)
@@ -126,13 +131,15 @@ class WatchedFilter(BusFilter):
                 environ[DEADLINE_KEY] = since + seconds
         method = environ.get('REQUEST_METHOD', '')
         place = requests.board.begin(number, since, ident, method, name, path)
-        requests[key] = environ, since, ident, place, number
+        requests[key] = request = environ, since, ident, place, number
         request_id.set(name)
-        return place
+        return request
 
     def end(self, environ: dict[str, Any]) -> None:
         """End a request; the server has closed the body of the response."""
-        if self._finish(id(environ)) and self.bus.listeners.get('after_request'):
+        key = id(environ)
+        is_done = self._finish(key, self.requests.get(key))
+        if is_done and self.bus.listeners.get('after_request'):
             self.bus.publish('after_request', environ)
 
     def stream(self, environ: dict[str, Any]) -> None:

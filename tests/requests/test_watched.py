@@ -47,6 +47,19 @@ def test_a_list_is_shown_until_it_is_closed(bus):
     assert shown(bus) == [] and not bus.plugins['requests']
 
 
+def test_a_body_that_is_closed_twice_ends_no_other_request(bus):
+    _, first = answer(bus, lambda *_: [b'1'], PATH_INFO='/1')
+    first.close()
+    requests = bus.plugins['requests']
+    _, second = answer(bus, lambda *_: [b'2'], PATH_INFO='/2')
+    (key,) = requests
+    # Another environ may have the address of one that is gone.
+    assert not first.close.func(key, first.close.args[1])
+    assert shown(bus) == [(Phase.SENDING, '/2')]
+    second.close()
+    assert shown(bus) == []
+
+
 def test_a_stream_computes_until_its_first_part(bus):
     phases = []
 
