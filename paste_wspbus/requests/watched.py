@@ -64,12 +64,13 @@ class WatchedRequests(RequestsInFlight):
         :param key: the id() of its environ.
         :param request: what this dictionary has there.
         """
-        if request is None or self.get(key) is not request:
+        if request is None:
             return False
-        if self.pop(key, None) is None:  # another thread was faster
+        ident, place = request[2], request[3]
+        if self.get(key) is not request or self.pop(key, None) is None:
             return False
-        self.board.end(request[3])
-        if request[2] == get_ident():  # else another request may run in this thread
+        self.board.end(place)
+        if ident == get_ident():  # else another request may run in this thread
             request_id.set('')
         return True
 

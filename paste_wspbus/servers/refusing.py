@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: What the client of a request gets that takes too long: the body, and the head.
 REFUSED = b'The request took too long.\n'
@@ -18,6 +23,22 @@ REFUSAL = (
 def refusal(method: str) -> bytes:
     """Return the whole response to a request that is given up."""
     return REFUSAL if method == 'HEAD' else REFUSAL + REFUSED
+
+
+def refuse_channel(channel: Any, method: str) -> bool:
+    """Refuse the request of a channel of waitress, in the loop's thread, and close it.
+
+    :returns: whether 503 was sent: only if no part of a response was.
+    """
+    with channel.outbuf_lock:
+        requests = list(channel.requests)
+        is_new = bool(requests) and requests[0] is not channel.answered
+        answers = is_new and channel.connected and not channel.total_outbufs_len
+        if answers:
+            with contextlib.suppress(OSError):
+                channel.socket.send(refusal(method))
+        channel.handle_close()
+    return answers
 
 
 class AnswersOnce:

@@ -349,8 +349,10 @@ class WaitressServer(Server):
 
         waitress writes to a channel under its lock, and drops what a thread writes later.
         """
-        self._has_given_up = True
-        return self._in_loop(lambda: _refuse(request.connection, request.method))
+        from paste_wspbus.servers.refusing import refuse_channel
+
+        self._has_given_up, channel = True, request.connection
+        return self._in_loop(lambda: refuse_channel(channel, request.method))
 
     def cut(self) -> None:
         """Close all channels in the loop's thread; a thread that writes to one is woken."""
@@ -478,20 +480,6 @@ def _open_request(
         stack,
         channel,
     )
-
-
-def _refuse(channel: Any, method: str) -> bool:
-    from paste_wspbus.servers.refusing import refusal  # rarely needed
-
-    with channel.outbuf_lock:
-        requests = list(channel.requests)
-        is_new = bool(requests) and requests[0] is not channel.answered
-        has_answered = is_new and channel.connected and not channel.total_outbufs_len
-        if has_answered:
-            with contextlib.suppress(OSError):
-                channel.socket.send(refusal(method))
-        channel.handle_close()
-    return has_answered
 
 
 class _Request(HTTPRequestParser):  # type: ignore[misc]

@@ -284,10 +284,10 @@ class WorkerHandle:
         ]
 
     def requests_of_threads(self) -> list[tuple[int, dict[str, Any]]]:
-        """Return the idents of threads and their requests, as `open_requests` describes them."""
+        """Return the native ids of threads and their requests, as `open_requests` describes them."""
         entries = self.board.read()
-        idents = [entry.ident for entry in entries]
-        return list(zip(idents, self._described(entries), strict=True))
+        threads = [entry.native for entry in entries]
+        return list(zip(threads, self._described(entries), strict=True))
 
     # -- talking to it ------------------------------------------------------------
 
