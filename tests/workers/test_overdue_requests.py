@@ -106,6 +106,8 @@ def test_a_place_is_renewed_once_a_minute(tmp_path):
     with overdue(tmp_path) as running, running.connect() as client:
         client.send('/sleeps')
         assert client.receive().status == 503
+        running.expect('past its deadline')
+        eventually(lambda: not os.path.exists(f'/proc/{pid_of(running)}'))
         with running.connect() as other:
             other.send('/sleeps')
             running.expect('less than a minute ago: it is replaced in ')
