@@ -33,7 +33,10 @@ PLAN = Plan(
     stop_timeout=60,
 )
 SERVER = SimpleNamespace(
-    shared=False, sockets=[SimpleNamespace(owned=True)], bind_anew=lambda: []
+    shared=False,
+    sockets=[SimpleNamespace(owned=True)],
+    bind_anew=lambda: [],
+    share=lambda board: None,
 )
 
 
@@ -64,7 +67,7 @@ class FakeChildren:
         self._heard, self._ended = defaultdict(list), ended
         for word, listener in heard.items():
             self.hear(word, listener)
-        self.alive = []
+        self.alive, self.board = [], None
 
     def hear(self, word, listener):
         self._heard[word].append(listener)
