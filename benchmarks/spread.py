@@ -36,14 +36,25 @@ CONTENDERS = {
 
 
 def request(port, path):
-    """Send a request on a new connection; return the seconds until its response."""
+    """Send a request on a new connection; return the seconds until its response, and its end."""
     began = time.monotonic()
     with socket.create_connection(('127.0.0.1', port), rounds.PATIENCE) as connection:
         head = f'GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
         connection.sendall(head.encode())
-        if not b''.join(iter(lambda: connection.recv(65536), b'')):
+        response = b''.join(iter(lambda: connection.recv(65536), b''))
+        if not response:
             raise rounds.Unavailable('a response did not come')
-    return time.monotonic() - began
+    return time.monotonic() - began, response.rpartition(b'\n')[2]
+
+
+def wait_for_all(port, server):
+    """Return when each worker has answered: the first one serves before the others."""
+    rounds.wait_for_response(port, server)
+    until, answered = time.monotonic() + rounds.PATIENCE, set()
+    while len(answered) < WORKERS:
+        if time.monotonic() > until:
+            raise rounds.Unavailable(f'{len(answered)} of {WORKERS} workers answer')
+        answered.add(request(port, '/')[1])
 
 
 def burst(port):
@@ -52,7 +63,7 @@ def burst(port):
 
     def send():
         together.wait()
-        times.append(request(port, '/slow'))
+        times.append(request(port, '/slow')[0])
 
     threads = [threading.Thread(target=send) for _ in range(REQUESTS)]
     for one in threads:
@@ -79,8 +90,7 @@ def main():
         port = rounds.free_port()
         try:
             with rounds.child(command(port)) as server:
-                rounds.wait_for_response(port, server)
-                time.sleep(1)  # the second worker may still be loading the site
+                wait_for_all(port, server)
                 late = waited(port, options.rounds, options.seconds)
         except rounds.Unavailable as why:
             print(f'{name} is left out: {why}')

@@ -211,7 +211,7 @@ class CherootServer(Server):
     def leaves_pool(self, conn: _Connection) -> None:
         """Note that the thread of a connection has answered, and is free."""
         self._server.in_pool.discard(conn)
-        if self.sharing is not None and self.sharing.is_full:
+        if self.sharing is not None:
             self.sharing.has_answered()
 
     def resume(self) -> None:

@@ -21,10 +21,10 @@ _BUSY, _FREE = b'\0', b'\1'
 #: system does not say how full the backlog is.
 PATIENCE = 1.0
 
-#: A worker that has answered so many requests within so many seconds while it was full
-#: accepts all the same. No connection waits long there; and a thread would be idle until the
-#: loop has accepted the next one.
-MANY, WITHIN = 32, 0.05
+#: A worker that has answered so many requests within the first number of seconds, the last
+#: one within the second, accepts always. No connection waits long there; and a thread would be
+#: idle until the loop has accepted the next one.
+MANY, WITHIN, LAST = 32, 0.05, 0.005
 
 
 class Board:
@@ -74,7 +74,7 @@ class Sharing:
         self.is_full = False
         #: Whether the requests are short.
         self.is_fast = False
-        #: The time.monotonic() of the last answers while no thread was free.
+        #: The time.monotonic() of the last answers.
         self._answers: deque[float] = deque(maxlen=MANY)
         #: The time.monotonic() since which no worker has had a free thread.
         self._all_full_since: float | None = None
@@ -95,7 +95,7 @@ class Sharing:
         """Return whether to leave a connection to others; the server's loop calls this."""
         if self._is_over:
             return False
-        self.is_fast = self.is_full and self._answers_fast()
+        self.is_fast = self._answers_fast()
         if self.is_fast or self.count() or self._must_go_on():
             return False
         self.leaves = True
@@ -111,7 +111,10 @@ class Sharing:
 
     def _answers_fast(self) -> bool:
         answers = self._answers
-        return len(answers) == MANY and time.monotonic() - answers[0] < WITHIN
+        if len(answers) < MANY:
+            return False
+        now = time.monotonic()
+        return now - answers[-1] < LAST and now - answers[0] < WITHIN
 
     def _must_go_on(self) -> bool:
         """Whether no worker has a free thread, and the backlog fills up."""
@@ -147,12 +150,12 @@ class Sharing:
         self._note(False)
 
     def has_answered(self, is_free: bool = True) -> None:
-        """Note that a thread has answered while `is_full` was true; that thread calls this.
+        """Note that a thread has answered; that thread calls this.
 
         :param is_free: whether it has nothing else to do.
         """
         self._answers.append(time.monotonic())
-        if is_free:
+        if self.leaves or (is_free and self.is_full and not self.is_fast):
             self.a_thread_is_free()
 
     def a_thread_is_free(self) -> None:

@@ -129,7 +129,7 @@ class SocketServer(Server):
 
         def close_request(connection: Any) -> None:
             self._served.discard(connection)
-            if self.sharing is not None and self.sharing.is_full:
+            if self.sharing is not None:
                 self.sharing.has_answered()  # before the client knows
             close(connection)
             self._open.pop(connection, None)

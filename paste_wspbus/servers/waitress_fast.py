@@ -192,8 +192,8 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
             except BaseException:
                 self.logger.exception('Exception when servicing %r', channel)
             del served[own]
-            if sharing is not None and sharing.is_full:
-                sharing.has_answered(sharing.leaves or not self._waiting)
+            if sharing is not None:
+                sharing.has_answered(not self._waiting)
 
     def _stops(self, thread_no: int) -> bool:
         with self.lock:

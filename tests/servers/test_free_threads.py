@@ -114,13 +114,14 @@ def test_but_not_while_the_backlog_fills_up(start, fill):
 
 def test_a_worker_whose_requests_are_short_accepts_while_it_is_full(start, monkeypatch):
     monkeypatch.setattr(free_threads, 'WITHIN', 3600)
+    monkeypatch.setattr(free_threads, 'LAST', 3600)
     start(1)
     sharing, _ = start(0)
     assert sharing.leaves_it_to_others()
     for _ in range(free_threads.MANY):
         sharing.has_answered(is_free=False)
     assert not sharing.leaves_it_to_others()
-    monkeypatch.setattr(free_threads, 'WITHIN', 0)
+    monkeypatch.setattr(free_threads, 'LAST', 0)  # now all threads are busy for longer
     assert sharing.leaves_it_to_others()
 
 
