@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import time
 from collections import deque
@@ -10,10 +11,15 @@ from paste_wspbus.listening.backlog import is_filling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from paste_wspbus.servers.server import Server
 
 #: The number of places: workers that run at the same time, also during a graceful restart.
 PLACES = mmap.PAGESIZE
+
+#: Seconds for which a thread is kept free for a new connection that has sent nothing yet.
+EXPECTED = 0.5
 
 _BUSY, _FREE = b'\0', b'\1'
 
@@ -79,6 +85,11 @@ class Sharing:
         #: The time.monotonic() since which no worker has had a free thread.
         self._all_full_since: float | None = None
         self._is_over = True
+        #: New connections that have sent nothing yet, each with the time.monotonic() until
+        #: which a thread is kept free for it.
+        self._expected: dict[Any, float] = {}
+        #: Seconds after which the loop of a server looks at its sockets again.
+        self.look = EXPECTED
 
     def begin(self) -> None:
         """Note that the server has begun to accept."""
@@ -137,12 +148,29 @@ class Sharing:
         free = self._server.free_threads()
         if free is None:
             return True
-        is_free = free > accepted
+        is_free = free - self._count_expected() > accepted
         self.is_full = not is_free
         if is_free:
             self._all_full_since = None
         self._note(is_free and not self._is_over)
         return is_free
+
+    def expect(self, connection: Any) -> None:
+        """Note that a new connection will probably send a request soon."""
+        self._expected[connection] = time.monotonic() + EXPECTED
+
+    def expect_no_more(self, connection: Any) -> None:
+        """Note that a new connection has sent something, or was closed."""
+        self._expected.pop(connection, None)
+        if self.leaves:
+            self.a_thread_is_free()
+
+    def _count_expected(self) -> int:
+        now, expected = time.monotonic(), self._expected
+        with contextlib.suppress(KeyError, RuntimeError):  # a thread has changed it
+            while expected and expected[first := next(iter(expected))] < now:
+                expected.pop(first, None)
+        return len(expected)
 
     def no_thread_is_free(self) -> None:
         """Note that all threads are busy; any thread may call this."""

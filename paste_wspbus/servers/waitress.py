@@ -52,9 +52,6 @@ _NOT_TOGETHER = {
 }
 
 
-#: Seconds for which a thread is kept free for a new connection that has sent nothing yet.
-EXPECTED = 0.5
-
 #: Seconds that waitress's threads have to come to its queue after they were started.
 ARRIVING = 2.0
 
@@ -158,9 +155,6 @@ class WaitressServer(Server):
             self._loop = waitress_fast.EpollLoop()
         self._map: dict[int, Any] = {} if self._loop is None else self._loop.map
         self._dispatcher = _dispatcher_class(ways)(self.bus)
-        #: New connections that have sent nothing yet, each with the time.monotonic() until
-        #: which a thread is kept free for it.
-        self._expected: dict[Any, float] = {}
         if isinstance(self._dispatcher, waitress_fast.QueueDispatcher):
             self._dispatcher.sharing = self.sharing
         if self._loop is not None:
@@ -177,6 +171,10 @@ class WaitressServer(Server):
         # waitress counts what is in the map, and not the connections alone.
         self._adjustments.connection_limit += len(self._map)
         channel_class = _channel_class(self, ways)
+        if self.sharing is not None:
+            from paste_wspbus.servers.waitress_sharing import expecting
+
+            channel_class = expecting(channel_class, self.sharing)
         if self._loop is not None:
             bases = (waitress_fast.EpollChannel, channel_class)
             channel_class = type('EpollDrainingChannel', bases, {})
@@ -231,29 +229,14 @@ class WaitressServer(Server):
 
         server.readable = readable
         if self._loop is not None and self.sharing is not None:
-            self._loop.within = min(EXPECTED, self._loop.longest)
+            self._loop.within = min(self.sharing.look, self._loop.longest)
 
     def free_threads(self) -> int | None:
-        """Return how many threads are free, and not kept for a new connection."""
+        """Return how many threads are free, besides those for requests that wait."""
         if not isinstance(self._dispatcher, waitress_fast.QueueDispatcher):
             return None
-        now, expected = time.monotonic(), self._expected
-        with contextlib.suppress(KeyError, RuntimeError):  # a thread has changed it
-            while expected and expected[first := next(iter(expected))] < now:
-                expected.pop(first, None)
         ready = 0 if self._loop is None else len(self._loop.ready)
-        return self._dispatcher.free() - ready - len(expected)
-
-    def expect(self, channel: Any) -> None:
-        """Note that a new connection will probably send a request soon."""
-        if self.sharing is not None:
-            self._expected[channel] = time.monotonic() + EXPECTED
-
-    def expect_no_more(self, channel: Any) -> None:
-        """Note that a new connection has sent something, or was closed."""
-        self._expected.pop(channel, None)
-        if self.sharing is not None and self.sharing.leaves:
-            self.sharing.a_thread_is_free()
+        return self._dispatcher.free() - ready
 
     def resume(self) -> None:
         """Let the loop watch the listening sockets again."""
@@ -558,14 +541,6 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
         answered = None
         has_received = False
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            adapter.expect(self)
-
-        def handle_close(self) -> None:
-            adapter.expect_no_more(self)
-            super().handle_close()
-
         @property
         def last_activity(self) -> float:
             """When the channel was used last, by the wall clock as it is now.
@@ -580,10 +555,7 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
             self.used = time.monotonic()
 
         def received(self, data: Any) -> Any:
-            is_first, self.has_received = not self.has_received, True
-            found = super().received(data)
-            if is_first:  # now its request is counted
-                adapter.expect_no_more(self)
-            return found
+            self.has_received = True
+            return super().received(data)
 
     return DrainingChannel
