@@ -49,7 +49,8 @@ class Supervised:
         self.bus = SupervisorBus()
         self._handlers: SiteHandlers | None = None
         self.supervisor = self._make_supervisor()
-        self._check_reports()
+        self._check_reports(self.supervisor.plan)
+        self.supervisor.reports.about = self._about
 
     def run(self) -> int | None:
         """Run the supervisor to its end.
@@ -175,19 +176,18 @@ class Supervised:
             limits=limits_of(settings, has_workers=bool(workers)),
         )
 
-    def _check_reports(self) -> None:
+    def _check_reports(self, plan: Plan) -> None:
         """Refuse a folder of reports to which this process cannot write.
 
         :raises ConfigError: if it cannot.
         """
-        config, folder = self.process.config, self.supervisor.plan.reports
+        config, folder = self.process.config, plan.reports
         problem = '' if folder is None else problem_of(folder)
         if problem:
             problem = f'{folder}: {problem}'
             raise ConfigError(
                 config.file, problem, section=section_of(config.loader), key='reports'
             )
-        self.supervisor.reports.about = self._about
 
     def _about(self) -> dict[str, Any]:
         from paste_wspbus.process.about import about  # the first report needs it
@@ -213,6 +213,11 @@ class Supervised:
             refused.exit_code = error.exit_code
             raise refused from None
         new, notes = self._plan(), process.notes
+        try:
+            self._check_reports(new)
+        except ConfigError:
+            undo()
+            raise
         if bool(new.workers) != bool(plan.workers):
             notes.append(
                 f'workers = {new.workers}: to use it, stop wspserve and start it again; '

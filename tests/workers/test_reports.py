@@ -235,3 +235,16 @@ def test_check_refuses_a_folder_that_is_missing(tmp_path):
     told = run(tmp_path, 'site.ini', '--check', files={**FILES, 'site.ini': ini})
     assert told.code == 2
     assert 'site.ini [wspbus:main] reports: there is no folder ' in told.err.text
+
+
+def test_a_graceful_with_a_folder_that_is_missing_changes_nothing(tmp_path):
+    (tmp_path / 'reports').mkdir()
+    with site_of(tmp_path, 'reports = reports') as site:
+        before = site.pids()
+        site.change(('reports = reports', 'reports = nowhere'))
+        told = site.run('graceful')
+        assert told.code == 2 and 'nowhere: there is no such folder' in told.err.text
+        assert site.pids() == before
+        site.change(('reports = nowhere\n', ''))
+        site.graceful()
+        assert site.stop()[0] == 0
