@@ -229,7 +229,10 @@ class Rolling:
         is_alone = not self.supervisor.is_renewing  # else the renewal logs its failure
         if not worker.was_ready and not worker.leaving and is_alone:
             why = worker.problem[1] if worker.problem else how_it_failed(worker)
-            self.bus.log(f'{why}; {worker.name} keeps serving', 40)
+            old = self.current.get(worker.name)
+            hangs = old is not None and old.is_late
+            remains = 'stays, and does not answer' if hangs else 'keeps serving'
+            self.bus.log(f'{why}; {worker.name} {remains}', 40)
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
         more = self.supervisor.crashes.note(worker)

@@ -11,7 +11,7 @@ import pytest
 from tests.kit import eventually
 from tests.kit.clients import Clients
 from tests.kit.processes import freeze, has_ended
-from tests.kit.workers import FILES, INI, Workers
+from tests.kit.workers import FILES, INI, Workers, set_up
 
 #: Functions of a name of their own: the stacks name them.
 HANGS = """
@@ -102,3 +102,16 @@ def test_a_worker_in_which_a_debugger_runs_is_not_replaced(tmp_path, stack):
         os.kill(pid, signal.SIGKILL)
         site.expect('crashed, signal SIGKILL')
         assert site.stop()[0] == 0
+
+
+def test_if_the_successor_fails_the_worker_stays_and_the_log_does_not_say_it_serves(
+    tmp_path, stack
+):
+    with impatient(tmp_path, 'hung_after = 1.5\nstop_timeout = 2', count=1) as site:
+        set_up(tmp_path, at_composition='raise RuntimeError("broken now")')
+        pid = hang(site, stack)
+        site.expect('broken now')
+        site.expect('; worker 1 stays, and does not answer')
+        assert site.pids() == [pid]
+        assert site.stop()[0] == 70
+    assert site.err.text.count('takes its place') == 1  # the next try is a minute later
