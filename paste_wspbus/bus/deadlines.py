@@ -42,23 +42,14 @@ def stacks(bus: Bus | None = None) -> str:
     named: dict[int | None, str] = {
         thread.ident: thread.name for thread in threading.enumerate()
     }
-    for ident, request in _requests(bus).items() if bus is not None else ():
-        named[ident] = f'{named.get(ident, ident)}, {request}'
+    if bus is not None:
+        from paste_wspbus.bus.threads import add_requests
+
+        add_requests(named, bus)
     return '\n'.join(
         f'Thread {named.get(ident, ident)}:\n{_format(frame)}'
         for ident, frame in frames.items()
     )
-
-
-def _requests(bus: Bus) -> dict[int, str]:
-    """Return the request in flight of each thread, such as 'GET /report for 3.2 s'."""
-    now, requests = time.monotonic(), list(bus.plugins.get('requests', {}).values())
-    texts = {}
-    for environ, since, ident, *_ in sorted(requests, key=lambda request: request[1]):
-        path = f'{environ.get("SCRIPT_NAME", "")}{environ.get("PATH_INFO", "")}'
-        words = f'{environ.get("REQUEST_METHOD")} {path[:200]}'
-        texts[ident] = f'{ascii(words)[1:-1]} for {now - since:.1f} s'
-    return texts
 
 
 def _format(frame: FrameType) -> str:

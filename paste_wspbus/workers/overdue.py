@@ -58,6 +58,8 @@ class Overdue:
 
         def log_and_replace(stack: list[Frame] | None) -> None:
             self.watching.log(worker, entry, stack, ', past its deadline', level=40)
+            what = named(entry, time.monotonic())
+            self.supervisor.reports.is_overdue(worker, f'{what}, past its deadline')
             self._replace(worker, entry, marks)
 
         self.watching.examine(worker, entry, decide)

@@ -98,6 +98,20 @@ class Reports:
             stacks = self._stacks.get(worker.pid)
             self.write('kill', worker, 'did not stop in time: it is killed', stacks)
 
+    def is_overdue(self, worker: WorkerHandle, what: str) -> None:
+        """Report the first request of a process that is past its deadline.
+
+        :param what: the request, as a text.
+        """
+        if self.supervisor.plan.reports is None or worker.pid in self._reported:
+            return
+        self._reported.add(worker.pid)
+
+        def write(stacks: dict[int, list[Frame]] | None) -> None:
+            self.write('deadline', worker, f'has an overdue request: {what}', stacks)
+
+        self.supervisor.stacks.ask(worker, write)
+
     def write(
         self,
         kind: str,
@@ -159,7 +173,11 @@ class Reports:
             'requests': worker.open_requests()[:REQUESTS],
             'threads': process['threads'] if stacks else [],
             **self.about(),
-            'plan': self.supervisor.plan._asdict(),
+            'plan': {
+                key: value
+                for key, value in self.supervisor.plan._asdict().items()
+                if isinstance(value, (int, float, str))
+            },
             'events': [_event(*one) for one in self._events],
             'errors': [_event(*one) for one in self._errors],
         }

@@ -15,12 +15,16 @@ from tests.kit.workers import FILES, INI, Workers
 
 MORE = """
 import re
+import threading
 
 def match_for_ever(environ):
     say(f'matching {os.getpid()}')
     re.match('(a*)*b', 'a' * 100)
 
-PAGES['/match'] = match_for_ever
+def sleep_long(environ):
+    threading.Event().wait()
+
+PAGES.update({'/match': match_for_ever, '/sleep': sleep_long})
 """
 
 KEYS = """
@@ -248,3 +252,19 @@ def test_a_graceful_with_a_folder_that_is_missing_changes_nothing(tmp_path):
         site.change(('reports = nowhere\n', ''))
         site.graceful()
         assert site.stop()[0] == 0
+
+
+def test_the_first_overdue_request_of_a_worker_has_a_report(tmp_path, stack):
+    (tmp_path / 'reports').mkdir()
+    keys = 'request_deadline = 0.5\nstop_timeout = 5\nreports = reports'
+    with site_of(tmp_path, keys, count=1) as site:
+        (old,) = site.pids()
+        for _ in range(2):
+            send(site, stack, '/sleep')
+        site.expect(', past its deadline', 2)
+        eventually(lambda: has_ended(old))
+        assert site.stop()[0] == 0
+    (deadline,) = reports(tmp_path, 'deadline')
+    text, told = read(deadline)
+    assert f'(process {old}) has an overdue request: POST /sleep has run for ' in text
+    assert 'in sleep_long' in text and told['pid'] == old
