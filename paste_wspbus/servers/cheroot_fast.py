@@ -173,6 +173,6 @@ class Queue:
 def take_faster_queue(pool: ThreadPool) -> None:
     """Give cheroot's threads a `Queue`, if the .ini does not bound theirs (accepted_queue_size)."""
     # What gevent and eventlet put in the place of locks is not what it is fast by.
-    if pool._queue.maxsize <= 0 and not threads_are_greenlets():
+    if not threads_are_greenlets() and pool._queue.maxsize <= 0:
         pool._queue = waiting = Queue()
         pool.get = waiting.get

@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from _queue import Empty, SimpleQueue
+from _queue import Empty
 
 from waitress import server as waitress_server
 from waitress import wasyncore
@@ -272,7 +272,8 @@ class WaitressServer(Server):
         """Run ``function`` in the loop's thread; return its result, or False if it takes too long."""
         if not self._runs():
             return bool(function())
-        result: SimpleQueue[bool | None] = SimpleQueue()
+        # In a site that gevent or eventlet patches, the loop is a greenlet of this thread.
+        result = self.bus.queue_class()
         self._servers[0].trigger.pull_trigger(lambda: result.put(function()))
         with contextlib.suppress(Empty):
             return bool(result.get(timeout=self.at_most(1)))

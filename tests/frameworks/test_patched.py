@@ -130,6 +130,7 @@ def serves_and_stops(site, tmp_path, signum=signal.SIGTERM):
         assert waiting.receive().text == 'hi'
     assert site.wait() == 0, site.report()
     assert 'Traceback' not in site.err.text, site.report()
+    assert 'in flight: 0' not in site.err.text  # it waits for nothing but for requests
     assert site.out.text.count('db closes') == site.out.text.count('db opens') > 0
 
 
