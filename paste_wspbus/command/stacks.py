@@ -10,6 +10,7 @@ from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.control.stacks import process_lines
 from paste_wspbus.exits import DONE, IS_NOT_RUNNING
+from paste_wspbus.unix.processes import is_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def stacks(options: Options) -> int:
         if error.code == errno.EPROTO:
             line = f'The site{found.who} refuses: {error.reason}'
         else:
-            line = f'The site is running{found.who}, but does not answer: {why(error)}.'
+            reason = why(error)
+            if found.pid and is_stopped(found.pid):
+                reason = 'a signal has stopped it; SIGCONT lets it continue'
+            line = f'The site is running{found.who}, but does not answer: {reason}.'
         raise NotDone(line) from None
     processes = _processes(answer)
     if processes is None:  # an earlier version has logged them

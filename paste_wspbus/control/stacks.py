@@ -143,7 +143,8 @@ def _title(process: dict[str, Any]) -> str:
         details.append(f'generation {generation:.0f}')
     if process.get('state'):
         details.append(text(process['state']))
-    name = text(process.get('name', 'the site'))
+    name = text(process.get('name', 'site'))
+    name = 'the site' if name == 'site' else name
     return f'{name[:1].upper()}{name[1:]} ({", ".join(details)})'
 
 

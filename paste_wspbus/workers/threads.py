@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.supervisor import Supervisor
 
 #: What is said of a process whose stacks are not known.
+STOPPED = 'its stacks are not known: a signal has stopped it'
 UNKNOWN = (
-    'its stacks are not known: it is stopped, does not handle the signal yet, or this '
+    'its stacks are not known: it does not handle the signal for them, or not yet, or this '
     'system has no such signal'
 )
 
@@ -60,7 +61,7 @@ def describe_all(
         told = worker.describe()
         answers[worker] = {
             **{key: told[key] for key in ('name', 'pid', 'generation', 'state')},
-            'problem': None if stacks else UNKNOWN,
+            'problem': None if stacks else STOPPED if told['is_stopped'] else UNKNOWN,
             'threads': threads_of(worker, stacks),
         }
         if len(answers) == len(asked):

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from tests.kit import Site, eventually, run
+from tests.kit.processes import freeze
 from tests.kit.workers import FILES, INI, Workers
 
 HANGS = """
@@ -93,7 +94,9 @@ def test_one_process_shows_the_names_of_its_threads(tmp_path, stack):
         send(site, stack, '/sleep')
         site.expect('sleeping')
         text = show(site)
-        assert text.startswith(f'Site (process {site.pid}, generation 1, STARTED):\n')
+        assert text.startswith(
+            f'The site (process {site.pid}, generation 1, STARTED):\n'
+        )
         assert re.search(r'  Thread waitress-\d, POST /sleep for .*:\n', text)
         assert 'in sleep_long' in text
         site.send(signal.SIGQUIT)
@@ -103,6 +106,20 @@ def test_one_process_shows_the_names_of_its_threads(tmp_path, stack):
         site.send(signal.SIGKILL)
         site.wait()
     assert not any(secret in site.err.text for secret in SECRETS)
+
+
+def test_a_site_and_a_worker_that_are_stopped_say_so(tmp_path):
+    with site_of(tmp_path, count=1) as site:
+        (pid,) = site.pids()
+        freeze(pid)
+        assert 'not known: a signal has stopped it' in show(site)
+        os.kill(pid, signal.SIGCONT)
+        freeze(site.pid)
+        told = site.run('stacks')
+        assert (told.code, told.out.text) == (1, '')
+        assert 'a signal has stopped it; SIGCONT lets it continue' in told.err.text
+        site.send(signal.SIGCONT)
+        assert site.stop()[0] == 0
 
 
 def test_a_site_that_does_not_run_has_no_stacks(tmp_path):
