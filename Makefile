@@ -61,7 +61,7 @@ lint: $(VENV)/.linted  ## Check style, types, and which room imports which
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.benched  ## Print the figures that the docs quote
-	set -e; for script in publish growth wakeup throughput startup start stop status cycles memory spread restart recycling reload frameworks; do \
+	set -e; for script in publish growth wakeup throughput startup start stop status cycles memory spread watched restart recycling reload frameworks; do \
 	  $(VENV)/bin/python benchmarks/$$script.py; \
 	done
 
