@@ -89,10 +89,9 @@ class Opening:
                 'this system has no fork(2)'
             )
         self.config.check_workers(process.workers, server)
-        for key in () if process.is_supervised else ('hung_after', 'reports'):
-            if self.config.settings[key]:
-                line = 'does nothing without workers or --monitor-restart'
-                process.notes.append(f'[wspbus:main] {key} {line}')
+        if self.config.settings['reports'] and not process.is_supervised:
+            line = 'reports does nothing without workers or --monitor-restart'
+            process.notes.append(f'[wspbus:main] {line}')
 
     # -- the PID file ---------------------------------------------------------
 

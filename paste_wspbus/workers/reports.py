@@ -240,7 +240,8 @@ def _pairs(values: dict[str, Any]) -> Iterable[str]:
 def _end_lines(end: dict[str, Any] | None) -> list[str]:
     """Return what is known of an end; the requests stand elsewhere."""
     known = {key: value for key, value in (end or {}).items() if value is not None}
-    return list(_pairs({key: known[key] for key in known if key != 'requests'}))
+    shown_above = {'time', 'pid', 'requests'}
+    return list(_pairs({key: known[key] for key in known if key not in shown_above}))
 
 
 def _time(at: float) -> str:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
 
+#: The number of frames of a process that are logged at most.
+LOGGED = 5000
+
 #: What is said of a process whose stacks are not known.
 STOPPED = 'its stacks are not known: a signal has stopped it'
 UNKNOWN = (
@@ -39,7 +42,16 @@ def stacks_text(worker: WorkerHandle, stacks: dict[int, list[Frame]] | None) -> 
     threads = threads_of(worker, stacks)
     if not threads:
         return f'{UNKNOWN[0].upper()}{UNKNOWN[1:]}'
-    return '\n'.join(['Stacks:', *thread_lines(threads)])
+    return '\n'.join(['Stacks:', *_log_lines(threads)])
+
+
+def _log_lines(threads: list[dict[str, Any]]) -> list[str]:
+    """Return the lines on threads; a site with a thousand threads must not flood the log."""
+    (process,) = limited([{'threads': threads}], LOGGED)
+    lines = thread_lines(process['threads'])
+    if process['left_out']:
+        lines.append(f'  ({process["left_out"]} more threads are left out)')
+    return lines
 
 
 def describe_all(
@@ -76,7 +88,7 @@ def log_all(supervisor: Supervisor) -> None:
 
     def log(worker: WorkerHandle, stacks: dict[int, list[Frame]] | None) -> None:
         if stacks:
-            text = '\n'.join(thread_lines(threads_of(worker, stacks)))
+            text = '\n'.join(_log_lines(threads_of(worker, stacks)))
             supervisor.bus.log(f'Stacks of process {worker.pid}:\n{text}', 30)
         elif worker.role.kind not in WITHOUT_BUS and not worker.ended:
             worker.tell('stacks')

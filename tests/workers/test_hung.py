@@ -5,9 +5,12 @@ import os
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from paste_wspbus.requests.stacks import Frame
+from paste_wspbus.workers.threads import LOGGED, stacks_text
 from tests.kit import eventually
 from tests.kit.clients import Clients
 from tests.kit.processes import freeze, has_ended
@@ -115,3 +118,12 @@ def test_if_the_successor_fails_the_worker_stays_and_the_log_does_not_say_it_ser
         assert site.pids() == [pid]
         assert site.stop()[0] == 70
     assert site.err.text.count('takes its place') == 1  # the next try is a minute later
+
+
+def test_a_log_of_a_thousand_threads_has_an_end():
+    frames = [Frame('/srv/views.py', line, 'view') for line in range(100)]
+    stacks = {ident: [*frames, Frame('x', ident, 'f')] for ident in range(1, 1001)}
+    worker = SimpleNamespace(requests_of_threads=list)
+    lines = stacks_text(worker, stacks).splitlines()
+    assert len(lines) <= LOGGED + 3
+    assert lines[-1] == f'  ({1000 - LOGGED // 102} more threads are left out)'
