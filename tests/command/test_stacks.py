@@ -129,9 +129,3 @@ def test_a_site_that_does_not_run_has_no_stacks(tmp_path):
     assert told.code == 3
     (line,) = told.err.text.splitlines()
     assert line.startswith('The site is not running')
-
-
-def test_json_belongs_to_the_subcommands_that_print_it(tmp_path):
-    told = run(tmp_path, 'site.ini', 'stop', '--json', files={'site.ini': INI})
-    assert told.code == 2
-    assert '--json works only with the subcommands status and stacks' in told.err.text

@@ -65,7 +65,10 @@ def test_variables_and_options_may_be_mixed():
         ('', 'no file is named'),
         ('start site.ini', 'the file comes first: wspserve site.ini start'),
         ('site.ini start stop', 'give one subcommand only: start, stop'),
-        ('site.ini stop --json', '--json works only with the subcommand status'),
+        (
+            'site.ini stop --json',
+            '--json works only with the subcommands status and stacks',
+        ),
         ('site.ini --no-wait', '--no-wait works only with the subcommand graceful'),
         ('site.ini graceful --workers 2', 'the number of workers from the file'),
         ('site.ini --reloader fork', '--reloader works only together with --reload'),
