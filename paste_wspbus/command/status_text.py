@@ -71,6 +71,7 @@ def describe(
         _workers(workers, width) if workers else _one_process(answer),
         fold(_silent(workers)),
         _crashes(workers, width),
+        fold(_hung(workers)),
         fold(_recycled(workers)),
         _requests(answer, width),
         fold(_what_happens(answer)),
@@ -253,6 +254,19 @@ def _recycled(workers: list[dict[str, Any]]) -> list[Line]:
             line = f'{name} was recycled {times} {when}: it {why}.'
             lines[name] = Line(line[0].upper() + line[1:])
     return [*lines.values()]
+
+
+def _hung(workers: list[dict[str, Any]]) -> list[Line]:
+    counts = {text(one.get('name')): number(one, 'hung') or 0 for one in workers}
+    return [
+        Line(
+            f'{name[:1].upper()}{name[1:]} has hung and was replaced '
+            f'{"once" if count < 2 else f"{count:.0f} times"}: see the log.',
+            BAD,
+        )
+        for name, count in counts.items()
+        if count >= 1
+    ]
 
 
 def _crash(last: dict[str, Any]) -> str:

@@ -65,6 +65,10 @@ def test_a_worker_that_holds_the_gil_is_replaced_and_nobody_else_loses_anything(
             eventually(lambda: sum(w['hung'] for w in site.workers()) == 1)
             clients.stop()
             assert clients.failures == []
+        told = site.run('status').out.text
+        assert 'has hung and was replaced once: see the log.' in told
+        for shown in (told, site.run('status', '--json').out.text):
+            assert 's3cr3t' not in shown and 'c00kie' not in shown
         after = set(site.pids())
         assert len(after) == count and before - after == {old}
         text = site.err.text
