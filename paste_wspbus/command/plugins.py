@@ -12,7 +12,7 @@ from paste_wspbus.exits import DONE
 from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.factories import PLUGIN
 from paste_wspbus.ini.pastedeploy import loadwsgi
-from paste_wspbus.ini.sources import NoModule, Source, find_source
+from paste_wspbus.ini.sources import definition_of
 from paste_wspbus.ini.typed import (
     COMPUTED,
     REQUIRED,
@@ -78,11 +78,7 @@ def _use(one: EntryPoint) -> str:
 
 def _definition(one: EntryPoint) -> ast.FunctionDef | ast.ClassDef | None:
     """Return the factory's text; None if it cannot be found without importing something."""
-    try:
-        file = find_source(one.module)
-        return Source(file).definition(one.attr) if file else None
-    except (NoModule, OSError, SyntaxError, ValueError):
-        return None
+    return definition_of(one.module, one.attr)
 
 
 def _settings(one: EntryPoint) -> Settings | None:

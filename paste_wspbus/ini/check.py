@@ -20,7 +20,7 @@ from paste_wspbus.ini.hints import (
 )
 from paste_wspbus.ini.needs import read_wishes
 from paste_wspbus.ini.settings import FILES, FOLDERS, NO_CHANNELS, section_of
-from paste_wspbus.ini.sources import NoModule, Source, find_source
+from paste_wspbus.ini.sources import NoModule, Source, definition_of, find_source
 from paste_wspbus.ini.typed import convert as convert_settings
 from paste_wspbus.ini.typed import settings_in_source
 from paste_wspbus.listening.addresses import parse_address
@@ -231,10 +231,13 @@ class _Sections:
                 included = loader.included(other)
                 self.check(included, target_kind, fragment or None, path)
             elif scheme.lower() == 'egg':
-                _check_egg(place, target, target_kind)
+                point = _check_egg(place, target, target_kind)
+                if target_kind is PLUGIN and len(path) == 1:
+                    definition = definition_of(point.module, point.attr)
+                    _check_settings(loader, place, definition)
             elif scheme.lower() == 'call':
                 definition = self._check_call(place, target, target_kind)
-                if definition is not None and len(path) == 1:
+                if len(path) == 1:
                     _check_settings(loader, place, definition)
             else:
                 from paste_wspbus.ini.mistakes import bad_scheme
@@ -294,10 +297,13 @@ class _Place(NamedTuple):
 
 
 def _check_settings(loader: ConfigLoader, place: _Place, definition: Any) -> None:
-    """Check the keys of a plugin's section by the parameters of its factory."""
-    settings = settings_in_source(definition)
+    """Check the keys of a plugin's section by the parameters of its factory.
+
+    :param definition: the text of its factory; None if nobody knows it.
+    """
+    settings = definition and settings_in_source(definition)
     own = loader.parser._sections[place.section]
-    if settings is None or any(key.startswith('get ') for key in own):
+    if not settings or any(key.startswith('get ') for key in own):
         return
     conf = {
         key: loader.value(place.section, key)
@@ -347,8 +353,8 @@ def _targets(
         yield 'filter-with', FILTER, get('filter-with')
 
 
-def _check_egg(place: _Place, uri: str, kind: Any) -> None:
-    """Check that an entry point exists."""
+def _check_egg(place: _Place, uri: str, kind: Any) -> metadata.EntryPoint:
+    """Check that an entry point exists, and return it."""
     dist, _, name = uri.partition(':')[2].partition('#')
     if not dist:
         raise place.error(f'{uri}: {NO_NAME}')
@@ -358,12 +364,14 @@ def _check_egg(place: _Place, uri: str, kind: Any) -> None:
         for group in ([protocols] if isinstance(protocols, str) else protocols)
     }
     points = _distribution(place, dist, f'{uri}: ').entry_points
-    names = sorted(one.name for one in points if one.group in groups)
-    if (name or 'main') not in names:
-        there = ', '.join(names) or 'none'
-        problem = f'{dist} has no entry point {name or "main"!r}; it has {there}'
+    there = {one.name: one for one in points if one.group in groups}
+    names = sorted(there)
+    if (name or 'main') not in there:
+        known = ', '.join(names) or 'none'
+        problem = f'{dist} has no entry point {name or "main"!r}; it has {known}'
         problem += nearest(name or 'main', names)
         raise place.error(f'{uri}: {problem}')
+    return there[name or 'main']
 
 
 def _distribution(place: _Place, name: str, of: str = '') -> metadata.Distribution:

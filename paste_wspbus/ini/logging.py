@@ -29,6 +29,9 @@ def logging_parser(file: str, vars: Mapping[str, str]) -> configparser.ConfigPar
     parser = configparser.ConfigParser(
         {key: literal(value) for key, value in names.items()},
         interpolation=Interpolation(known),
+        # It lower-cases all keys, also those of applications, where url and Url are two.
+        # The loader of the .ini refuses what is there twice.
+        strict=False,
     )
     parser.read_file(read_lines(path))
     formats = [

@@ -128,6 +128,15 @@ def _declared(cls: ast.ClassDef) -> set[str]:
     }
 
 
+def definition_of(module: str, name: str) -> ast.FunctionDef | ast.ClassDef | None:
+    """Return the text of a function or class; None if it cannot be found without an import."""
+    try:
+        file = find_source(module)
+        return Source(file).definition(name) if file else None
+    except (NoModule, OSError, SyntaxError, ValueError):
+        return None
+
+
 def find_source(module: str) -> str | None:
     """Return the file of a module, without importing it or its packages.
 

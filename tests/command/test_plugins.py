@@ -105,6 +105,15 @@ def test_the_section_that_it_prints_can_be_served(tmp_path, env, monkeypatch):
         assert 'cache' in site.bus.lifespans
 
 
+def test_check_knows_its_keys(tmp_path, env):
+    ini = '[app:main]\nuse = call:shopcache:make\n[server:main]\nuse = egg:waitress\n'
+    ini += '[wspbus:main]\nplugins = cache\n[plugin:cache]\nuse = egg:shopcache#cache\n'
+    (tmp_path / 'site.ini').write_text(f'{ini}url = a:b\nsize = much\n')
+    process = run(tmp_path, 'site.ini', '--check', env=env)
+    assert process.code == 2
+    assert "[plugin:cache] size: 'much' is not a size in bytes" in process.err.text
+
+
 def test_what_takes_any_key_and_what_cannot_be_read_say_so(tmp_path, env):
     assert 'It takes other keys, too.' in said(tmp_path, 'plain', env=env)
     lost = said(tmp_path, 'egg:shopcache#lost', env=env)
