@@ -107,6 +107,16 @@ class Rehearsal:
 
         :raises SmokeFailed: if a request of smoke fails.
         """
+        signals: Any = self.site.bus.plugins.get('signals')
+        if signals is not None:
+            signals.rehearses = True
+        try:
+            self._warm_up_and_smoke(app)
+        finally:
+            if signals is not None:
+                signals.rehearses = False
+
+    def _warm_up_and_smoke(self, app: Any) -> None:
         bus, settings = self.site.bus, self.settings
         for wanted in settings['warm_up']:
             problem, answer = self._ask(app, wanted, WARM)

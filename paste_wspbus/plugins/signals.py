@@ -315,6 +315,9 @@ class SignalHandler:
         if callable(target):
             self.bus.subscribe(name, target)
 
+    #: Whether the process makes the requests of warm_up and smoke: it does not serve yet.
+    rehearses = False
+
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Let the thread in block() obey a signal (this is a handler for `signal.signal`)."""
         if os.getpid() != self.bus.pid:

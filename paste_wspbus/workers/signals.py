@@ -31,7 +31,8 @@ class WorkerSignals(SignalHandler):
         return 1
 
     def _leave(self, command: str, count: int) -> None:
-        if self.bus.state is not State.STARTED:
+        # Before it is READY, SIGTERM is what the supervisor stops it by.
+        if self.bus.state is not State.STARTED or self.rehearses:
             self._ask(command)
         elif self.one_of_several:
             self.bus.post('ask_for_successor')

@@ -128,9 +128,11 @@ def test_a_warm_up_that_fails_is_a_warning(tmp_path):
         assert site.stop()[0] == 0
 
 
-def test_a_stop_does_not_wait_for_smoke(tmp_path):
-    keys = 'smoke = /wait\nsmoke_timeout = 10m'
-    with Workers(tmp_path, count=None, files=files(keys), wait=False) as site:
+@pytest.mark.parametrize('count', [None, 1, 2])
+@pytest.mark.parametrize('key', ['smoke', 'warm_up'])
+def test_a_stop_does_not_wait_for_them(tmp_path, count, key):
+    keys = f'{key} = /wait\nsmoke_timeout = 10m'
+    with Workers(tmp_path, count=count, files=files(keys), wait=False) as site:
         site.expect('waiting')
         site.send(signal.SIGTERM)
         assert site.wait() == 0, site.report()
