@@ -231,3 +231,14 @@ def test_a_wrong_setting_is_one_line_at_the_start_and_of_check(tmp_path, more, l
         said = process.err.text
         assert (process.code, len(said.splitlines())) == (2, 1), said
         assert line in said
+
+
+def test_keys_that_differ_in_case_are_two_keys(tmp_path):
+    # The logging sections are read by a parser that lower-cases all keys.
+    logging = '[loggers]\nkeys = root\n[handlers]\nkeys =\n[formatters]\nkeys =\n'
+    ini = site(tmp_path, f'size = 1\nSize = 2\n{logging}[logger_root]\nhandlers =\n')
+    for words in (['--check'], []):
+        process = run(tmp_path, *words, ini)
+        said = process.err.text
+        assert (process.code, len(said.splitlines())) == (2, 1), said
+        assert "[plugin:cache] Size: unknown key; did you mean 'size'?" in said
