@@ -24,6 +24,7 @@ from paste_wspbus.ini import factories
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Terminated, site_path
 from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.process.opening import idle_keys
 from paste_wspbus.unix.processes import OtherProcess
 
 TYPE_CHECKING = False
@@ -54,6 +55,7 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
     """
     options = launch.options
     warnings = check(config, options.server_name, options.app_name, options.listen)
+    warnings += idle_keys(make_process(config, launch, Inheritance()))
     for warning in warnings:
         print_answer(f'{options.config}: warning: {warning}')
     found = 'can be served' if warnings else 'no mistakes found'

@@ -99,11 +99,6 @@ def check(
             raise ConfigError(str(config.file), missing)
         warnings.append(missing)
     warnings += _check_folders(config)
-    if config.settings['preload'] and not config.settings['workers']:
-        warnings.append('[wspbus:main] preload = true has no effect without workers')
-    for key in ('max_requests', 'max_memory', 'max_age'):
-        if config.settings[key] and not config.settings['workers']:
-            warnings.append(f'[wspbus:main] {key} has no effect without workers')
     warnings += _check_names(config)
     warnings += sections.warnings
     warnings += _check_signals(config, sections.texts)

@@ -57,10 +57,15 @@ WARNINGS = {
         USED + '[plugn:x]\n',
         '[plugn:x] is not used: did you mean [plugin:x]?',
     ),
-    'recycling without workers': (
-        f'{USED}max_age = 1h\nmax_requests = 5\n',
-        '[wspbus:main] max_requests has no effect without workers',
-        '[wspbus:main] max_age has no effect without workers',
+    'keys for workers': (
+        f'{USED}max_age = 1h\nmax_requests = 5\npreload = true\nsoak = 5\n'
+        'hung_after = 9\nrequest_deadline = off\n  /x 5s\n',
+        '[wspbus:main] preload does nothing without workers',
+        '[wspbus:main] soak does nothing without workers or --monitor-restart',
+        '[wspbus:main] max_requests does nothing without workers or --monitor-restart',
+        '[wspbus:main] max_age does nothing without workers or --monitor-restart',
+        '[wspbus:main] hung_after does nothing without workers or --monitor-restart',
+        '[wspbus:main] request_deadline only logs without workers or --monitor-restart',
     ),
     'a server with a typo': (
         USED + '[servr:main]\n',
@@ -99,6 +104,16 @@ WARNINGS = {
 def test_what_has_no_effect_is_a_warning(tmp_path, name):
     more, *warnings = WARNINGS[name]
     assert check(tmp_path, GOOD + more) == (0, warnings)
+
+
+def test_the_command_line_says_whether_there_are_workers(tmp_path):
+    ini = f'{GOOD}{USED}max_age = 1h\npreload = true\nhung_after = 5\n'
+    assert check(tmp_path, ini, '--workers', '2') == (0, [])
+    (preload,) = check(tmp_path, ini, '--monitor-restart')[1]
+    assert preload == '[wspbus:main] preload does nothing without workers'
+    off = f'{GOOD}{USED}soak = 0\nhung_after = 0\nrequest_deadline = off\n'
+    assert check(tmp_path, off) == (0, [])
+    assert check(tmp_path, f'{off}workers = 2\n', '--workers', '0') == (0, [])
 
 
 OTHERS = """

@@ -226,9 +226,10 @@ def test_root_writes_and_keeps_reports_in_a_folder_of_the_sites_user(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [name(3), name(4)]
 
 
-def test_without_a_supervisor_the_log_says_that_the_key_does_nothing(tmp_path):
+def test_without_a_supervisor_the_log_says_which_keys_do_nothing(tmp_path):
     with site_of(tmp_path, 'reports = reports\nhung_after = 5', count=None) as site:
-        site.expect('reports does nothing without workers or --monitor-restart')
+        for key in ('reports', 'hung_after'):
+            site.expect(f'{key} does nothing without workers or --monitor-restart')
         assert site.stop()[0] == 0
 
 
