@@ -12,6 +12,7 @@ import sys
 from difflib import get_close_matches
 from importlib import metadata
 
+from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -106,8 +107,9 @@ def call_hint(context: Any, error: BaseException) -> str:
         takes = list(signature.parameters)
     else:
         return ''
+    names = [*takes[count:], *NEEDS] if kind == 'plugin' else takes[count:]
     for key in settings:
-        if key not in takes and (hint := nearest(key, takes[count:])):
+        if key not in takes and (hint := nearest(key, names)):
             return hint
     wanted, result = SIGNATURES[kind]
     return f'; a factory takes {wanted} and returns {result}'

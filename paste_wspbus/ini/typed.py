@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError
+from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.units import DURATION_TAKES, SIZE_TAKES, duration, size
 from paste_wspbus.values import boolean, comment_hint, nearest
 
@@ -29,12 +31,18 @@ GIVEN = 2
 
 
 class Kind(NamedTuple):
-    """What a setting accepts: a name for people, and the function that converts its text."""
+    """What a setting accepts: a name for people, and the function that converts its text.
+
+    ``types`` are those of its default in the code, ``in_code`` says that in words. ``sample``
+    is a value as an .ini writes it.
+    """
 
     name: str
     takes: str
     convert: Callable[[str], Any]
     types: tuple[type, ...]
+    in_code: str
+    sample: str
 
 
 class Setting(NamedTuple):
@@ -62,10 +70,25 @@ class Settings(NamedTuple):
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text.strip())
-    if not parts.scheme or not (parts.netloc or parts.path):
+    url = text.strip()
+    parts = urlsplit(url)
+    is_whole = url[len(parts.scheme) :].startswith('://')
+    if not parts.scheme or not is_whole or not (parts.netloc or parts.path):
         raise ValueError(text)
-    return text.strip()
+    return url
+
+
+def _whole(text: str) -> int:
+    if '_' in text:  # int() accepts 1_000
+        raise ValueError(text)
+    return int(text)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if '_' in text or not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _path(text: str) -> Path:
@@ -75,14 +98,28 @@ def _path(text: str) -> Path:
 
 
 _KINDS = {
-    'int': Kind('int', 'a whole number', int, (int,)),
-    'float': Kind('float', 'a number', float, (int, float)),
-    'bool': Kind('bool', 'true or false', boolean, (bool,)),
-    'str': Kind('str', 'a text', str, (str,)),
-    'Seconds': Kind('seconds', DURATION_TAKES, duration, (int, float)),
-    'Bytes': Kind('bytes', SIZE_TAKES, size, (int,)),
-    'Path': Kind('path', 'a path', _path, (str, os.PathLike)),
-    'Url': Kind('url', 'a URL, as redis://localhost/0', _url, (str,)),
+    'int': Kind('int', 'a whole number', _whole, (int,), 'a whole number', '3'),
+    'float': Kind('float', 'a number', _number, (int, float), 'a number', '0.5'),
+    'bool': Kind('bool', 'true or false', boolean, (bool,), 'True or False', 'true'),
+    'str': Kind('str', 'a text', str, (str,), 'a text', 'text'),
+    'Seconds': Kind(
+        'seconds',
+        DURATION_TAKES,
+        duration,
+        (int, float),
+        'a number of seconds',
+        '10m',
+    ),
+    'Bytes': Kind('bytes', SIZE_TAKES, size, (int,), 'a whole number of bytes', '300M'),
+    'Path': Kind('path', 'a path', _path, (str, os.PathLike), 'a path', 'data'),
+    'Url': Kind(
+        'url',
+        'a URL, as redis://localhost/0',
+        _url,
+        (str,),
+        'a text',
+        'redis://localhost/0',
+    ),
 }
 
 _LISTS = ('list', 'List', 'Sequence', 'Iterable', 'Collection')
@@ -134,7 +171,7 @@ def _choice(values: list[Any]) -> Kind:
 
     *some, last = named
     takes = f'{", ".join(some)} or {last}' if some else last
-    return Kind('|'.join(named), takes, convert, (object,))
+    return Kind('|'.join(named), takes, convert, (object,), takes, next(iter(named)))
 
 
 def _list(kind: Kind) -> Kind:
@@ -142,7 +179,8 @@ def _list(kind: Kind) -> Kind:
         return [kind.convert(word) for word in text.replace(',', ' ').split()]
 
     takes = f'a list, with spaces or commas between: each is {kind.takes}'
-    return Kind(f'list of {kind.name}', takes, convert, (list, tuple))
+    name, sample = f'list of {kind.name}', f'{kind.sample} {kind.sample}'
+    return Kind(name, takes, convert, (list, tuple), 'a list or a tuple', sample)
 
 
 def settings_of(factory: Any) -> Settings | None:
@@ -233,7 +271,7 @@ def convert(
     for key, text in conf.items():
         setting = settings.known.get(key)
         if setting is None and not settings.takes_more:
-            hint = nearest(key, settings.known) or _all_of(settings)
+            hint = nearest(key, [*settings.known, *NEEDS]) or _all_of(settings)
             raise ConfigError(file, f'unknown key{hint}', section=section, key=key)
         if setting is None or setting.kind is None:
             converted[key] = text
@@ -267,8 +305,22 @@ def check_defaults(settings: Settings, file: str | None, section: str | None) ->
         if not isinstance(default, kind.types) or (
             is_bool and object not in kind.types
         ):
-            problem = f'its default in the code, {default!r}, is not {kind.takes}'
+            problem = f'its default in the code, {default!r}, is not {kind.in_code}'
+            problem += _as_code(kind, default)
             raise FactoryError(file, problem, section=section, key=key)
+
+
+def _as_code(kind: Kind, default: Any) -> str:
+    """Return what to write for a default that stands in the code as it would in an .ini."""
+    if not isinstance(default, str):
+        return ''
+    try:
+        value = kind.convert(default)
+    except (ValueError, SettingError):
+        return ''
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f': write {value!r}'
 
 
 def is_typed(settings: Settings) -> bool:
@@ -277,4 +329,4 @@ def is_typed(settings: Settings) -> bool:
 
 
 def _all_of(settings: Settings) -> str:
-    return f'; it takes {", ".join(settings.known) or "none"}'
+    return f'; it takes {", ".join([*settings.known, *NEEDS])}'

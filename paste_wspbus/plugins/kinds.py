@@ -18,5 +18,5 @@ Seconds = NewType('Seconds', float)
 #: A size in bytes; in the .ini 4096, 10K, 300M or 2G.
 Bytes = NewType('Bytes', int)
 
-#: A URL: it has a scheme and something behind it.
+#: A URL: it has a scheme, ://, and a host or a path.
 Url = NewType('Url', str)

@@ -97,7 +97,7 @@ def test_it_shows_the_keys_of_one_and_a_section_to_copy(tmp_path, env):
 
 def test_the_section_that_it_prints_can_be_served(tmp_path, env, monkeypatch):
     text = said(tmp_path, 'cache', env=env)
-    section = text[text.index('[wspbus:main]') :].replace('url =', 'url = a:b')
+    section = text[text.index('[wspbus:main]') :].replace('url =', 'url = a://b')
     monkeypatch.syspath_prepend(env['PYTHONPATH'])
     with composed(
         f'[app:main]\nuse = call:shopcache:make\n{section}\n[app:x]\n'
@@ -108,7 +108,7 @@ def test_the_section_that_it_prints_can_be_served(tmp_path, env, monkeypatch):
 def test_check_knows_its_keys(tmp_path, env):
     ini = '[app:main]\nuse = call:shopcache:make\n[server:main]\nuse = egg:waitress\n'
     ini += '[wspbus:main]\nplugins = cache\n[plugin:cache]\nuse = egg:shopcache#cache\n'
-    (tmp_path / 'site.ini').write_text(f'{ini}url = a:b\nsize = much\n')
+    (tmp_path / 'site.ini').write_text(f'{ini}url = a://b\nsize = much\n')
     process = run(tmp_path, 'site.ini', '--check', env=env)
     assert process.code == 2
     assert "[plugin:cache] size: 'much' is not a size in bytes" in process.err.text

@@ -89,6 +89,12 @@ def test_each_type_converts_its_text(read):
     ('key', 'text', 'problem'),
     [
         ('url', 'localhost', "'localhost' is not a URL, as redis://localhost/0"),
+        ('url', 'localhost:6379', "'localhost:6379' is not a URL, as redis://"),
+        ('url', 'redis:/localhost/0', 'is not a URL, as redis://'),
+        ('url', 'redis://', 'is not a URL, as redis://'),
+        ('count', '1_000', "'1_000' is not a whole number"),
+        ('ratio', 'nan', "'nan' is not a number"),
+        ('need', 'db', "unknown key; did you mean 'needs'?"),
         ('size', '3 megabytes', 'is not a size in bytes, as 300M'),
         ('expires', '800X', "'800X' is not a duration, as 500ms"),
         ('count', '1.5', "'1.5' is not a whole number"),
@@ -102,7 +108,7 @@ def test_each_type_converts_its_text(read):
     ],
 )
 def test_a_wrong_value_is_one_line_with_section_and_key(read, key, text, problem):
-    conf = {'url': 'a:b', key: text}
+    conf = {'url': 'a://b', key: text}
     with pytest.raises(ConfigError) as refused:
         convert(read(typed), conf, 'site.ini', 'plugin:cache')
     assert str(refused.value).startswith(f'site.ini [plugin:cache] {key}: ')
@@ -136,6 +142,62 @@ def test_a_default_of_another_type_is_a_mistake_of_the_code(read):
         settings = settings_in_source(ast.parse(source).body[0])
     with pytest.raises(FactoryError, match="default in the code, 'large', is not a wh"):
         convert(settings, {}, 'site.ini', 'plugin:x')
+
+
+@pytest.mark.parametrize(
+    ('annotation', 'default', 'problem'),
+    [
+        ('Seconds', "'10m'", "'10m', is not a number of seconds: write 600"),
+        ('Bytes', "'300M'", "'300M', is not a whole number of bytes: write 314572800"),
+        ('bool', "'yes'", "'yes', is not True or False: write True"),
+        ('bool', '1', '1, is not True or False'),
+        ('int', '1.5', '1.5, is not a whole number'),
+        ('list[str]', "'a b'", "'a b', is not a list or a tuple: write ['a', 'b']"),
+        ('float', "'much'", "'much', is not a number"),
+    ],
+)
+def test_a_default_that_is_written_as_in_an_ini_is_told_as_code(
+    annotation, default, problem
+):
+    source = f'def f(bus, global_conf, x: {annotation} = {default}): ...'
+    settings = settings_in_source(ast.parse(source).body[0])
+    with pytest.raises(FactoryError) as refused:
+        convert(settings, {}, 'site.ini', 'plugin:x')
+    assert str(refused.value).endswith(f'its default in the code, {problem}')
+
+
+@pytest.mark.parametrize(
+    'url',
+    [
+        'redis://localhost',
+        'sqlite:////srv/a.db',
+        'sqlite:///a.db',
+        'unix:///run/x',
+        'postgresql+psycopg://u:p@h/db',
+    ],
+)
+def test_a_url_has_a_scheme_and_something_behind_its_slashes(url):
+    assert kind_of('Url').convert(f' {url} ') == url
+
+
+@pytest.mark.parametrize(
+    'annotation',
+    [
+        'int',
+        'float',
+        'bool',
+        'str',
+        'Seconds',
+        'Bytes',
+        'Path',
+        'Url',
+        'list[int]',
+        "Literal['a','b']",
+    ],
+)
+def test_each_kind_accepts_its_own_sample(annotation):
+    kind = kind_of(annotation)
+    assert isinstance(kind.convert(kind.sample), kind.types)
 
 
 def test_a_factory_without_annotations_gets_texts_as_before():
@@ -242,3 +304,12 @@ def test_keys_that_differ_in_case_are_two_keys(tmp_path):
         said = process.err.text
         assert (process.code, len(said.splitlines())) == (2, 1), said
         assert "[plugin:cache] Size: unknown key; did you mean 'size'?" in said
+def test_needs_is_a_key_of_any_plugin(tmp_path):
+    plain = (
+        'def plain(bus, global_conf, size=3):\n    yield\ndef make(global_conf): ...\n'
+    )
+    ini = '[wspbus:main]\nplugins = x\n[plugin:x]\nuse = call:plain:plain\nneed = db\n'
+    ini += '[app:main]\nuse = call:plain:make\n[server:main]\nuse = egg:waitress\nport = 0\n'
+    done = run(tmp_path, 'site.ini', files={'site.ini': ini, 'plain.py': plain})
+    assert done.code
+    assert "unexpected keyword argument 'need'; did you mean 'needs'?" in done.err.text
