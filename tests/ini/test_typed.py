@@ -304,6 +304,8 @@ def test_keys_that_differ_in_case_are_two_keys(tmp_path):
         said = process.err.text
         assert (process.code, len(said.splitlines())) == (2, 1), said
         assert "[plugin:cache] Size: unknown key; did you mean 'size'?" in said
+
+
 def test_needs_is_a_key_of_any_plugin(tmp_path):
     plain = (
         'def plain(bus, global_conf, size=3):\n    yield\ndef make(global_conf): ...\n'
