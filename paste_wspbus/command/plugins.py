@@ -12,10 +12,9 @@ from paste_wspbus.exits import DONE
 from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.factories import PLUGIN
 from paste_wspbus.ini.pastedeploy import loadwsgi
-from paste_wspbus.ini.sources import definition_of
+from paste_wspbus.ini.sources import definition_of, problem_of
 from paste_wspbus.ini.typed import (
     COMPUTED,
-    REQUIRED,
     Setting,
     Settings,
     settings_in_source,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from paste_wspbus.process.options import Options
 
 HEADING = ('PLUGIN', 'USE', 'WHAT IT IS')
-KEYS = ('KEY', 'TYPE', 'DEFAULT')
+KEYS = ('KEY', 'TYPE', 'DEFAULT', 'EXAMPLE')
 
 
 def plugins(options: Options) -> int:
@@ -92,7 +91,7 @@ def _docstring(one: EntryPoint) -> str:
 
 
 def _summary(one: EntryPoint) -> str:
-    return _docstring(one).partition('\n')[0]
+    return _docstring(one).partition('\n')[0] or problem_of(one.module, one.attr)
 
 
 def _described(one: EntryPoint) -> str:
@@ -102,9 +101,14 @@ def _described(one: EntryPoint) -> str:
         parts.append(text)
     settings = _settings(one)
     if settings is None:
-        parts.append('Its keys cannot be read from the text of its factory.')
+        unknown = 'Its keys cannot be read from the text of its factory'
+        problem = problem_of(one.module, one.attr)
+        parts.append(f'{unknown}: {problem}' if problem else f'{unknown}.')
     elif settings.known:
-        rows = [(s.name, _type(s), _default(s)) for s in settings.known.values()]
+        rows = [
+            (s.name, _type(s), _default(s), s.kind.sample if s.kind else '')
+            for s in settings.known.values()
+        ]
         parts.append('\n'.join(in_columns([KEYS, *rows])))
     if settings is not None and settings.takes_more:
         parts.append('It takes other keys, too.')
@@ -116,11 +120,16 @@ def _described(one: EntryPoint) -> str:
     lines.append(f'use = {_use(one)}')
     for setting in settings.known.values() if settings is not None else ():
         mark = '' if setting.is_required else '# '
-        is_known = setting.default not in (REQUIRED, COMPUTED, None)
-        value = _default(setting) if is_known else ''
-        lines.append(f'{mark}{setting.name} = {value}'.rstrip())
+        lines.append(f'{mark}{setting.name} = {_value(setting)}'.rstrip())
     parts.append('\n'.join(lines))
     return '\n\n'.join(parts)
+
+
+def _value(setting: Setting) -> str:
+    """Return the default, or a sample if there is none that an .ini can write."""
+    if setting.is_required or setting.default is COMPUTED or setting.default is None:
+        return setting.kind.sample if setting.kind else ''
+    return _default(setting)
 
 
 def _type(setting: Setting) -> str:
@@ -149,6 +158,7 @@ def _as_json(one: EntryPoint) -> dict[str, Any]:
         'name': one.name,
         'use': _use(one),
         'factory': one.value,
+        'problem': problem_of(one.module, one.attr) or None,
         'help': _docstring(one),
         'takes_more': None if settings is None else settings.takes_more,
         'settings': None

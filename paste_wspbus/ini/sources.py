@@ -7,6 +7,8 @@ import os
 import warnings
 from importlib.util import find_spec
 
+from paste_wspbus.values import nearest
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -135,6 +137,20 @@ def definition_of(module: str, name: str) -> ast.FunctionDef | ast.ClassDef | No
         return Source(file).definition(name) if file else None
     except (NoModule, OSError, SyntaxError, ValueError):
         return None
+
+
+def problem_of(module: str, name: str) -> str:
+    """Return what is missing of a function or class; '' if nothing is, or nobody can know it."""
+    try:
+        file = find_source(module)
+        names = Source(file).names() if file else None
+    except NoModule:
+        return f'there is no module {module!r}'
+    except (OSError, SyntaxError, ValueError) as error:
+        return f'{module}: {type(error).__name__}: {error}'
+    if names is None or name.partition('.')[0] in names:
+        return ''
+    return f'{module} has no {name!r}{nearest(name, names)}'
 
 
 def find_source(module: str) -> str | None:

@@ -35,8 +35,12 @@ INSTALLED = {
     'shopcache-1.0.dist-info/entry_points.txt': (
         '[paste_wspbus.plugin_factory]\n'
         'cache = shopcache:cache\nplain = shopcache:plain\nlost = gone:away\n'
+        'broken = shopcache:plian\n'
     ),
 }
+
+
+BROKEN = "shopcache has no 'plian'; did you mean 'plain'?"
 
 
 @pytest.fixture
@@ -60,8 +64,9 @@ def test_it_lists_what_is_installed(tmp_path, env):
     assert lines[0][0] == 'PLUGIN'
     mine = [line for line in lines if 'shopcache' in ' '.join(line)]
     assert mine == [
+        ['broken', 'egg:shopcache#broken', *BROKEN.split()],
         ['cache', 'egg:shopcache#cache', *['Keeps', 'answers', 'in', 'a', 'store.']],
-        ['lost', 'egg:shopcache#lost'],
+        ['lost', 'egg:shopcache#lost', *['there', 'is', 'no', 'module', "'gone'"]],
         ['plain', 'egg:shopcache#plain'],
     ]
 
@@ -70,11 +75,11 @@ def test_it_shows_the_keys_of_one_and_a_section_to_copy(tmp_path, env):
     text = said(tmp_path, 'cache', env=env)
     rows = [line.split() for line in text.splitlines()]
     for row in (
-        'url url required',
-        'size bytes 4096',
-        'expires seconds none',
-        'strict bool false',
-        'names list of str a b',
+        'url url required redis://localhost/0',
+        'size bytes 4096 300M',
+        'expires seconds none 10m',
+        'strict bool false true',
+        'names list of str a b text text',
         'odd str see the code',
     ):
         assert row.split() in rows
@@ -86,9 +91,9 @@ def test_it_shows_the_keys_of_one_and_a_section_to_copy(tmp_path, env):
         '',
         '[plugin:cache]',
         'use = egg:shopcache#cache',
-        'url =',
+        'url = redis://localhost/0',
         '# size = 4096',
-        '# expires =',
+        '# expires = 10m',
         '# strict = false',
         '# names = a b',
         '# odd =',
@@ -97,7 +102,7 @@ def test_it_shows_the_keys_of_one_and_a_section_to_copy(tmp_path, env):
 
 def test_the_section_that_it_prints_can_be_served(tmp_path, env, monkeypatch):
     text = said(tmp_path, 'cache', env=env)
-    section = text[text.index('[wspbus:main]') :].replace('url =', 'url = a://b')
+    section = text[text.index('[wspbus:main]') :].replace('# ', '')
     monkeypatch.syspath_prepend(env['PYTHONPATH'])
     with composed(
         f'[app:main]\nuse = call:shopcache:make\n{section}\n[app:x]\n'
@@ -117,7 +122,9 @@ def test_check_knows_its_keys(tmp_path, env):
 def test_what_takes_any_key_and_what_cannot_be_read_say_so(tmp_path, env):
     assert 'It takes other keys, too.' in said(tmp_path, 'plain', env=env)
     lost = said(tmp_path, 'egg:shopcache#lost', env=env)
-    assert 'cannot be read from the text of its factory' in lost
+    cannot = 'Its keys cannot be read from the text of its factory'
+    assert f"{cannot}: there is no module 'gone'" in lost
+    assert f'{cannot}: {BROKEN}' in said(tmp_path, 'broken', env=env)
 
 
 def test_json_has_all_of_it(tmp_path, env):
@@ -129,6 +136,9 @@ def test_json_has_all_of_it(tmp_path, env):
         'required': False,
         'default': '4096',
     }
+    assert cache['problem'] is None
+    (broken,) = json.loads(said(tmp_path, 'broken', '--json', env=env))
+    assert broken['problem'] == BROKEN
 
 
 @pytest.mark.parametrize(
