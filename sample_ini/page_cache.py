@@ -11,8 +11,12 @@ class Cache(Plugin):
         self.pages = {}
 
     @on('cache.drop', remote=True)
-    @on('missed')  # a message was lost here: it may have been this one
-    def drop(self, *_):
+    def drop(self, *names):
+        for name in names or list(self.pages):
+            self.pages.pop(name, None)
+
+    @on('missed')  # messages were lost here: one of them may have been a 'cache.drop'
+    def drop_all(self, count):
         self.pages.clear()
 
     @on('cache.size', remote=True)
@@ -21,8 +25,7 @@ class Cache(Plugin):
 
 
 def make_cache(bus, global_conf):
-    bus.plugins['cache'] = Cache(bus)
-    return bus.plugins['cache']
+    return Cache(bus)
 
 
 def make_app(global_conf):

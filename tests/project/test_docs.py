@@ -32,3 +32,11 @@ def test_the_first_example_of_the_readme_is_the_sample():
     assert first.split() == (ROOT / 'sample_ini/pool.py').read_text().split()
     first_ini = re.search(r'```ini\n(.*?)```', readme, re.S)[1]
     assert first_ini in (ROOT / 'sample_ini/shop.ini').read_text()
+
+
+def test_the_example_of_the_messages_is_the_sample():
+    page = (ROOT / 'docs/messages.md').read_text()
+    shown = re.search(r'```python\n(.*?)```', page, re.S)[1]
+    assert (ROOT / 'sample_ini/page_cache.py').read_text().endswith(f'\n\n{shown}')
+    shown = re.search(r'```ini\n(.*?)```', page, re.S)[1]
+    assert (ROOT / 'sample_ini/messages.ini').read_text().endswith(f'\n\n{shown}')
