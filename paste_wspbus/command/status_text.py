@@ -71,9 +71,10 @@ def describe(
         _workers(workers, width) if workers else _one_process(answer),
         fold(_silent(workers)),
         _crashes(workers, width),
-        fold(_hung(workers)),
+        fold(_replaced(workers)),
         fold(_recycled(workers)),
         _requests(answer, width),
+        fold(_counted(answer)),
         fold(_what_happens(answer)),
     ]
     lines: list[Line] = []
@@ -256,17 +257,39 @@ def _recycled(workers: list[dict[str, Any]]) -> list[Line]:
     return [*lines.values()]
 
 
-def _hung(workers: list[dict[str, Any]]) -> list[Line]:
-    counts = {text(one.get('name')): number(one, 'hung') or 0 for one in workers}
-    return [
-        Line(
-            f'{name[:1].upper()}{name[1:]} has hung and was replaced '
-            f'{"once" if count < 2 else f"{count:.0f} times"}: see the log.',
-            BAD,
-        )
-        for name, count in counts.items()
+def _replaced(workers: list[dict[str, Any]]) -> list[Line]:
+    """Return the lines on workers that were replaced because they were ill."""
+    lines = {}
+    for worker in workers:
+        last, hung = worker.get('last_replacement'), number(worker, 'hung') or 0
+        if not isinstance(last, dict):
+            continue
+        name, age = text(worker.get('name')), number(last, 'age')
+        when = 'at an unknown time' if age is None else f'{age_text(age)} ago'
+        hangs = last.get('why') == 'hang'
+        why = 'it hung' if hangs else 'it had an overdue request'
+        request, report = last.get('request'), last.get('report')
+        why += f' ({text(request)})' if request else ''
+        where = f'Its report: {text(report)}' if report else 'The log has its stacks.'
+        line = f'{name[:1].upper()}{name[1:]} was replaced {when}: {why}. {where}'
+        line += f' It has hung {hung:.0f} times.' if hangs and hung > 1 else ''
+        lines[name] = Line(line, BAD if age is None or age < NEW else PLAIN)
+    return [*lines.values()]
+
+
+def _counted(answer: dict[str, Any]) -> list[Line]:
+    """Return a line on slow and overdue requests, if there were some."""
+    counts = (
+        (number(answer, f'{what}_requests') or 0, what) for what in ('slow', 'overdue')
+    )
+    parts = [
+        f'{plural(int(count), f"{what} request")}'
+        for count, what in counts
         if count >= 1
     ]
+    if not parts:
+        return []
+    return [Line(f'{" and ".join(parts)} since the start: the log says where.')]
 
 
 def _crash(last: dict[str, Any]) -> str:

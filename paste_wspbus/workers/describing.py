@@ -36,6 +36,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
             | supervisor.crashes.describe(child.name)
             | supervisor.recycling.describe(child.name)
             | supervisor.liveness.describe(child.name)
+            | supervisor.successors.describe(child.name)
             for child in children
         ],
         'serving': sum(not worker.is_stopped for worker in supervisor.serving()),

@@ -160,14 +160,19 @@ class Liveness:
 
     def _start_successor(self, worker: WorkerHandle, why: str) -> None:
         supervisor = self.supervisor
+        oldest = worker.open_requests()[:1]
+        request = next((f'{one["method"]} {one["path"]}' for one in oldest), None)
         if supervisor.server is None:
+            supervisor.successors.note(worker, None, 'hang', request)
             # Its server binds itself: its successor cannot do that before its end.
             supervisor.leaving.let_go(worker)
             self._end(worker)
             return
         if supervisor.strategy.is_prepared(worker.role):
             self._new = supervisor.successors.start(worker, 'hangs')
-        if self._new is None:
+        if self._new is not None:
+            supervisor.successors.note(worker, self._new, 'hang', request)
+        else:
             self._old = None
             self._not_before = time.monotonic() + self._pause(worker)
 

@@ -43,6 +43,8 @@ class Reports:
         self._errors: deque[tuple[float, str]] = deque(maxlen=ERRORS)
         #: The last stacks of processes that are about to be killed.
         self._stacks: dict[int, dict[int, list[Frame]]] = {}
+        #: From process IDs to the paths of the last reports.
+        self.paths: dict[int, str] = {}
         #: The process IDs of those that have a report: their end needs no other one.
         self._reported: set[int] = set()
         #: The last problem, which is logged once.
@@ -137,6 +139,9 @@ class Reports:
             report = self._describe(kind, worker, what, stacks, end)
             path = report_files.write(folder, _name(report), _text(report))
             self._problem = ''
+            self.paths[worker.pid] = path
+            while len(self.paths) > KEPT:
+                del self.paths[next(iter(self.paths))]
             self.bus.log(f'{worker.title} has a report: {path}', 30)
             report_files.keep_newest(folder, KEPT)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 from paste_wspbus.bus import State
 from paste_wspbus.role import WORKER
@@ -29,6 +30,10 @@ class Successors:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
+        #: From the name of a worker to the last replacement that was begun, and to the last
+        #: one that served: when that was, and what `status` shows.
+        self._begun: dict[str, tuple[WorkerHandle, dict[str, Any]]] = {}
+        self._last: dict[str, tuple[float, dict[str, Any]]] = {}
 
     def is_asked_for(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         """React to a worker that got a signal to stop, but not from the supervisor."""
@@ -82,6 +87,45 @@ class Successors:
         except WorkerFailed as failed:
             bus.log(f'{failed}; {worker.title} keeps serving', 40)
             return None
+
+    def note(
+        self,
+        worker: WorkerHandle,
+        new: WorkerHandle | None,
+        why: str,
+        request: str | None,
+    ) -> None:
+        """Keep for `status` why a worker that is ill is replaced.
+
+        :param new: its successor; None if that can only start when the worker has ended.
+        :param why: 'hang' or 'deadline'.
+        :param request: the method and path of the request that may be the cause.
+        """
+        self._look(worker.name)
+        told = {'pid': worker.pid, 'why': why, 'request': request}
+        if new is None:
+            self._last[worker.name] = time.monotonic(), told
+        else:
+            self._begun[worker.name] = new, told
+
+    def _look(self, name: str) -> None:
+        """Note whether the replacement that was begun last has succeeded."""
+        if name in self._begun:
+            new, told = self._begun[name]
+            if new.ready_since is not None:
+                self._last[name] = new.ready_since, told
+                del self._begun[name]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return what `status` shows of a name, such as 'worker 2'."""
+        self._look(name)
+        if name not in self._last:
+            return {'last_replacement': None}
+        at, told = self._last[name]
+        age = round(time.monotonic() - at, 3)
+        report = self.supervisor.reports.paths.get(told['pid'])
+        times = {'time': time.time() - age, 'age': age}
+        return {'last_replacement': {**times, **told, 'report': report}}
 
     def give_up(self) -> None:
         """Stop the successors that are not READY: a new generation replaces all workers."""

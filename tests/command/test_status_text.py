@@ -143,6 +143,31 @@ def test_why_a_worker_was_recycled_is_said():
     assert line in ' '.join(told.split())
 
 
+def test_why_a_worker_was_replaced_is_said():
+    last = {'age': 10.0, 'pid': 1, 'why': 'hang', 'request': 'GET /g', 'report': None}
+    told = text(workers=[full(1, hung=1, last_replacement=last)])
+    line = 'Worker 1 was replaced 10 seconds ago: it hung (GET /g). The log has its stacks.'
+    assert line in ' '.join(told.split()) and 'times' not in told
+    assert style_of('Worker 1 was', workers=[full(1, last_replacement=last)]) == BAD
+    last = {'age': 190.0, 'why': 'deadline', 'request': 'GET /s', 'report': '/r/x.txt'}
+    told = text(workers=[full(2, hung=3, last_replacement=last)])
+    line = 'Worker 2 was replaced 3 minutes ago: it had an overdue request (GET /s). '
+    assert f'{line}Its report: /r/x.txt' in ' '.join(told.split())
+    last = {'why': 'hang', 'request': None}
+    told = text(workers=[full(2, hung=3, last_replacement=last)])
+    line = 'at an unknown time: it hung. The log has its stacks. It has hung 3 times.'
+    assert line in ' '.join(told.split())
+
+
+def test_slow_and_overdue_requests_are_counted_if_there_were_some():
+    told = text(slow_requests=2, overdue_requests=1)
+    line = '2 slow requests and 1 overdue request since the start: the log says where.'
+    assert line in told
+    assert '1 slow request since' in text(slow_requests=1, overdue_requests=0)
+    for none in (0, None, 'x'):
+        assert 'since the start' not in text(slow_requests=none)
+
+
 def test_a_soak_says_who_serves_beside_whom():
     soak = {'worker': 'worker 1', 'pid': 4711, 'generation': 2, 'remaining': 1.25}
     told = ' '.join(text(workers=[full(1)], soak=soak).split())

@@ -27,6 +27,7 @@ TITLES = {
     'request': 'A request',
     'crash': 'A crash',
     'recycling': 'A recycling',
+    'replacement': 'A replacement',
     'reload': 'A reload',
     'soak': 'A soak',
     'calling': 'A listener',

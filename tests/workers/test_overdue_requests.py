@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from paste_wspbus.control.client import ask as ask_control
 from tests.kit import eventually
 from tests.kit.clients import Clients
 from tests.workers.test_slow_requests import counts, kill, line_of, site
@@ -49,6 +50,10 @@ def test_the_client_gets_503_when_the_successor_is_ready(tmp_path, server):
         eventually(lambda: not os.path.exists(f'/proc/{old}'))
         assert running.get('/').status == 200
         assert counts(running) == (0, 1)
+        told = ask_control(str(tmp_path / 'site.pid.sock'), 'status')
+        (last,) = (one['last_replacement'] for one in told['workers'])
+        assert (last['why'], last['pid']) == ('deadline', old)
+        assert last['request'] == 'GET /sleeps' and last['report'] is None
         assert running.stop()[0] == 0
     assert 'is killed' not in running.err.text
     assert 'The stop cuts' not in running.err.text
@@ -111,6 +116,7 @@ def test_a_place_is_renewed_once_a_minute(tmp_path):
         with running.connect() as other:
             other.send('/sleeps')
             running.expect('less than a minute ago: it is replaced in ')
+            running.expect(' s if the request still runs then')
         assert running.err.text.count('a new process takes its place') == 1
         assert running.get('/').status == 200
         kill(running)

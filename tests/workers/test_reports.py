@@ -262,8 +262,10 @@ def test_the_first_overdue_request_of_a_worker_has_a_report(tmp_path, stack):
             send(site, stack, '/sleep')
         site.expect(', past its deadline', 2)
         eventually(lambda: has_ended(old))
+        (last,) = (one['last_replacement'] for one in site.workers())
         assert site.stop()[0] == 0
     (deadline,) = reports(tmp_path, 'deadline')
+    assert (last['why'], last['report']) == ('deadline', str(deadline))
     text, told = read(deadline)
     assert f'(process {old}) has an overdue request: POST /sleep has run for ' in text
     assert 'in sleep_long' in text and told['pid'] == old
