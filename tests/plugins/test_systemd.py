@@ -886,6 +886,6 @@ def test_the_production_sample_logs_to_the_journal_unless_told_otherwise(tmp_pat
         response = site.get('/', x_forwarded_for='192.0.2.7')
         assert 'server' not in response.headers
         site.expect('192.0.2.7')  # the proxy is believed
-        site.expect('INFO  [paste_wspbus] Bus STARTED')
+        site.expect('INFO  [paste_wspbus] [-] Bus STARTED')
         assert site.stop()[0] == 0
     assert os.listdir(tmp_path) == []
