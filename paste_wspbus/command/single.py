@@ -59,6 +59,8 @@ class Single:
         self.launch, self.options, self.process = launch, launch.options, process
         self.defaults = DefaultPlugins(launch, process)
         self.announcement = Announcement(launch, process)
+        #: Whether the .ini has set up logging.
+        self.is_configured = False
 
     def run(self) -> int:
         """Compose the site and run it to its end.
@@ -135,7 +137,7 @@ class Single:
         """Make the bus and its plugins, and load the site."""
         config, options, process = self.process.config, self.options, self.process
         process.follow_link()
-        configured = config.configure_logging()
+        configured = self.is_configured = config.configure_logging()
         bus = config.make_bus()
         bus.host, bus.drained = WSPSERVE, process.is_drained
         self.defaults.plug_in(bus, configured)
@@ -263,7 +265,9 @@ class Single:
 
         smokes = process.worker is None or process.worker.role.smokes
         announce = functools.partial(self._announce, site)
-        rehearsal = Rehearsal(site, settings, smokes, announce)
+        logs = self.is_configured or bool(self.process.log_file)
+        logs |= self.options.verbosity > 1
+        rehearsal = Rehearsal(site, settings, smokes, logs, announce)
         rehearsal.prepare()
         return rehearsal
 

@@ -41,6 +41,7 @@ class Rehearsal:
     :param settings: those of [wspbus:main].
     :param smokes: whether this process is the one of its generation that makes the
         requests of smoke.
+    :param logs: whether to log that smoke has failed; if not, the command alone prints it.
     :param announce: is called before a server that blocks: it never returns to the caller.
     """
 
@@ -49,10 +50,11 @@ class Rehearsal:
         site: Site,
         settings: Mapping[str, Any],
         smokes: bool,
+        logs: bool,
         announce: Callable[[], object],
     ) -> None:
         self.site, self.settings = site, settings
-        self.smokes, self._announce = smokes, announce
+        self.smokes, self.logs, self._announce = smokes, logs, announce
         self._failed: SmokeFailed | None = None
 
     def prepare(self) -> None:
@@ -126,8 +128,10 @@ class Rehearsal:
         for wanted in settings['smoke'] if self.smokes else ():
             problem, answer = self._ask(app, wanted, settings['smoke_status'])
             if problem and not bus.is_told_to_leave:
-                place = self._place('smoke')
-                raise SmokeFailed(place, wanted.text, problem) from answer.error
+                failed = SmokeFailed(self._place('smoke'), wanted.text, problem)
+                if self.logs:
+                    bus.log(str(failed), 40)
+                raise failed from answer.error
 
     def _place(self, key: str) -> str:
         return f'{self.site.file} [wspbus:main] {key}'

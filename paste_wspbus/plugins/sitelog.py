@@ -144,7 +144,10 @@ class SiteLog(Plugin):
             return
         if (self.quiet or not self.reports_failure) and re.match(_START_FAILED, msg):
             return
-        if not self.tracebacks:
+        is_shown = self.until_started and re.match(_START_FAILED, msg)
+        if (
+            not self.tracebacks or is_shown
+        ):  # the command shows the traceback at its end
             msg = without_traceback(msg)
         if self.tells_reason and level == logging.INFO and msg.startswith(REASON):
             self._log_anyway(msg)

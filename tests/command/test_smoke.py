@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 
 import pytest
@@ -81,6 +82,49 @@ def test_a_request_of_smoke_that_fails_is_a_start_that_fails(tmp_path, count, wr
     assert 'Serving on' not in site.out.text
 
 
+LOG = """
+[loggers]
+keys = root
+[handlers]
+keys = file
+[formatters]
+keys = plain
+[logger_root]
+level = INFO
+handlers = file
+[handler_file]
+class = FileHandler
+args = ('%(here)s/app.log', 'a')
+formatter = plain
+[formatter_plain]
+format = %(levelname)s %(message)s
+"""
+
+
+@pytest.mark.parametrize(('url', 'words'), [WRONG['raises'], WRONG['status']])
+def test_the_log_says_before_the_stop_why_smoke_failed(tmp_path, url, words):
+    keys = f'smoke = {url}\nsmoke_status = 204'
+    told = run(tmp_path, 'site.ini', files=files(keys, INI + LOG))
+    assert told.code == 1, told.report()
+    lines = (tmp_path / 'app.log').read_text().splitlines()
+    (error,) = (line for line in lines if f'smoke: {url} ' in line)
+    assert error.startswith('ERROR ') and words.partition(', at ')[0] in error
+    at = lines.index(error)
+    assert lines[at - 1 : at + 2] == ['INFO Bus STARTED', error, 'INFO Bus STOPPING']
+    assert told.err.text.count(f'smoke: {url} ') == 1
+
+
+def test_v_shows_the_traceback_of_a_start_that_fails_once(tmp_path):
+    fails = 'def fails(bus, global_conf):\n    raise KeyError(1)\n    yield\n'
+    ini = re.sub('plugins = .*', 'plugins = bad', INI)
+    more = {'site.ini': f'{ini}[plugin:bad]\nuse = call:bad:fails\n', 'bad.py': fails}
+    told = run(tmp_path, '-v', 'site.ini', '--workers', '0', files={**WEBAPP, **more})
+    assert told.code == 1, told.report()
+    assert told.err.text.count('Traceback') == 1, told.report()
+    assert "Error in 'start' listener bad, at " in told.err.text
+    assert 'KeyError: 1' in told.err.text.splitlines()[-2]
+
+
 def test_a_server_that_nobody_knows_is_asked_as_well(tmp_path):
     ini = INI.replace('egg:waitress', 'call:server:make').replace('threads = 4\n', '')
     more = {'server.py': UNKNOWN_SERVER}
@@ -111,7 +155,7 @@ def test_smoke_is_once_a_generation_and_warm_up_in_each_worker(tmp_path, preload
         eventually(lambda: site.says('asked')[3:] == new)
         site.change(('smoke = /health', 'smoke = /failing'))
         told = site.run('graceful')
-        assert told.code == 1
+        assert told.code == 1, told.report()
         words = 'generation 2 keeps serving: site.ini [wspbus:main] smoke: /failing '
         assert f"{words}raised KeyError: 'dsn', at webapp.py:" in told.err.text
         assert "KeyError: 'dsn'\n" in site.err.text  # the traceback
@@ -142,7 +186,7 @@ def test_a_stop_does_not_wait_for_them(tmp_path, count, key):
 
 def test_a_daemon_says_why_its_smoke_failed(tmp_path):
     told = run(tmp_path, 'site.ini', 'start', files=files('smoke = /failing'))
-    assert told.code == 1
+    assert told.code == 1, told.report()
     assert "smoke: /failing raised KeyError: 'dsn', at webapp.py:" in told.err.text
 
 
