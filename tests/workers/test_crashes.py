@@ -78,7 +78,8 @@ def test_a_worker_that_crashes_again_and_again_is_waited_for(tmp_path):
     with Workers(tmp_path, count=1) as site:
         crash(site, '/segv')
         site.expect('crashed, signal SIGSEGV; restarting\n')
-        ask(site)
+        # It answers a little earlier than it is READY; before that, its start fails.
+        eventually(lambda: [w['state'] for w in site.workers()] == ['ready'])
         crash(site, '/segv')
         site.expect('crashed, signal SIGSEGV; restarting in 1 s\n')
         ask(site)

@@ -355,7 +355,11 @@ def test_a_log_that_a_child_opened_before_it_composes_is_reopened(tmp_path):
         site.wait_until_served(2)
         # The supervisor may have made the file; the child opens it a moment later.
         eventually(
-            lambda: ask(site, '/log') and 'a line of the site' in log.read_text()
+            lambda: (
+                ask(site, '/log')
+                and log.exists()
+                and 'a line of the site' in log.read_text()
+            )
         )
         assert site.stop()[0] == 0
 
