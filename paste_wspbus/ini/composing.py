@@ -235,11 +235,13 @@ class Composer:
 
     def _convert(self, context: Any) -> None:
         """Convert the settings of a plugin, if its factory names types."""
-        if not getattr(context.object, '__annotations__', True):
+        factory: Any = context.object
+        function = factory.__init__ if inspect.isclass(factory) else factory
+        if not getattr(function, '__annotations__', True):
             return
         from paste_wspbus.ini import typed
 
-        settings = typed.settings_of(context.object)
+        settings = typed.settings_of(factory)
         if settings is not None and typed.is_typed(settings):
             file = getattr(context, 'file', None) or self.file
             context.local_conf = typed.convert(

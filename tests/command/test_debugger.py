@@ -10,9 +10,11 @@ import subprocess
 import termios
 import threading
 import urllib.request
+from pathlib import Path
 
 import pytest
 
+from tests.kit import eventually
 from tests.kit.processes import BIN, TIMEOUT
 from tests.kit.reloading import INI, webapp
 from tests.kit.sites import write
@@ -63,6 +65,20 @@ class Terminal:
             if select.select([self.ours], [], [], 0.05)[0]:
                 self.text += os.read(self.ours, 4096)
         return self.process.returncode
+
+    @property
+    def is_asleep(self):
+        """Whether each of its processes sleeps: then readline waits for a key.
+
+        A signal that comes between its prompt and that sleep is noticed with the next key.
+        """
+        states = set()
+        for stat in Path('/proc').glob('[0-9]*/stat'):
+            with contextlib.suppress(OSError):
+                state, _, _, session = stat.read_text().rpartition(')')[2].split()[:4]
+                if int(session) == self.process.pid:
+                    states.add(state)
+        return states == {'S'}
 
     @property
     def is_restored(self):
@@ -142,6 +158,7 @@ def test_ctrl_c_ends_a_site_that_was_debugged_while_it_was_loaded(
     write(tmp_path, {'site.ini': PATIENT, 'webapp.py': stops})
     with Terminal(tmp_path, *MODES[mode]) as terminal:
         terminal.until(rb'\(Pdb\) ')
+        eventually(lambda: terminal.is_asleep)
         if answer:  # from now on, pdb handles SIGINT, if nobody takes that back
             terminal.press(b'c\n')
             terminal.until(rb'Serving on \S+\r')

@@ -247,6 +247,11 @@ def cache(bus, global_conf, size: Bytes, expires: Seconds = 60.0):
     yield
 
 
+class Cache:
+    def __init__(self, bus, global_conf, size: Bytes, expires: Seconds = 60.0):
+        seen.append((size, expires))
+
+
 def make(global_conf):
     return str
 """
@@ -271,10 +276,13 @@ def site(folder, more):
     return str(folder / 'site.ini')
 
 
-def test_a_plugin_gets_what_its_factory_names(tmp_path, monkeypatch):
+@pytest.mark.parametrize('factory', ['cache', 'Cache'])
+def test_a_plugin_gets_what_its_factory_names(tmp_path, monkeypatch, factory):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, 'typedsite', raising=False)
-    with composed(site(tmp_path, 'size = 2K')):
+    ini = pathlib.Path(site(tmp_path, 'size = 2K'))
+    ini.write_text(ini.read_text().replace('typedsite:cache', f'typedsite:{factory}'))
+    with composed(str(ini)):
         assert sys.modules['typedsite'].seen == [(2048, 60.0)]
 
 
