@@ -148,6 +148,10 @@ def _is_here(path: str) -> bool:
         return False
 
 
+#: What is said of a duration that is wrong: see `ini.units.duration`.
+DURATION_TAKES = 'a duration, as 500ms, 5, 5s, 10m or 12h'
+
+
 def boolean(text: str) -> bool:
     """Convert a text to a bool, as PasteDeploy does.
 

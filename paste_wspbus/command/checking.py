@@ -23,8 +23,8 @@ from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini import factories
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Terminated, site_path
+from paste_wspbus.process.idle import idle_keys
 from paste_wspbus.process.inheritance import Inheritance
-from paste_wspbus.process.opening import idle_keys
 from paste_wspbus.unix.processes import OtherProcess
 
 TYPE_CHECKING = False

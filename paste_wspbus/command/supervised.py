@@ -184,7 +184,6 @@ class Supervised:
         config, folder = self.process.config, plan.reports
         problem = '' if folder is None else problem_of(folder)
         if problem:
-            problem = f'{folder}: {problem}'
             raise ConfigError(
                 config.file, problem, section=section_of(config.loader), key='reports'
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.ini.units import DURATION_TAKES, ByPath, by_path, duration
+from paste_wspbus.ini.units import ByPath, by_path, duration
 from paste_wspbus.requests.marks import Limits
 from paste_wspbus.requests.scoreboard import PATH
+from paste_wspbus.values import DURATION_TAKES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import threading
 from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.plugins.signals import signal_name
-from paste_wspbus.values import boolean, comment_hint, nearest
+from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ FILES = ('control', 'pid_file', 'log_file')
 #: The keys of folders; their paths start in the same folder.
 FOLDERS = ('reports',)
 
-_SECONDS = 'a number of seconds'
+_SECONDS = DURATION_TAKES
 _URLS, _STATUSES = 'paths and URLs', 'statuses such as 200 or 2xx'
 _NAMES = 'names of [plugin:NAME] sections'
 
@@ -206,13 +206,19 @@ SETTINGS = {
     'smoke_timeout': Setting(_time_limit, _SECONDS, 10.0),
     'max_requests': Setting(_whole_number, 'a whole number; 0 is no limit', 0),
     'max_memory': Setting(_size, 'a size, as 300M; 0 is no limit', 0),
-    'max_age': Setting(_seconds, 'a duration, as 12h; 0 is no limit', 0.0),
+    'max_age': Setting(_seconds, f'{_SECONDS}; 0 is no limit', 0.0),
     # None: HUNG_AFTER, if there are workers.
     'reports': Setting(_path, 'the path of a folder'),
-    'hung_after': Setting(_seconds, 'a duration, as 30; 0 never replaces a worker'),
-    'slow_request': Setting(_limit, 'seconds by path'),
-    'request_deadline': Setting(_limit, 'seconds by path'),
+    'hung_after': Setting(_seconds, f'{_SECONDS}; 0 never replaces a worker'),
+    'slow_request': Setting(_limit, _SECONDS),
+    'request_deadline': Setting(_limit, _SECONDS),
 }
+
+#: The keys that need workers, or a supervisor at least: see `process.idle`.
+FOR_WORKERS = (
+    *('preload', 'soak', 'max_requests', 'max_memory', 'max_age'),
+    *('reports', 'hung_after', 'request_deadline'),
+)
 
 #: ``hung_after`` of a site with workers.
 HUNG_AFTER = 30.0

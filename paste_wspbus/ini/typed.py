@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError
 from paste_wspbus.ini.composing import NEEDS
-from paste_wspbus.ini.units import DURATION_TAKES, SIZE_TAKES, duration, size
-from paste_wspbus.values import boolean, comment_hint, nearest
+from paste_wspbus.ini.units import SIZE_TAKES, duration, size
+from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

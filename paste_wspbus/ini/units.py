@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 DURATIONS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0}
 SIZES = {'K': 2**10, 'M': 2**20, 'G': 2**30}
 
-DURATION_TAKES = 'a duration, as 500ms, 5, 5s, 10m or 12h'
 SIZE_TAKES = 'a size in bytes, as 300M (K, M and G are powers of 1,024)'
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 
 from paste_wspbus.errors import BindError, UsageError, shortage
-from paste_wspbus.ini.settings import SETTINGS, section_of
+from paste_wspbus.ini.settings import FOR_WORKERS, SETTINGS
 from paste_wspbus.listening.sockets import ListeningSocket, inherited
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.process.inheritance import Inheritance
@@ -90,7 +90,11 @@ class Opening:
                 'this system has no fork(2)'
             )
         self.config.check_workers(process.workers, server)
-        process.notes += idle_keys(process)
+        settings = self.config.settings
+        if any(settings[key] != SETTINGS[key].default for key in FOR_WORKERS):
+            from paste_wspbus.process.idle import idle_keys
+
+            process.notes += idle_keys(process)
 
     # -- the PID file ---------------------------------------------------------
 
@@ -364,43 +368,6 @@ class Opening:
         is_readable = self.process.made_log or log.st_mode & stat.S_IROTH
         if same and is_plain and (is_readable or not is_exposed(path)):
             os.fchown(1, uid, gid)
-
-
-#: The keys that need a supervisor, and those that need workers.
-FOR_SUPERVISORS = (
-    'soak',
-    'max_requests',
-    'max_memory',
-    'max_age',
-    'reports',
-    'hung_after',
-    'request_deadline',
-)
-FOR_WORKERS = ('preload',)
-
-
-def idle_keys(process: Process) -> list[str]:
-    """Return a sentence on each key of [wspbus:main] that does nothing in this process.
-
-    The same .ini may serve one process by ``--workers 0`` or ``--reload``: whoever writes
-    that knows it.
-    """
-    settings = process.config.settings
-    if settings['workers'] or process.workers or process.options.reload:
-        return []
-    lines = []
-    idle = FOR_WORKERS if process.is_supervised else FOR_WORKERS + FOR_SUPERVISORS
-    for key, setting in SETTINGS.items():
-        value = settings[key]
-        if key not in idle or not value or value == setting.default:
-            continue
-        if key == 'request_deadline' and not any(value.values()):
-            continue
-        does = 'only logs' if key == 'request_deadline' else 'does nothing'
-        more = '' if key in FOR_WORKERS else ' or --monitor-restart'
-        section = section_of(process.config.loader)
-        lines.append(f'[{section}] {key} {does} without workers{more}')
-    return lines
 
 
 def _passed() -> list[ListeningSocket]:

@@ -16,9 +16,11 @@ NAME = re.compile(r'\d{8}-\d{6}-\d{6}-[a-z]+-[a-z0-9-]+-\d+\.txt').fullmatch
 def problem_of(folder: str) -> str:
     """Return why no report can be written to a folder; '' if nothing is known."""
     if not os.path.isdir(folder):
-        is_other = os.path.exists(folder)
-        return 'it is not a folder' if is_other else 'there is no such folder'
-    return '' if os.access(folder, os.W_OK | os.X_OK) else 'permission denied'
+        if os.path.exists(folder):
+            return f'{folder} is not a folder'
+        return f'there is no folder {folder}'
+    is_usable = os.access(folder, os.W_OK | os.X_OK)
+    return '' if is_usable else f'{folder}: permission denied'
 
 
 def write(folder: str, name: str, text: str) -> str:

@@ -662,7 +662,7 @@ SETTINGS = {
     'unknown key': settings('plugin = first', 2, 'plugin', "'plugins'"),
     'unknown key, like none': settings('zzz = 1', 2, 'zzz', 'unknown'),
     'not a number': settings('stop_timeout = soon', 2, 'stop_timeout', "'soon'"),
-    'no number at all': settings('stop_timeout =', 2, 'stop_timeout', 'number'),
+    'no number at all': settings('stop_timeout =', 2, 'stop_timeout', 'duration'),
     'no time to stop': settings(
         'stop_timeout = 0', 2, 'stop_timeout', "'0'", 'more than 0 seconds'
     ),
@@ -673,7 +673,7 @@ SETTINGS = {
         'stop_timeout = 1e-999', 2, 'stop_timeout', 'more than 0 seconds'
     ),
     'below 0': settings('drain_delay = -1', 2, 'drain_delay', "'-1'"),
-    'no time for a soak': settings('soak = long', 2, 'soak', "'long'", 'seconds'),
+    'no time for a soak': settings('soak = long', 2, 'soak', "'long'", '500ms'),
     'a smoke of no path': settings(
         'smoke = health', 2, 'smoke', "'health'", 'begins with /'
     ),
@@ -696,7 +696,7 @@ SETTINGS = {
         'max_memory = 5T', 2, 'max_memory', "'5T'", '300M'
     ),
     'hangs after no time': settings(
-        'hung_after = soon', 2, 'hung_after', "'soon'", 'as 30', '0'
+        'hung_after = soon', 2, 'hung_after', "'soon'", 'as 500ms, 5', '0'
     ),
     'an age that is none': settings('max_age = old', 2, 'max_age', "'old'", '12h'),
     'not a number by name': settings('start_timeout = nan', 2, 'start_timeout', 'nan'),

@@ -52,6 +52,10 @@ def test_the_default_of_stop_timeout_is_shorter_in_a_container(
     assert read_settings(None)['stop_timeout'] == seconds
 
 
+#: All keys of times say the same of a wrong one.
+DURATION = 'a duration, as 500ms, 5, 5s, 10m or 12h'
+
+
 def test_a_long_drain_delay_says_that_the_container_has_more_time(monkeypatch):
     monkeypatch.setattr(os, 'getpid', lambda: 1)
     assert default_stop_timeout(4) == 8
@@ -66,19 +70,28 @@ def test_a_drain_delay_that_leaves_no_time_to_stop_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'key', ['stop_timeout', 'start_timeout', 'drain_delay', 'stop_reserve']
+    'key',
+    ['stop_timeout', 'start_timeout', 'drain_delay', 'stop_reserve', 'smoke_timeout'],
 )
 @pytest.mark.parametrize('value', ['inf', '1e400', '1e15'])
 def test_a_time_that_no_clock_can_measure_is_refused(tmp_path, key, value):
-    line = f'site.ini [wspbus:main] {key}: {value!r} is not a number of seconds'
+    line = f'site.ini [wspbus:main] {key}: {value!r} is not {DURATION}'
     assert refusal(tmp_path, f'{key} = {value}') == line
+
+
+@pytest.mark.parametrize(
+    'key', ['soak', 'max_age', 'hung_after', 'slow_request', 'request_deadline']
+)
+def test_other_times_say_the_same_of_a_wrong_one(tmp_path, key):
+    line = f"site.ini [wspbus:main] {key}: 'yes' is not {DURATION}"
+    assert refusal(tmp_path, f'{key} = yes').startswith(line)
 
 
 @pytest.mark.parametrize(
     ('setting', 'problem'),
     [
         ('workers = 0   ; one process', "'0   ; one process' is not a whole number"),
-        ('stop_timeout = 20 # seconds', "'20 # seconds' is not a number of seconds"),
+        ('stop_timeout = 20 # seconds', "'20 # seconds' is not a duration"),
         ('plugins = ; none', 'there is no section [plugin:;]'),
     ],
 )

@@ -6,12 +6,12 @@ import pytest
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.ini.units import (
-    DURATION_TAKES,
     ByPath,
     by_path,
     duration,
     size,
 )
+from paste_wspbus.values import DURATION_TAKES
 from tests.ini.test_settings import refusal
 
 

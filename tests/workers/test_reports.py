@@ -143,8 +143,8 @@ def refusal(folder, reports):
 def test_a_folder_that_is_missing_is_refused_at_the_start(tmp_path):
     line = refusal(tmp_path, 'nowhere')
     assert line.startswith('site.ini [wspbus:main] reports: ')
-    assert line.endswith('nowhere: there is no such folder')
-    assert refusal(tmp_path, 'webapp.py').endswith('webapp.py: it is not a folder')
+    assert line.endswith('reports: there is no folder nowhere')
+    assert refusal(tmp_path, 'webapp.py').endswith('reports: webapp.py is not a folder')
 
 
 def test_a_folder_that_goes_away_is_told_once_and_the_site_goes_on(tmp_path, stack):
@@ -246,7 +246,7 @@ def test_a_graceful_with_a_folder_that_is_missing_changes_nothing(tmp_path):
         before = site.pids()
         site.change(('reports = reports', 'reports = nowhere'))
         told = site.run('graceful')
-        assert told.code == 2 and 'nowhere: there is no such folder' in told.err.text
+        assert told.code == 2 and 'reports: there is no folder ' in told.err.text
         assert site.pids() == before
         site.change(('reports = nowhere\n', ''))
         site.graceful()

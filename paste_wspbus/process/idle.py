@@ -1,0 +1,34 @@
+"""The keys of [wspbus:main] that do nothing in this process, because it has no workers."""
+
+from __future__ import annotations
+
+from paste_wspbus.ini.settings import FOR_WORKERS, SETTINGS, section_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.process.process import Process
+
+
+def idle_keys(process: Process) -> list[str]:
+    """Return a sentence on each key that does nothing in this process.
+
+    The same .ini may serve one process by ``--workers 0`` or ``--reload``: whoever writes
+    that knows it.
+    """
+    settings = process.config.settings
+    if settings['workers'] or process.workers or process.options.reload:
+        return []
+    lines = []
+    for key in FOR_WORKERS:
+        value = settings[key]
+        if not value or value == SETTINGS[key].default:
+            continue
+        if key == 'request_deadline' and not any(value.values()):
+            continue
+        if key != 'preload' and process.is_supervised:
+            continue
+        does = 'only logs' if key == 'request_deadline' else 'does nothing'
+        more = '' if key == 'preload' else ' or --monitor-restart'
+        section = section_of(process.config.loader)
+        lines.append(f'[{section}] {key} {does} without workers{more}')
+    return lines
