@@ -72,6 +72,9 @@ class Successors:
         """
         supervisor, bus = self.supervisor, self.supervisor.bus
         worker.is_succeeded = False
+        if supervisor.soak.covers(worker):  # it has no place yet: its generation fails
+            worker.problem = worker.problem or (1, f'{worker.title} {why}')
+            return None
         is_current = supervisor.current.get(worker.name) is worker
         if worker.ended or not is_current or self._has_begun(worker):
             return None

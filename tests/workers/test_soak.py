@@ -63,6 +63,17 @@ def test_if_the_new_worker_dies_the_old_ones_are_all_there(tmp_path, preload):
         assert has_cleaned_up(site)
 
 
+def test_a_new_worker_that_is_asked_to_stop_fails_its_generation(tmp_path):
+    with Workers(tmp_path, files=LONG) as site:
+        old = site.pids()
+        with site.begin('graceful') as told:
+            os.kill(soak(site), signal.SIGTERM)
+            assert told.wait() == 1, told.report()
+        assert 'was asked to stop, ' in told.err.text
+        eventually(lambda: sorted(children(site.pid)) == sorted(old))
+        assert site.stop()[0] == 0
+
+
 def test_a_second_sighup_ends_a_soak_and_a_stop_does_not_wait_for_one(tmp_path):
     with Workers(tmp_path, files=LONG) as site:
         site.send(signal.SIGHUP)
