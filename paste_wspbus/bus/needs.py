@@ -81,7 +81,7 @@ def in_order(wishes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]) -> list
     for name, (needs, after) in wishes.items():
         for need in needs:
             if need == name:
-                raise NeedError(name, need, 'it is the same')
+                raise NeedError(name, need, 'nothing can need itself')
             if need not in wishes:
                 raise NeedError(name, need, 'there is none of this name')
         graph[name] = [one for one in (*needs, *after) if one in wishes and one != name]

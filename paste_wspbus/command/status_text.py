@@ -215,7 +215,7 @@ def _silent(workers: list[dict[str, Any]]) -> list[Line]:
         if state == 'stopped':
             who += ': a signal has stopped it. SIGCONT lets it continue.'
         elif state == 'no answer':
-            who += ': it hangs, or it is very busy.'
+            who += ': it hangs, or it is very busy. `stacks` shows where.'
         else:
             continue
         lines.append(Line(who[0].upper() + who[1:], BAD))
@@ -248,7 +248,7 @@ def _recycled(workers: list[dict[str, Any]]) -> list[Line]:
         last, count = worker.get('last_recycling'), number(worker, 'recycled') or 0
         if isinstance(last, dict):
             name = text(worker.get('name'))
-            times = 'once' if count < 2 else f'{count:.0f} times, the last one'
+            times = 'once,' if count < 2 else f'{count:.0f} times, the last one'
             age = number(last, 'age')
             when = 'at an unknown time' if age is None else f'{age_text(age)} ago'
             why = text(last.get('why')).replace('has served', 'served', 1)
@@ -270,7 +270,7 @@ def _replaced(workers: list[dict[str, Any]]) -> list[Line]:
         why = 'it hung' if hangs else 'it had an overdue request'
         request, report = last.get('request'), last.get('report')
         why += f' ({text(request)})' if request else ''
-        where = f'Its report: {text(report)}' if report else 'The log has its stacks.'
+        where = f'Its report: {text(report)}' if report else 'See the log.'
         line = f'{name[:1].upper()}{name[1:]} was replaced {when}: {why}. {where}'
         line += f' It has hung {hung:.0f} times.' if hangs and hung > 1 else ''
         lines[name] = Line(line, BAD if age is None or age < NEW else PLAIN)
@@ -350,7 +350,8 @@ def _reload(last: dict[str, Any]) -> Line:
     by, outcome = text(last.get('asked_by')), text(last.get('outcome'))
     if outcome == 'in progress':
         since = '' if age is None else f' for {age_text(age)}'
-        return Line(f'A reload by {by} is in progress{since}.', BUSY)
+        be = 'has been' if since else 'is'
+        return Line(f'A reload by {by} {be} in progress{since}.', BUSY)
     took_text = '' if took is None else f' after {took:.1f} s'
     line = f'The last reload, {when}, by {by}, {outcome}{took_text}'
     if outcome != 'failed':

@@ -112,7 +112,7 @@ def test_a_circle_is_named(said):
 def test_a_need_on_itself_is_named(said):
     bus = Bus()
     lifespan(bus, said, 'a', needs='a')
-    with pytest.raises(NeedError, match='a needs a: it is the same'):
+    with pytest.raises(NeedError, match='a needs a: nothing can need itself'):
         bus.start()
 
 

@@ -134,7 +134,7 @@ def test_why_a_worker_was_recycled_is_said():
     last = {'age': 130.0, 'pid': 4711, 'why': 'uses 301M of memory (max_memory = 300M)'}
     told = text(workers=[full(1, recycled=1, last_recycling=last)])
     line = (
-        'Worker 1 was recycled once 2 minutes ago: it uses 301M of memory (max_memory ='
+        'Worker 1 was recycled once, 2 minutes ago: it uses 301M of memory (max_memory'
     )
     assert line in ' '.join(told.split())
     last['why'] = 'has served 20 requests'
@@ -146,7 +146,7 @@ def test_why_a_worker_was_recycled_is_said():
 def test_why_a_worker_was_replaced_is_said():
     last = {'age': 10.0, 'pid': 1, 'why': 'hang', 'request': 'GET /g', 'report': None}
     told = text(workers=[full(1, hung=1, last_replacement=last)])
-    line = 'Worker 1 was replaced 10 seconds ago: it hung (GET /g). The log has its stacks.'
+    line = 'Worker 1 was replaced 10 seconds ago: it hung (GET /g). See the log.'
     assert line in ' '.join(told.split()) and 'times' not in told
     assert style_of('Worker 1 was', workers=[full(1, last_replacement=last)]) == BAD
     last = {'age': 190.0, 'why': 'deadline', 'request': 'GET /s', 'report': '/r/x.txt'}
@@ -155,7 +155,7 @@ def test_why_a_worker_was_replaced_is_said():
     assert f'{line}Its report: /r/x.txt' in ' '.join(told.split())
     last = {'why': 'hang', 'request': None}
     told = text(workers=[full(2, hung=3, last_replacement=last)])
-    line = 'at an unknown time: it hung. The log has its stacks. It has hung 3 times.'
+    line = 'at an unknown time: it hung. See the log. It has hung 3 times.'
     assert line in ' '.join(told.split())
 
 
@@ -185,7 +185,10 @@ def test_workers_that_do_not_answer_are_named_with_what_is_known():
         ]
     )
     assert 'Worker 1 does not answer: a signal has stopped it. SIGCONT' in told
-    assert 'Worker 2 does not answer: it hangs, or it is very busy.' in told
+    hangs = (
+        'Worker 2 does not answer: it hangs, or it is very busy. `stacks` shows where.'
+    )
+    assert hangs in ' '.join(told.split())
     assert 'stopped' in told and 'no answer' in told
 
 
@@ -236,7 +239,7 @@ def test_a_reload_that_has_failed():
 def test_a_reload_in_progress():
     told = text(**reload(outcome='in progress', took=None, age=3))
     last = told.splitlines()[-1]
-    assert last == 'A reload by signal SIGHUP is in progress for 3 seconds.'
+    assert last == 'A reload by signal SIGHUP has been in progress for 3 seconds.'
 
 
 def test_a_failure_of_an_earlier_version():

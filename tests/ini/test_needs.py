@@ -109,7 +109,7 @@ def test_a_plugin_of_each_kind_starts_after_what_it_needs(
         (
             {'cache': 'needs = cache'},
             {},
-            '[plugin:cache] needs: it needs cache: it is the same',
+            '[plugin:cache] needs: it needs cache: nothing can need itself',
         ),
         ({'a': 'needs = b', 'b': 'after = a'}, {}, 'this is a circle'),
         (
