@@ -82,6 +82,14 @@ class ByPath:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __str__(self) -> str:
+        """Return durations as a report shows them: '10 s, /export 120 s'."""
+        pairs = [('', self.default), *self.paths.items()]
+        return ', '.join(
+            f'{path} {f"{value:g} s" if value else "off"}'.strip()
+            for path, value in pairs
+        )
+
     def of(self, path: str) -> Any:
         """Return the value for a path: SCRIPT_NAME and PATH_INFO, decoded."""
         if not self.paths:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from paste_wspbus.requests.marks import Limits
     from paste_wspbus.requests.stacks import Frame
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
@@ -28,6 +29,12 @@ KEPT = 20
 #: The number of events and of errors that a report has at most, of characters of each, of
 #: frames, and of requests in flight.
 EVENTS, ERRORS, TEXT, FRAMES, REQUESTS = 50, 20, 500, 2000, 100
+
+#: The ends of lines that are the headings of stacks, which the events do not have.
+HEADINGS = ' The innermost call first:', ' Stacks:'
+
+#: The keys of sizes in bytes.
+SIZES = 'rss', 'max_memory'
 
 
 class Reports:
@@ -49,18 +56,14 @@ class Reports:
         self._reported: set[int] = set()
         #: The last problem, which is logged once.
         self._problem = ''
-        for event in ('started', 'ready'):
-            self.bus.subscribe(f'worker_{event}', self._listener(event))
+        self.bus.subscribe('worker_started', self._note_start)
         self.bus.subscribe('worker_died', self._note_end)
         self.bus.subscribe('log', self._note_line)
 
     # -- what happens -----------------------------------------------------------------
 
-    def _listener(self, event: str) -> Callable[[str, int], None]:
-        def note(name: str, pid: int) -> None:
-            self._note(f'{name} (process {pid or "?"}) {event}')
-
-        return note
+    def _note_start(self, name: str, pid: int) -> None:
+        self._note(f'{name} (process {pid or "?"}) started')
 
     def _note_end(self, name: str, pid: int, code: int | None) -> None:
         self._note(f'{name} (process {pid}) ended, {how(code)}')
@@ -69,7 +72,10 @@ class Reports:
         self._events.append((time.time(), text))
 
     def _note_line(self, text: str, level: int = 20) -> None:
-        line = text.partition('\n')[0][:TEXT]
+        line, more, _ = text.partition('\n')
+        for heading in HEADINGS if more else ():
+            line = line.removesuffix(heading)
+        line = line[:TEXT]
         self._note(line)
         if level >= 40:
             self._errors.append((time.time(), line))
@@ -182,10 +188,18 @@ class Reports:
                 key: value
                 for key, value in self.supervisor.plan._asdict().items()
                 if isinstance(value, (int, float, str))
-            },
+            }
+            | _limits(self.supervisor.plan.limits),
             'events': [_event(*one) for one in self._events],
             'errors': [_event(*one) for one in self._errors],
         }
+
+
+def _limits(limits: Limits | None) -> dict[str, str]:
+    """Return the limits of requests as texts, with those of paths."""
+    if limits is None:
+        return {}
+    return {'slow_request': str(limits.slow), 'request_deadline': str(limits.deadline)}
 
 
 def _event(at: float, text: str) -> dict[str, Any]:
@@ -236,10 +250,19 @@ def _part(title: str, lines: Iterable[str]) -> list[str]:
 
 def _pairs(values: dict[str, Any]) -> Iterable[str]:
     return (
-        f'{key} = {" ".join(str(value).split())}'
+        f'{key} = {" ".join(_value(key, value).split())}'
         for key, value in values.items()
         if value is not None
     )
+
+
+def _value(key: str, value: object) -> str:
+    """Return a value for people; the line of JSON has it as it is."""
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if key in SIZES and isinstance(value, int):
+        return f'{value / (1 << 20):.1f} MB' if value else '0'
+    return f'{value:g}' if isinstance(value, float) else str(value)
 
 
 def _end_lines(end: dict[str, Any] | None) -> list[str]:
@@ -250,4 +273,4 @@ def _end_lines(end: dict[str, Any] | None) -> list[str]:
 
 
 def _time(at: float) -> str:
-    return time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(at))
+    return time.strftime('%Y-%m-%d %H:%M:%S %z', time.localtime(at))

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import time
 
 import pytest
 
@@ -110,9 +111,16 @@ def test_a_hang_and_a_crash_have_a_report_each_without_secrets(tmp_path, stack):
         'ident': 'http://***@host/',
         'trusted_proxy': '%(ENV_ADDRESS)s',
     }
-    assert any('is ready' in one['text'] for one in told['events'])
+    events = [one['text'] for one in told['events']]
+    assert sum(bool(re.search(f'process {old}.* ready', one)) for one in events) == 1
+    assert not any(one.endswith(('first:', 'Stacks:')) for one in events)
+    zone = time.strftime('%z')
+    assert re.search(rf'^\d{{4}}-\d\d-\d\d [\d:]{{8}} {re.escape(zone)}, ', text, re.M)
+    assert '  slow_request = 10 s\n  request_deadline = off\n' in text
     (crash,) = reports(tmp_path, 'crash')  # not of the one that was killed
     text, told = read(crash)
+    assert re.search(r'^  rss = \d+\.\d MB$', text, re.M) or told['end']['rss'] is None
+    assert '  was_ready = yes\n' in text and '  out_of_memory = no\n' in text
     assert '  signal = SIGSEGV' in text and told['end']['signal'] == 'SIGSEGV'
     assert [one['path'] for one in told['requests']] == ['/segv']
     assert any('hangs' in one['text'] for one in told['errors'])
