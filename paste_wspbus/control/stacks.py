@@ -107,19 +107,27 @@ def process_lines(process: dict[str, Any], full: bool) -> list[str]:
     """
     threads = process.get('threads')
     threads = [one for one in threads if isinstance(one, dict)] if threads else []
-    shown = [one for one in threads if full or one.get('request') or _own(_frames(one))]
+    shown = threads if full else of_site(threads)
     lines = [f'{_title(process)}:']
     lines += [f'  {line}' for line in thread_lines(shown, full)]
     if process.get('problem'):
         lines.append(f'  {text(process["problem"])}')
     if hidden := len(threads) - len(shown):
-        lines.append(
-            f'  {hidden} {"threads have" if hidden > 1 else "thread has"} no request and '
-            'no code of the site (-v shows all)'
-        )
+        lines.append(f'  {hidden_line(hidden)} (-v shows all)')
     if more := number(process, 'left_out'):
         lines.append(f'  {more:.0f} more threads are left out')
     return lines
+
+
+def of_site(threads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the threads that have a request, or run the site's own code."""
+    return [one for one in threads if one.get('request') or _own(_frames(one))]
+
+
+def hidden_line(count: int) -> str:
+    """Return what is said of threads that are not shown."""
+    have = 'threads have' if count > 1 else 'thread has'
+    return f'{count} {have} no request and no code of the site'
 
 
 def thread_lines(threads: Iterable[dict[str, Any]], full: bool = True) -> list[str]:

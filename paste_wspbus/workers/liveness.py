@@ -119,7 +119,8 @@ class Liveness:
         def log(stacks: Threads) -> None:
             what = f'{worker.title} has not answered for {silence:.3g} s'
             why = f'it will be replaced after {hanging.hung_after:g} s (hung_after)'
-            self.bus.log(f'{what}; {why}. {stacks_text(worker, stacks)}', 30)
+            text = stacks_text(worker, stacks, '`stacks -v` shows all')
+            self.bus.log(f'{what}; {why}. {text}', 30)
 
         self.supervisor.stacks.ask(worker, log)
 
@@ -155,7 +156,9 @@ class Liveness:
 
     def _log_hang(self, worker: WorkerHandle, why: str, stacks: Threads) -> None:
         self._counts[worker.name] += 1
-        self.bus.log(f'{worker.title} {why}. {stacks_text(worker, stacks)}', 40)
+        has_report = self.supervisor.plan.reports is not None
+        text = stacks_text(worker, stacks, 'the report has all' * has_report)
+        self.bus.log(f'{worker.title} {why}. {text}', 40)
         self.supervisor.reports.write('hang', worker, why, stacks)
 
     def _start_successor(self, worker: WorkerHandle, why: str) -> None:

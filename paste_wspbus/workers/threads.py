@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import functools
 
-from paste_wspbus.control.stacks import describe_threads, limited, thread_lines
+from paste_wspbus.control.stacks import (
+    describe_threads,
+    hidden_line,
+    limited,
+    of_site,
+    thread_lines,
+)
 from paste_wspbus.role import WITHOUT_BUS, WORKER
 
 TYPE_CHECKING = False
@@ -37,18 +43,30 @@ def threads_of(
     return describe_threads(stacks or {}, worker.requests_of_threads())
 
 
-def stacks_text(worker: WorkerHandle, stacks: dict[int, list[Frame]] | None) -> str:
-    """Return the stacks of a process and its requests for the log: a sentence, and lines."""
+def stacks_text(
+    worker: WorkerHandle, stacks: dict[int, list[Frame]] | None, others: str = ''
+) -> str:
+    """Return the stacks of a process and its requests for the log: a sentence, and lines.
+
+    :param others: who shows the threads and frames that are not the site's, such as
+        '`stacks -v` shows all'; '' to have all of them here.
+    """
     threads = threads_of(worker, stacks)
     if not threads:
         return f'{UNKNOWN[0].upper()}{UNKNOWN[1:]}'
-    return '\n'.join(['Stacks:', *_log_lines(threads)])
+    shown = of_site(threads) if others else []
+    if not shown:
+        return '\n'.join(['Stacks:', *_log_lines(threads)])
+    lines = _log_lines(shown, full=False)
+    if hidden := len(threads) - len(shown):
+        lines.append(f'  ({hidden_line(hidden)}: {others})')
+    return '\n'.join(['Stacks:', *lines])
 
 
-def _log_lines(threads: list[dict[str, Any]]) -> list[str]:
+def _log_lines(threads: list[dict[str, Any]], *, full: bool = True) -> list[str]:
     """Return the lines on threads; a site with a thousand threads must not flood the log."""
     (process,) = limited([{'threads': threads}], LOGGED)
-    lines = thread_lines(process['threads'])
+    lines = thread_lines(process['threads'], full)
     if process['left_out']:
         lines.append(f'  ({process["left_out"]} more threads are left out)')
     return lines

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -138,3 +139,24 @@ def test_a_log_of_a_thousand_threads_has_an_end():
     lines = stacks_text(worker, stacks).splitlines()
     assert len(lines) <= LOGGED + 3
     assert lines[-1] == f'  ({1000 - LOGGED // 102} more threads are left out)'
+
+
+def test_the_log_shows_the_site_s_threads_if_others_are_shown_elsewhere():
+    idle = Frame(threading.__file__, 359, 'wait')
+    request = {'method': 'GET', 'path': '/gil', 'age': 4.4, 'id': 'i-1'}
+    worker = SimpleNamespace(requests_of_threads=lambda: [(2, request)])
+    site = [Frame('/srv/views.py', 3, 'view'), Frame('/srv/app.py', 4, 'app')]
+    stacks = {1: [idle], 2: [idle, *site[:1], idle, *site[1:]], 3: [idle]}
+    assert stacks_text(worker, stacks, 'X').splitlines() == [
+        'Stacks:',
+        'Thread 2, GET /gil for 4.4 s (request i-1):',
+        f'  {threading.__file__} line 359 in wait',
+        '  /srv/views.py line 3 in view',
+        '  /srv/app.py line 4 in app',
+        '  (2 threads have no request and no code of the site: X)',
+    ]
+    for others in ('', 'X'):  # what holds the lock may be no code of the site
+        only = {1: stacks[1]} if others else stacks
+        worker = SimpleNamespace(requests_of_threads=list)
+        assert 'line 359 in wait' in stacks_text(worker, only, others)
+        assert 'no request' not in stacks_text(worker, only, others)
