@@ -148,12 +148,19 @@ class Reports:
             self.paths[worker.pid] = path
             while len(self.paths) > KEPT:
                 del self.paths[next(iter(self.paths))]
-            self.bus.log(f'{worker.title} has a report: {path}', 30)
+            self._tell(f'{worker.title} has a report: {path}', kind)
             report_files.keep_newest(folder, KEPT)
         except OSError as error:
             self._fail(folder, error.strerror or str(error))
         except Exception as error:  # a report must not end a site
             self._fail(folder, f'{type(error).__name__}: {error}')
+
+    def _tell(self, line: str, kind: str) -> None:
+        if kind == 'crash' and not self.supervisor.is_stopping:
+            # First comes the line that says how the process ended.
+            self.supervisor.events.call_later(0, lambda: self.bus.log(line, 30))
+        else:
+            self.bus.log(line, 30)
 
     def _fail(self, folder: str, problem: str) -> None:
         if problem != self._problem:

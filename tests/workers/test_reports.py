@@ -117,6 +117,8 @@ def test_a_hang_and_a_crash_have_a_report_each_without_secrets(tmp_path, stack):
     zone = time.strftime('%z')
     assert re.search(rf'^\d{{4}}-\d\d-\d\d [\d:]{{8}} {re.escape(zone)}, ', text, re.M)
     assert '  slow_request = 10 s\n  request_deadline = off\n' in text
+    log = site.err.text.partition('crashed, signal SIGSEGV')
+    assert log[0].count('has a report: ') == log[2].count('has a report: ') == 1
     (crash,) = reports(tmp_path, 'crash')  # not of the one that was killed
     text, told = read(crash)
     assert re.search(r'^  rss = \d+\.\d MB$', text, re.M) or told['end']['rss'] is None
