@@ -116,6 +116,7 @@ def finish(code: int) -> int:
     :returns: the exit code.
     """
     ending.exit_all()
+    _end_debugging()
     running = end_threads(Bus.join_timeout, _say, lambda: False)
     if run_exit_handlers() and not running:
         return code
@@ -123,6 +124,20 @@ def finish(code: int) -> int:
         print_line(without(running), 'stderr')
     flush()
     os._exit(code or EX_SOFTWARE)
+
+
+def _end_debugging() -> None:
+    """Take the callbacks of pdb back, if a stop has ended the site at its prompt.
+
+    From Python 3.14 on they are called for all threads, also while Python itself ends, and
+    fail there.
+    """
+    monitoring = getattr(sys, 'monitoring', None)  # Python 3.12 and newer
+    if (
+        monitoring is not None
+        and monitoring.get_tool(monitoring.DEBUGGER_ID) == 'bdbtracer'
+    ):
+        monitoring.free_tool_id(monitoring.DEBUGGER_ID)
 
 
 def without(running: list[Thread]) -> str:
