@@ -89,8 +89,9 @@ def in_order(wishes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]) -> list
         return [*TopologicalSorter(graph).static_order()]
     except CycleError as error:
         circle = error.args[1][::-1]  # each one needs the next
-        way = ', which needs '.join(circle[1:])
-        raise NeedError(circle[0], way, 'this is a circle') from None
+        way = ' → '.join(circle[1:])
+        why = 'this is a circle: each starts after the next'
+        raise NeedError(circle[0], way, why) from None
 
 
 def add(

@@ -120,7 +120,8 @@ def _described(one: EntryPoint) -> str:
     lines.append(f'use = {_use(one)}')
     for setting in settings.known.values() if settings is not None else ():
         mark = '' if setting.is_required else '# '
-        lines.append(f'{mark}{setting.name} = {_value(setting)}'.rstrip())
+        value = _value(setting).replace('%', '%%')  # as an .ini writes a %
+        lines.append(f'{mark}{setting.name} = {value}'.rstrip())
     parts.append('\n'.join(lines))
     return '\n\n'.join(parts)
 

@@ -124,11 +124,13 @@ class Rehearsal:
             problem, answer = self._ask(app, wanted, WARM)
             if problem and not bus.is_told_to_leave:
                 trace = _trace(answer)
-                bus.log(f'{self._place("warm_up")}: {wanted.text} {problem}{trace}', 30)
+                bus.log(
+                    f'{self._place("warm_up")}: {wanted.shown} {problem}{trace}', 30
+                )
         for wanted in settings['smoke'] if self.smokes else ():
             problem, answer = self._ask(app, wanted, settings['smoke_status'])
             if problem and not bus.is_told_to_leave:
-                failed = SmokeFailed(self._place('smoke'), wanted.text, problem)
+                failed = SmokeFailed(self._place('smoke'), wanted.shown, problem)
                 if self.logs:
                     bus.log(str(failed), 40)
                 raise failed from answer.error

@@ -42,11 +42,13 @@ def read_wishes(loader: ConfigLoader, settings: Mapping[str, Any]) -> Wishes:
     try:
         in_order(wishes)
     except NeedError as error:
+        key = 'needs' if wishes[error.name][0] else 'after'
+        verb = 'it needs' if key == 'needs' else 'it starts after'
         raise ConfigError(
             loader.filename,
-            f'it needs {error.need}: {error.why}',
+            f'{verb} {error.need}: {error.why}',
             section=section_of(loader, error.name),
-            key='needs',
+            key=key,
         ) from None
     return wishes if any(map(any, wishes.values())) else {}
 

@@ -279,7 +279,10 @@ def convert(
         try:
             value = setting.kind.convert(text)
         except (ValueError, SettingError):
-            problem = f'{text!r} is not {setting.kind.takes}{comment_hint(text)}'
+            from paste_wspbus.ini.masking import masked_value
+
+            shown = masked_value(key, text)
+            problem = f'{shown!r} is not {setting.kind.takes}{comment_hint(text)}'
             raise ConfigError(file, problem, section=section, key=key) from None
         if isinstance(value, Path) and file:
             value = Path(os.path.dirname(os.path.abspath(file)), value)

@@ -40,6 +40,11 @@ class Target(NamedTuple):
     scheme: str = ''
     host: str = ''
 
+    @property
+    def shown(self) -> str:
+        """The text without the query, in which a secret may be."""
+        return self.text.partition('?')[0]
+
 
 def target(text: str) -> Target:
     """Read a path or a URL.

@@ -388,6 +388,8 @@ class WorkerHandle:
         if self.role.kind in WITHOUT_BUS or self.ended:
             requests = []
         state = _STATES.get(self.stage, 'starting')
+        if self.ended_as is Stage.LEAVING:
+            state = 'ended'
         if self.role.spare and not self.ended:
             state = 'spare'
         return {

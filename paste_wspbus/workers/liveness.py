@@ -114,7 +114,8 @@ class Liveness:
     # -- acting -------------------------------------------------------------------------
 
     def _show(self, worker: WorkerHandle, hanging: Hanging) -> None:
-        silence = hanging.silence(worker)
+        asked = worker.asked_since
+        silence = time.monotonic() - asked if asked is not None else 0.0
 
         def log(stacks: Threads) -> None:
             what = f'{worker.title} has not answered for {silence:.3g} s'

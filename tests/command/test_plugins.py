@@ -12,7 +12,7 @@ from paste_wspbus.plugins.kinds import Bytes, Seconds, Url
 
 
 def cache(bus, global_conf, url: Url, size: Bytes = 4096, expires: Seconds | None = None,
-          strict: bool = False, names: list[str] = ('a', 'b'), odd=object()):
+          strict: bool = False, form='a%b', names: list[str] = ('a', 'b'), odd=object()):
     """Keeps answers in a store.
 
     It empties the store at the stop.
@@ -95,6 +95,7 @@ def test_it_shows_the_keys_of_one_and_a_section_to_copy(tmp_path, env):
         '# size = 4096',
         '# expires = 10m',
         '# strict = false',
+        '# form = a%%b',
         '# names = a b',
         '# odd =',
     ]

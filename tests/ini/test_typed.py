@@ -323,3 +323,28 @@ def test_needs_is_a_key_of_any_plugin(tmp_path):
     done = run(tmp_path, 'site.ini', files={'site.ini': ini, 'plain.py': plain})
     assert done.code
     assert "unexpected keyword argument 'need'; did you mean 'needs'?" in done.err.text
+
+
+def test_a_secret_of_the_wrong_type_is_not_shown():
+    def with_secrets(bus, global_conf, api_token: int, dsn: Url):
+        pass
+
+    settings = settings_of(with_secrets)
+    for conf in (
+        {'api_token': 'hush', 'dsn': 'a://b'},
+        {'api_token': '1', 'dsn': 'hush'},
+    ):
+        with pytest.raises(ConfigError) as refused:
+            convert(settings, conf, 'site.ini', 'plugin:x')
+        assert "'***' is not " in str(refused.value)
+        assert 'hush' not in str(refused.value)
+
+
+def test_an_async_function_is_no_factory(tmp_path):
+    ini = pathlib.Path(site(tmp_path, 'size = 1'))
+    module = tmp_path / 'typedsite.py'
+    module.write_text(module.read_text().replace('def cache', 'async def cache'))
+    module.write_text(module.read_text().replace('    yield\n', ''))
+    process = run(tmp_path, str(ini))
+    assert process.code == 1
+    assert 'cache is an async function, which nothing would run' in process.err.text
