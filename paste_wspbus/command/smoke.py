@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from paste_wspbus.bus import State
 from paste_wspbus.bus.culprits import trace_of
 from paste_wspbus.errors import WSPBusError
@@ -128,7 +130,12 @@ class Rehearsal:
                     f'{self._place("warm_up")}: {wanted.shown} {problem}{trace}', 30
                 )
         for wanted in settings['smoke'] if self.smokes else ():
+            began = time.monotonic()
             problem, answer = self._ask(app, wanted, settings['smoke_status'])
+            if not problem:
+                took = (time.monotonic() - began) * 1000
+                status = printable(answer.status)
+                bus.log(f'smoke: {wanted.text} answered {status} in {took:.0f} ms')
             if problem and not bus.is_told_to_leave:
                 failed = SmokeFailed(self._place('smoke'), wanted.shown, problem)
                 if self.logs:

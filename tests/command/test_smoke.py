@@ -114,6 +114,14 @@ def test_the_log_says_before_the_stop_why_smoke_failed(tmp_path, url, words):
     assert told.err.text.count(f'smoke: {url} ') == 1
 
 
+def test_the_log_says_that_it_has_passed(tmp_path):
+    files_ = files('smoke = /health', INI + LOG)
+    with Workers(tmp_path, count=None, files=files_) as site:
+        assert site.stop()[0] == 0
+    log = (tmp_path / 'app.log').read_text()
+    assert re.search(r'^INFO smoke: /health answered 200 OK in \d+ ms$', log, re.M)
+
+
 def test_v_shows_the_traceback_of_a_start_that_fails_once(tmp_path):
     fails = 'def fails(bus, global_conf):\n    raise KeyError(1)\n    yield\n'
     ini = re.sub('plugins = .*', 'plugins = bad', INI)
