@@ -128,9 +128,10 @@ def _described(one: EntryPoint) -> str:
 
 def _value(setting: Setting) -> str:
     """Return the default, or a sample if there is none that an .ini can write."""
+    sample = setting.kind.sample if setting.kind else ''
     if setting.is_required or setting.default is COMPUTED or setting.default is None:
-        return setting.kind.sample if setting.kind else ''
-    return _default(setting)
+        return sample
+    return _default(setting) or sample
 
 
 def _type(setting: Setting) -> str:

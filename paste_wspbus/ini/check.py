@@ -269,7 +269,8 @@ class _Sections:
             hint = nearest(wanted, names)
             raise place.error(f'{uri}: {file} has no {wanted!r}{hint}')
         if kind is PLUGIN:
-            for listener, channel, line in source.unknown_channels(self._channels):
+            known = self._channels
+            for listener, channel, line in source.unknown_channels(known, wanted):
                 near = get_close_matches(channel, self._channels, 1)
                 wrong = PluginError(
                     listener, channel, near[0] if near else None, f'{file}:{line}'

@@ -79,13 +79,31 @@ class Source:
             else None
         )
 
-    def unknown_channels(self, known: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+    def used_by(self, name: str) -> set[str]:
+        """Return the names that a function or class uses, also by others of this module.
+
+        If it is neither at the top of the module, all names may be used.
+        """
+        tops = {getattr(one, 'name', ''): one for one in self._top}
+        used: set[str] = set()
+        new = {name} if name in tops else {*tops}
+        while new:
+            used |= new
+            nodes = (node for one in new & tops.keys() for node in ast.walk(tops[one]))
+            new = {node.id for node in nodes if isinstance(node, ast.Name)} - used
+        return used
+
+    def unknown_channels(
+        self, known: Iterable[str], factory: str
+    ) -> Iterator[tuple[str, str, int]]:
         """Yield (method, channel, line) for each ``@on`` of a channel that is not known.
 
-        A class with other bases than `Plugin` is left out: it may inherit ``channels``.
+        A class that the factory does not use is left out: the section has nothing to do with
+        it. A class with other bases than `Plugin` is left out: it may inherit ``channels``.
         """
+        used = self.used_by(factory)
         for node in self._nodes:
-            if not isinstance(node, ast.ClassDef):
+            if not isinstance(node, ast.ClassDef) or node.name not in used:
                 continue
             if set(map(_name, node.bases)) == {'Plugin'}:
                 names = {*known, *_declared(node)}

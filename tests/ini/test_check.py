@@ -199,6 +199,25 @@ def test_a_channel_that_a_plugin_listens_on_and_nobody_publishes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('more', 'count'),
+    [
+        ('class Other(Plugin): ...', 0),
+        (
+            'def Other(bus, conf): return make(bus)\ndef make(bus): return Refresh(bus, 1)',
+            1,
+        ),
+        ('Other = Refresh', 1),
+        ('class Other(Refresh): ...', 1),
+    ],
+)
+def test_a_channel_of_a_class_that_the_section_does_not_use(tmp_path, more, count):
+    plug = f'{PLUG.format(channels="")}\n{more}\n'
+    ini = GOOD + PLUGIN.format(more='').replace('plug:Refresh', 'plug:Other')
+    code, warnings = check(tmp_path, ini, plug=plug)
+    assert (code, len(warnings)) == (0, count)
+
+
+@pytest.mark.parametrize(
     ('channels', 'more'),
     [("channels = ('refresh',)", ''), ('', 'signal.SIGUSR2 = refresh')],
 )
