@@ -46,6 +46,18 @@ def test_a_sample_serves_a_page_and_stops(name, tmp_path):
         process.stdout.close()
 
 
+@pytest.mark.parametrize('lines', [[], ['workers = 2', 'soak = 2', 'hung_after = 30']])
+def test_production_has_no_warnings_also_with_its_keys_for_workers(lines, tmp_path):
+    ini = (SAMPLES / 'production.ini').read_text()
+    for line in lines:
+        assert f'\n#{line}\n' in ini
+        ini = ini.replace(f'\n#{line}\n', f'\n{line}\n')
+    (tmp_path / 'site.ini').write_text(ini)
+    words = [WSPSERVE, 'site.ini', '--check']
+    said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert said.stdout == 'site.ini: no mistakes found\n', said.stderr
+
+
 def test_the_first_example_of_the_readme_prints_what_the_readme_shows(tmp_path):
     readme = (ROOT / 'README.md').read_text()
     wanted = re.search(r'\$ wspserve shop\.ini\n(.*?)```', readme, re.S)[1]
