@@ -116,7 +116,10 @@ def finish(code: int) -> int:
     :returns: the exit code.
     """
     ending.exit_all()
-    _end_debugging()
+    if 'bdb' in sys.modules:
+        from paste_wspbus.unix.tty import end_debugging
+
+        end_debugging()
     running = end_threads(Bus.join_timeout, _say, lambda: False)
     if run_exit_handlers() and not running:
         return code
@@ -124,20 +127,6 @@ def finish(code: int) -> int:
         print_line(without(running), 'stderr')
     flush()
     os._exit(code or EX_SOFTWARE)
-
-
-def _end_debugging() -> None:
-    """Take the callbacks of pdb back, if a stop has ended the site at its prompt.
-
-    From Python 3.14 on they are called for all threads, also while Python itself ends, and
-    fail there.
-    """
-    monitoring = getattr(sys, 'monitoring', None)  # Python 3.12 and newer
-    if (
-        monitoring is not None
-        and monitoring.get_tool(monitoring.DEBUGGER_ID) == 'bdbtracer'
-    ):
-        monitoring.free_tool_id(monitoring.DEBUGGER_ID)
 
 
 def without(running: list[Thread]) -> str:

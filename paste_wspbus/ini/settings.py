@@ -82,29 +82,15 @@ def _time_limit(text: str) -> float:
     return number
 
 
-def _whole_number(text: str) -> int:
-    word = text.strip()
-    if not (word.isascii() and word.isdigit() and len(word) <= 15):
-        raise ValueError(text)
-    return int(word)
+def _by(module: str, name: str) -> Callable[[str], Any]:
+    """Return a function of a module that is imported when the function is called."""
 
+    def read(text: str) -> Any:
+        from importlib import import_module  # few sites have these keys
 
-def _size(text: str) -> int:
-    from paste_wspbus.ini.units import size  # most sites have none
+        return getattr(import_module(f'paste_wspbus.{module}'), name)(text)
 
-    return size(text)
-
-
-def _targets(text: str) -> tuple[Any, ...]:
-    from paste_wspbus.requests.asking import targets
-
-    return targets(text)
-
-
-def _statuses(text: str) -> tuple[str, ...]:
-    from paste_wspbus.requests.asking import statuses
-
-    return statuses(text)
+    return read
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -134,12 +120,6 @@ def _addresses(text: str) -> list[str]:
 def _names(text: str) -> list[str]:
     """Split a list at its spaces, lines and commas."""
     return text.replace(',', ' ').split()
-
-
-def _limit(text: str) -> Any:
-    from paste_wspbus.ini.limits import read_limit  # few sites set one
-
-    return read_limit(text)
 
 
 def _path(text: str) -> str:
@@ -200,18 +180,22 @@ SETTINGS = {
     'stop_reserve': Setting(_seconds, _SECONDS, is_of_bus=True),
     'start_timeout': Setting(_time_limit, _SECONDS, 60.0, is_of_bus=True),
     'soak': Setting(_seconds, _SECONDS, 2.0),
-    'warm_up': Setting(_targets, _URLS, ()),
-    'smoke': Setting(_targets, _URLS, ()),
-    'smoke_status': Setting(_statuses, _STATUSES, ('2xx',)),
+    'warm_up': Setting(_by('requests.asking', 'targets'), _URLS, ()),
+    'smoke': Setting(_by('requests.asking', 'targets'), _URLS, ()),
+    'smoke_status': Setting(_by('requests.asking', 'statuses'), _STATUSES, ('2xx',)),
     'smoke_timeout': Setting(_time_limit, _SECONDS, 10.0),
-    'max_requests': Setting(_whole_number, 'a whole number; 0 is no limit', 0),
-    'max_memory': Setting(_size, 'a size, as 300M; 0 is no limit', 0),
+    'max_requests': Setting(
+        _by('ini.units', 'count'), 'a whole number; 0 is no limit', 0
+    ),
+    'max_memory': Setting(
+        _by('ini.units', 'size'), 'a size, as 300M; 0 is no limit', 0
+    ),
     'max_age': Setting(_seconds, f'{_SECONDS}; 0 is no limit', 0.0),
     # None: HUNG_AFTER, if there are workers.
     'reports': Setting(_path, 'the path of a folder'),
     'hung_after': Setting(_seconds, f'{_SECONDS}; 0 never replaces a worker'),
-    'slow_request': Setting(_limit, _SECONDS),
-    'request_deadline': Setting(_limit, _SECONDS),
+    'slow_request': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
+    'request_deadline': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
 }
 
 #: The keys that need workers, or a supervisor at least: see `process.idle`.

@@ -39,6 +39,17 @@ def size(text: str) -> int:
     return int(_number(text, SIZES))
 
 
+def count(text: str) -> int:
+    """Read a whole number, 0 or more.
+
+    :raises ValueError: if the text is anything else.
+    """
+    word = text.strip()
+    if not (word.isascii() and word.isdigit() and len(word) <= 15):
+        raise ValueError(text)
+    return int(word)
+
+
 def _number(text: str, units: dict[str, Any]) -> float:
     digits, factor = text.strip(), 1
     for unit, value in units.items():

@@ -1,10 +1,11 @@
-"""The mode of a terminal, which a process that is ended may leave behind without echo."""
+"""What a debugger leaves: a terminal without echo, and callbacks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,3 +47,17 @@ class Terminal:
                 termios.tcsetattr(self._fd, termios.TCSANOW, self._mode)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_debugging() -> None:
+    """Take the callbacks of pdb back, if a stop has ended the site at its prompt.
+
+    From Python 3.14 on they are called for all threads, also while Python itself ends, and
+    fail there.
+    """
+    monitoring = getattr(sys, 'monitoring', None)  # Python 3.12 and newer
+    if (
+        monitoring is not None
+        and monitoring.get_tool(monitoring.DEBUGGER_ID) == 'bdbtracer'
+    ):
+        monitoring.free_tool_id(monitoring.DEBUGGER_ID)
