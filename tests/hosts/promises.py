@@ -292,7 +292,8 @@ class Report(NamedTuple):
 def read(folder):
     """What each process wrote: {process: [(event, more), …]}, in order."""
     written = {}
-    for line in (Path(folder) / 'events').read_text().splitlines():
+    *lines, _ = (Path(folder) / 'events').read_text().split('\n')
+    for line in lines:  # what follows the last line feed is half a line
         process, event, *more = line.split()
         written.setdefault(process, []).append((event, ' '.join(more)))
     return written
