@@ -127,7 +127,7 @@ def _groups(bus: Bus) -> dict[str, Group]:
 
 
 def _last(group: Group, groups: dict[str, Group]) -> str:
-    """Return the name of the part that starts last of those that a part names."""
+    """Return the name of that needed part which starts last."""
     named = [one for one in (*group.needs, *group.after) if one in groups]
     return max(
         named,

@@ -126,7 +126,7 @@ _LISTS = ('list', 'List', 'Sequence', 'Iterable', 'Collection')
 
 
 def kind_of(annotation: str) -> Kind | None:
-    """Return what an annotation means; None if it is none of those that are known."""
+    """Return what an annotation means; None if it is not known."""
     try:
         return _kind(ast.parse(annotation.strip(), mode='eval').body)
     except SyntaxError:

@@ -76,10 +76,7 @@ class WatchedRequests(RequestsInFlight):
 
 
 class WatchedFilter(BusFilter):
-    """A `BusFilter` whose requests have ``environ['wspbus.request_id']``, and are watched.
-
-    It costs each request some 1.5 µs more.
-    """
+    """A `BusFilter` whose requests have ``environ['wspbus.request_id']``, and are watched."""
 
     requests: WatchedRequests
 

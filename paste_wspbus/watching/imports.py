@@ -49,7 +49,7 @@ _OTHERS = frozenset(['hupper.worker', 'paste.reloader'])
 def missing_modules(error: BaseException | None) -> list[str]:
     """Return the paths where the modules may be that an import has not found.
 
-    :param error: it, or one of those that have led to it, may be a ModuleNotFoundError.
+    :param error: an error; it or a cause of it may be a ModuleNotFoundError.
     """
     paths, seen = [], set[int]()
     while error is not None and id(error) not in seen:

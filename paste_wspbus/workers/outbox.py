@@ -44,8 +44,8 @@ class Outbox:
     def put_message(self, line: bytes) -> bool:
         """Send a message, or drop and count it if the process does not read.
 
-        If one was dropped, all are until the process has read everything; then it is told
-        how many.
+        After a dropped one, all are dropped until the process has read everything. Then the
+        process gets their number.
 
         :returns: False if it was dropped.
         """

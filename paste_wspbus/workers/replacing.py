@@ -1,4 +1,4 @@
-"""Processes that take the place of those that have ended; crash loops are slowed down."""
+"""Replaces processes that have ended, and slows crash loops down."""
 
 from __future__ import annotations
 

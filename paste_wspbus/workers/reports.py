@@ -52,7 +52,7 @@ class Reports:
         self._stacks: dict[int, dict[int, list[Frame]]] = {}
         #: From process IDs to the paths of the last reports.
         self.paths: dict[int, str] = {}
-        #: The process IDs of those that have a report: their end needs no other one.
+        #: The IDs of processes that have a report: their end needs no second one.
         self._reported: set[int] = set()
         #: The last problem, which is logged once.
         self._problem = ''
