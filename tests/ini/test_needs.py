@@ -60,7 +60,7 @@ def site(folder, plugins, site_plugins='', listed=None):
     )
     names = plugins if listed is None else listed.split()
     names = ' '.join(one for one in names if one not in site_plugins.split())
-    text = '[app:main]\nuse = call:needy:make\n[server:main]\nuse = egg:waitress\n'
+    text = '[app:main]\nuse = call:needy:make\n[server:main]\nuse = egg:waitress\nport = 0\n'
     text += f'[wspbus:main]\nplugins = {names}\nsite_plugins = {site_plugins}\n'
     (folder / 'needy.py').write_text(MODULE)
     (folder / 'site.ini').write_text(text + sections)

@@ -261,6 +261,7 @@ INI = """
 use = call:typedsite:make
 [server:main]
 use = egg:waitress
+port = 0
 [wspbus:main]
 plugins = cache
 [plugin:cache]
