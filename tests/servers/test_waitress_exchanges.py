@@ -28,6 +28,9 @@ threads = 4
 """
 
 
+CONTINUE = b'HTTP/1.1 100 Continue\r\n\r\n'
+
+
 def site_of(folder, without='', **kwargs):
     """The site; ``without``: the ways in which it does not differ from waitress."""
     env = {'WSPBUS_WAITRESS_WITHOUT': without}
@@ -44,11 +47,20 @@ def plain(tmp_path_factory):
         return exchanges(('127.0.0.1', int(server.out.text.split()[1])))
 
 
-@pytest.mark.parametrize('without', ['', 'all', 'one-send', 'queue', 'epoll'])
+def once(came):
+    """What came, without the second "100 Continue" that waitress itself sends now and then.
+
+    It does so if the body arrives while the request before it is being answered.
+    """
+    end, data = came
+    return end, data.replace(2 * CONTINUE, CONTINUE)
+
+
+@pytest.mark.parametrize('without', ['', 'all', 'one-send', 'queue', 'epoll', 'parser'])
 def test_each_exchange_is_that_of_plain_waitress(tmp_path, plain, without):
     with site_of(tmp_path, without) as site:
         ours = exchanges(site.address)
-        differ = [name for name in EXCHANGES if ours[name] != plain[name]]
+        differ = [name for name in EXCHANGES if once(ours[name]) != once(plain[name])]
         assert {name: (ours[name], plain[name]) for name in differ} == {}
         assert site.stop()[0] == 0, site.report()
 
