@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from _thread import get_ident  # the original, before a site patches Python
-from functools import partial
 from itertools import count
 from threading import enumerate as living_threads
 from time import monotonic
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.bus import Bus
+    from paste_wspbus.requests.scoreboard import Scoreboard
 
     WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -49,6 +49,13 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
         self.begin = self._numbers.__next__
         #: How many of them the site itself has made (warm_up, smoke).
         self.not_counted = 0
+
+    def finish(self, key: int) -> bool:
+        """End a request; False if it has ended: some servers close a body twice.
+
+        :param key: the id() of its environ, which the caller still has.
+        """
+        return self.pop(key, None) is not None
 
     @property
     def served(self) -> int:
@@ -128,9 +135,13 @@ class _ListBody(list):  # type: ignore[type-arg]
     (benchmarks/throughput.py); perhaps because less code runs after the response.
     """
 
-    __slots__ = ('close',)
+    __slots__ = ('environ', 'requests')
 
-    close: Callable[[], object]
+    environ: dict[str, Any]
+    requests: RequestsInFlight
+
+    def close(self) -> None:
+        self.requests.finish(id(self.environ))
 
 
 class BusFilter:
@@ -143,6 +154,11 @@ class BusFilter:
     listeners. Inside another BusFilter on the same bus it does nothing.
     """
 
+    #: The scoreboard that shows the requests.
+    board: Scoreboard | None = None
+
+    _kinds: tuple[type[_Body], type[_SizedBody]] = _Body, _SizedBody
+
     def __init__(self, app: WSGIApp, bus: Bus) -> None:
         self.app, self.bus = app, bus
         requests = bus.plugins.get('requests')
@@ -150,7 +166,7 @@ class BusFilter:
             requests = bus.plugins['requests'] = RequestsInFlight()
             bus.subscribe('status', requests.report)
         self.requests: RequestsInFlight = requests
-        self._forget, self._count = requests.pop, requests.begin
+        self._count = requests.begin
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -163,8 +179,7 @@ class BusFilter:
             host_of(bus).start(bus)
         environ[ENVIRON_KEY] = bus
         environ[DRAINING_KEY] = bus.draining
-        self._count()
-        self.requests[id(environ)] = environ, monotonic(), get_ident()
+        place = self._begin(environ)
         try:
             if bus.listeners.get('before_request'):
                 bus.publish('before_request', environ)
@@ -173,13 +188,23 @@ class BusFilter:
             self.end(environ)
             raise
         if type(body) is list and not bus.listeners.get('after_request'):
+            if self.board is not None:
+                self.board.sends(place)
             listed = _ListBody(body)
-            listed.close = partial(self._forget, id(environ), None)
+            listed.environ, listed.requests = environ, self.requests
             return listed
         file_wrapper = environ.get('wsgi.file_wrapper')
         if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
+            if self.board is not None:
+                self.board.sends(place)
             return self._ending(body, environ)
-        return (_SizedBody if hasattr(body, '__len__') else _Body)(body, environ, self)
+        return self._kinds[hasattr(body, '__len__')](body, environ, self)
+
+    def _begin(self, environ: dict[str, Any]) -> int:
+        """Note that a request begins; return its place on the scoreboard."""
+        self._count()
+        self.requests[id(environ)] = environ, monotonic(), get_ident()
+        return 0
 
     @classmethod
     def around(cls, app: WSGIApp, bus: Bus) -> BusFilter:
@@ -189,9 +214,8 @@ class BusFilter:
 
     def end(self, environ: dict[str, Any]) -> None:
         """End a request; the server has closed the body of the response."""
-        if self.requests.pop(id(environ), None) is None:
-            return  # the server has closed it twice
-        if self.bus.listeners.get('after_request'):
+        is_done = self.requests.finish(id(environ))
+        if is_done and self.bus.listeners.get('after_request'):
             self.bus.publish('after_request', environ)
 
     def _ending(self, body: Any, environ: dict[str, Any]) -> Iterable[bytes]:

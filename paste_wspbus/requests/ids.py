@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from contextvars import ContextVar
-from itertools import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +13,31 @@ if TYPE_CHECKING:
 #: The key of the id in ``environ``.
 REQUEST_ID_KEY = 'wspbus.request_id'
 
-#: The id of the request that this thread handles; '' outside of requests.
-request_id: ContextVar[str] = ContextVar('request_id', default='')
+
+class RequestId:
+    """The id of the request that this thread handles; `contextvars` pass it on."""
+
+    def __init__(self) -> None:
+        # Nothing is reset when a request ends: each request would pay for it.
+        self._current: ContextVar[tuple[dict[int, Any], int, int]] = ContextVar(
+            'request'
+        )
+        #: It is called with (the requests in flight, the id() of environ, the number of
+        #: the request) when a thread begins to handle one.
+        self.set = self._current.set
+
+    def get(self) -> str:
+        """Return the id; '' outside of requests."""
+        try:
+            requests, key, number = self._current.get()
+            environ, *_, found = requests[key]
+        except LookupError:
+            return ''
+        return environ.get(REQUEST_ID_KEY, '') if found == number else ''
+
+
+#: The id of the request that this thread handles.
+request_id = RequestId()
 
 #: What an id that a client sends may be.
 _is_id = re.compile(r'[A-Za-z0-9._-]{1,64}').fullmatch
@@ -35,12 +57,12 @@ class Ids:
 
     def renew(self) -> None:
         """Begin anew: no other process makes the same ids."""
-        self._prefix = os.urandom(6).hex()
-        self._next = count(1).__next__
+        self.prefix = f'{os.urandom(6).hex()}-'
 
-    def of(self, environ: dict[str, Any]) -> str:
+    def of(self, environ: dict[str, Any], number: int) -> str:
         """Return the id of a request.
 
+        :param number: that of the request in this process, for a new id.
         :returns: that of X-Request-ID, or of the trace in traceparent; a new one if there
             is neither, or if it is not valid.
         """
@@ -52,4 +74,4 @@ class Ids:
         # Only later versions have more fields.
         if trace is not None and (trace[1] != '00' or trace[3] is None):
             return trace[2]
-        return f'{self._prefix}-{self._next()}'
+        return self.prefix + str(number)

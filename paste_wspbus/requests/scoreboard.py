@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+from _thread import get_ident  # the original, before a site patches Python
 from mmap import mmap
 from struct import Struct
 from threading import get_native_id
@@ -18,15 +19,19 @@ else:
 #: The number of requests that it has room for: further ones are counted, not shown.
 SLOTS = 256
 
-#: The first bytes: the number of requests that had no slot.
-_HEAD = Struct('=Q56x')
+#: The first bytes: one that is no phase, where place 0 writes; and the number of requests
+#: that had no slot.
+_HEAD = Struct('=8xQ48x')
 
 #: A slot: its phase; the number of the request, the time.monotonic() of its beginning,
-#: the ident of its thread for Python and for the system, its method, its id, its path.
-_SLOT = Struct('=B7xQdQQ16s64s200s')
+#: what `_THREAD` packs, and the id, the method and the path, with spaces between them.
+_SLOT = Struct('=B7xQd16s288s')
 
-#: The number of bytes of a path that fit.
-PATH = 200
+#: The ident of a thread for Python and for the system.
+_THREAD = Struct('=QQ')
+
+#: The number of bytes of a method, of an id and of a path that are read.
+METHOD, ID, PATH = 16, 64, 200
 
 #: The number of bytes of a scoreboard. What else is in its file is not read.
 SIZE = _HEAD.size + SLOTS * _SLOT.size
@@ -47,13 +52,17 @@ class Phase(enum.IntEnum):
 
 _PHASES = dict(enumerate(Phase))
 
+#: Faster than the look-up in each request.
+_COMPUTING, _STREAM, _SENDING = 1, 2, 3
+_pack = _SLOT.pack_into
+
 
 class Entry(NamedTuple):
     """A request in flight, as its process has written it: all of it may be wrong.
 
     ``number`` counts the requests of the process. ``since`` is a time.monotonic().
     ``ident`` and ``native`` are those of its thread: threading.get_ident() and
-    threading.get_native_id(). ``path`` has no query, and at most PATH bytes; it is a
+    threading.get_native_id(). ``path`` has no query, and at most PATH characters; it is a
     string of bytes, as in environ (PEP 3333).
     """
 
@@ -96,58 +105,55 @@ class Scoreboard:
         self._use(bytearray(SIZE))
 
     def _use(self, memory: mmap | bytearray) -> None:
-        self._memory, self._missed = memory, 0
+        #: Where the phases are: ``memory[place]``. Writing to place 0 does nothing.
+        self.memory, self._missed = memory, 0
         self._thread = local()
         # The last one that was freed is taken first: its memory is in the cache.
         self._free = list(range(_HEAD.size, SIZE, _SLOT.size))[::-1]
 
-    def begin(
-        self, number: int, since: float, ident: int, method: str, id: str, path: str
-    ) -> int:
-        """Show a request.
+    def begin(self, number: int, since: float, text: str) -> int:
+        """Show a request of this thread.
 
-        :param path: its SCRIPT_NAME and PATH_INFO.
-        :returns: the place of its slot, for `enters` and `end`; 0 if there is none.
+        :param text: its id, its method, and its path (SCRIPT_NAME and PATH_INFO), with
+            spaces between them.
+        :returns: the place of its slot; 0 if there is none. `end` frees it.
         """
         try:
             place = self._free.pop()
         except IndexError:
             self._missed += 1
-            _HEAD.pack_into(self._memory, 0, self._missed)
+            _HEAD.pack_into(self.memory, 0, self._missed)
             return 0
         try:
-            native = self._thread.native
+            thread = self._thread.packed
         except AttributeError:
-            native = self._thread.native = get_native_id()
-        _SLOT.pack_into(
-            self._memory,
-            place,
-            0,
-            number,
-            since,
-            ident,
-            native,
-            method.encode('latin-1', 'replace'),
-            id.encode('latin-1', 'replace'),
-            path.encode('latin-1', 'replace'),
-        )
-        self._memory[place] = 1
+            thread = self._thread.packed = _THREAD.pack(get_ident(), get_native_id())
+        try:
+            shown = text.encode()
+        except UnicodeEncodeError:
+            shown = text.encode(errors='replace')
+        memory = self.memory
+        _pack(memory, place, 0, number, since, thread, shown)
+        memory[place] = _COMPUTING
         return place
 
-    def enters(self, place: int, phase: int) -> None:
-        """Show that a request is in another phase."""
-        if place:
-            self._memory[place] = phase
+    def sends(self, place: int) -> None:
+        """Show that the application has returned the whole response of a request."""
+        self.memory[place] = _SENDING
+
+    def streams(self, place: int) -> None:
+        """Show that the first part of a response is on its way."""
+        self.memory[place] = _STREAM
 
     def end(self, place: int) -> None:
         """Free the slot of a request."""
         if place:
-            self._memory[place] = 0
+            self.memory[place] = 0
             self._free.append(place)
 
     def read(self) -> list[Entry]:
         """Return the requests in flight of this process."""
-        return _read(bytes(self._memory), bytes(self._memory))
+        return _read(bytes(self.memory), bytes(self.memory))
 
 
 class Reader:
@@ -229,16 +235,19 @@ def _read(before: bytes, after: bytes) -> list[Entry]:
         if not known:
             continue
         place = _HEAD.size + slot * _SLOT.size
-        _, number, since, ident, native, method, id, path = _SLOT.unpack_from(
-            before, place
-        )
+        _, number, since, thread, text = _SLOT.unpack_from(before, place)
         again, number_again, *_ = _SLOT.unpack_from(after, place)
         if not again or number != number_again or not 0 <= since < 1e12:
             continue
-        found.append(
-            Entry(
-                *(number, since, ident, native, known),
-                *(text.rstrip(b'\0').decode('latin-1') for text in (method, id, path)),
-            )
-        )
+        id, _, rest = _string_of(text).partition(' ')
+        method, _, path = rest.partition(' ')
+        ident, native = _THREAD.unpack(thread)
+        texts = method[:METHOD], id[:ID], path[:PATH]
+        found.append(Entry(number, since, ident, native, known, *texts))
     return found
+
+
+def _string_of(text: bytes) -> str:
+    """Return what was shown, as a string of bytes; the last character may be cut in two."""
+    shown = text.rstrip(b'\0').decode(errors='ignore')
+    return shown.encode('latin-1', 'replace').decode('latin-1')

@@ -11,7 +11,7 @@ import pytest
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.requests.scoreboard import SIZE, SLOTS, Phase, Reader, Scoreboard
 
-ONE = (7, 12.5, 4711, 'GET', 'f00-1', '/report')
+ONE = (7, 12.5, 'f00-1 GET /report')
 
 
 def overwrite(fd, text):
@@ -34,11 +34,12 @@ def test_a_request_is_shown_until_it_ends(shared):
     assert reader.read() == []
     place = board.begin(*ONE)
     (entry,) = reader.read()
-    assert (entry.number, entry.since, entry.ident) == ONE[:3]
-    assert (entry.method, entry.id, entry.path) == ONE[3:]
+    assert (entry.number, entry.since) == ONE[:2]
+    assert (entry.method, entry.id, entry.path) == ('GET', 'f00-1', '/report')
+    assert entry.ident == threading.get_ident()
     assert entry.native == threading.get_native_id()
     assert entry.phase is Phase.COMPUTING
-    board.enters(place, Phase.STREAM)
+    board.streams(place)
     assert reader.read()[0].phase is Phase.STREAM
     assert board.read() == reader.read()
     board.end(place)
@@ -47,20 +48,33 @@ def test_a_request_is_shown_until_it_ends(shared):
 
 def test_texts_are_cut_and_need_not_be_latin(shared):
     board, reader = shared
-    board.begin(1, 0.0, 1, 'M' * 99, 'i' * 64, '/\u20ac' + 'x' * 300)
+    board.begin(1, 0.0, f'{"i" * 64} {"M" * 20} /\u20ac{"x" * 300}')
     (entry,) = reader.read()
-    assert entry.method == 'M' * 16
-    assert entry.id == 'i' * 64
+    assert (entry.method, entry.id) == ('M' * 16, 'i' * 64)
     assert entry.path == ('/?' + 'x' * 300)[: scoreboard.PATH]
+
+
+@pytest.mark.parametrize('path', ['/\xe9\xff', '/a b\x00c', '/' + '\xe9' * 300])
+def test_a_path_is_shown_as_in_environ(path, shared):
+    board, reader = shared
+    board.begin(1, 0.0, f'i GET {path}')
+    shown = reader.read()[0].path
+    assert (path.startswith(shown) and len(shown) > 100) or shown == path
+
+
+def test_a_path_that_is_no_text_is_shown(shared):
+    board, reader = shared
+    board.begin(1, 0.0, 'i GET /\udcff')
+    assert reader.read()[0].path == '/?'
 
 
 def test_more_requests_than_slots_are_counted(shared):
     board, reader = shared
-    places = [board.begin(n, float(n), n, 'GET', '', '/') for n in range(SLOTS + 3)]
+    places = [board.begin(n, float(n), 'i GET /') for n in range(SLOTS + 3)]
     assert places[SLOTS:] == [0, 0, 0]
     assert (len(reader.read()), reader.missed) == (SLOTS, 3)
     for place in places:
-        board.enters(place, Phase.SENDING)
+        board.sends(place)
         board.end(place)
     assert reader.read() == []
     assert board.begin(*ONE)
@@ -130,7 +144,7 @@ def test_no_entry_has_the_parts_of_two_requests(shared):
         while not is_done.is_set():
             number += 1
             text = f'{number:0>40}'
-            board.end(board.begin(number, float(number), number, 'GET', text, text))
+            board.end(board.begin(number, float(number), f'{text} GET {text}'))
 
     threads = [threading.Thread(target=write) for _ in range(1)]
     for thread in threads:
@@ -140,7 +154,7 @@ def test_no_entry_has_the_parts_of_two_requests(shared):
         while time.monotonic() < until:
             for entry in reader.read():
                 seen += 1
-                assert entry.since == entry.ident == entry.number
+                assert entry.since == entry.number
                 assert int(entry.id) == int(entry.path) == entry.number
     finally:
         is_done.set()
