@@ -534,10 +534,15 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
     task: type = DrainingTask
     if waitress_fast.ONE_SEND in ways:
         task = type('OneSendTask', (waitress_fast.OneSend, DrainingTask), {})
+    parser: type = _Request
+    if waitress_fast.PARSER in ways:
+        from paste_wspbus.servers.waitress_parser import FastParser
+
+        parser = type('FastRequest', (_Request, FastParser), {})
 
     class DrainingChannel(_Channel):
         task_class = task
-        parser_class = _Request
+        parser_class = parser
         #: The request whose response is on its way to the client.
         answered = None
         has_received = False
