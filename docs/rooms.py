@@ -26,6 +26,7 @@ NOTES = {
     'handoff': 'how a component finds its bus: get_bus',
     'hosts': 'gunicorn, uWSGI, mod_wsgi, zdaemon',
     'ini': 'from an .ini to a site that is loaded',
+    'ready': 'ready-made plugins for the .ini',
     'requests': 'the WSGI filter around the application',
     'frameworks': 'Pyramid, Zope, CherryPy and others',
     'servers': 'waitress, cheroot, Paste and others',
