@@ -36,6 +36,7 @@ NOTES = {
     'watching': 'changed files',
     'unix': 'users, processes',
     'reference': 'a bus as a string',
+    'templates': 'new packages',
     'bus': 'the state machine',
     'errors': 'all errors',
     'exits': 'exit codes',

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 USAGE = (
     '%(prog)s [options] CONFIG_FILE '
-    '[start|stop|restart|graceful|drain|undrain|status|stacks] [var=value …]'
+    '[start|stop|restart|graceful|drain|undrain|status|stacks|setup-app] '
+    '[var=value …]'
 )
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
@@ -34,14 +35,14 @@ SUBCOMMANDS = {
     'undrain': 'Let health checks say again that the site is ready',
     'status': 'Say whether the site is running, and what it does',
     'stacks': 'Show where the threads of the running site are, with their requests',
+    'setup-app': 'Prepare what the application needs: its tables, folders, first users',
 }
 
-#: The subcommands that need no file, and their texts in `--help`.
-PS, PLUGINS = 'ps', 'plugins'
-PS_HELP = 'List the running sites (of all users, for root)'
-PLUGINS_HELP = (
-    'List the installed plugins; with a name: its keys, and a section to copy'
-)
+#: The subcommand that the file may follow, as with paster.
+SETUP_APP = 'setup-app'
+
+#: The subcommands that need no file; see `without_file`.
+WITHOUT_FILE = ('ps', 'plugins', 'new')
 
 #: The names that paster uses for the files of a daemon, in the working directory.
 PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
@@ -50,6 +51,8 @@ PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """Make the parser of the command line; its options have the names of `paster serve`."""
     import argparse  # it takes as long as this package: only import it for an option
+
+    from paste_wspbus.command import without_file
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
@@ -61,10 +64,9 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     parser = Parser(
         prog=prog,
-        usage=f'{USAGE}\n       %(prog)s {PS} [--json]\n'
-        f'       %(prog)s {PLUGINS} [NAME] [--json]',
+        usage=USAGE + without_file.USAGES,
         description=SUMMARY + '.',
-        epilog=_epilog(),
+        epilog=without_file.epilog(SUBCOMMANDS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -76,20 +78,6 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     _add_process(parser.add_argument)
     _add_development(parser.add_argument)
     return parser
-
-
-def _epilog() -> str:
-    texts = {**SUBCOMMANDS, PS: PS_HELP, PLUGINS: PLUGINS_HELP}
-    lines = (f'  {name:<20}  {text}' for name, text in texts.items())
-    return '\n'.join(
-        [
-            'subcommands (without one, the site runs in the foreground):',
-            *lines,
-            '',
-            'var=value sets %(var)s in the file. $PASTE_CONFIG_FILE names a file to serve',
-            'if none is given.',
-        ]
-    )
 
 
 def _add_general(add: Callable[..., object]) -> None:
@@ -293,13 +281,17 @@ def parse(argv: list[str], prog: str) -> Options:
     """
     options = _parse(argv, prog)
     if options.args and _is_script(options.args[0]):
-        options = _parse([*_exe_options(options.args[0]), *argv], prog)
+        from paste_wspbus.command.exe_section import exe_options
+
+        options = _parse([*exe_options(options.args[0]), *argv], prog)
     options.verbosity = 1 + options.verbose - options.quiet
     if os.environ.get('PASTE_DEFAULT_QUIET'):
         options.verbosity = 0
     args = options.args
-    if args and args[0] in (PS, PLUGINS) and not os.path.exists(args[0]):
-        _take_without_file(options, prog)
+    if args and args[0] in WITHOUT_FILE and not os.path.isfile(args[0]):
+        from paste_wspbus.command.without_file import take
+
+        take(options, prog)
         return options
     default = os.environ.get('PASTE_CONFIG_FILE')
     if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
@@ -309,6 +301,8 @@ def parse(argv: list[str], prog: str) -> Options:
     if not args and not (options.status or options.stop_daemon):
         usage = USAGE % {'prog': prog}
         raise UsageError(f'{prog}: no file is named. Usage: {usage}')
+    if args[1:] and args[0] == SETUP_APP and not os.path.exists(SETUP_APP):
+        args[:2] = [args[1], args[0]]
     if args[1:] and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
         raise UsageError(f'{prog}: the file comes first: {prog} {args[1]} {args[0]}')
     options.config = args[0] if args else ''
@@ -321,17 +315,6 @@ def parse(argv: list[str], prog: str) -> Options:
 
         options.identity = Identity(options.user, options.group)
     return options
-
-
-def _take_without_file(options: Options, prog: str) -> None:
-    name, *more = options.args
-    if name == PS and more:
-        said = f'ps lists all sites: leave out {" ".join(more)}'
-        raise UsageError(f'{prog}: {said}')
-    if len(more) > 1:
-        said = f'plugins takes one name: leave out {" ".join(more[1:])}'
-        raise UsageError(f'{prog}: {said}')
-    options.subcommand, options.config, options.vars = name, '', {}
 
 
 def _take_subcommand(options: Options, args: list[str]) -> None:
@@ -398,9 +381,8 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
             hint = _near(option, make_parser(prog))
             raise UsageError(f'{prog}: unknown option {option}{hint}')
         name, equals, value = arg.partition('=')
-        if arg in (PS, PLUGINS):
-            what = 'all sites' if arg == PS else 'what is installed'
-            raise UsageError(f'{prog}: {arg} lists {what}: leave out the file')
+        if arg in WITHOUT_FILE:
+            raise UsageError(f'{prog}: {arg} needs no file: {prog} {arg}')
         if not equals or not name:
             hint = nearest(arg, SUBCOMMANDS)
             problem = f'{arg!r} is neither a subcommand nor a variable (NAME=VALUE)'
@@ -414,31 +396,3 @@ def _is_script(path: str) -> bool:
     return (
         bool(os.environ.get('_')) and os.environ['_'] == path and os.path.isfile(path)
     )
-
-
-def _exe_options(path: str) -> list[str]:
-    """Return the options in the [exe] section of an executed .ini, as paster reads them."""
-    names = {'here': os.path.dirname(path), '__file__': path}
-    options: list[str] = []
-    inside = False
-    with open(path) as lines:
-        for line in map(str.strip, lines):
-            if line.startswith('['):
-                inside = re.fullmatch(r'\[\s*exe\s*\]', line) is not None
-            elif inside and line and line[0] not in '#;':
-                options += _exe_option(path, line, names)
-    return options
-
-
-def _exe_option(path: str, line: str, names: dict[str, str]) -> list[str]:
-    name, equals, value = map(str.strip, line.partition('='))
-    if not equals:
-        raise UsageError(f'{path} [exe]: {line!r} has no =')
-    if name in ('require', 'plugin'):
-        return []
-    if name in ('command', 'add'):
-        import shlex
-
-        words = shlex.split(value)
-        return words[1:] if name == 'command' else words
-    return [f'--{name.replace("_", "-")}={value % names}']

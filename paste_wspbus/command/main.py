@@ -9,7 +9,7 @@ import sys
 
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.command import terminal
-from paste_wspbus.command.arguments import parse
+from paste_wspbus.command.arguments import SETUP_APP, parse
 from paste_wspbus.command.files import choose_files
 from paste_wspbus.command.leaving import complain
 from paste_wspbus.command.single import Single
@@ -86,7 +86,7 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
 
         print(f'paste_wspbus {version("paste_wspbus")}')
         return DONE
-    if options.subcommand not in (None, 'start', 'restart'):
+    if options.subcommand not in (None, 'start', 'restart', SETUP_APP):
         with launch.early.raising():
             return _ask_site(options, options.subcommand)
     if TRIAL in os.environ:
@@ -105,6 +105,9 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
 
         with launch.early.raising():
             return run_check(config, launch, make_process)
+    if options.subcommand == SETUP_APP:
+        with launch.early.raising():
+            return _setup_app(config, options)
     if inheritance.report is not None:
         launch.report = Report(inheritance.report)
     runs, file_notes = choose_files(launch, config.settings, inheritance)
@@ -124,6 +127,15 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
         return _open_and_run(launch, process, settings)
     finally:
         process.close()
+
+
+def _setup_app(config: Config, options: Options) -> int:
+    from paste_wspbus.command.setup_app import setup_app
+
+    if options.identity is not None:
+        options.identity.take()
+    _make_importable(config)
+    return setup_app(config, options)
 
 
 def _make_for_trial(launch: Launch, make_process: MakeProcess) -> Process:
@@ -211,6 +223,10 @@ def _subcommand(name: str, watches: bool) -> Callable[[Options], int]:
         from paste_wspbus.command.plugins import plugins
 
         return plugins
+    if name == 'new':
+        from paste_wspbus.command.new import new
+
+        return new
     if name == 'stacks':
         from paste_wspbus.command.stacks import stacks
 

@@ -19,6 +19,7 @@ from paste_wspbus.ini.typed import (
     Settings,
     settings_in_source,
 )
+from paste_wspbus.unix.importing import put_last
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -39,6 +40,7 @@ def plugins(options: Options) -> int:
     :returns: 0.
     :raises UsageError: if there is no plugin of that name.
     """
+    put_last()  # otherwise root finds nothing of a package that is installed from here
     found = installed()
     name = options.args[1] if options.args[1:] else None
     chosen = [one for one in found if name in (None, one.name, _use(one))]

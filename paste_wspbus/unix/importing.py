@@ -37,6 +37,15 @@ def give_back() -> None:
         sys.path.insert(*_held.pop())
 
 
+def put_last() -> None:
+    """Put the entries to the end of `sys.path`, for a command that only looks for texts there.
+
+    What the command itself imports is found before them.
+    """
+    sys.path += [entry for _, entry in reversed(_held)]
+    _held.clear()
+
+
 def _relative_entries() -> set[str]:
     """Return the working folder, and the entries of PYTHONPATH that are relative to it.
 

@@ -71,6 +71,8 @@ def test_a_built_wheel_serves_from_an_empty_environment(wheel, tmp_path):
     assert serves([bin / 'wspserve', 'site.ini'], tmp_path)
     assert serves([bin / 'python', '-m', 'paste_wspbus', 'site.ini'], tmp_path)
     assert serves([bin / 'paster', 'wspserve', 'site.ini'], tmp_path)
+    subprocess.run([bin / 'wspserve', 'new', 'site', 'acme'], cwd=tmp_path, check=True)
+    assert (tmp_path / 'acme/.github/workflows/tests.yml').exists()
     # Its own files are in site-packages, and still no code of the site.
     (tmp_path / 'site.ini').write_text(
         SITE.replace('egg:paste_wspbus#hello', 'call:x:y')
@@ -88,12 +90,14 @@ from paste_wspbus.bus import Bus
 from paste_wspbus.errorpage.page import make_app
 from paste_wspbus.reference import BusRef
 from paste_wspbus import hello
+from paste_wspbus.templates.making import make_package
 
 def page_of(app):
     environ = {'REQUEST_METHOD': 'GET', 'HTTP_ACCEPT': 'text/html'}
     return b''.join(app(environ, lambda status, headers: None)).decode()
 
 assert '.whl' in paste_wspbus.__file__
+assert 'setup.cfg' in make_package('plugin', 'acme', 'acme', 'acme')
 print(page_of(make_app('The site cannot be served')))
 print(page_of(hello.make_app({'wspbus': BusRef(Bus())})))
 """

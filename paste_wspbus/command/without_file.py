@@ -1,0 +1,58 @@
+"""The subcommands that need no file: what the command line may say, and what --help says."""
+
+from __future__ import annotations
+
+from paste_wspbus.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from paste_wspbus.process.options import Options
+
+PS, PLUGINS, NEW = 'ps', 'plugins', 'new'
+
+#: Their texts in `--help`.
+HELP = {
+    PS: 'List the running sites (of all users, for root)',
+    PLUGINS: 'List the installed plugins; with a name: its keys, and a section to copy',
+    NEW: 'Make a package of a plugin or of a site, or a commented .ini',
+}
+
+#: The lines that follow the usage of a site.
+USAGES = f"""
+       %(prog)s {PS} [--json]
+       %(prog)s {PLUGINS} [NAME] [--json]
+       %(prog)s {NEW} plugin NAME | site NAME | ini [FILE]"""
+
+
+def epilog(subcommands: Mapping[str, str]) -> str:
+    """Return the end of `--help`.
+
+    :param subcommands: the texts of those that a file stands before.
+    """
+    lines = (f'  {name:<20}  {text}' for name, text in {**subcommands, **HELP}.items())
+    return '\n'.join(
+        [
+            'subcommands (without one, the site runs in the foreground):',
+            *lines,
+            '',
+            'var=value sets %(var)s in the file. $PASTE_CONFIG_FILE names a file to serve',
+            'if none is given.',
+        ]
+    )
+
+
+def take(options: Options, prog: str) -> None:
+    """Take the words of the command line; the first one is the subcommand.
+
+    :raises UsageError: if there are too many.
+    """
+    name, *more = options.args
+    if name == PS and more:
+        said = f'ps lists all sites: leave out {" ".join(more)}'
+        raise UsageError(f'{prog}: {said}')
+    if name == PLUGINS and len(more) > 1:
+        said = f'plugins takes one name: leave out {" ".join(more[1:])}'
+        raise UsageError(f'{prog}: {said}')
+    options.subcommand, options.config, options.vars = name, '', {}

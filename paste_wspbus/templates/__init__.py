@@ -1,0 +1,1 @@
+"""Templates of packages and files, and how something is made from them."""

@@ -1,0 +1,74 @@
+"""``wspserve new`` and ``paster create``: a package or an .ini to begin with."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.kit import run
+from tests.kit.processes import BIN, Process
+
+
+def test_it_says_what_was_made_and_what_comes_next(tmp_path):
+    process = run(tmp_path, 'new', 'plugin', 'acme-cache')
+    assert (process.code, process.err.text) == (0, '')
+    assert '  acme-cache/acme_cache/__init__.py\n' in process.out.text
+    assert 'wspserve plugins acme_cache' in process.out.text
+
+
+def test_a_commented_ini_can_be_served_as_it_is(tmp_path):
+    assert run(tmp_path, 'new', 'ini', 'shop.ini').out.text == (
+        'Made shop.ini. Next: wspserve shop.ini\n'
+    )
+    checked = run(tmp_path, '--check', 'shop.ini')
+    assert checked.out.text == 'shop.ini: no mistakes found\n', checked.report()
+
+
+@pytest.mark.parametrize(
+    'words, said',
+    [
+        (['new'], 'new makes a plugin, a site or an ini, as in: new plugin acme-cache'),
+        (['new', 'plugn', 'x'], "did you mean 'plugin'?"),
+        (['new', 'site'], 'new site: give it a name'),
+        (['new', 'site', 'a', 'b'], 'new site takes one name: leave out b'),
+        (['new', 'plugin', 'json'], "json is a module of Python's standard library"),
+        (['site.ini', 'new'], 'new needs no file'),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, words, said):
+    process = run(tmp_path, *words)
+    assert process.code == 2
+    assert said in process.err.text
+    assert process.err.text.count('\n') == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_imports_neither_pastescript_nor_the_servers(tmp_path):
+    code = (
+        'import sys; from paste_wspbus.command.main import main; '
+        'main(["new", "site", "acme"]); '
+        'print([one for one in ("paste.script", "pkg_resources", "waitress") '
+        'if one in sys.modules])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == '[]', done.stderr
+
+
+def test_paster_makes_the_same(tmp_path):
+    run(tmp_path, 'new', 'site', 'acme-one')
+    create = [BIN / 'paster', 'create', '-t', 'wspbus_site']
+    with Process([*create, '-o', 'sub', 'acme-one'], tmp_path) as process:
+        assert process.wait() == 2  # the folder sub does not exist
+        assert 'no such file or directory' in process.out.text + process.err.text
+    (tmp_path / 'sub').mkdir()
+    with Process([*create, '-o', 'sub', 'acme-one'], tmp_path) as process:
+        assert process.wait() == 0, process.report()
+    ours, theirs = tmp_path / 'acme-one', tmp_path / 'sub' / 'acme-one'
+
+    def texts(folder):
+        files = (one for one in folder.rglob('*') if one.is_file())
+        return {one.relative_to(folder): one.read_text() for one in files}
+
+    assert texts(ours) == texts(theirs)
