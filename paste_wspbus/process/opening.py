@@ -9,17 +9,14 @@ import stat
 import sys
 import time
 
-from paste_wspbus.errors import BindError, UsageError, shortage
+from paste_wspbus.errors import BindError, UsageError
 from paste_wspbus.ini.settings import FOR_WORKERS, SETTINGS
 from paste_wspbus.listening.sockets import ListeningSocket, inherited
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.process.inheritance import Inheritance
-from paste_wspbus.values import named_path, real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from paste_wspbus.control.register import Registration
-    from paste_wspbus.control.server import Control
     from paste_wspbus.errors import WSPBusError
     from paste_wspbus.listening.activation import Activated
     from paste_wspbus.listening.sockets import ListeningSocket
@@ -57,7 +54,9 @@ class Opening:
         if options.pid_file or process.inheritance.pid_file is not None:
             self._open_pid_file(options.pid_file)
         if process.inheritance.control is not None:
-            self._adopt_control(process.inheritance.control)
+            from paste_wspbus.process.registering import Registering
+
+            Registering(process).adopt(process.inheritance.control)
         self.open_log()
         if process.server is None:
             process.server = process.known_server(self.config)
@@ -71,7 +70,9 @@ class Opening:
             process.lock.write()
         process.registers_late &= self._may_register_late()
         if not process.registers_late:
-            self.open_control()
+            from paste_wspbus.process.registering import Registering
+
+            Registering(process).open()
         if options.identity is not None:
             self._change_owner()
             # getaddrinfo imports it late; the new user may be unable to read its file.
@@ -230,7 +231,7 @@ class Opening:
                     raise
             time.sleep(LOOK)
 
-    # -- the control socket ---------------------------------------------------
+    # -- when it registers ----------------------------------------------------
 
     def _may_register_late(self) -> bool:
         """Whether this site may register when it serves: before the load, it takes time.
@@ -242,89 +243,6 @@ class Opening:
         holds = (process.lock, process.entry, process.control)
         is_named = options.control is not None or options.identity is not None
         return not (any(holds) or is_named or process.is_supervised)
-
-    def open_control(self) -> None:
-        """Open the control socket, and register the site, so that commands find it."""
-        process = self.process
-        entry = self._register() if process.entry is None else None
-        path = self._control_path()
-        if process.control is None and path is not None:
-            if process.lock is not None:
-                process.lock.control = path
-            self._listen(self._control_at(path), shared=path == self.options.control)
-        if entry is not None and path is not None:
-            self._describe(entry, path)
-
-    def _control_path(self) -> str | None:
-        process = self.process
-        if self.options.control is not None:
-            return self.options.control
-        if process.lock is not None:
-            return process.lock.control
-        return None if process.entry is None else process.entry.control
-
-    def _adopt_control(self, fd: int) -> None:
-        """Keep the control socket, so that it is removed if the start fails."""
-        process = self.process
-        path = process.entry.control if process.entry is not None else None
-        path = path or self._control_path()
-        if path is not None:
-            if process.lock is not None:
-                process.lock.control = path
-            process.control = self._control_at(path)
-            process.control.adopt(fd)
-
-    def _control_at(self, path: str) -> Control:
-        from paste_wspbus.control.server import Control
-        from paste_wspbus.process.answers import Answers
-
-        answers = self.process.answers = Answers(self.process)
-        return Control(path, answers.commands)
-
-    def _listen(self, control: Control, shared: bool) -> None:
-        try:
-            control.open(shared=shared)
-        except OSError as error:
-            if shortage(error) is not None:
-                raise  # what follows would fail, too
-            self.process.notes.append(
-                f'the control socket {control.path} cannot be opened: '
-                f'{error.strerror or error}'
-            )
-        else:
-            self.process.control = control
-
-    def _register(self) -> Registration | None:
-        from paste_wspbus.control.paths import UnsafeFolder, runtime_folder
-        from paste_wspbus.control.register import Registration
-
-        process = self.process
-        try:
-            folder = runtime_folder()
-            if folder is not None:
-                process.entry = Registration(folder, process.names.file)
-                return process.entry
-        except (UnsafeFolder, OSError) as error:
-            by = '--pid-file' if process.lock is None else 'the same PID file'
-            process.notes.append(
-                f'status, stop and graceful find this site only with {by}: {error}; '
-                'set XDG_RUNTIME_DIR'
-            )
-        return None
-
-    def _describe(self, entry: Registration, control: str) -> None:
-        process, options = self.process, self.options
-        named = options.named_pid_file or options.pid_file
-        try:
-            entry.write(
-                **process.names.fields,
-                control=real_path(control),
-                pid_file=process.lock and real_path(process.lock.path),
-                named_pid_file=named and named_path(named),
-                log_file=process.log_file and real_path(process.log_file),
-            )
-        except OSError as error:
-            process.notes.append(f'{entry.path} cannot be written: {error.strerror}')
 
     # -- the user -------------------------------------------------------------
 

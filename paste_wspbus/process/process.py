@@ -242,7 +242,9 @@ class Process:
             return
         self.registers_late = False
         try:
-            Opening(self).open_control()
+            from paste_wspbus.process.registering import Registering
+
+            Registering(self).open()
         except OSError as error:  # no descriptor is free
             self.notes.append(f'The site cannot be found by commands: {error.strerror}')
         for note in self.notes:

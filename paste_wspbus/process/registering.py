@@ -1,0 +1,100 @@
+"""How a site opens its control socket and registers, so that commands find it."""
+
+from __future__ import annotations
+
+from paste_wspbus.control.server import Control
+from paste_wspbus.errors import shortage
+from paste_wspbus.process.answers import Answers
+from paste_wspbus.values import named_path, real_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.control.register import Registration
+    from paste_wspbus.process.process import Process
+
+
+class Registering:
+    """Opens the control socket of a process, and makes its entry among the running sites."""
+
+    def __init__(self, process: Process) -> None:
+        self.process, self.options = process, process.options
+
+    def open(self) -> None:
+        """Open the control socket, and register the site, so that commands find it."""
+        process = self.process
+        entry = self._register() if process.entry is None else None
+        path = self._control_path()
+        if process.control is None and path is not None:
+            if process.lock is not None:
+                process.lock.control = path
+            self._listen(self._control_at(path), shared=path == self.options.control)
+        if entry is not None and path is not None:
+            self._describe(entry, path)
+
+    def _control_path(self) -> str | None:
+        process = self.process
+        if self.options.control is not None:
+            return self.options.control
+        if process.lock is not None:
+            return process.lock.control
+        return None if process.entry is None else process.entry.control
+
+    def adopt(self, fd: int) -> None:
+        """Keep the control socket, so that it is removed if the start fails."""
+        process = self.process
+        path = process.entry.control if process.entry is not None else None
+        path = path or self._control_path()
+        if path is not None:
+            if process.lock is not None:
+                process.lock.control = path
+            process.control = self._control_at(path)
+            process.control.adopt(fd)
+
+    def _control_at(self, path: str) -> Control:
+        answers = self.process.answers = Answers(self.process)
+        return Control(path, answers.commands)
+
+    def _listen(self, control: Control, shared: bool) -> None:
+        try:
+            control.open(shared=shared)
+        except OSError as error:
+            if shortage(error) is not None:
+                raise  # what follows would fail, too
+            self.process.notes.append(
+                f'the control socket {control.path} cannot be opened: '
+                f'{error.strerror or error}'
+            )
+        else:
+            self.process.control = control
+
+    def _register(self) -> Registration | None:
+        from paste_wspbus.control.paths import UnsafeFolder, runtime_folder
+        from paste_wspbus.control.register import Registration
+
+        process = self.process
+        try:
+            folder = runtime_folder()
+            if folder is not None:
+                process.entry = Registration(folder, process.names.file)
+                return process.entry
+        except (UnsafeFolder, OSError) as error:
+            by = '--pid-file' if process.lock is None else 'the same PID file'
+            process.notes.append(
+                f'status, stop and graceful find this site only with {by}: {error}; '
+                'set XDG_RUNTIME_DIR'
+            )
+        return None
+
+    def _describe(self, entry: Registration, control: str) -> None:
+        process, options = self.process, self.options
+        named = options.named_pid_file or options.pid_file
+        try:
+            entry.write(
+                **process.names.fields,
+                control=real_path(control),
+                pid_file=process.lock and real_path(process.lock.path),
+                named_pid_file=named and named_path(named),
+                log_file=process.log_file and real_path(process.log_file),
+            )
+        except OSError as error:
+            process.notes.append(f'{entry.path} cannot be written: {error.strerror}')
