@@ -532,13 +532,14 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
             return super().build_response_header()
 
     task: type = DrainingTask
-    if waitress_fast.ONE_SEND in ways:
-        task = type('OneSendTask', (waitress_fast.OneSend, DrainingTask), {})
     parser: type = _Request
-    if waitress_fast.PARSER in ways:
-        from paste_wspbus.servers.waitress_parser import FastParser
+    if waitress_fast.HEADS in ways:
+        from paste_wspbus.servers.waitress_heads import FastHead, FastParser
 
+        task = type('FastHeadTask', (DrainingTask, FastHead), {})
         parser = type('FastRequest', (_Request, FastParser), {})
+    if waitress_fast.ONE_SEND in ways:
+        task = type('OneSendTask', (waitress_fast.OneSend, task), {})
 
     class DrainingChannel(_Channel):
         task_class = task

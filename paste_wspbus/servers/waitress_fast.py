@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 WITHOUT = 'WSPBUS_WAITRESS_WITHOUT'
 
 #: The names of the ways.
-ONE_SEND, QUEUE, EPOLL, PARSER = 'one-send', 'queue', 'epoll', 'parser'
-WAYS = (ONE_SEND, QUEUE, EPOLL, PARSER)
+ONE_SEND, QUEUE, EPOLL, HEADS = 'one-send', 'queue', 'epoll', 'heads'
+WAYS = (ONE_SEND, QUEUE, EPOLL, HEADS)
 
 #: The major version of waitress whose parts are replaced here.
 MAJOR = 3

@@ -49,7 +49,7 @@ process process.early_signals process.inheritance process.launch process.names
 process.opening process.options process.process process.succession
 requests requests.filter
 servers servers.accepting servers.binding servers.hand_over servers.registry servers.server
-servers.waitress servers.waitress_fast servers.waitress_parser
+servers.waitress servers.waitress_fast servers.waitress_heads
 unix unix.holding unix.importing
 """
 

@@ -56,7 +56,7 @@ def once(came):
     return end, data.replace(2 * CONTINUE, CONTINUE)
 
 
-@pytest.mark.parametrize('without', ['', 'all', 'one-send', 'queue', 'epoll', 'parser'])
+@pytest.mark.parametrize('without', ['', 'all', 'one-send', 'queue', 'epoll', 'heads'])
 def test_each_exchange_is_that_of_plain_waitress(tmp_path, plain, without):
     with site_of(tmp_path, without) as site:
         ours = exchanges(site.address)

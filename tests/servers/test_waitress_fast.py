@@ -100,7 +100,7 @@ def test_a_waitress_in_a_zip_file_is_known_by_its_metadata(monkeypatch, tmp_path
 
 def test_what_is_patched_for_greenlets_goes_waitress_own_way(monkeypatch):
     monkeypatch.setattr(waitress_fast, 'threads_are_greenlets', lambda: True)
-    assert waitress_fast.ways() == {waitress_fast.ONE_SEND, waitress_fast.PARSER}
+    assert waitress_fast.ways() == {waitress_fast.ONE_SEND, waitress_fast.HEADS}
 
 
 @pytest.mark.parametrize('value', ['true', 'false'])

@@ -1,13 +1,16 @@
-"""The parser of usual request heads, compared with waitress's own."""
+"""How usual heads are parsed and written, compared with waitress's own way."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser
+from waitress.task import WSGITask
+from waitress.utilities import build_http_date
 
-from paste_wspbus.servers import waitress_parser
-from paste_wspbus.servers.waitress_parser import FastParser
+from paste_wspbus.servers import waitress_heads
+from paste_wspbus.servers.waitress_heads import FastHead, FastParser
 
 SETTINGS = Adjustments(listen='127.0.0.1:0')
 
@@ -110,4 +113,52 @@ def test_the_names_of_headers_do_not_take_memory_without_end():
     for number in range(2000):
         head = b'GET / HTTP/1.1\r\nX-%d: a\r\n\r\n' % number
         assert parsed(FastParser, head)[1]['headers'] == {f'X_{number}': 'a'}
-    assert len(waitress_parser._keys) <= 1000
+    assert len(waitress_heads._keys) <= 1000
+
+
+def written(kind, settings, request, status, headers, length):
+    """Return the head that a task writes, and what it notes."""
+    channel = SimpleNamespace(adj=settings, server=SimpleNamespace(adj=settings))
+    task = kind(channel, request)
+    task.start_time, task.status, task.content_length = 1e9 + 0.7, status, length
+    task.response_headers = list(headers)
+    head = task.build_response_header()
+    return head, task.response_headers, task.close_on_finish, task.chunked_response
+
+
+RESPONSE_HEADERS = [
+    *(
+        ('Content-Type', 'text/plain'),
+        ('content-type', 'a; b'),
+        ('X-A', ''),
+        ('x--b', 'c'),
+    ),
+    *(('SET-COOKIE', 'b=1'), ('Set-Cookie', 'a=\xe9'), ('Via', 'v'), ('ETag', '"e"')),
+    *(('Content-Length', '3'), ('content-length', '3'), ('CONTENT-LENGTH', '4')),
+    *(('Date', 'now'), ('server', 's'), ('\xdf-\xe9', 'x'), ('', 'y'), ['L', 'list']),
+]
+
+
+def test_heads_of_responses_are_written_as_by_waitress():
+    rng = random.Random(2)
+    others = Adjustments(listen='127.0.0.1:0', ident=None)
+    for _ in range(5000):
+        connection = rng.choice(
+            ['', '', 'Connection: close\r\n', 'Connection: keep-alive\r\n']
+        )
+        version = rng.choice(['1.1', '1.1', '1.0'])
+        request = HTTPRequestParser(SETTINGS)
+        request.received(f'GET / HTTP/{version}\r\n{connection}\r\n'.encode())
+        args = (
+            rng.choice([SETTINGS, others]),
+            request,
+            rng.choice(['200 OK', '404 Not Found', '204 No Content', '304 x', '101 y']),
+            rng.sample(RESPONSE_HEADERS, rng.randrange(6)),
+            rng.choice([None, 0, 3]),
+        )
+        assert (args, written(FastHead, *args)) == (args, written(WSGITask, *args))
+
+
+def test_the_date_is_that_of_the_second():
+    for second in (5, 5, 6, 5):
+        assert waitress_heads._date(second) == build_http_date(second)

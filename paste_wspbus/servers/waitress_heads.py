@@ -1,10 +1,13 @@
-"""How a usual request head is parsed in fewer steps; waitress parses all other heads."""
+"""How usual heads are parsed and written in fewer steps; waitress does it for all others."""
 
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 
 from waitress.parser import HTTPRequestParser, unquote_bytes_to_wsgi
+from waitress.task import WSGITask
+from waitress.utilities import build_http_date
 
 #: A method, a path from the root, a query, the version. Heads with anything else in their
 #: first line are for waitress: a fragment, a host, a character that is no ASCII or not
@@ -24,6 +27,14 @@ _MOST_NAMES = 1000
 
 #: The keys of the headers that have come.
 _keys: dict[bytes, str] = {}
+
+#: The names of the headers that applications have sent, as waitress sends them.
+_names: dict[str, str] = {}
+
+#: The last second for which a date was written, and that date.
+_last_date: tuple[int, str] = 0, build_http_date(0)
+
+_by_name = itemgetter(0)
 
 
 class FastParser(HTTPRequestParser):  # type: ignore[misc]
@@ -73,3 +84,54 @@ def _key_of(name: bytes) -> str | None:
     if len(_keys) < _MOST_NAMES:
         _keys[name] = key
     return key
+
+
+class FastHead(WSGITask):  # type: ignore[misc]
+    """Writes the head of a response as waitress does."""
+
+    def build_response_header(self) -> bytes:
+        """Return the head, with its empty line, and note its headers."""
+        headers = self._headers()
+        if headers is None:
+            return super().build_response_header()  # type: ignore[no-any-return]
+        self.response_headers = headers
+        lines = ['%s: %s' % pair for pair in sorted(headers, key=_by_name)]
+        return '\r\n'.join([f'HTTP/1.1 {self.status}', *lines, '\r\n']).encode(
+            'latin-1'
+        )
+
+    def _headers(self) -> list[tuple[str, str]] | None:
+        """Return the headers to send; None if there is something to decide."""
+        keeps = self.request.headers.get('CONNECTION', '').lower() != 'close'
+        if self.version != '1.1' or not keeps or not self.has_body:
+            return None
+        headers, has_length = [], False
+        for name, value in self.response_headers:
+            known = _names.get(name) or _name_of(name)
+            if known == 'Date' or known == 'Server':
+                return None
+            has_length = has_length or known == 'Content-Length'
+            headers.append((known, value))
+        if not has_length:
+            if self.content_length is None:
+                return None  # it is sent in chunks
+            headers.append(('Content-Length', str(self.content_length)))
+        ident = self.channel.server.adj.ident
+        if ident:
+            headers.append(('Server', ident))
+        headers.append(('Date', _date(int(self.start_time))))
+        return headers
+
+
+def _name_of(name: str) -> str:
+    known = '-'.join([part.capitalize() for part in name.split('-')])
+    if len(_names) < _MOST_NAMES and len(name) <= 64:
+        _names[name] = known
+    return known
+
+
+def _date(second: int) -> str:
+    global _last_date
+    if _last_date[0] != second:
+        _last_date = second, build_http_date(second)
+    return _last_date[1]
