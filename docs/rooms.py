@@ -22,6 +22,7 @@ NOTES = {
     'command': 'wspserve: parse, choose a runner, run, exit code',
     'workers': 'the supervisor, and the processes that it starts',
     'process': 'what a process holds: PID file, log file, sockets',
+    'ops': 'the ops listener: probes, health, what the site does',
     'control': 'the control socket: status, stop, graceful',
     'handoff': 'how a component finds its bus: get_bus',
     'hosts': 'gunicorn, uWSGI, mod_wsgi, zdaemon',

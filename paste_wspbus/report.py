@@ -105,6 +105,10 @@ class Report:
         if not self._sending._is_owned():  # type: ignore[attr-defined]
             self._say('loads', place)
 
+    def wants(self, kind: str) -> None:
+        """Report that the ops listener wants this kind of answer about the site."""
+        self._say('wants', kind)
+
     def outdated(self, paths: list[str]) -> None:
         """Report that these files of the site have changed: it must be restarted."""
         self._say('outdated', paths)

@@ -7,12 +7,16 @@ from typing import NamedTuple
 #: The kinds of processes. A worker serves. 'site plugins' runs the plugins that run only
 #: once for a site. 'preload' composes the site and forks workers. 'packages' imports the
 #: installed packages that the site uses, and forks workers that compose the site. 'loading
-#: page' shows browsers where the load of the site is, if that takes long.
+#: page' shows browsers where the load of the site is, if that takes long. 'ops' answers the
+#: requests of the ops listener.
 WORKER, SITE, PRELOAD, PACKAGES = 'worker', 'site plugins', 'preload', 'packages'
-LOADING = 'loading page'
+LOADING, OPS = 'loading page', 'ops'
 
 #: The kinds of processes that do not start the site: they have no bus, and no requests.
-WITHOUT_BUS = frozenset({PRELOAD, PACKAGES, LOADING})
+WITHOUT_BUS = frozenset({PRELOAD, PACKAGES, LOADING, OPS})
+
+#: Those that do not belong to the site: it is complete without them.
+BESIDE_SITE = frozenset({PACKAGES, LOADING, OPS})
 
 
 class Role(NamedTuple):
@@ -65,4 +69,5 @@ TITLES = {
     PRELOAD: 'The process that loads the site',
     PACKAGES: 'The process that imports packages',
     LOADING: 'The process that shows that the site is loading',
+    OPS: 'The process of the ops listener',
 }

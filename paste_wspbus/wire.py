@@ -39,6 +39,8 @@ LAUNCHER, DAEMON = 'launcher', 'daemon'
 SUPERVISOR, WORKER, FORKER = 'supervisor', 'worker', 'forker'
 #: The process that shows browsers that the site is loading.
 PAGE = 'page'
+#: The process of the ops listener.
+OPS = 'ops'
 #: A site of one process, and the process that tries its new code.
 OLD, TRIAL = 'old', 'trial'
 
@@ -189,6 +191,13 @@ REPORTS = {
             ('outdated',),
         ),
         Word(
+            'wants',
+            (OPS,),
+            (SUPERVISOR,),
+            'The supervisor sends this kind of answer about the site: see tells.',
+            ('wants',),
+        ),
+        Word(
             'forked',
             (FORKER,),
             (SUPERVISOR,),
@@ -226,7 +235,7 @@ ORDERS = {
         Word(
             'stop',
             (SUPERVISOR,),
-            (WORKER, FORKER),
+            (WORKER, FORKER, OPS),
             'The site stops: the process empties the sockets, for nobody accepts '
             'after it, and leaves.',
         ),
@@ -249,6 +258,20 @@ ORDERS = {
             'The process shows since when the site is loading (time.monotonic), and the '
             'line where the load is.',
             ('since', 'place'),
+        ),
+        Word(
+            'state',
+            (SUPERVISOR,),
+            (OPS,),
+            'The process notes the fields of an ops.snapshot.State.',
+            ('state',),
+        ),
+        Word(
+            'tells',
+            (SUPERVISOR,),
+            (OPS,),
+            'The process notes an answer of this kind about the site.',
+            ('kind', 'value'),
         ),
         Word(
             'restart',
@@ -562,6 +585,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'learnt': _are_news,
     'modules': _are_texts,
     'loads': _is_text,
+    'wants': _is_text,
     'outdated': lambda value: _are_paths(value) and bool(value),
     'forked': _is_number,
     'process': lambda value: _is_number(value) and value > 1,

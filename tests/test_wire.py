@@ -40,7 +40,9 @@ def test_every_order_has_a_receiver(word):
     orders = (PACKAGE / 'workers' / 'orders.py').read_text()
     forker = (PACKAGE / 'workers' / 'forker.py').read_text()
     page = (PACKAGE / 'workers' / 'loading_page.py').read_text()
+    ops = (PACKAGE / 'workers' / 'ops_listener.py').read_text()
     understood = {wire.WORKER: orders, wire.FORKER: forker, wire.PAGE: page}
+    understood[wire.OPS] = ops
     for party in ORDERS[word].receivers:
         assert f"'{word}'" in understood[party], party
 
@@ -59,7 +61,7 @@ def test_every_report_has_a_receiver(word):
 @pytest.mark.parametrize('words', [ORDERS, REPORTS], ids=['orders', 'reports'])
 def test_every_word_says_who_sends_it_and_what_the_receiver_does(words):
     parties = {wire.LAUNCHER, wire.DAEMON, wire.SUPERVISOR, wire.WORKER, wire.FORKER}
-    parties |= {wire.OLD, wire.TRIAL, wire.PAGE}
+    parties |= {wire.OLD, wire.TRIAL, wire.PAGE, wire.OPS}
     for name, word in words.items():
         assert word.name == name
         assert word.senders and set(word.senders) <= parties
@@ -154,6 +156,7 @@ SAID = {
         {'learnt': [['file', 'a.py', [1, 2]]], 'modules': ['b']},
     ),
     'loads': (('a.py:3 in f',), {'loads': 'a.py:3 in f'}),
+    'wants': (('status',), {'wants': 'status'}),
     'outdated': ((['a.py'],), {'outdated': ['a.py']}),
     'imported': (('a', 'why'), {'imported': 'a', 'why': 'why'}),
     'leave': ((), {'leave': True}),

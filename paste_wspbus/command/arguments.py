@@ -155,6 +155,20 @@ def _add_site(add: Callable[..., object]) -> None:
         help='Listen at HOST:PORT, unix:PATH or fd://N: for a file without '
         '[server:main], or instead of the address in it',
     )
+    add(
+        '--ops',
+        action='append',
+        type=_ops,
+        metavar='ADDRESS',
+        help='Answer probes and show what the site does at HOST:PORT or unix:PATH, '
+        'instead of ops in the file',
+    )
+
+
+def _ops(text: str) -> str:
+    from paste_wspbus.ini.ops import addresses
+
+    return ' '.join(addresses(text))
 
 
 def _add_process(add: Callable[..., object]) -> None:

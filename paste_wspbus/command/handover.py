@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from paste_wspbus.process.process import Process
 
 
+_NO_OPS = (
+    'there is no ops listener with gunicorn, whose processes wspserve does not start: '
+    'use egg:paste_wspbus#health in the site'
+)
+
+
 def settings_for(config: Config, options: Options) -> dict[str, Any] | None:
     """Return the settings for gunicorn in wspserve's place, if [server:main] is gunicorn.
 
@@ -45,6 +51,9 @@ def settings_for(config: Config, options: Options) -> dict[str, Any] | None:
     }
     options.identity = options.listen = options.reloader = None
     options.monitor_restart = options.reload = False
+    if options.ops or settings['ops']:
+        print_line(f'ops: {_NO_OPS}', 'stderr')
+    options.ops, settings['ops'] = None, ()
     options.workers, settings['workers'], settings['listen'] = 0, 0, ()
     settings['restart'] = 'execv'
     return {key: value for key, value in wanted.items() if value}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.command.handover import HandOver
+    from paste_wspbus.command.ops import OpsRunner
     from paste_wspbus.command.supervised import Supervised
     from paste_wspbus.process.options import Options
 
@@ -338,7 +339,7 @@ def _open_as_worker(
 
 def choose_runner(
     launch: Launch, process: Process, settings: dict[str, Any] | None
-) -> Single | Supervised | HandOver:
+) -> Single | Supervised | HandOver | OpsRunner:
     """Return the runner of the site that the command line and the .ini ask for.
 
     :param process: the process, which has opened everything.
@@ -349,6 +350,10 @@ def choose_runner(
 
         return HandOver(launch, process, settings)
     runner = Single
+    if process.role is not None and process.role.kind == 'ops':
+        from paste_wspbus.command.ops import OpsRunner
+
+        return OpsRunner(process)
     if launch.options.reload:  # import this before a supervisor forks
         from paste_wspbus.command.development import Development, warn
 

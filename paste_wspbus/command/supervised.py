@@ -51,6 +51,10 @@ class Supervised:
         self.supervisor = self._make_supervisor()
         self._check_reports(self.supervisor.plan)
         self.supervisor.reports.about = self._about
+        if process.ops is not None:
+            from paste_wspbus.workers.ops_feed import OpsFeed
+
+            self.supervisor.ops = OpsFeed(self.supervisor, self._describe)
 
     def run(self) -> int | None:
         """Run the supervisor to its end.
@@ -192,6 +196,13 @@ class Supervised:
         from paste_wspbus.process.about import about  # the first report needs it
 
         return about(self.process)
+
+    def _describe(self, answer: Callable[[dict[str, Any]], object]) -> None:
+        from paste_wspbus.process.answers import Answers
+
+        answers = self.process.answers or Answers(self.process)
+        answers.bus = self.bus
+        answers.describe_all(self.supervisor, answer)
 
     def _hung_after(self) -> float:
         hung_after: float | None = self.process.config.settings['hung_after']

@@ -194,6 +194,10 @@ SETTINGS = {
     # None: HUNG_AFTER, if there are workers.
     'reports': Setting(_path, 'the path of a folder'),
     'hung_after': Setting(_seconds, f'{_SECONDS}; 0 never replaces a worker'),
+    'ops': Setting(_by('ini.ops', 'addresses'), 'HOST:PORT or unix:PATH', ()),
+    'ops_token': Setting(_by('ini.ops', 'token'), 'a token'),
+    'ops_hosts': Setting(_by('ini.ops', 'hosts'), 'names of hosts', ()),
+    'ops_pages': Setting(boolean, 'true or false', False),
     'slow_request': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
     'request_deadline': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
 }

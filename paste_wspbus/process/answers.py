@@ -74,16 +74,29 @@ class Answers:
             self._asked_for_failure.pop().answer(answer)
 
     def _status(self, connection: Connection) -> dict[str, Any] | None:
-        supervisor, server = self.bus.plugins.get('supervisor'), self.process.server
+        supervisor = self.bus.plugins.get('supervisor')
         if supervisor is None:
-            return _with_backlog(self._describe(), server)
-
-        def answer() -> None:
-            told = self._describe() | _readable(supervisor.describe())
-            connection.answer(_with_backlog(told, supervisor.server))
-
-        supervisor.inquire(connection, answer)
+            return self.describe()
+        self.describe_all(supervisor, connection.answer, connection)
         return None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `status` answers of a site of one process."""
+        return _with_backlog(self._describe(), self.process.server)
+
+    def describe_all(
+        self,
+        supervisor: Any,
+        answer: Callable[[dict[str, Any]], object],
+        connection: Connection | None = None,
+    ) -> None:
+        """Call ``answer`` with what `status` answers of a site with a supervisor."""
+
+        def answer_now() -> None:
+            told = self._describe() | _readable(supervisor.describe())
+            answer(_with_backlog(told, supervisor.server))
+
+        supervisor.inquire(connection, answer_now)
 
     def _describe(self) -> dict[str, Any]:
         bus, process = self.bus, self.process

@@ -52,7 +52,8 @@ class Inheritance:
     a change made it outdated. ``renewal`` has the fields of a `Renewal`. ``entry`` is the
     descriptor of the site's entry
     (see `Registration`). ``files`` are its PID file and its log file (see `Launch`).
-    ``drained`` is `Bus.drained`.
+    ``drained`` is `Bus.drained`. ``ops`` has, for each socket of the ops listener, its
+    descriptor and its file (see `ListeningSocket`).
 
     ``came_over_execv`` says whether the program before this one has left it in the
     environment. ``came_from_another`` says whether another process has sent it. Then only its
@@ -77,6 +78,7 @@ class Inheritance:
         files: list[str] | None = None,
         renewal: list[Any] | None = None,
         drained: bool = False,
+        ops: list[list[Any]] | None = None,
     ) -> None:
         self.where, self.sockets = where or {}, sockets or []
         self.origins = origins or []
@@ -84,7 +86,7 @@ class Inheritance:
         self.owned, self.daemon, self.report = owned, daemon, report
         self.worker, self.problem, self.reload = worker, problem, reload
         self.entry, self.files, self.renewal = entry, files, renewal
-        self.drained = drained
+        self.drained, self.ops = drained, ops or []
         self._registration: Registration | None = None
         self.came_from_another = self.came_over_execv = False
         #: The reasons why descriptors from another process were rejected.
@@ -101,7 +103,7 @@ class Inheritance:
     @property
     def kept(self) -> list[int]:
         """All descriptors that stay open over execv."""
-        more = [self.report, self.entry]
+        more = [self.report, self.entry, *(fd for fd, _ in self.ops)]
         if self.worker is not None:
             connection, _, *boards = self.worker
             more += [connection, *boards]
@@ -126,6 +128,11 @@ class Inheritance:
             )
             for fd, (labels, file) in zip(fds, origins, strict=True)
         ]
+
+    def take_ops(self) -> list[list[Any]]:
+        """Return ``ops``; from now on the caller must close the descriptors."""
+        came, self.ops = self.ops, []
+        return came
 
     def _received(
         self, fds: list[int], origins: list[Any]
@@ -211,6 +218,7 @@ class Inheritance:
                 'files': self.files,
                 'renewal': self.renewal,
                 'drained': self.drained,
+                'ops': self.ops,
             }
         )
 
@@ -373,6 +381,12 @@ def _is_origin(value: Any) -> bool:
     return are_labels and (value[1] is None or _are(value[1], int, int))
 
 
+def _is_ops_socket(value: Any) -> bool:
+    if not _are(value, int, (list, type(None))) or not _can_listen(value[0]):
+        return False
+    return value[1] is None or _are(value[1], int, int)
+
+
 _RIGHT: dict[str, Callable[[Any], bool]] = {
     'where': _is_text_table,
     'sockets': lambda value: isinstance(value, list) and all(map(_can_listen, value)),
@@ -387,6 +401,7 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {
     'reload': lambda value: value is None or _are(value, float, bool),
     'entry': lambda value: value is None or _is_file(value),
     'drained': lambda value: isinstance(value, bool),
+    'ops': lambda value: isinstance(value, list) and all(map(_is_ops_socket, value)),
     'files': lambda value: value is None or _are(value, str, str),
     'renewal': lambda value: (
         value is None or _are(value, str, float, float, (str, type(None)))

@@ -66,6 +66,8 @@ class Opening:
         else:
             for listening in process.inheritance.take_sockets():
                 listening.sock.close()
+        if options.ops or self.config.settings['ops']:
+            self._open_ops()
         if process.lock is not None:
             process.lock.write()
         process.registers_late &= self._may_register_late()
@@ -231,6 +233,13 @@ class Opening:
                     raise
             time.sleep(LOOK)
 
+    def _open_ops(self) -> None:
+        from paste_wspbus.ops.holding import Ops, inherited_sockets
+
+        process = self.process
+        process.ops = Ops(self.config, self.options.ops)
+        process.ops.open(inherited_sockets(process.inheritance.take_ops()))
+
     # -- when it registers ----------------------------------------------------
 
     def _may_register_late(self) -> bool:
@@ -268,9 +277,10 @@ class Opening:
             process.entry.chown(uid, gid)
         if process.log_file is not None:
             self._chown_log(process.log_file, uid, gid)
-        for listening in process.server.sockets if process.server is not None else ():
-            if listening.owned:
-                listening.chown(uid, gid)
+        for holder in (process.server, process.ops):
+            for listening in holder.sockets if holder is not None else ():
+                if listening.owned:
+                    listening.chown(uid, gid)
 
     def _chown_log(self, path: str, uid: int, gid: int) -> None:
         """Give the log file away, but only if it is a safe file.

@@ -30,6 +30,8 @@ class Options:
     stop_daemon = False
     #: The addresses to listen on; None stands for those of the .ini.
     listen: list[str] | None = None
+    #: The addresses of the ops listener; None stands for those of the .ini.
+    ops: list[str] | None = None
     #: The number of workers; None stands for that of the .ini.
     workers: int | None = None
     #: Whether `graceful` returns at once.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.control.register import Registration
     from paste_wspbus.control.server import Connection, Control
+    from paste_wspbus.ops.holding import Ops
     from paste_wspbus.plugins.autoreload import Autoreloader
     from paste_wspbus.process.answers import Answers
     from paste_wspbus.process.inheritance import Inheritance
@@ -42,6 +43,11 @@ class Process:
     ``server`` is the adapter of the site's server, with its sockets bound. It is None if
     wspserve has no adapter for the server.
     """
+
+    #: The bus of the site, or of the supervisor, as soon as this process rides it.
+    bus: Bus | None = None
+    #: What it holds for its ops listener, if there is one.
+    ops: Ops | None = None
 
     def __init__(
         self, config: Config, launch: Launch, inheritance: Inheritance
@@ -101,6 +107,10 @@ class Process:
         :raises WSPBusError: if something cannot be opened.
         """
         Opening(self).run()
+        if self.ops is not None and not self.is_supervised:
+            from paste_wspbus.process.ops_source import answer_in_thread
+
+            answer_in_thread(self)
 
     @property
     def workers(self) -> int:
@@ -207,6 +217,7 @@ class Process:
     def ride(self, bus: Bus) -> None:
         """Attach to the bus: control requests and orders act on it from now on."""
         wait_for_no_pipe()
+        self.bus = bus
         self.succession.ride(bus)
         if self._tries_first():
             bus.try_restart = functools.partial(self.try_restart, bus)
@@ -322,6 +333,8 @@ class Process:
             self.worker.close()
         if self.server is not None:
             self.server.close()
+        if self.ops is not None:
+            self.ops.close()
         if self.entry is not None:
             self.entry.close()
         if self.control is not None:

@@ -73,6 +73,8 @@ class Succession:
         lock = None if process.lock is None else process.lock.copy()
         inheritance = self._inheritance(lock)
         process.close_control()  # before the successor opens its own one there
+        if process.ops is not None:
+            process.ops.close()
         try:
             inheritance.send(successor.sock)
         except OSError:  # it has ended, so this process must remove everything
@@ -106,6 +108,8 @@ class Succession:
         inheritance.files = process.launch.found_files
         if process.entry is not None and process.entry.fd != -1:
             inheritance.entry = process.entry.fd
+        if process.ops is not None:
+            inheritance.ops = process.ops.bequeath()
         inheritance.problem = process.problem
         inheritance.reload = process.reload if process.announced else None
         if process.renewal is not None:

@@ -66,6 +66,9 @@ class SupervisedEnd(Protocol):
     def show_loading(self) -> None:
         """Answer browsers in the place of the site while another process loads it."""
 
+    def answer_requests(self) -> None:
+        """Answer the requests of the ops listener, until the supervisor orders an end."""
+
     def bequeath(self) -> tuple[int, list[Any], int]:
         """Report that this process replaces itself; return what the next program needs."""
 

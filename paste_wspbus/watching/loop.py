@@ -32,6 +32,8 @@ class Events:
         self.selector = selectors.DefaultSelector()
         #: It is called after each signal.
         self.woken: Callable[[], None] = lambda: None
+        #: It is called before each sleep.
+        self.before_sleep: Callable[[], None] = lambda: None
         self.requests: deque[Any] = deque()
         self._timers: list[Timer] = []
         self._numbers = itertools.count()
@@ -63,6 +65,7 @@ class Events:
 
     def step(self, timeout: float | None = None) -> None:
         """Sleep until something happens, at most ``timeout`` seconds, and handle it."""
+        self.before_sleep()
         if self._timers:
             due = max(self._timers[0][0] - time.monotonic(), 0)
             timeout = due if timeout is None else min(timeout, due)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from paste_wspbus.role import LOADING, PACKAGES, PRELOAD, SITE, WORKER
+from paste_wspbus.role import LOADING, OPS, PACKAGES, PRELOAD, SITE, WORKER
 from paste_wspbus.workers.children import AGAIN
 
 TYPE_CHECKING = False
@@ -118,7 +118,7 @@ class Leaving:
         """Order all to stop, and wait for their end: first the workers, which started last."""
         began = time.monotonic()
         self.is_stopping = True
-        for kind in (WORKER, SITE, PRELOAD, PACKAGES, LOADING):
+        for kind in (WORKER, SITE, PRELOAD, PACKAGES, LOADING, OPS):
             group = self.children.of_kind(kind)
             for child in group:
                 self._order_stop(child)
@@ -146,7 +146,7 @@ class Leaving:
         if child.role.kind in (PACKAGES, LOADING):
             # It runs no code of the site, and may not read its orders for a long time.
             child.signal(signal.SIGKILL)
-        elif child.role.spare:
+        elif child.role.spare or child.role.kind == OPS:
             child.tell('stop')  # a spare ends at any order except 'go'
         elif not child.was_ready:
             self.children.press(child)  # it does not read orders yet

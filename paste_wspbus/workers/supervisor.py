@@ -13,8 +13,8 @@ from paste_wspbus.bus.host import note_reason
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import log_file
 from paste_wspbus.role import (
-    LOADING,
-    PACKAGES,
+    BESIDE_SITE,
+    OPS,
     PRELOAD,
     SITE,
     WITHOUT_BUS,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.control.server import Connection
     from paste_wspbus.servers.server import Server
+    from paste_wspbus.workers.ops_feed import OpsFeed
     from paste_wspbus.workers.plan import Configuration, Plan
     from paste_wspbus.workers.strategy import Source, Strategy
 
@@ -149,6 +150,9 @@ class Supervisor:
     :param make_strategy: makes the strategy for starts and graceful restarts.
     :param make_children: makes what forks the processes and reads their reports.
     """
+
+    #: What keeps the process of the ops listener running; None if there is none.
+    ops: OpsFeed | None = None
 
     def __init__(
         self,
@@ -258,6 +262,8 @@ class Supervisor:
         :raises WorkerFailed: if a process does not become READY; then all are stopped.
         """
         self.children.watch()
+        if self.ops is not None:
+            self.ops.start()
         try:
             self.strategy.start()
         except StopRequested:
@@ -375,8 +381,8 @@ class Supervisor:
         if worker.stage is Stage.READY:
             return
         worker.is_now_ready(message['ready'])
-        if worker.role.kind in (PACKAGES, LOADING):
-            return  # it does not belong to the site: see `spares` and `loading`
+        if worker.role.kind in BESIDE_SITE:
+            return
         self.bus.log(f'{worker.title} is ready')
         self.bus.publish('worker_ready', worker.name, worker.pid)
         while worker.waiting:
@@ -423,7 +429,11 @@ class Supervisor:
     def _has_ended(self, worker: WorkerHandle) -> None:
         self.inquiries.no_need_to_wait_for(worker)
         self.exchange.forget(worker)
-        counts = worker.role.kind not in (PACKAGES, LOADING) and (
+        if worker.role.kind == OPS:
+            if self.ops is not None:
+                self.ops.has_ended(worker)
+            return
+        counts = worker.role.kind not in BESIDE_SITE and (
             worker.role.kind != PRELOAD or not self.was_started
         )
         if self.is_stopping and counts and (worker.was_ready or not self.was_started):

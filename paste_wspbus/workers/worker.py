@@ -20,7 +20,7 @@ from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.report import Report
 from paste_wspbus.requests.scoreboard import Scoreboard
 from paste_wspbus.requests.watched import WatchedRequests
-from paste_wspbus.role import SITE, WORKER, Role
+from paste_wspbus.role import OPS, SITE, WORKER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.workers import stacks as stacks_of_threads
 from paste_wspbus.workers.orders import Orders, wait_to_go, watch_for_the_end
@@ -153,7 +153,7 @@ class Worker:
         owned = [listening for listening in server.sockets if listening.owned]
         for listening in owned:
             listening.owned = False  # the order 'stop' changes that
-        if self.role.kind == SITE:
+        if self.role.kind in (SITE, OPS):
             server.close()
             self.process.server = None
         else:
@@ -233,6 +233,14 @@ class Worker:
         if server is not None:
             show_loading(self.connection, server.sockets, report.ready)
 
+    def answer_requests(self) -> None:
+        """Answer the requests of the ops listener, until the supervisor orders an end."""
+        from paste_wspbus.workers.ops_listener import answer_requests
+
+        if self.process.ops is not None:
+            report = self.process.launch.report
+            answer_requests(self.connection, self.process.ops, report)
+
     def _fork(self, forker: Forker) -> bool:
         if self.process.server is not None:
             self.process.server.shared = True
@@ -264,6 +272,9 @@ def become(process: Process, connection: socket.socket, role: Role, board: int) 
     if process.control is not None:
         process.control.forget()
     process.lock = process.control = None
+    if process.ops is not None and role.kind != OPS:
+        process.ops.disown()
+        process.ops = None
     shared, requests = [], None
     if process.worker is not None:  # it has composed the site
         shared, requests = process.worker.shared, process.worker.requests

@@ -1,0 +1,55 @@
+"""The keys of the ops listener: what each accepts."""
+
+from __future__ import annotations
+
+import re
+
+from paste_wspbus.errors import SettingError
+from paste_wspbus.listening.addresses import parse_address
+
+#: A Bearer token, without its padding (RFC 6750, section 2.1), of a length that nobody guesses.
+_TOKEN = re.compile(r'[A-Za-z0-9._~+/-]{16,}=*')
+
+#: A host name as it stands in a Host header, without the port.
+_HOST = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?')
+
+
+def addresses(text: str) -> list[str]:
+    """Read the values of ``ops``: HOST:PORT and unix:PATH.
+
+    :raises SettingError: if one is neither.
+    """
+    words = text.replace(',', ' ').split()
+    for word in words:
+        if parse_address(word, 'ops').kind == 'fd':
+            raise SettingError('ops', f'{word!r} is neither HOST:PORT nor unix:PATH')
+    return words
+
+
+def token(text: str) -> str:
+    """Read ``ops_token``.
+
+    :raises SettingError: if it is no token; the message does not show it.
+    """
+    word = text.strip()
+    if not _TOKEN.fullmatch(word):
+        problem = (
+            'it is empty'
+            if not word
+            else 'it must have 16 characters or more, of A-Z a-z 0-9 . _ ~ + / -'
+        )
+        raise SettingError('ops_token', problem)
+    return word
+
+
+def hosts(text: str) -> list[str]:
+    """Read ``ops_hosts``: the names that a Host header may have.
+
+    :raises SettingError: if one cannot be the name of a host.
+    """
+    words = text.replace(',', ' ').split()
+    for word in words:
+        if not _HOST.fullmatch(word):
+            problem = f'{word!r} is not the name of a host, without a port'
+            raise SettingError('ops_hosts', problem)
+    return [word.lower() for word in words]

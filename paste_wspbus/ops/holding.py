@@ -1,0 +1,139 @@
+"""What a process holds for its ops listener: the settings, and the sockets that listen."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from paste_wspbus.errors import BindError, ConfigError, UsageError
+from paste_wspbus.ini.settings import section_of
+from paste_wspbus.listening.addresses import parse_address
+from paste_wspbus.listening.sockets import ListeningSocket
+from paste_wspbus.ops.access import Access
+from paste_wspbus.servers.binding import Binding
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from paste_wspbus.ini.config import Config
+    from paste_wspbus.ops.thread import OpsThread
+
+#: The number of connections that wait at most until they are accepted.
+BACKLOG = 64
+
+
+class Ops:
+    """The settings of an ops listener, and its sockets, which are bound with `open`.
+
+    :param config: that of the site.
+    :param given: the values of ``--ops``, which replace those of the .ini.
+    :raises ConfigError, UsageError: if the settings do not fit together.
+    """
+
+    def __init__(self, config: Config, given: list[str] | None) -> None:
+        settings = config.settings
+        self._config = config
+        self._of_command = bool(given)
+        folder = os.curdir if given or not config.file else os.path.dirname(config.file)
+        self.addresses = [
+            _absolute(one, folder) for one in given or settings['ops'] or ()
+        ]
+        hosts = frozenset(settings['ops_hosts'])
+        token = settings['ops_token'] or ''
+        self.access = Access(token, hosts, settings['ops_pages'])
+        self.sockets: list[ListeningSocket] = []
+        #: The thread that answers, in a site of one process.
+        self.thread: OpsThread | None = None
+        if self.access.pages:
+            self._check_pages()
+
+    def _check_pages(self) -> None:
+        for address in self.addresses:
+            asked = parse_address(address, 'ops')
+            if asked.kind == 'tcp' and not _is_loopback(asked.place):
+                raise self._error(
+                    'ops_pages',
+                    f'everybody who reaches {address} would see all pages: ops must be a '
+                    'loopback address such as 127.0.0.1:9100; or use ops_token',
+                )
+
+    def _error(self, key: str, problem: str) -> ConfigError | UsageError:
+        config = self._config
+        if self._of_command and key == 'ops':
+            return UsageError(f'--ops: {problem}')
+        section = section_of(config.loader)
+        return ConfigError(config.file, problem, section=section, key=key)
+
+    def open(self, inherited: Iterable[ListeningSocket] = ()) -> None:
+        """Bind and listen; use the inherited sockets that fit, and close the others.
+
+        :raises BindError: if an address is taken, or cannot be bound.
+        """
+        left = list(inherited)
+        binding = Binding({'listen_on': '\n'.join(self.addresses)}, {})
+        try:
+            binding.bind(left)
+            self.sockets = binding.sockets
+            for listening in self.sockets:
+                listening.sock.listen(BACKLOG)
+        except BindError as error:
+            place = '--ops' if self._of_command else f'ops in {self._config.file}'
+            raise BindError(error.address, error.reason, place) from None
+        except OSError as error:  # another process listens since a moment ago
+            address = ', '.join(self.addresses)
+            raise BindError(address, error.strerror or str(error), 'ops') from None
+        finally:
+            for listening in left:
+                if listening not in self.sockets:
+                    listening.close()
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the pages are: http://127.0.0.1:9100, unix:/path."""
+        return [listening.url() for listening in self.sockets]
+
+    def bequeath(self) -> list[list[Any]]:
+        """Hand the sockets to the next program: their descriptors, and their files."""
+        self._end_thread()
+        kept = [[one.sock.detach(), one.file and [*one.file]] for one in self.sockets]
+        self.sockets = []
+        return kept
+
+    def close(self) -> None:
+        """Close the sockets, and remove their files."""
+        self._end_thread()
+        while self.sockets:
+            self.sockets.pop().close()
+
+    def _end_thread(self) -> None:
+        thread, self.thread = self.thread, None
+        if thread is not None:
+            thread.end()
+
+    def disown(self) -> None:
+        """Close the sockets in a forked child: the parent keeps their files."""
+        self.thread = None  # it does not run here
+        for listening in self.sockets:
+            listening.owned = False
+        self.close()
+
+
+def inherited_sockets(came: list[list[Any]]) -> list[ListeningSocket]:
+    """Return the sockets that the program before this one has bequeathed."""
+    return [ListeningSocket(socket.socket(fileno=fd), file=file) for fd, file in came]
+
+
+def _absolute(address: str, folder: str) -> str:
+    """Make the path of a Unix socket absolute."""
+    where, question, options = address.partition('?')
+    place = where.removeprefix('unix:').removeprefix('//')
+    if place == where or place.startswith('@'):
+        return address
+    path = os.path.normpath(os.path.join(os.path.abspath(folder), place))
+    return f'unix:{path}{question}{options}'
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ('localhost', '::1') or host.startswith('127.')

@@ -1,0 +1,107 @@
+"""The pages of the ops listener: one table of paths, who may see each, and what it needs."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from webob import Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.ops.requests import Request
+    from paste_wspbus.ops.snapshot import Snapshot
+
+#: Seconds for which a supervisor may leave a question open before it counts as hanging.
+HANGS_AFTER = 10.0
+
+
+class Asked(NamedTuple):
+    """What a page is made from: the request, what is known, and whether the client sees all."""
+
+    request: Request
+    snapshot: Snapshot
+    sees_all: bool
+
+
+class Page(NamedTuple):
+    """One page.
+
+    ``make`` returns the response at once, from the snapshot alone: it must not wait. If
+    ``is_open``, everybody who reaches the listener sees it; else see `Access.sees_all`.
+    ``needs`` is the kind of answer that the listener gets from the site before it calls
+    ``make``; if none comes in time, ``make`` gets an older one, or none.
+    """
+
+    make: Callable[[Asked], Response]
+    is_open: bool = False
+    needs: str = ''
+
+
+def as_json(body: dict[str, Any], status: int = 200) -> Response:
+    """Return a response with a JSON object."""
+    text = json.dumps(body, indent=2) + '\n'
+    return Response(
+        text, status=status, content_type='application/json', charset='UTF-8'
+    )
+
+
+def live(asked: Asked) -> Response:
+    """Whether the processes work; what the site depends on does not count."""
+    waits_for = asked.snapshot.waits_for
+    if waits_for < HANGS_AFTER:
+        return as_json({'live': True})
+    why = f'the supervisor has not answered for {waits_for:.0f} s'
+    return as_json({'live': False, 'why': why}, 503)
+
+
+def startup(asked: Asked) -> Response:
+    """Whether the site has been started."""
+    was_started = asked.snapshot.state.was_started
+    return as_json({'started': was_started}, 200 if was_started else 503)
+
+
+def ready(asked: Asked) -> Response:
+    """Whether the site wants new requests."""
+    why = why_not_ready(asked.snapshot)
+    body = {'ready': not why, 'state': asked.snapshot.state.name}
+    if why:
+        body['why'] = why
+    return as_json(body, 503 if why else 200)
+
+
+def why_not_ready(snapshot: Snapshot) -> str:
+    """Return why the site wants no new requests; '' if it wants them."""
+    state = snapshot.state
+    if state.drained:
+        return 'an operator has drained the site'
+    if state.is_stopping:
+        return 'the site stops'
+    if not state.is_serving:
+        return 'no worker serves' if state.was_started else 'the site starts'
+    return ''
+
+
+def status(asked: Asked) -> Response:
+    """What `wspserve site.ini status --json` prints, with paths that are cut."""
+    return _told(asked, 'status')
+
+
+def _told(asked: Asked, kind: str) -> Response:
+    told = asked.snapshot.told.get(kind)
+    if told is None:
+        return as_json({'error': 'the site has not answered yet'}, 503)
+    return as_json({'age_of_answer': told.age, kind: told.value})
+
+
+#: The pages. Everything that an operator's program or browser may ask for stands here:
+#: '/metrics' belongs here as an open page, the console '/' as one that is not open.
+PAGES: dict[str, Page] = {
+    '/live': Page(live, is_open=True),
+    '/startup': Page(startup, is_open=True),
+    '/ready': Page(ready, is_open=True),
+    '/status': Page(status, needs='status'),
+}

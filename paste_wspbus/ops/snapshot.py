@@ -1,0 +1,60 @@
+"""What the ops listener knows of the site at one moment, and how old it is."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+
+class State(NamedTuple):
+    """The state of the site, as the process knows it that starts and stops the site.
+
+    ``name`` is that of the bus's state. ``renewing`` says whether a graceful restart or a
+    restart in place is in progress. ``serving`` and ``wanted`` are numbers of workers;
+    None if the site has one process. ``since`` is the time.monotonic() of the change.
+    """
+
+    name: str = 'STOPPED'
+    was_started: bool = False
+    drained: bool = False
+    renewing: bool = False
+    serving: int | None = None
+    wanted: int | None = None
+    since: float = 0.0
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the site stops, and does not come back as the same site."""
+        return self.name in ('DRAINING', 'STOPPING', 'EXITING') and not self.renewing
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the site takes requests: during a restart they only wait a little."""
+        if self.renewing:
+            return True
+        return self.name == 'STARTED' and self.serving != 0
+
+
+class Told(NamedTuple):
+    """An answer of the site to a question of the listener, and its time.monotonic()."""
+
+    value: Any
+    at: float
+
+    @property
+    def age(self) -> float:
+        """Seconds since the answer came."""
+        return max(round(time.monotonic() - self.at, 3), 0.0)
+
+
+class Snapshot:
+    """What is known of the site.
+
+    :param told: the last answer of each kind: 'status', 'stacks', 'timeline'.
+    :param waits_for: the seconds for which the supervisor has not answered; 0 if it has.
+    """
+
+    def __init__(
+        self, state: State, told: dict[str, Told], waits_for: float = 0.0
+    ) -> None:
+        self.state, self.told, self.waits_for = state, told, waits_for

@@ -1,0 +1,69 @@
+"""What the ops listener of a site of one process knows of the site."""
+
+from __future__ import annotations
+
+import time
+
+from paste_wspbus.bus import Bus
+from paste_wspbus.forks import close_in_child
+from paste_wspbus.ops.holding import Ops
+from paste_wspbus.ops.snapshot import Snapshot, State, Told
+from paste_wspbus.ops.status import public
+from paste_wspbus.ops.thread import OpsThread
+from paste_wspbus.process.answers import Answers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from paste_wspbus.process.process import Process
+
+
+def answer_in_thread(process: Process) -> None:
+    """Answer the requests of the ops listener in a thread from now on."""
+    assert process.ops is not None
+    close_in_child(process.ops, Ops.disown)
+    process.ops.thread = OpsThread(process.ops, OneProcess(process))
+    process.ops.thread.start()
+
+
+class OneProcess:
+    """The source of the snapshots; ``process.bus`` is None until the site is loaded."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._told: dict[str, Told] = {}
+        self._kinds: dict[str, Callable[[Bus], Any]] = {'status': self._status}
+
+    def snapshot(self) -> Snapshot:
+        """Return what is known now."""
+        return Snapshot(self._state(), self._told)
+
+    def ask(self, kind: str) -> None:
+        """Make an answer at once."""
+        bus, make = self._process.bus, self._kinds.get(kind)
+        if bus is not None and make is not None:
+            self._told[kind] = Told(make(bus), time.monotonic())
+
+    def readers(self) -> Mapping[int, Callable[[], object]]:
+        """Return nothing: no other process sends anything."""
+        return {}
+
+    def _state(self) -> State:
+        process, bus = self._process, self._process.bus
+        # A restart in place begins in the old program, and ends in this one.
+        restarts = process.renewal is not None and process.renewal.took is None
+        if bus is None:
+            return State('STARTING', restarts, process.is_drained, restarts)
+        return State(
+            name=bus.state.name,
+            was_started=bus.was_started or restarts,
+            drained=bus.drained,
+            renewing=restarts or bus.execv,
+        )
+
+    def _status(self, bus: Bus) -> dict[str, Any]:
+        answers = self._process.answers or Answers(self._process)
+        answers.bus = bus
+        return public(answers.describe())

@@ -1,0 +1,121 @@
+"""The supervisor's side of the ops listener: it starts the process, and tells it what it asks."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from paste_wspbus.ops.snapshot import State
+from paste_wspbus.ops.status import public
+from paste_wspbus.role import OPS, Role
+from paste_wspbus.workers.children import WorkerFailed, how
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.supervisor import Supervisor
+
+#: Seconds until the process is started again, if it has ended: the first time, and the most.
+AGAIN, MOST = 0.5, 30.0
+
+#: The number of characters that an answer has at most, as JSON.
+MAX_ANSWER = 1 << 19
+
+
+class OpsFeed:
+    """Keeps the process of the ops listener running, and tells it about the site.
+
+    The process learns each change of the state before the supervisor sleeps. It learns the
+    rest only when somebody asks it: nothing is made for nobody.
+
+    :param describe: calls a function with what `status` answers about the site.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        describe: Callable[[Callable[[dict[str, Any]], object]], object],
+    ) -> None:
+        self.supervisor = supervisor
+        self._process: WorkerHandle | None = None
+        self._sent: State | None = None
+        self._wait = AGAIN
+        #: From each kind of answer to the function that makes it, now or later.
+        self._kinds: dict[str, Callable[[Callable[[Any], object]], object]] = {
+            'status': lambda answer: describe(lambda told: answer(public(told))),
+        }
+        supervisor.children.hear('wants', self._is_asked)
+
+    def start(self) -> None:
+        """Start the process.
+
+        :raises BecomeWorker: in the child.
+        """
+        supervisor = self.supervisor
+        if supervisor.is_stopping:
+            return
+        try:
+            self._process = supervisor.children.spawn(
+                Role(OPS), None, supervisor.plan.start_timeout
+            )
+        except WorkerFailed as failed:
+            supervisor.bus.log(str(failed), 40)
+            self._start_again()
+            return
+        self._sent = None
+        self.look()
+        supervisor.events.before_sleep = self.look
+
+    def _start_again(self) -> None:
+        self.supervisor.events.call_later(self._wait, self.start)
+        self._wait = min(self._wait * 2, MOST)
+
+    def has_ended(self, process: WorkerHandle) -> None:
+        """Note that the process has ended; start another one, but not if the site stops."""
+        if process is not self._process or self.supervisor.is_stopping:
+            return
+        if (process.ready_for or 0.0) > MOST:
+            self._wait = AGAIN
+        self._process = None
+        self.supervisor.bus.log(f'{process.title} has ended, {how(process.code)}', 40)
+        self._start_again()
+
+    # -- what it learns -------------------------------------------------------------
+
+    def look(self) -> None:
+        """Send the state if it has changed; if the process does not read, send it later."""
+        process = self._process
+        if process is None or process.outbox.is_waiting:
+            return
+        state = self._state()
+        if self._sent is None or state != self._sent._replace(since=0.0):
+            self._sent = state._replace(since=time.monotonic())
+            process.tell('state', [*self._sent])
+
+    def _state(self) -> State:
+        supervisor = self.supervisor
+        bus = supervisor.bus
+        return State(
+            name=bus.state.name,
+            was_started=bus.was_started,
+            drained=bus.drained,
+            renewing=supervisor.is_renewing,
+            serving=len(supervisor.serving()),
+            wanted=supervisor.count,
+        )
+
+    def _is_asked(self, process: WorkerHandle, message: dict[str, Any]) -> None:
+        kind = message['wants']
+
+        def answer(value: Any) -> None:
+            if process.ended or process.outbox.is_waiting:
+                return
+            if len(json.dumps(value)) > MAX_ANSWER:
+                value = {'error': f'the answer has more than {MAX_ANSWER} characters'}
+            process.tell('tells', kind, value)
+
+        if process is self._process and kind in self._kinds:
+            self._kinds[kind](answer)

@@ -1,0 +1,102 @@
+"""The process of the ops listener: it answers requests from what the supervisor sends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+from paste_wspbus.exits import DONE
+from paste_wspbus.ops.server import OpsServer
+from paste_wspbus.ops.snapshot import Snapshot, State, Told
+from paste_wspbus.wire import read_order
+from paste_wspbus.workers.orders import watch_for_the_end
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from paste_wspbus.ops.holding import Ops
+    from paste_wspbus.report import Report
+
+#: The number of bytes that are read at once, and that an order has at most.
+READ, MAX_ORDER = 1 << 16, 4 << 20
+
+#: Signals that are for the site. systemd and a terminal send them to all its processes, but
+#: this one answers until the supervisor orders its end, or has ended.
+_IGNORED = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2')
+
+
+def answer_requests(connection: socket.socket, ops: Ops, report: Report) -> None:
+    """Answer the requests of the ops listener, until the supervisor orders an end.
+
+    :param connection: that to the supervisor.
+    """
+    watch_for_the_end(connection, None)
+    for name in _IGNORED:
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    feed = Feed(connection, report)
+    sockets = [listening.sock for listening in ops.sockets]
+    feed.server = OpsServer(sockets, ops.access, feed)
+    feed.read()  # the state is there already
+    report.ready([])
+    feed.server.serve()
+    feed.server.close()
+
+
+class Feed:
+    """What the supervisor sends: it is the source of the server's snapshots."""
+
+    server: OpsServer
+
+    def __init__(self, connection: socket.socket, report: Report) -> None:
+        connection.setblocking(False)
+        self._connection, self._report = connection, report
+        self._buffer = bytearray()
+        self._state, self._told = State(), dict[str, Told]()
+        #: The kinds that were asked for, and the time.monotonic() of that.
+        self._asked: dict[str, float] = {}
+
+    def snapshot(self) -> Snapshot:
+        """Return what is known now."""
+        oldest = min(self._asked.values(), default=None)
+        waits_for = 0.0 if oldest is None else time.monotonic() - oldest
+        return Snapshot(self._state, self._told, waits_for)
+
+    def ask(self, kind: str) -> None:
+        """Ask the supervisor for an answer; only one question of a kind is open at a time."""
+        if kind not in self._asked:
+            self._asked[kind] = time.monotonic()
+            self._report.wants(kind)
+
+    def readers(self) -> Mapping[int, Callable[[], object]]:
+        """Return the connection to the supervisor."""
+        return {self._connection.fileno(): self.read}
+
+    def read(self) -> None:
+        """Read what has come from the supervisor; end the process if it has ended."""
+        try:
+            came = self._connection.recv(READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            came = b''
+        if not came or len(self._buffer) > MAX_ORDER:
+            os._exit(DONE)  # the supervisor is gone, and with it the site
+        self._buffer += came
+        *lines, rest = self._buffer.split(b'\n')
+        self._buffer = rest
+        for line in lines:
+            self._obey(*read_order(bytes(line)))
+
+    def _obey(self, word: str, carried: list[Any]) -> None:
+        if word == 'state':
+            self._state = State(*carried[0])
+        elif word == 'tells':
+            kind, value = carried
+            self._asked.pop(kind, None)
+            self._told[kind] = Told(value, time.monotonic())
+        elif word == 'stop':
+            self.server.stop()
