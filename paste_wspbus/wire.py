@@ -487,6 +487,11 @@ def _is_status(value: object) -> bool:
         return False
     if not isinstance(value.get('debugger', ''), str):
         return False
+    states = value.get('plugins', {})
+    if not isinstance(states, dict) or not all(
+        isinstance(state, dict) for state in states.values()
+    ):
+        return False
     calling = value.get('calling')
     if calling is None:
         return True

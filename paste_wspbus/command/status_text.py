@@ -75,6 +75,7 @@ def describe(
         fold(_recycled(workers)),
         _requests(answer, width),
         fold(_counted(answer)),
+        fold(_plugins(answer, workers)),
         fold(_what_happens(answer)),
     ]
     lines: list[Line] = []
@@ -290,6 +291,20 @@ def _counted(answer: dict[str, Any]) -> list[Line]:
     if not parts:
         return []
     return [Line(f'{" and ".join(parts)} since the start: the log says where.')]
+
+
+def _plugins(answer: dict[str, Any], workers: list[dict[str, Any]]) -> list[Line]:
+    """Return a line on each plugin that says what it does."""
+    lines = []
+    for process in (answer, *workers):
+        states = process.get('plugins')
+        for name, state in states.items() if isinstance(states, dict) else ():
+            if not isinstance(state, dict) or state.get('runs_here') is False:
+                continue
+            where = f' ({text(process.get("name"))})' * (process is not answer)
+            line = f'{text(name)}{where}: {text(state.get("text"))}.'
+            lines.append(Line(line, BAD if state.get('ok') is False else PLAIN))
+    return lines
 
 
 def _crash(last: dict[str, Any]) -> str:

@@ -97,6 +97,33 @@ def _path(text: str) -> Path:
     return Path(text.strip())
 
 
+def _cron_line(text: str) -> str:
+    from paste_wspbus.plugins.schedule import cron_line
+
+    return cron_line(text)
+
+
+def _zone(text: str) -> Any:
+    from paste_wspbus.plugins.schedule import zone
+
+    return zone(text)
+
+
+def _function(text: str) -> str:
+    """Check MODULE:FUNCTION by the text of the module.
+
+    :raises SettingError: if there is no such module, or no such function in it.
+    """
+    from paste_wspbus.ini.sources import problem_of
+
+    module, colon, function = text.strip().partition(':')
+    if not (colon and module and function):
+        raise ValueError(text)
+    if problem := problem_of(module, function):
+        raise SettingError(None, f'{text.strip()}: {problem}')
+    return text.strip()
+
+
 _KINDS = {
     'int': Kind('int', 'a whole number', _whole, (int,), 'a whole number', '3'),
     'float': Kind('float', 'a number', _number, (int, float), 'a number', '0.5'),
@@ -119,6 +146,20 @@ _KINDS = {
         (str,),
         'a text',
         'redis://localhost/0',
+    ),
+    'CronLine': Kind(
+        'cron line', 'a cron line', _cron_line, (str,), 'a text', '15 3 * * *'
+    ),
+    'Zone': Kind(
+        'time zone', 'a time zone', _zone, (object,), 'a time zone', 'Europe/Berlin'
+    ),
+    'Function': Kind(
+        'function',
+        'a function: write MODULE:FUNCTION',
+        _function,
+        (str,),
+        'a text',
+        'shop.jobs:nightly',
     ),
 }
 
@@ -278,7 +319,9 @@ def convert(
             continue
         try:
             value = setting.kind.convert(text)
-        except (ValueError, SettingError):
+        except SettingError as error:
+            raise ConfigError(file, error.problem, section=section, key=key) from None
+        except ValueError:
             from paste_wspbus.ini.masking import masked_value
 
             shown = masked_value(key, text)

@@ -31,7 +31,8 @@ def load_of(bus: Bus) -> dict[str, Any]:
     does not say is None.
 
     :returns: ``requests``, the oldest first; ``in_flight`` and ``served``, numbers of
-        requests; ``server_threads``, ``busy`` and ``queued``, as `servers.server.Load`.
+        requests; ``server_threads``, ``busy`` and ``queued``, as `servers.server.Load`;
+        ``plugins``, as `states_of`.
     """
     requests: Any = bus.plugins.get('requests')
     server: Any = bus.plugins.get('server')
@@ -49,7 +50,39 @@ def load_of(bus: Bus) -> dict[str, Any]:
         'server_threads': threads,
         'busy': busy,
         'queued': queued,
+        'plugins': states_of(bus),
     }
+
+
+#: The number of characters that the state of a plugin has at most, as JSON.
+MAX_STATE = 4000
+
+
+def states_of(bus: Bus) -> dict[str, dict[str, Any]]:
+    """Return what the plugins of this process say of themselves, by their names.
+
+    A plugin, or what it has yielded, says it by a method ``wspbus_status()``, which
+    returns a dict at once: ``text`` is a line for people, ``ok`` whether all is well; any
+    other key is for programs. All values can be JSON.
+    """
+    states: dict[str, dict[str, Any]] = {}
+    for name, one in {**bus.plugins, **bus.resources}.items():
+        if not hasattr(type(one), 'wspbus_status'):
+            continue
+        import json
+
+        try:
+            state = one.wspbus_status()
+            if not isinstance(state, dict) or len(json.dumps(state)) > MAX_STATE:
+                raise ValueError('it is no dict, or too long')
+        except Exception as error:
+            kind = type(error).__name__
+            state = {
+                'text': f'its state is not known: {kind}: {error}'[:500],
+                'ok': False,
+            }
+        states[str(name)] = state
+    return states
 
 
 def log_stacks(bus: Bus) -> None:

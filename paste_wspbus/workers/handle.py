@@ -403,6 +403,7 @@ class WorkerHandle:
             **{key: status.get(key) for key in NUMBERS},
             'rss': self.look_at_memory(),
             'is_stopped': self.is_stopped,
+            'plugins': status.get('plugins', {}),
         }
 
 

@@ -67,6 +67,13 @@ def test_start_compares_a_daemons_start_with_one_in_the_foreground(benchmark):
     assert 'left out' not in output
 
 
+def test_cron_counts_lost_runs_over_a_year_and_over_graceful_restarts(benchmark):
+    output = benchmark('cron', '--lines', '3', '--graceful', '2')
+    assert set(targets(output).values()) == {0.0}
+    rows = re.findall(r'^  (?:Europe|America)/\S+ .* {2,}(\d+) +0 +0 +0$', output, re.M)
+    assert rows == ['365', '365', '2918'] * 2, output
+
+
 def test_stop_counts_what_clients_lose_under_load(benchmark):
     output = benchmark('stop', '--rounds', '2', '--stops', '2')
     found = targets(output)

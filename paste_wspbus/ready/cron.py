@@ -1,0 +1,269 @@
+"""`egg:paste_wspbus#cron`: a function of the site that runs at the times of a cron line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import threading
+import time
+
+from paste_wspbus.bus.deadlines import stack_of
+from paste_wspbus.bus.interrupts import threads_are_greenlets
+from paste_wspbus.errors import WSPBusError
+from paste_wspbus.plugins import on
+from paste_wspbus.plugins.schedule import Schedule, local_zone
+from paste_wspbus.ready.diary import Diary
+from paste_wspbus.ready.due import Rules
+from paste_wspbus.ready.job import Run
+from paste_wspbus.ready.part import Part, Unhealthy
+from paste_wspbus.ready.state import AGAIN, StateFile, default_path
+from paste_wspbus.ready.waiting import join_within_stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any, Literal
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.plugins.kinds import CronLine, Function, Seconds, Zone
+
+#: Seconds that the thread sleeps at most: after that it looks whether the clock was set, or
+#: the machine slept. Python waits by a clock that knows of neither.
+LOOK = 60.0
+
+
+class Cron(Part):
+    """Runs a function of the site at the times of a cron line.
+
+    It runs once for the site, however many processes have the plugin: the process that
+    holds the lock of its state file runs it. List it in site_plugins, so that a long job
+    takes no time from requests.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        global_conf: dict[str, str],
+        when: CronLine,
+        run: Function,
+        timezone: Zone | None = None,
+        misfire: Literal['once', 'skip'] = 'once',
+        grace: Seconds = 60,  # type: ignore[assignment]
+        overlap: Literal['skip', 'wait'] = 'skip',
+        timeout: Seconds | None = None,
+        jitter: Seconds = 0,  # type: ignore[assignment]
+        once_per: Literal['site', 'process'] = 'site',
+        state: Path | None = None,
+    ) -> None:
+        super().__init__(bus, run)
+        self.schedule = Schedule(when, timezone or local_zone())
+        self.function = self.function_of('run', run)
+        self.rules = Rules(grace, misfire, overlap)
+        self.timeout, self.jitter = timeout, jitter
+        self.is_shared = once_per == 'site'
+        self._path = None if state is None else os.fspath(state)
+        if self._path and not os.path.isdir(os.path.dirname(self._path)):
+            raise self.wrong(
+                'state', f'there is no folder {os.path.dirname(self._path)}'
+            )
+        self._keeper: Keeper | None = None
+
+    @on('start', priority=90)
+    def start(self) -> None:
+        """Start the thread that waits for the times.
+
+        :raises WSPBusError: if the state file cannot be opened.
+        """
+        if self._keeper is None:
+            keeper = Keeper(self, self._open_state())
+            keeper.thread.start()
+            self._keeper = self.bus.resources[self.name] = keeper
+
+    def _open_state(self) -> StateFile | None:
+        if not self.is_shared:
+            return None
+        try:
+            path = self._path or default_path(self.file, self.name)
+        except WSPBusError as error:
+            self.say(f'{error}: this job has no state (set state = FILE)', 30)
+            return None
+        if path is None:
+            return None
+        file = StateFile(path)
+        try:
+            file.open()
+        except OSError as error:
+            problem = f'cannot write {error.filename}: {(error.strerror or "").lower()}'
+            raise WSPBusError(f'state: {problem}') from None
+        return file
+
+    @on('stop', priority=10)
+    def stop_beginning(self) -> None:
+        """Begin no more runs."""
+        if self._keeper is not None:
+            self._keeper.stop()
+
+    @on('stop', priority=30)
+    def stop(self) -> None:
+        """Wait for the run in progress, as long as the stop of the site allows it."""
+        keeper, self._keeper = self._keeper, None
+        self.bus.resources.pop(self.name, None)
+        if keeper is not None:
+            keeper.stop()
+            keeper.finish()
+
+
+class Keeper:
+    """One start of a `Cron`: the thread that waits, and the run in progress.
+
+    It is the resource of the section: `health` and `wspbus_status` describe the job.
+    """
+
+    def __init__(self, cron: Cron, file: StateFile | None) -> None:
+        self.cron, self.file = cron, file
+        self.diary = Diary(cron.schedule, cron.rules, self._delay, file, cron.say)
+        self.run: Run | None = None
+        self.is_keeper = False
+        # They are made at the start: the site may have patched `threading` before.
+        self._stops, self._wakes = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self.thread = threading.Thread(
+            target=self._keep, name=f'cron {cron.name}', daemon=True
+        )
+
+    def _delay(self, run: int) -> float:
+        """Return the jitter of a run: the same one after a restart, another one elsewhere."""
+        if not self.cron.jitter:
+            return 0.0
+        own = f'{platform.node()} {self.cron.file} {self.cron.name} {run}'
+        return random.Random(own).uniform(0, self.cron.jitter)
+
+    # -- the thread ---------------------------------------------------------------
+
+    def _keep(self) -> None:
+        try:
+            if self._get_turn():
+                self.diary.open(time.time())
+                self.is_keeper = True
+                self._look()
+                while not self._stops.is_set():
+                    self._sleep()
+                    self._look()
+        except Exception:
+            self.cron.say('The thread of this job has failed:', 40, traceback=True)
+        finally:
+            self._leave()
+
+    def _get_turn(self) -> bool:
+        """Wait until no other process keeps this job; return False if the site stops."""
+        if self.file is None or self.file.take():
+            return not self._stops.is_set()
+        if not threads_are_greenlets():
+            self.file.wait()  # the end of this process ends it, too
+        else:
+            while not self.file.take():
+                if self._stops.wait(AGAIN):
+                    return False
+        return not self._stops.is_set()
+
+    def _sleep(self) -> None:
+        seconds = self.diary.seconds_to_next(time.time())
+        self._wakes.wait(LOOK if seconds is None else min(seconds, LOOK))
+
+    def _look(self) -> None:
+        """Begin the runs whose time has come, one after the other."""
+        while (run := self._begin()) is not None:
+            run.wait()
+            self.diary.ended(run.describe(), time.time())
+            if run.outcome == 'ok':  # another outcome has its line already
+                when = self.cron.schedule.text(run.time)
+                self.cron.say(f'The run of {when} took {run.ended - run.began:.1f} s')
+
+    def _begin(self) -> Run | None:
+        with self._lock:  # a stop comes before a run is noted, or when it has begun
+            if self._stops.is_set():
+                return None
+            planned = self.diary.next_run(time.time())
+            if planned is None:
+                return None
+            self.run = Run(self.cron, self.cron.function, planned, self.cron.timeout)
+            self.run.begin()
+            return self.run
+
+    # -- the stop -----------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin no more runs."""
+        with self._lock:
+            self._stops.set()
+        self._wakes.set()
+
+    def finish(self) -> None:
+        """Wait for the run in progress, within the stop of the site."""
+        if not self.is_keeper:
+            return  # it has no run, and perhaps waits for another process
+        if not join_within_stop(self.cron.bus, self.thread):
+            self.cron.say(
+                'The run does not end within the stop: it ends with its process. It is '
+                f'here:\n{"" if self.run is None else stack_of(self.run.thread)}',
+                40,
+            )
+
+    def _leave(self) -> None:
+        self.is_keeper = False
+        if self.file is not None:
+            self.file.close()
+
+    # -- what is said of it -------------------------------------------------------
+
+    def wspbus_status(self) -> dict[str, Any]:
+        """Return what `status` shows: all times in seconds since the epoch."""
+        diary, run = self.diary, self.run
+        if not self.is_keeper:
+            ends = not self.thread.is_alive()
+            text = 'it has stopped' if ends else 'another process of the site runs it'
+            return {'text': text, 'ok': not ends, 'runs_here': False}
+        last = run.describe() if run is not None else diary.last_run
+        following = diary.next_time()
+        is_late = run is not None and run.is_running and run.is_late
+        failed = last is not None and last['outcome'] not in ('ok', 'runs')
+        return {
+            'text': self._text(last, following),
+            'ok': not (failed or is_late or diary.problem),
+            'runs_here': True,
+            'last_run': last,
+            'next_run': following,
+            **diary.counts,
+        }
+
+    def _text(self, last: dict[str, Any] | None, following: float | None) -> str:
+        text, now = self.cron.schedule.text, time.time()
+        parts = ['it did not run yet']
+        if last is not None and last['outcome'] == 'runs':
+            parts = [f'it has run for {now - last["began"]:.0f} s now']
+        elif last is not None:
+            parts = [f'last run {text(last["began"])}: {last["outcome"]}']
+            if last['ended'] is not None:
+                parts[0] += f', {last["ended"] - last["began"]:.1f} s'
+            if last['error']:
+                parts.append(last['error'])
+        if following is not None:
+            parts.append(f'next run {text(following)}')
+        counts = (
+            f'{self.diary.counts[what]} {what}'
+            for what in ('failed', 'missed', 'overlapped')
+            if self.diary.counts[what]
+        )
+        return '; '.join([*parts, *counts, *filter(None, [self.diary.problem])])
+
+    def health(self) -> dict[str, Any]:
+        """Return the state of the job, for health checks.
+
+        :raises Unhealthy: if its last run failed, or is over its time, or if its state
+            cannot be written.
+        """
+        said = self.wspbus_status()
+        if not said['ok']:
+            raise Unhealthy(said['text'])
+        return said

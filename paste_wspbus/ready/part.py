@@ -1,0 +1,103 @@
+"""A part of a site that a ready-made plugin makes: it knows its section, and what it lacks."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+from paste_wspbus.errors import ConfigError, WSPBusError
+from paste_wspbus.ini.factories import making, one_line
+from paste_wspbus.plugins import Plugin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+
+
+class Unhealthy(WSPBusError):
+    """A part of the site does not do what it should: its text says what."""
+
+
+class Part(Plugin):
+    """The base class of plugins that are made for a section [plugin:NAME].
+
+    ``name`` is NAME. ``file`` and ``section`` are where that stands; both are None if
+    code of the site has made the plugin, and not an .ini.
+
+    :param default_name: the name if no .ini has made it.
+    """
+
+    def __init__(self, bus: Bus, default_name: str) -> None:
+        super().__init__(bus)
+        self.file, self.section = making[-1] if making else (None, None)
+        self.name = (self.section or '').partition(':')[2].strip() or default_name
+
+    def wrong(self, key: str, problem: str) -> ConfigError:
+        """Return the error that names a key of the section."""
+        return ConfigError(self.file, problem, section=self.section, key=key)
+
+    def say(self, text: str, level: int = 20, traceback: bool = False) -> None:
+        """Log a text behind the name of the section.
+
+        :param level: that of `logging`.
+        """
+        self.bus.log(f'[{self.name}] {text}', level, traceback=traceback)
+
+    def library(self, module: str, distribution: str, extra: str) -> ModuleType:
+        """Import a library that only this plugin needs.
+
+        :raises ConfigError: if it is not installed; the error says how to install it.
+        """
+        try:
+            return import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module.partition('.')[0]:
+                raise
+            how = f"pip install 'paste_wspbus[{extra}]'"
+            problem = f'it needs {distribution}, which is not installed: {how}'
+            raise self.wrong('use', problem) from None
+
+    def function_of(self, key: str, name: str) -> Callable[[], object]:
+        """Import the function MODULE:FUNCTION that a key names.
+
+        :returns: a function without arguments. If the function of the site has a
+            parameter without a default, it gets the bus.
+        :raises ConfigError: if it cannot be imported, or is no such function.
+        """
+        module, _, path = name.partition(':')
+        try:
+            found: Any = import_module(module)
+            for attribute in path.split('.'):
+                found = getattr(found, attribute)
+        except (Exception, SystemExit) as error:
+            from paste_wspbus.bus.culprits import place_of_error
+
+            place = place_of_error(error)
+            problem = f'{name}: {one_line(error)}{f", at {place}" if place else ""}'
+            raise self.wrong(key, problem) from error
+        if not callable(found):
+            raise self.wrong(key, f'{name} is {type(found).__name__}, no function')
+        if inspect.iscoroutinefunction(found) or inspect.isgeneratorfunction(found):
+            kind = 'a generator' if inspect.isgeneratorfunction(found) else 'an async'
+            raise self.wrong(key, f'{name} is {kind} function, which nothing would run')
+        return self._bound(key, name, found)
+
+    def _bound(
+        self, key: str, name: str, function: Callable[..., object]
+    ) -> Callable[[], object]:
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # it is written in C
+            return function
+        for arguments in ((), (self.bus,)):
+            try:
+                signature.bind(*arguments)
+            except TypeError:
+                continue
+            return lambda: function(*arguments)
+        problem = f'{name} takes {signature}: it may take the bus, or nothing'
+        raise self.wrong(key, problem)

@@ -1,0 +1,54 @@
+"""ready/due.py: which of the runs that are due begin."""
+
+from paste_wspbus.ready.due import MISSED, OVERLAPPED, Busy, Rules, judge
+
+
+def due(*times):
+    return [(time, time) for time in times]
+
+
+def test_runs_within_the_grace_begin_one_after_the_other():
+    assert judge(due(10, 20, 30), 60, None, Rules(grace=60)) == (10, [])
+    assert judge(due(20, 30), 60, None, Rules(grace=60)) == (20, [])
+
+
+def test_one_run_stands_for_all_that_were_missed():
+    verdict = judge(due(10, 20, 30, 95), 100, None, Rules(grace=60))
+    assert verdict == (30, [(10, MISSED), (20, MISSED)])
+
+
+def test_missed_runs_can_be_skipped():
+    rules = Rules(grace=60, misfire='skip')
+    assert judge(due(10, 20), 100, None, rules) == (None, [(10, MISSED), (20, MISSED)])
+    assert judge(due(10, 95), 100, None, rules) == (95, [(10, MISSED)])
+
+
+def test_a_run_whose_time_came_while_the_job_ran_is_skipped():
+    verdict = judge(due(20, 30), 35, Busy(10.5, 34.0), Rules())
+    assert verdict == (None, [(20, OVERLAPPED), (30, OVERLAPPED)])
+
+
+def test_or_it_waits_and_one_stands_for_all():
+    verdict = judge(due(20, 30), 35, Busy(10.5, 34.0), Rules(overlap='wait'))
+    assert verdict == (30, [(20, OVERLAPPED)])
+
+
+def test_a_run_that_was_due_before_the_other_began_does_not_overlap():
+    busy = Busy(25.0, 34.0)  # a run for 10 began at 25, after a restart
+    assert judge(due(20, 30), 35, busy, Rules()) == (20, [])
+    assert judge(due(30), 36, Busy(25.0, 36.0), Rules()) == (None, [(30, OVERLAPPED)])
+
+
+def test_a_run_that_waited_for_a_long_job_is_no_misfire():
+    rules = Rules(grace=1, misfire='skip', overlap='wait')
+    assert judge(due(20), 500, Busy(10.0, 499.0), rules) == (20, [])
+
+
+def test_lateness_is_counted_from_the_end_of_the_jitter():
+    assert judge([(10, 50.0)], 100, None, Rules(misfire='skip')) == (10, [])
+    assert judge([(10, 30.0)], 100, None, Rules(misfire='skip')).run is None
+
+
+def test_what_is_behind_the_run_is_decided_later():
+    rules = Rules(grace=60, misfire='skip')
+    assert judge(due(95, 99), 100, Busy(96.0, 100.0), rules) == (95, [])
