@@ -9,15 +9,13 @@ import threading
 import time
 
 from paste_wspbus.bus.deadlines import stack_of
-from paste_wspbus.bus.interrupts import threads_are_greenlets
-from paste_wspbus.errors import WSPBusError
 from paste_wspbus.plugins import on
 from paste_wspbus.plugins.schedule import Schedule, local_zone
 from paste_wspbus.ready.diary import Diary
 from paste_wspbus.ready.due import Rules
 from paste_wspbus.ready.job import Run
 from paste_wspbus.ready.part import Part, Unhealthy
-from paste_wspbus.ready.state import AGAIN, StateFile, default_path
+from paste_wspbus.ready.state import StateFile
 from paste_wspbus.ready.waiting import join_within_stop
 
 TYPE_CHECKING = False
@@ -76,27 +74,10 @@ class Cron(Part):
         :raises WSPBusError: if the state file cannot be opened.
         """
         if self._keeper is None:
-            keeper = Keeper(self, self._open_state())
+            file = self.open_state(self._path) if self.is_shared else None
+            keeper = Keeper(self, file)
             keeper.thread.start()
             self._keeper = self.bus.resources[self.name] = keeper
-
-    def _open_state(self) -> StateFile | None:
-        if not self.is_shared:
-            return None
-        try:
-            path = self._path or default_path(self.file, self.name)
-        except WSPBusError as error:
-            self.say(f'{error}: this job has no state (set state = FILE)', 30)
-            return None
-        if path is None:
-            return None
-        file = StateFile(path)
-        try:
-            file.open()
-        except OSError as error:
-            problem = f'cannot write {error.filename}: {(error.strerror or "").lower()}'
-            raise WSPBusError(f'state: {problem}') from None
-        return file
 
     @on('stop', priority=10)
     def stop_beginning(self) -> None:
@@ -143,7 +124,7 @@ class Keeper:
 
     def _keep(self) -> None:
         try:
-            if self._get_turn():
+            if self.file is None or self.file.wait(self._stops):
                 self.diary.open(time.time())
                 self.is_keeper = True
                 self._look()
@@ -154,18 +135,6 @@ class Keeper:
             self.cron.say('The thread of this job has failed:', 40, traceback=True)
         finally:
             self._leave()
-
-    def _get_turn(self) -> bool:
-        """Wait until no other process keeps this job; return False if the site stops."""
-        if self.file is None or self.file.take():
-            return not self._stops.is_set()
-        if not threads_are_greenlets():
-            self.file.wait()  # the end of this process ends it, too
-        else:
-            while not self.file.take():
-                if self._stops.wait(AGAIN):
-                    return False
-        return not self._stops.is_set()
 
     def _sleep(self) -> None:
         seconds = self.diary.seconds_to_next(time.time())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 from importlib import import_module
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.bus import Bus
+    from paste_wspbus.ready.state import StateFile
 
 
 class Unhealthy(WSPBusError):
@@ -47,6 +50,30 @@ class Part(Plugin):
         """
         self.bus.log(f'[{self.name}] {text}', level, traceback=traceback)
 
+    def open_state(self, path: str | None = None) -> StateFile | None:
+        """Open the state file of this section; by default, the one in the runtime folder.
+
+        :returns: None, and a warning, if this system has no folder for it.
+        :raises WSPBusError: if it cannot be opened.
+        """
+        from paste_wspbus.ready.state import StateFile, default_path
+
+        kind = type(self).__name__.lower()
+        try:
+            path = path or default_path(kind, self.file, self.name)
+        except WSPBusError as error:
+            self.say(f'{error}: each process of the site runs this', 30)
+            path = None
+        if path is None:
+            return None
+        file = StateFile(path)
+        try:
+            file.open()
+        except OSError as error:
+            problem = (error.strerror or str(error)).lower()
+            raise WSPBusError(f'state: cannot write {path}.lock: {problem}') from None
+        return file
+
     def library(self, module: str, distribution: str, extra: str) -> ModuleType:
         """Import a library that only this plugin needs.
 
@@ -68,6 +95,18 @@ class Part(Plugin):
             parameter without a default, it gets the bus.
         :raises ConfigError: if it cannot be imported, or is no such function.
         """
+        found = self.imported(key, name)
+        try:
+            return bound(found, self.bus)
+        except TypeError as error:
+            problem = f'{name} takes {error}: it may take the bus, or nothing'
+            raise self.wrong(key, problem) from None
+
+    def imported(self, key: str, name: str) -> Callable[..., object]:
+        """Import the function MODULE:FUNCTION that a key names.
+
+        :raises ConfigError: if it cannot be imported, or nothing would run it.
+        """
         module, _, path = name.partition(':')
         try:
             found: Any = import_module(module)
@@ -84,20 +123,20 @@ class Part(Plugin):
         if inspect.iscoroutinefunction(found) or inspect.isgeneratorfunction(found):
             kind = 'a generator' if inspect.isgeneratorfunction(found) else 'an async'
             raise self.wrong(key, f'{name} is {kind} function, which nothing would run')
-        return self._bound(key, name, found)
+        return found  # type: ignore[no-any-return]
 
-    def _bound(
-        self, key: str, name: str, function: Callable[..., object]
-    ) -> Callable[[], object]:
-        try:
-            signature = inspect.signature(function)
-        except (TypeError, ValueError):  # it is written in C
-            return function
-        for arguments in ((), (self.bus,)):
-            try:
-                signature.bind(*arguments)
-            except TypeError:
-                continue
-            return lambda: function(*arguments)
-        problem = f'{name} takes {signature}: it may take the bus, or nothing'
-        raise self.wrong(key, problem)
+
+def bound(function: Callable[..., object], *wanted: object) -> Callable[[], object]:
+    """Return a function without arguments: it passes as many of ``wanted`` as it must.
+
+    :raises TypeError: if the function takes other arguments; the text has its parameters.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # it is written in C
+        return function
+    for count in range(len(wanted) + 1):
+        with contextlib.suppress(TypeError):
+            signature.bind(*wanted[:count])
+            return functools.partial(function, *wanted[:count])
+    raise TypeError(signature)

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 
+from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.unix import locks
@@ -52,21 +53,26 @@ class StateFile:
         # A child of the site must not keep the lock after the end of this process.
         close_in_child(self, StateFile.close)
 
-    def take(self, patience: float = 0) -> bool:
-        """Take the lock; return whether this process has it.
+    def take(self) -> bool:
+        """Take the lock, if no other process has it; return whether this process has it."""
+        return locks.lock(self._fd)
 
-        :param patience: seconds to wait for another process that has it.
+    def wait(self, stops: threading.Event) -> bool:
+        """Wait until this process has the lock; return False if ``stops`` is set then.
+
+        The call may outlast that, until the lock is free or the process ends.
         """
-        return locks.lock(self._fd, patience=patience)
+        if self.take():
+            return not stops.is_set()
+        if threads_are_greenlets():  # a call of C would stop all of them
+            while not self.take():
+                if stops.wait(AGAIN):
+                    return False
+        else:
+            import fcntl
 
-    def wait(self) -> None:
-        """Wait until this process has the lock, without a time limit.
-
-        :raises OSError: if the file was closed.
-        """
-        import fcntl
-
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        return not stops.is_set()
 
     def close(self) -> None:
         """Give up the lock, if this process has it."""
@@ -112,10 +118,12 @@ class StateFile:
             os.replace(new, self.path)
 
 
-def default_path(file: str | None, name: str) -> str | None:
-    """Return the state file of a job in the runtime folder of this user.
+def default_path(kind: str, file: str | None, name: str) -> str | None:
+    """Return the state file of a part of the site in the runtime folder of this user.
 
-    :param file: the .ini that has the job.
+    :param kind: the name of the plugin, such as 'cron'.
+
+    :param file: the .ini that has it.
     :returns: None if this system has no such folder.
     :raises UnsafeFolder: if others can write to each possible folder.
     """
@@ -128,4 +136,4 @@ def default_path(file: str | None, name: str) -> str | None:
     own = f'{os.path.abspath(file or "")}\0{name}'
     site = hashlib.sha256(os.fsencode(own)).hexdigest()[:12]
     safe = ''.join(one if one.isalnum() or one in '-_' else '_' for one in name)[:40]
-    return os.path.join(folder, f'cron-{safe}-{site}.json')
+    return os.path.join(folder, f'{kind}-{safe}-{site}.json')

@@ -193,7 +193,7 @@ def test_each_job_of_each_site_has_a_file_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_RUNTIME_DIR', '')
     monkeypatch.setenv('RUNTIME_DIRECTORY', str(tmp_path))
     paths = {
-        default_path(file, name)
+        default_path('cron', file, name)
         for file in ('/a/site.ini', '/b/site.ini')
         for name in ('a b', 'a_b', '../x')
     }
