@@ -162,7 +162,7 @@ class Bus(Broadcasting):
         )
         #: The run of a server that blocks the thread of the start, while it runs.
         self.serving: ServerRun | None = None
-        self._calls = Calls(log, may_cut=lambda: host_of(self).owns_alarm)
+        self.calls = Calls(log, may_cut=lambda: host_of(self).owns_alarm)
         self._line = Line()
         self._server_ended = self._stop_told = False
         self.deadline = Deadline()  # the deadline of the present stop
@@ -242,7 +242,7 @@ class Bus(Broadcasting):
         if calls is None:
             if channel in STATE_CHANNELS:
                 ordered = self.channel(channel).ordered
-                return self._calls.call_all(channel, ordered, args, kwargs)
+                return self.calls.call_all(channel, ordered, args, kwargs)
             calls = self.channel(str(channel)).work_out().calls or ()
         output: list[Any] = []
         try:
@@ -250,7 +250,7 @@ class Bus(Broadcasting):
                 output.append(call(*args, **kwargs))
         except Exception:
             # Call the listeners after the one that has just failed.
-            self._calls.call_rest(str(channel), calls[len(output) :], args, kwargs)
+            self.calls.call_rest(str(channel), calls[len(output) :], args, kwargs)
         return output
 
     def post(self, channel: str, *args: Any) -> None:
@@ -303,8 +303,8 @@ class Bus(Broadcasting):
 
     @property
     def timeline(self) -> list[Call]:
-        """The last 1,000 calls of listeners on state channels, the oldest first."""
-        return list(self._calls.timeline)
+        """The last 1,000 calls on state channels, the oldest first; see `Calls.record`."""
+        return list(self.calls.timeline)
 
     @property
     def calling(self) -> tuple[str, str, float] | None:
@@ -312,7 +312,7 @@ class Bus(Broadcasting):
 
         It is (channel, name, time.monotonic() of its start), or None.
         """
-        return self._calls.calling
+        return self.calls.calling
 
     # -- lifespans --------------------------------------------------------
 
@@ -426,7 +426,7 @@ class Bus(Broadcasting):
         ):
             return
         if self.state in ALIVE:
-            self._calls.call('start', lifespan.start_listener)
+            self.calls.call('start', lifespan.start_listener)
             if (
                 self.state not in ALIVE
             ):  # a stop came meanwhile, and may not have seen the lifespan
@@ -558,15 +558,15 @@ class Bus(Broadcasting):
             raise command.error
 
     def _carry_out(self, command: Command) -> None:
-        self._calls.failed = False
+        self.calls.failed = False
         try:
             _PERFORMERS[command.name](self, *command.args)
         except BaseException as error:
-            command.error = not_zero(error) if self._calls.failed else error
+            command.error = not_zero(error) if self.calls.failed else error
             if isinstance(error, SystemExit) and command.name in STATE_COMMANDS:
                 self._keep_exit_code(error)
         finally:
-            if self._calls.failed and command.name in STATE_COMMANDS:
+            if self.calls.failed and command.name in STATE_COMMANDS:
                 self.exit_code = self.exit_code or 1
 
     def _keep_exit_code(self, error: SystemExit) -> None:
@@ -609,7 +609,7 @@ class Bus(Broadcasting):
             return
         self.log('Bus STARTED')
         while (late := self._line.rest()) is not None:
-            self._calls.call('start', late)
+            self.calls.call('start', late)
         for server in servers:
             if self.state is State.STARTED:
                 self._run_blocking(server)
@@ -626,7 +626,7 @@ class Bus(Broadcasting):
             arrange(self)
         ordered = self.channel('start').ordered
         limit = self.start_timeout
-        self._calls.start_until = None if limit is None else time.monotonic() + limit
+        self.calls.start_until = None if limit is None else time.monotonic() + limit
         self._line.open(one for one in ordered if not one.blocking)
         try:
             while not self.leaving and (listener := self._line.next()) is not None:
@@ -635,21 +635,21 @@ class Bus(Broadcasting):
                 self.claim_process()  # this may be the child: a Daemonizer may have forked
         finally:
             self._line.close()
-            self._calls.start_until = None
+            self.calls.start_until = None
         if self.leaving:
             return None
         return [one for one in ordered if one.blocking]
 
     def _call_to_start(self, listener: Listener) -> None:
         try:
-            self._calls.call('start', listener)
+            self.calls.call('start', listener)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             if os.getpid() != self.pid:
                 raise  # a listener has forked, and this is the child, which ends
             failures = ChannelFailures()
-            self._calls.note_failure('start', listener.name, failures)
+            self.calls.note_failure('start', listener.name, failures)
             failures.listener = listener.name
             raise failures from error
 
@@ -693,7 +693,7 @@ class Bus(Broadcasting):
             self._stop()
         finally:
             if error is not None:
-                self._calls.failed = True
+                self.calls.failed = True
                 failures = ChannelFailures()
                 failures.add(error)
                 failures.listener = server.name
@@ -786,7 +786,7 @@ class Bus(Broadcasting):
         listeners: Iterable[Listener] = self.channel(channel).ordered
         if skip:
             listeners = [one for one in listeners if id(one.owner) not in skip]
-        self._calls.call_all(channel, listeners)
+        self.calls.call_all(channel, listeners)
 
     def _stop_limit(self) -> contextlib.AbstractContextManager[None]:
         """End the process with exit code 70 if the block takes longer than ``stop_timeout``."""

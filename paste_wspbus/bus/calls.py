@@ -30,17 +30,24 @@ class Call:
     """One call of a listener, as `Bus.timeline` keeps it.
 
     ``channel`` and ``name`` are those of the listener. ``start`` is in seconds since the
-    epoch, ``duration`` in seconds. ``outcome`` is 'ok', 'failed' or 'timed out'.
-    ``thread`` is the name of the thread that called it.
+    epoch, ``since`` the same by time.monotonic(), ``duration`` in seconds. ``outcome`` is
+    'ok', 'failed' or 'timed out'. ``thread`` is the name of the thread that called it.
     """
 
-    __slots__ = ('channel', 'duration', 'name', 'outcome', 'start', 'thread')
+    __slots__ = ('channel', 'duration', 'name', 'outcome', 'since', 'start', 'thread')
 
     def __init__(
-        self, channel: str, name: str, start: float, duration: float, outcome: str
+        self,
+        channel: str,
+        name: str,
+        since: float,
+        duration: float,
+        outcome: str = 'ok',
+        start: float | None = None,
     ) -> None:
         self.channel, self.name, self.outcome = channel, name, outcome
-        self.start, self.duration = start, duration
+        self.since, self.duration = since, duration
+        self.start = time.time() - time.monotonic() + since if start is None else start
         self.thread = threading.current_thread().name
 
     def __repr__(self) -> str:
@@ -62,6 +69,7 @@ class Calls:
         #: The listener that runs now: (channel, name, time.monotonic() of its start).
         self.calling: tuple[str, str, float] | None = None
         self.timeline: deque[Call] = deque(maxlen=TIMELINE_LENGTH)
+        self.count = 0  # of all calls that were ever in it
         #: The time.monotonic() at which `Bus.start_timeout` is over; None if there is none.
         self.start_until: float | None = None
         #: Whether a listener of a state channel has failed during the present command.
@@ -162,8 +170,8 @@ class Calls:
         :raises BaseException: whatever the listener raises.
         """
         start, clock, outcome = time.time(), time.perf_counter(), 'failed'
-        since = channel, listener.name, time.monotonic()
-        outer, self.calling = self.calling, since
+        since = time.monotonic()
+        outer, self.calling = self.calling, (channel, listener.name, since)
         try:
             seconds = self._time_for(channel, listener)
             if seconds is None:
@@ -178,8 +186,17 @@ class Calls:
         finally:
             self.calling = outer
             duration = time.perf_counter() - clock
-            self.timeline.append(Call(channel, listener.name, start, duration, outcome))
+            self.record(channel, listener.name, since, duration, outcome, start)
         return result
+
+    def record(self, *call: Any) -> None:
+        """Add a `Call` to the timeline; for what is no call, too.
+
+        These are the imports and factories of sections ('import', 'factory'), and the first
+        request ('request').
+        """
+        self.timeline.append(Call(*call))
+        self.count += 1
 
     def _time_for(self, channel: str, listener: Listener) -> float | None:
         if channel != 'start' or self.start_until is None:

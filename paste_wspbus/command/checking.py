@@ -17,10 +17,10 @@ from paste_wspbus.bus.host import WSPSERVE
 from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.leaving import LINGER, complain, end_at_once
 from paste_wspbus.command.terminal import flush, in_columns, print_answer, print_line
+from paste_wspbus.control.timeline import LOAD, own_seconds, rows_of
 from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
 from paste_wspbus.forks import close_in_child
-from paste_wspbus.ini import factories
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Terminated, site_path
 from paste_wspbus.process.idle import idle_keys
@@ -29,7 +29,7 @@ from paste_wspbus.unix.processes import OtherProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from paste_wspbus.bus import Bus
@@ -98,31 +98,15 @@ def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> 
     return bus
 
 
-class Stopwatch:
-    """Measures the steps of each section, each without the steps inside it.
-
-    ``times`` has the seconds for 'import' and for 'factory', by section, in the order in
-    which the sections were first needed.
-    """
-
-    def __init__(self) -> None:
-        self.times: dict[str, dict[str, float]] = {}
-        #: For each step that runs, the seconds of the steps inside it.
-        self._inside: list[float] = []
-
-    @contextlib.contextmanager
-    def measure(self, section: str, step: str) -> Generator[None]:
-        """Measure one step, which may contain others."""
-        row = self.times.setdefault(section, {'import': 0.0, 'factory': 0.0})
-        began = time.perf_counter()
-        self._inside.append(0.0)
-        try:
-            yield
-        finally:
-            took = time.perf_counter() - began
-            row[step] += took - self._inside.pop()
-            if self._inside:
-                self._inside[-1] += took
+def _times(bus: Bus) -> dict[str, dict[str, float]]:
+    """Return the seconds of 'import' and 'factory' by section, each without others inside it."""
+    times: dict[str, dict[str, float]] = {}
+    rows = rows_of(bus, *LOAD)
+    for row, seconds in own_seconds(rows):
+        section = row.name.strip('[]')
+        both = times.setdefault(section, {'import': 0.0, 'factory': 0.0})
+        both[row.channel] += seconds
+    return times
 
 
 def _print_times(times: dict[str, dict[str, float]]) -> None:
@@ -227,12 +211,11 @@ def _be_child(
             if importing is not None:
                 importing.give_back()
             site_path(config.file)
-        watch, began = Stopwatch(), time.perf_counter()
-        factories.stopwatch = watch
-        load_on_trial(config, launch, make_process)
+        began = time.perf_counter()
+        bus = load_on_trial(config, launch, make_process)
         total = time.perf_counter() - began
         code = DONE
-        send({'times': watch.times, 'total': total})
+        send({'times': _times(bus), 'total': total})
     except WSPBusError as error:
         code = error.exit_code
         send({'code': code})

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
     MakeProcess = Callable[[Config, Launch, Inheritance], Process]
 
-#: Seconds that another command may take to restart the site, in addition to its deadlines.
-TURN = 10.0
-
 
 def main(
     argv: list[str] | None = None,
@@ -120,7 +117,9 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
     if inheritance.worker is None:
         settings = _hand_over_settings(config, options)
         if options.daemon and not inheritance.daemon:
-            notes = _begin_daemon(launch, config, inheritance, settings)
+            from paste_wspbus.command.daemonizing import become_daemon
+
+            notes = become_daemon(launch, config, inheritance, settings)
             launch.early.check()
     process = make_process(config, launch, inheritance)
     process.notes += file_notes + ([notes] if notes else [])
@@ -148,36 +147,6 @@ def _make_for_trial(launch: Launch, make_process: MakeProcess) -> Process:
     return make_process(config, launch, nothing)
 
 
-def _begin_daemon(
-    launch: Launch,
-    config: Config,
-    inheritance: Inheritance,
-    gunicorns: dict[str, Any] | None,
-) -> str:
-    """Become a daemon when no other command starts or restarts the site.
-
-    :param gunicorns: the settings of a server that owns its process; None if it does not.
-    :returns: a line for the log, or ''.
-    """
-    options, settings, note = launch.options, config.settings, ''
-    try:
-        with launch.early.raising():  # the other command may take a long time
-            launch.take_turn(
-                settings['start_timeout'] + settings['stop_timeout'] + TURN
-            )
-        if options.replaces:
-            from paste_wspbus.process import predecessor
-
-            if gunicorns is None:
-                note = predecessor.keep_user(options)
-            else:
-                predecessor.keep_user_of_workers(options, gunicorns)
-        launch.daemonize(inheritance.kept)
-    finally:
-        launch.end_turn()
-    return note
-
-
 def _enter_folder() -> None:
     """If the working directory was removed, change to the directory that has its name now.
 
@@ -195,50 +164,13 @@ def _enter_folder() -> None:
 
 def _ask_site(options: Options, name: str) -> int:
     """Run a subcommand that asks a running site."""
-    run = _subcommand(name, options.watch)
+    from paste_wspbus.command.subcommands import find  # a start does not need it
+
+    run = find(name, options.watch)
     if options.verbosity > 0:
         return run(options)
     with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
         return run(options)
-
-
-def _subcommand(name: str, watches: bool) -> Callable[[Options], int]:
-    """Import and return the function of a subcommand: a start does not need it."""
-    if name == 'status' and watches:
-        from paste_wspbus.command.watch import watch
-
-        return watch
-    if name == 'status':
-        from paste_wspbus.command.status import status
-
-        return status
-    if name == 'stop':
-        from paste_wspbus.command.stop import stop
-
-        return stop
-    if name == 'ps':
-        from paste_wspbus.command.ps import ps
-
-        return ps
-    if name == 'plugins':
-        from paste_wspbus.command.plugins import plugins
-
-        return plugins
-    if name == 'new':
-        from paste_wspbus.command.new import new
-
-        return new
-    if name == 'stacks':
-        from paste_wspbus.command.stacks import stacks
-
-        return stacks
-    if name in ('drain', 'undrain'):
-        from paste_wspbus.command.drain import drain
-
-        return drain
-    from paste_wspbus.command.graceful import graceful
-
-    return graceful
 
 
 def _read(launch: Launch, inheritance: Inheritance) -> Config:

@@ -233,6 +233,8 @@ class Single:
                 app = _in_many_processes(app)
         if server is not None:
             bus.subscribe('start', server, app)
+        if site.app is not None and hasattr(bus, 'calls'):
+            site.app.record_first()
         sitelog = bus.plugins['sitelog']
         # With a server that blocks, start() returns only when the server stops.
         rehearsal = self._rehearse(site)

@@ -12,6 +12,7 @@ from paste_wspbus.bus import Bus, exit_code_of
 from paste_wspbus.errors import FactoryError, TimedOut, WSPBusError, shortage
 from paste_wspbus.exits import FAILED
 from paste_wspbus.frameworks import introduce
+from paste_wspbus.ini import factories
 from paste_wspbus.ini.factories import (
     APP,
     BUS,
@@ -182,6 +183,7 @@ class Composer:
             for name in self.settings[key]:
                 with self._origin(site, f'plugin:{name}'):
                     self._make_plugin(site, name, wishes)
+            _record_steps(site.bus)
 
     def _wishes(self) -> Wishes:
         """Return what the plugins need; {} if none names another one."""
@@ -208,6 +210,7 @@ class Composer:
             site.app = BusFilter.around(site.app, bus)
         with self._origin(site, 'app:main'):
             introduce(site.app, bus)
+        _record_steps(bus)
 
     def _make_plugin(self, site: Site, name: str, wishes: Wishes) -> None:
         bus = site.bus
@@ -276,6 +279,14 @@ class Composer:
         before = names()
         yield
         site.origins.update(dict.fromkeys(names() - before, section))
+
+
+def _record_steps(bus: Bus) -> None:
+    """Move the times of the load to the timeline; a bus of another package has none."""
+    for step in [*factories.steps]:
+        if hasattr(bus, 'calls'):
+            bus.calls.record(*step)
+    factories.steps.clear()
 
 
 def site_folder(file: str | None) -> str:

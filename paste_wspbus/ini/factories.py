@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import time
+from collections import deque
 
 from paste_wspbus.bus import Bus
 from paste_wspbus.errors import (
@@ -18,7 +19,6 @@ from paste_wspbus.errors import (
 )
 from paste_wspbus.ini.pastedeploy import importlib_metadata, loadwsgi
 from paste_wspbus.reference import KEY, BusRef
-from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ REQUIRED = {('waitress', 'paste.server_runner', 'main'): 'waitress:serve_paste'}
 #: of PasteDeploy.
 STRICT = ('keystonemiddleware.',)
 
-#: Measures the imports and the factories of sections; None if nobody asks for that.
-stopwatch: Any = None
+#: The imports and factories of sections: each one is 'import' or 'factory', the section,
+#: time.monotonic() and seconds; those inside of another one come before it.
+steps: deque[tuple[str, str, float, float]] = deque(maxlen=500)
 
 #: The (file, section) pairs that are being made: each pair has asked for the next one.
 making: list[tuple[str | None, str | None]] = []
@@ -113,12 +114,15 @@ def create(context: Any) -> Any:
     return made
 
 
-def measured(section: str | None, step: str) -> contextlib.AbstractContextManager[None]:
-    """Measure a step for a section, 'import' or 'factory', if somebody asks for that."""
-    if stopwatch is None or section is None:
-        return contextlib.nullcontext()
-    watch: contextlib.AbstractContextManager[None] = stopwatch.measure(section, step)
-    return watch
+@contextlib.contextmanager
+def measured(section: str | None, step: str) -> Generator[None]:
+    """Add to `steps` an 'import' or a 'factory' of a section."""
+    since = time.monotonic()
+    try:
+        yield
+    finally:
+        if section is not None:
+            steps.append((step, f'[{section}]', since, time.monotonic() - since))
 
 
 def name_of_factory(context: Any) -> str:
@@ -210,6 +214,8 @@ class EggLoader(loadwsgi.EggLoader):  # type: ignore[misc]
         except LookupError as error:
             if object_type is loadwsgi.SERVER and not name:
                 raise ConfigError(where, 'there is no section [server:main]') from None
+            from paste_wspbus.ini.hints import entry_points
+
             raise ConfigError(where, entry_points(str(error).strip('"'))) from None
         except Exception as error:
             raise ConfigError(where, one_line(error)) from error
@@ -252,21 +258,3 @@ def known_context(spec: str, kind: Any, name: str, global_conf: Any) -> Any:
                 entry_point_name=name,
             )
     return None
-
-
-def entry_points(said: str) -> str:
-    """Reword PasteDeploy's "Entry point 'x' not found in egg 'y'": name the existing ones."""
-    found = re.match(
-        r"Entry point '(.*?)' not found in egg '(.*?)' \(protocols: (.*?);", said
-    )
-    if not found:
-        return said
-    name, dist, protocols = found.groups()
-    groups = [group.strip() for group in protocols.split(',')]
-    names = sorted(
-        entry.name
-        for entry in importlib_metadata.distribution(dist).entry_points
-        if entry.group in groups
-    )
-    there = f'it has {", ".join(names)}' if names else f'it has no {groups[0]}'
-    return f'{dist} has no entry point {name!r}; {there}{nearest(name, names)}'

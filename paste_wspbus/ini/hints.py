@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import pkgutil
+import re
 import sys
 from difflib import get_close_matches
 from importlib import metadata
@@ -124,3 +125,21 @@ def _near_one(name: str, known: Iterable[str]) -> str:
     lower = {one.lower(): one for one in known}
     found = get_close_matches(name.lower(), lower, 1, NEAR)
     return f'; did you mean {lower[found[0]]!r}?' if found else ''
+
+
+def entry_points(said: str) -> str:
+    """Reword PasteDeploy's "Entry point 'x' not found in egg 'y'": name the existing ones."""
+    found = re.match(
+        r"Entry point '(.*?)' not found in egg '(.*?)' \(protocols: (.*?);", said
+    )
+    if not found:
+        return said
+    name, dist, protocols = found.groups()
+    groups = [group.strip() for group in protocols.split(',')]
+    names = sorted(
+        entry.name
+        for entry in metadata.distribution(dist).entry_points
+        if entry.group in groups
+    )
+    there = f'it has {", ".join(names)}' if names else f'it has no {groups[0]}'
+    return f'{dist} has no entry point {name!r}; {there}{nearest(name, names)}'

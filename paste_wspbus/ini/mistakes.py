@@ -12,8 +12,13 @@ import re
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
-from paste_wspbus.ini.factories import NO_NAME, entry_points, one_line
-from paste_wspbus.ini.hints import distribution_hint, missing_key, module_hint
+from paste_wspbus.ini.factories import NO_NAME, one_line
+from paste_wspbus.ini.hints import (
+    distribution_hint,
+    entry_points,
+    missing_key,
+    module_hint,
+)
 from paste_wspbus.ini.pastedeploy import importlib_metadata
 from paste_wspbus.values import nearest
 

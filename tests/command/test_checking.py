@@ -3,11 +3,9 @@
 import os
 import re
 import signal
-import time
 
 import pytest
 
-from paste_wspbus.command.checking import Stopwatch
 from tests.kit import Site, eventually, run
 
 FILES = {
@@ -201,14 +199,3 @@ def test_compose_needs_check(tmp_path):
     process = run(tmp_path, '--compose', 'site.ini', files=FILES)
     assert process.code == 2
     assert process.err.text == '--compose works only together with --check\n'
-
-
-def test_a_step_inside_another_one_counts_once():
-    watch = Stopwatch()
-    with watch.measure('outer', 'factory'):
-        with watch.measure('inner', 'import'):
-            time.sleep(0.05)
-        with watch.measure('inner', 'factory'):
-            pass
-    assert [*watch.times] == ['outer', 'inner']
-    assert watch.times['inner']['import'] >= 0.05 > watch.times['outer']['factory']
