@@ -69,6 +69,13 @@ class Report:
         """Report the status of this process."""
         self._say('status', status)
 
+    def timeline(self, calls: list[Any], left_out: int, ends: bool) -> None:
+        """Report the calls of this process: see `control.timeline.describe_calls`.
+
+        :param ends: whether the process is about to end.
+        """
+        self._say('timeline', calls, left_out, ends)
+
     def examined(self, number: int, waits: str) -> None:
         """Report what a request waits for: see `requests.examining`."""
         self._say('examined', number, waits)

@@ -126,6 +126,14 @@ REPORTS = {
             ('status',),
         ),
         Word(
+            'timeline',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor keeps the calls of listeners, and answers whoever asked for '
+            'them. A process also reports them at its end.',
+            ('timeline', 'left_out', 'ends'),
+        ),
+        Word(
             'examined',
             (WORKER,),
             (SUPERVISOR,),
@@ -296,6 +304,12 @@ ORDERS = {
             (SUPERVISOR,),
             (WORKER,),
             'The process reports its status.',
+        ),
+        Word(
+            'timeline',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process reports its timeline.',
         ),
         Word(
             'examine',
@@ -502,6 +516,29 @@ def _is_status(value: object) -> bool:
     return _is_text(channel) and _is_text(listener) and is_time
 
 
+#: The fields of a call in a timeline: channel, name, start (time.monotonic), seconds,
+#: outcome and thread. And the number of calls in a report at most.
+CALL, MAX_CALLS = (str, str, float, float, str, str), 300
+
+
+def is_call(value: object) -> bool:
+    """Whether a value has the fields of `CALL`."""
+    if not isinstance(value, list) or len(value) != len(CALL):
+        return False
+    for one, kind in zip(value, CALL, strict=True):
+        if kind is str and not _is_text(one):
+            return False
+        if kind is float and (type(one) not in (int, float) or not abs(one) < 1e12):
+            return False
+    return True
+
+
+def _are_calls(value: object) -> bool:
+    return (
+        isinstance(value, list) and len(value) <= MAX_CALLS and all(map(is_call, value))
+    )
+
+
 def _are_news(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_news, value))
 
@@ -575,6 +612,9 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'cut': _is_number,
     'others': _is_number,
     'status': _is_status,
+    'timeline': _are_calls,
+    'left_out': _is_count,
+    'ends': lambda value: isinstance(value, bool),
     'hears': _are_channels,
     'broadcast': _is_channel,
     'args': _is_message,

@@ -138,6 +138,14 @@ SAID = {
     'pid': ((), {'pid': os.getpid()}),
     'ready': ((['a line'],), {'ready': ['a line']}),
     'composed': ((), {'composed': True}),
+    'timeline': (
+        ([['start', 'db', 1.5, 2.5, 'ok', 'MainThread']], 3, True),
+        {
+            'timeline': [['start', 'db', 1.5, 2.5, 'ok', 'MainThread']],
+            'left_out': 3,
+            'ends': True,
+        },
+    ),
     'status': (({'requests': []},), {'status': {'requests': []}}),
     'forked': ((1, 4711), {'forked': 1, 'process': 4711}),
     'ended': ((1, None), {'ended': 1, 'code': None, 'dumped': False}),

@@ -8,7 +8,6 @@ import sys
 
 from paste_wspbus.command.terminal import encodable
 from paste_wspbus.errors import UsageError
-from paste_wspbus.ini.settings import MAX_WORKERS, worker_count
 from paste_wspbus.process.options import Options
 from paste_wspbus.values import nearest
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 USAGE = (
     '%(prog)s [options] CONFIG_FILE '
-    '[start|stop|restart|graceful|drain|undrain|status|stacks|setup-app] '
-    '[var=value …]'
+    '[start|stop|restart|graceful|drain|undrain|status|stacks|plan|blame|'
+    'timeline FILE|setup-app] [var=value …]'
 )
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
@@ -35,8 +34,14 @@ SUBCOMMANDS = {
     'undrain': 'Let health checks say again that the site is ready',
     'status': 'Say whether the site is running, and what it does',
     'stacks': 'Show where the threads of the running site are, with their requests',
+    'plan': 'Show what would start, in which order, and when it stops; start nothing',
+    'blame': 'Show what the start of the running site has waited for',
+    'timeline': 'Draw the start, the last graceful restart and a stop: timeline FILE.svg',
     'setup-app': 'Prepare what the application needs: its tables, folders, first users',
 }
+
+#: Those that can show what they know as JSON.
+SHOWING = ('status', 'stacks', 'plan', 'blame', 'timeline')
 
 #: The subcommand that the file may follow, as with paster.
 SETUP_APP = 'setup-app'
@@ -56,7 +61,9 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise UsageError(f'{self.prog}: {_explained(message, self)}')
+            from paste_wspbus.command.option_values import explained
+
+            raise UsageError(f'{self.prog}: {explained(message, self)}')
 
         def _print_message(self, message: str, file: Any = None) -> None:
             if message:
@@ -74,6 +81,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         'args', nargs='*', metavar='CONFIG_FILE', help=argparse.SUPPRESS
     )
     _add_general(parser.add_argument)
+    _add_times(parser.add_argument)
     _add_site(parser.add_argument)
     _add_process(parser.add_argument)
     _add_development(parser.add_argument)
@@ -81,6 +89,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _add_general(add: Callable[..., object]) -> None:
+    from paste_wspbus.command import option_values
+
     add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
     add(
         '-q',
@@ -104,7 +114,7 @@ def _add_general(add: Callable[..., object]) -> None:
     add(
         '--json',
         action='store_true',
-        help='With status, stacks, ps and plugins: print one JSON document',
+        help='With subcommands that show something: print one JSON document',
     )
     add(
         '--watch',
@@ -113,7 +123,7 @@ def _add_general(add: Callable[..., object]) -> None:
     )
     add(
         '--interval',
-        type=_watch_interval,
+        type=option_values.watch_interval,
         metavar='SECONDS',
         help='With --watch: the time between two looks at the site (default 1)',
     )
@@ -128,6 +138,15 @@ def _add_general(add: Callable[..., object]) -> None:
         action='store_true',
         help='With graceful: do not watch the first new worker before old ones stop',
     )
+
+
+def _add_times(add: Callable[..., object]) -> None:
+    add(
+        '--load',
+        action='store_true',
+        help='With blame: load the site in another process, and show its imports',
+    )
+    add('--timeline', metavar='FILE', help='With stop: draw the stop (.svg or .html)')
 
 
 def _add_site(add: Callable[..., object]) -> None:
@@ -172,6 +191,8 @@ def _ops(text: str) -> str:
 
 
 def _add_process(add: Callable[..., object]) -> None:
+    from paste_wspbus.command import option_values
+
     add('--daemon', action='store_true', help='Run in the background')
     add(
         '--pid-file',
@@ -188,7 +209,7 @@ def _add_process(add: Callable[..., object]) -> None:
     add('--group', metavar='GROUP', help='Run as this group (name or number)')
     add(
         '--workers',
-        type=_workers,
+        type=option_values.workers,
         metavar='N|auto',
         help='Serve from N worker processes; auto: one for each CPU; 0: one process '
         'without a supervisor',
@@ -201,6 +222,8 @@ def _add_process(add: Callable[..., object]) -> None:
 
 
 def _add_development(add: Callable[..., object]) -> None:
+    from paste_wspbus.command import option_values
+
     add(
         '--reload',
         action='store_true',
@@ -215,7 +238,7 @@ def _add_development(add: Callable[..., object]) -> None:
     )
     add(
         '--reload-interval',
-        type=_interval,
+        type=option_values.interval,
         metavar='SECONDS',
         help='Look for changes this often if the system does not report them (default 1)',
     )
@@ -226,53 +249,6 @@ def _add_development(add: Callable[..., object]) -> None:
         'network folders and of folders that a virtual machine shares',
     )
     add('-b', '--browser', action='store_true', help='Show the site in a browser')
-
-
-def _interval(text: str) -> float:
-    return _seconds('--reload-interval', text, 0.0, float('inf'))
-
-
-def _watch_interval(text: str) -> float:
-    return _seconds('--interval', text, 0.1, 3600.0)
-
-
-def _seconds(option: str, text: str, least: float, most: float) -> float:
-    """Read a number of seconds: at least ``least``, above 0, at most ``most``."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if 0 < seconds < float('inf') and least <= seconds <= most:
-        return seconds
-    allowed = f'from {least:g} to {most:g}' if least else 'above 0'
-    raise UsageError(f'{option} {text}: it must be a number of seconds {allowed}')
-
-
-def _workers(text: str) -> int:
-    try:
-        return worker_count(text)
-    except ValueError:
-        raise UsageError(
-            f'--workers {text}: it must be a number from 0 to {MAX_WORKERS}, or auto'
-        ) from None
-
-
-def _explained(message: str, parser: argparse.ArgumentParser) -> str:
-    unknown = re.match(r'unrecognized arguments: (\S+)', message)
-    if not unknown:
-        return message
-    option = unknown[1].partition('=')[0]
-    return f'unknown option {option}{_near(option, parser)}'
-
-
-def _near(option: str, parser: argparse.ArgumentParser) -> str:
-    """Return a hint for the end of a message: the option that is meant, or ''."""
-    from difflib import get_close_matches  # only an error needs it
-
-    known = {one.lstrip('-'): one for one in parser._option_string_actions}
-    for name in get_close_matches(option.lstrip('-'), known, 1):
-        return f'; did you mean {known[name]!r}?'
-    return ''
 
 
 #: With this pserve's URIs of an .ini begin; what follows is a path, and perhaps #NAME.
@@ -339,15 +315,21 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
     if given:
         options.subcommand = given[0]
         args[1:] = [arg for arg in args[1:] if arg not in SUBCOMMANDS]
+        if given[0] in ('plan', 'timeline'):
+            from paste_wspbus.command.subcommands import prepare
+
+            prepare(options, args)
     for option, of, said in (
         ('--no-wait', 'graceful', options.no_wait),
         ('--no-soak', 'graceful', options.no_soak),
         ('--watch', 'status', options.watch),
+        ('--load', 'blame', options.load and options.subcommand != 'plan'),
+        ('--timeline', 'stop', options.timeline and options.subcommand != 'timeline'),
     ):
         if said and options.subcommand != of:
             raise UsageError(f'{option} works only with the subcommand {of}')
-    if options.json and options.subcommand not in ('status', 'stacks'):
-        raise UsageError('--json works only with the subcommands status and stacks')
+    if options.json and options.subcommand not in SHOWING:
+        raise UsageError(f'--json works only with {", ".join(SHOWING)}')
     _check_watch(options)
     if options.subcommand == 'graceful' and options.workers is not None:
         raise UsageError(
@@ -392,7 +374,9 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
         # For argparse, an option with a space in it is a value.
         if arg.startswith('-'):
             option = arg.partition('=')[0]
-            hint = _near(option, make_parser(prog))
+            from paste_wspbus.command.option_values import near
+
+            hint = near(option, make_parser(prog))
             raise UsageError(f'{prog}: unknown option {option}{hint}')
         name, equals, value = arg.partition('=')
         if arg in WITHOUT_FILE:

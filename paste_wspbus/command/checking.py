@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.ini.config import Config
+    from paste_wspbus.ini.config import Config, Site
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import BlockingServer, Server
 
     MakeProcess = Callable[[Config, Launch, Inheritance], Process]
+    #: It is called with what loads the site, and returns what the parent gets.
+    Work = Callable[[Callable[[], Site]], dict[str, Any]]
 
 #: Seconds that the process has to end after its deadline, or after an interrupt.
 PATIENCE = 1.0
@@ -50,10 +52,18 @@ QUOTED = 40
 def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
     """Check the .ini; with --compose, load the site, too, but start nothing.
 
+    `plan` and `blame --load` load it in the same way, and show something else.
+
     :returns: the exit code.
     :raises ConfigError: if the site could not be served.
     """
     options = launch.options
+    if options.load:
+        if options.subcommand == 'plan':
+            from paste_wspbus.command.plan import plan as show
+        else:
+            from paste_wspbus.command.import_times import show
+        return show(config, launch, make_process)
     warnings = check(config, options.server_name, options.app_name, options.listen)
     warnings += idle_keys(make_process(config, launch, Inheritance()))
     for warning in warnings:
@@ -61,7 +71,7 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
     found = 'can be served' if warnings else 'no mistakes found'
     if options.compose:
         flush()
-        report = _load_in_child(config, launch, make_process)
+        report = load_in_child(config, launch, make_process, _measure)
         if 'code' in report:
             return int(report['code'])
         if report['times']:  # not for an egg: its application has no section
@@ -71,7 +81,7 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
     return DONE
 
 
-def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> Bus:
+def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> Site:
     """Load the site, but open no socket, PID file or log file, and start nothing.
 
     :raises WSPBusError: if it cannot be loaded.
@@ -94,8 +104,14 @@ def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> 
         )
     if server is not None:
         server.plug_in(bus)
-    config.compose(bus, server, launch.options.app_name)
-    return bus
+    site = config.compose(bus, server, launch.options.app_name)
+    if server is not None:
+        bus.subscribe('start', server, site.app)
+    return site
+
+
+def _measure(load: Callable[[], Site]) -> dict[str, Any]:
+    return {'times': _times(load().bus)}
 
 
 def _times(bus: Bus) -> dict[str, dict[str, float]]:
@@ -118,12 +134,14 @@ def _print_times(times: dict[str, dict[str, float]]) -> None:
         print_answer(line)
 
 
-def _load_in_child(
-    config: Config, launch: Launch, make_process: MakeProcess
+def load_in_child(
+    config: Config, launch: Launch, make_process: MakeProcess, work: Work
 ) -> dict[str, Any]:
     """Load the site in a child process, which ends afterwards.
 
-    :returns: ``times`` and ``total``; or ``code`` if the child has printed why it failed.
+    :param work: is called in the child.
+    :returns: what ``work`` has returned, with ``total``, the seconds; or ``code`` if the
+        child has printed why it failed.
     :raises FactoryError: if the child takes too long, or ends without a result.
     """
     limit = config.settings['start_timeout']
@@ -131,7 +149,7 @@ def _load_in_child(
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _be_child(config, launch, make_process, theirs, limit)
+        _be_child(config, launch, make_process, theirs, limit, work)
     theirs.close()
     child, line = OtherProcess(pid), b''
     try:
@@ -176,14 +194,24 @@ def _end(child: OtherProcess, seconds: float) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
 
 
+def _change_user(config: Config, launch: Launch) -> None:
+    if launch.options.identity is not None:
+        launch.options.identity.take()
+        importing = sys.modules.get('paste_wspbus.unix.importing')
+        if importing is not None:
+            importing.give_back()
+        site_path(config.file)
+
+
 def _be_child(
     config: Config,
     launch: Launch,
     make_process: MakeProcess,
     report: socket.socket,
     limit: float,
+    work: Work,
 ) -> NoReturn:
-    """Load the site, report the times or the exit code, and end this process."""
+    """Load the site, report the result or the exit code, and end this process."""
 
     def send(message: dict[str, Any]) -> None:
         try:
@@ -205,17 +233,14 @@ def _be_child(
         launch.early.begin_anew()
         call_after(limit, is_late)
         os.environ.pop('NOTIFY_SOCKET', None)
-        if launch.options.identity is not None:
-            launch.options.identity.take()
-            importing = sys.modules.get('paste_wspbus.unix.importing')
-            if importing is not None:
-                importing.give_back()
-            site_path(config.file)
+        _change_user(config, launch)
         began = time.perf_counter()
-        bus = load_on_trial(config, launch, make_process)
+        if launch.options.load:
+            os.dup2(2, 1)  # what the site prints does not belong to the answer
+        message = work(lambda: load_on_trial(config, launch, make_process))
         total = time.perf_counter() - began
         code = DONE
-        send({'times': _times(bus), 'total': total})
+        send({'total': total, **message})
     except WSPBusError as error:
         code = error.exit_code
         send({'code': code})

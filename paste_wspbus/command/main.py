@@ -84,7 +84,8 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
 
         print(f'paste_wspbus {version("paste_wspbus")}')
         return DONE
-    if options.subcommand not in (None, 'start', 'restart', SETUP_APP):
+    starts = (None, 'start', 'restart', SETUP_APP)
+    if options.subcommand not in starts and not options.load:
         with launch.early.raising():
             return _ask_site(options, options.subcommand)
     if TRIAL in os.environ:
@@ -98,7 +99,7 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
         connection = os.dup(inheritance.worker[0])
         launch.report = Report(connection, lasting=True)
     config = _read(launch, inheritance)
-    if options.check:
+    if options.check or options.load:
         from paste_wspbus.command.checking import run_check  # serving does not need it
 
         with launch.early.raising():

@@ -164,8 +164,10 @@ class Single:
     def _preload(self, worker: SupervisedEnd) -> Site:
         """Compose the site, and fork the workers; this returns in each of them."""
         gc.disable()  # a collection would write to the memory that the workers share
+        from paste_wspbus.command.preloading import warn_of_threads
+
         site = self.compose()
-        _warn_of_threads(site.bus)
+        warn_of_threads(site.bus)
         if not worker.fork_workers(site.bus):
             end_at_once(DONE)
         gc.enable()
@@ -233,7 +235,7 @@ class Single:
                 app = _in_many_processes(app)
         if server is not None:
             bus.subscribe('start', server, app)
-        if site.app is not None and hasattr(bus, 'calls'):
+        if hasattr(site.app, 'record_first') and hasattr(bus, 'calls'):
             site.app.record_first()
         sitelog = bus.plugins['sitelog']
         # With a server that blocks, start() returns only when the server stops.
@@ -391,20 +393,3 @@ def _in_many_processes(app: Any) -> Any:
         return app(environ, start_response)
 
     return multiprocess
-
-
-def _warn_of_threads(bus: Bus) -> None:
-    names = [
-        thread.name
-        for thread in threading.enumerate()
-        if thread is not threading.main_thread()
-    ]
-    sitelog = bus.plugins['sitelog']
-    quiet, sitelog.quiet = sitelog.quiet, False
-    if names:
-        bus.log(
-            'preload: the site started threads while it was loaded, which its '
-            f'workers will not have: {", ".join(names)}',
-            30,
-        )
-    sitelog.quiet = quiet

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from paste_wspbus.command.finding import DEAD, RUNNING, Found, NotDone, find
-from paste_wspbus.command.terminal import print_answer
+from paste_wspbus.command.terminal import print_answer, print_line
 from paste_wspbus.control.stop import clean_up, stop_process, stop_site
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, TERMINATED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.control.stop import Heard
     from paste_wspbus.process.options import Options
 
 
@@ -18,6 +21,10 @@ def stop(options: Options) -> int:
     :returns: the exit code; it is also 0 if the site does not run.
     :raises WSPBusError: if it cannot be stopped.
     """
+    if options.timeline is not None:
+        from paste_wspbus.command.timeline import check
+
+        check(options.timeline)  # before anything stops
     found = find(options)
     if found.error is not None:
         raise found.error
@@ -29,7 +36,10 @@ def stop(options: Options) -> int:
         else:
             print_answer(f'The site is not running ({found.problem}).')
         return DONE
-    code = _stop(found)
+    told: dict[str, Any] = {}
+    code = _stop(found, None if options.timeline is None else told.update)
+    if options.timeline is not None:
+        _draw(options.timeline, told)
     if code == EX_SOFTWARE:
         print_answer(f'The site was ended by force: {found.see_log}.', absolute=True)
         return FAILED
@@ -41,9 +51,19 @@ def stop(options: Options) -> int:
     return DONE
 
 
-def _stop(found: Found) -> int | None:
+def _draw(path: str, told: dict[str, Any]) -> None:
+    """Draw the stop; a picture that fails is no failure of the stop."""
+    from paste_wspbus.command.timeline import NotWritten, save
+
+    try:
+        save(path, told)
+    except NotWritten as error:
+        print_line(str(error), 'stderr')
+
+
+def _stop(found: Found, heard: Heard | None) -> int | None:
     if found.lock is not None:
-        code = stop_site(found.lock)
+        code = stop_site(found.lock, heard)
         clean_up(found.lock)
         return code
     if found.pid is None:
@@ -51,4 +71,4 @@ def _stop(found: Found) -> int | None:
             'The site runs, but does not answer: it is still starting, or it hangs; '
             'without a PID file, nobody knows its process ID'
         )
-    return stop_process(found.control, found.pid, found.entry)
+    return stop_process(found.control, found.pid, found.entry, heard)

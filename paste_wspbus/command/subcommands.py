@@ -17,6 +17,16 @@ PLACES = {
 }
 
 
+def prepare(options: Options, args: list[str]) -> None:
+    """Read what follows a subcommand: the file of `timeline`; `plan` loads the site."""
+    options.load = options.load or options.subcommand == 'plan'
+    if options.subcommand != 'timeline':
+        return
+    for arg in [one for one in args[1:] if '=' not in one][:1]:
+        options.timeline = arg
+        args.remove(arg)
+
+
 def find(name: str, watches: bool) -> Callable[[Options], int]:
     """Import and return the function of a subcommand.
 

@@ -28,9 +28,12 @@ from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from paste_wspbus.control.register import Entry
+
+    Heard = Callable[[dict[str, Any]], object]
 
 #: Seconds from the site's own deadline until it is killed.
 MARGIN = 5.0
@@ -75,10 +78,14 @@ class Stop:
     """One stop of one site, by another process.
 
     :param control: the path of its control socket.
+    :param heard: gets the answer, with the timeline of the stop. None: nobody wants it.
     """
 
-    def __init__(self, control: str, process: OtherProcess) -> None:
+    def __init__(
+        self, control: str, process: OtherProcess, heard: Heard | None = None
+    ) -> None:
         self.control, self.process, self.pid = control, process, process.pid
+        self._heard = heard
         self.progress = ProgressLine()
         self.status: dict[str, Any] = dict(UNKNOWN)
         self.exit_code: int | None = None
@@ -109,7 +116,7 @@ class Stop:
         try:
             self.status.update(ask(self.control, 'status'))
             connection = connect(self.control, 2)
-            send(connection, 'stop')
+            send(connection, 'stop', **({'timeline': True} if self._heard else {}))
         except NoAnswer:
             _ask_to_stop(self.process)
             return None
@@ -141,6 +148,8 @@ class Stop:
                 is_code = type(code) is int and 0 <= code < 256
                 self.exit_code = code if is_code else EX_SOFTWARE
                 self.replaced = (answer or {}).get('replaced') is True
+                if self._heard is not None and answer is not None:
+                    self._heard(answer)
         others.clear()
 
     def _progress(self) -> None:
@@ -187,11 +196,12 @@ def _ask_to_stop(process: OtherProcess) -> None:
         process.signal(signal.SIGTERM)
 
 
-def stop_site(lock: PIDLock) -> int | None:
+def stop_site(lock: PIDLock, heard: Heard | None = None) -> int | None:
     """Stop the site that holds this PID file.
 
     If a restart was in progress, this also stops the process that has taken over.
 
+    :param heard: see `Stop`.
     :returns: its exit code; None if it is not known, or if the site had ended before.
     :raises PIDFileError: if the file cannot be read.
     :raises NotPermitted, DoesNotDie: if it cannot be stopped.
@@ -203,7 +213,7 @@ def stop_site(lock: PIDLock) -> int | None:
             pid = _wait_for_number(lock)
             if pid is None:
                 return code
-            stop = Stop(lock.control, OtherProcess(pid))
+            stop = Stop(lock.control, OtherProcess(pid), heard)
             if (
                 lock.read() != pid
             ):  # it has released the lock: the ID may belong to another process now
@@ -217,10 +227,13 @@ def stop_site(lock: PIDLock) -> int | None:
     return code
 
 
-def stop_process(control: str, pid: int, entry: Entry | None = None) -> int | None:
+def stop_process(
+    control: str, pid: int, entry: Entry | None = None, heard: Heard | None = None
+) -> int | None:
     """Stop the site without a PID file that answers at ``control``, as process ``pid``.
 
     :param entry: its entry: if nobody listens there, the system names who holds the entry.
+    :param heard: see `Stop`.
     :returns: its exit code; None if it is not known, or if the site had ended before.
     :raises NoAnswer: if it listens, but does not answer.
     :raises NotPermitted, DoesNotDie, NotNamed: if it cannot be stopped.
@@ -232,7 +245,7 @@ def stop_process(control: str, pid: int, entry: Entry | None = None) -> int | No
         if error.listens:
             raise
         process = None if entry is None else _holder_of(entry)
-        return None if process is None else Stop(control, process).run()
+        return None if process is None else Stop(control, process, heard).run()
     if not hasattr(socket, 'SO_PEERCRED'):
         process = OtherProcess(pid)
     if process is None:  # an answer could name any process, and root would kill it
@@ -240,7 +253,7 @@ def stop_process(control: str, pid: int, entry: Entry | None = None) -> int | No
             f'{control}: a site answers, but the system does not name its process: '
             'it runs in another container, or has ended and left a child behind'
         )
-    return Stop(control, process).run()
+    return Stop(control, process, heard).run()
 
 
 def _holder_of(entry: Entry) -> OtherProcess | None:

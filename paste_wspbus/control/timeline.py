@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from paste_wspbus.control.status import MAX_NUMBER, number, text
+from paste_wspbus.control.status import number, text
+from paste_wspbus.wire import MAX_CALLS, is_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.bus.calls import Call
 
-#: The number of calls of a process that an answer has at most, and of characters of a name.
-MAX_CALLS, MAX_NAME = 300, 200
+#: The number of characters of a name.
+MAX_NAME = 200
 
 #: Seconds by which rounding may let a call end after the one that it is inside of.
 ROUNDED = 2e-6
@@ -78,18 +79,16 @@ def describe_calls(bus: Bus) -> dict[str, Any]:
     }
 
 
-def is_call(value: object) -> bool:
-    """Whether a value has the fields of a Row."""
-    if not isinstance(value, list) or len(value) != len(Row._fields):
-        return False
-    channel, name, since, seconds, outcome, thread = value
-    texts = (channel, name, outcome, thread)
-    return all(isinstance(one, str) for one in texts) and all(
-        isinstance(one, (int, float))
-        and not isinstance(one, bool)
-        and abs(one) < MAX_NUMBER
-        for one in (since, seconds)
-    )
+def limited_calls(processes: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:
+    """Leave out the shortest calls of processes that have more than their share of ``room``."""
+    share = max(room // max(len(processes), 1), 1)
+    for process in processes:
+        calls = process['calls']
+        if len(calls) > share:
+            longest = sorted(calls, key=lambda call: call[3], reverse=True)[:share]
+            process['calls'] = sorted(longest, key=lambda call: call[2])
+            process['left_out'] += len(calls) - share
+    return processes
 
 
 class Life:

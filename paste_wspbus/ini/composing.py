@@ -128,6 +128,7 @@ class Composer:
         :raises ConfigError: if its ``use`` is wrong, or makes no bus.
         """
         bus: Any = Bus()
+        factories.steps.clear()  # a supervisor may have left some
         if self.settings['use'] is not None:
             context = self.loader.get_context(BUS, None, dict(self.vars))
             # Its keys are for the command, not for the factory.

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import Server
 
+#: The number of calls in a timeline at most; and in the last one: nobody waits until a client
+#: has read it, so a socket must have room for it.
+MAX_CALLS, LAST_CALLS = 10_000, 800
+
 
 class Answers:
     """Answers for the site of ``bus``, or for the supervisor if it is the supervisor's bus.
@@ -52,6 +56,7 @@ class Answers:
             'drain': lambda _: self._drain(True),
             'undrain': lambda _: self._drain(False),
             'stacks': self._stacks,
+            'timeline': self._timeline,
             'add_worker': lambda _: self._change_workers('add_worker', 1),
             'remove_worker': lambda _: self._change_workers('remove_worker', -1),
         }
@@ -65,7 +70,12 @@ class Answers:
         """Send the exit code to the clients that have asked for the stop."""
         replaced = {'replaced': True} if self.successor is not None else {}
         for connection in self._asked_to_stop:
-            connection.answer({'exit_code': code, **replaced})
+            more = (
+                self._told(LAST_CALLS)
+                if connection.request.get('timeline') is True
+                else {}
+            )
+            connection.answer({'exit_code': code, **replaced, **more})
         self.started({'exit_code': code, 'line': self.failure} if self.failure else {})
 
     def started(self, answer: dict[str, Any]) -> None:
@@ -180,6 +190,35 @@ class Answers:
             log_stacks(self.bus)
         files = getattr(self.bus.plugins.get('sitelog'), 'files', ())
         return {'accepted': True, 'log': files[0][0] if files else None}
+
+    def _timeline(self, connection: Connection) -> None:
+        supervisor = self.bus.plugins.get('supervisor')
+        if supervisor is None:
+            connection.answer(self._told())
+        else:
+            supervisor.history.ask(lambda: connection.answer(self._told()))
+
+    def _told(self, room: int = MAX_CALLS) -> dict[str, Any]:
+        """Return the timelines of all processes, as far as they are known now.
+
+        :param room: the number of calls that it has at most.
+        """
+        from paste_wspbus.control.timeline import describe_calls, limited_calls, now
+
+        supervisor = self.bus.plugins.get('supervisor')
+        own = {
+            'name': 'site' if supervisor is None else 'supervisor',
+            'pid': os.getpid(),
+            'began': self.process.began_monotonic,
+            **describe_calls(self.bus),
+        }
+        others = [] if supervisor is None else supervisor.history.describe()
+        forgotten = 0 if supervisor is None else supervisor.history.forgotten
+        return {
+            **now(),
+            'processes': limited_calls([own, *others], room),
+            'forgotten': forgotten,
+        }
 
     def _change_workers(self, channel: str, change: int) -> dict[str, Any]:
         supervisor = self.bus.plugins.get('supervisor')

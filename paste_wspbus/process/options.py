@@ -40,6 +40,10 @@ class Options:
     no_soak = False
     #: Whether `status` prints JSON.
     json = False
+    #: Whether a subcommand loads the site in another process.
+    load = False
+    #: The file in which a timeline is drawn.
+    timeline: str | None = None
     #: Whether `status` goes on showing it, and how many seconds pass between two looks.
     watch = False
     interval: float | None = None

@@ -104,6 +104,13 @@ class WorkerHandle:
     asked_since: float | None = None
     #: Its memory at the last look, in bytes, and the time.monotonic() of that.
     memory: tuple[int, float] | None = None
+    #: The calls of listeners that it has reported, how many it has left out, and whether
+    #: it has reported them at its end. None: it has reported nothing.
+    calls: list[list[Any]] | None = None
+    left_out, has_told_all = 0, False
+    #: The time.monotonic() at which it was first ordered to stop, and of its end.
+    leaves_since: float | None = None
+    ended_at: float | None = None
     #: Whether the system says that it has dumped core at its end.
     dumped_core = False
 
@@ -191,12 +198,13 @@ class WorkerHandle:
             self.move(Stage.COMPOSING)
         self.since = time.monotonic()
         self.until = self.since + limit
-        self.ready_since = self.asked_since = None
+        self.ready_since = self.asked_since = self.leaves_since = None
 
     def is_asked_to_leave(self) -> None:
         """Note that it was ordered to stop, perhaps not for the first time."""
         if self.stage is not Stage.LEAVING:
             self.move(Stage.LEAVING)
+            self.leaves_since = time.monotonic()
 
     def has_ended(self, code: int | None) -> None:
         """Note that the process has ended.
@@ -205,7 +213,7 @@ class WorkerHandle:
         """
         before = self.stage
         self.move(Stage.ENDED)
-        self.ended_as = before
+        self.ended_as, self.ended_at = before, time.monotonic()
         self.code = self.code if code is None else code
 
     @property

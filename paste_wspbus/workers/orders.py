@@ -79,6 +79,7 @@ class Orders:
             'hurry': bus.hurry,
             'force': lambda: bus.force_exit('Asked to stop three times'),
             'status': self._report_status,
+            'timeline': lambda: self._report_calls(ends=False),
             'drain': lambda: setattr(bus, 'drained', True),
             'undrain': lambda: setattr(bus, 'drained', False),
             'stacks': self._log_stacks,
@@ -103,6 +104,7 @@ class Orders:
         """Read the supervisor's orders from the start of the site on."""
         self.bus.subscribe('start', self.start, priority=66)
         self.bus.subscribe('stop', self.announce, priority=float('-inf'))
+        self.bus.subscribe('exit', self.report_last_calls, priority=float('inf'))
         supervised(self.bus).tell_style = self.report.restarts
         self.bus.subscribe('requests_cut', self.report.cut)
         self.bus.subscribe('ask_to_leave', self.report.leave)
@@ -195,6 +197,16 @@ class Orders:
 
     def _examine(self, number: int) -> None:
         self.report.examined(number, examine(self.bus, number))
+
+    def report_last_calls(self) -> None:
+        """Report the calls of listeners, because nobody can ask this process much longer."""
+        self._report_calls(ends=True)
+
+    def _report_calls(self, ends: bool) -> None:
+        from paste_wspbus.control.timeline import describe_calls
+
+        described = describe_calls(self.bus)
+        self.report.timeline(described['calls'], described['left_out'], ends)
 
     def _report_status(self) -> None:
         calling = self.bus.calling

@@ -29,6 +29,7 @@ from paste_wspbus.workers.describing import describe, in_brief
 from paste_wspbus.workers.draining import Draining
 from paste_wspbus.workers.exchange import Exchange
 from paste_wspbus.workers.handle import Stage, WorkerHandle
+from paste_wspbus.workers.history import History
 from paste_wspbus.workers.inquiries import Inquiries
 from paste_wspbus.workers.leaving import Leaving
 from paste_wspbus.workers.liveness import Liveness
@@ -175,6 +176,7 @@ class Supervisor:
         self.waiting = Waiting(bus)
         self.leaving = Leaving(bus, self.children, plan, server)
         self.inquiries = Inquiries(bus.events, self.children)
+        self.history = History(bus.events, self.children)
         self.draining = Draining(bus, self.children)
         self.stacks, self.reports = Stacks(bus.events), Reports(self)
         self.leaving.soon, self.leaving.killed = self.reports.look, self.reports.killed
@@ -428,6 +430,7 @@ class Supervisor:
 
     def _has_ended(self, worker: WorkerHandle) -> None:
         self.inquiries.no_need_to_wait_for(worker)
+        self.history.has_ended(worker)
         self.exchange.forget(worker)
         if worker.role.kind == OPS:
             if self.ops is not None:

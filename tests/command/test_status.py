@@ -286,7 +286,10 @@ def test_json_without_an_end_of_the_deadline_is_json(folder, site):
 def test_json_is_for_the_subcommands_that_print_it(folder, args):
     told = run(folder, 'site.ini', *args)
     assert told.code == 2
-    assert told.err.text == '--json works only with the subcommands status and stacks\n'
+    assert (
+        told.err.text
+        == '--json works only with status, stacks, plan, blame, timeline\n'
+    )
 
 
 def test_status_as_an_option_takes_json(folder):

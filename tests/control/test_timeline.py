@@ -4,12 +4,12 @@ import pytest
 
 from paste_wspbus.bus import Bus
 from paste_wspbus.control.timeline import (
-    MAX_CALLS,
     Row,
     describe_calls,
     lives,
     own_seconds,
 )
+from paste_wspbus.wire import MAX_CALLS
 
 
 def row(name, since, seconds, thread='MainThread', channel='start'):

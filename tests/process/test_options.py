@@ -67,7 +67,7 @@ def test_variables_and_options_may_be_mixed():
         ('site.ini start stop', 'give one subcommand only: start, stop'),
         (
             'site.ini stop --json',
-            '--json works only with the subcommands status and stacks',
+            '--json works only with status, stacks, plan, blame, timeline',
         ),
         ('site.ini --no-wait', '--no-wait works only with the subcommand graceful'),
         ('site.ini graceful --workers 2', 'the number of workers from the file'),

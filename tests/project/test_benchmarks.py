@@ -74,6 +74,12 @@ def test_cron_counts_lost_runs_over_a_year_and_over_graceful_restarts(benchmark)
     assert rows == ['365', '365', '2918'] * 2, output
 
 
+def test_timeline_says_what_recording_a_start_costs(benchmark):
+    found = targets(benchmark('timeline', '--rounds', '2'))
+    assert found['calls of Python for a later request'] == 0
+    assert 0 < found['percent of a start'] < 5
+
+
 def test_stop_counts_what_clients_lose_under_load(benchmark):
     output = benchmark('stop', '--rounds', '2', '--stops', '2')
     found = targets(output)

@@ -1,0 +1,63 @@
+"""The values of options, and what is wrong with options: a start without one needs none of it."""
+
+from __future__ import annotations
+
+import re
+
+from paste_wspbus.errors import UsageError
+from paste_wspbus.ini.settings import MAX_WORKERS, worker_count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+
+def interval(text: str) -> float:
+    """Read the value of --reload-interval."""
+    return _seconds('--reload-interval', text, 0.0, float('inf'))
+
+
+def watch_interval(text: str) -> float:
+    """Read the value of --interval."""
+    return _seconds('--interval', text, 0.1, 3600.0)
+
+
+def _seconds(option: str, text: str, least: float, most: float) -> float:
+    """Read a number of seconds: at least ``least``, above 0, at most ``most``."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if 0 < seconds < float('inf') and least <= seconds <= most:
+        return seconds
+    allowed = f'from {least:g} to {most:g}' if least else 'above 0'
+    raise UsageError(f'{option} {text}: it must be a number of seconds {allowed}')
+
+
+def workers(text: str) -> int:
+    """Read the value of --workers."""
+    try:
+        return worker_count(text)
+    except ValueError:
+        raise UsageError(
+            f'--workers {text}: it must be a number from 0 to {MAX_WORKERS}, or auto'
+        ) from None
+
+
+def explained(message: str, parser: argparse.ArgumentParser) -> str:
+    """Return argparse's message in other words, with a hint what may be meant."""
+    unknown = re.match(r'unrecognized arguments: (\S+)', message)
+    if not unknown:
+        return message
+    option = unknown[1].partition('=')[0]
+    return f'unknown option {option}{near(option, parser)}'
+
+
+def near(option: str, parser: argparse.ArgumentParser) -> str:
+    """Return a hint for the end of a message: the option that is meant, or ''."""
+    from difflib import get_close_matches  # only an error needs it
+
+    known = {one.lstrip('-'): one for one in parser._option_string_actions}
+    for name in get_close_matches(option.lstrip('-'), known, 1):
+        return f'; did you mean {known[name]!r}?'
+    return ''

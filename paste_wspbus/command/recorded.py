@@ -1,0 +1,48 @@
+"""How commands get the timeline of a running site."""
+
+from __future__ import annotations
+
+import errno
+
+from paste_wspbus.command.finding import RUNNING, NotDone, find, is_gunicorns, why
+from paste_wspbus.control.client import NoAnswer, ask
+from paste_wspbus.exits import IS_NOT_RUNNING
+from paste_wspbus.unix.processes import is_stopped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.process.options import Options
+
+#: Seconds that the site has to answer: a supervisor gives its processes half a second.
+PATIENCE = 5.0
+
+
+def ask_for_timeline(options: Options, otherwise: str = '') -> dict[str, Any]:
+    """Ask a running site for the timelines of its processes.
+
+    :param otherwise: what the user can do if the site does not run: a sentence.
+    :returns: what `control.timeline.lives` reads, with ``now`` and ``time``.
+    :raises NotDone: with 3 if the site does not run; with 1 if it does not answer.
+    :raises NotKnown: (4) if nobody can know whether it runs.
+    """
+    found = find(options)
+    if found.error is not None:
+        raise found.error
+    if found.state != RUNNING:
+        line = f'The site is not running: {found.problem}.'
+        raise NotDone(f'{line} {otherwise}'.rstrip(), IS_NOT_RUNNING)
+    if is_gunicorns(found, options):
+        raise NotDone(f'gunicorn{found.who} serves the site: it has no timeline')
+    try:
+        return ask(found.control, 'timeline', PATIENCE)
+    except NoAnswer as error:
+        if error.code == errno.EPROTO:
+            line = f'The site{found.who} refuses: {error.reason}'
+        else:
+            reason = why(error)
+            if found.pid and is_stopped(found.pid):
+                reason = 'a signal has stopped it; SIGCONT lets it continue'
+            line = f'The site is running{found.who}, but does not answer: {reason}.'
+        raise NotDone(line) from None
