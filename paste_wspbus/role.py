@@ -33,7 +33,9 @@ class Role(NamedTuple):
     ``time_to_stop`` is the number of seconds that its own stop may take; None stands for
     that of the .ini. ``drained`` is `Bus.drained`. ``smokes`` says whether
     it makes the requests of ``smoke`` for its generation. ``place`` is its number on the board
-    of `servers.free_threads`; 0 stands for none.
+    of `servers.free_threads`, and that of its page in the ledger; 0 stands for none.
+    ``ledger`` is the descriptor of the ledger, which is the same in each process of the
+    site; -1 stands for none.
     """
 
     kind: str = WORKER
@@ -49,6 +51,7 @@ class Role(NamedTuple):
     drained: bool = False
     smokes: bool = False
     place: int = 0
+    ledger: int = -1
 
     @property
     def name(self) -> str:

@@ -330,3 +330,29 @@ def _separate(bus: Bus, name: str) -> None:
         for listener in channel.ordered:
             separate.subscribe(listener)
         bus.listeners[name] = separate
+
+
+def show_routes(app: Any) -> Any:
+    """Return what finds the page handler of a request, as 'shop.root:Root.item'.
+
+    :returns: False if ``app`` is not an application of CherryPy.
+    """
+    from cherrypy import Application, tree, wsgi
+
+    kinds = (Application, type(tree), wsgi.CPWSGIApp, wsgi.VirtualHost)
+    return _handler if issubclass(type(app), kinds) else False
+
+
+def _handler(environ: dict[str, Any], status: str) -> str | None:
+    from cherrypy import serving
+
+    from paste_wspbus.frameworks.routes import ROUTE_KEY, name_of
+
+    request = serving.request  # that of this thread
+    own = getattr(request, 'wsgi_environ', {}).get(ROUTE_KEY)
+    if own is None or own is not environ.get(ROUTE_KEY):
+        return None
+    handler = getattr(request, '_json_inner_handler', request.handler)  # of json_out
+    while (inside := getattr(handler, 'oldhandler', None)) is not None:
+        handler = inside  # a tool such as ``encode`` has put itself before it
+    return name_of(getattr(handler, 'callable', None))

@@ -58,3 +58,21 @@ def give_globals(app_globals: Any, bus: Bus) -> bool:
         except (AttributeError, TypeError):
             raise Taken('app_globals, which takes no attribute bus,') from None
     return True
+
+
+def show_routes(app: Any) -> Any:
+    """Return what finds the controller and the action of a request, as 'item.show'.
+
+    :returns: False if ``app`` is not an application of Pylons.
+    """
+    from pylons.wsgiapp import PylonsApp
+
+    return _action if issubclass(type(app), PylonsApp) else False
+
+
+def _action(environ: dict[str, Any], status: str) -> str | None:
+    found = environ.get('pylons.routes_dict')
+    # Both names may come from the path: those of a 404 have no end.
+    if not found or not found.get('controller') or status.startswith('404'):
+        return None
+    return f'{found["controller"]}.{found.get("action") or "index"}'

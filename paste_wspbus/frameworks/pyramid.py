@@ -96,3 +96,36 @@ def includeme(config: Any) -> None:
         log(kept('Pyramid', 'pyramid', error), level=logging.WARNING)
     else:
         config.add_request_method(_request_bus, 'bus')
+
+
+def show_routes(app: Any) -> Any:
+    """Let an application note the pattern of the route that matches, as '/item/{id}'.
+
+    :returns: False if ``app`` is not an application of Pyramid.
+    """
+    from pyramid.router import Router
+
+    if not issubclass(type(app), Router):
+        return False
+    if app.routes_mapper is not None:
+        app.routes_mapper = _Noting(app.routes_mapper)
+    return None
+
+
+class _Noting:
+    """A routes mapper that notes which route has matched."""
+
+    def __init__(self, mapper: Any) -> None:
+        from paste_wspbus.frameworks.routes import mounted, note
+
+        self._mapper, self._note, self._mounted = mapper, note, mounted
+
+    def __call__(self, request: Any) -> Any:
+        found = self._mapper(request)
+        if (route := found['route']) is not None:
+            environ = request.environ
+            self._note(environ, self._mounted(environ, route.pattern))
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mapper, name)

@@ -20,3 +20,28 @@ def give(app: Any, bus: Bus) -> bool:
     from tg.wsgiapp import TGApp
 
     return issubclass(type(app), TGApp) and give_globals(app.globals, bus)
+
+
+def show_routes(app: Any) -> Any:
+    """Let an application note the method of the controller that gets a request.
+
+    :returns: False if ``app`` is not an application of TurboGears.
+    """
+    from tg.wsgiapp import TGApp
+
+    from paste_wspbus.frameworks.routes import name_of, note
+
+    if not issubclass(type(app), TGApp):
+        return False
+    dispatch = app.wrapped_dispatch
+
+    def noting(controller: Any, environ: dict[str, Any], context: Any) -> Any:
+        try:
+            return dispatch(controller, environ, context)
+        finally:
+            state = getattr(context.request, '_dispatch_state', None)
+            if name := name_of(getattr(state, 'action', None)):
+                note(environ, name)
+
+    app.wrapped_dispatch = noting
+    return None

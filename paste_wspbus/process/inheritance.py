@@ -105,8 +105,7 @@ class Inheritance:
         """All descriptors that stay open over execv."""
         more = [self.report, self.entry, *(fd for fd, _ in self.ops)]
         if self.worker is not None:
-            connection, _, *boards = self.worker
-            more += [connection, *boards]
+            more += _descriptors(self.worker)
         return self.descriptors + [fd for fd in more if fd not in (None, -1)]
 
     def take_sockets(self) -> list[ListeningSocket]:
@@ -351,8 +350,17 @@ def _is_worker(value: Any) -> bool:
     # Earlier versions had no scoreboard.
     if not (_are(value, int, list) or _are(value, int, list, int)):
         return False
-    boards = [fd for fd in value[2:] if fd != -1]
-    return _is_socket(value[0]) and _is_role(value[1]) and all(map(_is_file, boards))
+    if not _is_socket(value[0]) or not _is_role(value[1]):
+        return False
+    return all(_is_file(fd) for fd in _descriptors(value)[1:] if fd != -1)
+
+
+def _descriptors(worker: Any) -> list[int]:
+    """Return those of a worker: its connection, its scoreboard, the ledger."""
+    from paste_wspbus.role import Role
+
+    connection, role, *boards = worker
+    return [connection, *boards, Role(*role).ledger]
 
 
 def _is_file(fd: object) -> bool:

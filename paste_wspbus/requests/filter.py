@@ -209,6 +209,8 @@ class BusFilter:
     @classmethod
     def around(cls, app: WSGIApp, bus: Bus) -> BusFilter:
         """Wrap ``app`` in the filter that ``bus.plugins['requests']`` asks for."""
+        if (meter := bus.plugins.get('wspbus.meter')) is not None:
+            app = meter.around(app)
         kind = getattr(bus.plugins.get('requests'), 'filter_class', cls)
         return kind(app, bus)
 

@@ -15,6 +15,7 @@ import time
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.requests import scoreboard
+from paste_wspbus.requests.ledger import Book
 from paste_wspbus.role import PRELOAD, WITHOUT_BUS, WORKER, Role
 from paste_wspbus.servers.free_threads import Board
 from paste_wspbus.unix.holding import hold
@@ -95,6 +96,8 @@ class Children:
         self.alive: list[WorkerHandle] = []
         #: Where the workers say whether they have a free thread.
         self.board = Board()
+        #: Where they count their requests.
+        self.book = Book()
         self._tokens = itertools.count(1)
         #: From the number of an order to fork to the process that another process forks.
         self._ordered: dict[int, WorkerHandle] = {}
@@ -180,14 +183,12 @@ class Children:
         except OSError as error:
             raise _cannot_start(role, error) from None
         try:
-            board = scoreboard.make()
+            role, board = self._give_memory(role)
         except OSError as error:
             mine.close()
             its.close()
             raise _cannot_start(role, error) from None
         mine.setblocking(False)  # the supervisor never waits for a process that hangs
-        if role.kind == WORKER:
-            role = role._replace(place=self.board.take())
         worker = WorkerHandle(role, mine, template, limit, board)
 
         def serve() -> None:
@@ -210,6 +211,17 @@ class Children:
         self.events.selector.register(mine, selectors.EVENT_READ, serve)
         worker.outbox.waits(worker.outbox.is_waiting)
         return worker
+
+    def _give_memory(self, role: Role) -> tuple[Role, int]:
+        """Return the role with its part of the shared memory, and a new scoreboard.
+
+        :raises OSError: if no descriptor or no memory is free.
+        """
+        ledger = self.book.open()
+        board = scoreboard.make()
+        place = self.board.take() if role.kind == WORKER else 0
+        self.book.use(place)
+        return role._replace(ledger=ledger, place=place), board
 
     def _wait_for_room(self, worker: WorkerHandle, serve: object, waits: bool) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
@@ -362,6 +374,7 @@ class Children:
         worker.close()
         worker.has_ended(code)
         self.forget_timers(worker)
+        self.book.fold(worker.role.place)
         self.board.give_back(worker.role.place)
         self.alive.remove(worker)
         for child in [child for child in self.alive if child.template is worker]:

@@ -95,6 +95,9 @@ class Worker:
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
         report = self.process.launch.report
+        meter = bus.plugins.get('wspbus.meter')
+        if meter is not None:
+            meter.ledger.attach(self.role.ledger, self.role.place)
         self._orders = Orders(bus, self.connection, report, self.shared)
         self._orders.subscribe()
 
