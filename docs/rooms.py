@@ -24,6 +24,7 @@ NOTES = {
     'process': 'what a process holds: PID file, log file, sockets',
     'ops': 'the ops listener: probes, health, what the site does',
     'control': 'the control socket: status, stop, graceful',
+    'metrics': 'what Prometheus reads',
     'handoff': 'how a component finds its bus: get_bus',
     'hosts': 'gunicorn, uWSGI, mod_wsgi, zdaemon',
     'ini': 'from an .ini to a site that is loaded',

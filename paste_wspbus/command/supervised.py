@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from paste_wspbus.metrics.folder import MetricsFolder
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
     from paste_wspbus.workers.site_handlers import SiteHandlers
@@ -55,6 +56,7 @@ class Supervised:
             from paste_wspbus.workers.ops_feed import OpsFeed
 
             self.supervisor.ops = OpsFeed(self.supervisor, self._describe)
+        self.metrics: MetricsFolder | None = None
 
     def run(self) -> int | None:
         """Run the supervisor to its end.
@@ -63,6 +65,10 @@ class Supervised:
         :raises WSPBusError: if the site does not start.
         """
         bus, process = self.bus, self.process
+        if process.config.settings['site_metrics'] != 'off':
+            from paste_wspbus.metrics.folder import MetricsFolder
+
+            self.metrics = MetricsFolder()
         take_over_streams(bus.events)
         bus.plugins['supervisor'] = self.supervisor
         self.defaults.set_up_logging()
@@ -91,6 +97,8 @@ class Supervised:
         finally:
             if bus.pid == os.getpid():
                 process.finish(code)
+                if self.metrics is not None:
+                    self.metrics.remove()
             else:
                 bus.plugins['signals'].unsubscribe()
         self._become(child)
@@ -100,6 +108,8 @@ class Supervised:
         """Make a worker of this process, which the supervisor has forked."""
         self.supervisor.close_in_child()
         give_back_streams()
+        if self.metrics is not None:
+            self.metrics.use()
         if child.fresh:
             hold(True)
             start_afresh(

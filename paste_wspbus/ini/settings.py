@@ -198,6 +198,9 @@ SETTINGS = {
     'ops_token': Setting(_by('ini.ops', 'token'), 'a token'),
     'ops_hosts': Setting(_by('ini.ops', 'hosts'), 'names of hosts', ()),
     'ops_pages': Setting(boolean, 'true or false', False),
+    'site_metrics': Setting(
+        _one_of('off', 'multiprocess'), 'off or multiprocess', 'off'
+    ),
     'slow_request': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
     'request_deadline': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
 }
@@ -205,7 +208,7 @@ SETTINGS = {
 #: The keys that need workers, or a supervisor at least: see `process.idle`.
 FOR_WORKERS = (
     *('preload', 'soak', 'max_requests', 'max_memory', 'max_age'),
-    *('reports', 'hung_after', 'request_deadline'),
+    *('reports', 'hung_after', 'request_deadline', 'site_metrics'),
 )
 
 #: ``hung_after`` of a site with workers.

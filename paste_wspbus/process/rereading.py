@@ -83,13 +83,15 @@ def _other_server(process: Process, before: Config, config: Config) -> WSPBusErr
 
 
 def _files_that_stay(process: Process, config: Config) -> list[str]:
-    """Return a line for each file that the .ini names anew."""
+    """Return a line for each file that the .ini names anew, and for site_metrics."""
     old, new = process.config.settings, config.settings
-    given = {key: getattr(process.options, key, None) for key in FILES}
+    given = {
+        key: getattr(process.options, key, None) for key in (*FILES, 'site_metrics')
+    }
     return [
         f'{key} in [wspbus:main] has changed, which takes a restart: stop wspserve and '
         f'start it again; until then {given[key] or old[key] or "the default"} stays'
-        for key in FILES
+        for key in (*FILES, 'site_metrics')
         if new[key] != old[key] and given[key] in (None, old[key])
     ]
 

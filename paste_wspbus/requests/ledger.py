@@ -151,8 +151,13 @@ class Ledger:
         directory = bytearray(_beginning().ljust(_DIRECTORY, b'\0'))
         self._use(-1, memoryview(directory), memoryview(bytearray(_PAGE)))
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes read what this one counts."""
+        return self.fd >= 0
+
     def _use(self, fd: int, directory: memoryview, cells: memoryview) -> None:
-        self._fd, self._directory, self._cells = fd, directory, cells.cast('Q')
+        self.fd, self._directory, self._cells = fd, directory, cells.cast('Q')
         self._head = directory[: _HEAD.size].cast('Q')
         self._lock = allocate_lock()
         #: From (method, status, route), as they came, to the place of their row.
@@ -252,7 +257,7 @@ class Ledger:
 
         :returns: False if another one does not end; it may be stopped.
         """
-        if self._fd < 0:
+        if self.fd < 0:
             yield True
             return
         import fcntl  # Windows has none
@@ -260,7 +265,7 @@ class Ledger:
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+                fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
                 break
             except OSError:
                 if time.monotonic() >= until:
@@ -270,7 +275,7 @@ class Ledger:
         try:
             yield True
         finally:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1)
+            fcntl.lockf(self.fd, fcntl.LOCK_UN, 1)
 
     def read(self) -> dict[Series, list[int]]:
         """Return the numbers of this process, by series."""

@@ -7,7 +7,7 @@ from time import monotonic
 
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.frameworks.routes import ROUTE_KEY
-from paste_wspbus.requests.ledger import Ledger
+from paste_wspbus.requests.ledger import Book, Ledger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.frameworks.routes import Finder
     from paste_wspbus.requests.filter import WSGIApp
+    from paste_wspbus.requests.ledger import Series
 
     #: It is called with the method, the status line, the route, and seconds.
     Sink = Callable[[str, str, str, float], object]
@@ -32,6 +33,9 @@ _NOT_KNOWN = ('404', '405', '501')
 
 #: The statuses of responses without a body (RFC 9110).
 _EMPTY = ('204', '304')
+
+#: The components of this package that every worker has.
+_OWN = ('paste_wspbus.requests.', 'paste_wspbus.workers.')
 
 #: What is shown if the application has failed before it has said its status.
 _FAILED = '500'
@@ -78,8 +82,16 @@ class Meter:
     def note_start(self) -> None:
         """Count how long each component has taken to start."""
         for call in self.bus.timeline:
-            if call.channel == 'start':
+            if call.channel == 'start' and not call.name.startswith(_OWN):
                 self.ledger.note_start(call.name, call.duration)
+
+    def read_all(self) -> dict[Series, list[int]]:
+        """Return what all workers of the site have counted; or this process, if it is alone.
+
+        :raises OSError: if the file of the workers is broken.
+        """
+        ledger = self.ledger
+        return Book(ledger.fd).read() if ledger.is_shared else ledger.read()
 
     def count(
         self, environ: dict[str, Any], method: str, status: str, began: float

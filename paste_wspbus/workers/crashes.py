@@ -36,6 +36,8 @@ class Crashes:
     ) -> None:
         self._tell = tell
         self._counts: Counter[str] = Counter()
+        #: The number of crashes after which another process was started.
+        self.replaced = 0
         self._last: dict[str, tuple[float, dict[str, Any]]] = {}
         #: The name of the process that crashed last.
         self.last_name = ''
@@ -54,6 +56,7 @@ class Crashes:
         """
         now, last = time.monotonic(), _describe(worker)
         self._counts[worker.name] += 1
+        self.replaced += is_replaced
         self._recent.append(now)
         if is_replaced and (worker.ready_for or 0.0) < MINUTE:
             self._early.append(now)

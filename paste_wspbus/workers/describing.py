@@ -44,6 +44,10 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
         'recent_crashes': supervisor.crashes.recent,
         'crash_loop': supervisor.crashes.loop or None,
         'soak': supervisor.soak.describe(),
+        'replaced': {
+            'crash': supervisor.crashes.replaced,
+            **supervisor.successors.counts,
+        },
         'last_reload': None if renewal is None else renewal.describe(),
         'requests': requests[:MAX_REQUESTS],
         **supervisor.watching.counts.describe(),

@@ -173,7 +173,7 @@ class Liveness:
             self._end(worker)
             return
         if supervisor.strategy.is_prepared(worker.role):
-            self._new = supervisor.successors.start(worker, 'hangs')
+            self._new = supervisor.successors.start(worker, 'hangs', 'hang')
         if self._new is not None:
             supervisor.successors.note(worker, self._new, 'hang', request)
         else:

@@ -86,7 +86,9 @@ class Overdue:
             line += f'minute ago: it is replaced in {wait:.0f} s if the request still '
             line += 'runs then'
             bus.log(line, 30)
-        elif new := supervisor.successors.start(worker, 'has an overdue request'):
+        elif new := supervisor.successors.start(
+            worker, 'has an overdue request', 'deadline'
+        ):
             self._replaced[worker.name] = now
             request = ascii(f'{entry.method} {entry.path}')[1:-1]
             supervisor.successors.note(worker, new, 'deadline', request)

@@ -144,7 +144,8 @@ class Recycling:
             return False
         if not self.supervisor.strategy.is_prepared(worker.role):
             return False  # the process that forks it starts first
-        new = self.supervisor.successors.start(worker, why)
+        limit = why.partition('(')[2].partition(' =')[0]  # such as max_age
+        new = self.supervisor.successors.start(worker, why, limit)
         if new is not None:
             self._under_way = worker, why, new
         return new is not None

@@ -78,6 +78,7 @@ class Renewals:
     def _it_serves(self) -> dict[str, Any]:
         supervisor, notes = self.supervisor, [*self.notes]
         supervisor.replacing.forget()
+        supervisor.successors.counts['graceful'] += supervisor.count
         if any(self._cut):
             notes.append(f'{_in_words(*self._cut)} cut: see {supervisor.log_name}')
         answer = {'generation': supervisor.generation, 'notes': notes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 
 from paste_wspbus.bus import State
 from paste_wspbus.role import WORKER
@@ -34,10 +35,12 @@ class Successors:
         #: one that served: when that was, and what `status` shows.
         self._begun: dict[str, tuple[WorkerHandle, dict[str, Any]]] = {}
         self._last: dict[str, tuple[float, dict[str, Any]]] = {}
+        #: How many processes were started in the place of others, by the reason.
+        self.counts: Counter[str] = Counter(graceful=0)
 
     def is_asked_for(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         """React to a worker that got a signal to stop, but not from the supervisor."""
-        self._plan(worker, GROUP, 'was asked to stop')
+        self._plan(worker, GROUP, 'was asked to stop', 'signal')
 
     def babbles(self, worker: WorkerHandle, error: Exception) -> None:
         """Replace a process that sends no valid reports: the supervisor cannot watch it."""
@@ -52,22 +55,23 @@ class Successors:
             return
         # If each successor does it, too, they must not follow each other at once.
         wait = max(GROUP, STEADY - (worker.ready_for or 0))
-        self._plan(worker, wait, 'sends no valid reports')
+        self._plan(worker, wait, 'sends no valid reports', 'nonsense')
 
-    def _plan(self, worker: WorkerHandle, wait: float, why: str) -> None:
+    def _plan(self, worker: WorkerHandle, wait: float, why: str, reason: str) -> None:
         """Replace a process soon; if it asks several times, replace it only once."""
         if not worker.is_succeeded:
             worker.is_succeeded = True
 
             def begin() -> None:
-                self.start(worker, why)
+                self.start(worker, why, reason)
 
             self.supervisor.events.call_later(wait, begin)
 
-    def start(self, worker: WorkerHandle, why: str) -> WorkerHandle | None:
+    def start(self, worker: WorkerHandle, why: str, reason: str) -> WorkerHandle | None:
         """Start the successor: the old process stops when the successor is READY.
 
         :param why: the reason for the log, such as 'was asked to stop'.
+        :param reason: the same in one word, under which it is counted.
         :returns: the successor; None if there is none, or not yet.
         """
         supervisor, bus = self.supervisor, self.supervisor.bus
@@ -86,7 +90,9 @@ class Successors:
             return None
         try:
             role = worker.role._replace(generation=supervisor.generation, smokes=False)
-            return supervisor.spawn(role)
+            new = supervisor.spawn(role)
+            self.counts[reason] += 1
+            return new
         except WorkerFailed as failed:
             bus.log(f'{failed}; {worker.title} keeps serving', 40)
             return None

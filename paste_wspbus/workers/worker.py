@@ -143,7 +143,21 @@ class Worker:
         # A child of the site must not keep the connection open: when it closes, the
         # supervisor knows that this process has ended.
         close_in_child(self.connection, socket.socket.close)
+        self._enter_metrics()
         watch_for_the_end(self.connection, self._lose_supervisor)
+
+    def _enter_metrics(self) -> None:
+        """Add the site's own metrics of the processes that have ended."""
+        if self.process.config.settings['site_metrics'] == 'off':
+            return
+        from paste_wspbus.metrics.site import VARIABLE, enter
+
+        if folder := os.environ.get(VARIABLE):
+            try:
+                enter(folder)
+            except OSError as error:
+                what = f'Metrics: those of dead processes are not added: {error}'
+                self.process.notes.append(what)
 
     def _take_sockets(self) -> None:
         server = self.process.server

@@ -97,6 +97,7 @@ def test_one_process_with_a_request_and_a_reload(tmp_path):
             'recent_crashes',
             'crash_loop',
             'soak',
+            'replaced',
         }
         for wrong in WRONG:
             with pytest.raises(jsonschema.ValidationError):

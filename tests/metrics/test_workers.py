@@ -1,0 +1,204 @@
+"""What workers have counted, as clients count it: over graceful restarts and SIGKILL."""
+
+import os
+import signal
+import threading
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.kit import Site, eventually
+from tests.kit.clients import Connection
+
+INI = """
+[composite:main]
+use = egg:Paste#urlmap
+/ = shop
+/metrics = metrics
+
+[app:shop]
+use = call:shop:make
+
+[app:metrics]
+use = egg:paste_wspbus#metrics
+
+[server:main]
+use = egg:waitress
+host = 127.0.0.1
+port = 0
+
+[wspbus:main]
+soak = 0
+"""
+
+SHOP = """
+import os
+
+from prometheus_client import Counter
+
+ITEMS = Counter('items', 'Items that were sold')
+
+
+def make(conf):
+    return app
+
+
+def app(environ, start_response):
+    ITEMS.inc()
+    body = str(os.getpid()).encode()
+    start_response('200 OK', [('Content-Length', str(len(body)))])
+    return [body] if environ['PATH_INFO'] != '/stream' else iter([body[:2], body[2:]])
+"""
+
+WORKERS = 'workers = 2\nsite_metrics = multiprocess\n'
+
+
+class Shop(Site):
+    def __init__(self, folder, more='', *args, **kwargs):
+        super().__init__(folder, INI + more, *args, files={'shop.py': SHOP}, **kwargs)
+
+    def metrics(self):
+        """Return {name: the sum of its samples}, without the requests of this page."""
+        text = self.get('/metrics').body.decode()
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for one in family.samples:
+                if one.labels.get('route') != '/metrics':
+                    found[one.name] = found.get(one.name, 0) + one.value
+        return found
+
+
+class Buyers:
+    """Clients that count what they ask for, and what is answered."""
+
+    def __init__(self, site, count=4):
+        self.site, self.asked, self.answered = site, 0, 0
+        self.last = 0.0
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._buy, args=(number,))
+            for number in range(count)
+        ]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _buy(self, number):
+        path = ('/', '/stream')[number % 2]
+        while not self._over.is_set():
+            with self._lock:
+                self.asked += 1
+            try:
+                with Connection(self.site.address) as connection:
+                    is_whole = connection.get(path, connection='close').body.isdigit()
+            except (OSError, EOFError, ValueError, AssertionError, IndexError):
+                continue
+            with self._lock:
+                self.answered += is_whole
+
+
+@pytest.mark.parametrize('more', ['', 'preload = true\n', 'restart = child\n'])
+def test_clients_and_metrics_agree_over_graceful_restarts_and_kills(tmp_path, more):
+    with Shop(tmp_path, WORKERS + more) as site:
+        seen = []
+
+        def look():
+            seen.append(site.metrics()['wspbus_requests_total'])
+
+        with Buyers(site) as buyers:
+            for _ in range(2):
+                before = buyers.answered
+                eventually(lambda: buyers.answered > before + 20)  # noqa: B023
+                os.kill(int(site.get().body), signal.SIGKILL)
+                look()
+                before = site.out.text.count('Generation ')
+                site.send(signal.SIGHUP)
+                eventually(lambda: site.out.text.count('Generation ') > before)  # noqa: B023
+                look()
+        found = site.metrics()
+        # This test itself has asked for the PID twice.
+        asked, answered = buyers.asked + 2, buyers.answered + 2
+        for name in (
+            'wspbus_requests_total',
+            'wspbus_request_duration_seconds_count',
+            'items_total',
+        ):
+            assert answered <= found[name] <= asked, (name, found)
+        assert seen == sorted(seen)
+        folder = os.path.dirname(metrics_file(site))
+        code, *_ = site.stop()
+        assert code == 0, site.report()
+        assert not os.path.exists(folder)
+
+
+def metrics_file(site):
+    """Return the path of a file that prometheus_client has made in a worker."""
+    pid = int(site.get().body)
+    links = (f'/proc/{pid}/fd/{fd}' for fd in os.listdir(f'/proc/{pid}/fd'))
+    return next(path for path in map(os.readlink, links) if path.endswith('.db'))
+
+
+def test_one_process_counts_and_says_what_it_does(tmp_path):
+    with Shop(tmp_path) as site:
+        for _ in range(3):
+            site.get('/')
+        found = site.metrics()
+        assert found['wspbus_requests_total'] == 3
+        assert found['wspbus_requests_in_flight'] == 1  # that for this page
+        assert found['wspbus_threads'] == 4
+
+
+def test_site_metrics_does_nothing_without_workers_and_says_so(tmp_path):
+    with Shop(tmp_path, 'site_metrics = multiprocess\n') as site:
+        assert 'items_total' not in site.metrics()
+        assert 'site_metrics does nothing without workers' in site.err.text
+
+
+def test_the_folder_of_the_environment_is_used_and_stays(tmp_path):
+    folder = tmp_path / 'own' / 'folder'
+    env = {**os.environ, 'PROMETHEUS_MULTIPROC_DIR': str(folder)}
+    with Shop(tmp_path, WORKERS, env=env) as site:
+        assert metrics_file(site).startswith(f'{folder}/')
+        assert site.stop()[0] == 0
+    assert any(one.suffix == '.db' for one in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('env', 'why'),
+    [
+        ({'PROMETHEUS_MULTIPROC_DIR': '/dev/null'}, 'File exists'),
+        ({'RUNTIME_DIRECTORY': '/none'}, 'No such file or directory'),
+    ],
+)
+def test_without_a_folder_the_site_does_not_start(tmp_path, env, why):
+    env = {**os.environ, **env}
+    with Shop(tmp_path, WORKERS, env=env, wait=False) as site:
+        assert site.wait() == 1
+        said = (
+            '[wspbus:main] site_metrics: there is no folder for the metrics of the site'
+        )
+        assert said in site.err.text and why in site.err.text
+        assert 'Traceback' not in site.err.text
+
+
+def test_without_the_library_one_line_says_how_to_get_it(tmp_path):
+    (tmp_path / 'sitecustomize.py').write_text(
+        'import sys\nsys.modules["prometheus_client"] = None\n'
+    )
+    (tmp_path / 'usual.ini').write_text(
+        '[app:main]\nuse = egg:paste_wspbus#hello\n'
+        '[server:main]\nuse = egg:waitress\nport = 0\nhost = 127.0.0.1\n'
+        '[wspbus:main]\nworkers = 1\nsite_metrics = multiprocess\n'
+    )
+    env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    with Site(tmp_path, None, 'usual.ini', env=env, wait=False) as site:
+        assert site.wait() == 1
+        assert "pip install 'paste_wspbus[metrics]'" in site.err.text
+        assert 'Traceback' not in site.err.text
