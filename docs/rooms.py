@@ -27,6 +27,7 @@ NOTES = {
     'metrics': 'what Prometheus reads',
     'handoff': 'how a component finds its bus: get_bus',
     'hosts': 'gunicorn, uWSGI, mod_wsgi, zdaemon',
+    'cluster': 'several machines',
     'ini': 'from an .ini to a site that is loaded',
     'ready': 'ready-made plugins for the .ini',
     'requests': 'the WSGI filter around the application',

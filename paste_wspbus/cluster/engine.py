@@ -1,0 +1,169 @@
+"""The interface of an engine, and what travels through it."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple, Protocol
+
+from paste_wspbus.errors import WSPBusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+#: The number of bytes that a message has at most, and how many messages an engine keeps.
+MAX_MESSAGE, MAX_MESSAGES = 1 << 16, 1000
+
+#: Seconds after which a member that says nothing is forgotten, in times of the ttl.
+FORGOTTEN = 10
+
+
+class EngineAway(WSPBusError):
+    """The engine does not do what it was asked: ``reason`` says why, in a few words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Member(NamedTuple):
+    """A member: the supervisor of one site on one machine.
+
+    ``id`` is ``machine``, the name that is shown, and a random number: several sites of one
+    name on one machine are several members.
+    """
+
+    id: str
+    machine: str
+
+
+class Seen(NamedTuple):
+    """What the engine knows of a member.
+
+    ``age`` is the number of seconds since its last word. ``facts`` is what it has said of
+    itself by `Engine.record`.
+    """
+
+    member: Member
+    age: float
+    facts: Mapping[str, Any]
+
+
+class Record(NamedTuple):
+    """What the engine has of a lease.
+
+    ``holder`` is the id of a member; '' if the holder has released it. ``fence`` grows with
+    each holder. ``renewals`` counts how often this holder has renewed it. ``epoch`` is the
+    run of the engine that has written the record. ``age`` is the number of seconds since
+    then, and ``held_for`` since this holder has the lease, both by the engine's clock.
+    """
+
+    holder: str
+    fence: int
+    renewals: int
+    epoch: str
+    age: float
+    held_for: float
+    machine: str
+
+
+def version_of(record: Record | None, epoch: str) -> str:
+    """Return `Answer.version` of a record, in a run of the engine."""
+    if record is None:
+        return f'@{epoch}'
+    return f'{record.holder} {record.fence} {record.renewals} {record.epoch}@{epoch}'
+
+
+class Answer(NamedTuple):
+    """The answer to `Engine.lease`.
+
+    ``granted`` says whether the wish was granted. ``record`` is the record after that; None
+    if there is none. ``epoch`` is the run of the engine: it changes if the engine was
+    restarted, or if another one has taken its place, which may have lost the last writes.
+    ``now`` is the engine's clock, in seconds.
+    """
+
+    granted: bool
+    record: Record | None
+    epoch: str
+    now: float
+
+    @property
+    def version(self) -> str:
+        """A text that differs after each change of the record, and in each run of the engine."""
+        return version_of(self.record, self.epoch)
+
+
+class Wish(NamedTuple):
+    """What a member wants of a lease.
+
+    ``act`` is 'look', 'take' (if `Answer.version` would still be ``version``), 'renew' or
+    'free' (if this member holds it with ``fence``). ``fence`` is, for 'take', the highest
+    that this member has seen.
+    """
+
+    act: str = 'look'
+    version: str = ''
+    fence: int = 0
+
+
+class Message(NamedTuple):
+    """A message: the id of the member that has sent it, its kind, and its text."""
+
+    sender: str
+    kind: str
+    text: str
+
+
+class Received(NamedTuple):
+    """What `Engine.receive` returns; ``missed`` says whether messages before it were lost."""
+
+    messages: list[Message]
+    missed: bool = False
+
+
+class Engine(Protocol):
+    """What the members of a cluster share.
+
+    Each method may wait for the time-out of the engine, and raises `EngineAway` if the
+    engine does not do what it should. `receive` is called in another thread than the
+    others.
+    """
+
+    def join(self, member: Member, fences: Mapping[str, int]) -> int:
+        """Say that a member is there, the first time and again and again.
+
+        :param fences: from the name of each lease to the highest fence that it has seen:
+            no later fence is lower.
+        :returns: the number of members.
+        """
+
+    def members(self) -> list[Seen]:
+        """Return all members that were there lately, by machine and id."""
+
+    def leave(self, member: Member) -> None:
+        """Say that a member is not there any more."""
+
+    def lease(self, name: str, member: Member, wish: Wish) -> Answer:
+        """Look at a lease, take, renew or release it, in one step that nothing interrupts."""
+
+    def send(self, message: Message) -> None:
+        """Send a message to all members that receive; also to this one."""
+
+    def receive(self, timeout: float) -> Received:
+        """Wait for messages that are sent after the first call; return all that have come."""
+
+    def record(self, member: Member, facts: Mapping[str, Any]) -> None:
+        """Keep what a member says of itself, for `members`."""
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong with the settings of the engine, one sentence each."""
+
+    def close(self) -> None:
+        """Close all connections; a `receive` in another thread ends soon."""
+
+
+def clock() -> float:
+    """Return the seconds since the boot of this machine, also those while it was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

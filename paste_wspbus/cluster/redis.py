@@ -1,0 +1,339 @@
+"""The engine on Redis or Valkey, by redis-py: standalone, over TLS, with Sentinel, or a Unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from urllib.parse import unquote, urlsplit
+
+from paste_wspbus.cluster import scripts
+from paste_wspbus.cluster.engine import (
+    FORGOTTEN,
+    MAX_MESSAGES,
+    Answer,
+    EngineAway,
+    Member,
+    Message,
+    Received,
+    Record,
+    Seen,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from typing import Any
+
+    from paste_wspbus.cluster.engine import Wish
+    from paste_wspbus.cluster.settings import Settings
+
+#: Seconds that one command may take at most, and the part of the ttl that this is at most.
+PATIENCE, SHARE = 2.0, 1 / 5
+
+#: What the engine says, and what it means for who runs it. redis-py takes some of the words
+#: away, and raises an error of a class of its own.
+_MEANINGS = (
+    ('OUTOFMEMORYERROR', 'it is full: maxmemory is reached'),
+    ('READONLYERROR', 'it is a replica, which takes no writes'),
+    ('NOPERMISSIONERROR', 'this user may not do that: {}'),
+    ('BUSYLOADINGERROR', 'it is still loading its data'),
+    ('MASTERDOWNERROR', 'it is a replica without its master'),
+    ('WRONGPASS', 'it refuses the user name or the password'),
+    ('NOAUTH', 'it wants a password'),
+    ('AUTHENTICATION REQUIRED', 'it wants a password'),
+    ('UNAUTHENTICATED', 'it wants a password'),
+    ('AUTHENTICATIONERROR', 'it refuses the user name or the password'),
+    ('NOPERM', 'this user may not do that: {}'),
+    ('READONLY', 'it is a replica, which takes no writes'),
+    ('OOM', 'it is full: maxmemory is reached'),
+    ('MISCONF', 'it takes no writes, because it cannot save them to its disk'),
+    ('NOREPLICAS', 'it takes no writes, because too few replicas are connected'),
+    ('LOADING', 'it is still loading its data'),
+    ('MASTERDOWN', 'it is a replica without its master'),
+    ('WRONGTYPE', 'another program uses a key of this cluster: {}'),
+)
+
+
+class RedisEngine:
+    """The engine on Redis 6.2 or later, or on Valkey.
+
+    It opens no connection before the first command. A connection that fails is opened
+    anew by the next command; nothing is sent twice. All keys begin with ``wspbus:{NAME}:``,
+    so that Redis Cluster keeps them in one place.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._ttl = settings.ttl
+        self._patience = min(PATIENCE, settings.ttl * SHARE)
+        self._prefix = f'wspbus:{{{settings.name}}}:'
+        #: The id of the last message that was received; None before the first call.
+        self._last: str | None = None
+        self._receives_anew = True
+        self._open = _opener(settings.use)
+        self._commands = self._open(self._patience)
+        self._receiving: Any = None
+        self._lease = self._commands.register_script(scripts.LEASE)
+        self._join = self._commands.register_script(scripts.JOIN)
+        self._members = self._commands.register_script(scripts.MEMBERS)
+
+    def _key(self, name: str) -> str:
+        return self._prefix + name
+
+    # -- the verbs ----------------------------------------------------------------------
+
+    def join(self, member: Member, fences: Mapping[str, int]) -> int:
+        """See `Engine.join`."""
+        keys = [self._key(name) for name in ('members', 'seen', 'facts')]
+        keys += [self._key(f'fence:{name}') for name in fences]
+        forgotten = int(self._ttl * FORGOTTEN * 1000)
+        args = [member.id, json.dumps([*member]), forgotten, *fences.values()]
+        with self._asking(self._commands):
+            return int(self._join(keys, args))
+
+    def members(self) -> list[Seen]:
+        """See `Engine.members`."""
+        keys = [self._key(name) for name in ('members', 'seen', 'facts')]
+        with self._asking(self._commands):
+            now, *rest = self._members(keys)
+        found = []
+        for who, facts, at in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+            with contextlib.suppress(ValueError, TypeError):  # another program's
+                age = max(float(now) - float(at), 0.0) / 1000
+                member = Member(*json.loads(who))
+                found.append(Seen(member, age, json.loads(facts) if facts else {}))
+        return sorted(found, key=lambda one: (one.member.machine, one.member.id))
+
+    def leave(self, member: Member) -> None:
+        """See `Engine.leave`."""
+        with self._asking(self._commands):
+            self._commands.zrem(self._key('seen'), member.id)
+            self._commands.hdel(self._key('members'), member.id)
+            self._commands.hdel(self._key('facts'), member.id)
+
+    def lease(self, name: str, member: Member, wish: Wish) -> Answer:
+        """See `Engine.lease`."""
+        keys = [self._key(one) for one in ('epoch', f'lease:{name}', f'fence:{name}')]
+        who = member.id, member.machine
+        args = [secrets.token_hex(8), wish.act, *who, wish.version, wish.fence]
+        with self._asking(self._commands):
+            granted, epoch, now, *had = map(_text, self._lease(keys, args))
+        clock = int(now) / 1e6
+        record = None
+        if had:
+            holder, fence, renewals, written, at, since, machine = had
+            record = Record(
+                holder,
+                int(fence),
+                int(renewals),
+                written,
+                clock - int(at) / 1e6,
+                clock - int(since) / 1e6,
+                machine,
+            )
+        return Answer(granted == '1', record, epoch, clock)
+
+    def record(self, member: Member, facts: Mapping[str, Any]) -> None:
+        """See `Engine.record`."""
+        with self._asking(self._commands):
+            self._commands.hset(self._key('facts'), member.id, json.dumps(facts))
+
+    def send(self, message: Message) -> None:
+        """See `Engine.send`."""
+        fields: dict[Any, Any] = {'m': json.dumps([*message])}
+        with self._asking(self._commands):
+            self._commands.xadd(self._key('messages'), fields, maxlen=MAX_MESSAGES)
+
+    def receive(self, timeout: float) -> Received:
+        """See `Engine.receive`."""
+        if self._receiving is None:
+            self._receiving = self._open(self._patience + timeout)
+        key, missed = self._key('messages'), False
+        try:
+            with self._asking(self._receiving):
+                if self._receives_anew:
+                    missed = self._begin_to_receive(key)
+                streams: dict[Any, Any] = {key: self._last}
+                wait = max(int(timeout * 1000), 1)
+                came = self._receiving.xread(streams, count=100, block=wait)
+        except EngineAway:
+            self._receives_anew = True
+            raise
+        messages = []
+        for _, entries in came or ():
+            for number, fields in entries:
+                self._last = _text(number)
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    messages.append(Message(*json.loads(fields[b'm'])))
+        return Received(messages, missed)
+
+    def _begin_to_receive(self, key: str) -> bool:
+        """Find where to go on; return whether messages were lost.
+
+        A stream without its entries, which an engine has after a restart without its data,
+        begins anew.
+        """
+        newest = self._receiving.xrevrange(key, count=1)
+        oldest = self._receiving.xrange(key, count=1)
+        self._receives_anew = False
+        top = _text(newest[0][0]) if newest else '0-0'
+        if self._last is None:
+            self._last = top
+            return False
+        if _order(top) < _order(self._last):
+            self._last = '0-0'
+            return True
+        return bool(oldest) and _order(_text(oldest[0][0])) > _order(self._last)
+
+    def warnings(self) -> list[str]:
+        """See `Engine.warnings`."""
+        with self._asking(self._commands):
+            try:
+                info = self._commands.info('memory')
+            except EngineAway:
+                raise
+            except Exception:  # this user may not ask
+                return []
+        policy = str(info.get('maxmemory_policy', ''))
+        if info.get('maxmemory') and policy.startswith('allkeys'):
+            return [
+                f'its maxmemory-policy is {policy}, so that it may drop a lease when it is '
+                'full: set volatile-lru or noeviction'
+            ]
+        return []
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        for client in (self._commands, self._receiving):
+            if client is not None:
+                with contextlib.suppress(Exception):
+                    client.close()
+                    client.connection_pool.disconnect()
+
+    # -- errors -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _asking(self, client: Any) -> Generator[None]:
+        """Convert the errors of redis-py, and begin with a new connection after each.
+
+        :raises EngineAway: if the command has failed.
+        """
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                client.connection_pool.disconnect()
+            raise EngineAway(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words why a command has failed."""
+    import redis.exceptions
+
+    said = ' '.join(str(error).split())[:200]
+    words = f' {type(error).__name__} {said.replace(".", " ")} '.upper()
+    for word, meaning in _MEANINGS:
+        if f' {word} ' in words:
+            return meaning.format(said)
+    if isinstance(error, redis.exceptions.TimeoutError):
+        return 'it does not answer in time'
+    if isinstance(error, (redis.exceptions.ConnectionError, OSError)):
+        return f'there is no connection: {said.rstrip(".")}'
+    return f'{type(error).__name__}: {said}'
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _order(number: str) -> tuple[int, int]:
+    """Return the id of a stream's entry, as two numbers that can be compared."""
+    time, _, count = number.partition('-')
+    return int(time), int(count or 0)
+
+
+# -- URLs -------------------------------------------------------------------------------
+
+
+def _opener(url: str) -> Callable[[float], Any]:
+    """Return a function that makes a client, with a time-out in seconds.
+
+    :raises ValueError: if the URL is wrong.
+    """
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    def options(patience: float) -> dict[str, Any]:
+        return {
+            'socket_timeout': patience,
+            'socket_connect_timeout': patience,
+            'socket_keepalive': True,
+            'retry': Retry(NoBackoff(), 0),  # `Agent` decides when to ask again
+            'retry_on_error': [],
+            'protocol': 2,  # the same answers from all versions of redis-py
+        }
+
+    parts = urlsplit(url)
+    if parts.scheme != 'sentinel':
+        unix = parts.scheme == 'unix'
+
+        def connect(patience: float) -> Any:
+            more = options(patience)
+            if unix:
+                del more['socket_keepalive']
+            return redis.Redis.from_url(url, **more)
+
+        return connect
+    sentinels = _sentinels(parts.netloc.rpartition('@')[2])
+    service, _, database = parts.path.strip('/').partition('/')
+    login: dict[str, Any] = {}
+    if parts.password:
+        login['password'] = unquote(parts.password)
+    if parts.username:
+        login['username'] = unquote(parts.username)
+
+    def connect_by_sentinel(patience: float) -> Any:
+        from redis.sentinel import Sentinel
+
+        few = options(min(patience, PATIENCE))
+        asked = Sentinel(sentinels, sentinel_kwargs=few, **few)
+        own = {**options(patience), **login, 'db': int(database or 0)}
+        return asked.master_for(unquote(service), **own)
+
+    return connect_by_sentinel
+
+
+def _sentinels(text: str) -> list[tuple[str, int]]:
+    """Read HOST:PORT,HOST:PORT; the port is 26379 if there is none."""
+    found = []
+    for one in text.split(','):
+        host, colon, port = one.strip().rpartition(':')
+        if not colon or port.endswith(']'):
+            host, port = one.strip(), '26379'
+        found.append((host.strip('[]'), int(port)))
+    return found
+
+
+def check(url: str) -> str:
+    """Return what is wrong with a URL; '' if nothing is. It needs no redis-py."""
+    parts = urlsplit(url)
+    try:
+        if parts.scheme == 'sentinel':
+            hosts = _sentinels(parts.netloc.rpartition('@')[2])
+            service, _, database = parts.path.strip('/').partition('/')
+            if not all(host for host, _ in hosts) or not service:
+                return 'write sentinel://HOST:26379,HOST:26379/NAME/0, where NAME is that of the master'
+        elif parts.scheme == 'unix':
+            database = ''
+            if not parts.path:
+                return 'write unix:///PATH of the socket'
+        else:
+            database = parts.path.strip('/')
+            if not parts.hostname or parts.port == 0:
+                return f'write {parts.scheme}://HOST:6379/0'
+        if database and not (database.isascii() and database.isdigit()):
+            return f'{database!r} is not the number of a database'
+    except ValueError as error:
+        return str(error)
+    return ''

@@ -1,0 +1,101 @@
+"""The scripts that Redis or Valkey runs: each is one step that no other command interrupts."""
+
+from __future__ import annotations
+
+#: The run of the engine. It changes with each start, when a replica becomes the master
+#: (the first part, which is empty where INFO is forbidden), and when the engine has lost
+#: its data (the second part). KEYS[1] has that one, ARGV[1] is a random number.
+_EPOCH = """
+local function field(section, name)
+  local said = redis.pcall('INFO', section)
+  if type(said) ~= 'string' then return '' end
+  return string.match(said, name .. ':(%w+)') or ''
+end
+local epoch = field('server', 'run_id') .. string.sub(field('replication', 'master_replid'), 1, 8)
+local memory = redis.call('GET', KEYS[1])
+if not memory then
+  memory = ARGV[1]
+  redis.call('SET', KEYS[1], memory)
+end
+epoch = epoch..':'..string.sub(memory, 1, 16)
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local function whole(number) return string.format('%.0f', number) end
+"""
+
+#: KEYS: epoch, lease, fence. ARGV: random, act, member, machine, version, fence.
+#: It returns {granted, epoch, now} and, if there is a record, {holder, fence, renewals,
+#: epoch, at, since, machine}; all numbers are texts, for Lua's would lose their digits.
+LEASE = (
+    _EPOCH
+    + """
+local act, member, machine = ARGV[2], ARGV[3], ARGV[4]
+local version, fence = ARGV[5], tonumber(ARGV[6])
+local names = {'holder', 'fence', 'renewals', 'epoch', 'at', 'since', 'machine'}
+local had = redis.call('HMGET', KEYS[2], unpack(names))
+local there = had[2] and true or false
+local current = '@'..epoch
+if there then current = had[1]..' '..had[2]..' '..had[3]..' '..had[4]..current end
+local granted = 0
+local function write(holder, fence, renewals, since, machine)
+  had = {holder, whole(fence), whole(renewals), epoch, whole(now), since, machine}
+  redis.call('HSET', KEYS[2], 'holder', had[1], 'fence', had[2], 'renewals', had[3],
+    'epoch', had[4], 'at', had[5], 'since', had[6], 'machine', had[7])
+  there, granted = true, 1
+end
+if act == 'take' and version == current then
+  local stored = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
+  local new = math.max(stored + 1, now, fence + 1)
+  redis.call('SET', KEYS[3], whole(new))
+  write(member, new, 0, whole(now), machine)
+elseif act == 'renew' then
+  if there and had[1] == member and tonumber(had[2]) == fence then
+    write(member, fence, tonumber(had[3]) + 1, had[6], machine)
+  elseif not there or (had[4] ~= epoch and tonumber(had[2]) < fence) then
+    -- The engine has lost its last writes. Nobody else takes the lease within a ttl.
+    local stored = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
+    redis.call('SET', KEYS[3], whole(math.max(stored, fence)))
+    write(member, fence, 0, whole(now), machine)
+  end
+elseif act == 'free' and there and had[1] == member and tonumber(had[2]) == fence then
+  write('', fence, tonumber(had[3]) + 1, whole(now), '')
+end
+if not there then return {tostring(granted), epoch, whole(now)} end
+return {tostring(granted), epoch, whole(now), unpack(had)}
+"""
+)
+
+#: KEYS: members, seen, facts, and one fence for each ARGV behind the third.
+#: ARGV: id, JSON of the member, milliseconds after which a silent member is forgotten.
+#: It returns the number of members.
+JOIN = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]))
+for _, id in ipairs(gone) do
+  redis.call('HDEL', KEYS[1], id)
+  redis.call('HDEL', KEYS[3], id)
+  redis.call('ZREM', KEYS[2], id)
+end
+for number = 4, #ARGV do
+  local stored = tonumber(redis.call('GET', KEYS[number]) or '0') or 0
+  if tonumber(ARGV[number]) > stored then redis.call('SET', KEYS[number], ARGV[number]) end
+end
+return redis.call('ZCARD', KEYS[2])
+"""
+
+#: KEYS: members, seen, facts. It returns {now in ms, id, JSON, JSON of facts, ms, …}.
+MEMBERS = """
+local time = redis.call('TIME')
+local found = {time[1] * 1000 + math.floor(time[2] / 1000)}
+local seen = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+for number = 1, #seen, 2 do
+  local id = seen[number]
+  table.insert(found, redis.call('HGET', KEYS[1], id) or '')
+  table.insert(found, redis.call('HGET', KEYS[3], id) or '')
+  table.insert(found, seen[number + 1])
+end
+return found
+"""

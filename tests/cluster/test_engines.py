@@ -1,0 +1,229 @@
+"""The engines: each keeps the same promises, on this machine alone and on a real Redis."""
+
+import signal
+import threading
+import time
+
+import pytest
+
+from paste_wspbus.cluster.engine import EngineAway, Member, Message, Wish
+from paste_wspbus.cluster.local import LocalEngine
+from paste_wspbus.cluster.redis import RedisEngine, check
+from paste_wspbus.cluster.settings import Settings
+from tests.kit.redis_servers import RedisServer
+
+ONE, TWO = Member('one-1', 'one'), Member('two-2', 'two')
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+    with RedisServer(tmp_path_factory.mktemp('redis')) as server:
+        yield server
+
+
+@pytest.fixture(params=['local', 'redis', 'unix'])
+def make(request, tmp_path):
+    """A function that makes an engine; all of a test share what they keep."""
+    made, ini = [], Settings('', tmp_path.name, 'one', ttl=5)
+    if request.param != 'local':
+        server = request.getfixturevalue('server')
+        server.client().flushall()
+        url = server.url if request.param == 'redis' else f'unix://{server.socket}'
+        ini = ini._replace(use=url)
+
+    def make():
+        engine = RedisEngine(ini) if ini.use else LocalEngine(ini, str(tmp_path))
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+def test_a_lease_is_taken_by_one_who_knows_its_version(make):
+    one, two = make(), make()
+    none = one.lease('plugins', ONE, Wish())
+    assert (none.granted, none.record) == (False, None)
+    taken = one.lease('plugins', ONE, Wish('take', none.version, 5))
+    assert taken.granted
+    assert taken.record.holder == 'one-1'
+    assert taken.record.machine == 'one'
+    assert taken.record.fence > 1_600_000_000_000_000  # microseconds, by the clock
+    late = two.lease('plugins', TWO, Wish('take', none.version))
+    assert not late.granted
+    assert late.version == taken.version
+    assert late.epoch == taken.epoch
+    assert 0 <= late.record.age < 5
+
+
+def test_only_its_holder_renews_and_releases_it(make):
+    engine = make()
+    seen = engine.lease('plugins', ONE, Wish())
+    fence = engine.lease('plugins', ONE, Wish('take', seen.version)).record.fence
+    for wish in (Wish('renew', '', fence - 1), Wish('free', '', fence - 1)):
+        assert not engine.lease('plugins', ONE, wish).granted
+    for act in ('renew', 'free'):
+        assert not engine.lease('plugins', TWO, Wish(act, '', fence)).granted
+    for count in (1, 2):
+        renewed = engine.lease('plugins', ONE, Wish('renew', '', fence))
+        assert (renewed.record.renewals, renewed.record.fence) == (count, fence)
+    freed = engine.lease('plugins', ONE, Wish('free', '', fence))
+    assert freed.granted and freed.record.holder == ''
+    assert not engine.lease('plugins', ONE, Wish('renew', '', fence)).granted
+    again = engine.lease('plugins', TWO, Wish('take', freed.version))
+    assert again.record.fence > fence
+
+
+def test_no_fence_is_lower_than_one_that_a_member_has_seen(make):
+    engine, high = make(), 2**52
+    seen = engine.lease('plugins', ONE, Wish())
+    assert (
+        engine.lease('plugins', ONE, Wish('take', seen.version, high)).record.fence
+        == high + 1
+    )
+    assert engine.join(TWO, {'other': high}) >= 1
+    seen = engine.lease('other', ONE, Wish())
+    assert (
+        engine.lease('other', ONE, Wish('take', seen.version)).record.fence == high + 1
+    )
+
+
+def test_two_leases_do_not_meet(make):
+    engine = make()
+    for name, member in (('plugins', ONE), ('roll', TWO)):
+        seen = engine.lease(name, member, Wish())
+        assert engine.lease(name, member, Wish('take', seen.version)).granted
+
+
+def test_an_engine_without_its_data_is_another_run(make, tmp_path, server):
+    engine = make()
+    before = engine.lease('plugins', ONE, Wish())
+    taken = engine.lease('plugins', ONE, Wish('take', before.version))
+    server.client().flushall()
+    for path in tmp_path.glob('*/state'):
+        path.unlink()
+    after = engine.lease('plugins', TWO, Wish())
+    assert after.record is None
+    assert after.epoch != before.epoch
+    assert after.version != before.version
+    assert not engine.lease('plugins', TWO, Wish('take', before.version)).granted
+    # Its holder may go on: nobody else takes it within a ttl.
+    again = engine.lease('plugins', ONE, Wish('renew', '', taken.record.fence))
+    assert again.granted and again.record.fence == taken.record.fence
+
+
+def test_members_come_say_who_they_are_and_go(make):
+    one, two = make(), make()
+    assert one.join(ONE, {}) == 1
+    assert two.join(TWO, {}) == 2
+    assert two.join(TWO, {}) == 2
+    one.record(ONE, {'release': '1.2'})
+    seen = two.members()
+    assert [member.member for member in seen] == [ONE, TWO]
+    assert [member.facts for member in seen] == [{'release': '1.2'}, {}]
+    assert all(0 <= member.age < 5 for member in seen)
+    two.leave(TWO)
+    assert [member.member for member in one.members()] == [ONE]
+
+
+def test_messages_come_in_order_to_all_who_receive(make):
+    one, two = make(), make()
+    assert one.receive(0.001).messages == two.receive(0.001).messages == []
+    sent = [Message('one-1', 'free', str(number)) for number in range(3)]
+    for message in sent:
+        one.send(message)
+    for engine in (one, two):
+        received = []
+        while len(received) < 3:
+            received += engine.receive(1).messages
+        assert received == sent
+
+
+def test_receiving_wakes_up_when_a_message_comes(make):
+    one, two = make(), make()
+    two.receive(0.001)
+    timer = threading.Timer(0.1, one.send, [Message('one-1', 'free', '')])
+    timer.start()
+    assert two.receive(20).messages == [Message('one-1', 'free', '')]
+    timer.join()
+
+
+def test_messages_are_bounded(server, tmp_path):
+    server.client().flushall()
+    engine = RedisEngine(Settings(server.url, 'shop', 'one'))
+    for _ in range(1300):
+        engine.send(Message('one-1', 'x', ''))
+    assert server.client().xlen('wspbus:{shop}:messages') < 1300
+    engine.close()
+
+
+# -- what goes wrong ----------------------------------------------------------------------
+
+
+def asked(settings):
+    engine = RedisEngine(settings)
+    try:
+        seen = engine.lease('plugins', ONE, Wish())
+        engine.lease('plugins', ONE, Wish('take', seen.version))
+    except EngineAway as away:
+        return away.reason
+    finally:
+        engine.close()
+    return ''
+
+
+def test_what_is_wrong_with_the_engine_is_told_in_a_few_words(tmp_path):
+    with RedisServer(tmp_path, '--maxmemory', '3mb') as server:
+        client, ini = server.client(), Settings(server.url, 'shop', 'one')
+        assert asked(ini) == ''
+        client.config_set('maxmemory', 1)
+        assert asked(ini) == 'it is full: maxmemory is reached'
+        client.config_set('maxmemory-policy', 'allkeys-lru')
+        engine = RedisEngine(ini)
+        (warning,) = engine.warnings()
+        assert 'allkeys-lru' in warning and 'noeviction' in warning
+        client.config_set('maxmemory', 0)
+        assert engine.warnings() == []
+        engine.close()
+        client.set('wspbus:{shop}:lease:plugins', 'x')
+        assert 'another program uses a key' in asked(ini)
+        client.flushall()
+        client.replicaof('127.0.0.1', server.port + 1 if server.port < 65535 else 1)
+        assert asked(ini) == 'it is a replica, which takes no writes'
+        client.replicaof('NO', 'ONE')
+        client.config_set('requirepass', 'sesame')
+        assert asked(ini) == 'it wants a password'
+        wrong = ini._replace(use=server.url.replace('://', '://:open@'))
+        assert asked(wrong) == 'it refuses the user name or the password'
+        right = ini._replace(use=server.url.replace('://', '://:sesame@'))
+        assert asked(right) == ''
+        server.kill()
+        assert asked(right).startswith('there is no connection: Error 111')
+        server.start()
+
+
+def test_an_engine_that_stops_answering_costs_a_part_of_the_ttl(tmp_path):
+    with RedisServer(tmp_path) as server:
+        engine = RedisEngine(Settings(server.url, 'shop', 'one', ttl=1))
+        engine.lease('plugins', ONE, Wish())
+        server.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(EngineAway, match='does not answer in time'):
+            engine.lease('plugins', ONE, Wish())
+        assert time.monotonic() - began < 5
+        server.signal(signal.SIGCONT)
+        engine.lease('plugins', ONE, Wish())
+        engine.close()
+
+
+def test_urls():
+    assert check('redis://10.0.0.5/0') == ''
+    assert check('rediss://user:word@10.0.0.5:6380') == ''
+    assert check('unix:///run/redis.sock') == ''
+    assert check('sentinel://:word@one:26379,two,[::1]:26380/shop/2') == ''
+    assert 'NAME' in check('sentinel://one:26379')
+    assert "'x' is not the number" in check('redis://10.0.0.5/x')
+    assert 'HOST' in check('redis:///0')
+    assert 'PATH' in check('unix://')
+    assert check('redis://host:port/0') != ''

@@ -1,0 +1,94 @@
+"""[cluster:main]: its keys, and what is said of wrong ones."""
+
+import importlib.util
+
+import pytest
+
+from paste_wspbus.cluster.settings import find_maker, machine_name, read
+from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.file import ConfigLoader
+
+
+def settings(tmp_path, text, name='site.ini'):
+    path = tmp_path / name
+    path.write_text(f'[app:main]\nuse = egg:paste_wspbus#hello\n{text}')
+    return read(ConfigLoader(str(path), {}), str(path))
+
+
+def test_without_the_section_it_is_this_machine_under_a_name_of_its_own(tmp_path):
+    one, two = settings(tmp_path, ''), settings(tmp_path, '', 'other.ini')
+    assert (one.use, one.is_given, one.machine) == ('', False, machine_name())
+    assert one.name.startswith('site-') and two.name.startswith('other-')
+    (tmp_path / 'sub').mkdir()
+    assert settings(tmp_path / 'sub', '').name != one.name
+
+
+def test_all_keys(tmp_path):
+    text = (
+        '[cluster:main]\nuse = redis://:word@10.0.0.5/0\nname = shop\nmachine = web3\n'
+    )
+    text += 'ttl = 20s\nkeep = 2m\nsecret = sesame\nrequire = true\n'
+    read = settings(tmp_path, text)
+    assert (read.name, read.machine, read.ttl, read.keep) == ('shop', 'web3', 20, 120)
+    assert (read.secret, read.require, read.is_given) == ('sesame', True, True)
+    assert read.shown == 'redis://10.0.0.5/0'
+
+
+WRONG = {
+    'unknown scheme': (
+        'use = rediz://h/0\nname = a',
+        "rediz://; did you mean 'redis'?",
+    ),
+    'no url': ('use = 10.0.0.5\nname = a', "'10.0.0.5' is not a URL"),
+    'database': ('use = redis://h/x\nname = a', "'x' is not the number of a database"),
+    'no name': ('use = redis://h/0', 'name: this key is missing'),
+    'name': ('name = my shop', "name: 'my shop' is not a name"),
+    'path': ('name = ../shop', "'../shop' is not a name"),
+    'machine': ('machine = a/b', "machine: 'a/b' is not a name"),
+    'short': ('ttl = 500ms', 'ttl: 0.5 s is not from 1 s to 1 h'),
+    'number': ('ttl = soon', "ttl: 'soon' is not"),
+    'key': ('tll = 5', "tll: unknown key; did you mean 'ttl'?"),
+    'require': ('require = perhaps', "'perhaps' is not true or false"),
+}
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_what_is_wrong_is_one_line_that_names_the_key(tmp_path, case):
+    text, told = WRONG[case]
+    with pytest.raises(ConfigError) as failed:
+        settings(tmp_path, f'[cluster:main]\n{text}\n')
+    line = str(failed.value)
+    assert told in line
+    assert 'site.ini [cluster:main] ' in line
+    assert '\n' not in line
+
+
+def test_a_password_is_in_no_message(tmp_path):
+    with pytest.raises(ConfigError) as failed:
+        settings(tmp_path, '[cluster:main]\nname = a\nuse = redis://:sesame@h/x\n')
+    assert 'sesame' not in str(failed.value)
+
+
+def test_the_library_is_named_that_is_missing(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    missing = lambda name: None if name == 'redis' else find(name)  # noqa: E731
+    monkeypatch.setattr(importlib.util, 'find_spec', missing)
+    with pytest.raises(ConfigError) as failed:
+        settings(tmp_path, '[cluster:main]\nname = a\nuse = redis://h/0\n')
+    assert "needs redis: pip install 'paste_wspbus[cluster]'" in str(failed.value)
+
+
+def test_an_engine_of_another_distribution_is_found_by_its_scheme(
+    tmp_path, monkeypatch
+):
+    from importlib import metadata
+
+    class Entry:
+        name = 'etcd'
+
+        def load(self):
+            return 'made'
+
+    monkeypatch.setattr(metadata, 'entry_points', lambda group: [Entry()])
+    read = settings(tmp_path, '[cluster:main]\nname = a\nuse = etcd://h\n')
+    assert find_maker(read, ConfigError) == 'made'

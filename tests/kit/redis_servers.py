@@ -1,0 +1,66 @@
+"""A Redis server of a test's own: a port or a socket, no data on the disk."""
+
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.kit.clients import free_port
+
+PROGRAM = 'redis-server'
+
+
+class RedisServer:
+    """Runs in a ``with`` block: on a free port of the loopback, and on a Unix socket.
+
+    :param options: more words of its command line.
+    """
+
+    def __init__(self, folder, *options, program=PROGRAM):
+        if shutil.which(PROGRAM) is None:
+            pytest.skip(f'{PROGRAM} is not installed: see .ci/system-packages')
+        self.folder, self.options, self.program = folder, options, program
+        self.port, self.socket = free_port(), folder / 'redis.sock'
+        self.url = f'redis://127.0.0.1:{self.port}/0'
+        self.process = None
+
+    def start(self):
+        words = [self.program, '--port', str(self.port), '--bind', '127.0.0.1']
+        words += ['--unixsocket', str(self.socket), '--save', '', '--appendonly', 'no']
+        words += ['--dir', str(self.folder), '--loglevel', 'warning', *self.options]
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        client, until = self.client(), time.monotonic() + 20
+        while True:
+            try:
+                client.ping()
+                return self
+            except Exception:
+                assert time.monotonic() < until, 'redis-server does not answer'
+                assert self.process.poll() is None, 'redis-server has ended'
+                time.sleep(0.02)
+
+    def client(self, **more):
+        import redis
+
+        return redis.Redis(port=self.port, socket_timeout=5, **more)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self):
+        """Kill it, and start it again: empty, for it has saved nothing."""
+        self.kill()
+        self.start()
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGCONT)
+        self.kill()
