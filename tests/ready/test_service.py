@@ -96,7 +96,7 @@ def test_one_that_dies_at_once_is_tried_again_and_again_and_said_to_be_ill(bus, 
     eventually(lambda: keeper.failures >= 3)
     eventually(lambda: not keeper.wspbus_status()['ok'])
     with pytest.raises(
-        Unhealthy, match='it has failed .* times, .*ValueError: at once'
+        Unhealthy, match=r'it has failed .* times, .*ValueError: at once'
     ):
         keeper.health()
     bus.stop()
