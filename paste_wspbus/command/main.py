@@ -99,14 +99,9 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
         connection = os.dup(inheritance.worker[0])
         launch.report = Report(connection, lasting=True)
     config = _read(launch, inheritance)
-    if options.check or options.load:
-        from paste_wspbus.command.checking import run_check  # serving does not need it
-
+    if options.check or options.load or options.subcommand == SETUP_APP:
         with launch.early.raising():
-            return run_check(config, launch, make_process)
-    if options.subcommand == SETUP_APP:
-        with launch.early.raising():
-            return _setup_app(config, options)
+            return _only_load(config, launch, make_process)
     if inheritance.report is not None:
         launch.report = Report(inheritance.report)
     runs, file_notes = choose_files(launch, config.settings, inheritance)
@@ -128,6 +123,15 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
         return _open_and_run(launch, process, settings)
     finally:
         process.close()
+
+
+def _only_load(config: Config, launch: Launch, make_process: MakeProcess) -> int:
+    """Carry out what loads a site and does not start it."""
+    if launch.options.subcommand == SETUP_APP:
+        return _setup_app(config, launch.options)
+    from paste_wspbus.command.checking import run_check  # serving does not need it
+
+    return run_check(config, launch, make_process)
 
 
 def _setup_app(config: Config, options: Options) -> int:
