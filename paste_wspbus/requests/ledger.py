@@ -164,6 +164,7 @@ class Ledger:
         self._places: dict[tuple[str, str, str], int] = {}
         #: The same of the names in the directory, as far as it was read.
         self._rows: dict[Series, int] = {}
+        self._names: dict[int, Series] = {}
         self._read = 0
         #: Whether a route came that had no place any more, and nobody has asked yet.
         self.overflows = False
@@ -182,6 +183,13 @@ class Ledger:
         with self._lock:
             cells[bucket] += 1
             cells[place + _SUM] += int(seconds * 1e9)
+
+    def series_of(self, method: str, status: str, route: str) -> Series:
+        """Return as what such a request is counted."""
+        place = self._places.get((method, status[:1], route))
+        if place is None:
+            place = self._find((method, status[:1], route))
+        return self._names[place]
 
     def note_start(self, component: str, seconds: float) -> None:
         """Count the start of a component."""
@@ -244,6 +252,7 @@ class Ledger:
         for row in range(self._read, min(self._head[1], ROWS)):
             if (series := _series(self._directory, row)) is not None:
                 self._rows[series] = row * CELLS
+                self._names[row * CELLS] = series
         self._read = min(self._head[1], ROWS)
 
     def _note_full(self) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from paste_wspbus.requests.filter import WSGIApp
     from paste_wspbus.requests.ledger import Series
 
-    #: It is called with the method, the status line, the route, and seconds.
-    Sink = Callable[[str, str, str, float], object]
+    #: It is called with what a request is counted as, and its seconds.
+    Sink = Callable[[Series, float], object]
 
 #: The name of the meter in ``bus.plugins``: no name of a section.
 METER = 'wspbus.meter'
@@ -105,8 +105,10 @@ class Meter:
             route = environ[ROUTE_KEY]
             route = route[0] if route else self._route(environ, status)
             self.ledger.count(method, status, route, seconds)
-            for sink in self.sinks:
-                sink(method, status, route, seconds)
+            if self.sinks:
+                series = self.ledger.series_of(method, status, route)
+                for sink in self.sinks:
+                    sink(series, seconds)
             if self.ledger.overflows:
                 self._tell_overflow()
         except Exception as error:

@@ -16,7 +16,7 @@ def routes(app, *paths, mounted_at=''):
     bus = Bus()
     meter = meter_of(bus)
     found = []
-    meter.sinks.append(lambda method, status, route, seconds: found.append(route))
+    meter.sinks.append(lambda series, seconds: found.append(series.route))
     wsgi = BusFilter.around(app, bus)
     bus.start()
     for path in paths:
