@@ -16,6 +16,7 @@ from paste_wspbus.ini.limits import limits_of
 from paste_wspbus.ini.settings import HUNG_AFTER, section_of
 from paste_wspbus.plugins.sitelog import log_to_files, name_process
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
+from paste_wspbus.role import OPS
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.report_files import problem_of
 from paste_wspbus.workers.children import BecomeWorker
@@ -108,7 +109,9 @@ class Supervised:
         """Make a worker of this process, which the supervisor has forked."""
         self.supervisor.close_in_child()
         give_back_streams()
-        if self.metrics is not None:
+        if self.metrics is not None and child.role.kind == OPS:
+            self.process.metrics_folder = self.metrics.path
+        elif self.metrics is not None:
             self.metrics.use()
         if child.fresh:
             hold(True)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 #: The variable that names the folder, for prometheus_client.
 VARIABLE = 'PROMETHEUS_MULTIPROC_DIR'
 
-#: Seconds to wait for another process that adds files of the dead.
-PATIENCE = 2.0
+#: Seconds to wait for another process that adds files of the dead: when a process starts,
+#: and when the metrics are read.
+PATIENCE, SHORT = 2.0, 0.1
 
 _LOCK, _JOURNAL, _NEW, _BEGUN = 'wspbus.lock', 'wspbus.journal', '.new', '.begun'
 
@@ -60,7 +61,7 @@ def enter(folder: str) -> None:
     :raises OSError: if the folder is full, or cannot be written.
     """
     pid = os.getpid()
-    with _locked(folder) as is_locked:
+    with _locked(folder, PATIENCE) as is_locked:
         if is_locked:
             _fold(folder, own=pid)
         if (began := _began(pid)) is not None:
@@ -73,7 +74,7 @@ def fold(folder: str) -> None:
 
     :raises OSError: if the folder is full, or cannot be written.
     """
-    with _locked(folder) as is_locked:
+    with _locked(folder, PATIENCE) as is_locked:
         if is_locked:
             _fold(folder)
 
@@ -88,7 +89,7 @@ class SiteCollector:
         """Return the metrics. Files that are broken are left out."""
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        with contextlib.suppress(OSError), _locked(self.folder) as is_locked:
+        with contextlib.suppress(OSError), _locked(self.folder, SHORT) as is_locked:
             if is_locked:
                 # If it is full, there are only more files to read.
                 with contextlib.suppress(OSError):
@@ -122,7 +123,7 @@ def _is_whole(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(folder: str) -> Generator[bool]:
+def _locked(folder: str, patience: float) -> Generator[bool]:
     """Keep other processes from adding files.
 
     :returns: False if another one does not end; it may be stopped.
@@ -131,7 +132,7 @@ def _locked(folder: str) -> Generator[bool]:
 
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(os.path.join(folder, _LOCK), flags, 0o600)
-    until, is_locked = time.monotonic() + PATIENCE, False
+    until, is_locked = time.monotonic() + patience, False
     try:
         while not is_locked:
             try:

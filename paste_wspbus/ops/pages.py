@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import NamedTuple
 
 from webob import Response
+
+from paste_wspbus.unix.processes import memory_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,11 +100,30 @@ def _told(asked: Asked, kind: str) -> Response:
     return as_json({'age_of_answer': told.age, kind: told.value})
 
 
+def metrics(asked: Asked) -> Response:
+    """What Prometheus reads: the metrics of the bus, and those of the site itself."""
+    from paste_wspbus.metrics.page import metrics_page  # few listeners are asked for it
+
+    snapshot, numbers = asked.snapshot, asked.snapshot.numbers
+    told = snapshot.told.get('status')
+    is_known = told is not None and told.age < HANGS_AFTER
+    page = metrics_page(
+        {} if numbers is None else numbers.read(),
+        {'rss': memory_of(os.getpid()), **told.value} if told and is_known else {},
+        None if numbers is None else numbers.folder,
+        asked.request.accept,
+    )
+    response = Response(page.body, status=page.status)
+    response.headers['Content-Type'] = page.content_type
+    return response
+
+
 #: The pages. Everything that an operator's program or browser may ask for stands here:
-#: '/metrics' belongs here as an open page, the console '/' as one that is not open.
+#: the console '/' belongs here as one that is not open.
 PAGES: dict[str, Page] = {
     '/live': Page(live, is_open=True),
     '/startup': Page(startup, is_open=True),
     '/ready': Page(ready, is_open=True),
     '/status': Page(status, needs='status'),
+    '/metrics': Page(metrics, is_open=True, needs='status'),
 }

@@ -5,6 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paste_wspbus.metrics.families import Sums
+
 
 class State(NamedTuple):
     """The state of the site, as the process knows it that starts and stops the site.
@@ -47,14 +53,31 @@ class Told(NamedTuple):
         return max(round(time.monotonic() - self.at, 3), 0.0)
 
 
+class Numbers(NamedTuple):
+    """Where the metrics come from.
+
+    ``read`` returns what the site has counted, at once. ``folder`` is that of the site's
+    own metrics; None if it has none.
+    """
+
+    read: Callable[[], Sums]
+    folder: str | None = None
+
+
 class Snapshot:
     """What is known of the site.
 
     :param told: the last answer of each kind: 'status', 'stacks', 'timeline'.
     :param waits_for: the seconds for which the supervisor has not answered; 0 if it has.
+    :param numbers: where the metrics come from; None if nothing is counted.
     """
 
     def __init__(
-        self, state: State, told: dict[str, Told], waits_for: float = 0.0
+        self,
+        state: State,
+        told: dict[str, Told],
+        waits_for: float = 0.0,
+        numbers: Numbers | None = None,
     ) -> None:
         self.state, self.told, self.waits_for = state, told, waits_for
+        self.numbers = numbers

@@ -11,6 +11,7 @@ from paste_wspbus.ops.snapshot import Snapshot, State, Told
 from paste_wspbus.ops.status import public
 from paste_wspbus.ops.thread import OpsThread
 from paste_wspbus.process.answers import Answers
+from paste_wspbus.process.counting import numbers_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class OneProcess:
 
     def snapshot(self) -> Snapshot:
         """Return what is known now."""
-        return Snapshot(self._state(), self._told)
+        numbers = numbers_of(self._process.bus)
+        return Snapshot(self._state(), self._told, numbers=numbers)
 
     def ask(self, kind: str) -> None:
         """Make an answer at once."""

@@ -48,6 +48,8 @@ class Process:
     bus: Bus | None = None
     #: What it holds for its ops listener, if there is one.
     ops: Ops | None = None
+    #: The folder of the site's own metrics, in the process of the ops listener.
+    metrics_folder: str | None = None
 
     def __init__(
         self, config: Config, launch: Launch, inheritance: Inheritance
@@ -192,6 +194,10 @@ class Process:
             from paste_wspbus.process.watched import watch_requests
 
             watch_requests(bus, self.config)
+        if self.options.ops or self.config.settings['ops']:
+            from paste_wspbus.process.counting import count_requests
+
+            count_requests(bus)
         # A worker needs no check: if a restart fails, the supervisor handles that.
         if hasattr(bus, 'restart_checks') and not self.is_worker:
             bus.restart_checks.append(self._check_restart)

@@ -35,7 +35,11 @@ _NOT_KNOWN = ('404', '405', '501')
 _EMPTY = ('204', '304')
 
 #: The components of this package that every worker has.
-_OWN = ('paste_wspbus.requests.', 'paste_wspbus.workers.')
+_OWN = (
+    'paste_wspbus.plugins.',
+    'paste_wspbus.requests.',
+    'paste_wspbus.workers.',
+)
 
 #: What is shown if the application has failed before it has said its status.
 _FAILED = '500'

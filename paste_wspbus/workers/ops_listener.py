@@ -9,7 +9,7 @@ import time
 
 from paste_wspbus.exits import DONE
 from paste_wspbus.ops.server import OpsServer
-from paste_wspbus.ops.snapshot import Snapshot, State, Told
+from paste_wspbus.ops.snapshot import Numbers, Snapshot, State, Told
 from paste_wspbus.wire import read_order
 from paste_wspbus.workers.orders import watch_for_the_end
 
@@ -29,7 +29,9 @@ READ, MAX_ORDER = 1 << 16, 4 << 20
 _IGNORED = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2')
 
 
-def answer_requests(connection: socket.socket, ops: Ops, report: Report) -> None:
+def answer_requests(
+    connection: socket.socket, ops: Ops, report: Report, numbers: Numbers
+) -> None:
     """Answer the requests of the ops listener, until the supervisor orders an end.
 
     :param connection: that to the supervisor.
@@ -37,7 +39,7 @@ def answer_requests(connection: socket.socket, ops: Ops, report: Report) -> None
     watch_for_the_end(connection, None)
     for name in _IGNORED:
         signal.signal(signal.Signals[name], signal.SIG_IGN)
-    feed = Feed(connection, report)
+    feed = Feed(connection, report, numbers)
     sockets = [listening.sock for listening in ops.sockets]
     feed.server = OpsServer(sockets, ops.access, feed)
     feed.read()  # the state is there already
@@ -51,9 +53,12 @@ class Feed:
 
     server: OpsServer
 
-    def __init__(self, connection: socket.socket, report: Report) -> None:
+    def __init__(
+        self, connection: socket.socket, report: Report, numbers: Numbers
+    ) -> None:
         connection.setblocking(False)
         self._connection, self._report = connection, report
+        self._numbers = numbers
         self._buffer = bytearray()
         self._state, self._told = State(), dict[str, Told]()
         #: The kinds that were asked for, and the time.monotonic() of that.
@@ -63,7 +68,7 @@ class Feed:
         """Return what is known now."""
         oldest = min(self._asked.values(), default=None)
         waits_for = 0.0 if oldest is None else time.monotonic() - oldest
-        return Snapshot(self._state, self._told, waits_for)
+        return Snapshot(self._state, self._told, waits_for, self._numbers)
 
     def ask(self, kind: str) -> None:
         """Ask the supervisor for an answer; only one question of a kind is open at a time."""

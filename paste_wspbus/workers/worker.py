@@ -20,7 +20,7 @@ from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.report import Report
 from paste_wspbus.requests.scoreboard import Scoreboard
 from paste_wspbus.requests.watched import WatchedRequests
-from paste_wspbus.role import OPS, SITE, WORKER, Role
+from paste_wspbus.role import LOADING, OPS, SITE, WORKER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.workers import stacks as stacks_of_threads
 from paste_wspbus.workers.orders import Orders, wait_to_go, watch_for_the_end
@@ -150,6 +150,8 @@ class Worker:
         """Add the site's own metrics of the processes that have ended."""
         if self.process.config.settings['site_metrics'] == 'off':
             return
+        if self.role.kind in (OPS, LOADING):  # they run no code of the site
+            return
         from paste_wspbus.metrics.site import VARIABLE, enter
 
         if folder := os.environ.get(VARIABLE):
@@ -255,8 +257,13 @@ class Worker:
         from paste_wspbus.workers.ops_listener import answer_requests
 
         if self.process.ops is not None:
-            report = self.process.launch.report
-            answer_requests(self.connection, self.process.ops, report)
+            from paste_wspbus.ops.snapshot import Numbers
+            from paste_wspbus.requests.ledger import Book
+
+            process, book = self.process, Book(self.role.ledger)
+            numbers = Numbers(book.read, process.metrics_folder)
+            report = process.launch.report
+            answer_requests(self.connection, self.process.ops, report, numbers)
 
     def _fork(self, forker: Forker) -> bool:
         if self.process.server is not None:
