@@ -62,6 +62,14 @@ class NameTaken(WSPBusError, ValueError):
         self.name = name
 
 
+class BadCheck(WSPBusError, ValueError):
+    """A health check (``name``) cannot be added; ``problem`` says why."""
+
+    def __init__(self, name: object, problem: str) -> None:
+        super().__init__(f'Health check {name!r}: {problem}')
+        self.name, self.problem = name, problem
+
+
 class NeedError(WSPBusError, ValueError):
     """A part of the site (``name``) cannot have what it needs (``need``); ``why`` says why."""
 

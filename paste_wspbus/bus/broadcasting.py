@@ -1,12 +1,14 @@
-"""The methods of the bus for messages between the processes of a site; `Messages` does the work."""
+"""The methods of the bus for messages and health checks; `Messages` and `Checks` do the work."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
     from typing import Any
 
+    from paste_wspbus.bus.health import Checks
     from paste_wspbus.bus.messages import Answer, Messages
 
 
@@ -17,6 +19,8 @@ class Broadcasting:
     courier: Any = None
     #: The messages between processes; None if this process has none.
     messages: Messages | None = None
+    #: The health checks of this process; None if it has none.
+    checks: Checks | None = None
     _new_channel: threading.RLock
 
     def accept(self, *channels: str) -> None:
@@ -47,6 +51,31 @@ class Broadcasting:
         :raises RuntimeError: if a listener of a message calls this; and as `broadcast` does.
         """
         return self._make_messages().ask(channel, args, timeout)
+
+    def health(
+        self, name: str, group: str = 'ready', every: float = 10.0, timeout: float = 1.0
+    ) -> Callable[[Callable[[], object]], Callable[[], object]]:
+        """Return a decorator of a function that says whether a part of the site works.
+
+        A thread calls it every ``every`` seconds while the site is started; what it returns
+        and raises is explained in `health.Checks.add`.
+
+        :raises BadCheck: (a ValueError) if an argument is wrong, or the name is taken.
+        """
+
+        def add(function: Callable[[], object]) -> Callable[[], object]:
+            self.make_checks().add(name, function, group, every, timeout)
+            return function
+
+        return add
+
+    def make_checks(self) -> Checks:
+        """Return ``checks``; make them if this process has none yet."""
+        from paste_wspbus.bus.health import Checks  # most processes have none
+
+        with self._new_channel:
+            self.checks = self.checks or Checks(self)  # type: ignore[arg-type]
+        return self.checks
 
     def _make_messages(self) -> Messages:
         from paste_wspbus.bus.messages import Messages  # most processes have none
