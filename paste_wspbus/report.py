@@ -112,6 +112,10 @@ class Report:
         if not self._sending._is_owned():  # type: ignore[attr-defined]
             self._say('loads', place)
 
+    def health(self, checks: list[dict[str, Any]]) -> None:
+        """Report the health checks of this process: see `bus.health.Check.describe`."""
+        self._say('health', checks)
+
     def wants(self, kind: str) -> None:
         """Report that the ops listener wants this kind of answer about the site."""
         self._say('wants', kind)

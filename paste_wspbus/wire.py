@@ -199,6 +199,13 @@ REPORTS = {
             ('outdated',),
         ),
         Word(
+            'health',
+            (WORKER,),
+            (SUPERVISOR,),
+            'The supervisor notes the health checks of the process, for the ops listener.',
+            ('health',),
+        ),
+        Word(
             'wants',
             (OPS,),
             (SUPERVISOR,),
@@ -273,6 +280,13 @@ ORDERS = {
             (OPS,),
             'The process notes the fields of an ops.snapshot.State.',
             ('state',),
+        ),
+        Word(
+            'checked',
+            (SUPERVISOR,),
+            (OPS,),
+            'The process notes the health checks of the site: ops.health.Checked of each.',
+            ('processes',),
         ),
         Word(
             'tells',
@@ -539,6 +553,23 @@ def _are_calls(value: object) -> bool:
     )
 
 
+#: The types of what the health check of a process says.
+_CHECK = {
+    **{'name': str, 'group': str, 'text': str, 'ok': (bool, type(None))},
+    **dict.fromkeys(('every', 'timeout'), (int, float)),
+    **dict.fromkeys(('at', 'took'), (int, float, type(None))),
+}
+
+
+def _is_check(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == _CHECK.keys()
+        and all(isinstance(value[key], _CHECK[key]) for key in _CHECK)  # type: ignore[arg-type]
+        and len(value['name']) + len(value['group']) + len(value['text']) <= 1000
+    )
+
+
 def _are_news(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_news, value))
 
@@ -631,6 +662,9 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'modules': _are_texts,
     'loads': _is_text,
     'wants': _is_text,
+    'health': lambda value: (
+        isinstance(value, list) and len(value) <= 200 and all(map(_is_check, value))
+    ),
     'outdated': lambda value: _are_paths(value) and bool(value),
     'forked': _is_number,
     'process': lambda value: _is_number(value) and value > 1,

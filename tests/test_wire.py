@@ -134,6 +134,11 @@ def report():
     os.close(reader)
 
 
+CHECK = {
+    **{'name': 'db', 'group': 'ready', 'every': 10.0, 'timeout': 1},
+    **{'ok': None, 'text': '', 'at': None, 'took': 0.5},
+}
+
 SAID = {
     'pid': ((), {'pid': os.getpid()}),
     'ready': ((['a line'],), {'ready': ['a line']}),
@@ -164,6 +169,7 @@ SAID = {
         {'learnt': [['file', 'a.py', [1, 2]]], 'modules': ['b']},
     ),
     'loads': (('a.py:3 in f',), {'loads': 'a.py:3 in f'}),
+    'health': (([CHECK],), {'health': [CHECK]}),
     'wants': (('status',), {'wants': 'status'}),
     'outdated': ((['a.py'],), {'outdated': ['a.py']}),
     'imported': (('a', 'why'), {'imported': 'a', 'why': 'why'}),

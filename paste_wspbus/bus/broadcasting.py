@@ -21,6 +21,8 @@ class Broadcasting:
     messages: Messages | None = None
     #: The health checks of this process; None if it has none.
     checks: Checks | None = None
+    #: It is called in a thread of theirs when they have results: see `Checks.describe`.
+    tell_health: Callable[[list[dict[str, Any]]], object] | None = None
     _new_channel: threading.RLock
 
     def accept(self, *channels: str) -> None:

@@ -95,8 +95,6 @@ class Checks:
         self._checks: dict[str, Check] = {}
         self._changed = threading.Condition()
         self._runs: object | None = None
-        #: It is called, in the thread of the checks, after there are new results.
-        self.tell: Callable[[list[dict[str, Any]]], object] | None = None
         #: It returns the check of a resource that has no method health(); None if none.
         self.find: Callable[[object], Callable[[], object] | None] | None = None
         bus.subscribe('start', self.start, priority=PRIORITY)
@@ -234,8 +232,8 @@ class Checks:
         self._tell()
 
     def _tell(self) -> None:
-        if self.tell is not None:
-            self.tell(self.describe())
+        if self._bus.tell_health is not None:
+            self._bus.tell_health(self.describe())
 
 
 def outcome_of(function: Callable[[], object]) -> tuple[bool, str]:

@@ -6,6 +6,7 @@ import re
 import textwrap
 from typing import NamedTuple
 
+from paste_wspbus.command.health_text import failing
 from paste_wspbus.command.terminal import in_columns
 from paste_wspbus.control.status import (
     in_flight,
@@ -70,6 +71,7 @@ def describe(
         fold(_first(answer, pid, workers := workers_of(answer))),
         _workers(workers, width) if workers else _one_process(answer),
         fold(_silent(workers)),
+        fold([Line(one, BAD) for one in failing(answer)]),
         _crashes(workers, width),
         fold(_replaced(workers)),
         fold(_recycled(workers)),

@@ -11,6 +11,8 @@ from paste_wspbus.ini.settings import section_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from paste_wspbus.ini.config import Config
 
 #: What is shown in the place of a secret.
@@ -38,8 +40,43 @@ _SECRETS = (
 )
 
 
-def masked_text(text: str) -> str:
-    """Return a text without the passwords of URLs, the queries of URLs, and `password=…`."""
+#: The password of a URL.
+_PASSWORD = re.compile(r'://[^\s/@:]*:(\S+)@')
+
+#: The number of characters of a secret at least: shorter ones are parts of other words.
+_SHORTEST = 4
+
+#: The sections of logging, whose keys are names of parts.
+_LOGGING = re.compile(r'(loggers|handlers|formatters)$|(logger|handler|formatter)_')
+
+
+def secrets_of(config: Config) -> list[str]:
+    """Return the values of an .ini that are secrets, the longest first.
+
+    They are the values of keys such as password and token, and the passwords of URLs, as
+    the site gets them: variables are replaced.
+    """
+    found: set[str] = set()
+    for section in config.loader.parser.sections() if config.file else ():
+        if _LOGGING.match(section):
+            continue
+        with contextlib.suppress(ConfigError):
+            for key, value in config.section(section).items():
+                found.update(_PASSWORD.findall(value))
+                if _SECRET_KEY.search(key):
+                    found.add(value.strip())
+    return sorted(
+        (one for one in found if len(one) >= _SHORTEST), key=len, reverse=True
+    )
+
+
+def masked_text(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return a text without the passwords of URLs, the queries of URLs, and `password=…`.
+
+    :param secrets: further texts that are not shown: see `secrets_of`.
+    """
+    for secret in secrets:
+        text = text.replace(secret, MASK)
     for pattern, mask in _SECRETS:
         text = pattern.sub(mask, text)
     return text

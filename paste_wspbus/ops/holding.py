@@ -94,6 +94,13 @@ class Ops:
         """Where the pages are: http://127.0.0.1:9100, unix:/path."""
         return [listening.url() for listening in self.sockets]
 
+    @property
+    def secrets(self) -> list[str]:
+        """The secrets of the .ini, which no page shows."""
+        from paste_wspbus.ini.masking import secrets_of
+
+        return secrets_of(self._config)
+
     def bequeath(self) -> list[list[Any]]:
         """Hand the sockets to the next program: their descriptors, and their files."""
         self._end_thread()

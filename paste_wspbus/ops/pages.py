@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from webob import Response
 
+from paste_wspbus.ops import health
 from paste_wspbus.unix.processes import memory_of
 
 TYPE_CHECKING = False
@@ -85,7 +86,15 @@ def why_not_ready(snapshot: Snapshot) -> str:
         return 'the site stops'
     if not state.is_serving:
         return 'no worker serves' if state.was_started else 'the site starts'
-    return ''
+    failed = health.why_not_ready(snapshot.checked)
+    return f'these health checks fail: {failed}' if failed else ''
+
+
+def healthy(asked: Asked) -> Response:
+    """The health checks of all processes, as they were in the background."""
+    rows = health.rows(asked.snapshot.checked)
+    body = health.summary(rows, with_texts=asked.sees_all)
+    return as_json(body, 200 if body['healthy'] else 503)
 
 
 def status(asked: Asked) -> Response:
@@ -124,6 +133,7 @@ PAGES: dict[str, Page] = {
     '/live': Page(live, is_open=True),
     '/startup': Page(startup, is_open=True),
     '/ready': Page(ready, is_open=True),
+    '/health': Page(healthy, is_open=True),
     '/status': Page(status, needs='status'),
     '/metrics': Page(metrics, is_open=True, needs='status'),
 }

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from paste_wspbus.metrics.families import Sums
+    from paste_wspbus.ops.health import Checked
 
 
 class State(NamedTuple):
@@ -68,6 +69,7 @@ class Snapshot:
     """What is known of the site.
 
     :param told: the last answer of each kind: 'status', 'stacks', 'timeline'.
+    :param checked: the health checks of each process.
     :param waits_for: the seconds for which the supervisor has not answered; 0 if it has.
     :param numbers: where the metrics come from; None if nothing is counted.
     """
@@ -75,9 +77,11 @@ class Snapshot:
     def __init__(
         self,
         state: State,
-        told: dict[str, Told],
+        told: Mapping[str, Told],
+        checked: Sequence[Checked] = (),
         waits_for: float = 0.0,
         numbers: Numbers | None = None,
     ) -> None:
-        self.state, self.told, self.waits_for = state, told, waits_for
+        self.state, self.told = state, told
+        self.checked, self.waits_for = checked, waits_for
         self.numbers = numbers

@@ -1,13 +1,16 @@
-"""What the ops listener shows of a status: paths are cut, and lists are short."""
+"""What the ops listener shows of a status: paths are cut, secrets are masked, lists are short."""
 
 from __future__ import annotations
+
+from paste_wspbus.ini.masking import masked_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: The number of requests that are listed of the whole site, and of one process.
-MAX_REQUESTS, MAX_OF_PROCESS = 100, 20
+#: The number of requests that are listed of the whole site, and of one process; and of
+#: health checks.
+MAX_REQUESTS, MAX_OF_PROCESS, MAX_CHECKS = 100, 20, 1000
 
 
 def cut_path(path: str) -> str:
@@ -19,20 +22,34 @@ def cut_path(path: str) -> str:
     return f'/{first}/{rest[0]}{more}'
 
 
-def public(status: dict[str, Any]) -> dict[str, Any]:
-    """Return a status as the ops listener shows it.
-
-    :param status: as `wspserve site.ini status --json` prints it.
-    """
-    shown = {**status, 'requests': _requests(status.get('requests'), MAX_REQUESTS)}
-    shown['workers'] = [
-        {**worker, 'requests': _requests(worker.get('requests'), MAX_OF_PROCESS)}
+def limited(status: dict[str, Any]) -> dict[str, Any]:
+    """Return a status with short lists, so that its size has a limit."""
+    workers = [
+        {**worker, 'requests': _first(worker.get('requests'), MAX_OF_PROCESS)}
         for worker in status.get('workers') or ()
     ]
-    return shown
+    return {
+        **status,
+        'requests': _first(status.get('requests'), MAX_REQUESTS),
+        'health': _first(status.get('health'), MAX_CHECKS),
+        'workers': workers,
+    }
 
 
-def _requests(requests: Any, most: int) -> Any:
-    if not isinstance(requests, list):
-        return requests
-    return [{**one, 'path': cut_path(one['path'])} for one in requests[:most]]
+def _first(values: Any, most: int) -> Any:
+    return values[:most] if isinstance(values, list) else values
+
+
+def public(value: Any, secrets: list[str]) -> Any:
+    """Return an answer of the site as it may be shown.
+
+    :param secrets: what no text may show: see `ini.masking.secrets_of`.
+    """
+    if isinstance(value, dict):
+        shown = {key: public(one, secrets) for key, one in value.items()}
+        if 'method' in value and isinstance(value.get('path'), str):  # a request
+            shown['path'] = cut_path(value['path'])
+        return shown
+    if isinstance(value, list):
+        return [public(one, secrets) for one in value]
+    return masked_text(value, secrets) if isinstance(value, str) else value

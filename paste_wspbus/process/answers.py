@@ -127,6 +127,7 @@ class Answers:
                 'workers': [],
                 **load_of(bus),
                 **_counts(bus),
+                'health': self._health(),
                 'threads': _lingering() if bus.state is State.EXITING else [],
                 'calling': bus.calling,
                 'deadline': bus.stop_timeout,
@@ -135,6 +136,13 @@ class Answers:
                 'trial': None if since is None else round(time.monotonic() - since, 3),
             }
         )
+
+    def _health(self) -> list[dict[str, Any]]:
+        if getattr(self.bus, 'checks', None) is None:
+            return []
+        from paste_wspbus.process.health import rows_of
+
+        return rows_of(self.bus, self.process.config)
 
     def _graceful(self, connection: Connection) -> dict[str, Any] | None:
         bus = self.bus

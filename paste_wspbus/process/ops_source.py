@@ -6,12 +6,15 @@ import time
 
 from paste_wspbus.bus import Bus
 from paste_wspbus.forks import close_in_child
+from paste_wspbus.ini.masking import secrets_of
+from paste_wspbus.ops.health import Checked
 from paste_wspbus.ops.holding import Ops
 from paste_wspbus.ops.snapshot import Snapshot, State, Told
-from paste_wspbus.ops.status import public
+from paste_wspbus.ops.status import limited, public
 from paste_wspbus.ops.thread import OpsThread
 from paste_wspbus.process.answers import Answers
 from paste_wspbus.process.counting import numbers_of
+from paste_wspbus.process.health import Masked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,13 +37,15 @@ class OneProcess:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._masked = Masked(process.config)
+        self._secrets = secrets_of(process.config)
         self._told: dict[str, Told] = {}
         self._kinds: dict[str, Callable[[Bus], Any]] = {'status': self._status}
 
     def snapshot(self) -> Snapshot:
         """Return what is known now."""
         numbers = numbers_of(self._process.bus)
-        return Snapshot(self._state(), self._told, numbers=numbers)
+        return Snapshot(self._state(), self._told, self._checked(), numbers=numbers)
 
     def ask(self, kind: str) -> None:
         """Make an answer at once."""
@@ -65,7 +70,14 @@ class OneProcess:
             renewing=restarts or bus.execv,
         )
 
+    def _checked(self) -> list[Checked]:
+        process = self._process
+        if process.bus is None:
+            return []
+        return [Checked('site', True, self._masked.checks_of(process.bus))]
+
     def _status(self, bus: Bus) -> dict[str, Any]:
         answers = self._process.answers or Answers(self._process)
         answers.bus = bus
-        return public(answers.describe())
+        status: dict[str, Any] = public(limited(answers.describe()), self._secrets)
+        return status

@@ -196,8 +196,10 @@ class Process:
             watch_requests(bus, self.config)
         if self.options.ops or self.config.settings['ops']:
             from paste_wspbus.process.counting import count_requests
+            from paste_wspbus.process.health import find_resources
 
             count_requests(bus)
+            find_resources(bus)
         # A worker needs no check: if a restart fails, the supervisor handles that.
         if hasattr(bus, 'restart_checks') and not self.is_worker:
             bus.restart_checks.append(self._check_restart)

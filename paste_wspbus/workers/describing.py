@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paste_wspbus.ops.health import Checked, rows
 from paste_wspbus.role import WORKER
 from paste_wspbus.wire import NUMBERS
 from paste_wspbus.workers.handle import MAX_REQUESTS
@@ -39,6 +40,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
             | supervisor.successors.describe(child.name)
             for child in children
         ],
+        'health': rows(checked_of(supervisor)),
         'serving': sum(not worker.is_stopped for worker in supervisor.serving()),
         'wanted': supervisor.count,
         'recent_crashes': supervisor.crashes.recent,
@@ -58,6 +60,15 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
         'is_crashed': all(worker.ended for worker in supervisor.current.values()),
         'failure': supervisor.renewals.failure,
     }
+
+
+def checked_of(supervisor: Supervisor) -> list[Checked]:
+    """Return the health checks of the processes that run the site."""
+    return [
+        Checked(one.name, one.role.kind == WORKER, one.health)
+        for one in supervisor.current.values()
+        if one.is_ready and one.health
+    ]
 
 
 def in_brief(supervisor: Supervisor) -> list[str]:

@@ -100,6 +100,9 @@ class WorkerHandle:
     #: The last report of its status, and the time.monotonic() at which it came.
     status: dict[str, Any] | None = None
     reported_at = 0.0
+    #: The last report of its health checks, and the number of these reports.
+    health: list[dict[str, Any]] | None = None
+    health_reports = 0
     #: The time.monotonic() of a request for its status that it has not answered yet.
     asked_since: float | None = None
     #: Its memory at the last look, in bytes, and the time.monotonic() of that.
@@ -359,6 +362,10 @@ class WorkerHandle:
         self.status, self.asked_since = {**status, 'requests': requests}, None
         self.reported_at = time.monotonic()
         self.look_at_memory()
+
+    def reports_health(self, checks: list[dict[str, Any]]) -> None:
+        """Note its health checks."""
+        self.health, self.health_reports = checks, self.health_reports + 1
 
     def look_at_memory(self) -> int | None:
         """Return the bytes of memory that it uses (its resident set); None if unknown."""

@@ -6,9 +6,10 @@ import json
 import time
 
 from paste_wspbus.ops.snapshot import State
-from paste_wspbus.ops.status import public
+from paste_wspbus.ops.status import limited
 from paste_wspbus.role import OPS, Role
 from paste_wspbus.workers.children import WorkerFailed, how
+from paste_wspbus.workers.describing import checked_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 #: Seconds until the process is started again, if it has ended: the first time, and the most.
 AGAIN, MOST = 0.5, 30.0
+
+#: Seconds between two reports of health at least; and by how many times the time that a
+#: report took, so that many workers with many checks do not hold up the supervisor.
+RARELY, TIMES = 0.25, 50
 
 #: The number of characters that an answer has at most, as JSON.
 MAX_ANSWER = 1 << 19
@@ -43,9 +48,13 @@ class OpsFeed:
         self._process: WorkerHandle | None = None
         self._sent: State | None = None
         self._wait = AGAIN
+        #: What was known of the health of each process when it was sent last; when it may be
+        #: sent again (time.monotonic()), and whether a timer waits for that.
+        self._known: list[tuple[str, int, int]] = []
+        self._next_health, self._is_timed = 0.0, False
         #: From each kind of answer to the function that makes it, now or later.
         self._kinds: dict[str, Callable[[Callable[[Any], object]], object]] = {
-            'status': lambda answer: describe(lambda told: answer(public(told))),
+            'status': lambda answer: describe(lambda told: answer(limited(told))),
         }
         supervisor.children.hear('wants', self._is_asked)
 
@@ -65,7 +74,7 @@ class OpsFeed:
             supervisor.bus.log(str(failed), 40)
             self._start_again()
             return
-        self._sent = None
+        self._sent, self._known = None, []
         self.look()
         supervisor.events.before_sleep = self.look
 
@@ -90,10 +99,30 @@ class OpsFeed:
         process = self._process
         if process is None or process.outbox.is_waiting:
             return
+        self._look_at_health(process)
         state = self._state()
         if self._sent is None or state != self._sent._replace(since=0.0):
             self._sent = state._replace(since=time.monotonic())
             process.tell('state', [*self._sent])
+
+    def _look_at_health(self, process: WorkerHandle) -> None:
+        handles = [one for one in self.supervisor.current.values() if one.is_ready]
+        known = [(one.name, one.pid, one.health_reports) for one in handles]
+        if known == self._known:
+            return
+        now = time.monotonic()
+        if now < self._next_health:
+            if not self._is_timed:
+                self._is_timed = True
+                self.supervisor.events.call_later(self._next_health - now, self._is_due)
+            return
+        self._known = known
+        process.tell('checked', checked_of(self.supervisor))
+        took = time.monotonic() - now
+        self._next_health = now + max(RARELY, took * TIMES)
+
+    def _is_due(self) -> None:
+        self._is_timed = False  # `look` comes next
 
     def _state(self) -> State:
         supervisor = self.supervisor

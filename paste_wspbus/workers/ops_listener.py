@@ -8,8 +8,10 @@ import socket
 import time
 
 from paste_wspbus.exits import DONE
+from paste_wspbus.ops.health import Checked
 from paste_wspbus.ops.server import OpsServer
 from paste_wspbus.ops.snapshot import Numbers, Snapshot, State, Told
+from paste_wspbus.ops.status import public
 from paste_wspbus.wire import read_order
 from paste_wspbus.workers.orders import watch_for_the_end
 
@@ -39,7 +41,7 @@ def answer_requests(
     watch_for_the_end(connection, None)
     for name in _IGNORED:
         signal.signal(signal.Signals[name], signal.SIG_IGN)
-    feed = Feed(connection, report, numbers)
+    feed = Feed(connection, report, numbers, ops.secrets)
     sockets = [listening.sock for listening in ops.sockets]
     feed.server = OpsServer(sockets, ops.access, feed)
     feed.read()  # the state is there already
@@ -54,13 +56,19 @@ class Feed:
     server: OpsServer
 
     def __init__(
-        self, connection: socket.socket, report: Report, numbers: Numbers
+        self,
+        connection: socket.socket,
+        report: Report,
+        numbers: Numbers,
+        secrets: list[str],
     ) -> None:
+        self._secrets = secrets
         connection.setblocking(False)
         self._connection, self._report = connection, report
         self._numbers = numbers
         self._buffer = bytearray()
         self._state, self._told = State(), dict[str, Told]()
+        self._checked: list[Checked] = []
         #: The kinds that were asked for, and the time.monotonic() of that.
         self._asked: dict[str, float] = {}
 
@@ -68,7 +76,9 @@ class Feed:
         """Return what is known now."""
         oldest = min(self._asked.values(), default=None)
         waits_for = 0.0 if oldest is None else time.monotonic() - oldest
-        return Snapshot(self._state, self._told, waits_for, self._numbers)
+        return Snapshot(
+            self._state, self._told, self._checked, waits_for, self._numbers
+        )
 
     def ask(self, kind: str) -> None:
         """Ask the supervisor for an answer; only one question of a kind is open at a time."""
@@ -99,9 +109,11 @@ class Feed:
     def _obey(self, word: str, carried: list[Any]) -> None:
         if word == 'state':
             self._state = State(*carried[0])
+        elif word == 'checked':
+            self._checked = [Checked(*one) for one in carried[0]]
         elif word == 'tells':
             kind, value = carried
             self._asked.pop(kind, None)
-            self._told[kind] = Told(value, time.monotonic())
+            self._told[kind] = Told(public(value, self._secrets), time.monotonic())
         elif word == 'stop':
             self.server.stop()

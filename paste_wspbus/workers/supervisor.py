@@ -374,6 +374,7 @@ class Supervisor:
             'composed': self._is_composed,
             'failed': self._has_failed,
             'cut': lambda _, said: self.renewals.add_cut(said['cut'], said['others']),
+            'health': lambda worker, said: worker.reports_health(said['health']),
             'renew': self._asks_for_renewal,
             'leave': self._asks_to_leave,
             'succeed': self.successors.is_asked_for,

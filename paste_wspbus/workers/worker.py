@@ -94,10 +94,13 @@ class Worker:
 
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
+        from paste_wspbus.process.health import reporter
+
         report = self.process.launch.report
         meter = bus.plugins.get('wspbus.meter')
         if meter is not None:
             meter.ledger.attach(self.role.ledger, self.role.place)
+        bus.tell_health = reporter(self.process.config, report.health)
         self._orders = Orders(bus, self.connection, report, self.shared)
         self._orders.subscribe()
 

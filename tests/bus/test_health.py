@@ -98,7 +98,7 @@ def test_a_check_that_hangs_stops_no_other_and_is_called_no_second_time(started)
 def test_each_result_is_told(started):
     told = []
     started.health('db', every=0.02)(lambda: 'here')
-    started.checks.tell = told.append
+    started.tell_health = told.append
     started.start()
     eventually(lambda: len(told) > 1)
     assert [one['text'] for one in told[0]] == ['here']

@@ -30,6 +30,7 @@ TITLES = {
     'replacement': 'A replacement',
     'reload': 'A reload',
     'soak': 'A soak',
+    'check': 'A health check',
     'calling': 'A listener',
     'no_answer': 'No answer',
 }

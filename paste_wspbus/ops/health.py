@@ -1,0 +1,98 @@
+"""The results of health checks of all processes: how old they are, and what they decide."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+#: Seconds by which a result may come later than its check is due. A process that hangs
+#: reports none: then its last result does not count any more.
+LATE = 3.0
+
+
+class Checked(NamedTuple):
+    """The checks of one process, as `bus.health.Check.describe` describes them.
+
+    ``serves`` says whether it serves requests, so that its checks count for readiness.
+    """
+
+    process: str
+    serves: bool
+    checks: list[dict[str, Any]]
+
+
+def rows(processes: Iterable[Checked]) -> list[dict[str, Any]]:
+    """Return one row for each check of each process.
+
+    :returns: ``name``, ``group``, ``process``, ``ok`` (None before its first result),
+        ``text``, ``age`` and ``took`` in seconds (None before the first result).
+    """
+    now = time.monotonic()
+    return [
+        _row(checked.process, check, now)
+        for checked in processes
+        for check in checked.checks
+    ]
+
+
+def _row(process: str, check: dict[str, Any], now: float) -> dict[str, Any]:
+    at, ok, text = check['at'], check['ok'], check['text']
+    age = None if at is None else max(round(now - at, 3), 0.0)
+    if age is not None and age > check['every'] * 1.1 + check['timeout'] + LATE:
+        ok, text = False, f'it has given no result for {age:.0f} s'
+    return {
+        'name': check['name'],
+        'group': check['group'],
+        'process': process,
+        'ok': ok,
+        'text': text,
+        'age': age,
+        'took': check['took'],
+    }
+
+
+def why_not_ready(processes: Iterable[Checked]) -> str:
+    """Return which checks of the group 'ready' fail; '' if the site can take requests.
+
+    One worker whose checks do not fail is enough. A check without a result does not fail.
+    """
+    failed: set[str] = set()
+    for checked in processes:
+        if not checked.serves:
+            continue
+        own = {
+            row['name']
+            for row in rows([checked])
+            if row['group'] == 'ready' and row['ok'] is False
+        }
+        if not own:
+            return ''
+        failed |= own
+    return ', '.join(sorted(failed))
+
+
+def summary(rows: Iterable[dict[str, Any]], with_texts: bool) -> dict[str, Any]:
+    """Return what /health shows: whether all is well, and one entry for each name.
+
+    :param with_texts: whether it shows the rows of each process, with their texts.
+    """
+    checks: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        one = checks.setdefault(row['name'], {'ok': None, 'age': None, 'processes': []})
+        one['processes'].append({key: row[key] for key in row if key != 'name'})
+    for one in checks.values():
+        results = [row['ok'] for row in one['processes'] if row['ok'] is not None]
+        ages = [row['age'] for row in one['processes'] if row['age'] is not None]
+        one['ok'], one['age'] = (
+            all(results) if results else None,
+            max(ages, default=None),
+        )
+        if not with_texts:
+            del one['processes']
+    is_well = all(one['ok'] is not False for one in checks.values())
+    return {'healthy': is_well, 'checks': checks}
