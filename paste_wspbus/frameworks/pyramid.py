@@ -11,6 +11,7 @@ from paste_wspbus.handoff import get_bus, start_embedded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from paste_wspbus.bus import Bus
@@ -53,12 +54,33 @@ def _give_registry(registry: Any, bus: Bus) -> None:
 _request_bus = property(lambda request: request.registry.wspbus)
 
 
+def add_bus_resource(config: Any, name: str, key: str | None = None) -> None:
+    """Put ``bus.resources[name]`` at ``registry[key]`` while the site is started.
+
+    :param config: the `pyramid.config.Configurator`.
+    :param key: ``name`` if None.
+    """
+    registry, where = config.registry, key or name
+    bus = get_bus(registry.settings)
+
+    def shared() -> Iterator[Any]:
+        registry[where] = bus.resources[name]
+        yield registry[where]
+        registry.pop(where, None)
+
+    def register() -> None:
+        bus.lifespan(shared, name=f'registry {where}', needs=name)
+
+    config.action(('wspbus resource', where), register)
+
+
 def includeme(config: Any) -> None:
     """Give the bus to a Pyramid site: ``config.include('paste_wspbus.frameworks.pyramid')``.
 
     It sets ``registry.wspbus`` and ``request.bus``, and adds a directive
     ``config.add_lifespan(function, name=None, priority=None, timeout=None)``, which
-    calls `Bus.lifespan` when the configuration is committed.
+    calls `Bus.lifespan` when the configuration is committed. A second directive is
+    `add_bus_resource`.
 
     The bus comes from the settings (``get wspbus = wspbus`` in the .ini, or
     ``settings['wspbus'] = global_config['wspbus']``); without that, it is the bus of the
@@ -88,6 +110,7 @@ def includeme(config: Any) -> None:
             start_embedded(bus)
 
     config.add_directive('add_lifespan', add_lifespan)
+    config.add_directive('add_bus_resource', add_bus_resource)
     if host_of(bus).exits_with_process:
         config.add_subscriber(start, 'pyramid.interfaces.INewRequest')
     try:

@@ -325,6 +325,8 @@ def convert(
             from paste_wspbus.ini.masking import masked_value
 
             shown = masked_value(key, text)
+            if setting.kind is _KINDS['Url'] and '@' in shown:  # it may have no ://
+                shown = f'***@{shown.rpartition("@")[2]}'
             problem = f'{shown!r} is not {setting.kind.takes}{comment_hint(text)}'
             raise ConfigError(file, problem, section=section, key=key) from None
         if isinstance(value, Path) and file:

@@ -66,7 +66,7 @@ def states_of(bus: Bus) -> dict[str, dict[str, Any]]:
     other key is for programs. All values can be JSON.
     """
     states: dict[str, dict[str, Any]] = {}
-    for name, one in {**bus.plugins, **bus.resources}.items():
+    for name, one in (*bus.plugins.items(), *bus.resources.items()):
         if not hasattr(type(one), 'wspbus_status'):
             continue
         import json

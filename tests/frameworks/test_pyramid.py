@@ -6,6 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from paste_wspbus.bus import Bus, State
+from paste_wspbus.errors import NeedError
 from paste_wspbus.frameworks import introduce
 from paste_wspbus.handoff import BusRef, embedded_bus
 from paste_wspbus.requests.filter import BusFilter
@@ -239,6 +240,29 @@ def test_the_timeout_of_a_lifespan_is_the_buss():
     config.add_lifespan(steps(bus, 'a'), timeout=7)
     config.commit()
     assert bus.lifespans['a'].start_listener.timeout == 7
+
+
+def test_a_resource_is_in_the_registry_while_the_site_is_started():
+    bus = Bus()
+    config = configured(True, {'wspbus': BusRef(bus)})
+    config.add_bus_resource('db')
+    config.add_bus_resource('db', 'dbengine')
+    config.commit()
+    bus.told = []
+    bus.lifespan(steps(bus, 'a'), name='db')  # also if it comes later
+    bus.start()
+    assert config.registry['db'] == config.registry['dbengine'] == 'a'
+    bus.exit()
+    assert 'db' not in config.registry and 'dbengine' not in config.registry
+
+
+def test_a_resource_that_nobody_has_fails_the_start():
+    bus = Bus()
+    config = configured(True, {'wspbus': BusRef(bus)})
+    config.add_bus_resource('bd')
+    config.commit()
+    with pytest.raises(NeedError, match='registry bd needs bd'):
+        bus.start()
 
 
 def test_including_it_twice_is_including_it_once():

@@ -1,0 +1,72 @@
+"""`egg:paste_wspbus#redis`: a client of Redis or Valkey as a resource of the site."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from paste_wspbus.ini.factories import one_line
+from paste_wspbus.ready.resource import Resource, without
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.plugins.kinds import Seconds, Url
+
+
+class Redis(Resource):
+    """A client of redis-py: ``bus.resources[NAME]``, or ``bus.plugins[NAME].client``.
+
+    It is made when the site is loaded, and connects when it is used. A forked process has
+    connections of its own: redis-py sees to that. The query of the URL may have further
+    arguments, such as max_connections (`redis.Redis.from_url`).
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        global_conf: dict[str, str],
+        url: Url,
+        required: bool = True,
+        timeout: Seconds = 5,  # type: ignore[assignment]
+        decode_responses: bool = False,
+    ) -> None:
+        super().__init__(bus, 'redis', None, [], required, timeout)
+        library = self.library('redis', 'redis', 'redis')
+        parts = urlsplit(url)
+        self._secrets += [
+            one for one in {parts.password, unquote(parts.password or '')} if one
+        ]
+        #: How the server is shown: its URL without user, password and query.
+        self.shown = f'{parts.scheme}://{parts.netloc.rpartition("@")[2]}{parts.path}'
+        try:
+            self.client = self.resource = library.Redis.from_url(
+                url,
+                decode_responses=decode_responses,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+            )
+        except (ValueError, TypeError) as error:
+            problem = without([url, *self._secrets], one_line(error))
+            raise self.wrong('url', problem) from None
+
+    def ask(self) -> None:
+        """Send PING.
+
+        :raises Exception: if the server does not answer.
+        """
+        self.client.ping()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+        self.client.connection_pool.disconnect()
+
+    def safe(self, error: BaseException) -> str:
+        """Return an error as one line, without passwords."""
+        return f'{self.shown}: {super().safe(error)}'
+
+    def wspbus_status(self) -> dict[str, Any]:
+        """Return what `status` shows."""
+        return {'text': self.shown, 'ok': True}
