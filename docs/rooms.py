@@ -40,6 +40,7 @@ NOTES = {
     'unix': 'users, processes',
     'reference': 'a bus as a string',
     'templates': 'new packages',
+    'migration': 'from uWSGI',
     'bus': 'the state machine',
     'errors': 'all errors',
     'exits': 'exit codes',

@@ -168,6 +168,12 @@ def _add_site(add: Callable[..., object]) -> None:
         help='Use [server:SECTION_NAME] (default main)',
     )
     add(
+        '--from',
+        dest='from_file',
+        metavar='FILE',
+        help='Print an .ini that says what this .ini of uWSGI says',
+    )
+    add(
         '--listen',
         action='append',
         metavar='ADDRESS',
@@ -278,6 +284,11 @@ def parse(argv: list[str], prog: str) -> Options:
     if os.environ.get('PASTE_DEFAULT_QUIET'):
         options.verbosity = 0
     args = options.args
+    if options.from_file is not None:
+        from paste_wspbus.command.without_file import take_from
+
+        take_from(options, prog)
+        return options
     if args and args[0] in WITHOUT_FILE and not os.path.isfile(args[0]):
         from paste_wspbus.command.without_file import take
 

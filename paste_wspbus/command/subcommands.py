@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PLACES = {
     'undrain': ('drain', 'drain'),
     'watch': ('watch', 'watch'),  # it is status --watch
+    '--from': ('from_uwsgi', 'from_uwsgi'),
 }
 
 

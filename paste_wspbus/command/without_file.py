@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 PS, PLUGINS, NEW = 'ps', 'plugins', 'new'
 
+#: What the option --from does.
+FROM = '--from'
+
 #: Their texts in `--help`.
 HELP = {
     PS: 'List the running sites (of all users, for root)',
@@ -23,7 +26,8 @@ HELP = {
 USAGES = f"""
        %(prog)s {PS} [--json]
        %(prog)s {PLUGINS} [NAME] [--json]
-       %(prog)s {NEW} plugin NAME | site NAME | ini [FILE]"""
+       %(prog)s {NEW} plugin NAME | site NAME | ini [FILE]
+       %(prog)s {FROM} FILE"""
 
 
 def epilog(subcommands: Mapping[str, str]) -> str:
@@ -56,3 +60,14 @@ def take(options: Options, prog: str) -> None:
         said = f'plugins takes one name: leave out {" ".join(more[1:])}'
         raise UsageError(f'{prog}: {said}')
     options.subcommand, options.config, options.vars = name, '', {}
+
+
+def take_from(options: Options, prog: str) -> None:
+    """Take the option --from, beside which nothing else may stand.
+
+    :raises UsageError: if something does.
+    """
+    if options.args:
+        said = f'{FROM} prints an .ini, and serves nothing: leave out'
+        raise UsageError(f'{prog}: {said} {" ".join(options.args)}')
+    options.subcommand, options.config, options.vars = FROM, '', {}

@@ -124,6 +124,11 @@ def _check_names(config: Config) -> Iterator[str]:
                 f'[{section}] is not used: write plugins = {name.strip()} in '
                 '[wspbus:main]'
             )
+        elif section == 'uwsgi':
+            yield (
+                f'[uwsgi] is for uWSGI alone: "wspserve --from {config.file}" prints what '
+                'says the same here'
+            )
         elif kind == 'wspbus' and name not in ('', 'main'):
             yield f'[{section}] is not used: did you mean [wspbus:main]?'
         elif kind not in (*KINDS, *LISTS) and not is_logging(section):

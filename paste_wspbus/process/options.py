@@ -62,6 +62,8 @@ class Options:
     #: Whether --check loads the site, too.
     compose = False
     version = False
+    #: The file of uWSGI that --from names.
+    from_file: str | None = None
     #: The .ini is the first of ``args``; the others are its variables.
     config: str
     vars: dict[str, str]

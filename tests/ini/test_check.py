@@ -75,6 +75,11 @@ WARNINGS = {
         USED + '[logers]\nkeys = root\n',
         '[logers] is not used: did you mean [loggers]?',
     ),
+    'a section for uWSGI': (
+        USED + '[uwsgi]\nprocesses = 2\n',
+        '[uwsgi] is for uWSGI alone: "wspserve --from site.ini" prints what says the same '
+        'here',
+    ),
     'settings with a typo': (
         '[wspbus:mian]\nplugins = first\n',
         '[plugin:first] is not used: write plugins = first in [wspbus:main]',
@@ -121,7 +126,6 @@ OTHERS = """
 script_location = x
 [celery:beat]
 x = 1
-[uwsgi]
 [pserve]
 [exe]
 [handler]

@@ -1,0 +1,1 @@
+"""What the configuration of another server says, as sections of an .ini."""
