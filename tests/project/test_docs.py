@@ -1,7 +1,9 @@
 import re
+from textwrap import dedent
 
 import pytest
 
+from paste_wspbus.templates.making import make_package
 from tests.kit.places import ROOT
 
 
@@ -32,6 +34,17 @@ def test_the_first_example_of_the_readme_is_the_sample():
     assert first.split() == (ROOT / 'sample_ini/pool.py').read_text().split()
     first_ini = re.search(r'```ini\n(.*?)```', readme, re.S)[1]
     assert first_ini in (ROOT / 'sample_ini/shop.ini').read_text()
+
+
+def test_the_tutorial_shows_what_the_template_makes(tmp_path):
+    page = (ROOT / 'docs/plugins.md').read_text()
+    made = make_package('plugin', 'acme-cache', 'acme_cache', tmp_path / 'acme-cache')
+    listed = re.search(r'\nMade:\n(.*?)\n\n', page, re.S)[1]
+    assert listed.split() == [f'acme-cache/{one}' for one in made]
+    (shown,) = re.findall(r'```python\n(.""The plugin.*?)```', page, re.S)
+    assert shown == (tmp_path / 'acme-cache/acme_cache/__init__.py').read_text()
+    for example in re.findall(r'```python\n(.*?)\n *```', page, re.S):
+        compile(dedent(example), 'docs/plugins.md', 'exec')
 
 
 def test_the_example_of_the_messages_is_the_sample():
