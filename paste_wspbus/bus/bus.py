@@ -304,7 +304,7 @@ class Bus(Broadcasting):
     @property
     def timeline(self) -> list[Call]:
         """The last 1,000 calls on state channels, the oldest first; see `Calls.record`."""
-        return list(self.calls.timeline)
+        return [*self.calls.load, *self.calls.timeline]
 
     @property
     def calling(self) -> tuple[str, str, float] | None:

@@ -70,6 +70,8 @@ class Calls:
         self.calling: tuple[str, str, float] | None = None
         self.timeline: deque[Call] = deque(maxlen=TIMELINE_LENGTH)
         self.count = 0  # of all calls that were ever in it
+        #: The steps of the load, which stand before it: no number of calls drops them.
+        self.load: deque[Call] = deque(maxlen=TIMELINE_LENGTH)
         #: The time.monotonic() at which `Bus.start_timeout` is over; None if there is none.
         self.start_until: float | None = None
         #: Whether a listener of a state channel has failed during the present command.
@@ -195,7 +197,8 @@ class Calls:
         These are the imports and factories of sections ('import', 'factory'), and the first
         request ('request').
         """
-        self.timeline.append(Call(*call))
+        kept = self.load if call[0] in ('import', 'factory') else self.timeline
+        kept.append(Call(*call))
         self.count += 1
 
     def _time_for(self, channel: str, listener: Listener) -> float | None:

@@ -49,7 +49,7 @@ class Blame:
             together = in_ms(sum(seconds for _, seconds in rest))
             lines.append(f'  {len(rest)} more took {together} together (-v shows them)')
         if life.left_out:
-            lines.append(f'  {life.left_out} more were shorter, and are not recorded')
+            lines.append(f'  {life.left_out} more calls are left out')
         if life.problem and not self.rows:
             lines.append(f'  {life.problem}')
         lines += [

@@ -180,10 +180,14 @@ def panels(answer: dict[str, Any]) -> list[Panel]:
 
 
 def _start(first: Life, now: float) -> tuple[float, float] | None:
-    channels = LOAD + START
-    span = _span(row for row in first.rows if row.channel in channels)
-    begin = first.began if first.began is not None else (span or (now, now))[0]
-    return begin, (span[1] if span is not None else now)
+    """Return the time until the last call of 'start', or until now if there is none yet."""
+    span = _span(row for row in first.rows if row.channel in START)
+    if span is None and any(row.channel in END for row in first.rows):
+        return None  # later calls have taken the place of those of the start
+    begin, end = span or (now, now)
+    loads = [row.since for row in first.rows if row.channel in LOAD]
+    known = [first.began] if first.began is not None else loads
+    return min([begin, *known]), end
 
 
 def _graceful(known: list[Life]) -> tuple[float, float] | None:

@@ -233,8 +233,8 @@ class _Part:
             yield from self._call(row)
         left_out = life.left_out + len(others)
         if left_out:
-            calls = f'{left_out} shorter call{"s" * (left_out > 1)} of it'
-            yield self._text(LEFT + 4, f'{calls} are not drawn.', 'soft')
+            said = f'{left_out} more calls of it are not drawn.'
+            yield self._text(LEFT + 4, said, 'soft')
 
     def _phases(self, life: Life) -> Iterator[tuple[str, float, float]]:
         end = life.ended if life.ended is not None else self.panel.end

@@ -57,6 +57,17 @@ def test_the_timeline_has_an_end(calls):
     for _ in range(TIMELINE_LENGTH + 1):
         calls.call('start', listener)
     assert len(calls.timeline) == TIMELINE_LENGTH
+    assert calls.count == TIMELINE_LENGTH + 1
+
+
+def test_no_number_of_calls_drops_the_load(bus):
+    bus.calls.record('factory', '[app:main]', 1.0, 2.0)
+    for _ in range(TIMELINE_LENGTH + 1):
+        bus.calls.call('start', Listener(lambda: None))
+    first = bus.timeline[0]
+    assert (first.channel, first.name) == ('factory', '[app:main]')
+    assert (first.since, first.duration, first.outcome) == (1.0, 2.0, 'ok')
+    assert len(bus.timeline) == TIMELINE_LENGTH + 1
 
 
 def test_one_that_fails_is_noted_and_the_others_are_called(calls, log):

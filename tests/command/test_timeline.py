@@ -82,6 +82,16 @@ def test_a_graceful_restart_lasts_until_the_old_processes_have_ended():
     assert [one.pid for one in renewal.lives] == ['7', '8', '9']
 
 
+def test_a_start_whose_calls_are_gone_is_not_drawn():
+    (stop,) = panels(answer(process(calls=STARTED[:2] + STOPPED)))
+    assert stop.title == 'Stop'
+
+
+def test_a_start_that_has_not_ended_is_drawn_until_now():
+    (start,) = panels(answer(process(calls=STARTED[:2])))
+    assert (start.begin, start.end) == (100.0, 200.0)
+
+
 def test_a_process_that_died_in_the_middle_has_a_row_that_says_so():
     supervisor = process('supervisor', calls=[call('start', 'all', 100, 1.0)])
     died = process(
@@ -115,7 +125,7 @@ def test_a_picture_is_bounded_and_says_what_it_leaves_out():
     calls = [call('start', f'lifespan {n}', 100 + n / 1e3, n / 1e6) for n in range(300)]
     many = [process(f'worker {n}', n + 10, 100.1, ready=100.2) for n in range(50)]
     said = words(draw(panels(answer(process(calls=calls, left_out=9700), *many))))
-    assert f'{9700 + 300 - MAX_ROWS} shorter calls of it are not drawn.' in said
+    assert f'{9700 + 300 - MAX_ROWS} more calls of it are not drawn.' in said
     assert f'{51 - MAX_LIVES} more processes are not drawn.' in said
     assert sum(one.startswith('start lifespan') for one in said) == MAX_ROWS
 
@@ -211,7 +221,7 @@ def test_blame_has_the_longest_first_and_the_time_inside_another_once():
         '      900.0 ms  factory  [app:main]',
         '      500.0 ms  start    database (failed)',
         '      100.0 ms  factory  [pipeline:main]',
-        '  3 more were shorter, and are not recorded',
+        '  3 more calls are left out',
         '  First request: GET / took 300 ms',
     ]
 
