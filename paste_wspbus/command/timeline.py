@@ -10,15 +10,13 @@ import tempfile
 from paste_wspbus.command.finding import NotDone
 from paste_wspbus.command.recorded import ask_for_timeline
 from paste_wspbus.command.terminal import print_answer, print_line
-from paste_wspbus.command.timeline_svg import MARK, draw, page
-from paste_wspbus.control.status import number
-from paste_wspbus.control.timeline import END, LOAD, START, Life, Row, lives
+from paste_wspbus.control.panels import panels
+from paste_wspbus.control.picture import MARK, draw, page
 from paste_wspbus.errors import UsageError
 from paste_wspbus.exits import DONE, FAILED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
     from paste_wspbus.process.options import Options
@@ -116,98 +114,3 @@ def save(path: str, answer: dict[str, Any]) -> None:
         raise NotWritten(path, error.strerror or str(error)) from None
     said = ', '.join(f'{one.title.lower()} ({one.length})' for one in shown)
     print_line(f'{path}: {said}')
-
-
-class Panel:
-    """One part of a picture: what happened between two moments of time.monotonic().
-
-    ``wall`` is the time.time() of its beginning.
-    """
-
-    def __init__(
-        self, title: str, begin: float, end: float, wall: float, all_lives: list[Life]
-    ) -> None:
-        self.title, self.begin, self.end, self.wall = title, begin, end, wall
-        self.lives = [one for one in all_lives if self._concerns(one)]
-
-    def _concerns(self, life: Life) -> bool:
-        moments = (life.began, life.ready, life.leaves, life.ended)
-        is_in = any(one is not None and self.has(one) for one in moments)
-        return is_in or bool(self.rows(life))
-
-    def has(self, moment: float) -> bool:
-        """Whether it contains a moment."""
-        return self.begin <= moment <= self.end
-
-    def rows(self, life: Life) -> list[Row]:
-        """Return the rows of a process that it contains, at least in part."""
-        return [
-            row
-            for row in life.rows
-            if row.since <= self.end and row.until >= self.begin
-        ]
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return self.end - self.begin
-
-    @property
-    def length(self) -> str:
-        """Its length as a text, with the unit of its scale."""
-        from paste_wspbus.command.timeline_svg import Scale
-
-        return Scale(self.seconds).text(self.seconds)
-
-
-def panels(answer: dict[str, Any]) -> list[Panel]:
-    """Return what can be drawn of an answer: the start, the last graceful restart, the stop."""
-    known = lives(answer)
-    if not known:
-        return []
-    first = known[0]  # the supervisor, or the only process
-    now, wall = number(answer, 'now') or 0.0, number(answer, 'time') or 0.0
-    found = []
-    for title, window in (
-        ('Start', _start(first, now)),
-        ('Graceful restart', _graceful(known)),
-        ('Stop', _span(row for row in first.rows if row.channel in END)),
-    ):
-        if window is not None:
-            begin, end = window
-            found.append(Panel(title, begin, end, wall - (now - begin), known))
-    return [one for one in found if one.lives and one.seconds > 0]
-
-
-def _start(first: Life, now: float) -> tuple[float, float] | None:
-    """Return the time until the last call of 'start', or until now if there is none yet."""
-    span = _span(row for row in first.rows if row.channel in START)
-    if span is None and any(row.channel in END for row in first.rows):
-        return None  # later calls have taken the place of those of the start
-    begin, end = span or (now, now)
-    loads = [row.since for row in first.rows if row.channel in LOAD]
-    known = [first.began] if first.began is not None else loads
-    return min([begin, *known]), end
-
-
-def _graceful(known: list[Life]) -> tuple[float, float] | None:
-    """Return the time of the last graceful restart, until the end of the old processes."""
-    renewals = [row for row in known[0].rows if row.channel == 'graceful']
-    if len(known) < 2 or not renewals:
-        return None
-    last = max(renewals, key=lambda row: row.since)
-    ends = [
-        life.ended
-        for life in known
-        if life.ended is not None
-        and life.leaves is not None
-        and last.since <= life.leaves <= last.until
-    ]
-    return last.since, max([last.until, *ends])
-
-
-def _span(rows: Iterable[Row]) -> tuple[float, float] | None:
-    times = [(row.since, row.until) for row in rows]
-    if not times:
-        return None
-    return min(since for since, _ in times), max(until for _, until in times)

@@ -9,12 +9,12 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from paste_wspbus.command.blame import SHOWN, Blame, text_of
-from paste_wspbus.command.timeline import NotWritten, check, panels, save
-from paste_wspbus.command.timeline_svg import (
+from paste_wspbus.command.timeline import NotWritten, check, save
+from paste_wspbus.control.panels import Scale, panels
+from paste_wspbus.control.picture import (
     MARK,
     MAX_LIVES,
     MAX_ROWS,
-    Scale,
     draw,
     page,
 )

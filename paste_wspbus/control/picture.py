@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import time
 
+from paste_wspbus.control.panels import Scale
 from paste_wspbus.control.timeline import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from paste_wspbus.command.timeline import Panel
+    from paste_wspbus.control.panels import Panel
     from paste_wspbus.control.timeline import Life
 
 #: It stands at the beginning of each picture: a file with it may be replaced.
@@ -63,41 +64,6 @@ KINDS = {
     'stop': 'stop',
     'exit': 'stop',
 }
-
-#: The units of scales: seconds from which on one is used, its seconds, its name.
-UNITS = ((120.0, 60.0, 'min'), (2.0, 1.0, 's'), (0.0, 0.001, 'ms'))
-
-
-class Scale:
-    """The time axis of a length: in ms, s or min; each of 5 to 10 lines is ``step`` units."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        _, self.factor, self.unit = next(u for u in UNITS if seconds >= u[0])
-        length, power = seconds / self.factor, 1e-6
-        while power * 100 <= length:
-            power *= 10
-        self.step = next(
-            s * power for s in (1, 2, 5, 10, 20, 50, 100) if length / (s * power) <= 10
-        )
-
-    def text(self, seconds: float) -> str:
-        """Return a time in this unit."""
-        value = seconds / self.factor
-        return f'{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {self.unit}'
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """Return the seconds of each line, and its text."""
-        count = int(self.seconds / self.factor / self.step + 1e-9)
-        return [
-            (n * self.step * self.factor, f'{n * self.step:g}')
-            for n in range(count + 1)
-        ]
-
-    @property
-    def announcement(self) -> str:
-        """What the picture says of it."""
-        return f'one line is {self.step:g} {self.unit}'
 
 
 def draw(panels: Iterable[Panel]) -> str:
