@@ -127,9 +127,8 @@ def one_process(
     while now <= until:
         while (run := diary.next_run(now)) is not None:
             came.append(run)
-            diary.ended(
-                {'for': run, 'began': now, 'ended': now + 0.1, 'outcome': 'ok'}, now
-            )
+            ended = {'for': run, 'began': now, 'ended': now + 0.1}
+            diary.ended({**ended, 'outcome': 'ok', 'error': ''})
         seconds = diary.seconds_to_next(now)
         now += 60.0 if seconds is None else max(seconds, 0.001)
 

@@ -78,6 +78,7 @@ class Cron(Part):
             keeper = Keeper(self, file)
             keeper.thread.start()
             self._keeper = self.bus.resources[self.name] = keeper
+            self.offer_health(keeper.health)
 
     @on('stop', priority=10)
     def stop_beginning(self) -> None:
@@ -144,7 +145,7 @@ class Keeper:
         """Begin the runs whose time has come, one after the other."""
         while (run := self._begin()) is not None:
             run.wait()
-            self.diary.ended(run.describe(), time.time())
+            self.diary.ended(run.describe())
             if run.outcome == 'ok':  # another outcome has its line already
                 when = self.cron.schedule.text(run.time)
                 self.cron.say(f'The run of {when} took {run.ended - run.began:.1f} s')
@@ -226,13 +227,14 @@ class Keeper:
         )
         return '; '.join([*parts, *counts, *filter(None, [self.diary.problem])])
 
-    def health(self) -> dict[str, Any]:
-        """Return the state of the job, for health checks.
+    def health(self) -> str:
+        """Return the state of the job as a line, for health checks.
 
         :raises Unhealthy: if its last run failed, or is over its time, or if its state
             cannot be written.
         """
         said = self.wspbus_status()
+        text = str(said['text'])
         if not said['ok']:
-            raise Unhealthy(said['text'])
-        return said
+            raise Unhealthy(text)
+        return text

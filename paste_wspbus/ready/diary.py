@@ -84,7 +84,6 @@ class Diary:
         self._look_at_the_clock(now)
         due = self._due(now)
         if not due:
-            self._busy = None
             return None
         run, dropped = judge(due, now, self._busy, self.rules)
         self._drop(dropped, now)
@@ -136,14 +135,13 @@ class Diary:
                 why = 'one run stands for all that were missed'
             self._say(f'{what} not begin: {why} ({reason})', 30)
 
-    def ended(self, run: dict[str, Any], now: float) -> None:
+    def ended(self, run: dict[str, Any]) -> None:
         """Note the end of the run that `next_run` has returned last.
 
         :param run: as `job.Run.describe` has it.
         """
-        began = float(run['began'])
-        first = self._busy.begin if self._busy is not None else began
-        self._busy = Busy(first, now)
+        planned = run['for'] + self._delay(run['for'])
+        self._busy = Busy(planned, planned + max(run['ended'] - run['began'], 0.0))
         self.last_run = run
         self.counts['failed'] += run['outcome'] != 'ok'
         self._write()

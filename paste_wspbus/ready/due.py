@@ -32,7 +32,11 @@ class Rules(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """The time in which a job ran, or several due runs after each other."""
+    """The time that the last run would have taken if it had begun on time.
+
+    So a run that came late, after a restart, overlaps what it would have overlapped without
+    the restart, and nothing else.
+    """
 
     begin: float
     end: float
@@ -54,12 +58,12 @@ def judge(
 
     :param due: the time of each run, and the time at which it should begin (that is later
         if there is a jitter), in order. No run of them has begun.
-    :param busy: when the job ran last; None if nothing was due after that.
+    :param busy: the last run; None if this process had none.
     """
     kept, dropped = [], []
     late = overlapped = None
     for time, begin in due:
-        if busy is not None and busy.begin < time <= busy.end:
+        if busy is not None and busy.begin < begin <= busy.end:
             if rules.overlap == 'skip':
                 dropped.append((time, OVERLAPPED))
                 continue

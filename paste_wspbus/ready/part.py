@@ -50,6 +50,19 @@ class Part(Plugin):
         """
         self.bus.log(f'[{self.name}] {text}', level, traceback=traceback)
 
+    def offer_health(self, check: Callable[[], object]) -> None:
+        """Add a health check for this part, if the site has health checks.
+
+        It is in the group 'health', which is only shown: a job that has failed is no
+        reason to send requests elsewhere.
+        """
+        checks: Any = getattr(self.bus, 'checks', None)
+        if checks is not None:
+            try:
+                checks.add(self.name, check, group='health')
+            except WSPBusError as error:  # another check has this name
+                self.say(str(error), 30)
+
     def open_state(self, path: str | None = None) -> StateFile | None:
         """Open the state file of this section; by default, the one in the runtime folder.
 

@@ -71,6 +71,7 @@ class Service(Part):
             keeper = Keeper(self, file)
             keeper.thread.start()
             self._keeper = self.bus.resources[self.name] = keeper
+            self.offer_health(keeper.health)
 
     @on('stop', priority=10)
     def stop_beginning(self) -> None:
@@ -244,15 +245,16 @@ class Keeper:
             'last_failure': self.last_failure or None,
         }
 
-    def health(self) -> dict[str, Any]:
-        """Return the state of the service, for health checks.
+    def health(self) -> str:
+        """Return the state of the service as a line, for health checks.
 
         :raises Unhealthy: if its function does not run at this moment.
         """
         said = self.wspbus_status()
+        text = str(said['text'])
         if not said['ok']:
-            raise Unhealthy(said['text'])
-        return said
+            raise Unhealthy(text)
+        return text
 
 
 def wait_after(failures: int, first: float) -> float:

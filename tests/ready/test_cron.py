@@ -170,7 +170,7 @@ def test_it_runs_the_function_with_the_bus_and_says_so(bus, log, tmp_path):
     status = keeper.wspbus_status()
     assert status['ok'] and status['runs_here'] and status['runs'] >= 1
     assert status['text'].startswith('last run 20') and 'next run 20' in status['text']
-    assert keeper.health() == keeper.wspbus_status()
+    assert keeper.health().startswith('last run 20')
     bus.stop()
     assert 'nightly' not in bus.resources
     assert not keeper.thread.is_alive()

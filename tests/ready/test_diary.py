@@ -41,15 +41,23 @@ def job(tmp_path):
     return Job(tmp_path)
 
 
+def run_of(planned, began, ended, outcome='ok'):
+    return {
+        'for': planned,
+        'began': began,
+        'ended': ended,
+        'outcome': outcome,
+        'error': '',
+    }
+
+
 def run_all(diary, now, took=0.1, outcome='ok'):
     """Run what is due; return the times, in minutes since noon."""
     came = []
     while (run := diary.next_run(now)) is not None:
         came.append((run - NOON) // 60)
         ended = now + took
-        diary.ended(
-            {'for': run, 'began': now, 'ended': ended, 'outcome': outcome}, ended
-        )
+        diary.ended(run_of(run, now, ended, outcome))
         now = ended
     return came
 
@@ -100,10 +108,23 @@ def test_a_job_that_takes_longer_than_its_period_skips_what_it_overlaps(job):
     assert run_all(diary, NOON + 240) == [4]
 
 
+def test_a_short_job_that_catches_up_skips_nothing(tmp_path):
+    job = Job(tmp_path, '* * * * * *')
+    job.process(NOON)
+    diary = job.process(NOON + 50.3)
+    now, came = NOON + 50.3, []
+    while (run := diary.next_run(now)) is not None:
+        came.append(run - NOON)
+        diary.ended(run_of(run, now, now + 0.2))  # 50 of them take ten seconds
+        now += 0.2
+    assert came == [*range(1, 63)]
+    assert job.said == []
+
+
 def test_or_runs_once_more_at_its_end(tmp_path):
     diary = Job(tmp_path, overlap='wait').process(NOON)
     assert diary.next_run(NOON + 60) == NOON + 60
-    diary.ended({'began': NOON + 60, 'outcome': 'ok'}, NOON + 210)
+    diary.ended(run_of(NOON + 60, NOON + 60, NOON + 210))
     assert diary.next_run(NOON + 210) == NOON + 180
 
 
@@ -120,7 +141,7 @@ def test_garbage_in_the_state_is_told_and_the_job_begins_anew(job, text):
 
 
 def test_a_run_in_the_state_that_is_nonsense_does_no_harm(job):
-    whole = {'for': 1, 'began': 1, 'ended': 2, 'outcome': 'ok', 'error': ''}
+    whole = run_of(1, 1, 2)
     for run in (
         3,
         [],

@@ -33,10 +33,10 @@ def test_or_it_waits_and_one_stands_for_all():
     assert verdict == (30, [(20, OVERLAPPED)])
 
 
-def test_a_run_that_was_due_before_the_other_began_does_not_overlap():
-    busy = Busy(25.0, 34.0)  # a run for 10 began at 25, after a restart
+def test_a_late_run_overlaps_what_it_would_have_overlapped_on_time():
+    busy = Busy(10.0, 19.0)  # it began at 25, after a restart, and took nine seconds
     assert judge(due(20, 30), 35, busy, Rules()) == (20, [])
-    assert judge(due(30), 36, Busy(25.0, 36.0), Rules()) == (None, [(30, OVERLAPPED)])
+    assert judge(due(20, 30), 35, Busy(10.0, 22.0), Rules()) == (30, [(20, OVERLAPPED)])
 
 
 def test_a_run_that_waited_for_a_long_job_is_no_misfire():
@@ -51,4 +51,4 @@ def test_lateness_is_counted_from_the_end_of_the_jitter():
 
 def test_what_is_behind_the_run_is_decided_later():
     rules = Rules(grace=60, misfire='skip')
-    assert judge(due(95, 99), 100, Busy(96.0, 100.0), rules) == (95, [])
+    assert judge(due(95, 98, 99), 100, Busy(96.0, 98.0), rules) == (95, [])
