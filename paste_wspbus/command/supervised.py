@@ -19,6 +19,7 @@ from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
 from paste_wspbus.role import OPS
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.report_files import problem_of
+from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers.children import BecomeWorker
 from paste_wspbus.workers.output import give_back_streams, take_over_streams
 from paste_wspbus.workers.plan import Configuration, Plan
@@ -74,6 +75,7 @@ class Supervised:
         bus.plugins['supervisor'] = self.supervisor
         self.defaults.set_up_logging()
         name_process('supervisor', os.getpid())
+        set_title('supervisor', process.names.ini)
         configured = self._use_site_handlers() is not None
         sitelog = self.defaults.plug_in_sitelog(bus, configured=True)
         sitelog.tells_reason = self.defaults.logs_to_file and not configured

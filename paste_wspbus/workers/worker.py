@@ -22,6 +22,7 @@ from paste_wspbus.requests.scoreboard import Scoreboard
 from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import LOADING, OPS, SITE, WORKER, Role
 from paste_wspbus.unix.holding import hold
+from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers import stacks as stacks_of_threads
 from paste_wspbus.workers.orders import Orders, wait_to_go, watch_for_the_end
 from paste_wspbus.workers.signals import NumberedSignals, WorkerSignals
@@ -124,6 +125,7 @@ class Worker:
         """Set up signals, sockets and reports in a process that was just forked."""
         process, role = self.process, self.role
         process.launch.later = role.later
+        set_title(role.name, process.names.ini)
         is_numbered = role.number or role.kind != WORKER
         process.signal_handler = NumberedSignals if is_numbered else WorkerSignals
         self._take_sockets()
