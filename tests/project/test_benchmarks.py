@@ -347,6 +347,15 @@ def test_recycling_counts_the_requests_that_fail(benchmark):
         assert f'slowest ÷ usual, preload {preload}' in found
 
 
+def test_metrics_agree_with_clients_and_the_folder_stays_small(benchmark):
+    figures = 'cost', 'agree', 'deaths'
+    sizes = '--rounds=2', '--requests=1500', '--restarts=2', '--kills=1', '--deaths=20'
+    found = targets(benchmark('metrics', *figures, *sizes))
+    assert found.pop('microseconds more for a request') < 100  # the machine is busy
+    assert found.pop('folder after all ÷ after 10') <= 1
+    assert set(found.values()) == {0}, found
+
+
 def test_status_is_measured_while_every_thread_is_busy(benchmark):
     output = benchmark('status', '--rounds', '2')
     assert targets(output)['milliseconds'] > 0
