@@ -218,8 +218,10 @@ class Messages:
     def ask(self, channel: str, args: tuple[Any, ...], timeout: float) -> list[Answer]:
         """See `Bus.ask`."""
         check_channel(channel)
-        if not 0 < timeout <= MOST_SECONDS:
-            raise ValueError(
+        is_number = isinstance(timeout, int | float)
+        if not is_number or not 0 < timeout <= MOST_SECONDS:
+            kind = ValueError if is_number else TypeError
+            raise kind(
                 f'The timeout must be more than 0 and at most {MOST_SECONDS:g} seconds, '
                 f'not {timeout!r}'
             )

@@ -259,9 +259,12 @@ def test_ask_waits_no_longer_than_its_timeout(started):
     over.set()
 
 
-@pytest.mark.parametrize('timeout', [0, -1, float('nan'), float('inf'), 4000])
+@pytest.mark.parametrize(
+    'timeout', [0, -1, float('nan'), float('inf'), 4000, None, '1']
+)
 def test_a_timeout_is_some_seconds(started, timeout):
-    with pytest.raises(ValueError, match='timeout'):
+    kind = ValueError if isinstance(timeout, int | float) else TypeError
+    with pytest.raises(kind, match='The timeout must be'):
         started.ask('cache', timeout=timeout)
 
 
