@@ -23,7 +23,7 @@ SOURCE = '\n'.join(
 
 def sent_orders():
     """The words that the supervisor's side sends, as its source says."""
-    sent = r"(?:\.tell|\.tell_all|\.send|put\(order)\(\s*'(\w+)'"
+    sent = r"(?:\.tell|\.tell_all|\.send|put\(order|line = order)\(\s*'(\w+)'"
     return set(re.findall(sent, SOURCE)) | {
         word
         for pair in re.findall(r"\.tell\(\s*'(\w+)' if \w+ else '(\w+)'", SOURCE)

@@ -55,9 +55,10 @@ class Supervised:
         self._check_reports(self.supervisor.plan)
         self.supervisor.reports.about = self._about
         if process.ops is not None:
+            from paste_wspbus.process.ops_answers import OpsAnswers
             from paste_wspbus.workers.ops_feed import OpsFeed
 
-            self.supervisor.ops = OpsFeed(self.supervisor, self._describe)
+            self.supervisor.ops = OpsFeed(self.supervisor, OpsAnswers(process).ask)
         self.metrics: MetricsFolder | None = None
 
     def run(self) -> int | None:
@@ -211,13 +212,6 @@ class Supervised:
         from paste_wspbus.process.about import about  # the first report needs it
 
         return about(self.process)
-
-    def _describe(self, answer: Callable[[dict[str, Any]], object]) -> None:
-        from paste_wspbus.process.answers import Answers
-
-        answers = self.process.answers or Answers(self.process)
-        answers.bus = self.bus
-        answers.describe_all(self.supervisor, answer)
 
     def _hung_after(self) -> float:
         hung_after: float | None = self.process.config.settings['hung_after']

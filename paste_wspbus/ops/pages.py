@@ -37,12 +37,14 @@ class Page(NamedTuple):
     ``make`` returns the response at once, from the snapshot alone: it must not wait. If
     ``is_open``, everybody who reaches the listener sees it; else see `Access.sees_all`.
     ``needs`` is the kind of answer that the listener gets from the site before it calls
-    ``make``; if none comes in time, ``make`` gets an older one, or none.
+    ``make``; if none comes in time, ``make`` gets an older one, or none. It only asks for
+    the kind ``asks``, and does not wait: so it learns whether the site answers at all.
     """
 
     make: Callable[[Asked], Response]
     is_open: bool = False
     needs: str = ''
+    asks: str = ''
 
 
 def as_json(body: dict[str, Any], status: int = 200) -> Response:
@@ -102,6 +104,16 @@ def status(asked: Asked) -> Response:
     return _told(asked, 'status')
 
 
+def stacks(asked: Asked) -> Response:
+    """What `wspserve site.ini stacks --json` prints."""
+    return _told(asked, 'stacks')
+
+
+def timeline(asked: Asked) -> Response:
+    """What has run in each process while it started and stopped."""
+    return _told(asked, 'timeline')
+
+
 def _told(asked: Asked, kind: str) -> Response:
     told = asked.snapshot.told.get(kind)
     if told is None:
@@ -130,10 +142,12 @@ def metrics(asked: Asked) -> Response:
 #: The pages. Everything that an operator's program or browser may ask for stands here:
 #: the console '/' belongs here as one that is not open.
 PAGES: dict[str, Page] = {
-    '/live': Page(live, is_open=True),
+    '/live': Page(live, is_open=True, asks='state'),
     '/startup': Page(startup, is_open=True),
     '/ready': Page(ready, is_open=True),
     '/health': Page(healthy, is_open=True),
     '/status': Page(status, needs='status'),
+    '/stacks': Page(stacks, needs='stacks'),
+    '/timeline': Page(timeline, needs='timeline'),
     '/metrics': Page(metrics, is_open=True, needs='status'),
 }

@@ -247,6 +247,8 @@ class OpsServer:
         client.page, client.asked_at = page, time.monotonic()
         if page.needs and not self._is_fresh(page.needs, client.asked_at):
             self._source.ask(page.needs)
+        if page.asks:
+            self._source.ask(page.asks)
         self._answer_if_possible(client)
 
     # -- answers ------------------------------------------------------------------

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 MAX_REQUESTS, MAX_OF_PROCESS, MAX_CHECKS = 100, 20, 1000
 
 
+#: The number of processes above which no requests of single ones are listed.
+MANY = 50
+
+
 def cut_path(path: str) -> str:
     """Return a path up to its second segment: what follows may be a name or a secret."""
     first, *rest = path.removeprefix('/').split('/')
@@ -24,9 +28,11 @@ def cut_path(path: str) -> str:
 
 def limited(status: dict[str, Any]) -> dict[str, Any]:
     """Return a status with short lists, so that its size has a limit."""
+    workers = status.get('workers') or []
+    most = MAX_OF_PROCESS if len(workers) <= MANY else 0
     workers = [
-        {**worker, 'requests': _first(worker.get('requests'), MAX_OF_PROCESS)}
-        for worker in status.get('workers') or ()
+        {**worker, 'requests': _first(worker.get('requests'), most)}
+        for worker in workers
     ]
     return {
         **status,

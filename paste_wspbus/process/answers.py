@@ -71,7 +71,7 @@ class Answers:
         replaced = {'replaced': True} if self.successor is not None else {}
         for connection in self._asked_to_stop:
             more = (
-                self._told(LAST_CALLS)
+                self.timelines(LAST_CALLS)
                 if connection.request.get('timeline') is True
                 else {}
             )
@@ -202,11 +202,11 @@ class Answers:
     def _timeline(self, connection: Connection) -> None:
         supervisor = self.bus.plugins.get('supervisor')
         if supervisor is None:
-            connection.answer(self._told())
+            connection.answer(self.timelines())
         else:
-            supervisor.history.ask(lambda: connection.answer(self._told()))
+            supervisor.history.ask(lambda: connection.answer(self.timelines()))
 
-    def _told(self, room: int = MAX_CALLS) -> dict[str, Any]:
+    def timelines(self, room: int = MAX_CALLS) -> dict[str, Any]:
         """Return the timelines of all processes, as far as they are known now.
 
         :param room: the number of calls that it has at most.

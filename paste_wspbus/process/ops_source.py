@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 
-from paste_wspbus.bus import Bus
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini.masking import secrets_of
 from paste_wspbus.ops.health import Checked
 from paste_wspbus.ops.holding import Ops
 from paste_wspbus.ops.snapshot import Snapshot, State, Told
-from paste_wspbus.ops.status import limited, public
+from paste_wspbus.ops.status import public
 from paste_wspbus.ops.thread import OpsThread
-from paste_wspbus.process.answers import Answers
 from paste_wspbus.process.counting import numbers_of
 from paste_wspbus.process.health import Masked
+from paste_wspbus.process.ops_answers import OpsAnswers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class OneProcess:
         self._masked = Masked(process.config)
         self._secrets = secrets_of(process.config)
         self._told: dict[str, Told] = {}
-        self._kinds: dict[str, Callable[[Bus], Any]] = {'status': self._status}
+        self._answers = OpsAnswers(process)
 
     def snapshot(self) -> Snapshot:
         """Return what is known now."""
@@ -49,9 +48,12 @@ class OneProcess:
 
     def ask(self, kind: str) -> None:
         """Make an answer at once."""
-        bus, make = self._process.bus, self._kinds.get(kind)
-        if bus is not None and make is not None:
-            self._told[kind] = Told(make(bus), time.monotonic())
+
+        def answer(value: Any) -> None:
+            self._told[kind] = Told(public(value, self._secrets), time.monotonic())
+
+        if self._process.bus is not None:
+            self._answers.ask(kind, self._process.bus, answer)
 
     def readers(self) -> Mapping[int, Callable[[], object]]:
         """Return nothing: no other process sends anything."""
@@ -75,9 +77,3 @@ class OneProcess:
         if process.bus is None:
             return []
         return [Checked('site', True, self._masked.checks_of(process.bus))]
-
-    def _status(self, bus: Bus) -> dict[str, Any]:
-        answers = self._process.answers or Answers(self._process)
-        answers.bus = bus
-        status: dict[str, Any] = public(limited(answers.describe()), self._secrets)
-        return status

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from paste_wspbus.ops.snapshot import State
-from paste_wspbus.ops.status import limited
 from paste_wspbus.role import OPS, Role
+from paste_wspbus.wire import order
 from paste_wspbus.workers.children import WorkerFailed, how
 from paste_wspbus.workers.describing import checked_of
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from paste_wspbus.bus import Bus
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
 
@@ -26,8 +26,8 @@ AGAIN, MOST = 0.5, 30.0
 #: report took, so that many workers with many checks do not hold up the supervisor.
 RARELY, TIMES = 0.25, 50
 
-#: The number of characters that an answer has at most, as JSON.
-MAX_ANSWER = 1 << 19
+#: The number of bytes that an answer has at most.
+MAX_ANSWER = 1 << 20
 
 
 class OpsFeed:
@@ -36,13 +36,13 @@ class OpsFeed:
     The process learns each change of the state before the supervisor sleeps. It learns the
     rest only when somebody asks it: nothing is made for nobody.
 
-    :param describe: calls a function with what `status` answers about the site.
+    :param ask: calls a function with an answer of a kind about the site: see `OpsAnswers`.
     """
 
     def __init__(
         self,
         supervisor: Supervisor,
-        describe: Callable[[Callable[[dict[str, Any]], object]], object],
+        ask: Callable[[str, Bus, Callable[[Any], object]], object],
     ) -> None:
         self.supervisor = supervisor
         self._process: WorkerHandle | None = None
@@ -52,10 +52,7 @@ class OpsFeed:
         #: sent again (time.monotonic()), and whether a timer waits for that.
         self._known: list[tuple[str, int, int]] = []
         self._next_health, self._is_timed = 0.0, False
-        #: From each kind of answer to the function that makes it, now or later.
-        self._kinds: dict[str, Callable[[Callable[[Any], object]], object]] = {
-            'status': lambda answer: describe(lambda told: answer(limited(told))),
-        }
+        self._ask = ask
         supervisor.children.hear('wants', self._is_asked)
 
     def start(self) -> None:
@@ -137,14 +134,20 @@ class OpsFeed:
         )
 
     def _is_asked(self, process: WorkerHandle, message: dict[str, Any]) -> None:
-        kind = message['wants']
+        kind, bus = message['wants'], self.supervisor.bus
 
         def answer(value: Any) -> None:
             if process.ended or process.outbox.is_waiting:
                 return
-            if len(json.dumps(value)) > MAX_ANSWER:
-                value = {'error': f'the answer has more than {MAX_ANSWER} characters'}
-            process.tell('tells', kind, value)
+            line = order('tells', kind, value)
+            if len(line) > MAX_ANSWER:
+                too_long = f'the answer has more than {MAX_ANSWER} bytes'
+                line = order('tells', kind, {'error': too_long})
+            process.outbox.put(line)
 
-        if process is self._process and kind in self._kinds:
-            self._kinds[kind](answer)
+        if process is not self._process:
+            return
+        if kind == 'state':
+            self._sent = None  # `look` sends it before the next sleep
+        else:
+            self._ask(kind, bus, answer)

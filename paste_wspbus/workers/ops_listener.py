@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: The number of bytes that are read at once, and that an order has at most.
 READ, MAX_ORDER = 1 << 16, 4 << 20
 
+#: Seconds in which the supervisor is asked once for each kind of answer at most.
+AGAIN = 0.25
+
 #: Signals that are for the site. systemd and a terminal send them to all its processes, but
 #: this one answers until the supervisor orders its end, or has ended.
 _IGNORED = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2')
@@ -69,22 +72,27 @@ class Feed:
         self._buffer = bytearray()
         self._state, self._told = State(), dict[str, Told]()
         self._checked: list[Checked] = []
-        #: The kinds that were asked for, and the time.monotonic() of that.
+        #: The time.monotonic() at which each kind was asked for last.
         self._asked: dict[str, float] = {}
+        #: The time.monotonic() of the first question since which nothing has come.
+        self._waits_since: float | None = None
 
     def snapshot(self) -> Snapshot:
         """Return what is known now."""
-        oldest = min(self._asked.values(), default=None)
-        waits_for = 0.0 if oldest is None else time.monotonic() - oldest
+        since = self._waits_since
+        waits_for = 0.0 if since is None else time.monotonic() - since
         return Snapshot(
             self._state, self._told, self._checked, waits_for, self._numbers
         )
 
     def ask(self, kind: str) -> None:
-        """Ask the supervisor for an answer; only one question of a kind is open at a time."""
-        if kind not in self._asked:
-            self._asked[kind] = time.monotonic()
-            self._report.wants(kind)
+        """Ask the supervisor for an answer, but not again within AGAIN seconds."""
+        now = time.monotonic()
+        if now - self._asked.get(kind, -AGAIN) < AGAIN:
+            return
+        self._asked[kind] = now
+        self._waits_since = self._waits_since or now
+        self._report.wants(kind)
 
     def readers(self) -> Mapping[int, Callable[[], object]]:
         """Return the connection to the supervisor."""
@@ -100,6 +108,7 @@ class Feed:
             came = b''
         if not came or len(self._buffer) > MAX_ORDER:
             os._exit(DONE)  # the supervisor is gone, and with it the site
+        self._waits_since = None
         self._buffer += came
         *lines, rest = self._buffer.split(b'\n')
         self._buffer = rest
@@ -113,7 +122,6 @@ class Feed:
             self._checked = [Checked(*one) for one in carried[0]]
         elif word == 'tells':
             kind, value = carried
-            self._asked.pop(kind, None)
             self._told[kind] = Told(public(value, self._secrets), time.monotonic())
         elif word == 'stop':
             self.server.stop()

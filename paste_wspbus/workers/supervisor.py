@@ -243,6 +243,7 @@ class Supervisor:
             # queues the command, and block() carries it out.
             bus.turn.keep_for(0)
             if bus.state is State.STARTED:
+                bus.events.before_sleep()  # who reads these lines may ask at once
                 first = self.current.get('worker 1') or self.current.get('site')
                 ready(first.lines if first else [])
                 for worker in self.late:

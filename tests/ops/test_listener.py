@@ -112,3 +112,28 @@ def test_it_answers_while_the_site_starts(tmp_path, address):
         site.wait_until_served()
         ops.becomes(address, '/startup', 200)
         assert json.loads(ops.get(address, '/ready').body)['ready']
+
+
+@each_mode
+def test_stacks_and_timeline_are_for_those_who_see_all(tmp_path, address, workers):
+    token = 'a-token-of-an-operator'
+    more = f'ops_token = {token}'
+    with served(tmp_path, address, workers, more=more) as site:
+        for page in ('stacks', 'timeline', 'status'):
+            assert ops.get(address, f'/{page}').status == 401
+            answer = ops.get(address, f'/{page}', Authorization=f'Bearer {token}')
+            assert answer.status == 200
+            assert json.loads(answer.body)[page]
+        assert site.stop()[0] == 0
+
+
+def test_a_supervisor_that_hangs_is_not_live(tmp_path, address):
+    with served(tmp_path, address, 1) as site:
+        os.kill(site.pid, signal.SIGSTOP)
+        assert ops.told(address, '/ready')[0] == 200
+        waits = ops.told(str(tmp_path / 'ops.sock'), '/status')
+        assert waits == (503, {'error': 'the site has not answered yet'})
+        os.kill(site.pid, signal.SIGCONT)
+        ops.becomes(str(tmp_path / 'ops.sock'), '/status', 200)
+        assert ops.told(address, '/live') == (200, {'live': True})
+        assert site.stop()[0] == 0
