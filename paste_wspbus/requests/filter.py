@@ -47,6 +47,8 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
         self._numbers = count()
         #: It is called for each request that begins; no thread waits for another there.
         self.begin = self._numbers.__next__
+        #: The filters of this bus.
+        self.filters: list[BusFilter] = []
         #: How many of them the site itself has made (warm_up, smoke).
         self.not_counted = 0
 
@@ -166,6 +168,7 @@ class BusFilter:
             requests = bus.plugins['requests'] = RequestsInFlight()
             bus.subscribe('status', requests.report)
         self.requests: RequestsInFlight = requests
+        requests.filters.append(self)
         self._count = requests.begin
 
     def __call__(

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from _thread import allocate_lock  # the original, before a site patches Python
 from bisect import bisect_left
 from mmap import mmap
 from struct import Struct
+from time import monotonic, sleep  # as above: no greenlet may run while this one waits
 from typing import NamedTuple
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ def _beginning() -> bytes:
 def _make() -> int:
     """Make the file of a ledger, without pages, and return its descriptor."""
     if hasattr(os, 'memfd_create'):
-        fd = os.memfd_create('wspbus ledger')
+        fd = os.memfd_create('wspbus ledger', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:  # macOS
         import tempfile
 
@@ -105,6 +105,11 @@ def _make() -> int:
     try:
         os.truncate(fd, _DIRECTORY + _PAGE)
         os.pwrite(fd, _beginning(), 0)
+        if hasattr(os, 'memfd_create'):
+            import fcntl
+
+            # A process that makes it shorter would end all that have mapped it (SIGBUS).
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     except BaseException:
         os.close(fd)
         raise
@@ -271,16 +276,16 @@ class Ledger:
             return
         import fcntl  # Windows has none
 
-        until = time.monotonic() + PATIENCE
+        until = monotonic() + PATIENCE
         while True:
             try:
                 fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
                 break
             except OSError:
-                if time.monotonic() >= until:
+                if monotonic() >= until:
                     yield False
                     return
-                time.sleep(PATIENCE / 20)
+                sleep(PATIENCE / 20)
         try:
             yield True
         finally:
@@ -360,7 +365,7 @@ class Book:
                 found = self._sums()
                 if self._number(_EPOCH) == before:
                     return found
-            time.sleep(0.001)
+            sleep(0.001)
         return self._sums()  # the supervisor was stopped while it folded a page
 
     def _sums(self) -> dict[Series, list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from time import monotonic
 
+from paste_wspbus.bus import State
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.frameworks.routes import ROUTE_KEY
 from paste_wspbus.requests.ledger import Book, Ledger
@@ -46,15 +47,14 @@ _FAILED = '500'
 
 
 def meter_of(bus: Bus) -> Meter:
-    """Return the meter of a bus; make one, so that the requests are counted.
-
-    It must be made before the application is wrapped in the filter.
-    """
+    """Return the meter of a bus; make one, so that the requests are counted."""
     meter = bus.plugins.get(METER)
     if not isinstance(meter, Meter):
         meter = bus.plugins[METER] = Meter(bus)
         bus.subscribe('start', meter.find_routes, priority=float('-inf'))
         bus.subscribe('start', meter.note_start, priority=float('inf'))
+        for one in getattr(bus.plugins.get('requests'), 'filters', ()):
+            one.app = meter.around(one.app)  # of an application that was made before
     return meter
 
 
@@ -69,24 +69,36 @@ class Meter:
         close_in_child(self.ledger, Ledger.detach)
         self.sinks: list[Sink] = []
         self.finders: list[Finder] = []
-        self._app: WSGIApp | None = None
+        #: The applications whose frameworks were not asked yet.
+        self._apps: list[WSGIApp] = []
+        #: The time of the last start of a component that was counted.
+        self._noted = 0.0
         self._is_told = False
 
     def around(self, app: WSGIApp) -> Metered:
         """Return an application that counts the requests of ``app``."""
-        self._app = app
+        self._apps.append(app)
+        if self.bus.state is State.STARTED:
+            self.find_routes()
         return Metered(app, self)
 
     def find_routes(self) -> None:
         """Let each framework of the site say the routes of its requests."""
         from paste_wspbus.frameworks.routes import finders
 
-        self.finders = finders(self._app)
+        apps, self._apps = self._apps, []
+        self.finders += [find for app in apps for find in finders(app)]
 
     def note_start(self) -> None:
         """Count how long each component has taken to start."""
-        for call in self.bus.timeline:
-            if call.channel == 'start' and not call.name.startswith(_OWN):
+        calls = [
+            call
+            for call in self.bus.timeline
+            if call.channel == 'start' and call.start > self._noted
+        ]
+        for call in calls:
+            self._noted = max(self._noted, call.start)
+            if not call.name.startswith(_OWN):
                 self.ledger.note_start(call.name, call.duration)
 
     def read_all(self) -> dict[Series, list[int]]:

@@ -249,6 +249,31 @@ def test_the_starts_of_components_are_counted():
     bus.exit()
 
 
+def test_a_second_start_counts_each_component_once_more():
+    bus = Bus()
+    meter = meter_of(bus)
+    meter.around(lambda environ, start_response: [])
+    bus.lifespan(lambda: iter([None]), name='pool')
+    for _ in range(3):
+        bus.start()
+        bus.stop()
+    bus.exit()
+    pool = Series('', 'start', 'pool')
+    assert sum(meter.ledger.read()[pool][:-1]) == 3
+
+
+def test_an_application_that_was_wrapped_before_somebody_wants_metrics_is_counted():
+    bus = Bus()
+    site = Site([b'a'])
+    filtered = BusFilter.around(site.app, bus)
+    meter = meter_of(bus)
+    bus.start()
+    BUSES.append(bus)
+    environ = {'PATH_INFO': '/', 'SCRIPT_NAME': '', 'REQUEST_METHOD': 'GET'}
+    assert list(filtered(environ, start_response)) == [b'a']
+    assert meter.ledger.read()[HOME]
+
+
 def test_without_metrics_nothing_is_between_the_filter_and_the_application():
     bus = Bus()
     app = lambda environ, start_response: []  # noqa: E731
