@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.requests.filter import BusFilter, WSGIApp
+    from paste_wspbus.requests.filter import WSGIApp
 
 __all__ = [
     'ENVIRON_KEY',
@@ -62,7 +62,7 @@ def embedded_bus(global_conf: Mapping[str, Any] | None = None) -> Bus:
 
 def make_filter(
     global_conf: dict[str, Any], **local_conf: str
-) -> Callable[[WSGIApp], BusFilter]:
+) -> Callable[[WSGIApp], WSGIApp]:
     """Make the filter of ``use = egg:paste_wspbus#bus``, which takes no settings.
 
     Its entry point is in the group paste.filter_factory.
@@ -72,16 +72,21 @@ def make_filter(
     """
     from paste_wspbus.frameworks import introduce  # imported here, as above
     from paste_wspbus.requests.filter import BusFilter
+    from paste_wspbus.requests.wrapping import wrapped_by
 
     if local_conf:
         raise TypeError(f'the bus filter takes no settings: {", ".join(local_conf)}')
     bus = get_bus(global_conf)
 
-    def wrap(app: WSGIApp) -> BusFilter:
+    is_alone = composed_bus() is None  # nobody wraps the application as a whole
+
+    def wrap(app: WSGIApp) -> WSGIApp:
         host = host_of(bus)
         if host.exits_with_process:  # otherwise the command introduces the bus
             introduce(app, bus)
-        wrapped = BusFilter.around(app, bus)
+        wrapped: WSGIApp = BusFilter.around(app, bus)
+        if is_alone:
+            wrapped = wrapped_by(bus.plugins.values(), wrapped)
         host.composed(bus)  # the host may start the bus now
         return wrapped
 

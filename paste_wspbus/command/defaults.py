@@ -81,8 +81,8 @@ class DefaultPlugins:
         sitelog = bus.plugins['sitelog'] = SiteLog(bus)
         sitelog.routine_is_debug = self.options.reload
         sitelog.tells_reason = self.logs_to_file and not configured
-        if process.name:
-            sitelog.name(process.name)
+        if process.role is not None:
+            sitelog.name(process.name, process.role.generation)
         if process.log_file is not None:
             sitelog.files.append((process.log_file, (1, 2)))
         sitelog.subscribe()

@@ -21,8 +21,8 @@ from paste_wspbus.ini.hints import (
 from paste_wspbus.ini.needs import read_wishes
 from paste_wspbus.ini.settings import FILES, FOLDERS, NO_CHANNELS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, definition_of, find_source
+from paste_wspbus.ini.typed import check_further, settings_in_source
 from paste_wspbus.ini.typed import convert as convert_settings
-from paste_wspbus.ini.typed import settings_in_source
 from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.values import nearest
@@ -55,6 +55,12 @@ KINDS = (
     'plugin',
     'wspbus',
 )
+
+#: The keys of sections that no factory gets.
+_OTHER_KEYS = ('use', 'require', 'next', 'filter-with', *NEEDS)
+
+#: The factory of the filter that has the settings of a plugin.
+ACCESS_LOG = 'paste_wspbus.ready.accesslog:make_filter'
 
 #: How similar the name of a section must be to one of these: other programs have sections
 #: in the same file.
@@ -234,7 +240,10 @@ class _Sections:
                 point = _check_egg(place, target, target_kind)
                 if target_kind is PLUGIN and len(path) == 1:
                     definition = definition_of(point.module, point.attr)
-                    _check_settings(loader, place, definition)
+                    _check_settings(loader, place, definition, point.module)
+                elif target_kind is FILTER and point.value == ACCESS_LOG:
+                    definition = definition_of(point.module, 'accesslog')
+                    _check_settings(loader, place, definition, point.module)
             elif scheme.lower() == 'call':
                 definition = self._check_call(place, target, target_kind)
                 if len(path) == 1:
@@ -297,10 +306,13 @@ class _Place(NamedTuple):
         return ConfigError(self.file, problem, section=self.section, key=self.key)
 
 
-def _check_settings(loader: ConfigLoader, place: _Place, definition: Any) -> None:
+def _check_settings(
+    loader: ConfigLoader, place: _Place, definition: Any, module: str = ''
+) -> None:
     """Check the keys of a plugin's section by the parameters of its factory.
 
     :param definition: the text of its factory; None if nobody knows it.
+    :param module: that of the factory, if it may check more.
     """
     settings = definition and settings_in_source(definition)
     own = loader.parser._sections[place.section]
@@ -309,10 +321,11 @@ def _check_settings(loader: ConfigLoader, place: _Place, definition: Any) -> Non
     conf = {
         key: loader.value(place.section, key)
         for key in own
-        if key not in ('use', 'require', *NEEDS, *loader.parser._defaults)
+        if key not in (*_OTHER_KEYS, *loader.parser._defaults)
         and not key.startswith('set ')
     }
-    convert_settings(settings, conf, place.file, place.section)
+    values = convert_settings(settings, conf, place.file, place.section)
+    check_further(module, values, place.file, place.section)
 
 
 def _check_path(*path: tuple[str, str]) -> None:

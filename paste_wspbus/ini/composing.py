@@ -211,6 +211,10 @@ class Composer:
             site.app = BusFilter.around(site.app, bus)
         with self._origin(site, 'app:main'):
             introduce(site.app, bus)
+        if site.plugins:
+            from paste_wspbus.requests.wrapping import wrapped_by
+
+            site.app = wrapped_by(site.plugins.values(), site.app)
         _record_steps(bus)
 
     def _make_plugin(self, site: Site, name: str, wishes: Wishes) -> None:
@@ -254,6 +258,9 @@ class Composer:
             file = getattr(context, 'file', None) or self.file
             context.local_conf = typed.convert(
                 settings, context.local_conf, file, context.section
+            )
+            typed.check_further(
+                factory.__module__, context.local_conf, file, context.section
             )
 
     def _generator(self, context: Any) -> Callable[[], Iterator[Any]]:

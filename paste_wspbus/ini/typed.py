@@ -340,6 +340,40 @@ def convert(
     return converted
 
 
+def converted(
+    factory: Any, conf: Mapping[str, str], file: str | None, section: str | None
+) -> dict[str, Any]:
+    """Convert the settings of a factory of `ready`, and check what no type says.
+
+    The errors are those of `convert`.
+    """
+    settings = settings_of(factory)
+    assert settings is not None
+    values = convert(settings, conf, file, section)
+    check_further(factory.__module__, values, file, section)
+    return values
+
+
+def check_further(
+    module: str, values: Mapping[str, Any], file: str | None, section: str | None
+) -> None:
+    """Let a module of `ready` check the settings of its plugin: ``check_settings(values)``.
+
+    :raises ConfigError: if one is wrong.
+    """
+    if not module.startswith('paste_wspbus.ready.'):
+        return
+    from importlib import import_module
+
+    check = getattr(import_module(module), 'check_settings', None)
+    if check is None:
+        return
+    try:
+        check(values)
+    except SettingError as error:
+        raise ConfigError(file, error.problem, section=section, key=error.key) from None
+
+
 def check_defaults(settings: Settings, file: str | None, section: str | None) -> None:
     """Check that the defaults of a factory are of the types that it names.
 

@@ -115,13 +115,18 @@ class SiteLog(Plugin):
         #: Whether to log why the site stops, even if only warnings are logged otherwise.
         self.tells_reason = False
         self.files: list[tuple[str, tuple[int, ...]]] = []
+        #: The name of this process, '' if it is the only one, and its generation.
+        self.process, self.generation = '', 1
 
-    def name(self, process: str) -> None:
+    def name(self, process: str, generation: int = 1) -> None:
         """Put the name of this process, such as 'worker 2', into all its log records.
 
         The records of the bus have it in the name of their logger
         (``paste_wspbus.worker2``), and all records have it as %(processName)s.
         """
+        self.process, self.generation = process, generation
+        if not process:
+            return
         name = f'paste_wspbus.{process.replace(" ", "")}'
         self.logger = logging.getLogger(name)
         name_process(process)

@@ -112,7 +112,7 @@ class CherootServer(Server):
         self, msg: str = '', level: int = 20, traceback: bool = False
     ) -> None:
         if (
-            self._has_cut or self._has_given_up
+            self.has_cut or self._has_given_up
         ):  # the log has named the requests that fail now
             level, traceback = 20, False
         self.bus.log(f'cheroot: {msg}', level, traceback)

@@ -98,7 +98,7 @@ class Server(Binding):
         self.gate: Gate | None = None
         #: Whether it listens at its start, but accepts nothing before `begin`.
         self.holds = self._is_held = False
-        self._has_cut = self._has_given_up = False
+        self.has_cut = self._has_given_up = False
         self._thread: threading.Thread | None = None
         self._pauses, self._courtesy = Pauses(), Courtesy()
 
@@ -350,7 +350,7 @@ class Server(Binding):
                 self.close()
             return
         self.drain()
-        self._has_cut = False
+        self.has_cut = False
         if any(
             one.owned for one in self.sockets
         ):  # nobody else answers what waits there
@@ -407,7 +407,7 @@ class Server(Binding):
         from paste_wspbus.servers import cutting  # rarely needed
         from paste_wspbus.servers.cutting import WaitsFor
 
-        self._has_cut = True
+        self.has_cut = True
         requests = [one.or_debugger() for one in self.requests_in_flight()]
         is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
         self.cut()  # before the log: threads that end leave the interpreter to this one
@@ -426,7 +426,7 @@ class Server(Binding):
         """Seconds that `end` may wait for threads."""
         if self.bus.hurried:
             return 0.2
-        is_short = self._has_cut or self._has_given_up
+        is_short = self.has_cut or self._has_given_up
         return self.at_most(JOIN_CUT if is_short else JOIN)
 
     def at_most(self, seconds: float) -> float:

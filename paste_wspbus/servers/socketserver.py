@@ -138,7 +138,7 @@ class SocketServer(Server):
 
         def handle_error_unless_cut(connection: Any, address: Any) -> None:
             # Else the log has named the request already.
-            if not (self._has_cut or self._has_given_up):
+            if not (self.has_cut or self._has_given_up):
                 handle_error(connection, address)
 
         server.get_request, server.close_request = get_request, close_request

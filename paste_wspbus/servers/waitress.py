@@ -16,7 +16,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer
-from waitress.task import Task, ThreadedTaskDispatcher, WSGITask
+from waitress.task import ErrorTask, Task, ThreadedTaskDispatcher, WSGITask
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
@@ -145,6 +145,8 @@ class WaitressServer(Server):
         return socket.AF_INET if ipv4 else socket.AF_INET6
 
     passes_connections = False
+    #: The access log that gets the requests; whether environ has the key of `arriving`.
+    access_log, notes_arrival = None, False
 
     def open(self, app: Any) -> None:
         """Make waitress's server on our sockets; it listens from here on."""
@@ -541,8 +543,14 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
     if waitress_fast.ONE_SEND in ways:
         task = type('OneSendTask', (waitress_fast.OneSend, task), {})
 
+    error_task: type = ErrorTask
+    if adapter.access_log is not None or adapter.notes_arrival:
+        from paste_wspbus.servers.waitress_log import noting
+
+        task, error_task = noting(adapter, task)
+
     class DrainingChannel(_Channel):
-        task_class = task
+        task_class, error_task_class = task, error_task
         parser_class = parser
         #: The request whose response is on its way to the client.
         answered = None

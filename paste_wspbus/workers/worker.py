@@ -234,7 +234,7 @@ class Worker:
         multiprocessing = sys.modules.get('multiprocessing.process')
         if multiprocessing is not None:
             multiprocessing._children = set()  # type: ignore[attr-defined]
-        sitelog.name(self.process.name)
+        sitelog.name(self.process.name, self.role.generation)
         return True
 
     def fork_from_packages(self, import_all: Callable[[list[str]], object]) -> bool:
