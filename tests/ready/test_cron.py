@@ -190,6 +190,24 @@ def test_a_job_that_fails_is_told_and_runs_again(bus, log, tmp_path):
         keeper.health()
 
 
+def test_its_health_is_shown_and_decides_nothing(bus, tmp_path):
+    checks = bus.make_checks()
+    cron(bus, tmp_path)
+    for _ in range(2):  # each start has a new object
+        bus.start()
+        (check,) = checks.describe()
+        assert (check['name'], check['group']) == ('nightly', 'health')
+        eventually(lambda: checks.describe()[0]['ok'])
+        bus.stop()
+
+
+def test_a_name_that_another_check_has_is_told(bus, log, tmp_path):
+    bus.health('nightly')(lambda: True)
+    cron(bus, tmp_path)
+    bus.start()
+    assert any('another check has this name' in line for line in log)
+
+
 def test_a_stop_waits_for_the_run_in_progress(bus, log, tmp_path):
     cron(bus, tmp_path, 'job_that_waits')
     bus.start()
