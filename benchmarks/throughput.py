@@ -47,17 +47,28 @@ def wrk(port, connections, closes, seconds):
     return int(count[1]), float(rate[1])
 
 
+def family(pid):
+    """The process, and all that it has started."""
+    tasks = Path(f'/proc/{pid}/task').glob('*/children')
+    children = [child for task in tasks for child in task.read_text().split()]
+    return [pid, *(one for child in children for one in family(child))]
+
+
 def processor_time(pid):
-    """The processor time that a process has had, in seconds."""
-    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+    """The processor time that a process and its children have had, in seconds."""
+    ticks = 0
+    for one in family(pid):
+        fields = Path(f'/proc/{one}/stat').read_text().rpartition(')')[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf('SC_CLK_TCK')
 
 
 def switches(pid):
-    """How often the threads of a process have gone to sleep so far."""
+    """How often the threads of a process and of its children have gone to sleep so far."""
     return sum(
         int(re.search(r'^voluntary_ctxt_switches:\s*(\d+)', task.read_text(), re.M)[1])
-        for task in Path(f'/proc/{pid}/task').glob('*/status')
+        for one in family(pid)
+        for task in Path(f'/proc/{one}/task').glob('*/status')
     )
 
 
@@ -86,7 +97,12 @@ def requests_a_second(serve, case, seconds, times, sleeps):
 
 def compare(case, options, server='waitress'):
     alone = 'waitress-serve' if server == 'waitress' else f'{server} alone'
-    servers = {'wspserve': rounds.wspserve, alone: rounds.waitress_serve}
+    servers = {
+        'wspserve': rounds.wspserve,
+        alone: rounds.waitress_serve,
+        '(gunicorn, gthread)': rounds.gunicorn_threads,
+        '(uWSGI)': rounds.uwsgi_threads,
+    }
     if server != 'waitress':
         servers = {
             'wspserve': functools.partial(rounds.wspserve, server=server),
