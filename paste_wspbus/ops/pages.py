@@ -39,12 +39,17 @@ class Page(NamedTuple):
     ``needs`` is the kind of answer that the listener gets from the site before it calls
     ``make``; if none comes in time, ``make`` gets an older one, or none. It only asks for
     the kind ``asks``, and does not wait: so it learns whether the site answers at all.
+
+    A page with ``event`` stays open (Server-Sent Events): ``make`` returns its head and its
+    beginning, without a Content-Length. ``event`` returns the bytes that follow, when there
+    is a newer answer of the kind ``needs`` or the state has changed; b'' if there are none.
     """
 
     make: Callable[[Asked], Response]
     is_open: bool = False
     needs: str = ''
     asks: str = ''
+    event: Callable[[Asked], bytes] | None = None
 
 
 def as_json(body: dict[str, Any], status: int = 200) -> Response:

@@ -32,6 +32,9 @@ MAX_CONNECTIONS = 64
 #: Seconds that a connection has from its beginning to its end.
 TIME = 5.0
 
+#: The number of pages that stay open at most, and seconds between two of their events.
+MAX_STREAMS, EVERY = 8, 1.0
+
 #: Seconds that a page waits for an answer of the site; then it is made from an older one.
 PATIENCE = 0.7
 
@@ -76,6 +79,11 @@ class Client:
         #: The page that waits for an answer of the site, and since when.
         self.page: Page | None = None
         self.asked_at = 0.0
+        #: The page that stays open, the time.monotonic() of its next event, and what it has
+        #: sent of: the answer's time, and the state.
+        self.stream: Page | None = None
+        self.next_event = 0.0
+        self.sent_of: object = None
         #: Whether it has its response, and only the end of what it sends is awaited.
         self.lingers = False
 
@@ -119,6 +127,7 @@ class OpsServer:
             for key, _ in self._selector.select(self._time_to_sleep()):
                 key.data()
             self._answer_those_that_wait()
+            self._send_events()
             self._drop_late()
 
     def stop(self) -> None:
@@ -145,6 +154,7 @@ class OpsServer:
             for client in self._clients.values()
             if client.page
         ]
+        due += [one.next_event for one in self._streams()]
         if self._rests_until:
             due.append(self._rests_until)
         return max(min(due) - time.monotonic(), 0.0) if due else None
@@ -194,6 +204,7 @@ class OpsServer:
     def _make_room(self) -> None:
         clients = list(self._clients.values())  # the oldest first
         idle = [one for one in clients if one.request is None or one.lingers]
+        idle = idle or self._streams()
         self._close((idle or clients)[0])
 
     def _close(self, client: Client) -> None:
@@ -240,6 +251,8 @@ class OpsServer:
             refusal = Refusal(404, 'there is no such page')
         elif refusal is None and not (page.is_open or self._access.sees_all(request)):  # type: ignore[union-attr]
             refusal = self._access.demand()
+        elif refusal is None and page.event and len(self._streams()) >= MAX_STREAMS:  # type: ignore[union-attr]
+            refusal = Refusal(503, f'{MAX_STREAMS} pages stay open already')
         if refusal is not None:
             self._refuse(client, refusal)
             return
@@ -250,6 +263,32 @@ class OpsServer:
         if page.asks:
             self._source.ask(page.asks)
         self._answer_if_possible(client)
+
+    # -- pages that stay open ----------------------------------------------------
+
+    def _streams(self) -> list[Client]:
+        return [one for one in self._clients.values() if one.stream is not None]
+
+    def _send_events(self) -> None:
+        for client in self._streams():
+            page, request, now = client.stream, client.request, time.monotonic()
+            assert page is not None and page.event is not None and request is not None
+            if client.next_event <= now:
+                client.next_event = now + EVERY
+                self._source.ask(page.needs)
+            snapshot = self._source.snapshot()
+            told = snapshot.told.get(page.needs)
+            is_of = told and told.at, snapshot.state
+            if is_of == client.sent_of or client.output:
+                continue  # there is nothing new, or it does not read
+            client.sent_of = is_of
+            try:
+                client.output = page.event(Asked(request, snapshot, sees_all=True))
+            except Exception:  # no page may end the listener
+                self._close(client)
+                continue
+            if client.output:
+                self._send(client)
 
     # -- answers ------------------------------------------------------------------
 
@@ -276,6 +315,8 @@ class OpsServer:
         sees_all = page.is_open is False or self._access.sees_all(request)
         try:
             response = page.make(Asked(request, self._source.snapshot(), sees_all))
+            if page.event is not None and request.method == 'GET':
+                client.stream, client.next_event = page, 0.0
             self._send_response(client, response)
         except Exception as error:  # no page may end the listener
             why = f'the page cannot be made: {type(error).__name__}'
@@ -298,7 +339,8 @@ class OpsServer:
     def _send_response(self, client: Client, response: Response) -> None:
         request = client.request
         is_head = request is not None and request.method == 'HEAD'
-        client.output = serialized(response, with_body=not is_head)
+        stays = client.stream is not None
+        client.output = serialized(response, with_body=not is_head, stays=stays)
         # If bytes of the client stay unread, close(2) resets the connection, and the
         # client may lose the response.
         client.lingers = request is None or request.has_body
@@ -313,7 +355,12 @@ class OpsServer:
             self._close(client)
             return
         client.output = client.output[sent:]
-        if client.output:
+        if client.stream is not None:
+            if sent:
+                client.until = time.monotonic() + TIME + EVERY
+            event = selectors.EVENT_WRITE if client.output else selectors.EVENT_READ
+            self._wait(client, event, self._send if client.output else self._read)
+        elif client.output:
             self._wait(client, selectors.EVENT_WRITE, self._send)
         elif client.lingers:
             with contextlib.suppress(OSError):
@@ -324,12 +371,17 @@ class OpsServer:
             self._close(client)
 
 
-def serialized(response: Response, with_body: bool = True) -> bytes:
+def serialized(
+    response: Response, with_body: bool = True, stays: bool = False
+) -> bytes:
     """Return a response as bytes of HTTP/1.1, with the headers that all of them have.
 
     :param with_body: False for HEAD: then only the body is missing.
+    :param stays: whether more follows, so that the body ends with the connection.
     """
     body = response.body
+    if stays:
+        del response.content_length
     headers: list[tuple[str, Any]] = [
         ('Date', email.utils.formatdate(usegmt=True)),
         *response.headerlist,
