@@ -46,10 +46,13 @@ def finders(app: Any) -> list[Finder]:
 
 
 def note(environ: dict[str, Any], route: str) -> None:
-    """Note the route of a request, if its site counts requests."""
+    """Note the route of a request, if its site counts requests.
+
+    The first one counts: a later one is that of a page that shows an error.
+    """
     noted = environ.get(ROUTE_KEY)
-    if noted is not None:
-        noted[:] = [route]
+    if noted is not None and not noted:
+        noted.append(route)
 
 
 def mounted(environ: dict[str, Any], route: str) -> str:

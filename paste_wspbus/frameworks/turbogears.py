@@ -29,19 +29,38 @@ def show_routes(app: Any) -> Any:
     """
     from tg.wsgiapp import TGApp
 
-    from paste_wspbus.frameworks.routes import name_of, note
-
     if not issubclass(type(app), TGApp):
         return False
     dispatch = app.wrapped_dispatch
 
     def noting(controller: Any, environ: dict[str, Any], context: Any) -> Any:
-        try:
-            return dispatch(controller, environ, context)
-        finally:
-            state = getattr(context.request, '_dispatch_state', None)
-            if name := name_of(getattr(state, 'action', None)):
-                note(environ, name)
+        if controller:
+            controller = _Noting(controller)
+        return dispatch(controller, environ, context)
 
     app.wrapped_dispatch = noting
     return None
+
+
+class _Noting:
+    """A root controller that notes which method has got a request.
+
+    It is inside TurboGears' layer for error pages, which asks another controller.
+    """
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+
+    def __call__(self, environ: dict[str, Any], context: Any) -> Any:
+        from paste_wspbus.frameworks.routes import name_of, note
+
+        request = context.request
+        try:
+            return self._controller(environ, context)
+        finally:
+            state = getattr(request, '_dispatch_state', None)
+            if name := name_of(getattr(state, 'action', None)):
+                note(environ, name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._controller, name)

@@ -8,7 +8,7 @@ from time import monotonic
 from paste_wspbus.bus import State
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.frameworks.routes import ROUTE_KEY
-from paste_wspbus.requests.ledger import Book, Ledger
+from paste_wspbus.requests.ledger import ROWS, STAND_BY, Book, Ledger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ class Meter:
     def _tell_overflow(self) -> None:
         self.ledger.overflows = False
         self.bus.log(
-            'Metrics: the requests of the site have too many different routes. Further '
-            "ones are counted as route 'other'",
+            f'Metrics: the requests have more than {ROWS - STAND_BY} combinations of '
+            "method, status and route. Further routes are counted as 'other'",
             30,
         )
 

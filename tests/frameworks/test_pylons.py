@@ -12,7 +12,7 @@ from paste_wspbus.bus import Bus
 from paste_wspbus.frameworks.guests import Taken
 from paste_wspbus.frameworks.pylons import give_globals
 from tests.environments import environment
-from tests.kit import TIMEOUT, Site
+from tests.kit import TIMEOUT, Site, counted
 from tests.kit.places import DOCS, SITES
 
 SITE = SITES / 'pylons'
@@ -256,3 +256,14 @@ def test_under_paster_serve_the_filter_gives_app_globals_their_bus(page):
         site.stop(signal.SIGINT)
     assert what_counts(site.err.text)[-1] == 'Bus EXITED'
     assert 'WARNING' not in site.err.text
+
+
+def test_requests_are_counted_by_controller_and_action(folder):
+    paths = '/', '/letters/3', '/letters/4', '/none', '/nothing/here'
+    found = counted.routes(folder, lambda: served(folder), *paths)
+    status = next(status for status, route in found if route == 'page.letter')
+    assert found == {
+        ('2xx', 'page.index'): 1,
+        (status, 'page.letter'): 2,
+        ('4xx', '(unknown)'): 2,
+    }

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.environments import environment
-from tests.kit import TIMEOUT, Site, free_port
+from tests.kit import TIMEOUT, Site, counted, free_port
 from tests.kit.places import DOCS, SITES
 
 SITE = SITES / 'turbogears'
@@ -235,3 +235,12 @@ def test_a_project_that_gearbox_made_is_served_with_its_own_server(tmp_path):
     assert code == 0, site.report()
     assert 'Bus EXITED' in err
     assert 'WARN' not in err
+
+
+def test_requests_are_counted_by_the_method_of_their_controller(folder):
+    found = counted.routes(folder, lambda: served(folder), '/', '/counter', '/none')
+    assert found == {
+        ('2xx', 'gallery.controllers.root:RootController.index'): 1,
+        ('2xx', 'counter:RootController.index'): 1,
+        ('4xx', 'gallery.controllers.error:ErrorController.document'): 1,
+    }

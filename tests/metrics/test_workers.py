@@ -23,7 +23,7 @@ use = call:shop:make
 use = egg:paste_wspbus#metrics
 
 [server:main]
-use = egg:waitress
+use = {server}
 host = 127.0.0.1
 port = 0
 
@@ -45,17 +45,25 @@ def make(conf):
 
 def app(environ, start_response):
     ITEMS.inc()
-    body = str(os.getpid()).encode()
-    start_response('200 OK', [('Content-Length', str(len(body)))])
-    return [body] if environ['PATH_INFO'] != '/stream' else iter([body[:2], body[2:]])
+    body, path = f'{os.getpid()}.'.encode(), environ['PATH_INFO']
+    headers = [('Content-Type', 'text/plain')]
+    if path != '/chunks':
+        headers.append(('Content-Length', str(len(body))))
+    start_response('200 OK', headers)
+    return [body] if path == '/' else iter([body[:2], body[2:]])
 """
 
 WORKERS = 'workers = 2\nsite_metrics = multiprocess\n'
 
 
 class Shop(Site):
-    def __init__(self, folder, more='', *args, **kwargs):
-        super().__init__(folder, INI + more, *args, files={'shop.py': SHOP}, **kwargs)
+    def __init__(self, folder, more='', server='egg:waitress', **kwargs):
+        ini = INI.format(server=server) + more
+        super().__init__(folder, ini, files={'shop.py': SHOP}, **kwargs)
+
+    def worker(self):
+        """Return the process ID of a worker."""
+        return int(self.get().body.rstrip(b'.'))
 
     def metrics(self):
         """Return {name: the sum of its samples}, without the requests of this page."""
@@ -71,7 +79,7 @@ class Shop(Site):
 class Buyers:
     """Clients that count what they ask for, and what is answered."""
 
-    def __init__(self, site, count=4):
+    def __init__(self, site, count=6):
         self.site, self.asked, self.answered = site, 0, 0
         self.last = 0.0
         self._over, self._lock = threading.Event(), threading.Lock()
@@ -91,22 +99,31 @@ class Buyers:
             thread.join()
 
     def _buy(self, number):
-        path = ('/', '/stream')[number % 2]
+        path = ('/', '/stream', '/chunks')[number % 3]
         while not self._over.is_set():
             with self._lock:
                 self.asked += 1
             try:
                 with Connection(self.site.address) as connection:
-                    is_whole = connection.get(path, connection='close').body.isdigit()
+                    body = connection.get(path, connection='close').body
             except (OSError, EOFError, ValueError, AssertionError, IndexError):
                 continue
             with self._lock:
-                self.answered += is_whole
+                self.answered += body.endswith(b'.')  # the whole of it
 
 
-@pytest.mark.parametrize('more', ['', 'preload = true\n', 'restart = child\n'])
-def test_clients_and_metrics_agree_over_graceful_restarts_and_kills(tmp_path, more):
-    with Shop(tmp_path, WORKERS + more) as site:
+@pytest.mark.parametrize(
+    ('more', 'server'),
+    [
+        ('', 'egg:waitress'),
+        ('preload = true\n', 'egg:paste_wspbus#cheroot'),
+        ('restart = child\n', 'egg:Paste#http'),
+    ],
+)
+def test_clients_and_metrics_agree_over_graceful_restarts_and_kills(
+    tmp_path, more, server
+):
+    with Shop(tmp_path, WORKERS + more, server) as site:
         seen = []
 
         def look():
@@ -116,7 +133,7 @@ def test_clients_and_metrics_agree_over_graceful_restarts_and_kills(tmp_path, mo
             for _ in range(2):
                 before = buyers.answered
                 eventually(lambda: buyers.answered > before + 20)  # noqa: B023
-                os.kill(int(site.get().body), signal.SIGKILL)
+                os.kill(site.worker(), signal.SIGKILL)
                 look()
                 before = site.out.text.count('Generation ')
                 site.send(signal.SIGHUP)
@@ -140,7 +157,7 @@ def test_clients_and_metrics_agree_over_graceful_restarts_and_kills(tmp_path, mo
 
 def metrics_file(site):
     """Return the path of a file that prometheus_client has made in a worker."""
-    pid = int(site.get().body)
+    pid = site.worker()
     links = (f'/proc/{pid}/fd/{fd}' for fd in os.listdir(f'/proc/{pid}/fd'))
     return next(path for path in map(os.readlink, links) if path.endswith('.db'))
 
