@@ -217,16 +217,24 @@ def _complete(folder: str) -> None:
     path = os.path.join(folder, _JOURNAL)
     try:
         with open(path) as file:
-            made, gone = json.load(file)
+            made, gone = (
+                list(map(os.path.basename, names)) for names in json.load(file)
+            )
     except FileNotFoundError:
         return
+    except (
+        ValueError,
+        TypeError,
+    ):  # it is not ours: that has its name when it is whole
+        os.unlink(path)
+        return
     for name in made:
-        place = os.path.join(folder, os.path.basename(name))
+        place = os.path.join(folder, name)
         with contextlib.suppress(FileNotFoundError):  # it was done
             os.replace(place + _NEW, place)
     for name in gone:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, os.path.basename(name)))
+            os.unlink(os.path.join(folder, name))
     os.unlink(path)
 
 

@@ -167,6 +167,25 @@ def test_files_that_are_broken_are_left_out(folder, dead):
     assert shown(folder) == {'items_total': 3}
 
 
+@pytest.mark.parametrize('text', ['', '[1', '[[], [], []]', '[[1], [2]]', '7', 'null'])
+def test_a_journal_of_nonsense_is_removed(folder, dead, text):
+    write(folder, 'counter', dead, 3)
+    with open(os.path.join(folder, 'wspbus.journal'), 'w') as file:
+        file.write(text)
+    enter(folder)
+    assert shown(folder) == {'items_total': 3}
+    assert files(folder) == [f'{os.getpid()}.begun', 'counter_dead.db']
+
+
+def test_a_journal_removes_nothing_in_another_folder(tmp_path, dead):
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    (tmp_path / 'precious').write_text('x')
+    (folder / 'wspbus.journal').write_text('[["../precious"], ["../precious"]]')
+    fold(str(folder))
+    assert (tmp_path / 'precious').read_text() == 'x'
+
+
 def test_without_a_folder_there_are_no_metrics(folder):
     assert shown(os.path.join(folder, 'none')) == {}
 
