@@ -228,7 +228,8 @@ class BusFilter:
             try:
                 return app(environ, start_response)
             finally:
-                name = f'{environ.get("REQUEST_METHOD")} {_path(environ)}'
+                path = '/'.join(_path(environ).split('/')[:3])  # not who asks for what
+                name = f'{environ.get("REQUEST_METHOD")} {path}'
                 bus.calls.record('request', name, since, monotonic() - since)
 
         self.app = first

@@ -202,6 +202,7 @@ class WorkerHandle:
         self.since = time.monotonic()
         self.until = self.since + limit
         self.ready_since = self.asked_since = self.leaves_since = None
+        self.calls, self.has_told_all = None, False
 
     def is_asked_to_leave(self) -> None:
         """Note that it was ordered to stop, perhaps not for the first time."""

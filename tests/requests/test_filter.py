@@ -111,3 +111,24 @@ def test_what_a_site_has_put_in_the_place_of_the_plugins_is_no_error():
     bus.plugins['requests'] = range(3)
     bus.plugins['server'] = object()
     assert load_of(bus)['requests'] == []
+
+
+def test_the_first_request_is_recorded_and_the_others_pass_it_by():
+    bus, asked = Bus(), []
+
+    def app(environ, start_response):
+        asked.append(environ['PATH_INFO'])
+        if len(asked) == 1:
+            raise ValueError('the database is away')
+        return []
+
+    wrapped = BusFilter(app, bus)
+    wrapped.record_first()
+    assert bus.timeline == []
+    with contextlib.suppress(ValueError):
+        begin(wrapped, '/users/7/secret?token=1')
+    assert wrapped.app is app  # so the others cost nothing
+    begin(wrapped, '/second').close()
+    (call,) = bus.timeline
+    assert (call.channel, call.name) == ('request', 'GET /users/7')
+    assert asked == ['/users/7/secret?token=1', '/second']
