@@ -93,7 +93,8 @@ def blame(options: Options) -> int:
     answer = ask_for_timeline(options, OTHERWISE)
     found = [Blame(life) for life in lives(answer) if life.ended is None]
     if options.json:
-        print_answer(json.dumps([one.as_json() for one in found], indent=2))
+        said = json.dumps([one.as_json() for one in found], indent=2)
+        print_answer(said, absolute=True)
         return DONE
     print_answer('\n'.join(text_of(found, options.verbosity > 1)), absolute=True)
     return DONE
@@ -140,4 +141,6 @@ def blame_line(row: Row, seconds: float) -> str:
 
 def in_ms(seconds: float) -> str:
     """Return a time for people."""
-    return f'{seconds:.2f} s' if seconds >= 10 else f'{seconds * 1000:.0f} ms'
+    if seconds >= 10:
+        return f'{seconds:.2f} s'
+    return f'{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms'

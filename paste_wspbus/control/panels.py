@@ -56,7 +56,8 @@ class Panel:
         self, title: str, begin: float, end: float, wall: float, all_lives: list[Life]
     ) -> None:
         self.title, self.begin, self.end, self.wall = title, begin, end, wall
-        self.lives = [one for one in all_lives if self._concerns(one)]
+        ordered = sorted(all_lives[1:], key=lambda one: one.began or 0.0)
+        self.lives = [one for one in [*all_lives[:1], *ordered] if self._concerns(one)]
 
     def _concerns(self, life: Life) -> bool:
         moments = (life.began, life.ready, life.leaves, life.ended)

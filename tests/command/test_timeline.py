@@ -82,6 +82,14 @@ def test_a_graceful_restart_lasts_until_the_old_processes_have_ended():
     assert [one.pid for one in renewal.lives] == ['7', '8', '9']
 
 
+def test_the_processes_stand_in_the_order_in_which_they_began():
+    """The supervisor first; an answer has those that have ended before the others."""
+    supervisor = process('supervisor', calls=STARTED + STOPPED)
+    others = [process('worker 1', n, 200 - n, ended=191.0) for n in (10, 20, 30)]
+    _, stop = panels(answer(supervisor, *others))
+    assert [one.pid for one in stop.lives] == ['7', '30', '20', '10']
+
+
 def test_a_start_whose_calls_are_gone_is_not_drawn():
     (stop,) = panels(answer(process(calls=STARTED[:2] + STOPPED)))
     assert stop.title == 'Stop'
@@ -263,7 +271,7 @@ def test_one_process_says_what_its_start_took_and_draws_it(tmp_path):
         assert told.out.text.startswith(f'The site (process {site.pid}):\n')
         assert re.search(r' ms  import   \[app:main\]\n', told.out.text)
         assert re.search(r' ms  start    \S*WaitressServer\n', told.out.text)
-        assert re.search(r'  First request: GET /log took \d+ ms\n', told.out.text)
+        assert re.search(r'  First request: GET /log took [\d.]+ ms\n', told.out.text)
         (said,) = json.loads(run(tmp_path, 'site.ini', 'blame', '--json').out.text)
         assert said['pid'] == str(site.pid) and said['rows']
         drawn = run(tmp_path, 'site.ini', 'timeline', 'a.html')
