@@ -60,12 +60,22 @@ class Cron(Part):
         self.rules = Rules(grace, misfire, overlap)
         self.timeout, self.jitter = timeout, jitter
         self.is_shared = once_per == 'site'
-        self._path = None if state is None else os.fspath(state)
-        if self._path and not os.path.isdir(os.path.dirname(self._path)):
+        self.path = None if state is None else os.fspath(state)
+        if self.path and not os.path.isdir(os.path.dirname(self.path)):
             raise self.wrong(
-                'state', f'there is no folder {os.path.dirname(self._path)}'
+                'state', f'there is no folder {os.path.dirname(self.path)}'
             )
+        self._check_alone()
         self._keeper: Keeper | None = None
+
+    def _check_alone(self) -> None:
+        """Check that no other job of this process has the same state file.
+
+        :raises ConfigError: if one has: one of them would wait for the other for ever.
+        """
+        for name, other in self.bus.plugins.items():
+            if self.path and isinstance(other, Cron) and other.path == self.path:
+                raise self.wrong('state', f'[plugin:{name}] has the same file')
 
     @on('start', priority=90)
     def start(self) -> None:
@@ -74,7 +84,7 @@ class Cron(Part):
         :raises WSPBusError: if the state file cannot be opened.
         """
         if self._keeper is None:
-            file = self.open_state(self._path) if self.is_shared else None
+            file = self.open_state(self.path) if self.is_shared else None
             keeper = Keeper(self, file)
             keeper.thread.start()
             self._keeper = self.bus.resources[self.name] = keeper

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class SQLAlchemy(Resource):
-    """An engine of SQLAlchemy: ``bus.resources[NAME]``, or ``bus.plugins[NAME].engine``.
+    """Makes an engine of SQLAlchemy a resource of the site.
 
-    It is made when the site is loaded, and connects when it is used. A forked process
+    The engine is ``bus.resources[NAME]`` while the site is started, and
+    ``bus.plugins[NAME].engine`` at any time. It is made when the site is loaded, and connects when it is used. A forked process
     has connections of its own. Any other key is an argument of `sqlalchemy.create_engine`.
     """
 

@@ -64,7 +64,8 @@ class StateFile:
         """
         if self.take():
             return not stops.is_set()
-        if threads_are_greenlets():  # a call of C would stop all of them
+        if threads_are_greenlets() or os.name == 'nt':
+            # A call of C would stop all greenlets, and Windows has no such call.
             while not self.take():
                 if stops.wait(AGAIN):
                     return False

@@ -148,6 +148,14 @@ def test_a_state_without_a_folder_is_refused(bus, tmp_path):
         cron(bus, tmp_path / 'no')
 
 
+def test_two_jobs_of_one_state_are_refused(bus, tmp_path):
+    bus.plugins['hourly'] = cron(bus, tmp_path)
+    with pytest.raises(
+        ConfigError, match=r'state: \[plugin:hourly\] has the same file'
+    ):
+        cron(bus, tmp_path)
+
+
 def test_a_state_that_cannot_be_written_fails_the_start(bus, tmp_path):
     (tmp_path / 'state.json.lock').mkdir()
     cron(bus, tmp_path)
