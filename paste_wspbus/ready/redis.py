@@ -19,9 +19,10 @@ class Redis(Resource):
     """Makes a client of Redis or Valkey a resource of the site.
 
     The client is ``bus.resources[NAME]`` while the site is started, and
-    ``bus.plugins[NAME].client`` at any time. It is made when the site is loaded, and connects when it is used. A forked process has
-    connections of its own: redis-py sees to that. The query of the URL may have further
-    arguments, such as max_connections (`redis.Redis.from_url`).
+    ``bus.plugins[NAME].client`` at any time. It is made when the site is loaded, and
+    connects when it is used. A forked process has connections of its own: redis-py sees
+    to that. The query of the URL may have further arguments, such as max_connections
+    (`redis.Redis.from_url`).
     """
 
     def __init__(

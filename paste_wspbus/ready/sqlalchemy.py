@@ -18,8 +18,9 @@ class SQLAlchemy(Resource):
     """Makes an engine of SQLAlchemy a resource of the site.
 
     The engine is ``bus.resources[NAME]`` while the site is started, and
-    ``bus.plugins[NAME].engine`` at any time. It is made when the site is loaded, and connects when it is used. A forked process
-    has connections of its own. Any other key is an argument of `sqlalchemy.create_engine`.
+    ``bus.plugins[NAME].engine`` at any time. It is made when the site is loaded, and
+    connects when it is used. A forked process has connections of its own. Any other key
+    is an argument of `sqlalchemy.create_engine`.
     """
 
     def __init__(
