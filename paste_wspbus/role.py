@@ -12,6 +12,9 @@ from typing import NamedTuple
 WORKER, SITE, PRELOAD, PACKAGES = 'worker', 'site plugins', 'preload', 'packages'
 LOADING, OPS = 'loading page', 'ops'
 
+#: The process of the cluster plugins, which run only once for all machines of a site.
+CLUSTER = 'cluster plugins'
+
 #: The kinds of processes that do not start the site: they have no bus, and no requests.
 WITHOUT_BUS = frozenset({PRELOAD, PACKAGES, LOADING, OPS})
 
@@ -35,7 +38,8 @@ class Role(NamedTuple):
     it makes the requests of ``smoke`` for its generation. ``place`` is its number on the board
     of `servers.free_threads`, and that of its page in the ledger; 0 stands for none.
     ``ledger`` is the descriptor of the ledger, which is the same in each process of the
-    site; -1 stands for none.
+    site; -1 stands for none. ``fence`` is that of the lease that it needs, and ``lease``
+    the descriptor of that (see `cluster.lease`); -1 stands for none.
     """
 
     kind: str = WORKER
@@ -52,6 +56,8 @@ class Role(NamedTuple):
     smokes: bool = False
     place: int = 0
     ledger: int = -1
+    fence: int = 0
+    lease: int = -1
 
     @property
     def name(self) -> str:
@@ -69,6 +75,7 @@ class Role(NamedTuple):
 TITLES = {
     'site': 'The site',
     SITE: 'The process of the site plugins',
+    CLUSTER: 'The process of the cluster plugins',
     PRELOAD: 'The process that loads the site',
     PACKAGES: 'The process that imports packages',
     LOADING: 'The process that shows that the site is loading',

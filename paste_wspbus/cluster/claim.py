@@ -20,7 +20,7 @@ STEP = 0.2
 
 
 class Held(NamedTuple):
-    """A lease that this member holds: its fence, and the `clock` at which it ends."""
+    """A lease that this member holds: its fence, and the time at which it ends."""
 
     fence: int
     until: float
@@ -37,7 +37,7 @@ class Claim:
     of another run of the engine. So neither an engine that restarts empty nor an engine
     whose clock is set gives two members one lease.
 
-    All times are in seconds of `engine.clock`.
+    All times are in seconds of `unix.kernel_timer.boot_clock`.
 
     :param member: the id of this member.
     :param ttl: seconds for which a lease lasts after a renewal.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple, Protocol
 
 from paste_wspbus.errors import WSPBusError
@@ -162,8 +161,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Close all connections; a `receive` in another thread ends soon."""
-
-
-def clock() -> float:
-    """Return the seconds since the boot of this machine, also those while it was suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

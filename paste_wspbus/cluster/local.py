@@ -22,9 +22,9 @@ from paste_wspbus.cluster.engine import (
     Received,
     Record,
     Seen,
-    clock,
     version_of,
 )
+from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class LocalEngine:
         self._ttl = settings.ttl
         self._folder = os.path.join(folder, f'{settings.name}.cluster')
         self._path = os.path.join(self._folder, 'state')
-        with open(BOOT_ID) as file:
+        self._boot = ''
+        with contextlib.suppress(FileNotFoundError), open(BOOT_ID) as file:
             self._boot = file.read().strip()
         #: The run: it changes with each file.
         self._epoch = ''

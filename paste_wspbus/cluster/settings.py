@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini import typed
+from paste_wspbus.unix.kernel_timer import IS_POSSIBLE
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -111,21 +112,11 @@ def read(loader: ConfigLoader, file: str) -> Settings:
     section = section_of(loader)
     if section is None:
         return Settings('', _name_of(file), machine_name(), is_given=False)
-    conf = {key: loader.value(section, key) for key in loader.parser._sections[section]}
-    known = typed.settings_of(_keys)
-    assert known is not None
 
     def wrong(key: str, problem: str) -> ConfigError:
         return ConfigError(loader.filename, problem, section=section, key=key)
 
-    for key in conf:
-        if key not in known.known:
-            hint = nearest(key, known.known) or f'; it takes {", ".join(known.known)}'
-            raise wrong(key, f'unknown key{hint}')
-    given = typed.convert(known, conf, loader.filename, section)
-    given = {
-        key: one.strip() if isinstance(one, str) else one for key, one in given.items()
-    }
+    given = _given(loader, section, wrong)
     if given.get('use') and not given.get('name'):
         raise wrong(
             'name', 'this key is missing: the machines of one site have one name'
@@ -144,8 +135,28 @@ def read(loader: ConfigLoader, file: str) -> Settings:
             raise wrong(key, f'{value!r} is not a name: it may have {_NAME_TAKES}')
     if not LEAST_TTL <= settings.ttl <= MOST_TTL:
         raise wrong('ttl', f'{settings.ttl:g} s is not from 1 s to 1 h')
+    if settings.use and not IS_POSSIBLE:
+        problem = 'only Linux can end a stopped process in time: leave the key out'
+        raise wrong('use', problem)
     find_maker(settings, wrong)
     return settings
+
+
+def _given(
+    loader: ConfigLoader, section: str, wrong: Callable[[str, str], ConfigError]
+) -> dict[str, Any]:
+    """Return the values of the section, by key; texts without spaces around them."""
+    conf = {key: loader.value(section, key) for key in loader.parser._sections[section]}
+    known = typed.settings_of(_keys)
+    assert known is not None
+    for key in conf:
+        if key not in known.known:
+            hint = nearest(key, known.known) or f'; it takes {", ".join(known.known)}'
+            raise wrong(key, f'unknown key{hint}')
+    given = typed.convert(known, conf, loader.filename, section)
+    return {
+        key: one.strip() if isinstance(one, str) else one for key, one in given.items()
+    }
 
 
 def _name_of(file: str) -> str:
@@ -165,7 +176,7 @@ def machine_name() -> str:
 
 
 def find_maker(
-    settings: Settings, wrong: Callable[[str, str], ConfigError]
+    settings: Settings, wrong: Callable[[str, str], Exception]
 ) -> Callable[[Settings, str], Engine]:
     """Return what makes the engine: it gets the settings and the runtime folder.
 

@@ -23,6 +23,7 @@ from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Terminated, site_path
+from paste_wspbus.ini.listed import is_clustered
 from paste_wspbus.process.idle import idle_keys
 from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.unix.processes import OtherProcess
@@ -65,6 +66,7 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
             from paste_wspbus.command.import_times import show
         return show(config, launch, make_process)
     warnings = check(config, options.server_name, options.app_name, options.listen)
+    _check_cluster(config)
     warnings += idle_keys(make_process(config, launch, Inheritance()))
     for warning in warnings:
         print_answer(f'{options.config}: warning: {warning}')
@@ -105,9 +107,22 @@ def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> 
     if server is not None:
         server.plug_in(bus)
     site = config.compose(bus, server, launch.options.app_name)
+    # They have a process of their own, if the site serves.
+    config.make_plugins(site, 'cluster_plugins')
     if server is not None:
         bus.subscribe('start', server, site.app)
     return site
+
+
+def _check_cluster(config: Config) -> None:
+    """Check [cluster:main], if there is one.
+
+    :raises ConfigError: if it is wrong, or a library is missing.
+    """
+    if config.file is not None and is_clustered(config):
+        from paste_wspbus.cluster.settings import read
+
+        read(config.loader, config.file)
 
 
 def _measure(load: Callable[[], Site]) -> dict[str, Any]:

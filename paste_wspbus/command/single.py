@@ -142,8 +142,8 @@ class Single:
         bus.host, bus.drained = WSPSERVE, process.is_drained
         self.defaults.plug_in(bus, configured)
         self.plug_in(bus)
-        if process.worker is not None and process.worker.runs_site_plugins:
-            site = config.compose_site_plugins(bus)
+        if process.worker is not None and process.worker.runs_plugins:
+            site = config.compose_plugins(bus, process.worker.runs_plugins)
         else:
             server = self.make_server(bus)
             server.plug_in(bus)

@@ -13,10 +13,11 @@ from paste_wspbus.errors import ConfigError, WSPBusError
 from paste_wspbus.exits import FAILED
 from paste_wspbus.ini.config import EARLY
 from paste_wspbus.ini.limits import limits_of
+from paste_wspbus.ini.listed import is_clustered
 from paste_wspbus.ini.settings import HUNG_AFTER, section_of
 from paste_wspbus.plugins.sitelog import log_to_files, name_process
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
-from paste_wspbus.role import OPS
+from paste_wspbus.role import CLUSTER, OPS
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.report_files import problem_of
 from paste_wspbus.unix.titles import set_title
@@ -52,6 +53,8 @@ class Supervised:
         self.bus = SupervisorBus()
         self._handlers: SiteHandlers | None = None
         self.supervisor = self._make_supervisor()
+        if process.workers:
+            self._join_cluster()
         self._check_reports(self.supervisor.plan)
         self.supervisor.reports.about = self._about
         if process.ops is not None:
@@ -116,12 +119,32 @@ class Supervised:
             self.process.metrics_folder = self.metrics.path
         elif self.metrics is not None:
             self.metrics.use()
+        role = child.role
+        if role.kind == CLUSTER and self.supervisor.cluster is not None:
+            role = role._replace(lease=self.supervisor.cluster.stand_guard())
         if child.fresh:
             hold(True)
-            start_afresh(
-                self.process, self.bus, child.connection, child.role, child.board
-            )
-        become(self.process, child.connection, child.role, child.board)
+            start_afresh(self.process, self.bus, child.connection, role, child.board)
+        become(self.process, child.connection, role, child.board)
+
+    def _join_cluster(self) -> None:
+        """Prepare the part of this site in its cluster, if it belongs to one.
+
+        :raises ConfigError: if [cluster:main] is wrong, or a library is missing.
+        :raises UnsafeFolder: if no folder can have the files of a cluster on this machine.
+        """
+        config = self.process.config
+        if not is_clustered(config):
+            return
+        from paste_wspbus.cluster.settings import LOCAL, find_maker, read
+        from paste_wspbus.control.paths import runtime_folder
+        from paste_wspbus.workers.clustered import Clustered
+
+        settings = read(config.loader, str(config.file))
+        folder = runtime_folder() if settings.scheme == LOCAL else None
+        maker = find_maker(settings, lambda _, problem: WSPBusError(problem))
+        make = functools.partial(maker, settings, folder or '')
+        self.supervisor.cluster = Clustered(self.supervisor, settings, make)
 
     def _make_supervisor(self) -> Supervisor:
         bus, options, process = self.bus, self.options, self.process
@@ -184,6 +207,7 @@ class Supervised:
             restarts=bool(workers) or options.monitor_restart,
             preload=bool(workers) and settings['preload'] and not options.reload,
             site_plugins=bool(workers) and bool(settings['site_plugins']),
+            cluster_plugins=bool(workers) and bool(settings['cluster_plugins']),
             start_timeout=settings['start_timeout'],
             stop_timeout=settings['stop_timeout'],
             soak=settings['soak'],

@@ -261,13 +261,14 @@ def plug_in(bus: Bus, config: Config, logger: str) -> None:
 
 
 def _warn_of_site_plugins(bus: Bus, config: Config) -> None:
-    left = config.settings['site_plugins']
-    if left:
-        bus.log(
-            f'site_plugins = {" ".join(left)}: these plugins do not run, because '
-            f'{host_of(bus)} has no process that exists once per site',
-            logging.WARNING,
-        )
+    for key in ('site_plugins', 'cluster_plugins'):
+        left = config.settings[key]
+        if left:
+            bus.log(
+                f'{key} = {" ".join(left)}: these plugins do not run, because '
+                f'{host_of(bus)} has no process that exists once per site',
+                logging.WARNING,
+            )
 
 
 def at_exit(function: Callable[..., object], *args: Any) -> None:

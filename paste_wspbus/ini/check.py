@@ -19,7 +19,7 @@ from paste_wspbus.ini.hints import (
     server_hint,
 )
 from paste_wspbus.ini.needs import read_wishes
-from paste_wspbus.ini.settings import FILES, FOLDERS, NO_CHANNELS, section_of
+from paste_wspbus.ini.settings import FILES, FOLDERS, NO_CHANNELS, PLUGINS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, definition_of, find_source
 from paste_wspbus.ini.typed import check_further, settings_in_source
 from paste_wspbus.ini.typed import convert as convert_settings
@@ -54,6 +54,7 @@ KINDS = (
     'server',
     'plugin',
     'wspbus',
+    'cluster',
 )
 
 #: The keys of sections that no factory gets.
@@ -91,8 +92,9 @@ def check(
     warnings += _check_values(config)
     sections = _Sections({*config.settings['signals'].values()})
     sections.check(config.loader, APP, app_name or config.app_name)
-    for name in [*config.settings['site_plugins'], *config.settings['plugins']]:
-        sections.check(config.loader, PLUGIN, name)
+    for key in reversed(PLUGINS):
+        for name in config.settings[key]:
+            sections.check(config.loader, PLUGIN, name)
     read_wishes(config.loader, config.settings)
     if server_name or any(_is_server(one) for one in config.loader.parser.sections()):
         sections.check(config.loader, SERVER, server_name)
@@ -122,7 +124,7 @@ def check_server(config: Config, name: str | None) -> None:
 def _check_names(config: Config) -> Iterator[str]:
     """Warn about sections that nothing reads: their names may have a typo."""
     settings = config.settings
-    named = {*settings['plugins'], *settings['site_plugins']}
+    named = {name for key in PLUGINS for name in settings[key]}
     for section in config.loader.parser.sections():
         kind, colon, name = section.partition(':')
         if kind == 'plugin' and name.strip() not in named:

@@ -146,11 +146,15 @@ class Config:
         self._server(name).forget_where()
 
     def check_workers(self, workers: int, server: Server | None) -> None:
-        """Check that the server can serve in this number of processes.
+        """Check that the server and the plugins can do with this number of processes.
 
-        :raises ConfigError: if the server cannot share its socket.
+        :raises ConfigError: if they cannot.
         """
         check_workers(self.file, workers, server)
+        if self.settings['cluster_plugins'] and not workers:
+            from paste_wspbus.ini.listed import refuse_cluster_plugins
+
+            refuse_cluster_plugins(self.loader)
 
     def _server(
         self,
@@ -191,14 +195,14 @@ class Config:
             with_site_plugins=with_site_plugins,
         )
 
-    def compose_site_plugins(self, bus: Bus) -> Site:
-        """Make only the site plugins: no application, no server.
+    def compose_plugins(self, bus: Bus, key: str) -> Site:
+        """Make only the plugins that a key of [wspbus:main] lists: no application, no server.
 
         :raises ConfigError: if a section is missing or wrong.
         :raises FactoryError: if a factory fails.
         """
         site = Site(self.file, bus, None)
-        self.make_plugins(site, 'site_plugins')
+        self.make_plugins(site, key)
         return site
 
     def make_plugins(self, site: Site, key: str) -> None:

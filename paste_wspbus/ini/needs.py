@@ -5,6 +5,7 @@ from __future__ import annotations
 from paste_wspbus.bus.needs import in_order
 from paste_wspbus.errors import ConfigError, NeedError
 from paste_wspbus.ini.composing import NEEDS
+from paste_wspbus.ini.settings import PLUGINS
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -26,7 +27,7 @@ def read_wishes(loader: ConfigLoader, settings: Mapping[str, Any]) -> Wishes:
         error names both sections.
     """
     wishes: Wishes = {}
-    for key in ('site_plugins', 'plugins'):
+    for key in reversed(PLUGINS):
         for name in settings[key]:
             section = section_of(loader, name)
             own = loader.parser._sections[section]
@@ -70,10 +71,10 @@ def _check(
     section: str,
     need: str,
 ) -> None:
-    other = 'plugins' if key == 'site_plugins' else 'site_plugins'
     if need in settings[key]:
         return
-    if need in settings[other]:
+    other = next((one for one in PLUGINS if need in settings[one]), None)
+    if other is not None:
         problem = f'[plugin:{need}] is in {other}, which another process may run'
     elif any(one == f'plugin:{need}' for one in loader.parser.sections()):
         problem = f'[plugin:{need}] is not listed in {key} of [wspbus:main]'

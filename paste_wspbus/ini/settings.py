@@ -165,6 +165,7 @@ SETTINGS = {
     'use': Setting(str, 'egg:DIST#NAME or call:MODULE:FUNCTION'),
     'plugins': Setting(_names, _NAMES, ()),
     'site_plugins': Setting(_names, _NAMES, ()),
+    'cluster_plugins': Setting(_names, _NAMES, ()),
     'listen': Setting(_addresses, 'addresses', ()),
     'control': Setting(_path, 'a path'),
     'pid_file': Setting(_path, 'a path'),
@@ -204,6 +205,9 @@ SETTINGS = {
     'slow_request': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
     'request_deadline': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
 }
+
+#: The keys that list plugins: those of each worker, of the site, of all machines.
+PLUGINS = ('plugins', 'site_plugins', 'cluster_plugins')
 
 #: The keys that need workers, or a supervisor at least: see `process.idle`.
 FOR_WORKERS = (
@@ -258,7 +262,10 @@ def read_settings(loader: ConfigLoader | None) -> dict[str, Any]:
         settings[key] = _convert(loader, section, key)
     if settings['stop_timeout'] is None:
         settings['stop_timeout'] = default_stop_timeout(settings['drain_delay'])
-    _check_plugins(loader, section, settings)
+    if any(settings[key] for key in PLUGINS):
+        from paste_wspbus.ini.listed import check_plugins
+
+        check_plugins(loader, section, settings)
     _find_files(loader, section, settings)
     _check_parts_of_stop(loader, section, settings)
     return settings
@@ -289,29 +296,6 @@ def _read_signal(loader: ConfigLoader, section: str, key: str) -> dict[str, str]
             loader.filename, error.problem, section=section, key=key
         ) from None
     return {name: loader.value(section, key).strip()}
-
-
-def _check_plugins(
-    loader: ConfigLoader, section: str, settings: dict[str, Any]
-) -> None:
-    known = [
-        one.partition(':')[2].strip()
-        for one in loader.parser.sections()
-        if one.startswith('plugin:')
-    ]
-    for key in ('plugins', 'site_plugins'):
-        names = settings[key]
-        for name in names:
-            if names.count(name) > 1:
-                problem = f'the plugin {name} is listed twice'
-            elif key == 'site_plugins' and name in settings['plugins']:
-                problem = f'the plugin {name} is also listed in plugins'
-            elif name not in known:
-                hint = nearest(name, known) or comment_hint(f' {name}')
-                problem = f'there is no section [plugin:{name}]{hint}'
-            else:
-                continue
-            raise ConfigError(loader.filename, problem, section=section, key=key)
 
 
 def _find_files(loader: ConfigLoader, section: str, settings: dict[str, Any]) -> None:

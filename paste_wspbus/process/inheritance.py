@@ -356,11 +356,12 @@ def _is_worker(value: Any) -> bool:
 
 
 def _descriptors(worker: Any) -> list[int]:
-    """Return those of a worker: its connection, its scoreboard, the ledger."""
+    """Return those of a worker: its connection, its scoreboard, the ledger, its lease."""
     from paste_wspbus.role import Role
 
     connection, role, *boards = worker
-    return [connection, *boards, Role(*role).ledger]
+    role = Role(*role)
+    return [connection, *boards, role.ledger, role.lease]
 
 
 def _is_file(fd: object) -> bool:

@@ -35,8 +35,8 @@ class SupervisedEnd(Protocol):
         """Its name in log lines: 'worker 2'; '' if the site has one process."""
 
     @property
-    def runs_site_plugins(self) -> bool:
-        """Whether it runs the site plugins, and nothing else."""
+    def runs_plugins(self) -> str:
+        """The key of [wspbus:main] whose plugins it runs, and nothing else; '' for the site."""
 
     @property
     def time_to_start(self) -> float:

@@ -351,10 +351,25 @@ class Children:
                 if not pid:
                     return
                 for child in self.alive:
-                    if child.pid == pid and child.template is None:
+                    own = child.guard or child.pid
+                    if own == pid and child.template is None:
                         child.dumped_core = os.WCOREDUMP(status)
-                        self._has_ended(child, os.waitstatus_to_exitcode(status))
+                        self._is_reaped(child, os.waitstatus_to_exitcode(status))
                         break
+
+    def _is_reaped(self, child: WorkerHandle, code: int) -> None:
+        """Note the end of a child; if that is a guard, wait until its process has ended, too."""
+        fd = child.pidfd
+
+        def ends() -> None:
+            self.events.selector.unregister(fd)
+            self._has_ended(child, code)
+
+        if fd >= 0 and child.guard:
+            child.guard = 0  # another process may get its ID now
+            self.events.selector.register(fd, selectors.EVENT_READ, ends)
+        else:
+            self._has_ended(child, code)
 
     def forget_timers(self, worker: WorkerHandle) -> None:
         """Cancel the calls for a process that has ended, or that has replaced itself."""

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import os
 import random
+import signal
 import socket
 import time
 
@@ -132,6 +133,10 @@ class WorkerHandle:
         #: The stage from which it moved to ENDED.
         self.ended_as: Stage | None = None
         self.pid = 0
+        #: The process ID of its guard, which is its parent; 0 if it has none.
+        self.guard = 0
+        #: A descriptor that is readable when the process of a guard has ended; -1: none.
+        self.pidfd = -1
         #: Whether the system confirms ``pid``: a process may report any number.
         self._is_its_own = False
         self.inbox = Inbox(connection.fileno())
@@ -329,13 +334,26 @@ class WorkerHandle:
         if self.pid:
             return
         self.pid = pid
-        parent = parent_of(pid) if self.template is not None else None
-        self._is_its_own = parent is None or parent == self.template.pid  # type: ignore[union-attr]
+        owner = self.guard or (self.template.pid if self.template is not None else 0)
+        parent = parent_of(pid) if owner else None
+        self._is_its_own = parent is None or parent == owner
+        if self.guard and self._is_its_own:
+            with contextlib.suppress(AttributeError, OSError):
+                self.pidfd = os.pidfd_open(pid)
+
+    def is_guarded(self) -> None:
+        """Note that the process that was forked is the guard, which forks the process."""
+        self.guard, self.pid, self._is_its_own = self.pid, 0, False
 
     def signal(self, number: int, thread: int | None = None) -> None:
         """Send it a signal, if it can still get one; or one of its threads, by native id."""
+        if self.guard and number == signal.SIGKILL and not self.ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.guard, number)  # the kernel kills the process with it
         if not self._is_its_own or self.ended:
             return
+        if self.guard and parent_of(self.pid) not in (self.guard, None):
+            return  # it ends with its guard, or another process has its ID now
         # Its template may have reaped it; then the ID may belong to another process.
         is_there = self.template is None or not self.silent
         if is_there or parent_of(self.pid) == self.template.pid:  # type: ignore[union-attr]
@@ -350,6 +368,9 @@ class WorkerHandle:
         self.outbox.close()
         self.connection.close()
         self.board.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
     def ask_for_status(self) -> None:
         """Ask it for its status; only one request may be open at a time."""

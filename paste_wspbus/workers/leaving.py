@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from paste_wspbus.role import LOADING, OPS, PACKAGES, PRELOAD, SITE, WORKER
+from paste_wspbus.role import CLUSTER, LOADING, OPS, PACKAGES, PRELOAD, SITE, WORKER
 from paste_wspbus.workers.children import AGAIN
 
 TYPE_CHECKING = False
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.plan import Plan
     from paste_wspbus.workers.supervisor import SupervisorBus
+
+#: The kinds of processes that stop after those that run plugins, in this order.
+LAST = PRELOAD, PACKAGES, LOADING, OPS
 
 #: Seconds from the order to hurry until the process is killed.
 HURRIED = 2.0
@@ -118,11 +121,11 @@ class Leaving:
         """Order all to stop, and wait for their end: first the workers, which started last."""
         began = time.monotonic()
         self.is_stopping = True
-        for kind in (WORKER, SITE, PRELOAD, PACKAGES, LOADING, OPS):
-            group = self.children.of_kind(kind)
+        for kinds in ((WORKER,), (SITE, CLUSTER), *((one,) for one in LAST)):
+            group = [one for kind in kinds for one in self.children.of_kind(kind)]
             for child in group:
                 self._order_stop(child)
-            limit = self.plan.time_to_leave(is_last=kind != WORKER)
+            limit = self.plan.time_to_leave(is_last=WORKER not in kinds)
             for child in group:
                 self._announce(child, began + limit - time.monotonic())
             self._wait_for_the_end(group, began + limit)

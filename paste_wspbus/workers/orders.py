@@ -71,7 +71,7 @@ class Orders:
             # The site stops: empty the sockets first, because nobody accepts afterwards.
             'stop': self._stop,
             # The site stops, but another program has the sockets, too.
-            'release': self._leave,
+            'release': self.leave,
             # Another worker takes the place of this one.
             'make_way': self._make_way,
             # The site is restarted; the listener of 'restart' decides how.
@@ -169,13 +169,13 @@ class Orders:
     def _stop(self) -> None:
         for listening in self._owned:
             listening.owned = True
-        self._leave()
+        self.leave()
 
     def _make_way(self) -> None:
         # The delay is for load balancers, which need not notice: the site stays up.
         self.bus.drain_delay = 0
         self.bus.graceful()
-        self._leave()
+        self.leave()
 
     def _restart(self) -> None:
         self.bus.drain_delay = 0
@@ -187,7 +187,8 @@ class Orders:
         else:
             self.bus.restart()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Stop the site of this process, as the supervisor orders it."""
         self._is_ordered.set()
         self.bus.execv = False  # a worker that must stop does not replace itself
         self.bus.exit()

@@ -42,6 +42,7 @@ class Plan(NamedTuple):
     (``max_memory`` in bytes) are 0 if there is none. ``hung_after`` is the time without
     an answer after which a worker hangs; 0 if nobody looks. ``reports`` is the folder of
     reports; None if none are written. ``limits`` are those of requests.
+    ``cluster_plugins`` says whether the site has some.
     """
 
     workers: int
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
     hung_after: float = 0.0
     reports: str | None = None
     limits: Limits | None = None
+    cluster_plugins: bool = False
 
     def time_to_stop(self, *, is_last: bool) -> float:
         """Return a process's own deadline: it must end before the supervisor kills it.
@@ -65,7 +67,7 @@ class Plan(NamedTuple):
         :param is_last: whether no site plugins stop after it.
         """
         limit, share = self.stop_timeout, 0.0
-        if self.site_plugins and not is_last:
+        if (self.site_plugins or self.cluster_plugins) and not is_last:
             share = min(SITE_PLUGINS, limit * SITE_PLUGINS_SHARE)
         return limit - 2 * _margin(limit) - share
 

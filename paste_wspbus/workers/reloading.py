@@ -10,7 +10,7 @@ from typing import NamedTuple
 from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.errors import BindError
-from paste_wspbus.role import SITE, WORKER, Role
+from paste_wspbus.role import CLUSTER, SITE, WORKER, Role
 from paste_wspbus.unix.tty import Terminal
 from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
@@ -242,6 +242,8 @@ class Reloading:
         roles = supervisor.roles(supervisor.generation)
         if supervisor.plan.site_plugins:
             roles = [Role(SITE, generation=supervisor.generation), *roles]
+        if CLUSTER in supervisor.singles():
+            roles.append(Role(CLUSTER, generation=supervisor.generation))
         for role in roles:
             # A start that is not abandoned must serve, although its files have changed.
             insists = supervisor.is_renewing and not self._abandons
@@ -254,6 +256,8 @@ class Reloading:
                 self._await_or_show(role)
 
     def _begin(self, role: Role) -> WorkerHandle:
+        if role.kind == CLUSTER:  # only the supervisor forks it
+            return self.supervisor.spawn(role)
         return self.spares.take(role) or self.supervisor.spawn(role)
 
     def _await_ready(self, role: Role) -> None:

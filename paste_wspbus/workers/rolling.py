@@ -6,7 +6,7 @@ import contextlib
 import signal
 
 from paste_wspbus.bus import State
-from paste_wspbus.role import PRELOAD, SITE, WORKER, Role
+from paste_wspbus.role import CLUSTER, PRELOAD, SITE, WORKER, Role
 from paste_wspbus.unix.cpus import cpu_count
 from paste_wspbus.workers.children import WorkerFailed, exit_code, how
 from paste_wspbus.workers.crashes import requests_of
@@ -123,9 +123,18 @@ class Rolling:
         singles: dict[str, WorkerHandle] = {}
         try:
             for kind in supervisor.singles():
-                role = Role(kind, generation=generation, hold=kind == SITE)
-                singles[kind] = supervisor.spawn(role)
-                self.waiting.until_ready([singles[kind]], lambda one: one.is_composed)
+                role = Role(kind, generation=generation, hold=kind != PRELOAD)
+                try:
+                    singles[kind] = supervisor.spawn(role)
+                    self.waiting.until_ready(
+                        [singles[kind]], lambda one: one.is_composed
+                    )
+                except WorkerFailed:
+                    cluster = supervisor.cluster if kind == CLUSTER else None
+                    if cluster is not None and cluster.has_lost(singles.get(kind)):
+                        singles.pop(kind, None)
+                        continue
+                    raise
             soak = plan.soak if supervisor.renewals.soaks else 0.0
             smokes = plan.smoke
             for role in supervisor.roles(generation):
@@ -143,6 +152,9 @@ class Rolling:
         supervisor.shrink_to(supervisor.count)
         for kind in (PRELOAD, SITE):
             self._exchange(kind, singles.get(kind))
+        if supervisor.cluster is not None:
+            supervisor.cluster.exchange(singles.get(CLUSTER))
+            supervisor.cluster.adjust()
 
     def _renew_one(self, role: Role, soak: float) -> None:
         """Start a worker of the new generation; when it is READY, the old one drains.

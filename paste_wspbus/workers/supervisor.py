@@ -14,6 +14,7 @@ from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import log_file
 from paste_wspbus.role import (
     BESIDE_SITE,
+    CLUSTER,
     OPS,
     PRELOAD,
     SITE,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.control.server import Connection
     from paste_wspbus.servers.server import Server
+    from paste_wspbus.workers.clustered import Clustered
     from paste_wspbus.workers.ops_feed import OpsFeed
     from paste_wspbus.workers.plan import Configuration, Plan
     from paste_wspbus.workers.strategy import Source, Strategy
@@ -186,6 +188,8 @@ class Supervisor:
         self.recycling, self.liveness = Recycling(self), Liveness(self)
         self.watching = Watching(self)
         self.strategy = make_strategy(self)
+        #: What this site does in its cluster; None if it belongs to none.
+        self.cluster: Clustered | None = None
         self._code = 0
         #: The processes that died during the start: they are replaced after it.
         self.late: list[WorkerHandle] = []
@@ -248,6 +252,8 @@ class Supervisor:
                 ready(first.lines if first else [])
                 for worker in self.late:
                     self.strategy.has_ended(worker)
+                if self.cluster is not None:
+                    self.cluster.adjust()
             bus.block(states=State.STOPPED)
             bus.turn.keep_for(None)
             bus.exit()
@@ -256,6 +262,8 @@ class Supervisor:
     def close_in_child(self) -> None:
         """Close, in a forked child, what belongs to the parent."""
         self.strategy.close_in_child()
+        if self.cluster is not None:
+            self.cluster.close_in_child()
 
     # -- what the bus says ----------------------------------------------------
 
@@ -268,6 +276,8 @@ class Supervisor:
         if self.ops is not None:
             self.ops.start()
         try:
+            if self.cluster is not None:
+                self.cluster.start()
             self.strategy.start()
         except StopRequested:
             pass
@@ -278,6 +288,8 @@ class Supervisor:
     def stop(self) -> None:
         """Order all processes to stop, and wait for their end."""
         self.leaving.stop_all()
+        if self.cluster is not None:
+            self.cluster.stop()
         self.bus.exit_code = self.bus.exit_code or self._code
 
     def forward(self, name: str, target: object) -> None:
@@ -331,8 +343,10 @@ class Supervisor:
         return [Role(WORKER, number, generation) for number in numbers]
 
     def singles(self) -> list[str]:
-        """List the kinds of processes of which the site has one: preload, site plugins."""
+        """List the kinds of processes of which the site has one now: preload, site plugins, …"""
         wanted = {PRELOAD: self.plan.preload, SITE: self.plan.site_plugins}
+        if self.cluster is not None:
+            wanted[CLUSTER] = self.plan.cluster_plugins and self.cluster.holds
         return [kind for kind, is_wanted in wanted.items() if is_wanted]
 
     def spawn(self, role: Role, source: Source | None = None) -> WorkerHandle:
@@ -349,7 +363,10 @@ class Supervisor:
             time_to_stop=self.plan.time_to_stop(is_last=role.kind != WORKER),
             drained=self.bus.drained,
         )
-        worker = self.children.spawn(role, template, self.plan.start_timeout, fresh)
+        spawn = self.children.spawn
+        if role.kind == CLUSTER and self.cluster is not None:
+            spawn = self.cluster.spawn
+        worker = spawn(role, template, self.plan.start_timeout, fresh)
         worker.kills_before = out_of_memory_kills()
         self.leaving.watch(worker)
         self.bus.publish('worker_started', worker.name, worker.pid)
@@ -454,7 +471,9 @@ class Supervisor:
         if worker.leaving and worker.code in (EX_SOFTWARE, -signal.SIGKILL):
             note = f'{worker.title} did not stop in time: see {self.log_name}'
             self.renewals.notes.append(note)
-        if self.bus.state is State.STARTED:
+        if worker.role.kind == CLUSTER and self.cluster is not None:
+            self.cluster.has_ended(worker)
+        elif self.bus.state is State.STARTED:
             self.strategy.has_ended(worker)
         elif self.bus.state is State.STARTING and worker.was_ready:
             self.late.append(worker)  # its last reports, also READY, are not read yet

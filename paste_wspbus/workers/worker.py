@@ -20,7 +20,7 @@ from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.report import Report
 from paste_wspbus.requests.scoreboard import Scoreboard
 from paste_wspbus.requests.watched import WatchedRequests
-from paste_wspbus.role import LOADING, OPS, SITE, WORKER, Role
+from paste_wspbus.role import CLUSTER, LOADING, OPS, SITE, WORKER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers import stacks as stacks_of_threads
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 #: Seconds from the deadline of a worker that has lost its supervisor to the end of its
 #: process, which another thread enforces.
 MARGIN = 2.0
+
+#: From the kinds of processes that run plugins alone to the keys that list these.
+PLUGINS = {SITE: 'site_plugins', CLUSTER: 'cluster_plugins'}
 
 
 class Worker:
@@ -71,9 +74,9 @@ class Worker:
         return '' if self.role.name == 'site' else self.role.name
 
     @property
-    def runs_site_plugins(self) -> bool:
-        """Whether it runs the site plugins, and nothing else."""
-        return self.role.kind == SITE
+    def runs_plugins(self) -> str:
+        """The key of [wspbus:main] whose plugins it runs, and nothing else; '' for the site."""
+        return PLUGINS.get(self.role.kind, '')
 
     @property
     def time_to_start(self) -> float:
@@ -92,6 +95,10 @@ class Worker:
     def plug_in(self, bus: Bus) -> None:
         """Show the requests of the site on the scoreboard."""
         watched.use(bus, self.requests, self.process.config)
+        if self.role.lease >= 0:
+            from paste_wspbus.cluster.lease import Lease
+
+            bus.lease = Lease(self.role.lease)  # type: ignore[attr-defined]
 
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
@@ -104,6 +111,24 @@ class Worker:
         bus.tell_health = reporter(self.process.config, report.health)
         self._orders = Orders(bus, self.connection, report, self.shared)
         self._orders.subscribe()
+        if self.role.lease >= 0:
+            self._watch_lease(bus, self._orders)
+
+    def _watch_lease(self, bus: Bus, orders: Orders) -> None:
+        """Stop the site of this process before its lease ends."""
+        from paste_wspbus.cluster.lease import Lease, Watch
+
+        def ask(remaining: float) -> None:
+            bus.log(
+                f'The lease was not renewed: this process stops, and is killed in '
+                f'{remaining:.1f} s',
+                40,
+            )
+            orders.leave()
+
+        watch = Watch(Lease(self.role.lease), ask)
+        bus.subscribe('start', watch.start, priority=float('-inf'))
+        bus.subscribe('exit', watch.end)
 
     def crashes(self) -> None:
         """Let the supervisor take the coming end of this process for a crash.
@@ -177,7 +202,7 @@ class Worker:
         owned = [listening for listening in server.sockets if listening.owned]
         for listening in owned:
             listening.owned = False  # the order 'stop' changes that
-        if self.role.kind in (SITE, OPS):
+        if self.runs_plugins or self.role.kind == OPS:
             server.close()
             self.process.server = None
         else:
@@ -206,7 +231,7 @@ class Worker:
 
     def waits_to_go(self) -> bool:
         """After composing, wait for an order of the supervisor; return whether it is 'go'."""
-        if not self.role.hold and self.role.kind != SITE:
+        if not self.role.hold and not self.runs_plugins:
             return True
         self.process.launch.report.composed()
         goes = wait_to_go(self.connection)

@@ -30,7 +30,9 @@ class RedisServer:
         words = [self.program, '--port', str(self.port), '--bind', '127.0.0.1']
         words += ['--unixsocket', str(self.socket), '--save', '', '--appendonly', 'no']
         words += ['--dir', str(self.folder), '--loglevel', 'warning', *self.options]
-        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         client, until = self.client(), time.monotonic() + 20
         while True:
             try:

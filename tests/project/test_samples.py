@@ -58,6 +58,14 @@ def test_production_has_no_warnings_also_with_its_keys_for_workers(lines, tmp_pa
     assert said.stdout == 'site.ini: no mistakes found\n', said.stderr
 
 
+def test_the_sample_of_a_cluster_has_no_warnings():
+    words = [WSPSERVE, 'site.ini', '--check', '--compose', 'web=2']
+    said = subprocess.run(
+        words, cwd=SAMPLES / 'cluster', capture_output=True, text=True
+    )
+    assert 'site.ini: no mistakes found; ' in said.stdout, said.stdout + said.stderr
+
+
 def test_the_first_example_of_the_readme_prints_what_the_readme_shows(tmp_path):
     readme = (ROOT / 'README.md').read_text()
     wanted = re.search(r'\$ wspserve shop\.ini\n(.*?)```', readme, re.S)[1]

@@ -1,0 +1,337 @@
+"""The process that talks to the engine for a supervisor, which must never wait for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import socket
+import threading
+
+from paste_wspbus.cluster.claim import Claim, Held
+from paste_wspbus.cluster.engine import EngineAway, Message, Wish
+from paste_wspbus.unix.kernel_timer import boot_clock as clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.cluster.engine import Answer, Engine, Member
+    from paste_wspbus.cluster.settings import Settings
+
+#: The name of the lease of the cluster plugins.
+PLUGINS = 'plugins'
+
+#: The kind of the message that says that a lease was released.
+FREED = 'freed'
+
+#: The parts of the ttl: between two renewals, and between two words of a member.
+RENEWS, JOINS = 1 / 4, 1 / 2
+
+#: Seconds that the thread that receives waits for a message at most.
+RECEIVES = 5.0
+
+#: The shortest and the longest time until the engine is asked again after it has failed.
+FIRST, LAST = 0.1, 5.0
+
+#: Seconds between two lines of the log while the engine is away.
+MINUTE = 60.0
+
+INFO, WARNING, ERROR = 20, 30, 40
+
+
+class Agent:
+    """Joins the cluster, and takes, renews and releases the lease of the cluster plugins.
+
+    It talks to its supervisor in lines of JSON, each a list. It hears:
+
+    - ``wants``, whether: whether this member wants the lease.
+    - ``heard``, fence, until: the guards know of the lease. Until then it is not renewed
+      again: while the supervisor is stopped, another member gets the lease.
+    - ``free``, fence: the process that needed the lease has ended.
+    - ``record``, facts: what other members should see of this one.
+    - ``bye``: the site stops. Without it, the lease ends by itself, for the process that
+      needs it may still run.
+
+    And it says:
+
+    - ``held``, fence, until: this member holds the lease until then (CLOCK_BOOTTIME).
+    - ``lost``, fence: it does not hold it any more.
+    - ``engine``, facts: what the engine does; see `_tell_of_engine`.
+    - ``note``, level, text: a line for the log.
+
+    :param connection: the end of the connection to the supervisor.
+    :param held: what this member holds already, if another agent has served it before.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        member: Member,
+        engine: Engine,
+        connection: socket.socket,
+        held: Held | None = None,
+    ) -> None:
+        self.settings, self.member, self.engine = settings, member, engine
+        self.claim = Claim(member.id, settings.ttl, held)
+        self._connection, self._rest = connection, b''
+        self._every = settings.ttl * RENEWS
+        self._wants, self._has_joined = False, False
+        self._heard = held.until if held else 0.0
+        #: Whether a lease has ended without a word of the supervisor: it may be stopped,
+        #: and others should have the lease.
+        self._is_deaf = False
+        #: The fence of a lease that is to be released; 0 if there is none.
+        self._to_free = 0
+        self._facts: Any = None
+        self._next = self._joins_at = 0.0
+        self._members = 0
+        #: Since when the engine is away, when the log has said so, and how often it failed.
+        self._away_since: float | None = None
+        self._told_at, self._failures = 0.0, 0
+        self._last_word: float | None = None
+        self._told: Any = None
+        self._warnings: set[str] = set()
+        self._wake, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
+        self._ended = threading.Event()
+        self._words: dict[str, Callable[..., object]] = {
+            'wants': self._is_wanted,
+            'heard': self._is_heard,
+            'free': self._is_to_free,
+            'record': self._is_to_record,
+        }
+
+    # -- the loop -----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until the supervisor says ``bye``, or ends."""
+        receiver = threading.Thread(target=self._receive, daemon=True)
+        receiver.start()
+        poll, goes = select.poll(), True
+        poll.register(self._connection, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        while goes:
+            for fd, _ in poll.poll(max(self._next - clock(), 0) * 1000):
+                if fd == self._woken.fileno():
+                    self._woken.recv(4096)
+                    self._next = 0.0
+                else:
+                    goes = self._read()
+            if goes and clock() >= self._next:
+                self._beat()
+        self._ended.set()
+
+    def _read(self) -> bool:
+        """Read what the supervisor says; return whether to go on."""
+        try:
+            came = self._connection.recv(65536)
+        except OSError:
+            return False
+        self._is_deaf = False
+        *lines, self._rest = (self._rest + came).split(b'\n')
+        for line in lines:
+            word, *carried = json.loads(line)
+            if word == 'bye':
+                self._leave()
+                return False
+            self._words[word](*carried)
+        return bool(came)
+
+    def _say(self, *words: object) -> None:
+        self._connection.sendall(json.dumps(words).encode() + b'\n')
+
+    def _note(self, level: int, text: str) -> None:
+        self._say('note', level, text)
+
+    def _receive(self) -> None:
+        """Receive messages, in a thread: the one that a lease is free makes it look at once."""
+        while not self._ended.is_set():
+            try:
+                received = self.engine.receive(RECEIVES)
+            except EngineAway:
+                self._ended.wait(random.uniform(FIRST, 2.0))
+                continue
+            if any(one.kind == FREED for one in received.messages):
+                self._wake.send(b'.')
+
+    # -- what the supervisor says ---------------------------------------------------------
+
+    def _is_wanted(self, wants: bool) -> None:
+        self._wants, self._next = wants, 0.0
+
+    def _is_heard(self, fence: int, until: float) -> None:
+        if self.claim.held is not None and self.claim.held.fence == fence:
+            self._heard = until
+
+    def _is_to_free(self, fence: int) -> None:
+        if self.claim.held is not None and self.claim.held.fence == fence:
+            self.claim.held = None  # whether the engine hears of it or not
+        self._to_free, self._next = fence, 0.0
+
+    def _is_to_record(self, facts: dict[str, Any]) -> None:
+        self._facts, self._joins_at, self._next = facts, 0.0, 0.0
+
+    def _leave(self) -> None:
+        try:
+            self._free()
+            self.engine.leave(self.member)
+        except EngineAway:
+            pass  # the lease ends by itself, and the member is forgotten
+
+    # -- one beat -------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        before = self.claim.held
+        if before is not None and not self.claim.holds(clock()):
+            self._loses(before)
+        try:
+            asked = clock()
+            self._free()
+            if asked >= self._joins_at:
+                self._join(asked)
+            answer = self._ask()
+        except EngineAway as away:
+            self._is_away(away, clock())
+            return
+        now = clock()
+        self._failures, self._last_word = 0, now
+        if self._away_since is not None or self._told is None:
+            self._is_back(now)
+        self._tell_of_engine('', now - asked, answer)
+        every = self._every * random.uniform(0.9, 1.0)
+        self._next = self.claim.next_look(now, every, self._wants)
+
+    def _join(self, now: float) -> None:
+        self._members = self.engine.join(self.member, {PLUGINS: self.claim.highest})
+        if self._facts is not None:
+            self.engine.record(self.member, self._facts)
+        self._joins_at = now + self.settings.ttl * JOINS
+        if not self._has_joined:
+            self._has_joined = True
+            self._look_for_namesakes()
+
+    def _look_for_namesakes(self) -> None:
+        for seen in self.engine.members():
+            one = seen.member
+            is_there = seen.age < self.settings.ttl
+            if one.machine == self.member.machine and one != self.member and is_there:
+                self._note(
+                    WARNING,
+                    f'Another member of the cluster has the name {one.machine}, too '
+                    f'({one.id}; this one is {self.member.id}). Both work. Set machine in '
+                    '[cluster:main] to tell them apart',
+                )
+                return
+
+    def _ask(self) -> Answer | None:
+        claim = self.claim
+        before, now = claim.held, clock()
+        if not self._wants and before is None:
+            return None
+        may_renew = before is not None and self._heard >= before.until
+        wish = claim.wish(now, self._wants and not self._is_deaf, may_renew)
+        answer = self.engine.lease(PLUGINS, self.member, wish)
+        claim.heard(wish, answer, now, clock())
+        if claim.held is None:
+            if before is not None:
+                self._loses(before)
+        elif wish.act in ('take', 'renew'):
+            self._say('held', *claim.held)
+        return answer
+
+    def _loses(self, held: Held) -> None:
+        self.claim.held = None
+        self._is_deaf = self._heard < held.until
+        self._say('lost', held.fence)
+
+    def _free(self) -> None:
+        if not self._to_free:
+            return
+        wish = Wish('free', '', self._to_free)
+        asked = clock()
+        answer = self.engine.lease(PLUGINS, self.member, wish)
+        self.claim.heard(wish, answer, asked, clock())
+        self._to_free = 0
+        if answer.granted:
+            self.engine.send(Message(self.member.id, FREED, PLUGINS))
+
+    # -- how the engine is ----------------------------------------------------------------
+
+    def _is_away(self, away: EngineAway, now: float) -> None:
+        self._failures += 1
+        if self._away_since is None:
+            self._away_since = now
+        silent = now - (self._last_word or self._away_since)
+        if (
+            self._told is None
+            or not self._told['away']
+            or now >= self._told_at + MINUTE
+        ):
+            self._told_at = now
+            since = f' for {silent:.0f} s' if silent >= 1 else ''
+            self._note(
+                ERROR,
+                f'cluster: no word from {self.settings.shown}{since}: {away.reason}. '
+                'The site serves on',
+            )
+        self._tell_of_engine(away.reason, None, None)
+        longest = min(self._every, LAST)
+        if self.claim.held is not None:
+            longest = min(longest, self.settings.ttl / 10)
+        wait = min(FIRST * 2 ** min(self._failures, 10), longest)
+        self._next = now + wait * random.uniform(0.5, 1.0)
+
+    def _is_back(self, now: float) -> None:
+        if self._away_since is not None:
+            took, self._away_since = now - self._away_since, None
+            self._note(
+                INFO + 10, f'cluster: {self.settings.shown} is back after {took:.0f} s'
+            )
+        for warning in self.engine.warnings():
+            if warning not in self._warnings:
+                self._warnings.add(warning)
+                self._note(WARNING, f'cluster: {self.settings.shown}: {warning}')
+
+    def _tell_of_engine(
+        self, away: str, round_trip: float | None, answer: Answer | None
+    ) -> None:
+        """Tell the supervisor what has changed.
+
+        ``away`` is the reason why the engine does not answer; '' if it does. ``since`` is
+        the time of its last word, ``members`` the number of members, ``leader`` the machine
+        that holds the lease, and ``leads`` since when.
+        """
+        record = answer.record if answer is not None else self.claim.record
+        facts = {
+            'away': away,
+            'members': self._members,
+            'leader': record.machine if record else '',
+            'fence': record.fence if record else 0,
+        }
+        if facts != self._told:
+            self._told = facts
+            leads = clock() - record.held_for if record else None
+            more = {'since': self._last_word, 'round_trip': round_trip, 'leads': leads}
+            self._say('engine', {**facts, **more})
+
+
+def run_agent(
+    settings: Settings,
+    member: Member,
+    make: Callable[[], Engine],
+    connection: socket.socket,
+    held: Held | None,
+) -> None:
+    """Run an agent in this process, which does nothing else; it never returns an error.
+
+    :param make: makes the engine, and may import libraries.
+    """
+    engine = make()
+    try:
+        Agent(settings, member, engine, connection, held).run()
+    finally:
+        engine.close()
+        os._exit(0)

@@ -1,0 +1,63 @@
+"""The plugins that [wspbus:main] lists: in each worker, in the site, in all machines."""
+
+from __future__ import annotations
+
+from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.settings import PLUGINS, section_of
+from paste_wspbus.values import comment_hint, nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.ini.config import Config
+    from paste_wspbus.ini.file import ConfigLoader
+
+
+def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) -> None:
+    """Check that each plugin that [wspbus:main] lists is listed once, and has a section.
+
+    :raises ConfigError: if one is not, or has none.
+    """
+    known = [
+        one.partition(':')[2].strip()
+        for one in loader.parser.sections()
+        if one.startswith('plugin:')
+    ]
+    seen: dict[str, str] = {}
+    for key in PLUGINS:
+        names = settings[key]
+        for name in names:
+            if names.count(name) > 1:
+                problem = f'the plugin {name} is listed twice'
+            elif (other := seen.setdefault(name, key)) != key:
+                problem = f'the plugin {name} is also listed in {other}'
+            elif name not in known:
+                hint = nearest(name, known) or comment_hint(f' {name}')
+                problem = f'there is no section [plugin:{name}]{hint}'
+            else:
+                continue
+            raise ConfigError(loader.filename, problem, section=section, key=key)
+
+
+def refuse_cluster_plugins(loader: ConfigLoader) -> None:
+    """Refuse cluster plugins in a site without workers.
+
+    :raises ConfigError: always.
+    """
+    raise ConfigError(
+        loader.filename,
+        'these plugins need a process of their own, which a supervisor can end in time: set '
+        'workers = 1',
+        section=section_of(loader),
+        key='cluster_plugins',
+    )
+
+
+def is_clustered(config: Config) -> bool:
+    """Whether the .ini has cluster plugins, or a section [cluster:main]."""
+    if config.file is None:
+        return False
+    sections = config.loader.parser.sections()
+    has_section = any(one in sections for one in ('cluster:main', 'cluster'))
+    return has_section or bool(config.settings['cluster_plugins'])

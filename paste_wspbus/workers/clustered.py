@@ -1,0 +1,378 @@
+"""The supervisor's part in a cluster: its agent, and the process of the cluster plugins."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import secrets
+import selectors
+import signal
+import socket
+import traceback
+
+from paste_wspbus.bus import State
+from paste_wspbus.cluster.agent import run_agent
+from paste_wspbus.cluster.claim import Held
+from paste_wspbus.cluster.engine import Member
+from paste_wspbus.role import CLUSTER, Role
+from paste_wspbus.unix.holding import hold
+from paste_wspbus.unix.kernel_timer import boot_clock
+from paste_wspbus.workers.children import BecomeWorker, WorkerFailed, how
+from paste_wspbus.workers.guard import close_others, end_of, stand_guard
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.cluster.engine import Engine
+    from paste_wspbus.cluster.settings import Settings
+    from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.supervisor import Supervisor
+
+#: Seconds that the agent has to release the lease when the site stops.
+PATIENCE = 2.0
+
+#: Seconds before another agent follows one that has ended.
+PAUSE = 1.0
+
+#: Seconds that a start with ``require`` waits for the engine.
+REQUIRED = 10.0
+
+
+class Clustered:
+    """Holds the lease of the cluster plugins for this site, and runs them meanwhile.
+
+    The agent, a process of its own, talks to the engine: this process never waits for it.
+    The supervisor runs no code of the site, so nothing delays its words to the guard.
+
+    :param settings: what [cluster:main] says.
+    :param make: makes the engine, in the agent.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, settings: Settings, make: Callable[[], Engine]
+    ) -> None:
+        self.supervisor, self.settings, self._make = supervisor, settings, make
+        self.bus, self.events = supervisor.bus, supervisor.events
+        machine = settings.machine
+        self.member = Member(f'{machine}-{secrets.token_hex(4)}', machine)
+        #: The lease that this site holds; None if it holds none.
+        self.held: Held | None = None
+        #: What the agent has said of the engine last; {} before that.
+        self.engine: dict[str, Any] = {}
+        self._connection: socket.socket | None = None
+        self._agent, self._rest = 0, b''
+        #: The guards' ends of connections, until the guard has it, and this process's ends.
+        self._its: socket.socket | None = None
+        self._guards: dict[WorkerHandle, socket.socket] = {}
+        self._wants = False
+        self._heard: dict[str, Callable[..., object]] = {
+            'held': self._is_held,
+            'lost': self._is_lost,
+            'engine': self._learns_of_engine,
+            'note': lambda level, text: self.bus.log(text, level),
+        }
+
+    # -- the agent ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the agent; with ``require``, wait until the engine has answered.
+
+        :raises WorkerFailed: if it does not answer.
+        """
+        self._start_agent()
+        if not self.settings.require:
+            return
+        until = boot_clock() + REQUIRED
+        timer = self.events.call_later(REQUIRED, lambda: None)
+        waits = self.supervisor.waiting
+        waits.until(lambda: bool(self.engine) or boot_clock() >= until)
+        self.events.cancel(timer)
+        if self.engine.get('away', True):
+            why = self.engine.get('away') or f'no answer within {REQUIRED:g} s'
+            what = f'[cluster:main] require = true: {self.settings.shown}: {why}'
+            raise WorkerFailed(1, what)
+
+    def _start_agent(self) -> None:
+        mine, its = socket.socketpair()
+        hold(True)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                hold(False)
+        if not pid:
+            self._become_agent(its)
+        its.close()
+        mine.setblocking(False)
+        self._agent, self._connection, self._rest = pid, mine, b''
+        self.events.selector.register(mine, selectors.EVENT_READ, self._read)
+        self._say('wants', self._wants)
+
+    def _become_agent(self, connection: socket.socket) -> None:
+        """Be the agent, and end."""
+        try:
+            signal.set_wakeup_fd(-1)
+            # Who signals the whole group means the supervisor.
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                if number != signal.SIGCONT:
+                    signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+            close_others({0, 1, 2, connection.fileno()})
+            run_agent(self.settings, self.member, self._make, connection, self.held)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(1)
+
+    def _say(self, *words: object) -> None:
+        """Send a word to the agent: if it does not read, it is lost, and the lease ends."""
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.send(json.dumps(words).encode() + b'\n')
+
+    def _read(self) -> None:
+        assert self._connection is not None
+        try:
+            came = self._connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            came = b''
+        *lines, self._rest = (self._rest + came).split(b'\n')
+        for line in lines:
+            word, *carried = json.loads(line)
+            self._heard[word](*carried)
+        if not came:
+            self._close()
+            if not self.supervisor.is_stopping:
+                self.bus.log('The process that talks to the cluster has ended', 40)
+                self.events.call_later(PAUSE, self._start_again)
+
+    def _start_again(self) -> None:
+        if self._connection is None and not self.supervisor.is_stopping:
+            self._start_agent()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self.events.selector.unregister(self._connection)
+            self._connection.close()
+            self._connection = None
+
+    def record(self, facts: dict[str, Any]) -> None:
+        """Let the other members know something of this site.
+
+        :param facts: what JSON can hold; it replaces what was recorded before.
+        """
+        self._say('record', facts)
+
+    def adjust(self) -> None:
+        """Want the lease if the site serves and has cluster plugins; else do without it."""
+        serves = self.bus.state is State.STARTED and not self.bus.leaving
+        wants = serves and self.supervisor.plan.cluster_plugins
+        if wants != self._wants:
+            self._wants = wants
+            self._say('wants', wants)
+        if not wants:
+            self._free()
+
+    def stop(self) -> None:
+        """Release the lease, and end the agent: all other processes have ended."""
+        self._wants = False
+        self._free()
+        self._say('bye')
+        until = boot_clock() + PATIENCE
+        while self._connection is not None and (left := until - boot_clock()) > 0:
+            self.events.step(left)
+        if self._connection is not None:
+            os.kill(self._agent, signal.SIGKILL)
+            self._close()
+
+    def close_in_child(self) -> None:
+        """Close, in a forked child, what belongs to the supervisor."""
+        for connection in (self._connection, *self._guards.values()):
+            if connection is not None:
+                connection.close()
+
+    # -- the lease ------------------------------------------------------------------------
+
+    @property
+    def holds(self) -> bool:
+        """Whether this site holds the lease, so that it may run the cluster plugins."""
+        held = self.held
+        return held is not None and boot_clock() < end_of(held, self.settings.ttl)
+
+    def has_lost(self, worker: WorkerHandle | None) -> bool:
+        """Whether a new process has failed for want of a lease: its code is not at fault."""
+        return worker is None or not self.holds or worker.code == -signal.SIGKILL
+
+    def _is_held(self, fence: int, until: float) -> None:
+        is_new = not self.holds or self.held is None or self.held.fence != fence
+        self.held = Held(fence, until)
+        line = f'{end_of(self.held, self.settings.ttl)!r}\n'.encode()
+        for worker, words in self._guards.items():
+            if worker.role.fence == fence:
+                with contextlib.suppress(OSError):
+                    words.send(line)
+        self._say('heard', fence, until)
+        if not is_new:
+            return
+        if not self._wants:
+            self._free()
+            return
+        self.bus.log(f'The cluster plugins run here now (fence {fence})')
+        self.supervisor.replacing.respawn(self._role())
+
+    def _is_lost(self, fence: int) -> None:
+        if self.held is None or self.held.fence != fence:
+            return
+        self.held = None
+        running = self._processes()
+        for worker in running:
+            worker.killed = True
+            worker.signal(signal.SIGKILL)
+        if running:
+            self.bus.log(
+                f'The lease of the cluster plugins is lost (fence {fence}): their process '
+                'is killed',
+                40,
+            )
+
+    def _free(self) -> None:
+        """Release the lease as soon as no process needs it any more."""
+        if self.held is not None and not self._processes():
+            self._say('free', self.held.fence)
+            self.held = None
+
+    def _learns_of_engine(self, facts: dict[str, Any]) -> None:
+        self.engine = facts
+
+    def _role(self) -> Role:
+        return Role(CLUSTER, generation=self.supervisor.generation)
+
+    def _processes(self) -> list[WorkerHandle]:
+        return self.supervisor.children.of_kind(CLUSTER)
+
+    # -- the process of the cluster plugins -------------------------------------------------
+
+    def spawn(
+        self, role: Role, template: object, limit: float, fresh: bool = False
+    ) -> WorkerHandle:
+        """Start a process with a guard, which the supervisor itself must fork.
+
+        The arguments are those of `Children.spawn`; so are the errors.
+        """
+        held = self.held
+        if held is None or not self.holds:
+            raise WorkerFailed(1, f'{role.title} has no lease')
+        try:
+            mine, self._its = socket.socketpair()
+        except OSError as error:
+            raise WorkerFailed(1, f'{role.title} cannot be started: {error}') from None
+        try:
+            role = role._replace(fence=held.fence)
+            worker = self.supervisor.children.spawn(role, None, limit, fresh)
+        except BecomeWorker:
+            mine.close()
+            raise
+        except BaseException:
+            mine.close()
+            self._its.close()
+            raise
+        self._its.close()
+        mine.setblocking(False)
+        worker.is_guarded()
+        self._guards[worker] = mine
+        return worker
+
+    def stand_guard(self) -> int:
+        """In a process that `spawn` has forked: fork the job, and return in it alone.
+
+        :returns: the descriptor of the lease.
+        """
+        assert self._its is not None and self.held is not None
+        return stand_guard(self._its, self.held, self.settings.ttl)
+
+    def has_ended(self, worker: WorkerHandle) -> None:
+        """React to the end of a process of the cluster plugins."""
+        supervisor, bus = self.supervisor, self.bus
+        if (words := self._guards.pop(worker, None)) is not None:
+            words.close()
+        if worker.pid:  # what the job has left in its group
+            with contextlib.suppress(OSError):
+                os.killpg(worker.pid, signal.SIGKILL)
+        if not self._wants or bus.state is not State.STARTED or bus.leaving:
+            self._free()
+            return
+        if supervisor.current.get(worker.name) is not worker:
+            return  # a new one that was not needed; who has started it says why it failed
+        if not self.holds:
+            bus.log(
+                f'{worker.title} has ended: the lease could not be renewed in time', 30
+            )
+        elif supervisor.is_renewing and worker.leaving:
+            return  # the graceful restart starts the next one
+        elif worker.leaving or worker.code == 0:
+            respawn = functools.partial(supervisor.replacing.respawn, self._role())
+            self.events.call_later(0, respawn)
+        else:
+            self._has_crashed(worker)
+
+    def _has_crashed(self, worker: WorkerHandle) -> None:
+        supervisor = self.supervisor
+        more = supervisor.crashes.note(worker)
+        what = f'{worker.title} crashed, {how(worker.code)}{more}'
+        if not worker.was_ready:
+            why = worker.problem[1] if worker.problem else how(worker.code)
+            what = f'{worker.title} failed to start: {why}'
+        if not supervisor.strategy.replaces:  # under --reload, the next edit starts it
+            self.bus.log(what, 40)
+            return
+        was_killed = worker.was_ready and worker.code == -signal.SIGKILL
+        supervisor.replacing.try_again(
+            self._role(), what, worker.ready_for, excused=was_killed
+        )
+
+    def exchange(self, new: WorkerHandle | None) -> None:
+        """After a graceful restart: replace the process, the old one first.
+
+        :param new: one that has composed the new code, and waits; None if there is none.
+        """
+        supervisor = self.supervisor
+        old = supervisor.current.pop(CLUSTER, None)
+        if old is not None and not old.ended:
+            supervisor.leaving.let_go(old)
+            supervisor.waiting.until_ended(old)
+        if new is None or new.ended or not self.holds:
+            if new is not None:
+                supervisor.leaving.let_go(new)
+            supervisor.replacing.respawn(self._role())
+            return
+        supervisor.current[CLUSTER] = new
+        supervisor.go(new)
+        with contextlib.suppress(WorkerFailed):  # `has_ended` says it, and tries again
+            supervisor.waiting.until_ready([new])
+
+    # -- status -----------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `status` can show: the member, the engine, the lease."""
+        held = self.held
+        since = self.engine.get('since') if self.engine.get('away') else None
+        return {
+            'name': self.settings.name,
+            'machine': self.member.machine,
+            'id': self.member.id,
+            'engine': self.settings.shown,
+            'away': self.engine.get('away', ''),
+            'silent': None if since is None else round(boot_clock() - since, 3),
+            'round_trip': self.engine.get('round_trip'),
+            'members': self.engine.get('members', 0),
+            'leader': self.engine.get('leader', ''),
+            'holds': self.holds,
+            'fence': held.fence if held else None,
+        }

@@ -1,0 +1,230 @@
+"""cluster_plugins: what runs once for all machines of a site, while a lease is renewed."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from paste_wspbus.cluster.engine import Member, Wish
+from paste_wspbus.cluster.local import LocalEngine
+from paste_wspbus.cluster.redis import RedisEngine
+from paste_wspbus.cluster.settings import Settings
+from tests.kit import Site, eventually, run
+from tests.kit.processes import has_ended, processes_of_session
+from tests.kit.redis_servers import RedisServer
+from tests.kit.supervised import graceful, stop
+
+INI = """
+[app:main]
+use = egg:paste_wspbus#hello
+
+[server:main]
+use = egg:waitress
+listen = 127.0.0.1:0
+
+[wspbus:main]
+workers = 1
+soak = 0
+cluster_plugins = job
+
+[plugin:job]
+use = call:job:run
+folder = {folder}
+"""
+
+CLUSTER = """
+[cluster:main]
+use = {url}
+name = shop
+machine = {machine}
+ttl = {ttl}
+"""
+
+JOB = """
+import fcntl
+import json
+import os
+
+
+def run(bus, global_conf, folder):
+    def note(what):
+        lease = bus.lease.fence, bus.lease.remaining
+        line = json.dumps([what, os.getcwd(), os.getpid(), os.getppid(), *lease])
+        with open(f'{folder}/notes', 'a') as notes:
+            notes.write(line + '\\n')
+
+    lock = open(f'{folder}/locked', 'w')
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    note('starts')
+    yield
+    note('stops')
+    lock.close()
+"""
+
+
+def machine(folder, name, url='', at=None, ttl=5, **kwargs):
+    """A site in a folder of its own: one of several machines, or alone."""
+    alone = f'[cluster:main]\nname = alone\nttl = {ttl}\n'
+    given = CLUSTER.format(url=url, machine=name, ttl=ttl) if url else alone
+    text = INI.replace('{folder}', str(folder)) + given
+    own = (at or folder) / name
+    own.mkdir(exist_ok=True)
+    words = ['--pid-file', 'site.pid', '-v']
+    env = {'RUNTIME_DIRECTORY': str(folder)}
+    return Site(own, text, *words, files={'job.py': JOB}, env=env, **kwargs)
+
+
+def released(engine):
+    """Take the lease and release it: who comes next need not wait for a ttl."""
+    nobody = Member('nobody', 'nobody')
+    seen = engine.lease('plugins', nobody, Wish())
+    taken = engine.lease('plugins', nobody, Wish('take', seen.version))
+    engine.lease('plugins', nobody, Wish('free', '', taken.record.fence))
+    engine.close()
+
+
+@pytest.fixture
+def engine(tmp_path):
+    folder = tmp_path / 'engine'
+    folder.mkdir()
+    with RedisServer(folder) as server:
+        released(RedisEngine(Settings(server.url, 'shop', 'nobody')))
+        yield server
+
+
+# -- what the tests ask ------------------------------------------------------------------
+
+
+def notes(folder, what='starts'):
+    """Return the notes of the jobs: folder, process, parent, fence, remaining seconds."""
+    path = folder / 'notes'
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [note[1:] for note in map(json.loads, lines) if note[0] == what]
+
+
+def wait_for_job(folder, count):
+    eventually(lambda: len(notes(folder)) >= count)
+    return notes(folder)[count - 1]
+
+
+# -- once --------------------------------------------------------------------------------
+
+
+def test_it_runs_on_one_machine_and_moves_at_once_when_that_stops(tmp_path, engine):
+    with machine(tmp_path, 'one', engine.url) as one:
+        folder, job, guard, fence, remaining = wait_for_job(tmp_path, 1)
+        assert folder.endswith('/one')
+        assert 0 < remaining <= 5
+        one.expect(f'The cluster plugins run here now (fence {fence})')
+        (tmp_path / 'more').mkdir()
+        other = tmp_path / 'more'
+        with machine(tmp_path, 'one', engine.url, at=other) as two:
+            two.expect('Another member of the cluster has the name one, too')
+            assert engine.client().zcard('wspbus:{shop}:seen') == 2
+            stop(one)
+            assert has_ended(job) and has_ended(guard)
+            folder, _, _, second, _ = wait_for_job(tmp_path, 2)
+            assert folder.endswith('/more/one')
+            assert second > fence
+            stop(two)
+    assert len(notes(tmp_path, 'stops')) == 2
+    assert engine.client().zcard('wspbus:{shop}:seen') == 0
+
+
+def test_alone_it_needs_no_server(tmp_path):
+    released(LocalEngine(Settings('', 'alone', 'nobody'), str(tmp_path)))
+    with machine(tmp_path, 'one') as site:
+        _, job, _, fence, _ = wait_for_job(tmp_path, 1)
+        assert job in processes_of_session(site.pid)
+        graceful(
+            site
+        )  # the old one stops before the new one starts, or the lock is taken
+        _, new, _, same, _ = wait_for_job(tmp_path, 2)
+        assert new != job and same == fence
+        assert has_ended(job)
+        (tmp_path / 'one' / 'job.py').write_text('import nothing_like_this\n')
+        assert 'nothing_like_this' in graceful(site, code=1)
+        assert not has_ended(new)
+        stop(site)
+    # It was released: the next start need not wait.
+    with machine(tmp_path, 'one') as site:
+        assert wait_for_job(tmp_path, 3)[3] > fence
+        stop(site)
+
+
+# -- the end in time ---------------------------------------------------------------------
+
+
+def test_a_stopped_supervisor_and_a_stopped_guard_lose_the_lease(tmp_path, engine):
+    """SIGSTOP: nothing of the process runs, and the kernel ends the job all the same."""
+    with machine(tmp_path, 'one', engine.url, ttl=2) as one:
+        _, job, guard, *_ = wait_for_job(tmp_path, 1)
+        os.kill(guard, signal.SIGSTOP)
+        eventually(lambda: has_ended(job) and has_ended(guard))
+        _, job, guard, fence, _ = wait_for_job(tmp_path, 2)
+        with machine(tmp_path, 'two', engine.url, ttl=2) as two:
+            one.send(signal.SIGSTOP)
+            folder, _, _, second, _ = wait_for_job(tmp_path, 3)
+            assert folder.endswith('/two')
+            assert second > fence
+            assert has_ended(job) and has_ended(guard)
+            one.send(signal.SIGCONT)
+            stop(two)
+        stop(one)
+
+
+# -- the engine --------------------------------------------------------------------------
+
+
+def test_while_the_engine_is_away_the_site_serves_and_the_job_stops_in_time(
+    tmp_path, engine
+):
+    with machine(tmp_path, 'one', engine.url, ttl=2) as site:
+        _, job, _, fence, _ = wait_for_job(tmp_path, 1)
+        engine.kill()
+        site.expect('The lease was not renewed: this process stops')
+        eventually(lambda: has_ended(job))
+        assert len(notes(tmp_path, 'stops')) == 1  # before it would have been killed
+        assert site.get('/').status == 200
+        site.expect('cluster: no word from redis://127.0.0.1:')
+        engine.start()  # empty
+        assert wait_for_job(tmp_path, 2)[3] >= fence
+        site.expect('is back after')
+        stop(site)
+    assert site.err.text.count('no word from') == 1
+
+
+def test_a_start_without_the_engine_works_unless_it_is_required(tmp_path, engine):
+    engine.kill()
+    with machine(tmp_path, 'one', engine.url, ttl=2) as site:
+        site.expect('there is no connection')
+        stop(site)
+    url = f'{engine.url}\nrequire = true'
+    with machine(tmp_path, 'two', url, ttl=2, wait=False) as site:
+        assert site.wait() == 1
+    assert '[cluster:main] require = true: redis://127.0.0.1:' in site.err.text
+
+
+# -- what is refused ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('args', [[], ['--check']], ids=['serve', 'check'])
+def test_one_process_is_refused(tmp_path, args):
+    text = INI.replace('workers = 1', 'workers = 0').replace('{folder}', str(tmp_path))
+    files = {'site.ini': text, 'job.py': JOB}
+    refused = run(tmp_path, 'site.ini', *args, files=files)
+    assert refused.code == 2, refused.report()
+    (line,) = (refused.out.text + refused.err.text).splitlines()
+    assert (
+        'site.ini [wspbus:main] cluster_plugins: these plugins need a process' in line
+    )
+    assert line.endswith('set workers = 1')
+
+
+def test_a_wrong_section_ends_the_start_with_one_line(tmp_path):
+    text = INI.replace('{folder}', str(tmp_path)) + '[cluster:main]\nttl = 10ms\n'
+    refused = run(tmp_path, 'site.ini', files={'site.ini': text, 'job.py': JOB})
+    assert refused.code == 2
+    (line,) = refused.err.text.splitlines()
+    assert 'site.ini [cluster:main] ttl: 0.01 s is not from 1 s to 1 h' in line
