@@ -16,6 +16,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.cluster.agent import run_agent
 from paste_wspbus.cluster.claim import Held
 from paste_wspbus.cluster.engine import Member
+from paste_wspbus.forks import close_in_child
 from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.kernel_timer import boot_clock
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from paste_wspbus.cluster.settings import Settings
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
+
+#: The priorities of this part: it starts before all processes, and stops after them.
+FIRST, LAST = 40, 60
 
 #: Seconds that the agent has to release the lease when the site stops.
 PATIENCE = 2.0
@@ -75,6 +79,10 @@ class Clustered:
             'engine': self._learns_of_engine,
             'note': lambda level, text: self.bus.log(text, level),
         }
+        self.bus.subscribe('start', self.start, priority=FIRST)
+        self.bus.subscribe('start', self._starts_soon, priority=float('inf'))
+        self.bus.subscribe('stop', self.stop, priority=LAST)
+        close_in_child(self, Clustered.close)
 
     # -- the agent ----------------------------------------------------------------------
 
@@ -95,6 +103,9 @@ class Clustered:
             why = self.engine.get('away') or f'no answer within {REQUIRED:g} s'
             what = f'[cluster:main] require = true: {self.settings.shown}: {why}'
             raise WorkerFailed(1, what)
+
+    def _starts_soon(self) -> None:
+        self.events.call_later(0, self.adjust)  # the bus is STARTED then
 
     def _start_agent(self) -> None:
         mine, its = socket.socketpair()
@@ -192,8 +203,8 @@ class Clustered:
             os.kill(self._agent, signal.SIGKILL)
             self._close()
 
-    def close_in_child(self) -> None:
-        """Close, in a forked child, what belongs to the supervisor."""
+    def close(self) -> None:
+        """Close all connections, in a forked child of the supervisor."""
         for connection in (self._connection, *self._guards.values()):
             if connection is not None:
                 connection.close()

@@ -252,8 +252,6 @@ class Supervisor:
                 ready(first.lines if first else [])
                 for worker in self.late:
                     self.strategy.has_ended(worker)
-                if self.cluster is not None:
-                    self.cluster.adjust()
             bus.block(states=State.STOPPED)
             bus.turn.keep_for(None)
             bus.exit()
@@ -262,8 +260,6 @@ class Supervisor:
     def close_in_child(self) -> None:
         """Close, in a forked child, what belongs to the parent."""
         self.strategy.close_in_child()
-        if self.cluster is not None:
-            self.cluster.close_in_child()
 
     # -- what the bus says ----------------------------------------------------
 
@@ -276,8 +272,6 @@ class Supervisor:
         if self.ops is not None:
             self.ops.start()
         try:
-            if self.cluster is not None:
-                self.cluster.start()
             self.strategy.start()
         except StopRequested:
             pass
@@ -288,8 +282,6 @@ class Supervisor:
     def stop(self) -> None:
         """Order all processes to stop, and wait for their end."""
         self.leaving.stop_all()
-        if self.cluster is not None:
-            self.cluster.stop()
         self.bus.exit_code = self.bus.exit_code or self._code
 
     def forward(self, name: str, target: object) -> None:
