@@ -79,6 +79,10 @@ class DefaultPlugins:
         if not configured:
             self.set_up_logging()
         sitelog = bus.plugins['sitelog'] = SiteLog(bus)
+        if process.config.settings['log_format'] == 'json':
+            from paste_wspbus.plugins.json_log import fields_of_call
+
+            sitelog.extra = fields_of_call
         sitelog.routine_is_debug = self.options.reload
         sitelog.tells_reason = self.logs_to_file and not configured
         if process.role is not None:
@@ -103,6 +107,14 @@ class DefaultPlugins:
             colours = terminal_log.shows_colours()
             formatter = terminal_log.TerminalFormatter(process.name, colours)
             handler.setFormatter(formatter)
+            if options.verbosity > 0:
+                logging.getLogger('paste_wspbus').setLevel(logging.INFO)
+        elif process.config.settings['log_format'] == 'json':
+            from paste_wspbus.plugins.json_log import JsonFormatter
+            from paste_wspbus.requests.records import add_request_ids
+
+            add_request_ids()
+            handler.setFormatter(JsonFormatter())
             if options.verbosity > 0:
                 logging.getLogger('paste_wspbus').setLevel(logging.INFO)
         else:

@@ -57,7 +57,7 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
         line += '; the old site has stopped'
     hint = _show_traceback(error, launch)
     if not launch.is_printed_elsewhere:
-        print_line(line if launch.log else f'{line}{hint}', 'stderr')
+        print_line(line if launch.log else f'{line}{hint}', 'stderr', level=40)
         if launch.terminal is not None:
             with contextlib.suppress(OSError):
                 os.write(launch.terminal, f'{line}{hint}\n'.encode())
@@ -87,9 +87,9 @@ def _show_traceback(error: WSPBusError, launch: Launch) -> str:
         import traceback
 
         lines = traceback.format_exception(error.__cause__ or error)
-        print_line(''.join(lines).rstrip('\n'), 'stderr')
+        print_line(''.join(lines).rstrip('\n'), 'stderr', level=40)
     elif trace and (launch.later or launch.log):
-        print_line(trace, 'stderr')
+        print_line(trace, 'stderr', level=40)
     if log and (trace or error.is_logged):
         what = 'the traceback' if trace else 'more'
         return f' ({what} is in {log})'

@@ -196,6 +196,10 @@ def _read(launch: Launch, inheritance: Inheritance) -> Config:
                 _make_importable(config)
             if options.reload:
                 watch_more(launch, config)
+            if config.logs_json:
+                from paste_wspbus.command.json_output import use_json
+
+                use_json(config, prints=not (options.check or options.load))
     except BaseException:
         inheritance.abandon(options.pid_file)
         raise

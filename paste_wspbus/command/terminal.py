@@ -12,7 +12,7 @@ from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def open_standard_streams() -> None:
@@ -55,7 +55,11 @@ def flush() -> None:
             setattr(sys, name, getattr(sys, f'__{name}__'))
 
 
-def print_line(text: str, to: str = 'stdout') -> None:
+#: Makes JSON of a line and its level, where that is asked for and no terminal is.
+as_json: Callable[[str, int], str] | None = None
+
+
+def print_line(text: str, to: str = 'stdout', level: int = 20) -> None:
     """Print to standard output or standard error, for as long as a site runs.
 
     That nobody reads it, or that the disk is full, is no reason to end a site. If the site
@@ -64,9 +68,13 @@ def print_line(text: str, to: str = 'stdout') -> None:
 
     :param text: a line or several; control characters in them are escaped.
     :param to: 'stdout' or 'stderr'.
+    :param level: as in `logging`, for ``log_format = json``.
     """
     text = printable(text, lines=True)
     streams = [getattr(sys, to), getattr(sys, f'__{to}__')]
+    if as_json is not None and not _is_terminal(streams[0]):
+        made = text.splitlines() if to == 'stdout' else [text]
+        text = '\n'.join(as_json(one, level) for one in made)
     for stream in streams:
         with contextlib.suppress(Exception):
             stream.write(f'{encodable(text, stream)}\n')
@@ -74,6 +82,13 @@ def print_line(text: str, to: str = 'stdout') -> None:
     for stream in streams:  # at once, for other processes write there, too
         with contextlib.suppress(Exception):
             stream.flush()
+
+
+def _is_terminal(stream: object) -> bool:
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except Exception:  # it may be anything that the site has put there
+        return False
 
 
 def encodable(text: str, stream: object) -> str:

@@ -219,13 +219,18 @@ class Config:
         """Return the file as `logging.config` reads it, with ``here`` and the vars."""
         from paste_wspbus.ini.logging import logging_parser
 
-        return logging_parser(str(self.file), self.vars)
+        return logging_parser(str(self.file), self.vars, self.logs_json)
+
+    @property
+    def logs_json(self) -> bool:
+        """Whether logs are JSON."""
+        return bool(self.settings['log_format'] == 'json')
 
     @property
     def watches_requests(self) -> bool:
         """Whether requests have limits, or their ids stand in the log."""
         limits = ('slow_request', 'request_deadline')
-        if any(self.settings[key] is not None for key in limits):
+        if self.logs_json or any(self.settings[key] is not None for key in limits):
             return True
         sections = self.loader.parser._sections if self.file else {}
         return any(
@@ -244,5 +249,5 @@ class Config:
             return False
         from paste_wspbus.ini.logging import configure_logging
 
-        configure_logging(self.file, self.vars)
+        configure_logging(self.file, self.vars, self.logs_json)
         return True

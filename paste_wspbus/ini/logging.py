@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def logging_parser(file: str, vars: Mapping[str, str]) -> configparser.ConfigParser:
-    """Return the file as `logging.config` reads it, with ``here`` and the vars."""
+#: The formatter of records in JSON, and the name of its section.
+JSON = 'paste_wspbus.plugins.json_log.JsonFormatter'
+_JSON_SECTION = 'json_of_wspbus'
+
+
+def logging_parser(
+    file: str, vars: Mapping[str, str], logs_json: bool = False
+) -> configparser.ConfigParser:
+    """Return the file as `logging.config` reads it, with ``here`` and the vars.
+
+    :param logs_json: whether formatters without a ``class`` make JSON.
+    """
     path = os.path.abspath(file)
     names = {'here': os.path.dirname(path), '__file__': path}
     # `logging.config` lower-cases the names that it looks up.
@@ -39,19 +49,37 @@ def logging_parser(file: str, vars: Mapping[str, str]) -> configparser.ConfigPar
         for name in parser.sections()
         if name.startswith('formatter_')
     ]
-    if any('request_id' in text for text in formats):
+    if logs_json:
+        _make_json(parser)
+    if logs_json or any('request_id' in text for text in formats):
         from paste_wspbus.requests.records import add_request_ids
 
         add_request_ids()
     return parser
 
 
-def configure_logging(file: str, vars: Mapping[str, str]) -> None:
+def _make_json(parser: configparser.ConfigParser) -> None:
+    """Let all formatters make JSON that have no ``class``, and all handlers without one."""
+    for section in parser.sections():
+        kind = section.partition('_')[0]
+        if kind == 'formatter' and not parser.has_option(section, 'class'):
+            parser.set(section, 'class', JSON)
+        elif kind == 'handler' and not parser.get(section, 'formatter', fallback=''):
+            parser.set(section, 'formatter', _JSON_SECTION)
+    if parser.has_option('formatters', 'keys'):
+        keys = parser.get('formatters', 'keys', raw=True)
+        parser.set('formatters', 'keys', f'{keys}, {_JSON_SECTION}'.strip(', '))
+        parser[f'formatter_{_JSON_SECTION}'] = {'class': JSON}
+
+
+def configure_logging(
+    file: str, vars: Mapping[str, str], logs_json: bool = False
+) -> None:
     """Set up logging as the .ini says, but do not disable existing loggers.
 
     :raises ConfigError: if its logging sections are wrong.
     """
-    parser = logging_parser(file, vars)
+    parser = logging_parser(file, vars, logs_json)
     try:
         fileConfig(parser, disable_existing_loggers=False)
     except configparser.InterpolationError as error:

@@ -170,6 +170,7 @@ SETTINGS = {
     'control': Setting(_path, 'a path'),
     'pid_file': Setting(_path, 'a path'),
     'log_file': Setting(_path, 'a path'),
+    'log_format': Setting(_one_of('text', 'json'), 'text or json', 'text'),
     'workers': Setting(
         worker_count, f'a whole number from 0 to {MAX_WORKERS}, or auto', 0
     ),

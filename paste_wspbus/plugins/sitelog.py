@@ -15,7 +15,7 @@ from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
     from paste_wspbus.bus import Bus
@@ -43,6 +43,17 @@ _START_FAILED = (
 _ROUTINE = r'Bus \w+|.+ \(process \d+\) is ready'
 
 
+#: What records in JSON have of this process: its number and its generation.
+fields_of_process: dict[str, int] = {}
+
+
+def divided(message: str) -> tuple[str, str]:
+    """Return a message of the bus, and the stacks that follow it, or ''."""
+    ends = [end for stack in _STACKS if (end := message.find(stack)) >= 0]
+    end = min(ends, default=len(message))
+    return message[:end], message[end:]
+
+
 class SafeFormatter(logging.Formatter):
     """The formatter of the command's own handler: no text can forge a record.
 
@@ -53,11 +64,9 @@ class SafeFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Put the message of this package on one line, and on others that are indented."""
         if record.name.partition('.')[0] == __name__.partition('.')[0]:
-            text = record.message
-            ends = [end for stack in _STACKS if (end := text.find(stack)) >= 0]
-            end = min(ends, default=len(text))
-            lines = map(printable, text[:end].split(_CONTINUED))
-            record.message = _CONTINUED.join(lines) + text[end:]
+            text, stacks = divided(record.message)
+            lines = map(printable, text.split(_CONTINUED))
+            record.message = _CONTINUED.join(lines) + stacks
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -117,6 +126,8 @@ class SiteLog(Plugin):
         self.files: list[tuple[str, tuple[int, ...]]] = []
         #: The name of this process, '' if it is the only one, and its generation.
         self.process, self.generation = '', 1
+        #: Returns more fields of a record, for JSON.
+        self.extra: Callable[[Bus, str], dict[str, Any]] | None = None
 
     def name(self, process: str, generation: int = 1) -> None:
         """Put the name of this process, such as 'worker 2', into all its log records.
@@ -125,6 +136,9 @@ class SiteLog(Plugin):
         (``paste_wspbus.worker2``), and all records have it as %(processName)s.
         """
         self.process, self.generation = process, generation
+        fields_of_process['generation'] = generation
+        if (number := process.rpartition(' ')[2]).isdecimal():
+            fields_of_process['worker'] = int(number)
         if not process:
             return
         name = f'paste_wspbus.{process.replace(" ", "")}'
@@ -157,7 +171,8 @@ class SiteLog(Plugin):
         if self.tells_reason and level == logging.INFO and msg.startswith(REASON):
             self._log_anyway(msg)
         else:
-            self.logger.log(level, '%s', msg, stacklevel=CALLER)
+            extra = self.extra and self.extra(self.bus, msg)
+            self.logger.log(level, '%s', msg, stacklevel=CALLER, extra=extra)
 
     def _log_anyway(self, msg: str) -> None:
         record = self.logger.makeRecord(

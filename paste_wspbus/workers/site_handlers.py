@@ -32,7 +32,8 @@ _FILES: dict[str, Any] = {
     'handlers.TimedRotatingFileHandler': logging.handlers.TimedRotatingFileHandler,
     'handlers.WatchedFileHandler': logging.handlers.WatchedFileHandler,
 }
-_FORMATTERS = frozenset({'', 'Formatter', 'logging.Formatter'})
+_JSON = 'paste_wspbus.plugins.json_log.JsonFormatter'
+_FORMATTERS = frozenset({'', 'Formatter', 'logging.Formatter', _JSON})
 
 #: The arguments of a `StreamHandler`, from the text of its ``args``.
 _STREAM_ARGS = {
@@ -170,7 +171,11 @@ def usable(parser: configparser.ConfigParser) -> configparser.RawConfigParser:
         'formatter': _STDERR,
     }
     formatters[_STDERR] = {'format': '%(levelname)-5.5s [%(name)s] %(message)s'}
+    if any(raw.get('class') == _JSON for raw in formatters.values()):
+        formatters[_STDERR]['class'] = _JSON
     for raw in formatters.values():
+        if raw.get('class') == _JSON:
+            continue
         raw['class'] = f'{SafeFormatter.__module__}.{SafeFormatter.__qualname__}'
     for kind, sections in (
         ('logger', loggers),
