@@ -365,6 +365,13 @@ def test_status_is_measured_while_every_thread_is_busy(benchmark):
     assert output.count('milliseconds at most 50') == 5
 
 
+def test_ops_probes_a_site_without_work_and_a_busy_one(benchmark):
+    output = benchmark('ops', '--seconds', '0.5')
+    assert output.count('times as long') == 4
+    assert output.count('milliseconds of the loop at once') == 2
+    assert min(targets(output).values()) > 0
+
+
 def test_versus_compares_two_checkouts(benchmark):
     output = benchmark('versus', sys.executable, '--rounds', '2')
     assert len(targets(output)) == 1  # all five have one name
