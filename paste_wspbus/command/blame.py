@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: What `blame` can do without a running site.
 OTHERWISE = 'With --load, blame loads it in another process, and starts nothing.'
 
+#: The last line.
+MORE = '(blame --load shows imports by distribution)'
+
 #: The number of rows of a process that are shown without -v, and the seconds of the shortest.
 SHOWN, SHORTEST = 30, 0.001
 
@@ -96,7 +99,8 @@ def blame(options: Options) -> int:
         said = json.dumps([one.as_json() for one in found], indent=2)
         print_answer(said, absolute=True)
         return DONE
-    print_answer('\n'.join(text_of(found, options.verbosity > 1)), absolute=True)
+    lines = [*text_of(found, options.verbosity > 1), '', MORE]
+    print_answer('\n'.join(lines), absolute=True)
     return DONE
 
 

@@ -97,17 +97,24 @@ def files(*args, **kwargs):
     return {**FILES, 'site.ini': ini(*args, **kwargs)}
 
 
+def worker_of(site):
+    (pid,) = [one['pid'] for one in site.workers() if one['name'] == 'worker 1']
+    return pid
+
+
 # -- for real --------------------------------------------------------------------------
 
 
 def test_each_process_sends_its_load_start_graceful_and_stop(tmp_path, collector):
-    more = 'service_name = shop\n'
-    with Workers(tmp_path, files=files(collector.url, more), count=1) as site:
-        (old,) = site.pids()
+    """Also those that are forked when the site is loaded already."""
+    made = files(collector.url, 'service_name = shop\n', keys='preload = true')
+    with Workers(tmp_path, files=made, count=1) as site:
+        old = worker_of(site)
         eventually(lambda: 'wspbus start' in collector.names(process_pid=old))
         site.graceful()
-        (new,) = site.pids()
+        new = worker_of(site)
         assert site.stop()[0] == 0
+        assert 'threads' not in site.err.text  # that it started while it was loaded
     assert collector.path == '/v1/traces'
     for pid in (old, new):
         names = collector.names(
