@@ -38,7 +38,7 @@ def become_daemon(
                 note = predecessor.keep_user(options)
             else:
                 predecessor.keep_user_of_workers(options, gunicorns)
-        launch.daemonize(inheritance.kept)
+        launch.daemonize(inheritance.kept, config)
     finally:
         launch.end_turn()
     return note

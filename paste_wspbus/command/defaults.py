@@ -12,6 +12,8 @@ from paste_wspbus.plugins.threads import ThreadManager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from paste_wspbus.bus import Bus
     from paste_wspbus.plugins import Plugin
     from paste_wspbus.process.launch import Launch
@@ -46,11 +48,17 @@ class DefaultPlugins:
         if sitelog.quiet and options.verbosity == 1 and self.is_on_terminal:
             sitelog.quiet, sitelog.reports_failure = False, False
         handler = process.signal_handler
-        signals = bus.plugins['signals'] = handler(
-            bus, process.config.settings['signals']
-        )
-        signals.know_the_site()
-        threads = bus.plugins['threads'] = ThreadManager(bus)
+        signals: Any = self._replaced('signals', bus) if not process.is_worker else None
+        targets = process.config.settings['signals']
+        if signals is None:
+            signals = handler(bus, targets)
+        elif hasattr(signals, 'handlers'):
+            signals.handlers.update(targets)
+        bus.plugins['signals'] = signals
+        if hasattr(signals, 'know_the_site'):
+            signals.know_the_site()
+        threads = self._replaced('threads', bus) or ThreadManager(bus)
+        bus.plugins['threads'] = threads
         threads.subscribe()
         process.plug_in(bus)
         restarter = bus.plugins['restart'] = self._restarter(bus)
@@ -62,15 +70,27 @@ class DefaultPlugins:
         if process.is_worker and not self.options.reload:
             return restart.GracefulRestarter(bus, lambda: self.launch.report.renew())
         style = process.restarter if process.is_worker else 'execv'
-        return RESTARTERS[style](bus)
+        return self._replaced('restarter', bus) or RESTARTERS[style](bus)
+
+    def _replaced(self, key: str, bus: Bus) -> Any:
+        """Return the plugin that a key of [wspbus:main] makes; None if it is not set."""
+        config = self.process.config
+        if key not in config.settings['defaults']:
+            return None
+        from paste_wspbus.ini.defaults import made
+
+        return made(config, key, bus)
 
     def plug_in_systemd(self, bus: Bus) -> None:
         """Plug in the plugin that reports to systemd, if systemd has started this process."""
         if 'NOTIFY_SOCKET' not in os.environ:
             return
-        from paste_wspbus.plugins.systemd import SystemdNotifier
+        notifier = self._replaced('systemd', bus)
+        if notifier is None:
+            from paste_wspbus.plugins.systemd import SystemdNotifier
 
-        notifier = bus.plugins['systemd'] = SystemdNotifier(bus)
+            notifier = SystemdNotifier(bus)
+        bus.plugins['systemd'] = notifier
         notifier.subscribe()
 
     def plug_in_sitelog(self, bus: Bus, configured: bool) -> SiteLog:

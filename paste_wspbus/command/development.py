@@ -124,6 +124,12 @@ class Development(Single):
             self._plug_in_reloader(bus)
 
     def _plug_in_reloader(self, bus: Bus) -> None:
+        if 'autoreload' in self.process.config.settings['defaults']:
+            from paste_wspbus.ini.defaults import made
+
+            bus.plugins['autoreload'] = made(self.process.config, 'autoreload', bus)
+            bus.plugins['autoreload'].subscribe()
+            return
         from paste_wspbus.command.reloader import Reloader
 
         reloader = Reloader(bus, self.launch, self.process)

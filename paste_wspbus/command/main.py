@@ -192,6 +192,10 @@ def _read(launch: Launch, inheritance: Inheritance) -> Config:
                 from paste_wspbus.unix.importing import hold_back
 
                 hold_back(site_folder(config.file))
+                if config.settings['defaults']:
+                    from paste_wspbus.ini.defaults import refuse_untrusted
+
+                    refuse_untrusted(config)
             else:
                 _make_importable(config)
             if options.reload:

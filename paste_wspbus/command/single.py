@@ -137,7 +137,7 @@ class Single:
         """Make the bus and its plugins, and load the site."""
         config, options, process = self.process.config, self.options, self.process
         process.follow_link()
-        configured = self.is_configured = config.configure_logging()
+        configured = self.is_configured = self._configure_logging()
         bus = config.make_bus()
         bus.host, bus.drained = WSPSERVE, process.is_drained
         self.defaults.plug_in(bus, configured)
@@ -153,6 +153,14 @@ class Single:
         if isinstance(signals := bus.plugins['signals'], SignalHandler):
             signals.look_at_the_site()
         return site
+
+    def _configure_logging(self) -> bool:
+        config = self.process.config
+        if 'logging' not in config.settings['defaults']:
+            return config.configure_logging()
+        from paste_wspbus.ini.defaults import replaced
+
+        return replaced(config, 'logging', config.configure_logging)() is not False
 
     def make_server(self, bus: Bus) -> Server | BlockingServer:
         """Return the server of this process; if wspserve has no adapter for it, make it now."""

@@ -90,6 +90,11 @@ def check(
     parser = config.logging_parser()
     warnings = LoggingCheck(str(config.file), parser).run()
     warnings += _check_values(config)
+    if config.settings['defaults']:
+        from paste_wspbus.ini.defaults import check_replaced
+
+        for key in config.settings['defaults']:
+            check_replaced(config, key)
     sections = _Sections({*config.settings['signals'].values()})
     sections.check(config.loader, APP, app_name or config.app_name)
     for key in reversed(PLUGINS):

@@ -122,6 +122,12 @@ def _names(text: str) -> list[str]:
     return text.replace(',', ' ').split()
 
 
+def _factory(text: str) -> str:
+    if not text.startswith(('egg:', 'call:')) or not text.partition(':')[2]:
+        raise ValueError(text)
+    return text
+
+
 def _path(text: str) -> str:
     if not text.strip() or '\0' in text:
         raise ValueError(text)
@@ -132,11 +138,17 @@ def _path(text: str) -> str:
 #: its files until it is stopped.
 FILES = ('control', 'pid_file', 'log_file')
 
+#: The keys that name a factory in the place of a default: what acts before there is a bus,
+#: and the default plugins. See `defaults`.
+EARLY_DEFAULTS = ('daemonizer', 'privileges', 'pidfile', 'logging')
+DEFAULTS = (*EARLY_DEFAULTS, 'signals', 'restarter', 'autoreload', 'threads', 'systemd')
+
 #: The keys of folders; their paths start in the same folder.
 FOLDERS = ('reports',)
 
 _SECONDS = DURATION_TAKES
 _URLS, _STATUSES = 'paths and URLs', 'statuses such as 200 or 2xx'
+_FACTORY = 'egg:DIST#NAME or call:MODULE:FUNCTION'
 _NAMES = 'names of [plugin:NAME] sections'
 
 #: The files that exist in a container: that of podman, and that of Docker.
@@ -162,7 +174,8 @@ def default_stop_timeout(drain_delay: float) -> float:
 
 #: All keys except those of signals, for which see `read_settings`.
 SETTINGS = {
-    'use': Setting(str, 'egg:DIST#NAME or call:MODULE:FUNCTION'),
+    'use': Setting(str, _FACTORY),
+    **{key: Setting(_factory, _FACTORY) for key in DEFAULTS},
     'plugins': Setting(_names, _NAMES, ()),
     'site_plugins': Setting(_names, _NAMES, ()),
     'cluster_plugins': Setting(_names, _NAMES, ()),
@@ -238,12 +251,12 @@ def read_settings(loader: ConfigLoader | None) -> dict[str, Any]:
 
     :param loader: the loader of the .ini; None if there is no file: then all values are
         the defaults.
-    :returns: the value of each key of SETTINGS, and ``signals``, which is
-        {name of a signal: its target}.
+    :returns: the value of each key of SETTINGS; ``signals``, which is
+        {name of a signal: its target}; and ``defaults``, {key of DEFAULTS: its factory}.
     :raises ConfigError: if a key is wrong; the error names the file, section and key.
     """
     settings = {key: setting.default for key, setting in SETTINGS.items()}
-    settings['signals'] = {}
+    settings['signals'], settings['defaults'] = {}, {}
     settings['stop_timeout'] = None
     section = section_of(loader)
     if loader is None or section is None:
@@ -260,7 +273,8 @@ def read_settings(loader: ConfigLoader | None) -> dict[str, Any]:
                 section=section,
                 key=key,
             )
-        settings[key] = _convert(loader, section, key)
+        of = settings['defaults'] if key in DEFAULTS else settings
+        of[key] = _convert(loader, section, key)
     if settings['stop_timeout'] is None:
         settings['stop_timeout'] = default_stop_timeout(settings['drain_delay'])
     if any(settings[key] for key in PLUGINS):

@@ -173,11 +173,14 @@ class Inheritance:
             self._registration = Registration.adopt(self.entry)
         return self._registration
 
-    def lock(self, path: str | None) -> PIDLock | None:
+    def lock(
+        self, path: str | None, make: Callable[[str], PIDLock] | None = None
+    ) -> PIDLock | None:
         """Return the PID file that this process holds already.
 
         :param path: the path to take if the system does not name it; a relative path
             may lead to another file now, because the working folder follows a link.
+        :param make: makes the object; `PIDLock` if None.
         """
         if self.pid_file is None:
             return None
@@ -189,7 +192,7 @@ class Inheritance:
                 path = held.removesuffix('.lock')
         if path is None:
             return None
-        lock = PIDLock(path)
+        lock = (make or PIDLock)(path)
         lock.adopt(self.pid_file)
         return lock
 

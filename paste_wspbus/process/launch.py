@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 
-from paste_wspbus.errors import UsageError
 from paste_wspbus.report import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
+    from paste_wspbus.ini.config import Config
     from paste_wspbus.process.early_signals import EarlySignals
     from paste_wspbus.process.options import Options
     from paste_wspbus.process.turns import Turn
@@ -117,55 +117,8 @@ class Launch:
         if turn is not None:
             turn.end()
 
-    def daemonize(self, keep: Iterable[int] = ()) -> None:
-        """Become a daemon; the process that calls this waits for the start, and exits.
+    def daemonize(self, keep: Iterable[int], config: Config) -> None:
+        """Become a daemon; see `process.daemon.daemonize`."""
+        from paste_wspbus.process.daemon import daemonize
 
-        The daemon closes the descriptors that it inherits, except sockets that are passed
-        to it.
-
-        :param keep: other descriptors that the daemon needs.
-        :raises UsageError: in process 1.
-        :raises ThreadsAlive: if threads run.
-        """
-        from paste_wspbus.unix.daemonizing import daemonize, wait_for_start
-
-        if os.getpid() == 1:
-            raise UsageError(
-                'process 1 cannot become a daemon: all other processes would end with it; '
-                'leave out start and --daemon'
-            )
-
-        def clean_up(failed: bool) -> None:
-            if failed:  # the daemon may have another user, who cannot remove the files
-                from paste_wspbus.control.stop import clean_up
-                from paste_wspbus.unix.pid_lock import PIDLock
-
-                clean_up(PIDLock(str(self.options.pid_file), self.options.control))
-            self.end_turn()
-
-        passed = _activated()
-        self.report = daemonize(
-            lambda inbox, child: wait_for_start(inbox, child, clean_up),
-            {*keep, *passed, *_named(self.options.listen)},
-        )
-        self.turn = None  # the launching process has it
-        if passed:  # systemd has set the ID of the launching process
-            os.environ['LISTEN_PID'] = str(os.getpid())
-
-
-def _activated() -> Iterable[int]:
-    """Return the descriptors that systemd passes to this process, sd_listen_fds(3)."""
-    count = os.environ.get('LISTEN_FDS', '')
-    is_ours = os.environ.get('LISTEN_PID') == str(os.getpid())
-    # If it is not a number, `listening.activation` reports that later.
-    is_number = count.isascii() and count.isdecimal() and len(count) < 5
-    return range(3, 3 + int(count)) if is_ours and is_number else ()
-
-
-def _named(listen: list[str] | None) -> Iterable[int]:
-    """Return the descriptors that ``--listen fd://N`` names."""
-    for address in listen or ():
-        number = address.removeprefix('fd://')
-        is_number = number.isascii() and number.isdecimal() and len(number) < 10
-        if is_number and number != address:
-            yield int(number)
+        daemonize(self, keep, config)

@@ -80,7 +80,11 @@ class Opening:
             change_owner(process, options.identity)
             # getaddrinfo imports it late; the new user may be unable to read its file.
             import encodings.idna  # noqa: F401
+        if 'privileges' in self.config.settings['defaults']:
+            from paste_wspbus.ini.defaults import drop_privileges
 
+            drop_privileges(self.config, options.identity)
+        elif options.identity is not None:
             options.identity.take()
         if process.server is not None and process.server.where:
             for listening in process.server.sockets:
@@ -107,10 +111,15 @@ class Opening:
         from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDLock
 
         process = self.process
-        process.lock = process.inheritance.lock(path)
+        make = PIDLock
+        if 'pidfile' in self.config.settings['defaults']:
+            from paste_wspbus.ini.defaults import pid_lock
+
+            make = pid_lock(self.config, PIDLock)
+        process.lock = process.inheritance.lock(path, make)
         if process.lock is not None or path is None:
             return
-        process.lock = lock = PIDLock(path, self.options.control)
+        process.lock = lock = make(path, self.options.control)
         with self.launch.talking():  # the old site may take long to stop
             try:
                 stale: object = lock.acquire()

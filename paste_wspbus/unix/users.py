@@ -90,7 +90,7 @@ class Identity:
         if self.uid is not None:
             os.setresuid(self.uid, self.uid, self.uid)
             self._tell_environment()
-        self._verify()
+        self.verify()
 
     def _tell_environment(self) -> None:
         """Set HOME, USER and LOGNAME for this user: the site must not look for root's files."""
@@ -122,7 +122,11 @@ class Identity:
             os.setegid(group)
             os.setgroups(groups)
 
-    def _verify(self) -> None:
+    def verify(self) -> None:
+        """Check that this process has this user and group for ever.
+
+        :raises PrivilegesKept: if it has not.
+        """
         if self.gid is not None and set(os.getresgid()) != {self.gid}:
             raise PrivilegesKept(f'the group did not become {self.gid}')
         if self.uid is None:

@@ -1,0 +1,74 @@
+"""How the command becomes a daemon, before it opens anything."""
+
+from __future__ import annotations
+
+import os
+
+from paste_wspbus.errors import UsageError
+from paste_wspbus.unix.daemonizing import daemonize as fork_daemon
+from paste_wspbus.unix.daemonizing import wait_for_start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from paste_wspbus.ini.config import Config
+    from paste_wspbus.process.launch import Launch
+
+
+def daemonize(launch: Launch, keep: Iterable[int], config: Config) -> None:
+    """Become a daemon; the process that calls this waits for the start, and exits.
+
+    The daemon closes the descriptors that it inherits, except sockets that are passed
+    to it.
+
+    :param keep: other descriptors that the daemon needs.
+    :param config: its key ``daemonizer`` may name another function than ours.
+    :raises UsageError: in process 1.
+    :raises ThreadsAlive: if threads run.
+    """
+    if os.getpid() == 1:
+        raise UsageError(
+            'process 1 cannot become a daemon: all other processes would end with it; '
+            'leave out start and --daemon'
+        )
+
+    def clean_up(failed: bool) -> None:
+        if failed:  # the daemon may have another user, who cannot remove the files
+            from paste_wspbus.control.stop import clean_up
+            from paste_wspbus.unix.pid_lock import PIDLock
+
+            clean_up(PIDLock(str(launch.options.pid_file), launch.options.control))
+        launch.end_turn()
+
+    passed = _activated()
+    become = fork_daemon
+    if 'daemonizer' in config.settings['defaults']:
+        from paste_wspbus.ini.defaults import daemonizer
+
+        become = daemonizer(config, fork_daemon)
+    launch.report = become(
+        lambda inbox, child: wait_for_start(inbox, child, clean_up),
+        {*keep, *passed, *_named(launch.options.listen)},
+    )
+    launch.turn = None  # the launching process has it
+    if passed:  # systemd has set the ID of the launching process
+        os.environ['LISTEN_PID'] = str(os.getpid())
+
+
+def _activated() -> Iterable[int]:
+    """Return the descriptors that systemd passes to this process, sd_listen_fds(3)."""
+    count = os.environ.get('LISTEN_FDS', '')
+    is_ours = os.environ.get('LISTEN_PID') == str(os.getpid())
+    # If it is not a number, `listening.activation` reports that later.
+    is_number = count.isascii() and count.isdecimal() and len(count) < 5
+    return range(3, 3 + int(count)) if is_ours and is_number else ()
+
+
+def _named(listen: list[str] | None) -> Iterable[int]:
+    """Return the descriptors that ``--listen fd://N`` names."""
+    for address in listen or ():
+        number = address.removeprefix('fd://')
+        is_number = number.isascii() and number.isdecimal() and len(number) < 10
+        if is_number and number != address:
+            yield int(number)

@@ -1,0 +1,53 @@
+"""A site that makes every default itself: sample_ini/replaced.ini."""
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from tests.kit import Process, run
+from tests.kit.places import SAMPLES
+from tests.kit.processes import BIN, eventually
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ('replaced.ini', 'replaced.py'):
+        shutil.copy(SAMPLES / name, tmp_path)
+    return tmp_path
+
+
+def test_check_finds_nothing_wrong(folder):
+    process = run(folder, '--check', 'replaced.ini')
+    assert process.out.text == 'replaced.ini: no mistakes found\n', process.report()
+
+
+def test_a_daemon_with_all_of_them(folder):
+    words = ['replaced.ini', '--listen', '127.0.0.1:0', 'name=shop']
+    started = run(folder, *words, 'start')
+    try:
+        assert started.code == 0, started.report()
+        assert started.out.text.startswith('This site becomes a daemon.\n')
+        pid, name = (folder / 'paster.pid').read_text().split()
+        assert name == 'shop'
+        log = folder / 'paster.log'
+        os.kill(int(pid), signal.SIGUSR2)
+        eventually(lambda: 'INFO: Hello' in log.read_text())
+        os.kill(int(pid), signal.SIGHUP)  # the process replaces itself
+        eventually(lambda: log.read_text().count('INFO: Bus STARTED') == 2)
+        assert 'INFO: This process replaces itself' in log.read_text()
+        assert (folder / 'paster.pid').read_text().split() == [pid, 'shop']
+    finally:
+        stopped = run(folder, *words, 'stop')
+    assert stopped.code == 0, stopped.report()
+    assert not (folder / 'paster.pid').exists()
+
+
+def test_workers_make_their_own(folder):
+    words = [BIN / 'wspserve', 'replaced.ini', '--listen', '127.0.0.1:0']
+    with Process([*words, '--workers', '1', 'name=shop'], folder) as process:
+        assert process.out.wait_for('Serving on '), process.report()
+        process.expect('INFO: Bus STARTED')
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0, process.report()
