@@ -391,7 +391,9 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
             raise UsageError(f'{prog}: unknown option {option}{hint}')
         name, equals, value = arg.partition('=')
         if arg in WITHOUT_FILE:
-            raise UsageError(f'{prog}: {arg} needs no file: {prog} {arg}')
+            from paste_wspbus.command.without_file import needs_no_file
+
+            raise needs_no_file(arg, prog)
         if not equals or not name:
             hint = nearest(arg, SUBCOMMANDS)
             problem = f'{arg!r} is neither a subcommand nor a variable (NAME=VALUE)'

@@ -71,3 +71,13 @@ def take_from(options: Options, prog: str) -> None:
         said = f'{FROM} prints an .ini, and serves nothing: leave out'
         raise UsageError(f'{prog}: {said} {" ".join(options.args)}')
     options.subcommand, options.config, options.vars = FROM, '', {}
+
+
+def needs_no_file(name: str, prog: str) -> UsageError:
+    """Return the error for a subcommand of these that stands behind a file."""
+    does = {
+        PS: 'lists all sites',
+        PLUGINS: 'lists what is installed',
+        NEW: 'makes something new',
+    }
+    return UsageError(f'{prog}: {name} {does[name]}: leave out the file')

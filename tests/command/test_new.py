@@ -32,7 +32,7 @@ def test_a_commented_ini_can_be_served_as_it_is(tmp_path):
         (['new', 'site'], 'new site: give it a name'),
         (['new', 'site', 'a', 'b'], 'new site takes one name: leave out b'),
         (['new', 'plugin', 'json'], "json is a module of Python's standard library"),
-        (['site.ini', 'new'], 'new needs no file'),
+        (['site.ini', 'new'], 'new makes something new: leave out the file'),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, words, said):

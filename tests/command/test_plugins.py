@@ -149,7 +149,7 @@ def test_json_has_all_of_it(tmp_path, env):
         (['plugins', 'cache', 'more'], 'plugins takes one name: leave out more'),
         (
             ['site.ini', 'plugins'],
-            'plugins needs no file',
+            'plugins lists what is installed: leave out the file',
         ),
     ],
 )
