@@ -93,7 +93,7 @@ def make_autoreload(bus, global_conf):
     """Look for changed files with the plugin that works on any bus."""
     from paste_wspbus.plugins.autoreload import Autoreloader
 
-    return Autoreloader(bus, frequency=0.5)
+    return Autoreloader(bus, files=[global_conf['__file__']])
 
 
 def make_systemd(bus, global_conf):

@@ -209,6 +209,7 @@ def _context(config: Config, key: str, kind: Any, conf: dict[str, str]) -> Any:
     """
     spec = config.settings['defaults'][key]
     scheme, _, rest = spec.partition(':')
+    conf = {**config.loader.parser.defaults(), **conf}  # also `here` and `__file__`
     try:
         if scheme == 'egg':
             dist, _, name = rest.partition('#')

@@ -44,6 +44,31 @@ def test_a_daemon_with_all_of_them(folder):
     assert not (folder / 'paster.pid').exists()
 
 
+def test_a_process_that_reloads_itself_does_it_by_another_plugin(folder):
+    words = [BIN / 'wspserve', 'replaced.ini', '--listen', '127.0.0.1:0', 'name=shop']
+    reloads = ['--reload', '--reloader', 'execv']
+    with Process([*words, *reloads], folder) as process:
+        assert process.out.wait_for('Serving on '), process.report()
+        with open(folder / 'replaced.ini', 'a') as ini:
+            ini.write('# saved\n')
+        process.expect('INFO: This process replaces itself')
+        process.expect('INFO: Thread 1 answers', 2)
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0, process.report()
+
+
+def test_systemd_is_told_by_another_plugin(folder, manager):
+    with Process(
+        [BIN / 'wspserve', 'replaced.ini', '--listen', '127.0.0.1:0'],
+        folder,
+        env={'NOTIFY_SOCKET': manager.address},
+    ) as process:
+        manager.until(READY='1')
+        process.send(signal.SIGTERM)
+        manager.until(STOPPING='1')
+        assert process.wait() == 0, process.report()
+
+
 def test_workers_make_their_own(folder):
     words = [BIN / 'wspserve', 'replaced.ini', '--listen', '127.0.0.1:0']
     with Process([*words, '--workers', '1', 'name=shop'], folder) as process:

@@ -186,3 +186,21 @@ class TestAsRoot:
         assert process.err.text.startswith(
             'site.ini [wspbus:main] privileges: it acts as'
         )
+
+
+def test_global_conf_is_that_of_other_factories(conf, tmp_path):
+    (tmp_path / 'conf_of_a_test.py').write_text(
+        'def make(default, global_conf):\n    return lambda: dict(global_conf)\n'
+    )
+    config = conf(logging='call:conf_of_a_test:make')
+    with open(config.file, 'a') as ini:
+        ini.write('[DEFAULT]\nname = %(here)s/x\nvar = of the file\n')
+    config = Config(config.file, {'var': 'of the command'}, str(tmp_path))
+    made = replaced(config, 'logging', None)()
+    assert made == {
+        'here': str(tmp_path),
+        '__file__': config.file,
+        'name': f'{tmp_path}/x',
+        'var': 'of the command',
+    }
+    sys.modules.pop('conf_of_a_test', None)
