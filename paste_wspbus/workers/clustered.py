@@ -10,6 +10,7 @@ import secrets
 import selectors
 import signal
 import socket
+import time
 import traceback
 
 from paste_wspbus.bus import State
@@ -21,7 +22,7 @@ from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.workers.children import BecomeWorker, WorkerFailed, how
-from paste_wspbus.workers.guard import close_others, end_of, stand_guard
+from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ FIRST, LAST = 40, 60
 
 #: Seconds that the agent has to release the lease when the site stops.
 PATIENCE = 2.0
+
+#: Seconds of an interval that never ends.
+NEVER = 1e9
 
 #: Seconds before another agent follows one that has ended.
 PAUSE = 1.0
@@ -67,12 +71,16 @@ class Clustered:
         self.held: Held | None = None
         #: What the agent has said of the engine last; {} before that.
         self.engine: dict[str, Any] = {}
+        #: How often it has said something of that.
+        self.words = 0
         self._connection: socket.socket | None = None
         self._agent, self._rest = 0, b''
         #: The guards' ends of connections, until the guard has it, and this process's ends.
         self._its: socket.socket | None = None
         self._guards: dict[WorkerHandle, socket.socket] = {}
         self._wants = False
+        #: Whether the process of the plugins starts at the next renewal.
+        self._waits = False
         self._heard: dict[str, Callable[..., object]] = {
             'held': self._is_held,
             'lost': self._is_lost,
@@ -213,16 +221,16 @@ class Clustered:
 
     @property
     def holds(self) -> bool:
-        """Whether this site holds the lease, so that it may run the cluster plugins."""
-        held = self.held
-        return held is not None and boot_clock() < end_of(held, self.settings.ttl)
+        """Whether this site may start the cluster plugins: the lease does not end soon."""
+        held, ttl = self.held, self.settings.ttl
+        return held is not None and boot_clock() < end_of(held, ttl) - ttl * ASKS
 
     def has_lost(self, worker: WorkerHandle | None) -> bool:
         """Whether a new process has failed for want of a lease: its code is not at fault."""
         return worker is None or not self.holds or worker.code == -signal.SIGKILL
 
     def _is_held(self, fence: int, until: float) -> None:
-        is_new = not self.holds or self.held is None or self.held.fence != fence
+        is_new = self.held is None or self.held.fence != fence
         self.held = Held(fence, until)
         line = f'{end_of(self.held, self.settings.ttl)!r}\n'.encode()
         for worker, words in self._guards.items():
@@ -230,18 +238,18 @@ class Clustered:
                 with contextlib.suppress(OSError):
                     words.send(line)
         self._say('heard', fence, until)
-        if not is_new:
-            return
         if not self._wants:
             self._free()
-            return
-        self.bus.log(f'The cluster plugins run here now (fence {fence})')
-        self.supervisor.replacing.respawn(self._role())
+        elif is_new or self._waits:
+            self._waits = False
+            if is_new:
+                self.bus.log(f'The cluster plugins run here now (fence {fence})')
+            self.supervisor.replacing.respawn(self._role())
 
     def _is_lost(self, fence: int) -> None:
         if self.held is None or self.held.fence != fence:
             return
-        self.held = None
+        self.held, self._waits = None, False
         running = self._processes()
         for worker in running:
             worker.killed = True
@@ -260,7 +268,7 @@ class Clustered:
             self.held = None
 
     def _learns_of_engine(self, facts: dict[str, Any]) -> None:
-        self.engine = facts
+        self.engine, self.words = facts, self.words + 1
 
     def _role(self) -> Role:
         return Role(CLUSTER, generation=self.supervisor.generation)
@@ -322,6 +330,7 @@ class Clustered:
         if supervisor.current.get(worker.name) is not worker:
             return  # a new one that was not needed; who has started it says why it failed
         if not self.holds:
+            self._waits = True
             bus.log(
                 f'{worker.title} has ended: the lease could not be renewed in time', 30
             )
@@ -369,6 +378,32 @@ class Clustered:
             supervisor.waiting.until_ready([new])
 
     # -- status -----------------------------------------------------------------------------
+
+    def check(self) -> dict[str, Any]:
+        """Return a health check, as `bus.health.Check.describe`: whether the engine answers.
+
+        It never decides whether the site is ready: without the engine, the site serves.
+        """
+        away, leader = self.engine.get('away'), self.engine.get('leader')
+        ok, text = None, ''
+        if away:
+            since = self.engine.get('since')
+            silent = '' if since is None else f' for {boot_clock() - since:.0f} s'
+            ok, text = False, f'no word{silent}: {away}'
+        elif self.engine:
+            count = self.engine['members']
+            ok, text = True, f'{count} member{"s" * (count != 1)}'
+            text += f', {leader} has the lease' if leader else ', nobody has the lease'
+        return {
+            'name': 'cluster',
+            'group': 'health',
+            'ok': ok,
+            'text': text,
+            'at': None if ok is None else time.monotonic(),
+            'took': self.engine.get('round_trip'),
+            'every': NEVER,  # a copy of this does not grow old
+            'timeout': 0.0,
+        }
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` can show: the member, the engine, the lease."""

@@ -63,12 +63,15 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
 
 
 def checked_of(supervisor: Supervisor) -> list[Checked]:
-    """Return the health checks of the processes that run the site."""
-    return [
+    """Return the health checks of the processes that run the site, and that of its cluster."""
+    found = [
         Checked(one.name, one.role.kind == WORKER, one.health)
         for one in supervisor.current.values()
         if one.is_ready and one.health
     ]
+    if supervisor.cluster is not None:
+        found.append(Checked('supervisor', False, [supervisor.cluster.check()]))
+    return found
 
 
 def in_brief(supervisor: Supervisor) -> list[str]:

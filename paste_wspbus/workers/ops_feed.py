@@ -105,6 +105,8 @@ class OpsFeed:
     def _look_at_health(self, process: WorkerHandle) -> None:
         handles = [one for one in self.supervisor.current.values() if one.is_ready]
         known = [(one.name, one.pid, one.health_reports) for one in handles]
+        if (cluster := self.supervisor.cluster) is not None:
+            known.append(('cluster', 0, cluster.words))
         if known == self._known:
             return
         now = time.monotonic()

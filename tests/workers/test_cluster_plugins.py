@@ -188,11 +188,26 @@ def test_while_the_engine_is_away_the_site_serves_and_the_job_stops_in_time(
         assert len(notes(tmp_path, 'stops')) == 1  # before it would have been killed
         assert site.get('/').status == 200
         site.expect('cluster: no word from redis://127.0.0.1:')
+        ok, text = health(site)
+        assert ok is False
+        assert text.startswith('no word for ') and 'there is no connection' in text
         engine.start()  # empty
         assert wait_for_job(tmp_path, 2)[3] >= fence
         site.expect('is back after')
+        assert health(site) == (True, '1 member, one has the lease')
         stop(site)
     assert site.err.text.count('no word from') == 1
+
+
+def health(site):
+    said = run(site.folder, 'site.ini', 'status', '--json', '--pid-file', 'site.pid')
+    (row,) = json.loads(said.out.text)['health']
+    assert (row['name'], row['process'], row['group']) == (
+        'cluster',
+        'supervisor',
+        'health',
+    )
+    return row['ok'], row['text']
 
 
 def test_a_start_without_the_engine_works_unless_it_is_required(tmp_path, engine):
