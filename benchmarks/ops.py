@@ -21,6 +21,9 @@ from paste_wspbus.control.client import ask
 
 WORKERS, THREADS = 3, 4
 
+#: What the threads do.
+KINDS = 'sleeping', 'computing'
+
 #: Probes for each second.
 RATE = 200
 
@@ -31,7 +34,7 @@ INI = """
 [wspbus:main]
 workers = {workers}
 plugins = checks
-stop_timeout = 20
+stop_timeout = {stop}
 soak = 0
 ops = 127.0.0.1:{ops}
 
@@ -56,6 +59,10 @@ ops.time_the_loop(sys.argv.pop(1))
 from paste_wspbus.__main__ import main
 sys.exit(main())
 """
+
+#: Seconds that an old worker has to stop, more than the measurement takes: so the graceful
+#: restart is in progress all the time.
+MORE = 3
 
 #: By how many times the slowest 1 of 100 probes may take longer; and milliseconds.
 TIMES, LATE = 3, 50
@@ -107,8 +114,9 @@ def time_the_loop(path):
         (OpsFeed, '_is_asked'),
         (Inquiries, '_end'),  # it makes the answer, when all workers have reported
     ):
+        call = getattr(kind, name)
 
-        def timed(self, *args, call=getattr(kind, name)):
+        def timed(self, *args, call=call):
             began = time.perf_counter()
             try:
                 return call(self, *args)
@@ -179,14 +187,16 @@ def status_of(pid_file):
 
 
 @contextlib.contextmanager
-def served(kind, folder):
+def served(kind, folder, stop):
     """Run a site; yield its process, its ports, its PID file and the file of its loop's time."""
     folder.mkdir()
     port, ops = rounds.free_port(), rounds.free_port()
     pid_file, longest = str(folder / 'site.pid'), folder / 'longest'
     longest.write_bytes(bytes(8))
     (folder / 'site.ini').write_text(
-        INI.format(kind=kind, port=port, ops=ops, workers=WORKERS, threads=THREADS)
+        INI.format(
+            kind=kind, port=port, ops=ops, workers=WORKERS, threads=THREADS, stop=stop
+        )
     )
     arguments = [sys.executable, '-c', PROGRAM, str(longest), str(folder / 'site.ini')]
     with rounds.child([*arguments, f'--pid-file={pid_file}']) as site:
@@ -201,9 +211,10 @@ def measure(kind, seconds, folder):
     :returns: the samples of the site without work, of the other one before it has work, and
         while it has; and the longest time of its loop, in milliseconds.
     """
+    stop = seconds + MORE
     with (
-        served('sleeping', folder / 'idle') as (_, _, idle, *_),
-        served(kind, folder / 'busy') as (site, port, ops, pid_file, longest),
+        served('sleeping', folder / 'idle', stop) as (_, _, idle, *_),
+        served(kind, folder / 'busy', stop) as (site, port, ops, pid_file, longest),
         contextlib.ExitStack() as stack,
     ):
         probes([idle, ops], 0.5)  # it warms up
@@ -214,8 +225,8 @@ def measure(kind, seconds, folder):
         stack.callback(resume, hung)
         os.kill(site.pid, signal.SIGHUP)
         then, ready_then = probes([idle, ops], seconds)
-        site.send_signal(signal.SIGTERM)
         resume(hung)
+        site.send_signal(signal.SIGTERM)
         if ready | ready_then != {200}:
             raise rounds.Unavailable(f'/ready has answered {ready | ready_then}')
         milliseconds = struct.unpack('d', longest.read_bytes())[0] * 1000
@@ -230,14 +241,16 @@ def resume(pid):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seconds', type=float, default=5, help='default 5')
-    seconds = parser.parse_args().seconds
+    parser.add_argument('kinds', nargs='*', help=f'default {" ".join(KINDS)}')
+    options = parser.parse_args()
+    seconds = options.seconds
     print(
         f'{RATE} probes a second of each of two sites; {WORKERS} workers, {THREADS} threads'
     )
     print(
         '  milliseconds                                           median      99 of 100'
     )
-    for kind in ('sleeping', 'computing'):
+    for kind in options.kinds or KINDS:
         what = f'threads {kind}, one worker stopped, a graceful restart'
         try:
             with tempfile.TemporaryDirectory() as name:
