@@ -8,8 +8,8 @@ import threading
 import time
 from collections import Counter, deque
 
-from paste_wspbus.errors import WSPBusError
-from paste_wspbus.plugins import Plugin, on
+from paste_wspbus.plugins import on
+from paste_wspbus.ready.part import Part
 from paste_wspbus.requests.metered import meter_of
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ _NOT_IN_NAME = re.compile(r'[^A-Za-z0-9_-]+')
 _NOT_IN_TAG = re.compile(r'[\s,|#@]+')
 
 
-class Statsd(Plugin):
+class Statsd(Part):
     """Sends a counter and a time for each request, by UDP, from a thread of its own.
 
     No request waits for it. What cannot be sent is lost.
@@ -54,9 +54,9 @@ class Statsd(Plugin):
         prefix: str = 'wspbus',
         tags: str = '',
     ) -> None:
-        super().__init__(bus)
+        super().__init__(bus, 'statsd')
         if not 0 < port < 65536:
-            raise WSPBusError(f'port = {port}: it must be from 1 to 65535')
+            raise self.wrong('port', f'{port} is not from 1 to 65535')
         self.host, self.port = host, port
         self.prefix = '.'.join(map(_name, prefix.split('.')))
         words = (word.strip() for word in tags.split(','))
@@ -123,8 +123,8 @@ class Statsd(Plugin):
             if self._socket is not None:
                 self._socket.close()
             self._socket, self._not_before = None, time.monotonic() + AGAIN
-            what = f'StatsD: {self.host}:{self.port} cannot be reached: {error}'
-            self.bus.log(f'{what}. The next try is in {AGAIN:g} s', 30)
+            what = f'{self.host}:{self.port} cannot be reached: {error}'
+            self.say(f'{what}. The next try is in {AGAIN:g} s', 30)
         return self._socket is not None
 
     def lines(self, requests: Iterable[tuple[Series, float]]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from paste_wspbus.bus import Bus
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import ConfigError
 from paste_wspbus.ready import statsd
 from paste_wspbus.ready.statsd import DATAGRAM, Statsd, packed
 from paste_wspbus.requests.ledger import Series
@@ -60,7 +60,7 @@ def test_datagrams_have_whole_lines_and_fit():
 
 @pytest.mark.parametrize('port', [0, -1, 65536])
 def test_a_port_that_cannot_be_is_refused(port):
-    with pytest.raises(WSPBusError, match='from 1 to 65535'):
+    with pytest.raises(ConfigError, match='from 1 to 65535'):
         Statsd(Bus(), {}, port=port)
 
 
