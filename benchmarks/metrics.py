@@ -196,8 +196,9 @@ def agree(requests: int, restarts: int, kills: int) -> None:
         counted = int(site.metrics('wspbus_requests_total')) - first
         own = int(site.metrics('sold_total')) - first
     answered = result.fresh['answered'] + result.kept['answered']
-    # Those that were sent and not answered when the clients ended are not in the result.
-    asked = result.asked + result.kept.total() + CLIENTS
+    # When the clients end, each has sent a request that is not in the result; and perhaps
+    # one more, if the first was answered before its loop came to the end.
+    asked = result.asked + result.kept.total() + 2 * CLIENTS
     print(
         f'  {restarts} graceful restarts, {kills} workers killed: {answered} answered,'
     )
