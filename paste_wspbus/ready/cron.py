@@ -114,7 +114,11 @@ class Keeper:
 
     def __init__(self, cron: Cron, file: StateFile | None) -> None:
         self.cron, self.file = cron, file
-        self.diary = Diary(cron.schedule, cron.rules, self._delay, file, cron.say)
+        lease: Any = getattr(cron.bus, 'lease', None)  # see `cluster.lease`
+        fence = None if lease is None or cron.path is not None else lease.fence
+        self.diary = Diary(
+            cron.schedule, cron.rules, self._delay, file, cron.say, fence
+        )
         self.run: Run | None = None
         self.is_keeper = False
         # They are made at the start: the site may have patched `threading` before.

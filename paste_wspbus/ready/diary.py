@@ -30,6 +30,8 @@ class Diary:
     :param delay: returns by how many seconds a run begins later than its time.
     :param file: keeps what must outlast this process; None if nothing does.
     :param say: logs a text, with a level of `logging`.
+    :param fence: that of the lease under which this process runs, if only this machine
+        has the file: under another lease, another machine may have run the job.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Diary:
         delay: Callable[[int], float],
         file: StateFile | None,
         say: Callable[[str, int], object],
+        fence: int | None = None,
     ) -> None:
         self.schedule, self.rules, self.file = schedule, rules, file
+        self._fence = fence
         self._delay, self._say = delay, say
         #: The time up to which everything is decided.
         self.last = 0.0
@@ -66,7 +70,9 @@ class Diary:
             self.last_run['outcome'] = 'interrupted'
             self._say('The last run did not end: its process ended meanwhile', 30)
         self._look_at_the_clock(now)
-        if 'last' not in state:
+        if self._fence is not None and state.get('fence') != self._fence:
+            self.last = now
+        if self.last == now:
             self._write()  # what comes from now on is not lost
 
     def _look_at_the_clock(self, now: float) -> None:
@@ -161,7 +167,8 @@ class Diary:
             return
         problem = ''
         try:
-            self.file.write({'version': 1, 'last': self.last, 'run': self.last_run})
+            state = {'version': 1, 'last': self.last, 'run': self.last_run}
+            self.file.write(state | {'fence': self._fence})
         except OSError as error:
             problem = f'{self.file.path}: {(error.strerror or str(error)).lower()}'
         if problem and problem != self.problem:

@@ -25,10 +25,10 @@ class Job:
         self.rules = Rules(**rules)
         self.said = []
 
-    def process(self, now):
+    def process(self, now, fence=None):
         file = StateFile(self.path)
         schedule = Schedule(self.line, ZoneInfo('UTC'))
-        diary = Diary(schedule, self.rules, lambda run: 0.0, file, self.say)
+        diary = Diary(schedule, self.rules, lambda run: 0.0, file, self.say, fence)
         diary.open(now)
         return diary
 
@@ -74,6 +74,14 @@ def test_a_run_whose_time_came_between_two_processes_comes_in_the_second_one(job
     assert run_all(job.process(NOON + 61), NOON + 61) == [1]
     assert run_all(job.process(NOON + 62), NOON + 62) == []
     assert job.said == []
+
+
+def test_under_another_lease_another_machine_may_have_run_it(job):
+    assert run_all(job.process(NOON + 1, fence=7), NOON + 1) == []
+    assert run_all(job.process(NOON + 61, fence=7), NOON + 61) == [1]
+    diary = job.process(NOON + 181, fence=9)
+    assert run_all(diary, NOON + 181) == []
+    assert run_all(diary, NOON + 240) == [4]
 
 
 def test_a_process_that_was_killed_in_the_middle_of_a_run_does_not_run_it_again(job):
