@@ -146,6 +146,25 @@ class Supervised:
         make = functools.partial(maker, settings, folder or '')
         self.supervisor.cluster = Clustered(self.supervisor, settings, make)
 
+    def _cluster_notes(self) -> list[str]:
+        """Return what to say if [cluster:main] has changed: a graceful restart keeps it.
+
+        :raises ConfigError: if it is wrong.
+        """
+        config, cluster = self.process.config, self.supervisor.cluster
+        if not (self.process.workers and is_clustered(config)):
+            return []
+        from paste_wspbus.cluster.settings import read
+
+        if cluster is not None and cluster.settings == read(
+            config.loader, str(config.file)
+        ):
+            return []
+        what = 'has changed' if cluster is not None else 'is new'
+        return [
+            f'[cluster:main] {what}, which takes a restart: stop wspserve and start it again'
+        ]
+
     def _make_supervisor(self) -> Supervisor:
         bus, options, process = self.bus, self.options, self.process
         plan, server = self._plan(), process.server
@@ -258,6 +277,7 @@ class Supervised:
         new, notes = self._plan(), process.notes
         try:
             self._check_reports(new)
+            notes += self._cluster_notes()
         except ConfigError:
             undo()
             raise

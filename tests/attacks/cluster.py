@@ -315,7 +315,7 @@ class Attack:
             try:
                 for machine in self.machines:
                     machine.start()
-                self._wait_for_job('start', 0)
+                self._wait_for_job('start', time.monotonic())
                 names = faults or self.faults()
                 queue = []
                 for number in range(rounds):

@@ -340,6 +340,13 @@ def test_frameworks_measures_each_site_and_each_framework(benchmark):
         assert re.search(rf'^  {site} +[\d.]+ ', output, re.M), output
 
 
+def test_cluster_measures_how_long_a_plugin_stands_still(benchmark):
+    output = benchmark('cluster', '--ttl=1', '--times=1', '--seconds=1', '--machines=1')
+    found = targets(output)
+    assert found['failover after SIGKILL, s'] > 0
+    assert len(found) == 3
+
+
 def test_recycling_counts_the_requests_that_fail(benchmark):
     found = targets(benchmark('recycling', '--times', '1'))
     for preload in ('true', 'false'):

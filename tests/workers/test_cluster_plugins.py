@@ -143,13 +143,17 @@ def test_alone_it_needs_no_server(tmp_path):
         _, new, _, same, _ = wait_for_job(tmp_path, 2)
         assert new != job and same == fence
         assert has_ended(job)
+        ini = tmp_path / 'one' / 'site.ini'
+        ini.write_text(ini.read_text().replace('ttl = 5', 'ttl = 50'))
+        assert '[cluster:main] has changed, which takes a restart' in graceful(site)
+        _, new, *_ = wait_for_job(tmp_path, 3)
         (tmp_path / 'one' / 'job.py').write_text('import nothing_like_this\n')
         assert 'nothing_like_this' in graceful(site, code=1)
         assert not has_ended(new)
         stop(site)
     # It was released: the next start need not wait.
     with machine(tmp_path, 'one') as site:
-        assert wait_for_job(tmp_path, 3)[3] > fence
+        assert wait_for_job(tmp_path, 4)[3] > fence
         stop(site)
 
 
