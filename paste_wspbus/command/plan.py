@@ -206,13 +206,18 @@ def _definition(listener: Listener) -> tuple[str, int] | None:
 def processes_of(workers: int, settings: dict[str, Any]) -> str:
     """Return which processes there would be, as a sentence."""
     once = ', '.join(settings['site_plugins'])
+    elsewhere = ', '.join(settings.get('cluster_plugins') or ())
     if not workers:
         return 'One process runs the site.'
-    said = f'{workers} worker{"s" * (workers > 1)}: each starts and stops what follows.'
+    said = f'{workers} workers: each starts and stops what follows.'
+    if workers == 1:
+        said = '1 worker: it starts and stops what follows.'
     if settings['preload']:
         said = f'One process loads the site, and forks {said}'
     if once:
         said += f' The site plugins ({once}) run once, in a process of their own.'
+    if elsewhere:
+        said += f' The cluster plugins ({elsewhere}) run once for all machines.'
     return said
 
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 ENDED = 32
 
 #: Why the calls of a process are not known.
-DIED, STARTS, HANGS, NO_BUS = (
+DIED, DIED_LATER, STARTS, HANGS, NO_BUS = (
     'its calls are not known: it ended without a report',
+    'its last calls are not known: it ended without a report',
     'its calls are not known yet: it starts',
     'its calls are not known: it does not answer',
     'it calls no listeners',
@@ -96,8 +97,10 @@ def _described(worker: WorkerHandle) -> dict[str, Any]:
     problem = None
     if worker.role.kind in WITHOUT_BUS:
         problem = NO_BUS
-    elif worker.calls is None or (worker.ended and not worker.has_told_all):
-        problem = DIED if worker.ended else HANGS if worker.is_ready else STARTS
+    elif worker.ended and not worker.has_told_all:
+        problem = DIED if worker.calls is None else DIED_LATER
+    elif worker.calls is None:
+        problem = HANGS if worker.is_ready else STARTS
     return {
         'name': worker.name,
         'pid': worker.pid,

@@ -204,10 +204,15 @@ def test_a_plan_is_bounded():
 def test_the_processes_of_a_plan_are_a_sentence():
     settings = {'site_plugins': [], 'preload': True}
     assert processes_of(1, settings) == (
-        'One process loads the site, and forks 1 worker: each starts and stops what '
+        'One process loads the site, and forks 1 worker: it starts and stops what '
         'follows.'
     )
     assert processes_of(0, settings) == 'One process runs the site.'
+    settings = {'site_plugins': ['a'], 'cluster_plugins': ['b'], 'preload': False}
+    assert processes_of(3, settings) == (
+        '3 workers: each starts and stops what follows. The site plugins (a) run once, '
+        'in a process of their own. The cluster plugins (b) run once for all machines.'
+    )
 
 
 def test_blame_loads_the_site_and_adds_up_its_imports(tmp_path):
