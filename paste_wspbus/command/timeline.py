@@ -82,6 +82,8 @@ def check(path: str) -> None:
 
 
 def _is_picture(path: str) -> bool:
+    if not os.path.isfile(path):  # a FIFO would have this command wait
+        return False
     try:
         with open(path, encoding='utf-8', errors='replace') as file:
             return MARK in file.read(HEAD)

@@ -192,10 +192,12 @@ def test_an_older_picture_is_replaced_and_nothing_else_is(tmp_path, capsys):
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / 'folder.svg').mkdir()
     (tmp_path / 'link.svg').symlink_to('/nowhere')
+    os.mkfifo(tmp_path / 'fifo.svg')
     for name, problem in (
         ('no/a.svg', 'there is no folder'),
         ('folder.svg', 'it is a folder'),
         ('link.svg', 'it exists, and is no timeline'),
+        ('fifo.svg', 'it exists, and is no timeline'),
     ):
         with pytest.raises(NotWritten, match=problem):
             check(str(tmp_path / name))
