@@ -7,7 +7,7 @@ from time import monotonic
 from waitress.channel import ClientDisconnected
 from waitress.task import ErrorTask
 
-from paste_wspbus.servers.arriving import RECEIVED_KEY
+from paste_wspbus.servers.arriving import DONE, RECEIVED_KEY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +26,16 @@ def noting(adapter: Any, task: type) -> tuple[type, type]:
         task = type('Arriving', (_Arriving, task), {})
     if adapter.access_log is None:
         return task, ErrorTask
+    write_of = task.write  # type: ignore[attr-defined]
+
+    def write(self: Any, data: Any) -> None:
+        write_of(self, data)
+        self.counted += len(data)
+
     parts = {'log': adapter.access_log}
-    return type('Logged', (_Logged, task), parts), type('Refused', (_Refused,), parts)
+    logged = {**parts, 'write': write}
+    refused = type('Refused', (_Refused,), parts)
+    return type('Logged', (_Logged, task), logged), refused
 
 
 class _Arriving:
@@ -43,7 +51,8 @@ class _Logged:
 
     log: Any
     sent: int | None = 0
-    #: The bytes of a response without Content-Length, which waitress does not count.
+    #: The bytes that the application has given: without Content-Length, waitress does not
+    #: count them.
     counted = 0
 
     def service(self: Any) -> None:
@@ -68,23 +77,14 @@ class _Logged:
             self._fails(error, is_answered=not self.wrote_header)
             raise
         self.sent = self.content_bytes_written or self._size()
-        log.take(self, 'done')
-
-    def build_response_header(self: Any) -> Any:
-        head = super().build_response_header()  # type: ignore[misc]
-        if self.content_length is None:
-            self.write = self._count
-        return head
-
-    def _count(self: Any, data: Any) -> None:
-        super().write(data)  # type: ignore[misc]
-        if self.has_body:
-            self.counted += len(data)
+        log.take(self, DONE)
 
     def _size(self: Any) -> int:
         """Return the bytes of a body that waitress has not counted: of a file, for example."""
         length = self.content_length
-        if length is None or not self.has_body:
+        if not self.has_body:
+            return 0
+        if length is None:
             return int(self.counted)
         is_head = self.environ['REQUEST_METHOD'] == 'HEAD'
         return 0 if is_head else int(length)
@@ -95,7 +95,7 @@ class _Logged:
         :param is_answered: whether waitress answers 500, if the client is there.
         """
         is_gone = isinstance(error, ClientDisconnected) or not self.channel.connected
-        self.sent = self.content_bytes_written or self.counted
+        self.sent = self.content_bytes_written or int(self.counted)
         if not self.wrote_header:
             self.status = '500' if is_answered and not is_gone else ''
             self.sent = None

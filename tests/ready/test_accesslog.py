@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -538,9 +539,16 @@ def app(environ, start_response):
         raise ValueError
     if path == '/os_error':
         raise OSError
-    start_response('200 OK', [('Content-Length', '5')] if path == '/length' else [])
+    headers = [('Content-Length', '5')] if path == '/length' else []
+    environ['write'] = start_response('200 OK', headers)
     if path == '/stream':
         return stream()
+    if path == '/parts':
+        return (part for part in [b'', b'123', b'45678'])
+    if path == '/write':
+        environ['write'](b'123')
+        environ['write'](b'45678')
+        return []
     if path == '/stuck':
         print('stuck', flush=True)
         ends.wait(60)
@@ -601,16 +609,17 @@ def test_each_server_logs_what_it_has_sent(tmp_path, server, form):
     ini = SITE.format(server=server, **form)
     with Site(tmp_path, ini, files={'webapp.py': APP}) as site:
         bodies = {}
-        for target in ('/length?a=1', '/chunked', '/file'):
+        for target in ('/length?a=1', '/chunked', '/file', '/parts', '/write'):
             body = ask(site.port, target).partition(b'\r\n\r\n')[2]
             bodies[target] = 5 if b'12345' in body else len(body)
         assert b' 500 ' in ask(site.port, '/error')
         ask(site.port, '/length', 'HEAD')
         site.stop()
     made = {(one['method'], one['uri']): one for one in entries(tmp_path)}
-    assert len(entries(tmp_path)) == len(made) == 5
+    assert len(entries(tmp_path)) == len(made) == 7
     sizes = {key[1]: one['bytes'] for key, one in made.items() if key[0] == 'GET'}
     assert sizes['/length?a=1'] == sizes['/chunked'] == 5
+    assert sizes['/parts'] == sizes['/write'] == 8
     assert sizes['/file'] in ((tmp_path / 'webapp.py').stat().st_size, None)
     assert made['GET', '/error']['status'] == 500
     assert made['GET', '/error']['end'] == 'error'
@@ -711,3 +720,35 @@ def test_a_mistake_is_one_line_at_the_start(tmp_path):
         assert done.code == 2
         (line,) = done.err.text.splitlines()
         assert f'[{form["kind"]}:accesslog] file: there is no folder' in line
+
+
+WITHOUT_BUS = """
+import os
+from paste.deploy import loadapp
+from webob import Request
+
+app = loadapp('config:' + os.path.abspath('site.ini'))
+pid = os.fork()
+Request.blank('/parent' if pid else '/child').get_response(app).app_iter.close()
+if pid:
+    os.waitpid(pid, 0)
+"""
+
+
+def test_the_filter_works_without_a_bus_and_a_server_of_ours(tmp_path):
+    ini = SITE.format(server='egg:waitress', **FILTER)
+    write(tmp_path, {'site.ini': ini, 'webapp.py': APP, 'run.py': WITHOUT_BUS})
+    done = run(tmp_path, 'run.py', command=[sys.executable])
+    assert done.code == 0, done.err.text
+    assert sorted(one['uri'] for one in entries(tmp_path)) == ['/child', '/parent']
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root follows no links of others')
+def test_root_follows_no_link_of_others(writer, tmp_path):
+    folder = tmp_path / 'logs'
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / 'access.log').symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(CannotOpen, match='symbolic link'):
+        writer(folder / 'access.log').start()
+    assert not (tmp_path / 'elsewhere').exists()

@@ -11,10 +11,11 @@ from time import monotonic, time
 from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins import Plugin, on
 from paste_wspbus.plugins.kinds import Seconds
-from paste_wspbus.ready.accesslog.filter import DONE, Logged
+from paste_wspbus.ready.accesslog.filter import Logged
 from paste_wspbus.ready.accesslog.lines import local_time, read_format, utc_time
 from paste_wspbus.ready.accesslog.writer import STANDARD, Writer, writes_at_once
 from paste_wspbus.requests.ids import REQUEST_ID_KEY, Ids
+from paste_wspbus.servers.arriving import DONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class AccessLog(Plugin):
         """
         if self.open.pop(exchange, self) is self:
             return
-        if end != DONE and self.is_cutting():
+        if end is not DONE and self.is_cutting():
             end = CUT
         self.writer.add(self._values(exchange, monotonic(), end))
 

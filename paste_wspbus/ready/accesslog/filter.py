@@ -6,7 +6,7 @@ import sys
 from time import monotonic
 
 from paste_wspbus.requests.filter import _ListBody
-from paste_wspbus.servers.arriving import RECEIVED_KEY
+from paste_wspbus.servers.arriving import DONE, RECEIVED_KEY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from paste_wspbus.ready.accesslog import AccessLog
     from paste_wspbus.requests.filter import WSGIApp
 
-#: How a request ended: it was answered; the client did not get all of it; the application
-#: has failed. `AccessLog` has another word, for those that the stop of the site cut.
-DONE, ABORTED, ERROR = 'done', 'aborted', 'error'
+#: How a request ended that was not answered: the client did not get all of it; the
+#: application has failed. `AccessLog` has another word, for those that the stop cut.
+ABORTED, ERROR = 'aborted', 'error'
 
 
 #: The beginnings of the statuses of responses without a body (RFC 9110, 6.4.1).

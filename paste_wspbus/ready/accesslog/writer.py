@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: So many lines are written before the time is over.
-FULL = 256
+FULL = 2000
+
+#: So many are made and written at once, about 64 kB: requests need the interpreter in between.
+AT_ONCE = 250
 
 #: So many lines wait at most if the file cannot be written to; further ones are lost.
 MOST = 10_000
@@ -72,7 +76,7 @@ class Writer:
         self._fd = -1
         #: How many lines were lost since it was reported last, and in all.
         self._lost = self.lost = 0
-        self._is_failing = self._is_torn = False
+        self._is_failing = self._is_torn = self._is_started = False
         self._begin_anew()
         close_in_child(self, Writer._begin_anew)
 
@@ -124,6 +128,9 @@ class Writer:
         except RuntimeError:  # the system starts no more: the next line tries it again
             return
         self._has_thread = True
+        if not self._is_started:  # no bus stops it
+            self._is_started = True
+            atexit.register(self.stop, 1.0)
 
     def _run(self, bell: threading.Lock, done: threading.Lock) -> None:
         """Write what was added; it ends after `stop`."""
@@ -147,6 +154,7 @@ class Writer:
 
         :raises CannotOpen: if that is impossible; a FIFO without a reader is no such case.
         """
+        self._is_started = True
         if self._ends:
             self._begin_anew()
         try:
@@ -227,23 +235,27 @@ class Writer:
         if not self._writing.acquire(timeout=seconds):
             return False
         try:
-            batch = []
-            if not self._rest:
-                batch = self.lines[:]
-                del self.lines[: len(batch)]  # what is appended meanwhile stays
-            data = self._rest + self._text_of(batch).encode('utf-8', 'backslashreplace')
-            if not data:
-                return True
-            try:
-                self._rest = self._put(data)
-            except OSError as error:
-                self._rest = b''
-                self._fail(error, data)
-            else:
-                self._succeed()
-            return not self._rest
+            while self.lines or self._rest:
+                if not self._write_some():
+                    return False
+            return True
         finally:
             self._writing.release()
+
+    def _write_some(self) -> bool:
+        batch = []
+        if not self._rest:
+            batch = self.lines[:AT_ONCE]
+            del self.lines[: len(batch)]  # what is appended meanwhile stays
+        data = self._rest + self._text_of(batch).encode('utf-8', 'backslashreplace')
+        try:
+            self._rest = self._put(data)
+        except OSError as error:
+            self._rest = b''
+            self._fail(error, data)
+        else:
+            self._succeed()
+        return not self._rest
 
     def _put(self, data: bytes) -> bytes:
         """Write whole lines; return those for which a pipe has no room.
