@@ -24,6 +24,7 @@ from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Terminated, site_path
 from paste_wspbus.ini.listed import is_clustered
+from paste_wspbus.ops.holding import check as check_ops
 from paste_wspbus.process.idle import idle_keys
 from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.unix.processes import OtherProcess
@@ -67,6 +68,7 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
         return show(config, launch, make_process)
     warnings = check(config, options.server_name, options.app_name, options.listen)
     _check_cluster(config)
+    warnings += check_ops(config, options.ops)
     warnings += idle_keys(make_process(config, launch, Inheritance()))
     for warning in warnings:
         print_answer(f'{options.config}: warning: {warning}')

@@ -127,6 +127,24 @@ class Ops:
         self.close()
 
 
+def check(config: Config, given: list[str] | None) -> list[str]:
+    """Check the settings for `--check`.
+
+    :returns: warnings of keys that do nothing.
+    :raises ConfigError: if they do not fit together.
+    """
+    if given or config.settings['ops']:
+        Ops(config, given)
+        return []
+    section = section_of(config.loader)
+    keys = ('ops_token', 'ops_hosts', 'ops_pages')
+    return [
+        f'[{section}] {key} does nothing without ops, or --ops'
+        for key in keys
+        if config.settings[key]
+    ]
+
+
 def inherited_sockets(came: list[list[Any]]) -> list[ListeningSocket]:
     """Return the sockets that the program before this one has bequeathed."""
     return [ListeningSocket(socket.socket(fileno=fd), file=file) for fd, file in came]

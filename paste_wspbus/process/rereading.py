@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import Server
 
+#: The keys whose values stay until wspserve is started anew.
+_STAYS = (*FILES, 'site_metrics', 'ops', 'ops_token', 'ops_hosts', 'ops_pages')
+
 
 def reconfigure(process: Process) -> Callable[[], None]:
     """Read the .ini anew, for the processes that load the site from now on.
@@ -83,17 +86,25 @@ def _other_server(process: Process, before: Config, config: Config) -> WSPBusErr
 
 
 def _files_that_stay(process: Process, config: Config) -> list[str]:
-    """Return a line for each file that the .ini names anew, and for site_metrics."""
+    """Return a line for each file and address that the .ini names anew, and for site_metrics."""
     old, new = process.config.settings, config.settings
-    given = {
-        key: getattr(process.options, key, None) for key in (*FILES, 'site_metrics')
-    }
+    given = {key: getattr(process.options, key, None) for key in _STAYS}
+    changed = [
+        key for key in _STAYS if new[key] != old[key] and given[key] in (None, old[key])
+    ]
     return [
         f'{key} in [wspbus:main] has changed, which takes a restart: stop wspserve and '
-        f'start it again; until then {given[key] or old[key] or "the default"} stays'
-        for key in (*FILES, 'site_metrics')
-        if new[key] != old[key] and given[key] in (None, old[key])
+        f'start it again; until then {_shown(key, given[key] or old[key])} stays'
+        for key in changed
     ]
+
+
+def _shown(key: str, value: object) -> object:
+    if key == 'ops_token' and value:
+        return 'the old one'  # the log is no place for it
+    return (
+        ' '.join(value) if isinstance(value, (list, tuple)) else value
+    ) or 'the default'
 
 
 def _look_after_sockets(process: Process, server: Server, old: Server) -> None:

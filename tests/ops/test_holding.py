@@ -1,0 +1,99 @@
+"""The settings of the ops listener, and its sockets."""
+
+import socket
+
+import pytest
+
+from paste_wspbus.errors import BindError, WSPBusError
+from paste_wspbus.ini.config import Config
+from paste_wspbus.ops.holding import Ops, check
+from tests.kit import run
+from tests.kit.sites import APP, SERVED
+
+TOKEN = 'planted-token-1234'
+
+
+def config_of(folder, lines):
+    path = folder / 'site.ini'
+    path.write_text(f'[wspbus:main]\n{lines}\n{SERVED}')
+    return Config(str(path), {}, str(folder))
+
+
+@pytest.mark.parametrize(
+    'lines, problem',
+    [
+        ('ops = 9100x', "'9100x' is none of HOST:PORT"),
+        ('ops = 127.0.0.1:99999', 'is not a port'),
+        ('ops = fd://3', "'fd://3' is neither HOST:PORT nor unix:PATH"),
+        ('ops = unix:x?mode=9', "'9' is not the mode of a file"),
+        ('ops_token =', 'ops_token: it is empty'),
+        ('ops_token = short', 'ops_token: it must have 16 characters'),
+        (f'ops_token = {TOKEN} x', 'ops_token: it must have 16 characters'),
+        ('ops_hosts = http://a', "'http://a' is not the name of a host"),
+        ('ops_hosts = a:9100', 'is not the name of a host'),
+        ('ops_pages = maybe', "'maybe' is not true or false"),
+        ('ops = 0.0.0.0:9100\nops_pages = true', 'everybody who reaches 0.0.0.0:9100'),
+        ('ops_tokens = x', "did you mean 'ops_token'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, lines, problem):
+    with pytest.raises(WSPBusError) as caught:
+        config = config_of(tmp_path, lines)
+        check(config, None)
+    assert problem in str(caught.value) and caught.value.exit_code == 2
+    assert 'planted' not in str(caught.value)
+
+
+def test_keys_that_do_nothing_are_warned_of(tmp_path):
+    config = config_of(tmp_path, f'ops_token = {TOKEN}\nops_hosts = a')
+    warnings = check(config, None)
+    assert [one.split()[1] for one in warnings] == ['ops_token', 'ops_hosts']
+    assert check(config, ['127.0.0.1:9100']) == []
+
+
+@pytest.mark.parametrize('value', ['127.0.0.1:0', 'localhost:0', '[::1]:0', 'unix:x'])
+def test_a_loopback_address_may_show_all_pages(tmp_path, value):
+    assert check(config_of(tmp_path, f'ops = {value}\nops_pages = true'), None) == []
+
+
+def test_a_path_is_relative_to_the_ini_and_that_of_the_command_to_the_folder(
+    tmp_path, monkeypatch
+):
+    config = config_of(tmp_path, 'ops = unix:ops.sock, 127.0.0.1:0')
+    assert Ops(config, None).addresses == [f'unix:{tmp_path}/ops.sock', '127.0.0.1:0']
+    (tmp_path / 'other').mkdir()
+    monkeypatch.chdir(tmp_path / 'other')
+    assert Ops(config, ['unix:x?mode=660']).addresses == [
+        f'unix:{tmp_path}/other/x?mode=660'
+    ]
+
+
+def test_the_socket_of_a_dead_site_is_replaced_and_that_of_a_live_one_is_not(tmp_path):
+    config = config_of(tmp_path, 'ops = unix:ops.sock')
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / 'ops.sock'))
+    ops, second = Ops(config, None), Ops(config, None)
+    ops.open()
+    with pytest.raises(BindError, match=r'ops\.sock: another process listens there'):
+        second.open()
+    ops.close()
+    assert not (tmp_path / 'ops.sock').exists()
+    (tmp_path / 'ops.sock').write_text('a file')
+    with pytest.raises(BindError, match='a file is there that is not a socket'):
+        second.open()
+
+
+def test_two_ports_of_which_one_is_taken_leave_none_open(tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = taken.getsockname()[1]
+        ops = Ops(config_of(tmp_path, f'ops = unix:ops.sock 127.0.0.1:{port}'), None)
+        with pytest.raises(BindError, match=f'{port}: the port is taken'):
+            ops.open()
+    assert not (tmp_path / 'ops.sock').exists()
+
+
+def test_check_reads_the_keys(tmp_path):
+    ini = f'[wspbus:main]\nops = 0.0.0.0:1\nops_pages = true\n{SERVED}'
+    files = {'webapp.py': APP, 'site.ini': ini}
+    done = run(tmp_path, 'site.ini', '--check', files=files)
+    assert done.code == 2 and 'ops_pages: everybody who reaches' in done.err.text
