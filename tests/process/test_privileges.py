@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import Process, Site, eventually, is_free, run, supervised
+from tests.kit import Process, Site, eventually, is_free, ops, run, supervised
 from tests.kit.sites import APP, ask
 from tests.kit.users import (
     AS_NOBODY,
@@ -310,6 +310,7 @@ def test_a_low_port_that_is_taken_is_told_before_anything_is_imported(
 )
 def test_all_files_belong_to_the_user(folder, serve, way, args, owners):
     files = ['--pid-file', 'site.pid', '--log-file', 'out.log']
+    files += ['--ops', 'unix:run/ops.sock']
     with serve(*args, *way, *files, ini=UNIX + LOGGING, wait=False) as site:
         log = folder / 'out.log'
         eventually(lambda: log.exists() and 'Serving on' in log.read_text())
@@ -322,12 +323,15 @@ def test_all_files_belong_to_the_user(folder, serve, way, args, owners):
             'out.log',
             'run/site.sock',
             'run/site.log',
+            'run/ops.sock',
         ]
         assert {name: owner(folder / name) for name in names} == dict.fromkeys(
             names, owners
         )
         assert stat.S_IMODE((folder / 'site.pid').stat().st_mode) == 0o644
-        for private in ('site.pid.lock', 'site.pid.sock', 'run/site.sock'):
+        ops.becomes(str(folder / 'run/ops.sock'), '/ready', 200)
+        sockets = 'site.pid.sock', 'run/site.sock', 'run/ops.sock'
+        for private in ('site.pid.lock', *sockets):
             assert stat.S_IMODE((folder / private).stat().st_mode) == 0o600
         assert 'a line of the site' in (folder / 'run/site.log').read_text()
         assert site.stop()[0] == 0
