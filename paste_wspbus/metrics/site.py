@@ -13,6 +13,7 @@ import json
 import os
 import re
 import struct
+import sys
 import time
 
 from paste_wspbus.unix.processes import is_alive
@@ -31,6 +32,10 @@ VARIABLE = 'PROMETHEUS_MULTIPROC_DIR'
 #: Seconds to wait for another process that adds files of the dead: when a process starts,
 #: and when the metrics are read.
 PATIENCE, SHORT = 2.0, 0.1
+
+#: The number of bytes that must be free when a process begins: it has a file of 64 kB or
+#: more for each kind of metric.
+ROOM = 1 << 20
 
 _LOCK, _JOURNAL, _NEW, _BEGUN = 'wspbus.lock', 'wspbus.journal', '.new', '.begun'
 
@@ -53,10 +58,41 @@ _SIZE = struct.Struct('=i')
 _VALUE = struct.Struct('=dd')
 
 
+def begin() -> str:
+    """Prepare the folder for this process, a worker that has not loaded the site yet.
+
+    If the folder is full, prometheus_client does not use it: the system would end the
+    process when that writes to its mapped files (SIGBUS).
+
+    :returns: what the log should say; '' if all is well.
+    """
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        return ''
+    note = ''
+    try:
+        enter(folder)
+    except OSError as error:
+        note = f'Metrics: those of dead processes are not added: {error}'
+    if _has_room(folder) or 'prometheus_client' in sys.modules:
+        return note
+    del os.environ[VARIABLE]
+    return (
+        f'Metrics: {folder} has less than {ROOM >> 20} MB free. This process serves, but '
+        "without the site's own metrics"
+    )
+
+
+def _has_room(folder: str) -> bool:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize >= ROOM
+
+
 def enter(folder: str) -> None:
     """Add the files of the dead, also those of an earlier process with the number of this one.
-
-    A worker calls this before it loads the site.
 
     :raises OSError: if the folder is full, or cannot be written.
     """

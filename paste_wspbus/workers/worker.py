@@ -182,14 +182,10 @@ class Worker:
             return
         if self.role.kind in (OPS, LOADING):  # they run no code of the site
             return
-        from paste_wspbus.metrics.site import VARIABLE, enter
+        from paste_wspbus.metrics.site import begin
 
-        if folder := os.environ.get(VARIABLE):
-            try:
-                enter(folder)
-            except OSError as error:
-                what = f'Metrics: those of dead processes are not added: {error}'
-                self.process.notes.append(what)
+        if note := begin():
+            self.process.notes.append(note)
 
     def _take_sockets(self) -> None:
         server = self.process.server

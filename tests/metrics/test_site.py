@@ -153,6 +153,19 @@ def test_a_full_folder_loses_nothing(folder, dead, monkeypatch):
     assert shown(folder) == {'items_total': 3}
 
 
+def test_a_process_that_begins_in_a_full_folder_goes_without_its_own_metrics(
+    folder, monkeypatch
+):
+    monkeypatch.setenv(site.VARIABLE, folder)
+    monkeypatch.setattr(site, 'ROOM', 1 << 62)
+    assert site.begin() == ''  # it is imported: it is too late for another choice
+    assert os.environ[site.VARIABLE] == folder
+    monkeypatch.delitem(sys.modules, 'prometheus_client')
+    assert 'MB free' in site.begin()
+    assert site.VARIABLE not in os.environ
+    assert site.begin() == ''
+
+
 def test_files_that_are_broken_are_left_out(folder, dead):
     write(folder, 'counter', os.getpid(), 3)
     for name, data in (
