@@ -233,9 +233,9 @@ def scrape(count: int, seconds: float, every: float) -> None:
                     site.metrics('sold_total')
 
             reader = threading.Thread(target=read)
-            if is_read:
-                reader.start()
-            with Load(site.port) as load:
+            with Load(site.port) as load:  # it forks: no thread may run yet
+                if is_read:
+                    reader.start()
                 time.sleep(seconds)
                 result = load.end()
             ends.set()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -55,8 +56,11 @@ def middleware(app):
 
 @pytest.fixture
 def pyramid():
-    from pyramid.config import Configurator
-    from pyramid.response import Response
+    with warnings.catch_warnings():  # it imports what setuptools gives up
+        warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
+        warnings.filterwarnings('ignore', category=DeprecationWarning)
+        from pyramid.config import Configurator
+        from pyramid.response import Response
 
     config = Configurator()
     config.add_route('item', '/item/{id}')
