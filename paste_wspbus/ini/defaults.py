@@ -155,7 +155,8 @@ def refuse_untrusted(config: Config) -> None:
         if not spec.startswith('egg:'):
             why = 'it acts as root, so it must be egg:, installed where only root can write'
         else:
-            path = _writable(_target(config, key)[0])
+            module, _ = _target(config, key)
+            path = _exposed_entry(spec) or _writable(module)
             if path:
                 why = f'it acts as root, and others than root can write to {path}'
         if why:
@@ -185,6 +186,15 @@ def _target(config: Config, key: str) -> tuple[str, str]:
             return entry.module, entry.attr
     problem = f'{dist} has no entry point {name or "main"!r} in the group {group}'
     raise ConfigError(config.file, problem, section=SECTION, key=key)
+
+
+def _exposed_entry(spec: str) -> str:
+    """Return the folder of a distribution's metadata if others can write to it, or ''."""
+    from paste_wspbus.unix.exposed import is_exposed
+
+    name = spec.partition(':')[2].partition('#')[0]
+    folder = str(distribution(name).locate_file(''))
+    return folder if is_exposed(os.path.join(folder, 'METADATA')) else ''
 
 
 def _writable(module: str) -> str:

@@ -198,11 +198,13 @@ class _Translation:
         option = self._last('processes', 'workers')
         has_master = self._is_set('master')
         self.used -= {'master'}
-        if option is not None:
-            self.main['workers'] = 'auto' if option.written == '%k' else _number(option)
+        count = 'auto' if option and option.written == '%k' else ''
+        count = count or (_number(option) if option else '')
+        if count and (count != '1' or has_master):
+            self.main['workers'] = count
         elif has_master:
             self.main['workers'] = '1'
-        works = self.main.get('workers', '0') != '0'
+        works = self.main.get('workers', '0') not in ('0', '1')
         is_lazy = self._is_set('lazy-apps', 'lazy', 'lazy-app')
         if works and not is_lazy:
             self.comments['main'].append(

@@ -1,7 +1,9 @@
 """The keys of [wspbus:main] that put something in the place of a default."""
 
 import os
+import shutil
 import sys
+import tempfile
 
 import pytest
 
@@ -146,6 +148,15 @@ class TestAsRoot:
             ConfigError, match=f'{key}: it acts as root, so it must be egg:'
         ):
             refuse_untrusted(conf(**{key: f'{OURS}:early'}))
+
+    def test_an_egg_of_root_s_is_taken(self, conf, monkeypatch, tmp_path, request):
+        safe = tempfile.mkdtemp(prefix='wspbus-', dir='/root')  # not below /tmp
+        request.addfinalizer(lambda: shutil.rmtree(safe))
+        config = conf(privileges='egg:early_of_a_test')
+        for one in tmp_path.iterdir():
+            shutil.move(one, safe)
+        monkeypatch.syspath_prepend(safe)
+        refuse_untrusted(config)
 
     def test_an_egg_that_others_can_write_is_refused(self, conf, tmp_path):
         config = conf(privileges='egg:early_of_a_test')
