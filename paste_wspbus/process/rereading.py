@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _STAYS = (*FILES, 'site_metrics', 'ops', 'ops_token', 'ops_hosts', 'ops_pages')
 
 
+#: The defaults that have acted, or that no worker has: `ini.settings.DEFAULTS`.
+OF_THE_SUPERVISOR = ('daemonizer', 'privileges', 'pidfile', 'signals', 'systemd')
+
+
 def reconfigure(process: Process) -> Callable[[], None]:
     """Read the .ini anew, for the processes that load the site from now on.
 
@@ -86,7 +90,7 @@ def _other_server(process: Process, before: Config, config: Config) -> WSPBusErr
 
 
 def _files_that_stay(process: Process, config: Config) -> list[str]:
-    """Return a line for each file and address that the .ini names anew, and for site_metrics."""
+    """Return a line for each file, address and default that the .ini names anew."""
     old, new = process.config.settings, config.settings
     given = {key: getattr(process.options, key, None) for key in _STAYS}
     changed = [
@@ -96,6 +100,11 @@ def _files_that_stay(process: Process, config: Config) -> list[str]:
         f'{key} in [wspbus:main] has changed, which takes a restart: stop wspserve and '
         f'start it again; until then {_shown(key, given[key] or old[key])} stays'
         for key in changed
+    ] + [
+        f'{key} in [wspbus:main] has changed, which takes a restart: stop wspserve and '
+        'start it again'
+        for key in OF_THE_SUPERVISOR
+        if new['defaults'].get(key) != old['defaults'].get(key)
     ]
 
 

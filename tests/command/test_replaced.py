@@ -74,5 +74,11 @@ def test_workers_make_their_own(folder):
     with Process([*words, '--workers', '1', 'name=shop'], folder) as process:
         assert process.out.wait_for('Serving on '), process.report()
         process.expect('INFO: Bus STARTED')
+        ini = (folder / 'replaced.ini').read_text()
+        ini = ini.replace('privileges = ', '#privileges = ')
+        (folder / 'replaced.ini').write_text(ini)
+        process.send(signal.SIGHUP)
+        process.expect('privileges in [wspbus:main] has changed, which takes a restart')
+        process.expect('INFO: Bus STARTED', 2)
         process.send(signal.SIGTERM)
         assert process.wait() == 0, process.report()
