@@ -201,8 +201,7 @@ class Clustered:
 
     def stop(self) -> None:
         """Release the lease, and end the agent: all other processes have ended."""
-        self._wants = False
-        self._free()
+        self.adjust()
         self._say('bye')
         until = boot_clock() + PATIENCE
         while self._connection is not None and (left := until - boot_clock()) > 0:
@@ -321,11 +320,9 @@ class Clustered:
         supervisor, bus = self.supervisor, self.bus
         if (words := self._guards.pop(worker, None)) is not None:
             words.close()
-        if worker.pid:  # what the job has left in its group
-            with contextlib.suppress(OSError):
-                os.killpg(worker.pid, signal.SIGKILL)
-        if not self._wants or bus.state is not State.STARTED or bus.leaving:
-            self._free()
+        worker.kill_group()
+        self.adjust()
+        if not self._wants:
             return
         if supervisor.current.get(worker.name) is not worker:
             return  # a new one that was not needed; who has started it says why it failed

@@ -363,6 +363,12 @@ class WorkerHandle:
                 else:
                     signal_thread(self.pid, thread, number)
 
+    def kill_group(self) -> None:
+        """Kill what a process with a guard has left in the process group that it leads."""
+        if self._is_its_own and self.pid:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """Close the connection, and read the scoreboard for the last time."""
         self.outbox.close()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -14,6 +15,9 @@ from tests.kit import Site, eventually, run
 from tests.kit.processes import has_ended, processes_of_session
 from tests.kit.redis_servers import RedisServer
 from tests.kit.supervised import graceful, stop
+
+#: Seconds that nothing here waits for.
+TTL = 60
 
 INI = """
 [app:main]
@@ -112,19 +116,23 @@ def wait_for_job(folder, count):
 
 
 def test_it_runs_on_one_machine_and_moves_at_once_when_that_stops(tmp_path, engine):
-    with machine(tmp_path, 'one', engine.url) as one:
+    with machine(tmp_path, 'one', engine.url, ttl=TTL) as one:
         folder, job, guard, fence, remaining = wait_for_job(tmp_path, 1)
         assert folder.endswith('/one')
-        assert 0 < remaining <= 5
+        assert 0 < remaining <= TTL
         one.expect(f'The cluster plugins run here now (fence {fence})')
         (tmp_path / 'more').mkdir()
         other = tmp_path / 'more'
-        with machine(tmp_path, 'one', engine.url, at=other) as two:
+        with machine(tmp_path, 'one', engine.url, other, ttl=TTL) as two:
             two.expect('Another member of the cluster has the name one, too')
             assert engine.client().zcard('wspbus:{shop}:seen') == 2
+            began = time.monotonic()
             stop(one)
             assert has_ended(job) and has_ended(guard)
             folder, _, _, second, _ = wait_for_job(tmp_path, 2)
+            assert (
+                time.monotonic() - began < TTL
+            )  # it does not wait for the end of the lease
             assert folder.endswith('/more/one')
             assert second > fence
             stop(two)

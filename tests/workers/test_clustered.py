@@ -1,0 +1,181 @@
+"""The supervisor's part in a cluster, with an agent and processes of the test's own."""
+
+import json
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from paste_wspbus.bus import State
+from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.role import CLUSTER, Role
+from paste_wspbus.unix.kernel_timer import boot_clock
+from paste_wspbus.workers.children import WorkerFailed
+from paste_wspbus.workers.clustered import Clustered
+
+TTL = 10
+
+
+class Bus:
+    def __init__(self):
+        self.state, self.leaving, self.lines = State.STARTED, False, []
+
+    def subscribe(self, *_, **__):
+        pass
+
+    def log(self, text, level=20):
+        self.lines.append(text)
+
+
+class Supervisor:
+    """What `Clustered` asks of it; ``respawned`` has the roles of processes to start."""
+
+    def __init__(self):
+        self.bus, self.generation, self.current = Bus(), 1, {}
+        self.alive, self.respawned, self.crashed = [], [], []
+        self.is_stopping = self.is_renewing = False
+        self.plan = SimpleNamespace(cluster_plugins=True)
+        self.events = self.bus.events = SimpleNamespace(
+            call_later=lambda _, function: function()
+        )
+        self.children = SimpleNamespace(of_kind=lambda kind: self.alive)
+        self.replacing = SimpleNamespace(
+            respawn=self.respawned.append,
+            try_again=lambda role, what, *_, **__: self.crashed.append(what),
+        )
+        self.crashes = SimpleNamespace(note=lambda worker: '')
+        self.strategy = SimpleNamespace(replaces=True)
+
+
+class Worker:
+    name = title = CLUSTER
+    leaving, problem, ready_for, was_ready = False, None, 1, True
+
+    def __init__(self, code):
+        self.code, self.signals, self.role = code, [], Role(CLUSTER, fence=7)
+
+    def kill_group(self):
+        self.signals.append('group')
+
+    def signal(self, number):
+        self.signals.append(number)
+
+
+@pytest.fixture
+def part():
+    part = made(Supervisor())
+    yield part
+    part.close()
+    part.its.close()
+
+
+def made(supervisor):
+    part = Clustered(supervisor, Settings('', 'shop', 'web1', TTL), None)
+    mine, part.its = socket.socketpair()
+    mine.setblocking(False)
+    part._connection = mine
+    part.its.setblocking(False)
+    return part
+
+
+def said(part):
+    """What it has said to the agent."""
+    try:
+        lines = part.its.recv(65536).splitlines()
+    except BlockingIOError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
+def test_it_wants_the_lease_while_the_site_serves(part):
+    part.adjust()
+    part.adjust()
+    assert said(part) == [['wants', True]]
+    part.bus.leaving = True
+    part.adjust()
+    assert said(part) == [['wants', False]]
+
+
+def test_a_lease_starts_the_process_once_and_each_renewal_is_heard(part):
+    part.adjust()
+    for until in (boot_clock() + TTL, boot_clock() + TTL + 1):
+        part._is_held(7, until)
+        assert said(part)[-1] == ['heard', 7, until]
+    (role,) = part.supervisor.respawned
+    assert (role.kind, role.generation) == (CLUSTER, 1)
+    assert part.holds
+
+
+def test_a_lease_that_nobody_wants_any_more_is_released(part):
+    part._is_held(7, boot_clock() + TTL)
+    assert said(part)[-1] == ['free', 7]
+    assert part.supervisor.respawned == []
+    assert not part.holds
+
+
+def test_a_lost_lease_kills_the_process(part):
+    part.adjust()
+    part._is_held(7, boot_clock() + TTL)
+    part.supervisor.alive = [worker] = [Worker(None)]
+    part._is_lost(6)  # an older one
+    assert worker.signals == []
+    part._is_lost(7)
+    assert worker.signals == [9] and worker.killed
+    assert 'is lost (fence 7)' in part.bus.lines[-1]
+
+
+def test_at_a_stop_the_lease_is_released_when_the_process_has_ended(part):
+    part.adjust()
+    part._is_held(7, boot_clock() + TTL)
+    part.supervisor.alive = [worker] = [Worker(0)]
+    part.bus.leaving = True
+    part.adjust()
+    assert said(part)[-1] == ['wants', False]  # and not released
+    part.supervisor.alive = []
+    part.has_ended(worker)
+    assert said(part) == [['free', 7]]
+    assert worker.signals == ['group']
+
+
+def ends(part, code, until):
+    part.adjust()
+    part._is_held(7, until)
+    part.supervisor.respawned.clear()
+    worker = part.supervisor.current[CLUSTER] = Worker(code)
+    part.has_ended(worker)
+    return worker
+
+
+def test_a_crash_is_counted_and_a_stop_of_its_own_is_not(part):
+    ends(part, 0, boot_clock() + TTL)
+    assert len(part.supervisor.respawned) == 1
+    ends(part, 1, boot_clock() + TTL)
+    assert part.supervisor.crashed == [f'{CLUSTER} crashed, exit code 1']
+
+
+def test_what_has_ended_with_its_lease_starts_again_at_the_next_renewal(part):
+    """Until then there would be no time for it."""
+    ends(part, 0, boot_clock() + 1)
+    assert part.supervisor.respawned == part.supervisor.crashed == []
+    part._is_held(7, boot_clock() + TTL)
+    assert len(part.supervisor.respawned) == 1
+
+
+def test_a_process_needs_a_lease(part):
+    with pytest.raises(WorkerFailed, match='has no lease'):
+        part.spawn(Role(CLUSTER), None, 60)
+    assert part.has_lost(None)
+
+
+def test_the_check_says_since_when_there_is_no_word(part):
+    assert part.check()['ok'] is None
+    part._learns_of_engine({'away': '', 'members': 1, 'leader': 'web1'})
+    assert part.check()['text'] == '1 member, web1 has the lease'
+    away = {'away': 'it does not answer in time', 'since': boot_clock() - 12}
+    part._learns_of_engine(away)
+    check = part.check()
+    assert check['ok'] is False
+    assert check['text'] == 'no word for 12 s: it does not answer in time'
+    assert check['at'] <= time.monotonic()
+    assert part.describe()['away'] == 'it does not answer in time'
