@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from typing import NamedTuple, Protocol
 
 from paste_wspbus.errors import WSPBusError
@@ -115,6 +118,43 @@ class Message(NamedTuple):
     text: str
 
 
+def encoded(message: Message, name: str, secret: str) -> str:
+    """Return a message as an engine keeps it, with a signature if there is a secret.
+
+    :param name: the name of the cluster, for which alone the signature counts.
+    :raises ValueError: if it has more than MAX_MESSAGE bytes.
+    """
+    text = json.dumps([*message, _signature(message, name, secret)])
+    if len(text.encode()) > MAX_MESSAGE:
+        raise ValueError(
+            f'a message of {len(text)} bytes: it may have {MAX_MESSAGE}, with its frame'
+        )
+    return text
+
+
+def decoded(text: str | bytes, name: str, secret: str) -> Message | None:
+    """Return what `encoded` has made; None if the text is anything else.
+
+    With a secret, a message without the right signature is nothing, too.
+    """
+    try:
+        *fields, signature = json.loads(text)
+        message = Message(*fields)
+        if not all(isinstance(one, str) for one in (*message, signature)):
+            return None
+    except (ValueError, TypeError, RecursionError):
+        return None
+    right = _signature(message, name, secret)
+    return message if hmac.compare_digest(right, signature) or not secret else None
+
+
+def _signature(message: Message, name: str, secret: str) -> str:
+    if not secret:
+        return ''
+    data = json.dumps([name, *message]).encode()
+    return hmac.new(secret.encode(), data, hashlib.sha256).hexdigest()
+
+
 class Received(NamedTuple):
     """What `Engine.receive` returns; ``missed`` says whether messages before it were lost."""
 
@@ -148,7 +188,10 @@ class Engine(Protocol):
         """Look at a lease, take, renew or release it, in one step that nothing interrupts."""
 
     def send(self, message: Message) -> None:
-        """Send a message to all members that receive; also to this one."""
+        """Send a message to all members that receive; also to this one.
+
+        :raises ValueError: if it is too long.
+        """
 
     def receive(self, timeout: float) -> Received:
         """Wait for messages that are sent after the first call; return all that have come."""

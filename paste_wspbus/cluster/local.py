@@ -22,6 +22,8 @@ from paste_wspbus.cluster.engine import (
     Received,
     Record,
     Seen,
+    decoded,
+    encoded,
     version_of,
 )
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
@@ -57,6 +59,7 @@ class LocalEngine:
 
     def __init__(self, settings: Settings, folder: str) -> None:
         self._ttl = settings.ttl
+        self._name, self._secret = settings.name, settings.secret
         self._folder = os.path.join(folder, f'{settings.name}.cluster')
         self._path = os.path.join(self._folder, 'state')
         self._boot = ''
@@ -231,9 +234,7 @@ class LocalEngine:
 
     def send(self, message: Message) -> None:
         """See `Engine.send`. A member that does not read them loses messages."""
-        data = json.dumps([*message]).encode()
-        if len(data) > 2 * MAX_MESSAGE:
-            raise EngineAway(f'a message of {len(data)} bytes is too long')
+        data = encoded(message, self._name, self._secret).encode()
         try:
             names = [one for one in os.listdir(self._folder) if one.endswith('.sock')]
         except FileNotFoundError:
@@ -263,8 +264,9 @@ class LocalEngine:
             select.select([self._socket], [], [], timeout)
             while True:
                 data = self._socket.recv(4 * MAX_MESSAGE)
-                with contextlib.suppress(ValueError, TypeError, RecursionError):
-                    messages.append(Message(*json.loads(data)))
+                message = decoded(data, self._name, self._secret)
+                if message is not None:
+                    messages.append(message)
         except BlockingIOError:
             pass
         except (OSError, ValueError) as error:

@@ -18,6 +18,8 @@ from paste_wspbus.cluster.engine import (
     Received,
     Record,
     Seen,
+    decoded,
+    encoded,
 )
 
 TYPE_CHECKING = False
@@ -67,6 +69,7 @@ class RedisEngine:
         self._ttl = settings.ttl
         self._patience = min(PATIENCE, settings.ttl * SHARE)
         self._prefix = f'wspbus:{{{settings.name}}}:'
+        self._name, self._secret = settings.name, settings.secret
         #: The id of the last message that was received; None before the first call.
         self._last: str | None = None
         self._receives_anew = True
@@ -117,21 +120,7 @@ class RedisEngine:
         who = member.id, member.machine
         args = [secrets.token_hex(8), wish.act, *who, wish.version, wish.fence]
         with self._asking(self._commands):
-            granted, epoch, now, *had = map(_text, self._lease(keys, args))
-        clock = int(now) / 1e6
-        record = None
-        if had:
-            holder, fence, renewals, written, at, since, machine = had
-            record = Record(
-                holder,
-                int(fence),
-                int(renewals),
-                written,
-                clock - int(at) / 1e6,
-                clock - int(since) / 1e6,
-                machine,
-            )
-        return Answer(granted == '1', record, epoch, clock)
+            return _answer(*map(_text, self._lease(keys, args)))
 
     def record(self, member: Member, facts: Mapping[str, Any]) -> None:
         """See `Engine.record`."""
@@ -140,7 +129,7 @@ class RedisEngine:
 
     def send(self, message: Message) -> None:
         """See `Engine.send`."""
-        fields: dict[Any, Any] = {'m': json.dumps([*message])}
+        fields: dict[Any, Any] = {'m': encoded(message, self._name, self._secret)}
         with self._asking(self._commands):
             self._commands.xadd(self._key('messages'), fields, maxlen=MAX_MESSAGES)
 
@@ -163,8 +152,9 @@ class RedisEngine:
         for _, entries in came or ():
             for number, fields in entries:
                 self._last = _text(number)
-                with contextlib.suppress(ValueError, TypeError, KeyError):
-                    messages.append(Message(*json.loads(fields[b'm'])))
+                message = decoded(fields.get(b'm', b''), self._name, self._secret)
+                if message is not None:
+                    messages.append(message)
         return Received(messages, missed)
 
     def _begin_to_receive(self, key: str) -> bool:
@@ -240,6 +230,22 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (redis.exceptions.ConnectionError, OSError)):
         return f'there is no connection: {said.rstrip(".")}'
     return f'{type(error).__name__}: {said}'
+
+
+def _answer(granted: str, epoch: str, now: str, *had: str) -> Answer:
+    """Make an answer of what the script has returned.
+
+    :raises ValueError: if another program has written something else there.
+    """
+    clock = int(now) / 1e6
+    record = None
+    if had:
+        holder, fence, renewals, written, at, since, machine = had
+        age, held_for = clock - int(at) / 1e6, clock - int(since) / 1e6
+        record = Record(
+            holder, int(fence), int(renewals), written, age, held_for, machine
+        )
+    return Answer(granted == '1', record, epoch, clock)
 
 
 def _text(value: Any) -> str:

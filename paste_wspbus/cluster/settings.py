@@ -51,8 +51,7 @@ class Settings(NamedTuple):
 
     ``use`` is the URL of the engine; '' stands for this machine alone. ``name`` is that of
     the site, ``machine`` the name that is shown of this member. ``ttl`` is the time of a
-    lease, ``keep`` that for which messages are kept for a member that was cut off, both in
-    seconds. ``secret`` signs messages. ``require`` says whether the site starts only if the
+    lease, in seconds. ``secret`` signs messages. ``require`` says whether the site starts only if the
     engine answers. ``is_given`` says whether the .ini has the section.
     """
 
@@ -60,7 +59,6 @@ class Settings(NamedTuple):
     name: str
     machine: str
     ttl: float = 10.0
-    keep: float = 60.0
     secret: str = ''
     require: bool = False
     is_given: bool = True
@@ -86,7 +84,6 @@ def _keys(
     name: str = '',
     machine: str = '',
     ttl: Seconds = 10,  # type: ignore[name-defined]  # noqa: F821
-    keep: Seconds = 60,  # type: ignore[name-defined]  # noqa: F821
     secret: str = '',
     require: bool = False,
 ) -> None:

@@ -144,7 +144,8 @@ class Supervised:
         folder = runtime_folder() if settings.scheme == LOCAL else None
         maker = find_maker(settings, lambda _, problem: WSPBusError(problem))
         make = functools.partial(maker, settings, folder or '')
-        self.supervisor.cluster = Clustered(self.supervisor, settings, make)
+        ini = str(config.file)
+        self.supervisor.cluster = Clustered(self.supervisor, settings, make, ini)
 
     def _cluster_notes(self) -> list[str]:
         """Return what to say if [cluster:main] has changed: a graceful restart keeps it.

@@ -21,6 +21,7 @@ from paste_wspbus.forks import close_in_child
 from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.kernel_timer import boot_clock
+from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers.children import BecomeWorker, WorkerFailed, how
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
 
@@ -43,8 +44,8 @@ PATIENCE = 2.0
 #: Seconds of an interval that never ends.
 NEVER = 1e9
 
-#: Seconds before another agent follows one that has ended.
-PAUSE = 1.0
+#: Seconds before another agent follows one that has ended: the first time, and at most.
+PAUSE, LONGEST = 1.0, 60.0
 
 #: Seconds that a start with ``require`` waits for the engine.
 REQUIRED = 10.0
@@ -58,12 +59,18 @@ class Clustered:
 
     :param settings: what [cluster:main] says.
     :param make: makes the engine, in the agent.
+    :param ini: the .ini, for the titles of the agent and the guards.
     """
 
     def __init__(
-        self, supervisor: Supervisor, settings: Settings, make: Callable[[], Engine]
+        self,
+        supervisor: Supervisor,
+        settings: Settings,
+        make: Callable[[], Engine],
+        ini: str = '',
     ) -> None:
         self.supervisor, self.settings, self._make = supervisor, settings, make
+        self._ini = ini
         self.bus, self.events = supervisor.bus, supervisor.events
         machine = settings.machine
         self.member = Member(f'{machine}-{secrets.token_hex(4)}', machine)
@@ -74,7 +81,7 @@ class Clustered:
         #: How often it has said something of that.
         self.words = 0
         self._connection: socket.socket | None = None
-        self._agent, self._rest = 0, b''
+        self._agent, self._rest, self._pause = 0, b'', PAUSE
         #: The guards' ends of connections, until the guard has it, and this process's ends.
         self._its: socket.socket | None = None
         self._guards: dict[WorkerHandle, socket.socket] = {}
@@ -141,6 +148,7 @@ class Clustered:
                 if number != signal.SIGCONT:
                     signal.pthread_sigmask(signal.SIG_BLOCK, [number])
             close_others({0, 1, 2, connection.fileno()})
+            set_title('cluster agent', self._ini)
             run_agent(self.settings, self.member, self._make, connection, self.held)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -170,7 +178,8 @@ class Clustered:
             self._close()
             if not self.supervisor.is_stopping:
                 self.bus.log('The process that talks to the cluster has ended', 40)
-                self.events.call_later(PAUSE, self._start_again)
+                self.events.call_later(self._pause, self._start_again)
+                self._pause = min(self._pause * 2, LONGEST)
 
     def _start_again(self) -> None:
         if self._connection is None and not self.supervisor.is_stopping:
@@ -267,7 +276,7 @@ class Clustered:
             self.held = None
 
     def _learns_of_engine(self, facts: dict[str, Any]) -> None:
-        self.engine, self.words = facts, self.words + 1
+        self.engine, self.words, self._pause = facts, self.words + 1, PAUSE
 
     def _role(self) -> Role:
         return Role(CLUSTER, generation=self.supervisor.generation)
@@ -313,6 +322,7 @@ class Clustered:
         :returns: the descriptor of the lease.
         """
         assert self._its is not None and self.held is not None
+        set_title('guard of the cluster plugins', self._ini)
         return stand_guard(self._its, self.held, self.settings.ttl)
 
     def has_ended(self, worker: WorkerHandle) -> None:

@@ -6,7 +6,15 @@ import time
 
 import pytest
 
-from paste_wspbus.cluster.engine import EngineAway, Member, Message, Wish
+from paste_wspbus.cluster.engine import (
+    MAX_MESSAGE,
+    EngineAway,
+    Member,
+    Message,
+    Wish,
+    decoded,
+    encoded,
+)
 from paste_wspbus.cluster.local import LocalEngine
 from paste_wspbus.cluster.redis import RedisEngine, check
 from paste_wspbus.cluster.settings import Settings
@@ -158,6 +166,20 @@ def test_messages_are_bounded(server, tmp_path):
     engine.close()
 
 
+def test_a_secret_signs_messages(make, tmp_path):
+    engine, message = make(), Message('one-1', 'x', 'text')
+    assert decoded(encoded(message, 'shop', 'sesame'), 'shop', 'sesame') == message
+    assert decoded(encoded(message, 'shop', ''), 'shop', '') == message
+    # Who has no secret reads all; who has one refuses what is not signed, or for another.
+    assert decoded(encoded(message, 'shop', 'sesame'), 'shop', '') == message
+    for name, secret in (('shop', ''), ('shop', 'open'), ('other', 'sesame')):
+        assert decoded(encoded(message, name, secret), 'shop', 'sesame') is None
+    for text in ('', '[]', '7', '{}', '["a"]', '["a", "b", "c", 7]', 'x', '[' * 10**5):
+        assert decoded(text, 'shop', '') is None
+    with pytest.raises(ValueError, match='bytes'):
+        engine.send(message._replace(text='x' * MAX_MESSAGE))
+
+
 # -- what goes wrong ----------------------------------------------------------------------
 
 
@@ -186,6 +208,11 @@ def test_what_is_wrong_with_the_engine_is_told_in_a_few_words(tmp_path):
         client.config_set('maxmemory', 0)
         assert engine.warnings() == []
         engine.close()
+        client.flushall()
+        client.hset(
+            'wspbus:{shop}:lease:plugins', mapping={'holder': 'x', 'fence': 'y'}
+        )
+        assert asked(ini)
         client.set('wspbus:{shop}:lease:plugins', 'x')
         assert 'another program uses a key' in asked(ini)
         client.flushall()

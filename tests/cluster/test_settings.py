@@ -27,9 +27,9 @@ def test_all_keys(tmp_path):
     text = (
         '[cluster:main]\nuse = redis://:word@10.0.0.5/0\nname = shop\nmachine = web3\n'
     )
-    text += 'ttl = 20s\nkeep = 2m\nsecret = sesame\nrequire = true\n'
+    text += 'ttl = 20s\nsecret = sesame\nrequire = true\n'
     read = settings(tmp_path, text)
-    assert (read.name, read.machine, read.ttl, read.keep) == ('shop', 'web3', 20, 120)
+    assert (read.name, read.machine, read.ttl) == ('shop', 'web3', 20)
     assert (read.secret, read.require, read.is_given) == ('sesame', True, True)
     assert read.shown == 'redis://10.0.0.5/0'
 

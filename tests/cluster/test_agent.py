@@ -1,0 +1,236 @@
+"""The agent: what it asks the engine for, and what it says to its supervisor."""
+
+import json
+import socket
+
+import pytest
+
+from paste_wspbus.cluster.agent import Agent
+from paste_wspbus.cluster.claim import Held
+from paste_wspbus.cluster.engine import (
+    Answer,
+    EngineAway,
+    Member,
+    Received,
+    Record,
+    Seen,
+)
+from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.unix.kernel_timer import boot_clock
+
+TTL = 10
+ONE, TWO = Member('one-1', 'one'), Member('two-2', 'two')
+
+
+class Engine:
+    """It grants what it is asked for, and notes that; ``away`` is why it does not answer."""
+
+    def __init__(self):
+        self.acts, self.away, self.holder, self.others = [], '', '', []
+        self.warned = ['it is too small']
+
+    def _look(self, act):
+        self.acts.append(act)
+        if self.away:
+            raise EngineAway(self.away)
+
+    def join(self, member, fences):
+        self._look('join')
+        return 1 + len(self.others)
+
+    def members(self):
+        return [Seen(one, 0.0, {}) for one in (ONE, *self.others)]
+
+    def leave(self, member):
+        self._look('leave')
+
+    def lease(self, name, member, wish):
+        self._look(wish.act)
+        if wish.act == 'take':
+            self.holder = member.id
+        if wish.act == 'free':
+            self.holder = ''
+        record = Record(self.holder, 7, len(self.acts), 'run', 0.0, 0.0, self.holder)
+        return Answer(wish.act != 'look', record, 'run', boot_clock())
+
+    def send(self, message):
+        self.acts.append(message.kind)
+
+    def record(self, member, facts):
+        self.acts.append('record')
+
+    def receive(self, timeout):
+        return Received([])
+
+    def warnings(self):
+        return self.warned
+
+
+class Told:
+    """An agent, whose supervisor is the test."""
+
+    def __init__(self, held=None):
+        self.engine = Engine()
+        self.mine, its = socket.socketpair()
+        self.mine.setblocking(False)
+        ini = Settings('redis://h/0', 'shop', 'one', TTL)
+        self.agent = Agent(ini, ONE, self.engine, its, held)
+        self.its = its
+
+    def tell(self, *words):
+        """Tell it something; return whether it goes on."""
+        self.mine.send(json.dumps(words).encode() + b'\n')
+        return self.agent._read()
+
+    def beat(self):
+        """Let it work once; return what it has asked for, and what it has said."""
+        self.engine.acts.clear()
+        self.agent._joins_at = float('inf')
+        self.agent._beat()
+        return self.engine.acts, self.said()
+
+    def said(self):
+        try:
+            lines = self.mine.recv(65536).splitlines()
+        except BlockingIOError:
+            return {}
+        words = [json.loads(line) for line in lines]
+        return {word: carried for word, *carried in words}
+
+    def close(self):
+        for one in (self.mine, self.its, self.agent._wake, self.agent._woken):
+            one.close()
+
+
+@pytest.fixture
+def told():
+    made = []
+
+    def make(**kwargs):
+        made.append(Told(**kwargs))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def leads(one):
+    one.tell('wants', True)
+    one.beat()
+    acts, said = one.beat()
+    assert acts == ['take']
+    fence, until = said['held']
+    return fence, until
+
+
+def test_it_looks_at_the_lease_only_if_its_site_wants_it(told):
+    one = told()
+    assert one.beat()[0] == []
+    one.tell('wants', True)
+    assert one.beat()[0] == ['look']
+
+
+def test_it_renews_only_what_its_supervisor_has_heard_of(told):
+    one = told()
+    fence, until = leads(one)
+    assert until <= boot_clock() + TTL
+    acts, said = one.beat()
+    assert acts == ['look'] and 'held' not in said
+    one.tell('heard', fence, until)
+    acts, said = one.beat()
+    assert acts == ['renew']
+    assert said['held'][0] == fence and said['held'][1] > until
+
+
+def test_after_a_lease_without_a_word_of_the_supervisor_it_takes_none(told):
+    one = told()
+    fence, until = leads(one)
+    one.agent.claim.held = Held(fence, boot_clock() - 1)  # the time has passed
+    acts, said = one.beat()
+    assert said['lost'] == [fence]
+    assert acts == ['look']
+    assert one.beat()[0] == ['look']
+    one.tell('heard', fence, until)  # it was only stopped
+    assert 'take' in [*one.beat()[0], *one.beat()[0]]
+
+
+def test_it_releases_a_lease_and_tells_the_others(told):
+    one = told()
+    fence, _ = leads(one)
+    one.tell('wants', False)
+    one.tell('free', fence)
+    acts, _ = one.beat()
+    assert acts == ['free', 'freed']
+    assert one.beat()[0] == []
+    assert not one.tell('bye')
+    assert one.engine.acts == ['leave']
+
+
+def test_a_release_that_fails_is_tried_again(told):
+    one = told()
+    fence, _ = leads(one)
+    one.engine.away = 'it is full'
+    one.tell('wants', False)
+    one.tell('free', fence)
+    assert one.beat()[0] == ['free']
+    one.engine.away = ''
+    assert one.beat()[0] == ['free', 'freed']
+
+
+def test_the_next_agent_goes_on_with_the_lease_of_the_one_before(told):
+    one = told(held=Held(7, boot_clock() + TTL))
+    one.tell('wants', True)
+    assert one.beat()[0] == ['renew']
+
+
+def test_a_lost_engine_is_logged_once_a_minute_and_its_return_once(told):
+    one = told()
+    one.tell('wants', True)
+    one.engine.away = 'it is full'
+    _, said = one.beat()
+    level, line = said['note']
+    assert level == 40
+    assert line == 'cluster: no word from redis://h/0: it is full. The site serves on'
+    assert said['engine'][0]['away'] == 'it is full'
+    assert one.beat()[1] == {}
+    one.agent._told_at -= 61
+    one.agent._away_since -= 72
+    assert ' for 72 s: it is full' in one.beat()[1]['note'][1]
+    one.engine.away, one.engine.warned = '', []
+    _, said = one.beat()
+    assert said['note'] == [30, 'cluster: redis://h/0 is back after 72 s']
+    assert said['engine'][0]['away'] == ''
+
+
+def test_it_asks_an_engine_that_is_away_soon_and_then_more_rarely(told):
+    one, waits = told(), []
+    one.tell('wants', True)
+    one.engine.away = 'it is full'
+    for _ in range(9):
+        one.beat()
+        waits.append(one.agent._next - boot_clock())
+    assert 0 < waits[0] < 0.3
+    assert 1 < waits[-1] <= TTL / 4
+
+
+def test_warnings_of_the_engine_and_namesakes_are_told_once(told):
+    one = told()
+    one.tell('wants', True)
+    one.engine.others = [Member('one-9', 'one'), TWO]
+    one.agent._beat()
+    said = one.mine.recv(65536).decode()
+    assert said.count('it is too small') == 1
+    assert said.count('has the name one, too (one-9; this one is one-1)') == 1
+    for _ in range(3):
+        one.agent._joins_at = 0
+        one.agent._beat()
+    assert 'note' not in one.said()
+
+
+def test_facts_are_recorded_at_once(told):
+    one = told()
+    one.tell('record', {'release': '1.2'})
+    one.engine.acts.clear()
+    one.agent._beat()
+    assert one.engine.acts[:2] == ['join', 'record']
