@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 from typing import NamedTuple
 
 from webob import Response
 
+from paste_wspbus.control import picture
+from paste_wspbus.control.panels import panels
 from paste_wspbus.ops import health
 from paste_wspbus.unix.processes import memory_of
 
@@ -16,11 +19,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from paste_wspbus.control.panels import Panel
     from paste_wspbus.ops.requests import Request
     from paste_wspbus.ops.snapshot import Snapshot
 
 #: Seconds for which a supervisor may leave a question open before it counts as hanging.
 HANGS_AFTER = 10.0
+
+#: The media type of an event stream (the HTML standard, section 9.2).
+EVENTS = 'text/event-stream'
+
+#: The media types of the files of the console.
+TYPES = {
+    'html': 'text/html',
+    'css': 'text/css',
+    'js': 'text/javascript',
+    'svg': 'image/svg+xml',
+}
+
+#: The console consists of files of the package, and makes no HTML from text.
+POLICY_OF_CONSOLE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
+)
+
+#: The picture has its style in it, and nothing else that a browser would carry out.
+POLICY_OF_PICTURE = (
+    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+)
 
 
 class Asked(NamedTuple):
@@ -40,16 +67,13 @@ class Page(NamedTuple):
     ``make``; if none comes in time, ``make`` gets an older one, or none. It only asks for
     the kind ``asks``, and does not wait: so it learns whether the site answers at all.
 
-    A page with ``event`` stays open (Server-Sent Events): ``make`` returns its head and its
-    beginning, without a Content-Length. ``event`` returns the bytes that follow, when there
-    is a newer answer of the kind ``needs`` or the state has changed; b'' if there are none.
+    If the response is of the type EVENTS, it is only a head: see `Streams`.
     """
 
     make: Callable[[Asked], Response]
     is_open: bool = False
     needs: str = ''
     asks: str = ''
-    event: Callable[[Asked], bytes] | None = None
 
 
 def as_json(body: dict[str, Any], status: int = 200) -> Response:
@@ -144,8 +168,49 @@ def metrics(asked: Asked) -> Response:
     return response
 
 
-#: The pages. Everything that an operator's program or browser may ask for stands here:
-#: the console '/' belongs here as one that is not open.
+def events(asked: Asked) -> Response:
+    """The head of an event stream: see `Streams`."""
+    response = Response(content_type=EVENTS, charset='UTF-8')
+    del response.content_length
+    response.headers['X-Accel-Buffering'] = 'no'  # nginx passes each event on at once
+    return response
+
+
+def console_file(name: str) -> Callable[[Asked], Response]:
+    """Return a page with a file of the package, which has nothing of the site."""
+
+    def page(asked: Asked) -> Response:
+        body = pkgutil.get_data('paste_wspbus.ops', name)
+        response = Response(body, content_type=TYPES[name.rpartition('.')[2]])
+        response.charset = 'UTF-8'
+        response.headers['Content-Security-Policy'] = POLICY_OF_CONSOLE
+        return response
+
+    return page
+
+
+def timeline_picture(asked: Asked) -> Response:
+    """The timeline as a picture: the console shows it."""
+    return _drawn(asked, picture.draw, 'image/svg+xml')
+
+
+def timeline_page(asked: Asked) -> Response:
+    """The timeline as a page with a picture and a table."""
+    return _drawn(asked, picture.page, 'text/html')
+
+
+def _drawn(
+    asked: Asked, draw: Callable[[list[Panel]], str], content_type: str
+) -> Response:
+    told = asked.snapshot.told.get('timeline')
+    answer = told.value if told is not None and isinstance(told.value, dict) else {}
+    body = draw(panels(answer))
+    response = Response(body, content_type=content_type, charset='UTF-8')
+    response.headers['Content-Security-Policy'] = POLICY_OF_PICTURE
+    return response
+
+
+#: The pages. Everything that an operator's program or browser may ask for stands here.
 PAGES: dict[str, Page] = {
     '/live': Page(live, is_open=True, asks='state'),
     '/startup': Page(startup, is_open=True),
@@ -154,5 +219,12 @@ PAGES: dict[str, Page] = {
     '/status': Page(status, needs='status'),
     '/stacks': Page(stacks, needs='stacks'),
     '/timeline': Page(timeline, needs='timeline'),
+    '/': Page(console_file('console.html')),
+    '/console.css': Page(console_file('console.css')),
+    '/console.js': Page(console_file('console.js')),
+    '/console.svg': Page(console_file('console.svg')),
+    '/events': Page(events),
+    '/timeline.svg': Page(timeline_picture, needs='timeline'),
+    '/timeline.html': Page(timeline_page, needs='timeline'),
     '/metrics': Page(metrics, is_open=True, needs='status'),
 }

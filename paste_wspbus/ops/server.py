@@ -6,14 +6,17 @@ import _socket
 import contextlib
 import email.utils
 import errno
+import math
 import os
 import selectors
 import time
 from typing import Protocol
 
 from paste_wspbus.ops.access import Access, Refusal
-from paste_wspbus.ops.pages import PAGES, Asked, Page
+from paste_wspbus.ops.history import History
+from paste_wspbus.ops.pages import EVENTS, PAGES, Asked, Page
 from paste_wspbus.ops.requests import MAX_HEAD, BadRequest, Request, read_head
+from paste_wspbus.ops.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,14 +35,15 @@ MAX_CONNECTIONS = 64
 #: Seconds that a connection has from its beginning to its end.
 TIME = 5.0
 
-#: The number of pages that stay open at most, and seconds between two of their events.
-MAX_STREAMS, EVERY = 8, 1.0
-
 #: Seconds that a page waits for an answer of the site; then it is made from an older one.
 PATIENCE = 0.7
 
 #: Seconds for which an answer of the site is fresh: the site is asked no more often.
 FRESH = 0.25
+
+#: The number of bytes that the system keeps for the client of an event stream. One that
+#: does not read is noticed when they are full, and dropped TIME seconds later.
+STREAM_BUFFER = 1 << 16
 
 #: Seconds in which a client that has sent too much may read why it got no page.
 LINGER = 1.0
@@ -79,13 +83,34 @@ class Client:
         #: The page that waits for an answer of the site, and since when.
         self.page: Page | None = None
         self.asked_at = 0.0
-        #: The page that stays open, the time.monotonic() of its next event, and what it has
-        #: sent of: the answer's time, and the state.
-        self.stream: Page | None = None
-        self.next_event = 0.0
-        self.sent_of: object = None
         #: Whether it has its response, and only the end of what it sends is awaited.
         self.lingers = False
+        #: The events that it gets; None if it has asked for a page.
+        self.stream: EventStream | None = None
+
+
+class EventStream:
+    """A connection that stays open, and gets events: see `Streams`."""
+
+    def __init__(self, server: OpsServer, client: Client) -> None:
+        self._server, self._client = server, client
+        with contextlib.suppress(OSError):
+            buffer = _socket.SOL_SOCKET, _socket.SO_SNDBUF, STREAM_BUFFER
+            client.sock.setsockopt(*buffer)
+
+    def send(self, data: bytes) -> None:
+        """Send data; drop it if the client has not read the data before."""
+        if not self._client.output:
+            self._client.until = time.monotonic() + TIME
+            self._client.output = data
+            self._server.send(self._client)
+
+    def end(self, data: bytes) -> None:
+        """Send the last data, and close the connection when it is read."""
+        self._client.stream = None
+        self._client.until = time.monotonic() + TIME
+        self._client.output += data
+        self._server.send(self._client)
 
 
 class OpsServer:
@@ -107,6 +132,8 @@ class OpsServer:
         self._source, self._pages = source, pages
         self._selector = selectors.DefaultSelector()
         self._clients: dict[int, Client] = {}
+        self._history = History()
+        self._streams = Streams(source, self._history)
         self._wake_reader, self._waker = os.pipe()
         os.set_blocking(self._wake_reader, False)
         self._rests_until = 0.0
@@ -127,7 +154,8 @@ class OpsServer:
             for key, _ in self._selector.select(self._time_to_sleep()):
                 key.data()
             self._answer_those_that_wait()
-            self._send_events()
+            self._history.look(lambda: self._source.snapshot().numbers)
+            self._streams.look()
             self._drop_late()
 
     def stop(self) -> None:
@@ -137,6 +165,7 @@ class OpsServer:
 
     def close(self) -> None:
         """Close the connections; the listening sockets stay open."""
+        self._streams.end()
         for client in list(self._clients.values()):
             self._close(client)
         self._selector.close()
@@ -147,17 +176,19 @@ class OpsServer:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_reader, 4096)
 
-    def _time_to_sleep(self) -> float | None:
-        due = [client.until for client in self._clients.values()]
+    def _time_to_sleep(self) -> float:
+        due = [self._history.due]
+        due += [client.until for client in self._clients.values()]
+        if self._streams.due is not None:
+            due.append(self._streams.due)
         due += [
             client.asked_at + PATIENCE
             for client in self._clients.values()
             if client.page
         ]
-        due += [one.next_event for one in self._streams()]
         if self._rests_until:
             due.append(self._rests_until)
-        return max(min(due) - time.monotonic(), 0.0) if due else None
+        return max(min(due) - time.monotonic(), 0.0)
 
     def _drop_late(self) -> None:
         now = time.monotonic()
@@ -204,7 +235,7 @@ class OpsServer:
     def _make_room(self) -> None:
         clients = list(self._clients.values())  # the oldest first
         idle = [one for one in clients if one.request is None or one.lingers]
-        idle = idle or self._streams()
+        idle = idle or [one for one in clients if one.stream is not None]
         self._close((idle or clients)[0])
 
     def _close(self, client: Client) -> None:
@@ -213,6 +244,8 @@ class OpsServer:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(fd)
         client.sock.close()
+        if client.stream is not None:
+            self._streams.remove(client.stream)
 
     def _read(self, client: Client) -> None:
         try:
@@ -251,8 +284,6 @@ class OpsServer:
             refusal = Refusal(404, 'there is no such page')
         elif refusal is None and not (page.is_open or self._access.sees_all(request)):  # type: ignore[union-attr]
             refusal = self._access.demand()
-        elif refusal is None and page.event and len(self._streams()) >= MAX_STREAMS:  # type: ignore[union-attr]
-            refusal = Refusal(503, f'{MAX_STREAMS} pages stay open already')
         if refusal is not None:
             self._refuse(client, refusal)
             return
@@ -263,32 +294,6 @@ class OpsServer:
         if page.asks:
             self._source.ask(page.asks)
         self._answer_if_possible(client)
-
-    # -- pages that stay open ----------------------------------------------------
-
-    def _streams(self) -> list[Client]:
-        return [one for one in self._clients.values() if one.stream is not None]
-
-    def _send_events(self) -> None:
-        for client in self._streams():
-            page, request, now = client.stream, client.request, time.monotonic()
-            assert page is not None and page.event is not None and request is not None
-            if client.next_event <= now:
-                client.next_event = now + EVERY
-                self._source.ask(page.needs)
-            snapshot = self._source.snapshot()
-            told = snapshot.told.get(page.needs)
-            is_of = told and told.at, snapshot.state
-            if is_of == client.sent_of or client.output:
-                continue  # there is nothing new, or it does not read
-            client.sent_of = is_of
-            try:
-                client.output = page.event(Asked(request, snapshot, sees_all=True))
-            except Exception:  # no page may end the listener
-                self._close(client)
-                continue
-            if client.output:
-                self._send(client)
 
     # -- answers ------------------------------------------------------------------
 
@@ -315,8 +320,6 @@ class OpsServer:
         sees_all = page.is_open is False or self._access.sees_all(request)
         try:
             response = page.make(Asked(request, self._source.snapshot(), sees_all))
-            if page.event is not None and request.method == 'GET':
-                client.stream, client.next_event = page, 0.0
             self._send_response(client, response)
         except Exception as error:  # no page may end the listener
             why = f'the page cannot be made: {type(error).__name__}'
@@ -339,14 +342,18 @@ class OpsServer:
     def _send_response(self, client: Client, response: Response) -> None:
         request = client.request
         is_head = request is not None and request.method == 'HEAD'
-        stays = client.stream is not None
-        client.output = serialized(response, with_body=not is_head, stays=stays)
+        if response.content_type == EVENTS and not is_head:
+            client.stream = EventStream(self, client)
+            self._streams.add(client.stream, serialized(response, with_body=False))
+            return
+        client.output = serialized(response, with_body=not is_head)
         # If bytes of the client stay unread, close(2) resets the connection, and the
         # client may lose the response.
         client.lingers = request is None or request.has_body
-        self._send(client)
+        self.send(client)
 
-    def _send(self, client: Client) -> None:
+    def send(self, client: Client) -> None:
+        """Send of the output of a client what the system takes; the loop does the rest."""
         try:
             sent = client.sock.send(client.output)
         except BlockingIOError:
@@ -355,13 +362,11 @@ class OpsServer:
             self._close(client)
             return
         client.output = client.output[sent:]
-        if client.stream is not None:
-            if sent:
-                client.until = time.monotonic() + TIME + EVERY
-            event = selectors.EVENT_WRITE if client.output else selectors.EVENT_READ
-            self._wait(client, event, self._send if client.output else self._read)
-        elif client.output:
-            self._wait(client, selectors.EVENT_WRITE, self._send)
+        if client.output:
+            self._wait(client, selectors.EVENT_WRITE, self.send)
+        elif client.stream is not None:
+            client.until = math.inf
+            self._wait(client, selectors.EVENT_READ, self._read)
         elif client.lingers:
             with contextlib.suppress(OSError):
                 client.sock.shutdown(_socket.SHUT_WR)
@@ -371,17 +376,12 @@ class OpsServer:
             self._close(client)
 
 
-def serialized(
-    response: Response, with_body: bool = True, stays: bool = False
-) -> bytes:
+def serialized(response: Response, with_body: bool = True) -> bytes:
     """Return a response as bytes of HTTP/1.1, with the headers that all of them have.
 
     :param with_body: False for HEAD: then only the body is missing.
-    :param stays: whether more follows, so that the body ends with the connection.
     """
-    body = response.body
-    if stays:
-        del response.content_length
+    body = response.body if with_body else b''
     headers: list[tuple[str, Any]] = [
         ('Date', email.utils.formatdate(usegmt=True)),
         *response.headerlist,
@@ -391,4 +391,4 @@ def serialized(
         headers.append(('Content-Security-Policy', _POLICY))
     head = f'HTTP/1.1 {response.status}\r\n'
     head += ''.join(f'{name}: {value}\r\n' for name, value in headers)
-    return head.encode('latin-1') + b'\r\n' + (body if with_body else b'')
+    return head.encode('latin-1') + b'\r\n' + body

@@ -49,11 +49,6 @@ PAGES = {
         lambda asked: as_json({'told': [*asked.snapshot.told]}), True, needs='status'
     ),
     '/broken': Page(broken, is_open=True),
-    '/events': Page(
-        lambda asked: Response('begin\n', content_type='text/event-stream'),
-        needs='status',
-        event=lambda asked: f'data: {asked.snapshot.told["status"].value}\n\n'.encode(),
-    ),
     '/large': Page(lambda asked: Response(b'x' * (8 << 20)), is_open=True),
 }
 
@@ -187,53 +182,3 @@ def test_a_client_that_does_not_read_is_closed(monkeypatch):
 
         eventually(was_closed)
         assert ops.get(address, '/open').status == 200
-
-
-def test_a_page_may_stay_open_and_get_events(monkeypatch):
-    monkeypatch.setattr(module, 'EVERY', 0.02)
-    access = Access(pages=True)
-    with served(access=access) as address, ops.Connection(address) as client:
-        client.send('/events')
-        lines = [line for line, _ in zip(client.file, range(30), strict=False)]
-        assert b'Content-Length' not in b''.join(lines)
-        assert b'begin\n' in lines
-        events = [line for line in lines if line.startswith(b'data: ')]
-        assert len(events) > 3 and len(set(events)) == len(events)
-        assert ops.get(address, '/open').status == 200
-
-
-def first_line(address, path):
-    with ops.Connection(address) as client:
-        client.send(path)
-        return client.file.readline()
-
-
-def test_not_many_pages_stay_open(monkeypatch):
-    monkeypatch.setattr(module, 'MAX_STREAMS', 1)
-    with (
-        served(access=Access(pages=True)) as address,
-        ops.Connection(address) as client,
-    ):
-        client.send('/events')
-        assert client.file.readline() == b'HTTP/1.1 200 OK\r\n'
-        assert ops.get(address, '/events').status == 503
-        client.close()
-        eventually(lambda: first_line(address, '/events') == b'HTTP/1.1 200 OK\r\n')
-
-
-def test_an_open_page_that_nobody_reads_is_closed(monkeypatch):
-    monkeypatch.setattr(module, 'EVERY', 0.01)
-    monkeypatch.setattr(module, 'TIME', 0.1)
-    many = Page(
-        lambda asked: Response('begin\n'),
-        needs='status',
-        event=lambda asked: b'x' * (4 << 20),
-    )
-    monkeypatch.setitem(PAGES, '/many', many)
-    monkeypatch.setattr(module, 'MAX_STREAMS', 1)
-    with (
-        served(access=Access(pages=True)) as address,
-        ops.Connection(address) as client,
-    ):
-        client.send('/many')
-        eventually(lambda: first_line(address, '/events') == b'HTTP/1.1 200 OK\r\n')

@@ -1,0 +1,97 @@
+"""What the console shows of a snapshot: a few fields of each thing, and short lists."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from paste_wspbus.ops import health
+from paste_wspbus.ops.pages import why_not_ready
+from paste_wspbus.unix.processes import memory_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paste_wspbus.ops.snapshot import Snapshot
+
+#: The numbers of workers, requests and checks that the console shows at most.
+MAX_WORKERS, MAX_REQUESTS, MAX_CHECKS = 100, 50, 50
+
+_SITE = (
+    *('ini', 'pid', 'age', 'urls', 'generation', 'served', 'in_flight'),
+    *('server_threads', 'busy', 'queued', 'slow_requests', 'overdue_requests'),
+    *('serving', 'wanted', 'crash_loop', 'recent_crashes', 'failure', 'calling'),
+)
+
+_WORKER = (
+    *('name', 'pid', 'state', 'is_stopped', 'generation', 'age', 'served'),
+    *('in_flight', 'server_threads', 'busy', 'queued', 'rss', 'restarts'),
+)
+
+_REQUEST = ('method', 'path', 'age', 'thread', 'worker')
+
+_RELOAD = ('time', 'age', 'asked_by', 'outcome', 'took', 'generation', 'reason')
+
+
+def news_of(snapshot: Snapshot) -> dict[str, Any]:
+    """Return one event: the state, and what the site has answered last.
+
+    :returns: ``answered`` are the seconds since that answer; None if there was none.
+    """
+    told, state = snapshot.told.get('status'), snapshot.state
+    status = told.value if told is not None and isinstance(told.value, dict) else {}
+    # The status of a site of one process lists no processes: it is that of the process.
+    workers = status.get('workers') or ([_only(status)] if status else [])
+    reloads = status.get('reloads') or [status.get('last_reload')]
+    checks = health.summary(health.rows(snapshot.checked), with_texts=True)['checks']
+    return {
+        'time': time.time(),
+        'state': state.name,
+        'drained': state.drained,
+        'renewing': state.renewing,
+        'why': why_not_ready(snapshot),
+        'waits': round(snapshot.waits_for, 1),
+        'answered': None if told is None else told.age,
+        'error': status.get('error'),
+        'site': _some(status, _SITE),
+        'workers': _rows(workers, _WORKER, MAX_WORKERS),
+        'requests': _rows(status.get('requests'), _REQUEST, MAX_REQUESTS),
+        'reloads': _rows(reloads, _RELOAD, MAX_REQUESTS),
+        'checks': _checks(checks)[:MAX_CHECKS],
+    }
+
+
+def _only(status: dict[str, Any]) -> dict[str, Any]:
+    return {'name': 'site', 'rss': memory_of(os.getpid()), **status}
+
+
+def _some(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: values.get(key) for key in keys}
+
+
+def _rows(rows: Any, keys: tuple[str, ...], most: int) -> list[dict[str, Any]]:
+    found = rows if isinstance(rows, list) else []
+    return [_some(one, keys) for one in found if isinstance(one, dict)][:most]
+
+
+def _checks(checks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each name: those that fail first, each with the text of one process."""
+    found = []
+    for name, check in checks.items():
+        of_processes = check['processes']
+        failed = [one for one in of_processes if one['ok'] is False]
+        shown = (failed or of_processes)[0]
+        found.append(
+            {
+                'name': name,
+                'ok': check['ok'],
+                'age': check['age'],
+                'group': shown['group'],
+                'text': shown['text'],
+                'process': shown['process'],
+                'failed': len(failed),
+                'processes': len(of_processes),
+            }
+        )
+    return sorted(found, key=lambda one: (one['ok'] is not False, one['name']))

@@ -1,0 +1,154 @@
+"""The console in a real browser: what it shows, what it does not, and a stream that breaks."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from tests.kit import Site, free_port, ops
+from tests.kit.browser import DRIVER, Browser
+from tests.kit.clients import Connection
+from tests.kit.processes import eventually
+from tests.kit.sites import APP, SERVED
+
+#: What no page may show: in the query, a header, the body and deep in the path of a request,
+#: and in the .ini.
+PLANTED = [f'planted-{place}-x7' for place in ('query', 'head', 'body', 'path', 'ini')]
+QUERY, HEAD, BODY, PATH, KEY = PLANTED
+
+MARKUP = '<img src=x onerror=alert(1)>'
+
+FILES = {
+    'webapp.py': f"""{APP}
+def parts(bus, global_conf, password):
+    @bus.health({MARKUP!r}, group='health')
+    def works():
+        raise ConnectionError('<b>refused</b> with ' + password)
+
+def held(environ):
+    say('held')
+    threading.Event().wait()
+PAGES['/<b>/held/{PATH}'] = held
+"""
+}
+
+
+def ini(port):
+    return f"""
+[wspbus:main]
+workers = 1
+soak = 0
+stop_timeout = 1
+plugins = parts
+ops = 127.0.0.1:{port} unix:ops.sock
+ops_pages = true
+
+[plugin:parts]
+use = call:webapp:parts
+password = {KEY}
+{SERVED}"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    port = free_port()
+    with Site(tmp_path, ini(port), files=FILES) as site:
+        site.ops = '127.0.0.1', port
+        yield site
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if DRIVER is None:
+        pytest.skip('chromedriver is not installed: see .ci/system-packages')
+    with Browser(tmp_path / 'browser') as browser:
+        yield browser
+
+
+def process_of_ops(site):
+    rows = ops.told(site.ops, '/status')[1]['status']['workers']
+    return next(row['pid'] for row in rows if row['name'] == 'ops')
+
+
+def begin_request(client):
+    client.sendall(
+        f'POST /%3Cb%3E/held/{PATH}?a={QUERY} HTTP/1.1\r\nHost: x\r\nX-A: {HEAD}\r\n'
+        f'Content-Length: {len(BODY)}\r\n\r\n{BODY}'.encode()
+    )
+
+
+def first_event(address):
+    """Return what a stream sends until its first news are complete."""
+    with Connection(address) as client:
+        client.send('/events')
+        came = b''
+        while b'event: news' not in came or not came.endswith(b'\n\n'):
+            came += client.file.readline()
+        return came
+
+
+def test_the_console_in_a_browser(site, browser):
+    with socket.create_connection(site.address) as client:
+        begin_request(client)
+        site.expect('held')
+        browser.open('http://{}:{}/'.format(*site.ops))
+        browser.shows('POST /<b>/held/…', '#requests')
+        browser.shows(MARKUP, '#checks')
+        browser.shows('<b>refused</b> with', '#checks')
+        assert 'Started' in browser.text('#tiles')
+        assert 'worker 1' in browser.text('#workers')
+        eventually(
+            lambda: (
+                browser.run('return document.querySelector("#timeline").naturalWidth')
+                > 300
+            )
+        )
+        eventually(
+            lambda: browser.run('return document.querySelectorAll("#rate path").length')
+        )
+
+        # Nothing of the site is markup, and nothing secret is anywhere.
+        markup = browser.run(
+            'return document.querySelectorAll("main b, main img").length'
+        )
+        assert markup == 2  # the method, and the timeline
+        pages = ['/', '/status', '/stacks', '/timeline', '/timeline.svg', '/health']
+        shown = [ops.get(site.ops, path).body for path in [*pages, '/timeline.html']]
+        shown += [ops.get(site.ops, '/metrics').body, first_event(site.ops)]
+        shown.append(browser.run('return document.documentElement.outerHTML').encode())
+        for planted in PLANTED:
+            assert not any(planted.encode() in one for one in shown)
+
+    # On a phone the page is as wide as the screen; only its tables scroll.
+    light = browser.run('return getComputedStyle(document.body).backgroundColor')
+    browser.resize(360, 700)
+    assert browser.run('return document.documentElement.scrollWidth') == 360
+    browser.prefer('dark')
+    dark = browser.run('return getComputedStyle(document.body).backgroundColor')
+    assert dark != light
+
+    site.send(signal.SIGHUP)
+    browser.shows('served', '#reloads')
+
+    # A listener that does not answer, and one that is started again.
+    pid = process_of_ops(site)
+    os.kill(pid, signal.SIGSTOP)
+    browser.shows('No news since', '#live')
+    browser.shows('The ops listener has not answered since', '#notice')
+    os.kill(pid, signal.SIGCONT)
+    browser.shows('Live', '#live')
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: process_of_ops_or_none(site) not in (None, pid))
+    browser.shows(str(process_of_ops(site)), '#workers')
+    unexpected = [one for one in browser.logs() if 'net::ERR_' not in one]
+    assert unexpected == []
+    assert site.stop()[0] == 0
+    browser.shows('The ops listener has ended', '#notice')
+
+
+def process_of_ops_or_none(site):
+    try:
+        return process_of_ops(site)
+    except (OSError, KeyError, StopIteration):
+        return None
