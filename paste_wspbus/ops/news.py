@@ -43,7 +43,7 @@ def news_of(snapshot: Snapshot) -> dict[str, Any]:
     status = told.value if told is not None and isinstance(told.value, dict) else {}
     # The status of a site of one process lists no processes: it is that of the process.
     workers = status.get('workers') or ([_only(status)] if status else [])
-    reloads = status.get('reloads') or [status.get('last_reload')]
+    reloads = status.get('reloads', [status.get('last_reload')])
     checks = health.summary(health.rows(snapshot.checked), with_texts=True)['checks']
     return {
         'time': time.time(),

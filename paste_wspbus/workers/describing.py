@@ -51,6 +51,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
             **supervisor.successors.counts,
         },
         'last_reload': None if renewal is None else renewal.describe(),
+        'reloads': [one.describe() for one in supervisor.renewals.past],
         'requests': requests[:MAX_REQUESTS],
         **supervisor.watching.counts.describe(),
         **{key: _total(status.get(key) for _, status in known) for key in NUMBERS},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from paste_wspbus.bus import State
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.process.renewal import Renewal
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from paste_wspbus.control.server import Connection
     from paste_wspbus.workers.supervisor import Supervisor
 
+#: The number of renewals that `status` has.
+PAST = 5
+
 
 class Renewals:
     """Lets the strategy renew the site, and answers the control requests for that."""
@@ -24,6 +29,8 @@ class Renewals:
         self.failure: str | None = None
         #: The last renewal; it may be in progress.
         self.last: Renewal | None = None
+        #: The last renewals, the newest first.
+        self.past: deque[Renewal] = deque(maxlen=PAST)
         #: The notes on the configuration that was read anew, for the answer.
         self.notes: list[str] = []
         #: The number of streams and of other requests that the old processes have cut.
@@ -61,6 +68,7 @@ class Renewals:
         self.failure, self._cut = None, (0, 0)
         bus = self.supervisor.bus
         self.last, bus.asked_by = Renewal(bus.asked_by), None
+        self.past.appendleft(self.last)
         try:
             self.supervisor.strategy.renew()
             answer = self._it_serves()

@@ -54,6 +54,8 @@ def check(told):
         assert request.keys() <= keys('request')
     if told['last_reload'] is not None:
         assert told['last_reload'].keys() == keys('reload')
+    for reload in told.get('reloads', ()):
+        assert reload.keys() == keys('reload')
 
 
 def status(folder, *args):
@@ -95,6 +97,7 @@ def test_one_process_with_a_request_and_a_reload(tmp_path):
         assert keys('answer', 'load') - told.keys() == {
             'serving',
             'wanted',
+            'reloads',
             'recent_crashes',
             'crash_loop',
             'soak',

@@ -33,6 +33,8 @@ def test_with_workers(tmp_path):
         told = last(site)
         assert (told['asked_by'], told['generation']) == ('signal SIGHUP', 2)
         assert 'it is broken' in told['reason']
+        outcomes = [one['outcome'] for one in site.status()['reloads']]
+        assert outcomes == ['failed', 'served']
         shown = ' '.join(site.run('status').out.text.split())
         assert 'by signal SIGHUP, failed after' in shown
         assert 'it is broken' in shown
