@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hmac
 import ipaddress
 from typing import NamedTuple
@@ -9,6 +11,13 @@ from typing import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.ops.requests import Request
+
+
+#: Two headers: browsers do not read two schemes in one.
+_CHALLENGES = (
+    ('WWW-Authenticate', 'Bearer'),
+    ('WWW-Authenticate', 'Basic realm="ops", charset="UTF-8"'),
+)
 
 
 class Refusal(NamedTuple):
@@ -61,22 +70,34 @@ class Access(NamedTuple):
         """Whether a request may see the pages that say more than yes or no."""
         if request.is_local_socket or self.pages:
             return True
-        kind, _, token = (request.authorization or '').partition(' ')
-        if not self.token or kind.lower() != 'bearer':
-            return False
-        given = token.strip().encode('utf-8', 'surrogateescape')
-        return hmac.compare_digest(given, self.token.encode())
+        given = _token_of(request.authorization or '')
+        return bool(self.token) and hmac.compare_digest(given, self.token.encode())
 
     def demand(self) -> Refusal:
         """Return the answer for somebody who may not see a page."""
         if self.token:
-            more = (('WWW-Authenticate', 'Bearer'),)
-            return Refusal(401, 'this page takes the ops_token', more)
+            return Refusal(401, 'this page takes the ops_token', _CHALLENGES)
         return Refusal(
             403,
             'this page is shown at ops = unix:PATH, or with ops_token, or with '
             'ops_pages = true at a loopback address',
         )
+
+
+def _token_of(authorization: str) -> bytes:
+    """Return what an Authorization header gives as a token.
+
+    Programs send it as Bearer. A browser asks its user, and sends it as the password of
+    Basic, with any name (RFC 7617).
+    """
+    kind, _, given = authorization.partition(' ')
+    token = given.strip().encode('utf-8', 'surrogateescape')
+    if kind.lower() == 'bearer':
+        return token
+    if kind.lower() == 'basic':
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(token, validate=True).partition(b':')[2]
+    return b''
 
 
 def _without_port(host: str) -> str:

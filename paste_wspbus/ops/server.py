@@ -336,7 +336,7 @@ class OpsServer:
             content_type='text/plain',
             charset='UTF-8',
         )
-        response.headers.update(refusal.headers)
+        response.headers.extend(refusal.headers)
         self._send_response(client, response)
 
     def _send_response(self, client: Client, response: Response) -> None:

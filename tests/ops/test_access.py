@@ -1,11 +1,17 @@
 """Who may see what on the ops listener."""
 
+import base64
+
 import pytest
 
 from paste_wspbus.ops.access import Access
 from paste_wspbus.ops.requests import Request
 
 TOKEN = 'a-token-of-an-operator'
+
+
+def basic(text):
+    return f'Basic {base64.b64encode(text.encode()).decode()}'
 
 
 def asked(**fields):
@@ -64,6 +70,14 @@ def test_over_tcp_nothing_is_shown_without_a_token_or_ops_pages():
     [
         (f'Bearer {TOKEN}', True),
         (f'bearer  {TOKEN}', True),
+        (basic(f'anybody:{TOKEN}'), True),
+        (basic(f':{TOKEN}').replace('Basic', 'basic'), True),
+        (basic(f'{TOKEN}:'), False),
+        (basic(f'anybody:{TOKEN}:'), False),
+        (basic(TOKEN), False),
+        (f'Basic anybody:{TOKEN}', False),
+        ('Basic t\xf6ken', False),
+        ('Basic', False),
         (f'Basic {TOKEN}', False),
         (f'Bearer {TOKEN}x', False),
         ('Bearer t\xf6ken', False),
@@ -76,3 +90,11 @@ def test_a_token_is_compared_whole(given, is_right):
     access = Access(token=TOKEN)
     assert access.sees_all(asked(authorization=given)) == is_right
     assert access.demand().status == 401
+
+
+def test_who_may_not_see_a_page_learns_how_to_send_the_token():
+    refusal = Access(token=TOKEN).demand()
+    assert refusal.status == 401
+    schemes = [value.split()[0] for _, value in refusal.headers]
+    assert schemes == ['Bearer', 'Basic']
+    assert Access().demand().status == 403
