@@ -59,7 +59,7 @@ def test_a_day_without_a_midnight():
     ]
 
 
-@pytest.mark.parametrize('line', ['30 2 * * *', '0,30 0-3 * * *', '*/20 * * * *'])
+@pytest.mark.parametrize('line', ['30 2 * * *', '0,30 0-3 * * *', '5 * * * *'])
 @pytest.mark.parametrize('local, year', [(BERLIN, 2026), (SAO_PAULO, 2018)], ids=str)
 def test_it_resumes_from_each_time_as_if_it_had_not_stopped(line, local, year):
     for month in (2, 3, 10, 11):
