@@ -6,6 +6,7 @@ from time import monotonic
 
 from waitress.channel import ClientDisconnected
 from waitress.task import ErrorTask
+from waitress.utilities import InternalServerError
 
 from paste_wspbus.servers.arriving import DONE, RECEIVED_KEY
 
@@ -120,14 +121,13 @@ class _Refused(ErrorTask):  # type: ignore[misc]
         request = self.request
         self.since, self.waited = monotonic(), None
         super().service()
-        if (
-            getattr(request, 'command', None) is None
-        ):  # the answer to an error of the application
-            return
+        if isinstance(request.error, InternalServerError):
+            return  # an error of the application, whose task is logged
+        # Of a head that waitress cannot read, it knows nothing.
         self.environ = {
             'REMOTE_ADDR': self.channel.addr[0],
-            'REQUEST_METHOD': request.command,
-            'REQUEST_URI': getattr(request, 'request_uri', ''),
+            'REQUEST_METHOD': getattr(request, 'command', None),
+            'REQUEST_URI': getattr(request, 'request_uri', None),
             'SERVER_PROTOCOL': f'HTTP/{request.version}',
         }
         self.sent, self.headers = self.content_bytes_written, self.response_headers

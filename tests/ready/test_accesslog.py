@@ -663,10 +663,12 @@ def test_waitress_logs_what_it_refuses(tmp_path):
     with Site(tmp_path, ini, files={'webapp.py': APP}) as site:
         assert b' 400 ' in ask(site.port, '/x', version='1.1\r\nContent-Length: -1')
         assert b' 500 ' in ask(site.port, '/os_error')
+        assert b' 400 ' in ask(site.port, '/x', version='1.1\r\nBad header: \x01')
         site.stop()
-    refused, failed = entries(tmp_path)
+    refused, failed, unread = entries(tmp_path)
     assert (refused['status'], refused['end'], refused['uri']) == (400, 'refused', '/x')
     assert (failed['status'], failed['end']) == (500, 'error')
+    assert (unread['status'], unread['end'], unread['uri']) == (400, 'refused', '')
 
 
 def test_workers_share_a_file_and_reopen_it(tmp_path):
