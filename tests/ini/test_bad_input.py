@@ -686,6 +686,9 @@ SETTINGS = {
     'a status that is none': settings(
         'smoke_status = ok', 2, 'smoke_status', "'ok'", '2xx'
     ),
+    'a form of the log that is none': settings(
+        'log_format = xml', 2, 'log_format', "'xml'", 'text or json'
+    ),
     'no time for smoke': settings(
         'smoke_timeout = 0', 2, 'smoke_timeout', 'more than 0 seconds'
     ),
