@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import select
 import stat
@@ -310,6 +311,8 @@ class Writer:
         if not self._is_failing:
             self._is_failing = True
             reason = error.strerror or str(error)
+            if error.errno == errno.ENXIO:  # a FIFO, fifo(7)
+                reason = 'nobody reads it'
             text = (
                 f'The access log {self.path} loses lines: {reason}; the site serves on'
             )
