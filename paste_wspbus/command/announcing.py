@@ -83,7 +83,9 @@ class Announcement:
         if self.options.verbosity <= 0:
             return []
         lines = [f'Starting server in PID {os.getpid()}.']
-        return lines + [f'Serving on {url}' for url in urls]
+        lines += [f'Serving on {url}' for url in urls]
+        ops = self.process.ops
+        return lines + [f'Ops listener on {url}' for url in (ops.urls if ops else ())]
 
     def url_to_show(self) -> str | None:
         """Return the URL that --browser shows: open_url of [pserve], or that of the site."""

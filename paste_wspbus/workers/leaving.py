@@ -128,7 +128,10 @@ class Leaving:
             limit = self.plan.time_to_leave(is_last=WORKER not in kinds)
             for child in group:
                 self._announce(child, began + limit - time.monotonic())
-            self._wait_for_the_end(group, began + limit)
+            until = began + limit
+            if OPS in kinds:  # it has nothing to lose, also if it hangs
+                until = min(until, time.monotonic() + REPORTS)
+            self._wait_for_the_end(group, until)
 
     def _wait_for_the_end(self, group: list[WorkerHandle], until: float) -> None:
         hurried = False

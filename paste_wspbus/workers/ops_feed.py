@@ -26,6 +26,9 @@ AGAIN, MOST = 0.5, 30.0
 #: report took, so that many workers with many checks do not hold up the supervisor.
 RARELY, TIMES = 0.25, 50
 
+#: Seconds without an answer after which a worker does not count as serving.
+SILENT = 5.0
+
 #: The number of bytes that an answer has at most.
 MAX_ANSWER = 1 << 20
 
@@ -131,7 +134,7 @@ class OpsFeed:
             was_started=bus.was_started,
             drained=bus.drained,
             renewing=supervisor.is_renewing,
-            serving=len(supervisor.serving()),
+            serving=sum(not is_silent(worker) for worker in supervisor.serving()),
             wanted=supervisor.count,
         )
 
@@ -153,3 +156,12 @@ class OpsFeed:
             self._sent = None  # `look` sends it before the next sleep
         else:
             self._ask(kind, bus, answer)
+
+
+def is_silent(worker: WorkerHandle) -> bool:
+    """Whether a worker has not answered its supervisor for a while: it hangs, or is stopped.
+
+    The supervisor asks it again and again if `hung_after` is set.
+    """
+    since = worker.asked_since
+    return since is not None and time.monotonic() - since > SILENT

@@ -4,9 +4,13 @@ import json
 import os
 import signal
 import socket
+import time
 
 import pytest
 
+from paste_wspbus.role import Role
+from paste_wspbus.workers.handle import WorkerHandle
+from paste_wspbus.workers.ops_feed import SILENT, is_silent
 from tests.kit import Site, free_port, ops, run
 from tests.kit.processes import children, eventually, kill
 from tests.kit.sites import APP, SERVED
@@ -38,6 +42,7 @@ def served(folder, address, workers, *args, more=''):
 @each_mode
 def test_a_site_is_ready_until_it_is_drained(tmp_path, address, workers):
     with served(tmp_path, address, workers) as site:
+        assert f'Ops listener on http://127.0.0.1:{address[1]}\n' in site.out.text
         assert ops.told(address, '/live') == (200, {'live': True})
         assert ops.told(address, '/startup') == (200, {'started': True})
         assert ops.told(address, '/ready') == (200, {'ready': True, 'state': 'STARTED'})
@@ -99,6 +104,28 @@ def test_the_process_is_started_again_and_ends_with_the_site(tmp_path, address):
             kill(child, signal.SIGHUP if child != left[0] else 0)
         assert site.stop()[0] == 0
         assert not any(os.path.exists(f'/proc/{child}') for child in left)
+
+
+def test_a_process_that_hangs_holds_up_no_stop_and_no_supervisor(tmp_path, address):
+    with served(tmp_path, address, 1, more='stop_timeout = 60') as site:
+        rows = ops.told(str(tmp_path / 'ops.sock'), '/status')[1]['status']['workers']
+        pid = next(row['pid'] for row in rows if row['name'] == 'ops')
+        os.kill(pid, signal.SIGSTOP)
+        assert run(tmp_path, 'site.ini', 'drain').code == 0
+        assert run(tmp_path, 'site.ini', 'graceful').code == 0
+        began = time.monotonic()
+        assert site.stop()[0] == 0
+        assert time.monotonic() - began < 30
+
+
+def test_a_worker_that_does_not_answer_does_not_serve():
+    with socket.socket() as connection:
+        worker = WorkerHandle(Role(), connection, None, 60)
+        assert not is_silent(worker)
+        worker.asked_since = time.monotonic() - SILENT / 2
+        assert not is_silent(worker)
+        worker.asked_since = time.monotonic() - SILENT - 1
+        assert is_silent(worker)
 
 
 def test_it_answers_while_the_site_starts(tmp_path, address):
