@@ -34,7 +34,8 @@ class Claim:
     holder counts its ttl from before each renewal, so it has ended a ttl after the renewal,
     by any clock. Each of these makes the member wait for a ttl from the moment at which it
     has seen it: a record without a renewal that this member can date, no record, a record
-    of another run of the engine. So neither an engine that restarts empty nor an engine
+    of another run of the engine. The ttl is that of the holder, if
+    that is longer; if it is not known, the longest that this member has seen. So neither an engine that restarts empty nor an engine
     whose clock is set gives two members one lease.
 
     All times are in seconds of `unix.kernel_timer.boot_clock`.
@@ -50,6 +51,8 @@ class Claim:
         self.record: Record | None = None
         #: The highest fence that this member has seen.
         self.highest = held.fence if held else 0
+        #: The longest ttl that this member has seen: that of another machine may be longer.
+        self.longest = ttl
         #: When this member may take the lease; None before the first look.
         self.free_at: float | None = None
         #: The version of the last answer.
@@ -86,6 +89,7 @@ class Claim:
         record = self.record = answer.record
         if record is not None:
             self.highest = max(self.highest, record.fence)
+            self.longest = max(self.longest, record.ttl)
         if answer.granted and wish.act in ('take', 'renew') and record is not None:
             self.held = Held(record.fence, asked + self.ttl)
         elif wish.act == 'renew' or (answer.granted and wish.act == 'free'):
@@ -106,11 +110,11 @@ class Claim:
         self, record: Record | None, epoch: str, asked: float, answered: float
     ) -> float:
         """Return when the time of a record's holder has certainly ended."""
-        latest = answered + self.ttl + MARGIN
         if record is None or record.epoch != epoch:
-            return latest
+            return answered + self.longest + MARGIN
         if not record.holder or record.holder == self.member:
             return answered  # what this member has asked for itself has ended, too
+        latest = answered + max(self.ttl, record.ttl) + MARGIN
         age = max(record.age, 0.0)
         if asked - age < self._steady_since:
             return latest

@@ -59,6 +59,8 @@ class Record(NamedTuple):
     each holder. ``renewals`` counts how often this holder has renewed it. ``epoch`` is the
     run of the engine that has written the record. ``age`` is the number of seconds since
     then, and ``held_for`` since this holder has the lease, both by the engine's clock.
+    ``ttl`` is the number of seconds for which the holder has renewed it: the .ini of another
+    machine may have another one.
     """
 
     holder: str
@@ -68,6 +70,7 @@ class Record(NamedTuple):
     age: float
     held_for: float
     machine: str
+    ttl: float = 0.0
 
 
 def version_of(record: Record | None, epoch: str) -> str:

@@ -174,7 +174,14 @@ class LocalEngine:
             new = self._granted(state, name, member, wish, had, now)
             if new is not None:
                 held_since = now - new.held_for
-                state['leases'][name] = [*new[:4], now, held_since, new.machine]
+                state['leases'][name] = [
+                    *new[:4],
+                    now,
+                    held_since,
+                    new.machine,
+                    self._ttl,
+                ]
+                new = new._replace(ttl=self._ttl)
             return Answer(new is not None, new or had, self._epoch, now)
 
     def _granted(
@@ -212,7 +219,9 @@ class LocalEngine:
 
     def _record(self, state: dict[str, Any], name: str, now: float) -> Record | None:
         try:
-            holder, fence, renewals, epoch, at, since, machine = state['leases'][name]
+            holder, fence, renewals, epoch, at, since, machine, ttl = state['leases'][
+                name
+            ]
             return Record(
                 str(holder),
                 int(fence),
@@ -221,6 +230,7 @@ class LocalEngine:
                 now - float(at),
                 now - float(since),
                 str(machine),
+                float(ttl),
             )
         except (KeyError, ValueError, TypeError):
             return None

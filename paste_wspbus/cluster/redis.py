@@ -118,7 +118,14 @@ class RedisEngine:
         """See `Engine.lease`."""
         keys = [self._key(one) for one in ('epoch', f'lease:{name}', f'fence:{name}')]
         who = member.id, member.machine
-        args = [secrets.token_hex(8), wish.act, *who, wish.version, wish.fence]
+        args = [
+            secrets.token_hex(8),
+            wish.act,
+            *who,
+            wish.version,
+            wish.fence,
+            self._ttl,
+        ]
         with self._asking(self._commands):
             return _answer(*map(_text, self._lease(keys, args)))
 
@@ -240,10 +247,17 @@ def _answer(granted: str, epoch: str, now: str, *had: str) -> Answer:
     clock = int(now) / 1e6
     record = None
     if had:
-        holder, fence, renewals, written, at, since, machine = had
+        holder, fence, renewals, written, at, since, machine, ttl = had
         age, held_for = clock - int(at) / 1e6, clock - int(since) / 1e6
         record = Record(
-            holder, int(fence), int(renewals), written, age, held_for, machine
+            holder,
+            int(fence),
+            int(renewals),
+            written,
+            age,
+            held_for,
+            machine,
+            float(ttl),
         )
     return Answer(granted == '1', record, epoch, clock)
 

@@ -23,24 +23,24 @@ local now = time[1] * 1000000 + time[2]
 local function whole(number) return string.format('%.0f', number) end
 """
 
-#: KEYS: epoch, lease, fence. ARGV: random, act, member, machine, version, fence.
+#: KEYS: epoch, lease, fence. ARGV: random, act, member, machine, version, fence, ttl.
 #: It returns {granted, epoch, now} and, if there is a record, {holder, fence, renewals,
-#: epoch, at, since, machine}; all numbers are texts, for Lua's would lose their digits.
+#: epoch, at, since, machine, ttl}; all numbers are texts, for Lua's would lose their digits.
 LEASE = (
     _EPOCH
     + """
 local act, member, machine = ARGV[2], ARGV[3], ARGV[4]
-local version, fence = ARGV[5], tonumber(ARGV[6])
-local names = {'holder', 'fence', 'renewals', 'epoch', 'at', 'since', 'machine'}
+local version, fence, ttl = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local names = {'holder', 'fence', 'renewals', 'epoch', 'at', 'since', 'machine', 'ttl'}
 local had = redis.call('HMGET', KEYS[2], unpack(names))
 local there = had[2] and true or false
 local current = '@'..epoch
 if there then current = had[1]..' '..had[2]..' '..had[3]..' '..had[4]..current end
 local granted = 0
 local function write(holder, fence, renewals, since, machine)
-  had = {holder, whole(fence), whole(renewals), epoch, whole(now), since, machine}
+  had = {holder, whole(fence), whole(renewals), epoch, whole(now), since, machine, ttl}
   redis.call('HSET', KEYS[2], 'holder', had[1], 'fence', had[2], 'renewals', had[3],
-    'epoch', had[4], 'at', had[5], 'since', had[6], 'machine', had[7])
+    'epoch', had[4], 'at', had[5], 'since', had[6], 'machine', had[7], 'ttl', ttl)
   there, granted = true, 1
 end
 if act == 'take' and version == current then

@@ -114,6 +114,23 @@ def test_another_takes_it_a_ttl_after_the_last_renewal(pair):
     assert not one.holds(116)
 
 
+def test_the_longer_ttl_of_the_holder_counts(pair, engine):
+    one, two = pair
+    one.claim.ttl = 30
+    one.look(105)
+    engine.record = engine.record._replace(ttl=30)
+    two.look(106)
+    assert two.look(116) == 'look'
+    assert two.look(134.9) == 'look'
+    assert two.look(135.5) == 'take'
+    engine.restart()  # then nobody knows how long the holder's ttl was
+    one = Member('one', engine)
+    one.claim.longest = 30
+    one.look(140)
+    assert one.look(169) == 'look'
+    assert one.look(170.5) == 'take'
+
+
 def test_a_released_lease_is_taken_at_once(pair):
     one, two = pair
     one.free(105)

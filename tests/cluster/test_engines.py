@@ -57,6 +57,7 @@ def test_a_lease_is_taken_by_one_who_knows_its_version(make):
     assert taken.granted
     assert taken.record.holder == 'one-1'
     assert taken.record.machine == 'one'
+    assert taken.record.ttl == 5
     assert taken.record.fence > 1_600_000_000_000_000  # microseconds, by the clock
     late = two.lease('plugins', TWO, Wish('take', none.version))
     assert not late.granted
