@@ -33,10 +33,12 @@ class Claim:
     same run of the engine. Else it waits until the holder's time has certainly ended: the
     holder counts its ttl from before each renewal, so it has ended a ttl after the renewal,
     by any clock. Each of these makes the member wait for a ttl from the moment at which it
-    has seen it: a record without a renewal that this member can date, no record, a record
-    of another run of the engine. The ttl is that of the holder, if
-    that is longer; if it is not known, the longest that this member has seen. So neither an engine that restarts empty nor an engine
-    whose clock is set gives two members one lease.
+    has seen it: a record whose renewal this member cannot date, no record, a record of
+    another run of the engine. So neither an engine that restarts empty nor an engine whose
+    clock is set gives two members one lease.
+
+    The ttl is the holder's, if that is longer than the member's own. If nobody knows it, it
+    is the longest that this member has seen.
 
     All times are in seconds of `unix.kernel_timer.boot_clock`.
 

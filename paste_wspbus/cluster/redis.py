@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 from urllib.parse import unquote, urlsplit
 
@@ -235,7 +236,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, redis.exceptions.TimeoutError):
         return 'it does not answer in time'
     if isinstance(error, (redis.exceptions.ConnectionError, OSError)):
-        return f'there is no connection: {said.rstrip(".")}'
+        why = re.sub(r'^Error -?\d+ connecting to \S+?\. ', '', said).rstrip('.')
+        return f'there is no connection: {why}'
     return f'{type(error).__name__}: {said}'
 
 
