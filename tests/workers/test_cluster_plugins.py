@@ -170,12 +170,12 @@ def test_alone_it_needs_no_server(tmp_path):
 
 def test_a_stopped_supervisor_and_a_stopped_guard_lose_the_lease(tmp_path, engine):
     """SIGSTOP: nothing of the process runs, and the kernel ends the job all the same."""
-    with machine(tmp_path, 'one', engine.url, ttl=2) as one:
+    with machine(tmp_path, 'one', engine.url, ttl=3) as one:
         _, job, guard, *_ = wait_for_job(tmp_path, 1)
         os.kill(guard, signal.SIGSTOP)
         eventually(lambda: has_ended(job) and has_ended(guard))
         _, job, guard, fence, _ = wait_for_job(tmp_path, 2)
-        with machine(tmp_path, 'two', engine.url, ttl=2) as two:
+        with machine(tmp_path, 'two', engine.url, ttl=3) as two:
             one.send(signal.SIGSTOP)
             folder, _, _, second, _ = wait_for_job(tmp_path, 3)
             assert folder.endswith('/two')
@@ -208,7 +208,8 @@ def test_while_the_engine_is_away_the_site_serves_and_the_job_stops_in_time(
         site.expect('is back after')
         assert health(site) == (True, '1 member, one has the lease')
         stop(site)
-    assert site.err.text.count('no word from') == 1
+    # Once a minute. On a busy machine, the engine may have been late before that, too.
+    assert 1 <= site.err.text.count('no word from') <= 3
 
 
 def health(site):

@@ -113,8 +113,14 @@ def test_a_renewal_gives_both_more_time(guarded):
 
 @pytest.mark.parametrize('who', ['job', 'guard'])
 def test_one_does_not_outlive_the_other(guarded, who):
-    one = guarded('time.sleep(1000)')
+    one = guarded("""
+        while lease.remaining < 100:
+            time.sleep(0.01)
+        print('more', flush=True)
+        time.sleep(1000)
+    """)
     one.renew(1000)
+    assert one.process.stdout.readline() == 'more\n'
     os.kill(getattr(one, who), signal.SIGKILL)
     assert one.end()[1] == -signal.SIGKILL
     eventually(lambda: has_ended(one.job))
