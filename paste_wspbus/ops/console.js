@@ -150,14 +150,14 @@ function notice([text, kind]) {
   say(element, text);
 }
 
-const KINDS = { ready: 'good', STARTED: 'good', crashed: 'bad', ended: 'bad', 'no answer': 'bad',
+const KINDS = { ready: 'good', started: 'good', crashed: 'bad', ended: 'bad', 'no answer': 'bad',
   stopped: 'bad', spare: '' };
 
 function showWorkers(news) {
   const rows = news.workers, most = Math.max(...rows.map((one) => one.rss || 0));
   $('s-workers').hidden = !rows.length;
   fill($('workers'), rows.map((one) => {
-    const state = one.is_stopped ? 'stopped' : one.state;
+    const state = one.is_stopped ? 'stopped' : String(one.state).toLowerCase();
     const threads = one.busy == null ? '–'
       : count(one.busy) + (one.server_threads == null ? '' : `/${count(one.server_threads)}`);
     return make('tr', {},
@@ -259,7 +259,7 @@ function parts(points, key) {
 }
 
 function showPlot(plot, now) {
-  const svg = $(plot.id), width = svg.clientWidth || 600, height = svg.clientHeight || 170;
+  const svg = $(plot.id), { width, height } = svg.getBoundingClientRect();
   const left = 46, right = width - 8, top = 8, bottom = height - 20;
   const points = past.filter((point) => point.time > now - PAST);
   const values = points.flatMap((point) => plot.lines.map((key) => point[key] || 0));
@@ -305,7 +305,7 @@ function showPlot(plot, now) {
 function watchPointer(plot) {
   const svg = $(plot.id);
   svg.addEventListener('pointermove', (event) => {
-    plot.at = plot.find?.(event.offsetX)?.time;
+    plot.at = plot.find?.(event.clientX - svg.getBoundingClientRect().left)?.time;
     showPlot(plot, latest);
   });
   svg.addEventListener('pointerleave', () => {
@@ -320,7 +320,7 @@ let stream = null, heard = seconds(), latest = Date.now() / 1000, since = null, 
 
 function open() {
   stream?.close();
-  heard = Math.max(heard, seconds() - SILENT);   // it has some seconds to begin
+  heard = seconds();   // it has some seconds to begin
   stream = new EventSource('events');
   stream.addEventListener('history', (event) => {
     past = JSON.parse(event.data).points.map(([time, length, all, failed, half, most]) =>
@@ -330,6 +330,10 @@ function open() {
   stream.addEventListener('end', () => {
     why = 'The ops listener has ended: the site stops or restarts. '
       + 'What is below is from before; this page tries again by itself.';
+    ended();
+  });
+  stream.addEventListener('broken', (event) => {
+    why = `The ops listener cannot show the site: ${JSON.parse(event.data).why}.`;
     ended();
   });
   stream.addEventListener('full', () => {
