@@ -44,7 +44,7 @@ class Access(NamedTuple):
         """Return why a request is refused, whichever page it asks for; None if it is not."""
         if request.method not in ('GET', 'HEAD'):
             return Refusal(405, 'only GET and HEAD', (('Allow', 'GET, HEAD'),))
-        if not (request.is_local_socket or self._is_known(request.host)):
+        if not self._is_known(request.host):
             return Refusal(421, 'ops_hosts in [wspbus:main] does not have this host')
         return None
 
@@ -52,8 +52,8 @@ class Access(NamedTuple):
         """Whether a Host header names this listener.
 
         A page of another site, whose name leads to this address, could otherwise read
-        what is here with the browser of somebody who can reach it (DNS rebinding). Browsers
-        always send the header.
+        what is here with the browser of somebody who can reach it (DNS rebinding); ssh -L
+        makes that possible also with a Unix socket. Browsers always send the header.
         """
         if host is None:
             return True
