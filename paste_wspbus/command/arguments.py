@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 
-from paste_wspbus.command.terminal import encodable
 from paste_wspbus.errors import UsageError
 from paste_wspbus.process.options import Options
 from paste_wspbus.values import nearest
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
-    from typing import Any, NoReturn
 
 USAGE = (
     '%(prog)s [options] CONFIG_FILE '
@@ -52,211 +44,6 @@ WITHOUT_FILE = ('ps', 'plugins', 'new')
 #: The names that paster uses for the files of a daemon, in the working directory.
 PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
 
-
-def make_parser(prog: str) -> argparse.ArgumentParser:
-    """Make the parser of the command line; its options have the names of `paster serve`."""
-    import argparse  # it takes as long as this package: only import it for an option
-
-    from paste_wspbus.command import without_file
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            from paste_wspbus.command.option_values import explained
-
-            raise UsageError(f'{self.prog}: {explained(message, self)}')
-
-        def _print_message(self, message: str, file: Any = None) -> None:
-            if message:
-                super()._print_message(encodable(message, file or sys.stdout), file)
-
-    parser = Parser(
-        prog=prog,
-        usage=USAGE + without_file.USAGES,
-        description=SUMMARY + '.',
-        epilog=without_file.epilog(SUBCOMMANDS),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        'args', nargs='*', metavar='CONFIG_FILE', help=argparse.SUPPRESS
-    )
-    _add_general(parser.add_argument)
-    _add_times(parser.add_argument)
-    _add_site(parser.add_argument)
-    _add_process(parser.add_argument)
-    _add_development(parser.add_argument)
-    return parser
-
-
-def _add_general(add: Callable[..., object]) -> None:
-    from paste_wspbus.command import option_values
-
-    add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
-    add(
-        '-q',
-        '--quiet',
-        action='count',
-        default=0,
-        help='Print errors and warnings only',
-    )
-    add('--version', action='store_true', help='Print the version')
-    add(
-        '--check',
-        action='store_true',
-        help='Look for mistakes; load and serve nothing',
-    )
-    add(
-        '--compose',
-        action='store_true',
-        help='With --check: load the site, too, and print how long each section takes',
-    )
-    add('--status', action='store_true', help='The same as the subcommand status')
-    add(
-        '--json',
-        action='store_true',
-        help='With subcommands that show something: print one JSON document',
-    )
-    add(
-        '--watch',
-        action='store_true',
-        help='With status: show it in place, and again and again; keys act on the site',
-    )
-    add(
-        '--interval',
-        type=option_values.watch_interval,
-        metavar='SECONDS',
-        help='With --watch: the time between two looks at the site (default 1)',
-    )
-    add('--stop-daemon', action='store_true', help='The same as the subcommand stop')
-    add(
-        '--no-wait',
-        action='store_true',
-        help='With graceful: return at once, without waiting for the result',
-    )
-    add(
-        '--no-soak',
-        action='store_true',
-        help='With graceful: do not watch the first new worker before old ones stop',
-    )
-
-
-def _add_times(add: Callable[..., object]) -> None:
-    add(
-        '--load',
-        action='store_true',
-        help='With blame: load the site in another process, and show its imports',
-    )
-    add('--timeline', metavar='FILE', help='With stop: draw the stop (.svg or .html)')
-
-
-def _add_site(add: Callable[..., object]) -> None:
-    add(
-        '-n',
-        '--app-name',
-        metavar='NAME',
-        help='Load the named application (default main)',
-    )
-    add(
-        '-s',
-        '--server',
-        metavar='SERVER_TYPE',
-        help='Use this server of egg:PasteScript instead of [server:main]',
-    )
-    add(
-        '--server-name',
-        metavar='SECTION_NAME',
-        help='Use [server:SECTION_NAME] (default main)',
-    )
-    add(
-        '--from',
-        dest='from_file',
-        metavar='FILE',
-        help='Print an .ini that says what this .ini of uWSGI says',
-    )
-    add(
-        '--listen',
-        action='append',
-        metavar='ADDRESS',
-        help='Listen at HOST:PORT, unix:PATH or fd://N: for a file without '
-        '[server:main], or instead of the address in it',
-    )
-    add(
-        '--ops',
-        action='append',
-        type=_ops,
-        metavar='ADDRESS',
-        help='Answer probes and show what the site does at HOST:PORT or unix:PATH, '
-        'instead of ops in the file',
-    )
-
-
-def _ops(text: str) -> str:
-    from paste_wspbus.ini.ops import addresses
-
-    return ' '.join(addresses(text))
-
-
-def _add_process(add: Callable[..., object]) -> None:
-    from paste_wspbus.command import option_values
-
-    add('--daemon', action='store_true', help='Run in the background')
-    add(
-        '--pid-file',
-        metavar='FILENAME',
-        help=f'Lock this file and write the process ID to it (default of a daemon: '
-        f'{PID_FILE})',
-    )
-    add(
-        '--log-file',
-        metavar='LOG_FILE',
-        help=f'Append output to this file (default of a daemon: {LOG_FILE})',
-    )
-    add('--user', metavar='USERNAME', help='Run as this user (name or number)')
-    add('--group', metavar='GROUP', help='Run as this group (name or number)')
-    add(
-        '--workers',
-        type=option_values.workers,
-        metavar='N|auto',
-        help='Serve from N worker processes; auto: one for each CPU; 0: one process '
-        'without a supervisor',
-    )
-    add(
-        '--monitor-restart',
-        action='store_true',
-        help='Start the site again when it crashes',
-    )
-
-
-def _add_development(add: Callable[..., object]) -> None:
-    from paste_wspbus.command import option_values
-
-    add(
-        '--reload',
-        action='store_true',
-        help='For development: restart the site when a file changes; if it does not '
-        'start, the browser shows the traceback',
-    )
-    add(
-        '--reloader',
-        choices=('fork', 'child', 'execv'),
-        help='How to reload: fork from a process that has imported the packages '
-        '(default), start a fresh child process, or replace this process (execv)',
-    )
-    add(
-        '--reload-interval',
-        type=option_values.interval,
-        metavar='SECONDS',
-        help='Look for changes this often if the system does not report them (default 1)',
-    )
-    add(
-        '--reload-poll',
-        action='store_true',
-        help='Look for changes this often in any case: the system may report none of '
-        'network folders and of folders that a virtual machine shares',
-    )
-    add('-b', '--browser', action='store_true', help='Show the site in a browser')
-
-
 #: With this pserve's URIs of an .ini begin; what follows is a path, and perhaps #NAME.
 URI = r'(?i)^(?:pastedeploy(?:\+ini)?|file\+ini):(?://)?'
 
@@ -264,6 +51,9 @@ URI = r'(?i)^(?:pastedeploy(?:\+ini)?|file\+ini):(?://)?'
 def _parse(argv: list[str], prog: str) -> Options:
     options = Options()
     if any(arg.startswith('-') for arg in argv):
+        # With argparse, it takes as long as this package.
+        from paste_wspbus.command.parser import make_parser
+
         make_parser(prog).parse_intermixed_args(argv, options)
     else:
         options.args = list(argv)
@@ -386,6 +176,7 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
         if arg.startswith('-'):
             option = arg.partition('=')[0]
             from paste_wspbus.command.option_values import near
+            from paste_wspbus.command.parser import make_parser
 
             hint = near(option, make_parser(prog))
             raise UsageError(f'{prog}: unknown option {option}{hint}')
