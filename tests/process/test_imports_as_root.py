@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,8 +27,8 @@ raise ImportError
 #: and those of the standard library that a start imports late.
 NAMES = [
     'winreg.py',
-    # Python 3.14 tries these at its own start, for an editable install, before wspserve.
-    *(['nt.py', '_winapi.py'] if sys.version_info < (3, 14) else []),
+    'nt.py',
+    '_winapi.py',
     'org/__init__.py',
     'java/__init__.py',
     'OpenSSL/__init__.py',
@@ -117,6 +118,14 @@ def serve(folder, interpreter):
     def serve(server, *args):
         # The first is relative, and the second is in the folder of the site.
         env = {'PYTHONPATH': f'src:{folder}/src:{path}', 'PYTHONDONTWRITEBYTECODE': '1'}
+        # Python's own start comes before wspserve: it imports what .pth files ask for.
+        subprocess.run(
+            [program, '-c', ''], cwd=folder, env=os.environ | env, check=True
+        )
+        for name in importers(folder):
+            for place in (folder, folder / 'src'):
+                (place / name).with_suffix('.py').unlink()
+        (folder / 'imported').write_text('')
         command = [program, '-m', 'paste_wspbus']
         ini = INI.format(server=SERVERS[server])
         return Site(folder, ini, *args, command=command, env=env)

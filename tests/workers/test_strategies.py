@@ -632,7 +632,7 @@ def test_a_worker_that_is_removed_takes_its_successor_along(rolling):
     site.start()
     old = site.supervisor.current['worker 2']
     site.script.actions['worker 2 (1)'] = lambda: None  # it is never ready
-    new = site.supervisor.successors.start(old, 'is to be replaced')
+    new = site.supervisor.successors.start(old, 'is to be replaced', 'hang')
     site.supervisor.remove_worker()
     assert old.leaving and new.leaving
     site.settle()
