@@ -10,7 +10,7 @@ import pytest
 
 from tests.environments import environment
 from tests.kit import TIMEOUT, Process, Site, write
-from tests.kit.places import DOCS, SITES
+from tests.kit.places import DOCS, ROOT, SITES
 
 FILES = SITES / 'zope'
 PAGE = DOCS / 'zope.md'
@@ -438,3 +438,31 @@ def examples():
     """The files of docs/zope.md: the name is in the first line."""
     blocks = re.findall(r'```(?:python|xml)\n(.*?)```', PAGE.read_text(), re.S)
     return {re.search(r'etc/\S+', block)[0]: block for block in blocks}
+
+
+#: Checks a database of ZODB, in an environment that has it.
+ZODB = """
+import sys
+import ZODB, ZODB.FileStorage
+from paste_wspbus.ops.found import check_of
+
+database = ZODB.DB(ZODB.FileStorage.FileStorage(sys.argv[1]))
+check = check_of(database)
+assert check() is None
+database.storage.is_connected = lambda: False
+try:
+    check()
+except ConnectionError as error:
+    print(error)
+"""
+
+
+def test_the_health_check_of_a_database_loads_an_object(zope, tmp_path):
+    done = subprocess.run(
+        [zope / 'python', '-c', ZODB, str(tmp_path / 'Data.fs')],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.stdout == 'the storage is not connected\n', done.stderr

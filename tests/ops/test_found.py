@@ -1,16 +1,11 @@
 """What plugins yield is checked: with real engines, servers, databases and caches."""
 
-import subprocess
-
 import beaker.cache
 import pytest
 import redis
 import sqlalchemy
 
 from paste_wspbus.ops.found import check_of
-from tests.environments import environment
-from tests.kit.places import ROOT
-from tests.kit.processes import TIMEOUT
 from tests.kit.redis_servers import RedisServer
 
 
@@ -45,32 +40,3 @@ def test_a_cache_of_beaker_is_written_and_read(tmp_path):
     lost = beaker.cache.CacheManager(type='memory', expire=-1)
     with pytest.raises((ConnectionError, KeyError)):
         check_of(lost)()
-
-
-#: Checks a database of ZODB, in an environment that has it.
-ZODB = """
-import sys
-import ZODB, ZODB.FileStorage
-from paste_wspbus.ops.found import check_of
-
-database = ZODB.DB(ZODB.FileStorage.FileStorage(sys.argv[1]))
-check = check_of(database)
-assert check() is None
-database.storage.is_connected = lambda: False
-try:
-    check()
-except ConnectionError as error:
-    print(error)
-"""
-
-
-def test_a_database_of_zodb_loads_an_object(tmp_path):
-    python = environment('zope') / 'bin' / 'python'
-    done = subprocess.run(
-        [python, '-c', ZODB, str(tmp_path / 'Data.fs')],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert done.stdout == 'the storage is not connected\n', done.stderr
