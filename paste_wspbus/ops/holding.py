@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 from paste_wspbus.errors import BindError, ConfigError, UsageError
 from paste_wspbus.ini.settings import section_of
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from paste_wspbus.ini.config import Config
     from paste_wspbus.ops.thread import OpsThread
+
+#: Seconds between two tries to bind an address.
+LOOK = 0.02
 
 #: The number of connections that wait at most until they are accepted.
 BACKLOG = 64
@@ -66,12 +70,29 @@ class Ops:
         section = section_of(config.loader)
         return ConfigError(config.file, problem, section=section, key=key)
 
-    def open(self, inherited: Iterable[ListeningSocket] = ()) -> None:
+    def open(
+        self, inherited: Iterable[ListeningSocket] = (), patience: float = 0.0
+    ) -> None:
         """Bind and listen; use the inherited sockets that fit, and close the others.
 
+        :param patience: seconds in which another process may leave an address.
         :raises BindError: if an address is taken, or cannot be bound.
         """
-        left = list(inherited)
+        left, until = list(inherited), time.monotonic() + patience
+        try:
+            while True:
+                try:
+                    return self._open(left)
+                except BindError:
+                    if time.monotonic() >= until:
+                        raise
+                time.sleep(LOOK)
+        finally:
+            for listening in left:
+                if listening not in self.sockets:
+                    listening.close()
+
+    def _open(self, left: list[ListeningSocket]) -> None:
         binding = Binding({'listen_on': '\n'.join(self.addresses)}, {})
         try:
             binding.bind(left)
@@ -83,11 +104,8 @@ class Ops:
             raise BindError(error.address, error.reason, place) from None
         except OSError as error:  # another process listens since a moment ago
             address = ', '.join(self.addresses)
+            self.close()
             raise BindError(address, error.strerror or str(error), 'ops') from None
-        finally:
-            for listening in left:
-                if listening not in self.sockets:
-                    listening.close()
 
     @property
     def urls(self) -> list[str]:

@@ -247,8 +247,12 @@ class Opening:
         from paste_wspbus.ops.holding import Ops, inherited_sockets
 
         process = self.process
+        if os.name != 'posix':
+            process.notes.append('ops does nothing on this system')
+            return
         process.ops = Ops(self.config, self.options.ops)
-        process.ops.open(inherited_sockets(process.inheritance.take_ops()))
+        came = inherited_sockets(process.inheritance.take_ops())
+        process.ops.open(came, ORPHANS if self._took_over_from_the_dead else 0)
 
     # -- when it registers ----------------------------------------------------
 
