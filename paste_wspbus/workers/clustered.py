@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 #: The priorities of this part: it starts before all processes, and stops after them.
 FIRST, LAST = 40, 60
 
-#: Seconds that the agent has to release the lease when the site stops.
-PATIENCE = 2.0
+#: Seconds that the agent has to release the lease when the site stops; and the part of
+#: ``stop_timeout`` that this is at most.
+PATIENCE, PATIENCE_SHARE = 2.0, 1 / 10
 
 #: Seconds of an interval that never ends.
 NEVER = 1e9
@@ -212,7 +213,8 @@ class Clustered:
         """Release the lease, and end the agent: all other processes have ended."""
         self.adjust()
         self._say('bye')
-        until = boot_clock() + PATIENCE
+        limit = self.supervisor.plan.stop_timeout * PATIENCE_SHARE
+        until = boot_clock() + min(PATIENCE, limit)
         while self._connection is not None and (left := until - boot_clock()) > 0:
             self.events.step(left)
         if self._connection is not None:

@@ -268,6 +268,10 @@ WRONG = {
         'site_plugins = cron resource',
         'the plugin resource is also listed in plugins',
     ),
+    'cluster': (
+        'site_plugins = cron\ncluster_plugins = cron',
+        'the plugin cron is also listed in site_plugins',
+    ),
     'unknown': ('site_plugins = crom', "[plugin:crom]; did you mean 'cron'?"),
     'twice': ('site_plugins = cron cron', 'the plugin cron is listed twice'),
 }
