@@ -136,6 +136,10 @@ function problem(news) {
   if (news.why) {
     return [`The site is not ready: ${news.why}.`, news.state === 'STARTED' ? 'bad' : ''];
   }
+  const [last] = news.reloads;
+  if (last && last.outcome === 'failed') {
+    return [`The last reload failed, ${age(last.age)} ago: ${last.reason}`, ''];
+  }
   if (site.calling && typeof site.calling === 'object') {
     const { channel, listener, age: runs } = site.calling;
     if (runs > 1) return [`The '${channel}' listener ${listener} runs for ${age(runs)}.`, ''];

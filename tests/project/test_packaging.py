@@ -88,6 +88,7 @@ PAGES = """
 import paste_wspbus
 from paste_wspbus.bus import Bus
 from paste_wspbus.errorpage.page import make_app
+from paste_wspbus.ops.pages import PAGES
 from paste_wspbus.reference import BusRef
 from paste_wspbus import hello
 from paste_wspbus.templates.making import make_package
@@ -98,6 +99,8 @@ def page_of(app):
 
 assert '.whl' in paste_wspbus.__file__
 assert 'setup.cfg' in make_package('plugin', 'acme', 'acme', 'acme')
+for name in ('', 'console.css', 'console.js', 'console.svg'):
+    assert PAGES['/' + name].make(None).body
 print(page_of(make_app('The site cannot be served')))
 print(page_of(hello.make_app({'wspbus': BusRef(Bus())})))
 """
