@@ -9,11 +9,6 @@ from paste_wspbus.errors import UsageError
 from paste_wspbus.process.options import Options
 from paste_wspbus.values import nearest
 
-USAGE = (
-    '%(prog)s [options] CONFIG_FILE '
-    '[start|stop|restart|graceful|drain|undrain|status|stacks|plan|blame|'
-    'timeline FILE|setup-app] [var=value …]'
-)
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
 #: The subcommands, and their texts in `--help`.
@@ -74,15 +69,7 @@ def parse(argv: list[str], prog: str) -> Options:
     if os.environ.get('PASTE_DEFAULT_QUIET'):
         options.verbosity = 0
     args = options.args
-    if options.from_file is not None:
-        from paste_wspbus.command.without_file import take_from
-
-        take_from(options, prog)
-        return options
-    if args and args[0] in WITHOUT_FILE and not os.path.isfile(args[0]):
-        from paste_wspbus.command.without_file import take
-
-        take(options, prog)
+    if _names_no_file(options, prog):
         return options
     default = os.environ.get('PASTE_CONFIG_FILE')
     if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
@@ -90,11 +77,16 @@ def parse(argv: list[str], prog: str) -> Options:
     if options.version and not args:
         return options
     if not args and not (options.status or options.stop_daemon):
-        usage = USAGE % {'prog': prog}
-        raise UsageError(f'{prog}: no file is named. Usage: {usage}')
+        from paste_wspbus.command.unnamed import no_file
+
+        raise no_file(prog)
     if args[1:] and args[0] == SETUP_APP and not os.path.exists(SETUP_APP):
         args[:2] = [args[1], args[0]]
-    if args[1:] and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
+    if args and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
+        if not args[1:]:
+            from paste_wspbus.command.unnamed import no_file
+
+            raise no_file(prog, args[0])
         raise UsageError(f'{prog}: the file comes first: {prog} {args[1]} {args[0]}')
     options.config = args[0] if args else ''
     if ':' in options.config:
@@ -106,6 +98,22 @@ def parse(argv: list[str], prog: str) -> Options:
 
         options.identity = Identity(options.user, options.group)
     return options
+
+
+def _names_no_file(options: Options, prog: str) -> bool:
+    """Whether the command line is one that names no file; then its words are taken."""
+    if options.from_file is not None:
+        from paste_wspbus.command.without_file import take_from
+
+        take_from(options, prog)
+        return True
+    args = options.args
+    if args and args[0] in WITHOUT_FILE and not os.path.isfile(args[0]):
+        from paste_wspbus.command.without_file import take
+
+        take(options, prog)
+        return True
+    return False
 
 
 def _take_subcommand(options: Options, args: list[str]) -> None:

@@ -11,7 +11,6 @@ from paste_wspbus.command.arguments import (
     PID_FILE,
     SUBCOMMANDS,
     SUMMARY,
-    USAGE,
 )
 from paste_wspbus.command.terminal import encodable
 from paste_wspbus.errors import UsageError
@@ -20,6 +19,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
+
+
+#: The three that stand above all others.
+EXAMPLES = """
+examples:
+  %(prog)s site.ini --reload             Develop: restart when a file changes
+  %(prog)s site.ini start --workers 4    Serve in the background, by 4 processes
+  %(prog)s site.ini graceful             Deploy new code, and lose no request"""
+
+EPILOG = '$PASTE_CONFIG_FILE names a file to serve if none is given.'
+
+#: The words of a command line that are no subcommands.
+WORDS = {
+    'CONFIG_FILE': 'Serve this site, in the foreground',
+    'var=value': 'Put this value in the place of each %%(var)s in the file',
+}
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
@@ -35,83 +50,28 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     parser = Parser(
         prog=prog,
-        usage=USAGE + without_file.USAGES,
-        description=SUMMARY + '.',
-        epilog=without_file.epilog(SUBCOMMANDS),
+        usage=without_file.USAGE + without_file.USAGES,
+        description=f'{SUMMARY}.\n{EXAMPLES}',
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
         allow_abbrev=False,
     )
     parser.add_argument(
         'args', nargs='*', metavar='CONFIG_FILE', help=argparse.SUPPRESS
     )
-    _add_general(parser.add_argument)
-    _add_times(parser.add_argument)
-    _add_site(parser.add_argument)
-    _add_process(parser.add_argument)
-    _add_development(parser.add_argument)
+    texts = {**WORDS, **SUBCOMMANDS, **without_file.HELP}
+    for title, subcommands, add_options in GROUPS:
+        group = parser.add_argument_group(title)
+        # The parser prints them as it prints options, and does not look for them.
+        group._group_actions += [
+            argparse.Action([], name, help=texts[name]) for name in subcommands
+        ]
+        add_options(group.add_argument)
     return parser
 
 
-def _add_general(add: Callable[..., object]) -> None:
-    add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
-    add(
-        '-q',
-        '--quiet',
-        action='count',
-        default=0,
-        help='Print errors and warnings only',
-    )
-    add('--version', action='store_true', help='Print the version')
-    add(
-        '--check',
-        action='store_true',
-        help='Look for mistakes; load and serve nothing',
-    )
-    add(
-        '--compose',
-        action='store_true',
-        help='With --check: load the site, too, and print how long each section takes',
-    )
-    add('--status', action='store_true', help='The same as the subcommand status')
-    add(
-        '--json',
-        action='store_true',
-        help='With subcommands that show something: print one JSON document',
-    )
-    add(
-        '--watch',
-        action='store_true',
-        help='With status: show it in place, and again and again; keys act on the site',
-    )
-    add(
-        '--interval',
-        type=option_values.watch_interval,
-        metavar='SECONDS',
-        help='With --watch: the time between two looks at the site (default 1)',
-    )
-    add('--stop-daemon', action='store_true', help='The same as the subcommand stop')
-    add(
-        '--no-wait',
-        action='store_true',
-        help='With graceful: return at once, without waiting for the result',
-    )
-    add(
-        '--no-soak',
-        action='store_true',
-        help='With graceful: do not watch the first new worker before old ones stop',
-    )
-
-
-def _add_times(add: Callable[..., object]) -> None:
-    add(
-        '--load',
-        action='store_true',
-        help='With blame: load the site in another process, and show its imports',
-    )
-    add('--timeline', metavar='FILE', help='With stop: draw the stop (.svg or .html)')
-
-
-def _add_site(add: Callable[..., object]) -> None:
+def _add_serving(add: Callable[..., object]) -> None:
     add(
         '-n',
         '--app-name',
@@ -128,12 +88,6 @@ def _add_site(add: Callable[..., object]) -> None:
         '--server-name',
         metavar='SECTION_NAME',
         help='Use [server:SECTION_NAME] (default main)',
-    )
-    add(
-        '--from',
-        dest='from_file',
-        metavar='FILE',
-        help='Print an .ini that says what this .ini of uWSGI says',
     )
     add(
         '--listen',
@@ -158,7 +112,7 @@ def _ops(text: str) -> str:
     return ' '.join(addresses(text))
 
 
-def _add_process(add: Callable[..., object]) -> None:
+def _add_production(add: Callable[..., object]) -> None:
     add('--daemon', action='store_true', help='Run in the background')
     add(
         '--pid-file',
@@ -184,6 +138,17 @@ def _add_process(add: Callable[..., object]) -> None:
         '--monitor-restart',
         action='store_true',
         help='Start the site again when it crashes',
+    )
+    add('--stop-daemon', action='store_true', help='The same as the subcommand stop')
+    add(
+        '--no-wait',
+        action='store_true',
+        help='With graceful: return at once, without waiting for the result',
+    )
+    add(
+        '--no-soak',
+        action='store_true',
+        help='With graceful: do not watch the first new worker before old ones stop',
     )
 
 
@@ -213,3 +178,76 @@ def _add_development(add: Callable[..., object]) -> None:
         'network folders and of folders that a virtual machine shares',
     )
     add('-b', '--browser', action='store_true', help='Show the site in a browser')
+    add(
+        '--check',
+        action='store_true',
+        help='Look for mistakes; load and serve nothing',
+    )
+    add(
+        '--compose',
+        action='store_true',
+        help='With --check: load the site, too, and print how long each section takes',
+    )
+
+
+def _add_asking(add: Callable[..., object]) -> None:
+    add('--status', action='store_true', help='The same as the subcommand status')
+    add(
+        '--json',
+        action='store_true',
+        help='With subcommands that show something: print one JSON document',
+    )
+    add(
+        '--watch',
+        action='store_true',
+        help='With status: show it in place, and again and again; keys act on the site',
+    )
+    add(
+        '--interval',
+        type=option_values.watch_interval,
+        metavar='SECONDS',
+        help='With --watch: the time between two looks at the site (default 1)',
+    )
+    add(
+        '--load',
+        action='store_true',
+        help='With blame: load the site in another process, and show its imports',
+    )
+    add('--timeline', metavar='FILE', help='With stop: draw the stop (.svg or .html)')
+
+
+def _add_general(add: Callable[..., object]) -> None:
+    add('-h', '--help', action='help', help='Print this help')
+    add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
+    add(
+        '-q',
+        '--quiet',
+        action='count',
+        default=0,
+        help='Print errors and warnings only',
+    )
+    add('--version', action='store_true', help='Print the version')
+    add(
+        '--from',
+        dest='from_file',
+        metavar='FILE',
+        help='Print an .ini that says what this .ini of uWSGI says',
+    )
+
+
+#: The groups of `--help`: the title, the words or subcommands, and what adds the options.
+GROUPS: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
+    ('serving', tuple(WORDS), _add_serving),
+    ('development', ('new', 'plugins', 'setup-app', 'plan'), _add_development),
+    (
+        'production',
+        ('start', 'stop', 'restart', 'graceful', 'drain', 'undrain'),
+        _add_production,
+    ),
+    (
+        'asking a running site',
+        ('status', 'stacks', 'blame', 'timeline', 'ps'),
+        _add_asking,
+    ),
+    ('general', (), _add_general),
+)

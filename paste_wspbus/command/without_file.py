@@ -6,8 +6,6 @@ from paste_wspbus.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from paste_wspbus.process.options import Options
 
 PS, PLUGINS, NEW = 'ps', 'plugins', 'new'
@@ -22,29 +20,15 @@ HELP = {
     NEW: 'Make a package of a plugin or of a site, or a commented .ini',
 }
 
+#: How a site is served, and asked.
+USAGE = '%(prog)s [options] CONFIG_FILE [SUBCOMMAND] [var=value …]'
+
 #: The lines that follow the usage of a site.
 USAGES = f"""
        %(prog)s {PS} [--json]
        %(prog)s {PLUGINS} [NAME] [--json]
        %(prog)s {NEW} plugin NAME | site NAME | ini [FILE]
        %(prog)s {FROM} FILE"""
-
-
-def epilog(subcommands: Mapping[str, str]) -> str:
-    """Return the end of `--help`.
-
-    :param subcommands: the texts of those that a file stands before.
-    """
-    lines = (f'  {name:<20}  {text}' for name, text in {**subcommands, **HELP}.items())
-    return '\n'.join(
-        [
-            'subcommands (without one, the site runs in the foreground):',
-            *lines,
-            '',
-            'var=value sets %(var)s in the file. $PASTE_CONFIG_FILE names a file to serve',
-            'if none is given.',
-        ]
-    )
 
 
 def take(options: Options, prog: str) -> None:

@@ -1,0 +1,55 @@
+"""A command line that names no file: the .ini files that it may have meant."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+
+from paste_wspbus.command.without_file import USAGE
+from paste_wspbus.errors import UsageError
+
+#: The beginning of a section that can be served. alembic.ini and tox.ini have none.
+APPLICATION = rb'(?m)^(?:\xef\xbb\xbf)?\[(?:app|application|composite|composit|pipeline|filter-app)[:\]]'
+
+#: The number of bytes in which it is looked for, and the number of files that a line names.
+LOOKED_AT, NAMED = 100_000, 5
+
+
+def no_file(prog: str, subcommand: str = '') -> UsageError:
+    """Return the error for a command line without a file: it names those of this folder.
+
+    :param subcommand: what the command line has in its place; '' if it has nothing.
+    """
+    said = f'{prog}: no file is named'
+    files = _ini_files()
+    sites = [file for file in files if _has_application(file)]
+    if sites:
+        be = 'are' if len(sites) > 1 else 'is'
+        call = f'{prog} {shlex.quote(sites[0])} {subcommand}'.rstrip()
+        return UsageError(f'{said}. Here {be} {_list(sites)}: {call}')
+    usage = f'Usage: {USAGE % {"prog": prog}}; {prog} --help explains it'
+    if files:
+        return UsageError(f'{said}. {_list(files)}: no application is in it. {usage}')
+    return UsageError(f'{said}. {usage}')
+
+
+def _list(files: list[str]) -> str:
+    more = len(files) - NAMED
+    return ', '.join(files[:NAMED]) + (f' and {more} more' if more > 0 else '')
+
+
+def _ini_files() -> list[str]:
+    try:
+        found = os.listdir()
+    except OSError:
+        return []
+    return sorted(one for one in found if one.endswith('.ini') and os.path.isfile(one))
+
+
+def _has_application(file: str) -> bool:
+    try:
+        with open(file, 'rb') as opened:
+            return re.search(APPLICATION, opened.read(LOOKED_AT)) is not None
+    except OSError:
+        return False

@@ -1,0 +1,92 @@
+"""What `--help` says, and the command line without a file."""
+
+import pytest
+
+from paste_wspbus.command.arguments import SUBCOMMANDS, WITHOUT_FILE, parse
+from paste_wspbus.command.parser import GROUPS, WORDS, make_parser
+from paste_wspbus.errors import UsageError
+
+SITE = '[app:main]\nuse = egg:paste_wspbus#hello\n'
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('COLUMNS', '80')
+    for name in ('PASTE_CONFIG_FILE', '_'):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_each_subcommand_is_in_one_group():
+    named = [name for _, names, _ in GROUPS for name in names]
+    assert sorted(named) == sorted([*WORDS, *SUBCOMMANDS, *WITHOUT_FILE])
+
+
+def test_each_option_is_in_a_group_of_help():
+    text = make_parser('wspserve').format_help()
+    groups = [
+        line[:-1] for line in text.splitlines() if line[:1] != ' ' and ':' in line
+    ]
+    assert groups[1:] == ['examples', *(title for title, _, _ in GROUPS)]
+    for option in make_parser('wspserve')._option_string_actions:
+        assert f' {option}' in text
+
+
+@pytest.mark.parametrize('prog', ['wspserve', 'paster wspserve'])
+def test_the_examples_are_command_lines(prog):
+    text = make_parser(prog).format_help()
+    part = text.split('examples:\n')[1].split('\n\n')[0]
+    calls = [line.split('   ')[0].strip() for line in part.splitlines()]
+    assert len(calls) == 3
+    for call in calls:
+        assert parse(call.removeprefix(prog).split(), prog).config == 'site.ini'
+
+
+def test_help_fits_a_terminal():
+    lines = make_parser('wspserve').format_help().splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert (
+        '  var=value             Put this value in the place of each %(var)s'
+        in '\n'.join(lines)
+    )
+
+
+def error_of(*args):
+    with pytest.raises(UsageError) as refused:
+        parse(list(args), 'wspserve')
+    return str(refused.value)
+
+
+def test_without_a_file_the_sites_of_the_folder_are_named(folder):
+    for name in ('production.ini', 'development.ini'):
+        (folder / name).write_text(SITE)
+    (folder / 'tox.ini').write_text('[tox]\n')
+    (folder / 'folder.ini').mkdir()
+    there = 'wspserve: no file is named. Here are development.ini, production.ini: '
+    assert error_of() == f'{there}wspserve development.ini'
+    assert error_of('status') == f'{there}wspserve development.ini status'
+    assert error_of('-v') == f'{there}wspserve development.ini'
+
+
+def test_a_name_that_a_shell_would_split_is_quoted(folder):
+    (folder / 'my site.ini').write_bytes(b'\xef\xbb\xbf[composite:main]\n')
+    said = "wspserve: no file is named. Here is my site.ini: wspserve 'my site.ini'"
+    assert error_of() == said
+
+
+def test_of_many_files_five_are_named(folder):
+    for number in range(8):
+        (folder / f'{number}.ini').write_text(f'[DEFAULT]\na = 1\n{SITE}')
+    assert 'Here are 0.ini, 1.ini, 2.ini, 3.ini, 4.ini and 3 more: ' in error_of()
+
+
+def test_files_of_others_are_not_proposed(folder):
+    (folder / 'tox.ini').write_text('[tox]\n')
+    assert 'tox.ini: no application is in it. Usage: wspserve' in error_of()
+
+
+def test_where_no_file_is_the_usage_is_said(folder):
+    said = error_of()
+    assert said.startswith('wspserve: no file is named. Usage: wspserve [options] ')
+    assert said.endswith('wspserve --help explains it')
