@@ -152,7 +152,9 @@ class OpsServer:
             self._selector.register(fd, selectors.EVENT_READ, read)
         while not self._is_stopped:
             for key, _ in self._selector.select(self._time_to_sleep()):
-                key.data()
+                # What came before it may have closed its connection to make room.
+                if self._selector.get_map().get(key.fd) is key:
+                    key.data()
             self._answer_those_that_wait()
             self._history.look(lambda: self._source.snapshot().numbers)
             self._streams.look()

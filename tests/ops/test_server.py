@@ -147,6 +147,27 @@ def test_a_client_may_end_what_it_sends_before_the_answer(monkeypatch):
         assert client.receive().status == 200
 
 
+def test_a_connection_that_ends_when_it_is_closed_for_another_ends_nothing_else(
+    monkeypatch,
+):
+    monkeypatch.setattr(module, 'MAX_CONNECTIONS', 1)
+    asked, go_on = threading.Event(), threading.Event()
+
+    class Slow(Known):
+        def ask(self, kind):
+            asked.set()
+            assert go_on.wait(5)
+
+    with served(Slow()) as address, ops.Connection(address) as first:
+        first.send('/told')
+        assert asked.wait(5)
+        with ops.silent(address) as second:  # both events come in one turn of the loop
+            first.socket.shutdown(socket.SHUT_WR)
+            go_on.set()
+            second.sendall(b'GET /open HTTP/1.1\r\nHost: localhost\r\n\r\n')
+            assert second.recv(12) == b'HTTP/1.1 200'
+
+
 def test_a_response_may_be_larger_than_the_buffers():
     with served() as address:
         assert len(ops.get(address, '/large').body) == 8 << 20
