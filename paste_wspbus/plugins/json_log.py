@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import re
 import time
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
-#: What the value of a field may be in JSON, without becoming a text.
-_PLAIN = (str, int, float, bool, type(None))
+#: The names that each record has; all others are of the site.
+_NAMES = frozenset([*logging.makeLogRecord({}).__dict__, 'message', 'asctime'])
 
 #: Each field of a record, and that of the object.
 _FIELDS = {
@@ -27,6 +29,9 @@ _FIELDS = {
     'process': 'pid',
     'threadName': 'thread',
 }
+
+#: NaN and the infinities are no JSON: most readers would refuse the line.
+_in_json = functools.partial(json.dumps, allow_nan=False)
 
 _LISTENER = re.compile(r"(?:Error in )?'(\w+)' listener (\S+)")
 
@@ -45,7 +50,14 @@ class JsonFormatter(BaseFormatter):  # type: ignore[misc]
         style: str = '%',
         **more: Any,
     ) -> None:
-        super().__init__('%(message)s', json_default=repr)
+        super().__init__('%(message)s', json_default=repr, json_serializer=_in_json)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record: also of one whose text or fields cannot be made."""
+        try:
+            return str(super().format(record))
+        except Exception:  # a %-argument, repr(), a key or a number that is not in JSON
+            return str(super().format(_repaired(record)))
 
     def add_fields(
         self, log_data: Any, record: logging.LogRecord, message_dict: Any
@@ -71,6 +83,35 @@ class JsonFormatter(BaseFormatter):  # type: ignore[misc]
         )
         if trace:
             log_data['traceback'] = trace.strip('\n')
+
+
+def _repaired(record: logging.LogRecord) -> logging.LogRecord:
+    """Return a copy whose text can be made, with texts for fields that are not in JSON."""
+    values = {
+        key: value if key in _NAMES else _usable(value)
+        for key, value in record.__dict__.items()
+    }
+    try:
+        text = record.getMessage()
+    except Exception as error:
+        arguments = f' with the arguments {_shown(record.args)}' if record.args else ''
+        text = f'{_shown(record.msg)}{arguments} has no text: {type(error).__name__}'
+    return logging.makeLogRecord({**values, 'msg': text, 'args': ()})
+
+
+def _usable(value: object) -> object:
+    try:
+        _in_json(value, default=repr)
+    except Exception:
+        return _shown(value)
+    return value
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return f'<{type(value).__name__}>'
 
 
 def one_object(text: str, level: int) -> str:

@@ -117,6 +117,45 @@ def test_what_is_no_json_becomes_a_text():
     assert formatted('a', cart={1}, user=object)['cart'] == '{1}'
 
 
+class Silent:
+    def __repr__(self):
+        raise LookupError
+
+
+LOOP = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize(
+    'value, text',
+    [
+        (float('nan'), 'nan'),
+        ([float('inf')], '[inf]'),
+        ({(1, 2): 3}, '{(1, 2): 3}'),
+        (LOOP, '[[...]]'),
+        (Silent(), '<Silent>'),
+        (10**5000, '<int>'),
+    ],
+    ids=['nan', 'infinite', 'key', 'loop', 'silent', 'large'],
+)
+def test_a_record_is_written_whatever_its_fields_are(value, text):
+    fields = formatted('paid', cart=value, more=3)
+    assert (fields['message'], fields['cart'], fields['more']) == ('paid', text, 3)
+
+
+@pytest.mark.parametrize(
+    'message, args, text',
+    [
+        ('%d', ('x',), "'%d' with the arguments ('x',) has no text: TypeError"),
+        (Silent(), (), '<Silent> has no text: LookupError'),
+        ({(1, 2): 3}, (), '{(1, 2): 3}'),
+    ],
+    ids=['argument', 'silent', 'key'],
+)
+def test_a_record_is_written_also_if_it_has_no_text(message, args, text):
+    assert formatted(message, *args)['message'] == text
+
+
 def test_outside_of_requests_there_is_no_id():
     assert 'request_id' not in formatted('a', request_id='-')
 
