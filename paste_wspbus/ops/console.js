@@ -142,7 +142,7 @@ function problem(news) {
   }
   if (site.calling && typeof site.calling === 'object') {
     const { channel, listener, age: runs } = site.calling;
-    if (runs > 1) return [`The '${channel}' listener ${listener} runs for ${age(runs)}.`, ''];
+    if (runs > 1) return [`The '${channel}' listener ${listener} has run for ${age(runs)}.`, ''];
   }
   return ['', ''];
 }
