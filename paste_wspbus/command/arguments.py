@@ -102,10 +102,10 @@ def parse(argv: list[str], prog: str) -> Options:
 
 def _names_no_file(options: Options, prog: str) -> bool:
     """Whether the command line is one that names no file; then its words are taken."""
-    if options.from_file is not None:
-        from paste_wspbus.command.without_file import take_from
+    if options.from_file is not None or options.completion is not None:
+        from paste_wspbus.command.without_file import take_option
 
-        take_from(options, prog)
+        take_option(options, prog)
         return True
     args = options.args
     if args and args[0] in WITHOUT_FILE and not os.path.isfile(args[0]):

@@ -233,6 +233,11 @@ def _add_general(add: Callable[..., object]) -> None:
         metavar='FILE',
         help='Print an .ini that says what this .ini of uWSGI says',
     )
+    add(
+        '--completion',
+        choices=('bash', 'zsh', 'fish'),
+        help='Print a script by which this shell completes the command line',
+    )
 
 
 #: The groups of `--help`: the title, the words or subcommands, and what adds the options.

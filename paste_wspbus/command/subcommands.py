@@ -15,6 +15,7 @@ PLACES = {
     'undrain': ('drain', 'drain'),
     'watch': ('watch', 'watch'),  # it is status --watch
     '--from': ('from_uwsgi', 'from_uwsgi'),
+    '--completion': ('completion', 'completion'),
 }
 
 

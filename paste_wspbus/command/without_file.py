@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 PS, PLUGINS, NEW = 'ps', 'plugins', 'new'
 
-#: What the option --from does.
-FROM = '--from'
+#: The options that print something, and need no file.
+FROM, COMPLETION = '--from', '--completion'
 
 #: Their texts in `--help`.
 HELP = {
@@ -28,7 +28,8 @@ USAGES = f"""
        %(prog)s {PS} [--json]
        %(prog)s {PLUGINS} [NAME] [--json]
        %(prog)s {NEW} plugin NAME | site NAME | ini [FILE]
-       %(prog)s {FROM} FILE"""
+       %(prog)s {FROM} FILE
+       %(prog)s {COMPLETION} bash|zsh|fish"""
 
 
 def take(options: Options, prog: str) -> None:
@@ -46,15 +47,20 @@ def take(options: Options, prog: str) -> None:
     options.subcommand, options.config, options.vars = name, '', {}
 
 
-def take_from(options: Options, prog: str) -> None:
-    """Take the option --from, beside which nothing else may stand.
+def take_option(options: Options, prog: str) -> None:
+    """Take the option --from or --completion, beside which no word may stand.
 
-    :raises UsageError: if something does.
+    :raises UsageError: if one does.
     """
+    option, prints = FROM, 'an .ini'
+    if options.completion is not None:
+        option, prints = COMPLETION, 'a script for a shell'
+        if options.from_file is not None:
+            raise UsageError(f'{prog}: give {FROM} or {COMPLETION}, not both')
     if options.args:
-        said = f'{FROM} prints an .ini, and serves nothing: leave out'
+        said = f'{option} prints {prints}, and serves nothing: leave out'
         raise UsageError(f'{prog}: {said} {" ".join(options.args)}')
-    options.subcommand, options.config, options.vars = FROM, '', {}
+    options.subcommand, options.config, options.vars = option, '', {}
 
 
 def needs_no_file(name: str, prog: str) -> UsageError:

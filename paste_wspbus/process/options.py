@@ -64,6 +64,8 @@ class Options:
     version = False
     #: The file of uWSGI that --from names.
     from_file: str | None = None
+    #: The shell that --completion names.
+    completion: str | None = None
     #: The .ini is the first of ``args``; the others are its variables.
     config: str
     vars: dict[str, str]
