@@ -17,7 +17,7 @@ class State(NamedTuple):
     """The state of the site, as the process knows it that starts and stops the site.
 
     ``name`` is that of the bus's state. ``renewing`` says whether a graceful restart or a
-    restart in place is in progress. ``serving`` and ``wanted`` are numbers of workers;
+    restart in place is in progress, during which the site takes requests. ``serving`` and ``wanted`` are numbers of workers;
     None if the site has one process. ``since`` is the time.monotonic() of the change.
     """
 

@@ -129,12 +129,15 @@ class OpsFeed:
     def _state(self) -> State:
         supervisor = self.supervisor
         bus = supervisor.bus
+        serving = sum(not is_silent(worker) for worker in supervisor.serving())
+        # Without --reload, the old workers serve until the new ones do, unless all have died.
+        serves_on = serving > 0 or not supervisor.strategy.replaces
         return State(
             name=bus.state.name,
             was_started=bus.was_started,
             drained=bus.drained,
-            renewing=supervisor.is_renewing,
-            serving=sum(not is_silent(worker) for worker in supervisor.serving()),
+            renewing=supervisor.is_renewing and serves_on,
+            serving=serving,
             wanted=supervisor.count,
         )
 
