@@ -133,6 +133,10 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         with _reading(filename):
             filename = filename.strip()
             lines = read_lines(filename)
+            if '[uwsgi]' in lines.getvalue():
+                from paste_wspbus.ini.mistakes import refuse_uwsgi
+
+                refuse_uwsgi(filename, lines.getvalue())
             # This does what PasteDeploy's __init__ does, which would read /dev/zero for ever.
             self.filename = filename
             path = os.path.abspath(filename)

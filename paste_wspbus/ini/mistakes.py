@@ -33,7 +33,23 @@ ENV = 'ENV_'
 SHOWN = 60
 
 
+#: The kinds of sections that no .ini of uWSGI alone has.
+NOT_OF_UWSGI = re.compile(
+    r'(?m)^\[(app|application|composit|composite|pipeline|filter-app|server|wspbus)\b'
+)
+
+
 # -- reading ---------------------------------------------------------------------------
+
+
+def refuse_uwsgi(path: str, text: str) -> None:
+    """Refuse an .ini that only uWSGI can read, and say how it becomes one for wspserve.
+
+    :raises ConfigError: if it is one.
+    """
+    if re.search(r'(?m)^\[uwsgi\]', text) and not NOT_OF_UWSGI.search(text):
+        how = f'"wspserve --from {path}" prints what says the same here'
+        raise ConfigError(path, f'it is for uWSGI alone: {how}')
 
 
 def in_reading(path: str, error: Exception) -> ConfigError:

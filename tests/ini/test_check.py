@@ -233,3 +233,14 @@ def test_a_channel_that_is_known(tmp_path, channels, more):
 def test_a_channel_for_messages_is_known(tmp_path):
     plug = PLUG.format(channels='').replace("'refresh')", "'refresh', remote=True)")
     assert check(tmp_path, GOOD + PLUGIN.format(more=''), plug=plug) == (0, [])
+
+
+def test_an_ini_of_uwsgi_alone_is_named_as_one(tmp_path):
+    ini = '[uwsgi]\nchdir = %d\nenv = A=1\nenv = B=2\nmodule = shop\n'
+    assert check(tmp_path, ini) == (
+        2,
+        [
+            'site.ini: it is for uWSGI alone: "wspserve --from site.ini" prints what '
+            'says the same here'
+        ],
+    )
