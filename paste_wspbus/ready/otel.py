@@ -9,13 +9,13 @@ import time
 import uuid
 from importlib import metadata
 
-from paste_wspbus.errors import ConfigError
+from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.ini.factories import making
 from paste_wspbus.plugins import Plugin, on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from paste_wspbus.bus import Bus
@@ -249,6 +249,14 @@ def _make_spans(tracer: Any, name: str, calls: Iterable[Call], left_out: int) ->
     whole.end(at(max(call.since + call.duration for call in calls)))
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check that what sends the spans is installed.
+
+    :raises SettingError: if it is not.
+    """
+    _exporter(lambda problem: SettingError('use', problem), settings.get('endpoint'))
+
+
 # -- the environment -------------------------------------------------------------------
 
 
@@ -257,11 +265,12 @@ def _is_disabled() -> bool:
 
 
 def _exporter(
-    wrong: Callable[[str], ConfigError], endpoint: str | None
+    wrong: Callable[[str], Exception], endpoint: str | None
 ) -> Callable[[], Any] | None:
     """Return what makes the exporter that the environment names; None if there is none.
 
-    :raises ConfigError: if it is not installed.
+    :param wrong: makes the error for a problem.
+    :raises Exception: if it is not installed: what ``wrong`` makes.
     """
     name = os.environ.get('OTEL_TRACES_EXPORTER', '').strip() or 'otlp'
     if name == 'none':

@@ -6,8 +6,9 @@ import contextlib
 import functools
 import inspect
 from importlib import import_module
+from importlib.util import find_spec
 
-from paste_wspbus.errors import ConfigError, WSPBusError
+from paste_wspbus.errors import ConfigError, SettingError, WSPBusError
 from paste_wspbus.ini.factories import making, one_line
 from paste_wspbus.plugins import Plugin
 
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
 
 class Unhealthy(WSPBusError):
     """A part of the site does not do what it should: its text says what."""
+
+
+def missing(distribution: str, extra: str) -> str:
+    """Return the message for a library that a plugin needs, and that is not installed."""
+    how = f"pip install 'paste_wspbus[{extra}]'"
+    return f'it needs {distribution}, which is not installed: {how}'
+
+
+def need(module: str, distribution: str, extra: str) -> None:
+    """Check that a library is installed; this does not import it.
+
+    :raises SettingError: if it is not.
+    """
+    if find_spec(module) is None:
+        raise SettingError('use', missing(distribution, extra))
 
 
 class Part(Plugin):
@@ -97,9 +113,7 @@ class Part(Plugin):
         except ModuleNotFoundError as error:
             if error.name != module.partition('.')[0]:
                 raise
-            how = f"pip install 'paste_wspbus[{extra}]'"
-            problem = f'it needs {distribution}, which is not installed: {how}'
-            raise self.wrong('use', problem) from None
+            raise self.wrong('use', missing(distribution, extra)) from None
 
     def function_of(self, key: str, name: str) -> Callable[[], object]:
         """Import the function MODULE:FUNCTION that a key names.

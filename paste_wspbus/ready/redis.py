@@ -5,14 +5,24 @@ from __future__ import annotations
 from urllib.parse import unquote, urlsplit
 
 from paste_wspbus.ini.factories import one_line
+from paste_wspbus.ready.part import need
 from paste_wspbus.ready.resource import Resource, without
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.plugins.kinds import Seconds, Url
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check what the types of the settings do not say: whether the library is installed.
+
+    :raises SettingError: if it is not.
+    """
+    need('redis', 'redis', 'redis')
 
 
 class Redis(Resource):

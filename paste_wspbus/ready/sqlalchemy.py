@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini.factories import one_line
+from paste_wspbus.ready.part import need
 from paste_wspbus.ready.resource import Resource, without
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.plugins.kinds import Seconds, Url
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check what the types of the settings do not say: whether the library is installed.
+
+    :raises SettingError: if it is not.
+    """
+    need('sqlalchemy', 'SQLAlchemy', 'sqlalchemy')
 
 
 class SQLAlchemy(Resource):
@@ -92,7 +102,7 @@ class SQLAlchemy(Resource):
         size = pool.size() if hasattr(pool, 'size') else None
         text = self.shown
         if used is not None:
-            most = '' if size is None else f', {size} kept open'
+            most = '' if size is None else f'; up to {size} are kept open'
             text += f': {used} connections in use{most}'
         return {'text': text, 'ok': True, 'used': used, 'size': size}
 

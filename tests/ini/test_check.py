@@ -244,3 +244,28 @@ def test_an_ini_of_uwsgi_alone_is_named_as_one(tmp_path):
             'says the same here'
         ],
     )
+
+
+@pytest.mark.parametrize(
+    'name, library, extra',
+    [
+        ('redis', 'redis', 'redis'),
+        ('sqlalchemy', 'SQLAlchemy', 'sqlalchemy'),
+        ('otel', 'OpenTelemetry', 'otel'),
+    ],
+)
+def test_a_ready_made_plugin_whose_library_is_missing(tmp_path, name, library, extra):
+    module = {'otel': 'opentelemetry.exporter'}.get(name, name)
+    (tmp_path / 'sitecustomize.py').write_text(
+        f'import sys\nsys.modules["{module}"] = None\n'
+    )
+    url = '' if name == 'otel' else 'url = redis://h/0\n'
+    ini = f'{GOOD}[wspbus:main]\nplugins = it\n[plugin:it]\nuse = egg:paste_wspbus#{name}\n{url}'
+    made = {'site.ini': ini, 'webapp.py': WEBAPP}
+    told = run(
+        tmp_path, 'site.ini', '--check', files=made, env={'PYTHONPATH': str(tmp_path)}
+    )
+    assert told.err.text == (
+        f'site.ini [plugin:it] use: it needs {library}, which is not installed: '
+        f"pip install 'paste_wspbus[{extra}]'\n"
+    )

@@ -48,9 +48,8 @@ def test_the_engine_is_a_resource_while_the_site_is_started(bus, url):
     assert engine is made.engine and engine.pool.size() == 3
     with engine.connect() as connection:
         assert connection.scalar(sqlalchemy.select(7)) == 7
-        assert (
-            states_of(bus)['db']['text'] == f'{url}: 1 connections in use, 3 kept open'
-        )
+        text = states_of(bus)['db']['text']
+        assert text == f'{url}: 1 connections in use; up to 3 are kept open'
     assert engine.pool.checkedin() == 1
     bus.stop()
     assert bus.resources == {}
