@@ -83,7 +83,7 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
     if order is None:
         return
     connection = socket.socket(fileno=order['fd'])
-    report = launch.report = Report(connection.dup().detach(), lasting=True)
+    report = launch.report = Report(os.dup(connection.fileno()), lasting=True)
     launch.later, pid = True, os.getpid()
     if (order['user'], order['group']) != (None, None):
         launch.options.identity = Identity(order['user'], order['group'])

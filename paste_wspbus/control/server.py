@@ -378,7 +378,7 @@ class Control:
 
     def bequeath(self) -> int | None:
         """Return a copy of the socket's descriptor for the successor; see `forget`."""
-        return None if self.sock is None else self.sock.dup().detach()
+        return None if self.sock is None else os.dup(self.sock.fileno())
 
     def forget(self) -> None:
         """Close everything, but do not remove the file, which belongs to the successor now."""

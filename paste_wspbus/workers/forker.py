@@ -102,7 +102,7 @@ class Forker:
             pid = os.fork()
         except OSError as error:
             line = f'{role.title} cannot be started: {error.strerror}'
-            Report(connection.dup().detach()).failed(1, line)
+            Report(os.dup(connection.fileno())).failed(1, line)
             self.report.ended(token, 1)
             return False
         finally:

@@ -167,7 +167,7 @@ class Worker:
         signal.signal(signal.SIGTERM, early.handle)
         hold(False)  # the signals were held for the fork
         process.launch.report.close()
-        report = Report(self.connection.dup().detach(), lasting=True)
+        report = Report(os.dup(self.connection.fileno()), lasting=True)
         process.launch.report = report
         report.pid()
         # A child of the site must not keep the connection open: when it closes, the

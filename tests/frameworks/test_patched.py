@@ -148,6 +148,18 @@ def test_a_patched_site_in_workers(library, args, site, tmp_path):
         serves_and_stops(served, tmp_path)
 
 
+@pytest.mark.parametrize('library', LIBRARIES)
+def test_a_patched_site_restarts(library, site):
+    with site(LIBRARIES[library]) as served:
+        assert served.get().text == 'hi'
+        served.send(signal.SIGHUP)
+        eventually(lambda: served.out.text.count('db opens') == 2)
+        assert served.get().text == 'hi'
+        served.send(signal.SIGTERM)
+        assert served.wait() == 0, served.report()
+        assert 'Traceback' not in served.err.text, served.report()
+
+
 @pytest.mark.parametrize('server', SERVERS)
 def test_python_is_patched_before_the_command(server, site, programs, tmp_path):
     command = [programs / 'python', '-m', 'gevent.monkey', programs / 'wspserve']
