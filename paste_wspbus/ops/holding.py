@@ -6,7 +6,7 @@ import os
 import socket
 import time
 
-from paste_wspbus.errors import BindError, ConfigError, UsageError
+from paste_wspbus.errors import BindError, ConfigError, SettingError, UsageError
 from paste_wspbus.ini.settings import section_of
 from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.listening.sockets import ListeningSocket
@@ -26,6 +26,9 @@ LOOK = 0.02
 
 #: The number of connections that wait at most until they are accepted.
 BACKLOG = 64
+
+#: Why an address is refused that the site has.
+OF_SITE = 'the site itself has this address'
 
 
 class Ops:
@@ -71,18 +74,25 @@ class Ops:
         return ConfigError(config.file, problem, section=section, key=key)
 
     def open(
-        self, inherited: Iterable[ListeningSocket] = (), patience: float = 0.0
+        self,
+        inherited: Iterable[ListeningSocket] = (),
+        of_site: Iterable[ListeningSocket] = (),
+        patience: float = 0.0,
     ) -> None:
         """Bind and listen; use the inherited sockets that fit, and close the others.
 
+        :param of_site: the sockets of the site, which does not listen yet: so the system
+            would not refuse their addresses.
         :param patience: seconds in which another process may leave an address.
         :raises BindError: if an address is taken, or cannot be bound.
+        :raises ConfigError, UsageError: if an address has a group that is not there.
         """
         left, until = list(inherited), time.monotonic() + patience
+        names = [one.sock.getsockname() for one in of_site]
         try:
             while True:
                 try:
-                    return self._open(left)
+                    return self._open(left, names)
                 except BindError:
                     if time.monotonic() >= until:
                         raise
@@ -92,13 +102,18 @@ class Ops:
                 if listening not in self.sockets:
                     listening.close()
 
-    def _open(self, left: list[ListeningSocket]) -> None:
+    def _open(self, left: list[ListeningSocket], names: list[Any]) -> None:
         binding = Binding({'listen_on': '\n'.join(self.addresses)}, {})
         try:
+            _refuse_files_of_site(self.addresses, names)
             binding.bind(left)
             self.sockets = binding.sockets
             for listening in self.sockets:
+                if any(_is_same(listening.sock.getsockname(), name) for name in names):
+                    raise BindError(listening.url(), OF_SITE)
                 listening.sock.listen(BACKLOG)
+        except SettingError as error:
+            raise self._error('ops', error.problem) from None
         except BindError as error:
             place = '--ops' if self._of_command else f'ops in {self._config.file}'
             raise BindError(error.address, error.reason, place) from None
@@ -176,6 +191,28 @@ def _absolute(address: str, folder: str) -> str:
         return address
     path = os.path.normpath(os.path.join(os.path.abspath(folder), place))
     return f'unix:{path}{question}{options}'
+
+
+def _refuse_files_of_site(addresses: Iterable[str], names: Iterable[Any]) -> None:
+    """Keep the file of a Unix socket of the site, which looks like that of a dead one.
+
+    :raises BindError: if an address is that file.
+    """
+    files = {os.path.abspath(name) for name in names if name and isinstance(name, str)}
+    for address in addresses:
+        asked = parse_address(address, 'ops')
+        if asked.kind == 'unix' and asked.place in files:
+            raise BindError(address, OF_SITE)
+
+
+def _is_same(name: Any, other: Any) -> bool:
+    """Whether two sockets of TCP cannot both listen: the port, and the host or all hosts."""
+    if not (isinstance(name, tuple) and isinstance(other, tuple)):
+        return False
+    if len(name) != len(other):  # one is for IPv6, which has two more fields
+        return False
+    hosts = {name[0], other[0]}
+    return name[1] == other[1] and (len(hosts) == 1 or bool(hosts & {'0.0.0.0', '::'}))
 
 
 def _is_loopback(host: str) -> bool:

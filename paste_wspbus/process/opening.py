@@ -251,8 +251,10 @@ class Opening:
             process.notes.append('ops does nothing on this system')
             return
         process.ops = Ops(self.config, self.options.ops)
+        of_site = process.server.sockets if process.server is not None else ()
         came = inherited_sockets(process.inheritance.take_ops())
-        process.ops.open(came, ORPHANS if self._took_over_from_the_dead else 0)
+        patience = ORPHANS if self._took_over_from_the_dead else 0
+        process.ops.open(came, of_site, patience)
 
     # -- when it registers ----------------------------------------------------
 

@@ -4,8 +4,9 @@ import socket
 
 import pytest
 
-from paste_wspbus.errors import BindError, WSPBusError
+from paste_wspbus.errors import BindError, ConfigError, UsageError, WSPBusError
 from paste_wspbus.ini.config import Config
+from paste_wspbus.listening.sockets import ListeningSocket, bind_tcp
 from paste_wspbus.ops.holding import Ops, check
 from tests.kit import run
 from tests.kit.sites import APP, SERVED
@@ -66,6 +67,47 @@ def test_a_path_is_relative_to_the_ini_and_that_of_the_command_to_the_folder(
     assert Ops(config, ['unix:x?mode=660']).addresses == [
         f'unix:{tmp_path}/other/x?mode=660'
     ]
+
+
+@pytest.mark.parametrize(
+    'host, asked',
+    [
+        ('127.0.0.1', '127.0.0.1'),
+        ('127.0.0.1', '0.0.0.0'),
+        ('0.0.0.0', '127.0.0.1'),
+        ('127.0.0.1', 'localhost'),
+    ],
+)
+def test_the_port_of_the_site_is_not_that_of_the_pages(tmp_path, host, asked):
+    site = bind_tcp(socket.AF_INET, (host, 0), False)
+    port = site.sock.getsockname()[1]
+    ops = Ops(config_of(tmp_path, f'ops = {asked}:{port}'), None)
+    try:
+        with pytest.raises(
+            BindError, match=r'ops in .*: the site itself has this address'
+        ):
+            ops.open(of_site=[site])
+    finally:
+        ops.close()
+        site.close()
+
+
+def test_the_file_of_the_site_is_not_that_of_the_pages(tmp_path):
+    path = str(tmp_path / 'site.sock')
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        ops = Ops(config_of(tmp_path, 'ops = unix:site.sock?mode=660'), None)
+        with pytest.raises(BindError, match='the site itself has this address'):
+            ops.open(of_site=[ListeningSocket(sock)])
+        assert (tmp_path / 'site.sock').exists()
+
+
+def test_a_group_that_is_not_there_is_a_mistake_in_ops(tmp_path):
+    value = f'unix:{tmp_path}/x?group=no-such-group'
+    with pytest.raises(ConfigError, match=r"\] ops: there is no group 'no-such-group'"):
+        Ops(config_of(tmp_path, f'ops = {value}'), None).open()
+    with pytest.raises(UsageError, match=r"^--ops: there is no group 'no-such-group'"):
+        Ops(config_of(tmp_path, ''), [value]).open()
 
 
 def test_the_socket_of_a_dead_site_is_replaced_and_that_of_a_live_one_is_not(tmp_path):
