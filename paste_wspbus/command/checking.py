@@ -24,6 +24,7 @@ from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Terminated, site_path
 from paste_wspbus.ini.listed import is_clustered
+from paste_wspbus.ini.settings import section_of
 from paste_wspbus.ops.holding import check as check_ops
 from paste_wspbus.process.idle import idle_keys
 from paste_wspbus.process.inheritance import Inheritance
@@ -68,6 +69,10 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
         return show(config, launch, make_process)
     warnings = check(config, options.server_name, options.app_name, options.listen)
     _check_cluster(config)
+    if config.settings['workers'] and config.settings['site_metrics'] != 'off':
+        from paste_wspbus.metrics.folder import check as check_metrics
+
+        check_metrics(config.file, section_of(config.loader))
     warnings += check_ops(config, options.ops)
     warnings += idle_keys(make_process(config, launch, Inheritance()))
     for warning in warnings:

@@ -72,8 +72,9 @@ class Supervised:
         """
         bus, process = self.bus, self.process
         if process.config.settings['site_metrics'] != 'off':
-            from paste_wspbus.metrics.folder import MetricsFolder
+            from paste_wspbus.metrics.folder import MetricsFolder, check
 
+            check(process.config.file, section_of(process.config.loader))
             self.metrics = MetricsFolder()
         take_over_streams(bus.events)
         bus.plugins['supervisor'] = self.supervisor

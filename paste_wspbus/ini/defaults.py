@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 
-from paste_wspbus.errors import ConfigError
+from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import (
     PLUGIN,
     EggLoader,
@@ -23,6 +24,7 @@ from paste_wspbus.report import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from typing import Any
 
     from paste_wspbus.bus import Bus
@@ -60,7 +62,8 @@ def replaced(config: Config, key: str, default: Any) -> Any:
         return default
     context = _context(config, key, EARLY, dict(config.vars))
     context.default = default
-    made = create(context)
+    with _naming(config, key):
+        made = create(context)
     if not callable(made):
         problem = f'{made!r} takes the place of a function, and cannot be called'
         raise ConfigError(config.file, problem, section=SECTION, key=key)
@@ -121,12 +124,23 @@ def made(config: Config, key: str, bus: Bus) -> Any:
     :raises FactoryError: if the factory fails.
     """
     context = _context(config, key, PLUGIN, with_bus(config.vars, bus))
-    with translating(context, config.file, SECTION):
+    with _naming(config, key), translating(context, config.file, SECTION):
         plugin = PLUGIN.invoke(context)
     if not callable(getattr(plugin, 'subscribe', None)):
         problem = f'{plugin!r} is no plugin: it has no subscribe()'
         raise ConfigError(config.file, problem, section=SECTION, key=key)
     return plugin
+
+
+@contextlib.contextmanager
+def _naming(config: Config, key: str) -> Generator[None]:
+    """Let the error of a factory name the key: the section has several factories."""
+    try:
+        yield
+    except FactoryError as error:
+        raise FactoryError(
+            config.file, error.problem, section=SECTION, key=key
+        ) from error.__cause__
 
 
 def check_replaced(config: Config, key: str) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import ConfigError, WSPBusError
 from paste_wspbus.metrics.page import MISSING, is_installed
 from paste_wspbus.metrics.site import VARIABLE
 
@@ -14,15 +14,22 @@ from paste_wspbus.metrics.site import VARIABLE
 RUNTIME = 'RUNTIME_DIRECTORY'
 
 
+def check(file: str | None, section: str | None) -> None:
+    """Check that the site's own metrics can be shown: the section has ``site_metrics``.
+
+    :raises ConfigError: if prometheus_client is not installed.
+    """
+    if not is_installed():
+        raise ConfigError(file, f'it {MISSING}', section=section, key='site_metrics')
+
+
 class MetricsFolder:
     """A folder for prometheus_client: that of the environment, or else a new one.
 
-    :raises WSPBusError: if prometheus_client is not installed, or no folder can be made.
+    :raises WSPBusError: if no folder can be made.
     """
 
     def __init__(self) -> None:
-        if not is_installed():
-            raise WSPBusError(f'[wspbus:main] site_metrics {MISSING}')
         self.path = os.environ.get(VARIABLE, '')
         #: Whether this has made it, and removes it.
         self.is_own = not self.path

@@ -89,10 +89,15 @@ def test_a_plugin_has_the_factory_of_any_plugin(conf, bus, key, spec):
         ('threads', 'egg:gone-dist', ConfigError, 'is not installed'),
         ('threads', 'egg:early_of_a_test#x', ConfigError, "no entry point 'x'"),
         ('threads', f'{OURS}:nothing', ConfigError, 'has no subscribe'),
-        ('threads', f'{OURS}:fails', FactoryError, 'fails failed: LookupError'),
+        (
+            'threads',
+            f'{OURS}:fails',
+            FactoryError,
+            'threads: fails failed: LookupError',
+        ),
         ('daemonizer', f'{OURS}:number', ConfigError, 'cannot be called'),
-        ('daemonizer', f'{OURS}:nothing', FactoryError, 'returned None'),
-        ('daemonizer', f'{OURS}:fails', FactoryError, 'fails failed: LookupError'),
+        ('daemonizer', f'{OURS}:nothing', FactoryError, 'daemonizer: .*returned None'),
+        ('daemonizer', f'{OURS}:fails', FactoryError, 'daemonizer: fails failed: Look'),
     ],
 )
 def test_mistakes_name_the_key(conf, bus, key, spec, error, why):

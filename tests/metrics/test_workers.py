@@ -7,7 +7,7 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.kit import Site, eventually
+from tests.kit import Site, eventually, run
 from tests.kit.clients import Connection
 
 INI = """
@@ -215,7 +215,11 @@ def test_without_the_library_one_line_says_how_to_get_it(tmp_path):
         '[wspbus:main]\nworkers = 1\nsite_metrics = multiprocess\n'
     )
     env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    line = (
+        'usual.ini [wspbus:main] site_metrics: it needs prometheus_client: '
+        "pip install 'paste_wspbus[metrics]'\n"
+    )
     with Site(tmp_path, None, 'usual.ini', env=env, wait=False) as site:
-        assert site.wait() == 1
-        assert "pip install 'paste_wspbus[metrics]'" in site.err.text
-        assert 'Traceback' not in site.err.text
+        assert (site.wait(), site.err.text) == (2, line)
+    checked = run(tmp_path, '--check', 'usual.ini', env=env)
+    assert (checked.code, checked.err.text) == (2, line)
