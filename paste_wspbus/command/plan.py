@@ -209,9 +209,9 @@ def processes_of(workers: int, settings: dict[str, Any]) -> str:
     elsewhere = ', '.join(settings.get('cluster_plugins') or ())
     if not workers:
         return 'One process runs the site.'
-    said = f'{workers} workers: each starts and stops what follows.'
-    if workers == 1:
-        said = '1 worker: it starts and stops what follows.'
+    who = '1 worker: it' if workers == 1 else f'{workers} workers: each'
+    apart = ', without the plugins that run once' if once or elsewhere else ''
+    said = f'{who} starts and stops what follows{apart}.'
     if settings['preload']:
         said = f'One process loads the site, and forks {said}'
     if once:

@@ -146,8 +146,8 @@ def test_a_plan_for_people_is_a_table(tmp_path):
     assert told.code == 0, told.report()
     lines = told.out.text.splitlines()
     assert lines[0] == (
-        '2 workers: each starts and stops what follows. The site plugins (cron) run '
-        'once, in a process of their own.'
+        '2 workers: each starts and stops what follows, without the plugins that run '
+        'once. The site plugins (cron) run once, in a process of their own.'
     )
     assert lines[2].split() == [
         'START',
@@ -210,8 +210,9 @@ def test_the_processes_of_a_plan_are_a_sentence():
     assert processes_of(0, settings) == 'One process runs the site.'
     settings = {'site_plugins': ['a'], 'cluster_plugins': ['b'], 'preload': False}
     assert processes_of(3, settings) == (
-        '3 workers: each starts and stops what follows. The site plugins (a) run once, '
-        'in a process of their own. The cluster plugins (b) run once for all machines.'
+        '3 workers: each starts and stops what follows, without the plugins that run '
+        'once. The site plugins (a) run once, in a process of their own. The cluster '
+        'plugins (b) run once for all machines.'
     )
 
 
