@@ -150,6 +150,8 @@ def _given(
         if key not in known.known:
             hint = nearest(key, known.known) or f'; it takes {", ".join(known.known)}'
             raise wrong(key, f'unknown key{hint}')
+    if conf.get('use', '').strip() == LOCAL:
+        raise wrong('use', 'leave this key out: then it is this machine alone')
     given = typed.convert(known, conf, loader.filename, section)
     return {
         key: one.strip() if isinstance(one, str) else one for key, one in given.items()

@@ -206,6 +206,10 @@ class Clustered:
         if wants != self._wants:
             self._wants = wants
             self._say('wants', wants)
+            if wants:
+                self.bus.log(
+                    'The cluster plugins start here if this site gets their lease'
+                )
         if not wants:
             self._free()
 
