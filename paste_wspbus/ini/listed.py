@@ -32,6 +32,7 @@ def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) 
                 problem = f'the plugin {name} is listed twice'
             elif (other := seen.setdefault(name, key)) != key:
                 problem = f'the plugin {name} is also listed in {other}'
+                problem += ': to have it in both, write a second section'
             elif name not in known:
                 hint = nearest(name, known) or comment_hint(f' {name}')
                 problem = f'there is no section [plugin:{name}]{hint}'

@@ -266,7 +266,8 @@ def test_workers_that_fail_stop_the_site_plugin(tmp_path):
 WRONG = {
     'in both': (
         'site_plugins = cron resource',
-        'the plugin resource is also listed in plugins',
+        'the plugin resource is also listed in plugins: to have it in both, write a '
+        'second section',
     ),
     'cluster': (
         'site_plugins = cron\ncluster_plugins = cron',
