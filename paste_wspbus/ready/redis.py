@@ -81,4 +81,4 @@ class Redis(Resource):
 
     def wspbus_status(self) -> dict[str, Any]:
         """Return what `status` shows."""
-        return {'text': self.shown, 'ok': True}
+        return {'text': self.shown + self.note, 'ok': True}

@@ -45,6 +45,8 @@ class Resource(Part):
         super().__init__(bus, default_name)
         self.resource, self._secrets = resource, [one for one in secrets if one]
         self.required, self.timeout = required, timeout
+        #: What `status` adds: that it did not answer when the site was started, or ''.
+        self.note = ''
 
     def ask(self) -> object:
         """Ask the server for anything.
@@ -73,6 +75,7 @@ class Resource(Part):
         if problem and self.required:
             self.close()
             raise NoAnswer(f'{problem} (with required = false, the site starts)')
+        self.note = ' (it did not answer at the start)' if problem else ''
         if problem:
             self.say(f'{problem}: the site starts all the same', 30)
         yield self.resource

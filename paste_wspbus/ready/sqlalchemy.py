@@ -100,7 +100,7 @@ class SQLAlchemy(Resource):
         pool = self.engine.pool
         used = pool.checkedout() if hasattr(pool, 'checkedout') else None
         size = pool.size() if hasattr(pool, 'size') else None
-        text = self.shown
+        text = self.shown + self.note
         if used is not None:
             most = '' if size is None else f'; up to {size} are kept open'
             text += f': {used} connections in use{most}'

@@ -68,8 +68,11 @@ def test_a_server_that_is_down_fails_the_start(bus):
 
 
 def test_or_the_site_starts_without_it(bus, log):
-    plugin(bus, f'redis://127.0.0.1:{free_port()}/0', required=False)
+    url = f'redis://127.0.0.1:{free_port()}/0'
+    plugin(bus, url, required=False)
     bus.start()
+    said = states_of(bus)['cache']['text']
+    assert said == f'{url} (it did not answer at the start)'
     assert log[1].endswith('Connection refused: the site starts all the same')
 
 
