@@ -215,9 +215,9 @@ class Search:
                 return found
         if not sites or sites[0].state == DEAD:
             return None
-        which = '; '.join(_described(one) for one in exact or sites)
+        which = ' and '.join(_described(one) for one in exact or sites)
         how = '--pid-file' if exact else '--server-name or --app-name'
-        problem = f'{which} of {self.names.ini}: say by {how} which one is meant'
+        problem = f'{which} run {self.names.ini}: say by {how} which one is meant'
         return Found(UNKNOWN, '', None).is_unknown(Ambiguous(problem))
 
     def _is_direct(self, entry: Entry) -> bool:

@@ -10,6 +10,7 @@ from paste_wspbus.command.finding import (
     NOT_RUNNING,
     RUNNING,
     UNKNOWN,
+    Ambiguous,
     Found,
     find,
     is_gunicorns,
@@ -89,6 +90,8 @@ def without_answer(found: Found) -> str:
         return f'The site is not running ({found.problem}).'
     if found.state == DEAD:
         return f'The site is dead: {found.problem}'
+    if isinstance(found.error, Ambiguous):
+        return f'Several sites run: {found.problem}'
     return f'It is not known whether the site runs: {found.problem}'
 
 

@@ -303,6 +303,10 @@ def test_of_two_sites_of_one_ini_the_named_one_is_stopped(ground):
             told = ground.run('site.ini', 'stop')
             assert told.code == 4, told.report()
             assert '--server-name' in told.err.text
+            told = ground.run('site.ini', 'status')
+            assert told.code == 4 and told.out.text.startswith('Several sites run: ')
+            assert ' and process ' in told.out.text, told.report()
+            assert ' run site.ini: say by --server-name or' in told.out.text
             assert ground.run('site.ini', 'stop', *names[1]).code == 0
             assert web1.wait() == 0
         told = ground.run('site.ini', 'status', *names[1])
