@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-.PHONY: serve help test test-all attack chaos environments hosts timeline lint bench bench-quick clean
+.PHONY: serve help test test-all attack chaos environments hosts timeline man lint bench bench-quick clean
 
 serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 	$(VENV)/bin/wspserve $(INI)
@@ -29,6 +29,9 @@ hosts: $(VENV)/.tested environments  ## Check what each host promises (ROUNDS=20
 timeline:  ## Draw docs/timeline.svg, the picture in the README, from a run
 	made=$$($(PYTHON) -m tests.environments pylons) && \
 	  "$${made#pylons: }/bin/python" docs/timeline.py
+
+man: $(VENV)/.served  ## Write docs/wspserve.1, the manual page, from the parser
+	$(VENV)/bin/python docs/man.py
 
 # The suite on every Python we support, each in a virtual environment of its own. SHARED
 # names those that share one run of it, a part each, as in CI.

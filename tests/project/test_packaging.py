@@ -67,6 +67,8 @@ def test_a_built_wheel_serves_from_an_empty_environment(wheel, tmp_path):
     venv.create(tmp_path / 'venv', with_pip=True)
     bin = tmp_path / 'venv/bin'
     pip(bin / 'python', 'install', wheel)
+    page = (ROOT / 'docs/wspserve.1').read_text()
+    assert (tmp_path / 'venv/share/man/man1/wspserve.1').read_text() == page
     (tmp_path / 'site.ini').write_text(SITE)
     assert serves([bin / 'wspserve', 'site.ini'], tmp_path)
     assert serves([bin / 'python', '-m', 'paste_wspbus', 'site.ini'], tmp_path)
