@@ -176,6 +176,7 @@ def default_stop_timeout(drain_delay: float) -> float:
 SETTINGS = {
     'use': Setting(str, _FACTORY),
     **{key: Setting(_factory, _FACTORY) for key in DEFAULTS},
+    'pidfile': Setting(_factory, f'{_FACTORY}; the key of a path is pid_file'),
     'plugins': Setting(_names, _NAMES, ()),
     'site_plugins': Setting(_names, _NAMES, ()),
     'cluster_plugins': Setting(_names, _NAMES, ()),

@@ -106,7 +106,7 @@ def test_a_graceful_says_that_another_one_takes_a_restart(named, way):
         ({'pid_file': 'none/x'}, 2, 'pid_file: there is no folder'),
         ({'log_file': 'none/x'}, 2, 'log_file: there is no folder'),
         ({'pid_file': '/run/none/x'}, 0, 'pid_file: there is no folder'),
-        ({'pidfile': 'x'}, 2, "unknown key; did you mean 'pid_file'?"),
+        ({'pidfile': 'x'}, 2, 'call:MODULE:FUNCTION; the key of a path is pid_file'),
     ],
 )
 def test_check_knows_the_keys(named, keys, code, line):
