@@ -24,7 +24,7 @@ NOT_NEEDED = {
     'workers share the connections evenly': (
         *('thunder-lock', 'no-defer-accept', 'reuse-port', 'lock-engine'),
     ),
-    'requests are not logged unless a filter does it': (
+    'requests are not logged, except by the plugin egg:paste_wspbus#accesslog': (
         *('disable-logging', 'log-4xx', 'log-5xx', 'log-ioerror', 'log-slow'),
         *('ignore-sigpipe', 'ignore-write-errors', 'disable-write-exception'),
         *('disable-sigpipe', 'log-zero', 'log-big'),
@@ -131,9 +131,12 @@ NO_COUNTERPART = {
         *('py-auto-reload', 'py-autoreload', 'python-auto-reload', 'python-autoreload'),
         'py-auto-reload-ignore',
     ),
-    'call "wspserve site.ini status --json" or "stacks"': (
-        *('stats', 'stats-server', 'stats-http', 'stats-push', 'stats-minified'),
-        *('stats-pusher-default-freq', 'enable-metrics', 'metric', 'carbon', 'snmp'),
+    'ops shows what the site does (docs/ops.md), as "wspserve site.ini status --json"': (
+        *('stats', 'stats-server', 'stats-http', 'stats-minified'),
+    ),
+    'ops has metrics for Prometheus, and egg:paste_wspbus#statsd sends them (docs/metrics.md)': (
+        *('stats-push', 'stats-pusher-default-freq', 'enable-metrics', 'metric'),
+        *('carbon', 'snmp'),
     ),
     'run it as a service of its own, under systemd or supervisord': (
         *(
@@ -144,9 +147,14 @@ NO_COUNTERPART = {
         ),
         *('legion-attach-daemon', 'zerg', 'zerg-server', 'zerg-pool'),
     ),
-    'a plugin that site_plugins names runs once for the site': (
-        *('mule', 'mules', 'farm', 'cron', 'cron2', 'unique-cron', 'legion-cron'),
-        *('mule-reload-mercy', 'timer', 'rb-timer'),
+    'use = egg:paste_wspbus#service, in site_plugins (docs/ready/service.md)': (
+        *('mule', 'mules', 'farm', 'mule-reload-mercy'),
+    ),
+    'use = egg:paste_wspbus#cron, in site_plugins (docs/ready/cron.md)': (
+        *('cron', 'cron2', 'unique-cron', 'timer', 'rb-timer'),
+    ),
+    'cluster_plugins run once for all machines (docs/many-machines.md)': (
+        *('legion', 'legion-cron'),
     ),
     'a queue of tasks is a program of its own, such as Celery or RQ': (
         *('spooler', 'spooler-processes', 'spooler-import', 'spooler-max-tasks'),
@@ -164,7 +172,7 @@ NO_COUNTERPART = {
             'emperor-stats',
             'emperor-tyrant',
         ),
-        *('legion', 'subscribe-to', 'fastrouter', 'subscription-server', 'http-to'),
+        *('subscribe-to', 'fastrouter', 'subscription-server', 'http-to'),
         *('http-subscription-server', 'rawrouter', 'vassals-set', 'emperor-on-demand'),
     ),
     'a WSGI filter, or the proxy, adds headers and chooses routes': (
@@ -184,7 +192,7 @@ NO_COUNTERPART = {
             'pull-header',
         ),
     ),
-    'the filter egg:Paste#translogger writes an access log': (
+    'the plugin egg:paste_wspbus#accesslog writes an access log (docs/logging.md)': (
         *('log-format', 'logformat', 'log-format-strftime', 'logformat-strftime'),
         *('req-logger', 'logger-req', 'log-x-forwarded-for', 'log-encoder'),
         *('log-req-encoder', 'log-route', 'log-req-route', 'log-drain', 'log-filter'),
