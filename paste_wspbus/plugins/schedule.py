@@ -61,8 +61,20 @@ class Schedule:
         return local.strftime(f'%Y-%m-%d %H:%M{seconds} %Z')
 
 
+#: The names that crontab(5) has for lines; but not @reboot, which is no time.
+NAMES = {
+    '@hourly': '0 * * * *',
+    '@daily': '0 0 * * *',
+    '@midnight': '0 0 * * *',
+    '@weekly': '0 0 * * 0',
+    '@monthly': '0 0 1 * *',
+    '@yearly': '0 0 1 1 *',
+    '@annually': '0 0 1 1 *',
+}
+
+
 def cron_line(text: str) -> str:
-    """Check a cron line.
+    """Check a cron line, or one of its `NAMES`.
 
     :returns: the line, with one space between its fields.
     :raises SettingError: if it is wrong, if its time never comes, or if cronsim, which
@@ -73,6 +85,7 @@ def cron_line(text: str) -> str:
     except ModuleNotFoundError:
         raise missing('cronsim', 'cron') from None
     line = ' '.join(text.split())
+    line = NAMES.get(line.lower(), line)
     # In a leap year that begins on a Saturday: nothing depends on it but that each run
     # of this check finds the same.
     begin = datetime(2000, 1, 1)

@@ -8,7 +8,7 @@ import pytest
 from cronsim import CronSim
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.plugins.schedule import Schedule, cron_line, local_zone, zone
+from paste_wspbus.plugins.schedule import NAMES, Schedule, cron_line, local_zone, zone
 
 BERLIN, SAO_PAULO = ZoneInfo('Europe/Berlin'), ZoneInfo('America/Sao_Paulo')
 
@@ -77,6 +77,8 @@ def test_a_line_is_returned_with_one_space_between_its_fields():
     assert cron_line(' 15  3 * * MON-FRI ') == '15 3 * * MON-FRI'
     assert cron_line('*/10 * * * * *') == '*/10 * * * * *'
     assert cron_line('0 0 29 2 *') == '0 0 29 2 *'
+    assert cron_line(' @Daily ') == '0 0 * * *'
+    assert [cron_line(line) for line in NAMES.values()] == [*NAMES.values()]
 
 
 @pytest.mark.parametrize('line', ['0 0 30 2 *', '0 0 31 4,6 *', '5 4 30-31 FEB *'])
@@ -90,7 +92,7 @@ def test_a_time_that_never_comes_is_one_line(line):
     'line, problem',
     [
         ('', 'wrong number of fields'),
-        ('@daily', 'wrong number of fields'),
+        ('@reboot', 'wrong number of fields'),
         ('61 * * * *', 'bad minute'),
         ('0 0 32 * *', 'bad day-of-month'),
         ('0 0 * 13 *', 'bad month'),
