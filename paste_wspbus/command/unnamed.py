@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from glob import glob
 
 from paste_wspbus.command.without_file import USAGE
 from paste_wspbus.errors import UsageError
@@ -30,7 +31,7 @@ def no_file(prog: str, subcommand: str = '') -> UsageError:
         return UsageError(f'{said}. Here {be} {_list(sites)}: {call}')
     usage = f'Usage: {USAGE % {"prog": prog}}; {prog} --help explains it'
     if files:
-        return UsageError(f'{said}. {_list(files)}: no application is in it. {usage}')
+        return UsageError(f'{said}, and no application is in {_list(files)}. {usage}')
     return UsageError(f'{said}. {usage}')
 
 
@@ -40,11 +41,8 @@ def _list(files: list[str]) -> str:
 
 
 def _ini_files() -> list[str]:
-    try:
-        found = os.listdir()
-    except OSError:
-        return []
-    return sorted(one for one in found if one.endswith('.ini') and os.path.isfile(one))
+    """Return the .ini files of this folder: not the hidden ones, nor what looks like an option."""
+    return sorted(filter(os.path.isfile, glob('[!.-]*.ini')))
 
 
 def _has_application(file: str) -> bool:

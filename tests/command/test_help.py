@@ -63,6 +63,8 @@ def test_without_a_file_the_sites_of_the_folder_are_named(folder):
         (folder / name).write_text(SITE)
     (folder / 'tox.ini').write_text('[tox]\n')
     (folder / 'folder.ini').mkdir()
+    for name in ('.hidden.ini', '-c.ini'):
+        (folder / name).write_text(SITE)
     there = 'wspserve: no file is named. Here are development.ini, production.ini: '
     assert error_of() == f'{there}wspserve development.ini'
     assert error_of('status') == f'{there}wspserve development.ini status'
@@ -82,8 +84,10 @@ def test_of_many_files_five_are_named(folder):
 
 
 def test_files_of_others_are_not_proposed(folder):
+    (folder / 'alembic.ini').write_text('[alembic]\n')
     (folder / 'tox.ini').write_text('[tox]\n')
-    assert 'tox.ini: no application is in it. Usage: wspserve' in error_of()
+    said = 'no file is named, and no application is in alembic.ini, tox.ini. Usage: '
+    assert said in error_of()
 
 
 def test_where_no_file_is_the_usage_is_said(folder):
