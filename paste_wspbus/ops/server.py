@@ -5,7 +5,6 @@ from __future__ import annotations
 import _socket
 import contextlib
 import email.utils
-import errno
 import math
 import os
 import selectors
@@ -48,7 +47,7 @@ STREAM_BUFFER = 1 << 16
 #: Seconds in which a client that has sent too much may read why it got no page.
 LINGER = 1.0
 
-#: Seconds for which no connection is accepted when no descriptor is free.
+#: Seconds for which no connection is accepted when the system can give none.
 REST = 0.1
 
 _HEADERS = (
@@ -212,9 +211,10 @@ class OpsServer:
         def accept() -> None:
             try:
                 fd, _ = sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._rest()
+            except (BlockingIOError, ConnectionAbortedError):  # the client is gone
+                return
+            except OSError:  # no descriptor is free, or no memory
+                self._rest()
                 return
             client_socket = _socket.socket(fileno=fd)
             client_socket.setblocking(False)

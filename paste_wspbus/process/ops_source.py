@@ -52,8 +52,14 @@ class OneProcess:
         def answer(value: Any) -> None:
             self._told[kind] = Told(public(value, self._secrets), time.monotonic())
 
-        if self._process.bus is not None:
+        if self._process.bus is None:
+            return
+        try:
             self._answers.ask(kind, self._process.bus, answer)
+        except (
+            Exception
+        ) as error:  # another thread changes what is read; see the next answer
+            answer({'error': f'the answer cannot be made: {type(error).__name__}'})
 
     def readers(self) -> Mapping[int, Callable[[], object]]:
         """Return nothing: no other process sends anything."""

@@ -1,6 +1,7 @@
 """The HTTP server of the ops listener: limits, bad clients, pages that need an answer."""
 
 import contextlib
+import errno
 import socket
 import threading
 import time
@@ -166,6 +167,39 @@ def test_a_connection_that_ends_when_it_is_closed_for_another_ends_nothing_else(
             go_on.set()
             second.sendall(b'GET /open HTTP/1.1\r\nHost: localhost\r\n\r\n')
             assert second.recv(12) == b'HTTP/1.1 200'
+
+
+@pytest.mark.parametrize('number', [errno.EMFILE, errno.ENOBUFS])
+def test_a_listener_without_descriptors_or_memory_goes_on_a_little_later(number):
+    until, calls = time.monotonic() + 0.3, []
+
+    class Full(socket.socket):
+        def _accept(self):
+            calls.append(self)
+            if time.monotonic() < until:
+                raise OSError(number, 'full')
+            return super()._accept()
+
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(Full()) for _ in range(2)]
+        for one in sockets:
+            one.bind(('127.0.0.1', 0))
+            one.listen(8)
+            one.setblocking(False)
+        addresses = [one.getsockname() for one in sockets]
+        clients = [stack.enter_context(ops.silent(one)) for one in addresses]
+        server = OpsServer(sockets, Access(), Known(), PAGES)
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        try:
+            for client in clients:
+                client.sendall(b'GET /open HTTP/1.1\r\nHost: localhost\r\n\r\n')
+                assert client.recv(12) == b'HTTP/1.1 200'
+            assert len(calls) < 100
+        finally:
+            server.stop()
+            thread.join()
+            server.close()
 
 
 def test_a_response_may_be_larger_than_the_buffers():
