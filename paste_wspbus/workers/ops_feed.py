@@ -129,7 +129,12 @@ class OpsFeed:
     def _state(self) -> State:
         supervisor = self.supervisor
         bus = supervisor.bus
-        serving = sum(not is_silent(worker) for worker in supervisor.serving())
+        serving = (
+            sum(  # a worker with a problem answers each request with an error page
+                not (is_silent(worker) or worker.role.problem)
+                for worker in supervisor.serving()
+            )
+        )
         # Without --reload, the old workers serve until the new ones do, unless all have died.
         serves_on = serving > 0 or not supervisor.strategy.replaces
         return State(
