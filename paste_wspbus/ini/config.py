@@ -65,9 +65,10 @@ class Config:
         elif scheme.lower() == 'egg':
             self.loader = EggLoader(path)
         else:
-            raise ConfigError(
-                uri, 'this is not a site: name a file, config:FILE or egg:DIST'
-            )
+            from paste_wspbus.ini.hints import as_elsewhere
+
+            takes = 'name a file, config:FILE or egg:DIST'
+            raise ConfigError(uri, f'this is not a site: {takes}{as_elsewhere(uri)}')
         self.settings = read_settings(self.loader if self.file else None)
         self._composer = Composer(self.loader, self.file, self.vars, self.settings)
 

@@ -112,8 +112,25 @@ def call_hint(context: Any, error: BaseException) -> str:
     for key in settings:
         if key not in takes and (hint := nearest(key, names)):
             return hint
+    if kind == 'application' and takes[:2] == ['environ', 'start_response']:
+        module = getattr(factory, '__module__', 'MODULE')
+        name = f'{module}:{getattr(factory, "__qualname__", "NAME")}'
+        return f'; it is an application and no factory: write {wsgi_object(name)}'
     wanted, result = SIGNATURES[kind]
     return f'; a factory takes {wanted} and returns {result}'
+
+
+def wsgi_object(name: str) -> str:
+    """Return the keys of a section whose application is MODULE:NAME."""
+    return f'use = egg:paste_wspbus#wsgi and app = {name}'
+
+
+def as_elsewhere(argument: str) -> str:
+    """Return how an .ini names MODULE:NAME, which other servers take, or ''."""
+    if not re.fullmatch(r'[^\W\d][\w.]*:[\w.]+', argument):
+        return ''
+    keys = wsgi_object(argument)
+    return f'; to serve an application, write an .ini whose [app:main] has {keys}'
 
 
 def _modules(folders: Iterable[str] | None) -> list[str]:

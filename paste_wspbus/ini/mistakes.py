@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import os
 import re
 
 from paste_wspbus.bus import exit_code_of
@@ -14,6 +15,7 @@ from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import NO_NAME, one_line
 from paste_wspbus.ini.hints import (
+    as_elsewhere,
     distribution_hint,
     entry_points,
     missing_key,
@@ -55,7 +57,8 @@ def refuse_uwsgi(path: str, text: str) -> None:
 def in_reading(path: str, error: Exception) -> ConfigError:
     """Return the ConfigError for an error of opening or parsing a file."""
     if isinstance(error, FileNotFoundError):
-        return ConfigError(path, 'there is no such file')
+        more = as_elsewhere(os.path.basename(path))
+        return ConfigError(path, f'there is no such file{more}')
     if isinstance(error, IsADirectoryError):
         return ConfigError(path, 'it is a directory, not an .ini file')
     if isinstance(error, PermissionError):

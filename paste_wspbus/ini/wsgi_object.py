@@ -61,7 +61,10 @@ def make_app(
 
 
 def _wrong(global_conf: dict[str, str], key: str, problem: str) -> ConfigError:
-    return ConfigError(global_conf.get('__file__'), problem, key=key)
+    from paste_wspbus.ini.factories import making
+
+    file, section = making[-1] if making else (global_conf.get('__file__'), None)
+    return ConfigError(file, problem, section=section, key=key)
 
 
 def _executed(path: str) -> Any:

@@ -7,6 +7,7 @@ import pytest
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.wsgi_object import make_app
+from tests.kit import run
 
 CODE = """
 import os
@@ -67,3 +68,23 @@ def test_the_environment_is_set_before_the_import(conf):
 def test_mistakes_name_the_key(conf, keys, why):
     with pytest.raises(ConfigError, match=why):
         make_app(conf, **keys)
+
+
+def test_whoever_names_the_application_itself_is_sent_here(tmp_path):
+    files = {
+        'shop.py': 'def app(environ, start_response): ...',
+        'site.ini': '[app:main]\nuse = call:shop:app\n',
+        'typo.ini': '[app:main]\nuse = egg:paste_wspbus#wsgi\napp = shop:apq\n',
+    }
+    keys = 'use = egg:paste_wspbus#wsgi and app = shop:app'
+    told = run(tmp_path, 'site.ini', '--listen=:0', files=files)
+    assert f'it is an application and no factory: write {keys} (' in told.err.text
+    for name, why in ('shop:app', 'name a file'), ('shop.w:app', 'no such file'):
+        told = run(tmp_path, name, '--listen=:0')
+        assert why in told.err.text
+        keys = f'use = egg:paste_wspbus#wsgi and app = {name}'
+        how = '; to serve an application, write an .ini whose [app:main] has '
+        assert told.err.text.endswith(f'{how}{keys}\n')
+    told = run(tmp_path, 'typo.ini', '--listen=:0')
+    line = "typo.ini [app:main] app: shop has no 'apq'; did you mean 'app'?\n"
+    assert told.err.text == line
