@@ -115,7 +115,8 @@ def _described(one: EntryPoint) -> str:
     if settings is not None and settings.takes_more:
         parts.append('It takes other keys, too.')
     parts.append(
-        f'Any plugin also takes {" and ".join(NEEDS)}: names of other plugins.'
+        f'Any plugin also takes {" and ".join(NEEDS)}: names of other plugins.\n'
+        'With workers, plugins run in each of them, and site_plugins once for the site.'
     )
     name = one.name if one.name != 'main' else 'NAME'
     lines = ['[wspbus:main]', f'plugins = {name}', '', f'[plugin:{name}]']
