@@ -126,9 +126,12 @@ def find(
         return found
     search = Search(options, exactly)
     known = search.run()
-    if known is not None:
+    if known is not None and not isinstance(known.error, Ambiguous):
         return known
     settings = _settings(options) if settings is None else settings
+    if known is not None:  # the .ini may say which one, as pid_file = web%(n)s.pid
+        file = settings.get('pid_file')
+        return search.run_by_pid_file(file) or known if file else known
     pid_file, control = settings.get('pid_file'), settings.get('control')
     found = find_by_pid_file(PIDLock(pid_file or PID_FILE, control))
     if _is_of_another(found, search.names, search.entries):

@@ -316,6 +316,24 @@ def test_of_two_sites_of_one_ini_the_named_one_is_stopped(ground):
         assert web0.process.poll() is None
 
 
+def test_of_two_sites_of_one_ini_the_one_with_its_pid_file_is_meant(ground):
+    """Whoever starts it with n=2 says n=2 to a subcommand, too."""
+    ini = f'[DEFAULT]\nn = 1\n[wspbus:main]\npid_file = %(n)s.pid\n{TWO}'
+    ini = ini.replace('server:web0', 'server:main')
+    write(ground.folder, {'site.ini': ini})
+    with ground.begin('site.ini') as one, ground.begin('site.ini', 'n=2') as two:
+        one.wait_until_served()
+        two.wait_until_served()
+        for words, site in ([], one), (['n=2'], two):
+            told = ground.run('site.ini', 'status', *words)
+            assert f'process {site.pid}' in told.out.text, told.report()
+        told = ground.run('site.ini', 'status', 'n=3')
+        assert 'Several sites run: ' in told.out.text, told.report()
+        assert ground.run('site.ini', 'stop', 'n=2').code == 0
+        assert two.wait() == 0
+        assert one.process.poll() is None
+
+
 def test_a_daemon_of_another_section_keeps_its_pid_file(ground):
     write(ground.folder, {'site.ini': TWO})
     assert ground.run('site.ini', 'start', '--server-name=web0').code == 0
