@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.options import Options
 
+#: How often the command looks for a site while others take over.
+LOOKS = 5
+
 #: What is wrong with a site whose folder a deployment has removed.
 LOST = 'its PID file and its control socket were removed: stop it, and start it again'
 
@@ -116,6 +119,27 @@ def find(
         not, it may be any section of a site that runs alone.
     :param settings: those of [wspbus:main]; None if the .ini is not read yet.
     """
+    for _ in range(LOOKS):
+        before = _holders(options)
+        found = _find_now(options, exactly, settings)
+        # A process that takes over registers, and the one before ends: who has read the
+        # entries in between has seen neither.
+        if found.state not in (NOT_RUNNING, DEAD) or before == _holders(options):
+            break
+    return found
+
+
+def _holders(options: Options) -> list[tuple[str, int]]:
+    """Return the entries that the command can read, and the processes that hold them."""
+    if not options.config:
+        return []
+    search = Search(options, exactly=False)
+    return sorted((one.path, one.holder or 0) for one in search.entries)
+
+
+def _find_now(
+    options: Options, exactly: bool, settings: dict[str, Any] | None
+) -> Found:
     if options.pid_file is not None or not options.config:
         found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
         if options.config and options.pid_file and found.state in (NOT_RUNNING, DEAD):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from paste_wspbus.command import finding
 from tests.kit import BIN, TIMEOUT, Process, Site, eventually, run, write
 from tests.kit.daemons import WEBAPP, ini
 from tests.kit.processes import has_ended, kill
@@ -450,3 +451,25 @@ def test_during_a_restart_there_is_always_one_site(ground, tmp_path):
         assert restart.wait() == 0, restart.report()
     assert {one.code for one in answers} == {0}, [one.report() for one in answers]
     ground.stop()
+
+
+@pytest.mark.parametrize(
+    ('holders', 'states', 'expected'),
+    [
+        # The process before has ended, and the next one has registered meanwhile.
+        ([1, 2, 2], ['NOT RUNNING', 'RUNNING'], 'RUNNING'),
+        ([1, 1], ['NOT RUNNING'], 'NOT RUNNING'),
+        ([1], ['RUNNING'], 'RUNNING'),
+        ([*range(10)], ['NOT RUNNING'] * 5, 'NOT RUNNING'),  # it does not look for ever
+    ],
+)
+def test_that_nothing_runs_counts_if_no_process_has_taken_over_meanwhile(
+    holders, states, expected, monkeypatch
+):
+    holders, states = iter(holders), iter(states)
+    monkeypatch.setattr(finding, '_holders', lambda options: next(holders))
+    monkeypatch.setattr(
+        finding, '_find_now', lambda *args: finding.Found(next(states), '', None)
+    )
+    assert finding.find(None).state == expected
+    assert next(states, None) is None
