@@ -22,6 +22,7 @@ from paste_wspbus.cluster.engine import (
     decoded,
     encoded,
 )
+from paste_wspbus.ini import urls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ def _opener(url: str) -> Callable[[float], Any]:
             'protocol': 2,  # the same answers from all versions of redis-py
         }
 
-    parts = urlsplit(url)
+    parts = urls.split(url)
     if parts.scheme != 'sentinel':
         unix = parts.scheme == 'unix'
 
@@ -307,13 +308,13 @@ def _opener(url: str) -> Callable[[float], Any]:
             return redis.Redis.from_url(url, **more)
 
         return connect
-    sentinels = _sentinels(parts.netloc.rpartition('@')[2])
+    sentinels = _sentinels(parts.hosts)
     service, _, database = parts.path.strip('/').partition('/')
     login: dict[str, Any] = {}
     if parts.password:
-        login['password'] = unquote(parts.password)
-    if parts.username:
-        login['username'] = unquote(parts.username)
+        login['password'] = parts.password
+    if parts.user:
+        login['username'] = parts.user
 
     def connect_by_sentinel(patience: float) -> Any:
         from redis.sentinel import Sentinel
@@ -339,10 +340,10 @@ def _sentinels(text: str) -> list[tuple[str, int]]:
 
 def check(url: str) -> str:
     """Return what is wrong with a URL; '' if nothing is. It needs no redis-py."""
-    parts = urlsplit(url)
+    parts = urls.split(url)
     try:
         if parts.scheme == 'sentinel':
-            hosts = _sentinels(parts.netloc.rpartition('@')[2])
+            hosts = _sentinels(parts.hosts)
             service, _, database = parts.path.strip('/').partition('/')
             if not all(host for host, _ in hosts) or not service:
                 return 'write sentinel://HOST:26379,HOST:26379/NAME/0, where NAME is that of the master'
@@ -352,7 +353,8 @@ def check(url: str) -> str:
                 return 'write unix:///PATH of the socket'
         else:
             database = parts.path.strip('/')
-            if not parts.hostname or parts.port == 0:
+            whole = urlsplit(url)
+            if not whole.hostname or whole.port == 0:
                 return f'write {parts.scheme}://HOST:6379/0'
         if database and not (database.isascii() and database.isdigit()):
             return f'{database!r} is not the number of a database'

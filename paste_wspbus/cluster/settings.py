@@ -8,10 +8,9 @@ import os
 import re
 import socket
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from paste_wspbus.errors import ConfigError
-from paste_wspbus.ini import typed
+from paste_wspbus.ini import typed, urls
 from paste_wspbus.unix.kernel_timer import IS_POSSIBLE
 from paste_wspbus.values import nearest
 
@@ -66,15 +65,14 @@ class Settings(NamedTuple):
     @property
     def scheme(self) -> str:
         """The scheme of the URL; ``local`` if there is none."""
-        return urlsplit(self.use).scheme or LOCAL
+        return urls.split(self.use).scheme or LOCAL
 
     @property
     def shown(self) -> str:
         """The engine as messages name it: without user names and passwords."""
         if not self.use:
             return 'this machine alone'
-        parts = urlsplit(self.use)
-        return f'{parts.scheme}://{parts.netloc.rpartition("@")[2]}{parts.path}'
+        return urls.split(self.use).shown
 
 
 def _keys(

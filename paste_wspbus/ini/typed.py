@@ -8,9 +8,9 @@ import math
 import os
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError
+from paste_wspbus.ini import urls
 from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.units import SIZE_TAKES, duration, size
 from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint, nearest
@@ -70,12 +70,10 @@ class Settings(NamedTuple):
 
 
 def _url(text: str) -> str:
-    url = text.strip()
-    parts = urlsplit(url)
-    is_whole = url[len(parts.scheme) :].startswith('://')
-    if not parts.scheme or not is_whole or not (parts.netloc or parts.path):
+    parts = urls.split(text)
+    if not (parts.hosts or parts.path):
         raise ValueError(text)
-    return url
+    return text.strip()
 
 
 def _whole(text: str) -> int:

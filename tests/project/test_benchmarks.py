@@ -285,7 +285,7 @@ def test_restarts_clients_tell_a_connection_that_is_refused(ask, monkeypatch):
 
 
 def test_reload_serves_each_edit_without_a_failed_poll(benchmark):
-    # 'first' and 'stale' take two minutes, and tests/workers has what they measure.
+    # 'first' and 'stale' take two minutes; for old answers there is workers/test_old_code.py.
     quick = ['edits', 'idle', 'growth', '--rounds=2', '--reloads=4', '--idle-seconds=1']
     output = benchmark(
         'reload',

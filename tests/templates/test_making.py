@@ -119,6 +119,9 @@ def test_each_key_of_the_commented_ini_is_a_key_with_a_value_that_counts(tmp_pat
     # What stands there as a default is the default.
     examples = {
         'plugins',
+        'cluster_plugins',
+        'ops',
+        'ops_pages',
         'reports',
         'warm_up',
         'smoke',
