@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from paste_wspbus.command.recorded import ask_for_timeline
+from paste_wspbus.command.asking import NO_TIMELINE, ask_running
 from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.timeline import LOAD, START, Life, Row, lives, own_seconds
 from paste_wspbus.exits import DONE
@@ -93,7 +93,7 @@ def blame(options: Options) -> int:
     :returns: 0.
     :raises NotDone: with 3 if the site does not run; with 1 if it does not answer.
     """
-    answer = ask_for_timeline(options, OTHERWISE)
+    _, answer = ask_running(options, 'timeline', NO_TIMELINE, OTHERWISE)
     found = [Blame(life) for life in lives(answer) if life.ended is None]
     if options.json:
         said = json.dumps([one.as_json() for one in found], indent=2)

@@ -7,8 +7,8 @@ import os
 import sys
 import tempfile
 
+from paste_wspbus.command.asking import NO_TIMELINE, ask_running
 from paste_wspbus.command.finding import NotDone
-from paste_wspbus.command.recorded import ask_for_timeline
 from paste_wspbus.command.terminal import print_answer, print_line
 from paste_wspbus.control.panels import panels
 from paste_wspbus.control.picture import MARK, draw, page
@@ -49,7 +49,7 @@ def timeline(options: Options) -> int:
         check(path)
     elif sys.stdout.isatty() and not options.json:
         raise UsageError('timeline draws a picture: name a FILE.svg or a FILE.html')
-    answer = ask_for_timeline(options)
+    _, answer = ask_running(options, 'timeline', NO_TIMELINE)
     if options.json:
         print_answer(json.dumps(answer, indent=2), absolute=True)
     elif path is None:

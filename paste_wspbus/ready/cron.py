@@ -9,12 +9,12 @@ import threading
 import time
 
 from paste_wspbus.bus.deadlines import stack_of
-from paste_wspbus.plugins import on
 from paste_wspbus.plugins.schedule import Schedule, local_zone
 from paste_wspbus.ready.diary import Diary
 from paste_wspbus.ready.due import Rules
 from paste_wspbus.ready.job import Run
-from paste_wspbus.ready.part import Part, Unhealthy
+from paste_wspbus.ready.kept import Kept
+from paste_wspbus.ready.part import Unhealthy
 from paste_wspbus.ready.state import StateFile
 from paste_wspbus.ready.waiting import join_within_stop
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LOOK = 60.0
 
 
-class Cron(Part):
+class Cron(Kept):
     """Runs a function of the site at the times of a cron line.
 
     It runs once for the site, however many processes have the plugin: the process that
@@ -66,7 +66,6 @@ class Cron(Part):
                 'state', f'there is no folder {os.path.dirname(self.path)}'
             )
         self._check_alone()
-        self._keeper: Keeper | None = None
 
     def _check_alone(self) -> None:
         """Check that no other job of this process has the same state file.
@@ -77,33 +76,9 @@ class Cron(Part):
             if self.path and isinstance(other, Cron) and other.path == self.path:
                 raise self.wrong('state', f'[plugin:{name}] has the same file')
 
-    @on('start', priority=90)
-    def start(self) -> None:
-        """Start the thread that waits for the times.
-
-        :raises WSPBusError: if the state file cannot be opened.
-        """
-        if self._keeper is None:
-            file = self.open_state(self.path) if self.is_shared else None
-            keeper = Keeper(self, file)
-            keeper.thread.start()
-            self._keeper = self.bus.resources[self.name] = keeper
-            self.offer_health(keeper.health)
-
-    @on('stop', priority=10)
-    def stop_beginning(self) -> None:
-        """Begin no more runs."""
-        if self._keeper is not None:
-            self._keeper.stop()
-
-    @on('stop', priority=30)
-    def stop(self) -> None:
-        """Wait for the run in progress, as long as the stop of the site allows it."""
-        keeper, self._keeper = self._keeper, None
-        self.bus.resources.pop(self.name, None)
-        if keeper is not None:
-            keeper.stop()
-            keeper.finish()
+    def keeper(self, file: StateFile | None) -> Keeper:
+        """Return what keeps one start."""
+        return Keeper(self, file)
 
 
 class Keeper:

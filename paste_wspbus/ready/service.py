@@ -9,8 +9,8 @@ from paste_wspbus.bus.deadlines import stack_of
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.exits import FAILED
 from paste_wspbus.ini.factories import one_line
-from paste_wspbus.plugins import on
-from paste_wspbus.ready.part import Part, Unhealthy, bound
+from paste_wspbus.ready.kept import Kept
+from paste_wspbus.ready.part import Unhealthy, bound
 from paste_wspbus.ready.waiting import join_within_stop
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONGEST, HEALTHY = 60.0, 60.0
 
 
-class Service(Part):
+class Service(Kept):
     """Runs a function of the site for ever, in a thread or a process of its own.
 
     The function gets an event, which is set when the site stops. It runs once for the
@@ -58,35 +58,10 @@ class Service(Part):
             except TypeError as error:
                 problem = f'{run} takes {error}: it may take the event, and the bus'
                 raise self.wrong('run', problem) from None
-        self._keeper: Keeper | None = None
 
-    @on('start', priority=90)
-    def start(self) -> None:
-        """Start the thread that runs the function, or looks after its process.
-
-        :raises WSPBusError: if the lock of the service cannot be opened.
-        """
-        if self._keeper is None:
-            file = self.open_state() if self.is_shared else None
-            keeper = Keeper(self, file)
-            keeper.thread.start()
-            self._keeper = self.bus.resources[self.name] = keeper
-            self.offer_health(keeper.health)
-
-    @on('stop', priority=10)
-    def stop_beginning(self) -> None:
-        """Set the event of the function: it should end."""
-        if self._keeper is not None:
-            self._keeper.stop()
-
-    @on('stop', priority=30)
-    def stop(self) -> None:
-        """Wait for the end of the function, as long as the stop of the site allows it."""
-        keeper, self._keeper = self._keeper, None
-        self.bus.resources.pop(self.name, None)
-        if keeper is not None:
-            keeper.stop()
-            keeper.finish()
+    def keeper(self, file: StateFile | None) -> Keeper:
+        """Return what keeps one start."""
+        return Keeper(self, file)
 
 
 class Keeper:

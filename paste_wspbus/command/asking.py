@@ -1,4 +1,4 @@
-"""How commands get the timeline of a running site."""
+"""How a subcommand asks a site that must be running, and says in words why none answers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from paste_wspbus.command.finding import Found
     from paste_wspbus.process.options import Options
 
-#: Seconds that the site has to answer: a supervisor gives its processes half a second.
+#: Seconds that the site has to answer: a supervisor gives its processes a second.
 PATIENCE = 5.0
 
+#: What gunicorn says nothing of.
+NO_TIMELINE = 'it has no timeline'
 
-def ask_for_timeline(options: Options, otherwise: str = '') -> dict[str, Any]:
-    """Ask a running site for the timelines of its processes.
 
+def ask_running(
+    options: Options, command: str, lacks: str, otherwise: str = ''
+) -> tuple[Found, dict[str, Any]]:
+    """Find a running site, and ask it.
+
+    :param command: the word for the control socket.
+    :param lacks: what gunicorn does not have: `NO_TIMELINE`, for example.
     :param otherwise: what the user can do if the site does not run: a sentence.
-    :returns: what `control.timeline.lives` reads, with ``now`` and ``time``.
+    :returns: the site, and its answer; for 'timeline', `control.timeline.lives` reads it.
     :raises NotDone: with 3 if the site does not run; with 1 if it does not answer.
     :raises NotKnown: (4) if nobody can know whether it runs.
     """
@@ -34,9 +42,9 @@ def ask_for_timeline(options: Options, otherwise: str = '') -> dict[str, Any]:
         line = f'The site is not running: {found.problem}.'
         raise NotDone(f'{line} {otherwise}'.rstrip(), IS_NOT_RUNNING)
     if is_gunicorns(found, options):
-        raise NotDone(f'gunicorn{found.who} serves the site: it has no timeline')
+        raise NotDone(f'gunicorn{found.who} serves the site: {lacks}')
     try:
-        return ask(found.control, 'timeline', PATIENCE)
+        return found, ask(found.control, command, PATIENCE)
     except NoAnswer as error:
         if error.code == errno.EPROTO:
             line = f'The site{found.who} refuses: {error.reason}'
