@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import rounds
+from busy import LONG
 
 from paste_wspbus.control.client import ask
 
@@ -26,9 +27,6 @@ KINDS = 'sleeping', 'computing'
 
 #: Probes for each second.
 RATE = 200
-
-#: Seconds that one request takes: it is longer than the measurement.
-LONG = 600
 
 INI = """
 [wspbus:main]
@@ -42,7 +40,7 @@ ops = 127.0.0.1:{ops}
 use = call:ops:checks
 
 [app:main]
-use = call:ops:make_{kind}
+use = call:busy:make_{kind}
 
 [server:main]
 use = egg:waitress
@@ -75,31 +73,6 @@ def checks(bus, global_conf):
     """Two health checks, of which one hangs."""
     bus.health('works')(lambda: None)
     bus.health('hangs', group='health')(lambda: time.sleep(LONG))
-
-
-def sleeping(environ, start_response):
-    """Wait as if for a database."""
-    if environ['PATH_INFO'] == '/busy':
-        time.sleep(LONG)
-    start_response('200 OK', [('Content-Length', '2')])
-    return [b'OK']
-
-
-def computing(environ, start_response):
-    """Compute in Python, which needs the GIL."""
-    until = time.monotonic() + LONG
-    while environ['PATH_INFO'] == '/busy' and time.monotonic() < until:
-        pass
-    start_response('200 OK', [('Content-Length', '2')])
-    return [b'OK']
-
-
-def make_sleeping(global_conf):
-    return sleeping
-
-
-def make_computing(global_conf):
-    return computing
 
 
 def time_the_loop(path):

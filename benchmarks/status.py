@@ -20,12 +20,10 @@ OURS = 'the answer'
 #: The number of threads of the server; each has a request.
 THREADS = 4
 
-#: Seconds that one request takes: it is longer than the measurement.
-LONG = 600
 
 INI = """
 [app:main]
-use = call:status:make_{kind}
+use = call:busy:make_{kind}
 
 [server:main]
 use = egg:waitress
@@ -38,31 +36,6 @@ stop_timeout = 2
 """
 
 TARGET = 50  # milliseconds
-
-
-def sleeping(environ, start_response):
-    """Wait as if for a database."""
-    if environ['PATH_INFO'] == '/busy':
-        time.sleep(LONG)
-    start_response('200 OK', [('Content-Length', '2')])
-    return [b'OK']
-
-
-def computing(environ, start_response):
-    """Compute in Python, which needs the GIL."""
-    until = time.monotonic() + LONG
-    while environ['PATH_INFO'] == '/busy' and time.monotonic() < until:
-        pass
-    start_response('200 OK', [('Content-Length', '2')])
-    return [b'OK']
-
-
-def make_sleeping(global_conf):
-    return sleeping
-
-
-def make_computing(global_conf):
-    return computing
 
 
 @contextlib.contextmanager
