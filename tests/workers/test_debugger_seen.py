@@ -4,8 +4,6 @@ import sys
 import threading
 from types import ModuleType
 
-import pytest
-
 from paste_wspbus.workers.orders import _debugger
 
 
@@ -45,10 +43,11 @@ def test_a_thread_that_is_traced_is_seen():
     assert 'sys.settrace' in seen
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason='sys.monitoring is new in 3.12')
-def test_a_debugger_of_sys_monitoring_is_named():
-    sys.monitoring.use_tool_id(sys.monitoring.DEBUGGER_ID, 'debug-it')
-    try:
-        assert _debugger() == 'sys.monitoring: debug-it'
-    finally:
-        sys.monitoring.free_tool_id(sys.monitoring.DEBUGGER_ID)
+if sys.version_info >= (3, 12):  # sys.monitoring is new there
+
+    def test_a_debugger_of_sys_monitoring_is_named():
+        sys.monitoring.use_tool_id(sys.monitoring.DEBUGGER_ID, 'debug-it')
+        try:
+            assert _debugger() == 'sys.monitoring: debug-it'
+        finally:
+            sys.monitoring.free_tool_id(sys.monitoring.DEBUGGER_ID)
