@@ -115,7 +115,7 @@ def compare(folder, workers, options):
     for samples in (times, counts):
         for name in names:
             samples[name] = samples[name][1:]  # the first round warms up
-    turned = ('with ÷ without', lambda ours, peer: peer / ours)
+    turned = ('÷ without', lambda ours, peer: peer / ours)
     ratio = rounds.table(f'requests a second, {what}', '1/s', rates, 'without', turned)
     rounds.table(f'processor time of a request, {what}', 'µs', times, 'without', turned)
     if all(map(all, counts.values())):
