@@ -306,7 +306,8 @@ def gunicorn_threads(port: int) -> list[str]:
 
 def uwsgi_threads(port: int) -> list[str]:
     """Return uWSGI's command for one process with threads, behind its own HTTP router."""
-    words = [f'--http=127.0.0.1:{port}', '--http-keepalive', '--threads=4', '--master']
+    words = [f'--http=127.0.0.1:{port}', '--http-keepalive', '--threads=4']
+    words += ['--master', '--die-on-term']  # else SIGTERM restarts it
     return [command('uwsgi'), *words, '--disable-logging', '--module=small_site:app']
 
 
