@@ -84,7 +84,7 @@ class ImportTimes:
     def __init__(self) -> None:
         self.own: dict[str, float] = {}
         self.outermost: list[Row] = []
-        #: For each thread, the seconds of the imports inside of those that run.
+        #: For each thread, a number for each import that runs: the seconds of its own imports.
         self._inside: dict[str, list[float]] = {}
         self._original: Any = None
 

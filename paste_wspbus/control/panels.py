@@ -110,7 +110,7 @@ def _start(first: Life, now: float) -> tuple[float, float] | None:
     """Return the time until the last call of 'start', or until now if there is none yet."""
     span = _span(row for row in first.rows if row.channel in START)
     if span is None and any(row.channel in END for row in first.rows):
-        return None  # later calls have taken the place of those of the start
+        return None  # only the newest calls are kept: those of the start are gone
     begin, end = span or (now, now)
     loads = [row.since for row in first.rows if row.channel in LOAD]
     known = [first.began] if first.began is not None else loads

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 #: reports none: then its last result does not count any more.
 LATE = 3.0
 
+#: Seconds between two results of a check that is read anew whenever it may have changed.
+NEVER = 1e9
+
 
 class Checked(NamedTuple):
     """The checks of one process, as `bus.health.Check.describe` describes them.

@@ -54,9 +54,9 @@ class OpenTelemetry(Plugin):
     """Sends spans to a collector: of the load, the start, graceful, the stop, each listener.
 
     The variables OTEL_* of the environment configure it; the keys here come before them.
-    The exporter and its thread are made when the site starts, in each process. At the end
-    of the stop, what is left is sent, within ``flush`` and half of what remains of
-    stop_timeout.
+    The exporter and its thread are made when the site starts, in each process. The end
+    of the stop sends what is left. This takes at most ``flush``, and at most half of what
+    remains of stop_timeout.
 
     :param endpoint: the address of the collector; OTEL_EXPORTER_OTLP_ENDPOINT without it.
     :param service_name: without it OTEL_SERVICE_NAME, or the name of the .ini.

@@ -38,7 +38,7 @@ OTHER = 'other'
 #: The status in the series of a component's starts, whose route is its name.
 START = 'start'
 
-#: The methods that are told apart: those of RFC 9110, RFC 5789 and WebDAV (RFC 4918, 3253).
+#: The methods with counts of their own: of RFC 9110, RFC 5789, WebDAV (RFC 4918, 3253).
 METHODS = frozenset(
     (
         *('GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE'),

@@ -18,6 +18,7 @@ from paste_wspbus.cluster.agent import run_agent
 from paste_wspbus.cluster.claim import Held
 from paste_wspbus.cluster.engine import Member
 from paste_wspbus.forks import close_in_child
+from paste_wspbus.ops.health import NEVER
 from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.kernel_timer import boot_clock
@@ -42,8 +43,6 @@ FIRST, LAST = 40, 60
 #: ``stop_timeout`` that this is at most.
 PATIENCE, PATIENCE_SHARE = 2.0, 1 / 10
 
-#: Seconds of an interval that never ends.
-NEVER = 1e9
 
 #: Seconds before another agent follows one that has ended: the first time, and at most.
 PAUSE, LONGEST = 1.0, 60.0

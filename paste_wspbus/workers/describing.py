@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from paste_wspbus.ops.health import Checked, rows
+import time
+
+from paste_wspbus.ops.health import NEVER, Checked, rows
 from paste_wspbus.role import WORKER
 from paste_wspbus.wire import NUMBERS
 from paste_wspbus.workers.handle import MAX_REQUESTS
@@ -64,15 +66,25 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
 
 
 def checked_of(supervisor: Supervisor) -> list[Checked]:
-    """Return the health checks of the processes that run the site, and that of its cluster."""
+    """Return the health checks of the processes that run the site, and of the supervisor.
+
+    The supervisor's are that of the cluster, and a crash loop as long as there is one.
+    """
     found = [
         Checked(one.name, one.role.kind == WORKER, one.health)
         for one in supervisor.current.values()
         if one.is_ready and one.health
     ]
-    if supervisor.cluster is not None:
-        found.append(Checked('supervisor', False, [supervisor.cluster.check()]))
-    return found
+    own = [] if supervisor.cluster is None else [supervisor.cluster.check()]
+    if loop := supervisor.crashes.loop:
+        own.append(_crash_loop(loop))
+    return [*found, Checked('supervisor', False, own)] if own else found
+
+
+def _crash_loop(text: str) -> dict[str, Any]:
+    """Return the check that fails during a crash loop, as `bus.health.Check.describe`."""
+    more = {'at': time.monotonic(), 'took': None, 'every': NEVER, 'timeout': 0.0}
+    return {'name': 'crashes', 'group': 'health', 'ok': False, 'text': text, **more}
 
 
 def in_brief(supervisor: Supervisor) -> list[str]:

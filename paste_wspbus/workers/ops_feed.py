@@ -110,6 +110,8 @@ class OpsFeed:
         known = [(one.name, one.pid, one.health_reports) for one in handles]
         if (cluster := self.supervisor.cluster) is not None:
             known.append(('cluster', 0, cluster.words))
+        if loop := self.supervisor.crashes.loop:
+            known.append((loop, 0, 0))
         if known == self._known:
             return
         now = time.monotonic()

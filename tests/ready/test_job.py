@@ -9,7 +9,7 @@ import pytest
 
 from paste_wspbus.ready.job import JobTimedOut, Run
 from paste_wspbus.ready.part import Part
-from tests.kit.processes import TIMEOUT
+from tests.kit.processes import TIMEOUT, eventually
 
 
 @pytest.fixture
@@ -78,8 +78,7 @@ def test_a_job_that_waits_in_c_is_shown_as_late_until_it_returns(job, log):
     lock.acquire()
     run = Run(job, lambda: (lock.acquire(), returns.wait(TIMEOUT)), 60, 0.05)
     run.begin()
-    while not log:
-        time.sleep(0.01)
+    eventually(lambda: log)
     assert run.is_running and run.is_late
     lock.release()
     returns.set()

@@ -109,7 +109,7 @@ LONGEST_WAIT = 86400.0
 
 
 class Format(NamedTuple):
-    """A format. ``fields`` are the names of those that it has.
+    """A format of lines; ``fields`` are the names of its fields.
 
     ``values(exchange, now, end)`` takes an `Exchange`, a time.monotonic() and how the
     request ended; it returns a tuple, the values of the fields. ``text(batch)`` returns the
