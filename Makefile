@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-.PHONY: serve help test test-all attack chaos environments hosts timeline man lint bench bench-quick clean
+.PHONY: serve help test test-all attack chaos environments hosts timeline man lint bench bench-quick records clean
 
 serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 	$(VENV)/bin/wspserve $(INI)
@@ -14,7 +14,7 @@ help:  ## List the targets
 
 # RUNNER=.ci/alone, as in CI, runs tests that fail once more, alone.
 test: $(VENV)/.tested  ## Run the tests (ARGS="tests/bus -k drain -x": only those)
-	$(RUNNER) $(VENV)/bin/python -W error -m pytest -n 3 $(ARGS)
+	$(RUNNER) $(VENV)/bin/python -W error -m pytest -n 4 --dist worksteal $(ARGS)
 
 # What the tests of guests and hosts need, in a cache folder (tests/environments/).
 environments:  ## Make the virtual environments that tests of frameworks and hosts need
@@ -65,7 +65,7 @@ lint: $(VENV)/.linted  ## Check style, types, and which room imports which
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.benched  ## Print the figures that the docs quote
-	set -e; for script in publish growth wakeup throughput startup start stop status cycles memory spread watched restart recycling reload frameworks; do \
+	set -e; for script in publish growth scaling wakeup throughput startup start stop status cycles memory spread watched faults restart recycling reload frameworks; do \
 	  $(VENV)/bin/python benchmarks/$$script.py; \
 	done
 
@@ -75,6 +75,9 @@ bench-quick: $(VENV)/.benched  ## Print the most important figures, in about fiv
 	  'status.py --rounds 3' 'growth.py listeners connections --rounds 2 --most 1000'; do \
 	  $(abspath $(VENV))/bin/python $$run; \
 	done
+
+records: $(VENV)/.benched  ## Measure ours and peers, write docs/records.md (ARGS=--quick)
+	$(VENV)/bin/python benchmarks/records.py $(ARGS)
 
 clean:  ## Remove what was built and installed here
 	rm -rf .venv .venv-* build dist *.egg-info

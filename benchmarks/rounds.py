@@ -304,6 +304,25 @@ def gunicorn_threads(port: int) -> list[str]:
     return [command('gunicorn'), *words, 'small_site:app']
 
 
+def gunicorn_sync(port: int) -> list[str]:
+    """Return gunicorn's command for four workers of one request each."""
+    words = ['--worker-class=sync', '--workers=4', f'--bind=127.0.0.1:{port}']
+    return [command('gunicorn'), *words, 'small_site:app']
+
+
+def granian(port: int) -> list[str]:
+    """Return granian's command for one worker with threads for Python."""
+    words = ['--interface=wsgi', '--blocking-threads=4', '--host=127.0.0.1']
+    words += [f'--port={port}']  # it writes no access log unless it is told to
+    return [command('granian'), *words, 'small_site:app']
+
+
+def uvicorn(port: int) -> list[str]:
+    """Return uvicorn's command; a2wsgi lets it serve a WSGI application."""
+    words = [f'--port={port}', '--no-access-log', '--log-level=warning']
+    return [command('uvicorn'), *words, 'small_asgi:app']
+
+
 def uwsgi_threads(port: int) -> list[str]:
     """Return uWSGI's command for one process with threads, behind its own HTTP router."""
     words = [f'--http=127.0.0.1:{port}', '--http-keepalive', '--threads=4']

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import re
@@ -25,6 +26,9 @@ OTHERS = {
     'cheroot': ('1 connection', '4 connections', 'a connection for each request'),
     'paste': ('a connection for each request',),
 }
+
+#: The tables: waitress by the number of connections; cheroot and Paste#http; all peers.
+WHAT = ('waitress', 'others', 'peers')
 
 #: The most processor time of a request over kept-alive connections, as a part of waitress-serve's.
 MOST_CPU = 0.65
@@ -95,6 +99,32 @@ def requests_a_second(serve, case, seconds, times, sleeps):
     return measure
 
 
+def compare_all(options):
+    """Print how wspserve and all peers do: each with four threads, or as many as it takes."""
+    servers = {
+        'wspserve': rounds.wspserve,
+        'waitress-serve': rounds.waitress_serve,
+        'pserve': rounds.pserve,
+        'paster serve': rounds.paster_serve,
+        'gunicorn, sync': rounds.gunicorn_sync,
+        'gunicorn, gthread': rounds.gunicorn_threads,
+        'uWSGI': rounds.uwsgi_threads,
+        'granian': rounds.granian,
+        'CherryPy (cheroot)': functools.partial(rounds.alone, server='cheroot'),
+        'uvicorn (a2wsgi)': rounds.uvicorn,
+    }
+    times, sleeps = ({name: [] for name in servers} for _ in range(2))
+    case = '4 connections'
+    measures = {
+        name: requests_a_second(serve, case, options.seconds, times[name], sleeps[name])
+        for name, serve in servers.items()
+    }
+    rates = rounds.alternate(measures, options.rounds)
+    times = {name: values[1:] for name, values in times.items() if name in rates}
+    rounds.table(f'requests a second, peers, {case}', '1/s', rates, 'wspserve')
+    rounds.table(f'processor time of a request, peers, {case}', 'µs', times, 'wspserve')
+
+
 def compare(case, options, server='waitress'):
     alone = 'waitress-serve' if server == 'waitress' else f'{server} alone'
     servers = {
@@ -139,7 +169,15 @@ def compare(case, options, server='waitress'):
 
 
 def main():
-    options = rounds.options(__doc__, seconds=3)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'what', nargs='*', help=f'any of {", ".join(WHAT)}; default: all'
+    )
+    parser.add_argument('--rounds', type=int, default=15, help='default 15')
+    parser.add_argument('--seconds', type=float, default=3, help='default 3')
+    options = parser.parse_args()
+    options.rounds = max(2, options.rounds)  # percentiles need two
+    what = options.what or WHAT
     if shutil.which('wrk') is None:
         print('wrk is not installed: nothing is measured')
         return
@@ -147,11 +185,15 @@ def main():
         'Each round starts each server afresh, one at a time: the luck that a process '
         'has with its memory counts once, not in every round.'
     )
-    for case in CASES:
-        compare(case, options)
-    for server, cases in OTHERS.items():
-        for case in cases:
-            compare(case, options, server)
+    if 'waitress' in what:
+        for case in CASES:
+            compare(case, options)
+    if 'others' in what:
+        for server, cases in OTHERS.items():
+            for case in cases:
+                compare(case, options, server)
+    if 'peers' in what:
+        compare_all(options)
 
 
 if __name__ == '__main__':

@@ -74,6 +74,31 @@ def test_cron_counts_lost_runs_over_a_year_and_over_graceful_restarts(benchmark)
     assert rows == ['365', '365', '2918'] * 2, output
 
 
+def test_records_are_a_page_of_targets_peers_and_outputs(benchmark, tmp_path):
+    page = tmp_path / 'records.md'
+    benchmark('records', '--quick', '--only', 'publish', '--output', str(page))
+    text = page.read_text()
+    target = r'^\| The bus \| publish to 1 listener: times as fast as CherryPy \| at least 3 \| \S+ (met|missed) \|$'
+    assert re.search(target, text, re.M), text
+    assert '`python benchmarks/publish.py --rounds 2`' in text
+    assert '- paste_wspbus ' in text
+
+
+def test_faults_counts_the_starts_of_a_crash_loop(benchmark):
+    found = targets(
+        benchmark('faults', 'crashes', '--seconds', '3', '--servers', 'wsp')
+    )
+    assert all(0 < starts < 12 for starts in found.values())
+
+
+def test_scaling_has_a_table_for_each_step(benchmark):
+    output = benchmark('scaling', '--rounds', '2', '--most', '1')
+    assert list(targets(output)) == [
+        'a graceful restart of 1 preloaded workers, in compositions'
+    ]
+    assert 'plugins: start to first response' in output
+
+
 def test_timeline_says_what_recording_a_start_costs(benchmark):
     found = targets(benchmark('timeline', '--rounds', '2'))
     assert found['calls of Python for a later request'] == 0
