@@ -30,6 +30,9 @@ FREED = 'freed'
 #: The parts of the ttl: between two renewals, and between two words of a member.
 RENEWS, JOINS = 1 / 4, 1 / 2
 
+#: Seconds between two records of what has changed at a member.
+RECORDS = 1.0
+
 #: Seconds that the thread that receives waits for a message at most.
 RECEIVES = 5.0
 
@@ -86,6 +89,9 @@ class Agent:
         #: The fence of a lease that is to be released; 0 if there is none.
         self._to_free = 0
         self._facts: Any = None
+        #: Whether the facts have changed since the last word of this member, and when they
+        #: may be recorded: not each change of a moment is.
+        self._records, self._records_at = False, 0.0
         self._next = self._joins_at = 0.0
         self._members = 0
         #: Since when the engine is away, when the log has said so, and how often it failed.
@@ -172,7 +178,8 @@ class Agent:
         self._to_free, self._next = fence, 0.0
 
     def _is_to_record(self, facts: dict[str, Any]) -> None:
-        self._facts, self._joins_at, self._next = facts, 0.0, 0.0
+        self._facts, self._records = facts, True
+        self._next = min(self._next, self._records_at)
 
     def _leave(self) -> None:
         try:
@@ -192,6 +199,9 @@ class Agent:
             self._free()
             if asked >= self._joins_at:
                 self._join(asked)
+            elif self._records and asked >= self._records_at:
+                self.engine.record(self.member, self._facts)
+                self._records, self._records_at = False, asked + RECORDS
             answer = self._ask()
         except EngineAway as away:
             self._is_away(away, clock())
@@ -203,11 +213,13 @@ class Agent:
         self._tell_of_engine('', now - asked, answer)
         every = self._every * random.uniform(0.9, 1.0)
         self._next = self.claim.next_look(now, every, self._wants)
+        if self._records:
+            self._next = min(self._next, self._records_at)
 
     def _join(self, now: float) -> None:
-        self._members = self.engine.join(self.member, {PLUGINS: self.claim.highest})
-        if self._facts is not None:
-            self.engine.record(self.member, self._facts)
+        fences = {PLUGINS: self.claim.highest}
+        self._members = self.engine.join(self.member, fences, self._facts)
+        self._records = False
         self._joins_at = now + self.settings.ttl * JOINS
         if not self._has_joined:
             self._has_joined = True

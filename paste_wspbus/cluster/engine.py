@@ -173,11 +173,17 @@ class Engine(Protocol):
     others.
     """
 
-    def join(self, member: Member, fences: Mapping[str, int]) -> int:
+    def join(
+        self,
+        member: Member,
+        fences: Mapping[str, int],
+        facts: Mapping[str, Any] | None = None,
+    ) -> int:
         """Say that a member is there, the first time and again and again.
 
         :param fences: from the name of each lease to the highest fence that it has seen:
             no later fence is lower.
+        :param facts: what it says of itself, as for `record`; None changes nothing.
         :returns: the number of members.
         """
 

@@ -129,11 +129,18 @@ class LocalEngine:
 
     # -- the verbs ----------------------------------------------------------------------
 
-    def join(self, member: Member, fences: Mapping[str, int]) -> int:
+    def join(
+        self,
+        member: Member,
+        fences: Mapping[str, int],
+        facts: Mapping[str, Any] | None = None,
+    ) -> int:
         """See `Engine.join`."""
         now = clock()
         with self._state() as state:
             state['members'][member.id] = [*member, now, self._epoch]
+            if facts is not None:
+                state['facts'][member.id] = dict(facts)
             for name, fence in fences.items():
                 state['fences'][name] = max(fence, _whole(state['fences'].get(name)))
             for name, one in list(state['members'].items()):

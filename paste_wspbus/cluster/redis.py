@@ -87,12 +87,18 @@ class RedisEngine:
 
     # -- the verbs ----------------------------------------------------------------------
 
-    def join(self, member: Member, fences: Mapping[str, int]) -> int:
+    def join(
+        self,
+        member: Member,
+        fences: Mapping[str, int],
+        facts: Mapping[str, Any] | None = None,
+    ) -> int:
         """See `Engine.join`."""
         keys = [self._key(name) for name in ('members', 'seen', 'facts')]
         keys += [self._key(f'fence:{name}') for name in fences]
         forgotten = int(self._ttl * FORGOTTEN * 1000)
-        args = [member.id, json.dumps([*member]), forgotten, *fences.values()]
+        kept = '' if facts is None else json.dumps(facts)
+        args = [member.id, json.dumps([*member]), forgotten, kept, *fences.values()]
         with self._asking(self._commands):
             return int(self._join(keys, args))
 

@@ -65,23 +65,26 @@ return {tostring(granted), epoch, whole(now), unpack(had)}
 """
 )
 
-#: KEYS: members, seen, facts, and one fence for each ARGV behind the third.
-#: ARGV: id, JSON of the member, milliseconds after which a silent member is forgotten.
+#: KEYS: members, seen, facts, and one fence for each ARGV behind the fourth.
+#: ARGV: id, JSON of the member, milliseconds after which a silent member is forgotten,
+#: JSON of its facts or ''.
 #: It returns the number of members.
 JOIN = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[3], ARGV[1], ARGV[4]) end
 local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]))
 for _, id in ipairs(gone) do
   redis.call('HDEL', KEYS[1], id)
   redis.call('HDEL', KEYS[3], id)
   redis.call('ZREM', KEYS[2], id)
 end
-for number = 4, #ARGV do
-  local stored = tonumber(redis.call('GET', KEYS[number]) or '0') or 0
-  if tonumber(ARGV[number]) > stored then redis.call('SET', KEYS[number], ARGV[number]) end
+for number = 5, #ARGV do
+  local key = KEYS[number - 1]
+  local stored = tonumber(redis.call('GET', key) or '0') or 0
+  if tonumber(ARGV[number]) > stored then redis.call('SET', key, ARGV[number]) end
 end
 return redis.call('ZCARD', KEYS[2])
 """

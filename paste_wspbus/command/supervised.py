@@ -16,6 +16,7 @@ from paste_wspbus.ini.limits import limits_of
 from paste_wspbus.ini.listed import is_clustered
 from paste_wspbus.ini.settings import HUNG_AFTER, section_of
 from paste_wspbus.plugins.sitelog import log_to_files, name_process
+from paste_wspbus.process.names import MAIN
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
 from paste_wspbus.role import CLUSTER, OPS
 from paste_wspbus.unix.holding import hold
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from paste_wspbus.cluster.facts import Release
     from paste_wspbus.metrics.folder import MetricsFolder
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
@@ -145,8 +147,8 @@ class Supervised:
         folder = runtime_folder() if settings.scheme == LOCAL else None
         maker = find_maker(settings, lambda _, problem: WSPBusError(problem))
         make = functools.partial(maker, settings, folder or '')
-        ini = str(config.file)
-        self.supervisor.cluster = Clustered(self.supervisor, settings, make, ini)
+        ini, began = str(config.file), self.process.began
+        self.supervisor.cluster = Clustered(self.supervisor, settings, make, ini, began)
 
     def _cluster_notes(self) -> list[str]:
         """Return what to say if [cluster:main] has changed: a graceful restart keeps it.
@@ -228,7 +230,8 @@ class Supervised:
             restarts=bool(workers) or options.monitor_restart,
             preload=bool(workers) and settings['preload'] and not options.reload,
             site_plugins=bool(workers) and bool(settings['site_plugins']),
-            cluster_plugins=bool(workers) and bool(settings['cluster_plugins']),
+            cluster_plugins=settings['cluster_plugins'] if workers else (),
+            release=self._release() if workers else None,
             start_timeout=settings['start_timeout'],
             stop_timeout=settings['stop_timeout'],
             soak=settings['soak'],
@@ -240,6 +243,14 @@ class Supervised:
             reports=settings['reports'],
             limits=limits_of(settings, has_workers=bool(workers)),
         )
+
+    def _release(self) -> Release | None:
+        config, names = self.process.config, self.process.names
+        if not is_clustered(config):
+            return None
+        from paste_wspbus.cluster.facts import release_of
+
+        return release_of(config, names.ini, names.app or MAIN)
 
     def _check_reports(self, plan: Plan) -> None:
         """Refuse a folder of reports to which this process cannot write.

@@ -32,8 +32,8 @@ class Events:
         self.selector = selectors.DefaultSelector()
         #: It is called after each signal.
         self.woken: Callable[[], None] = lambda: None
-        #: It is called before each sleep.
-        self.before_sleep: Callable[[], None] = lambda: None
+        #: They are called before each sleep.
+        self.before_sleep: list[Callable[[], None]] = []
         self.requests: deque[Any] = deque()
         self._timers: list[Timer] = []
         self._numbers = itertools.count()
@@ -65,7 +65,7 @@ class Events:
 
     def step(self, timeout: float | None = None) -> None:
         """Sleep until something happens, at most ``timeout`` seconds, and handle it."""
-        self.before_sleep()
+        self.about_to_sleep()
         if self._timers:
             due = max(self._timers[0][0] - time.monotonic(), 0)
             timeout = due if timeout is None else min(timeout, due)
@@ -73,6 +73,11 @@ class Events:
             key.data()
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
+
+    def about_to_sleep(self) -> None:
+        """Call all functions that are called before each sleep."""
+        for function in self.before_sleep:
+            function()
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> Timer:
         """Make `step` call ``function`` after ``seconds``; return the timer for `cancel`."""

@@ -24,6 +24,7 @@ from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers.children import BecomeWorker, WorkerFailed, how
+from paste_wspbus.workers.cluster_shown import Shown
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
 
 TYPE_CHECKING = False
@@ -60,6 +61,7 @@ class Clustered:
     :param settings: what [cluster:main] says.
     :param make: makes the engine, in the agent.
     :param ini: the .ini, for the titles of the agent and the guards.
+    :param began: when this process began (time.time()).
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Clustered:
         settings: Settings,
         make: Callable[[], Engine],
         ini: str = '',
+        began: float = 0.0,
     ) -> None:
         self.supervisor, self.settings, self._make = supervisor, settings, make
         self._ini = ini
@@ -80,6 +83,8 @@ class Clustered:
         self.engine: dict[str, Any] = {}
         #: How often it has said something of that.
         self.words = 0
+        #: What the other members see of this one.
+        self.shown = Shown(self, began)
         self._connection: socket.socket | None = None
         self._agent, self._rest, self._pause = 0, b'', PAUSE
         #: The guards' ends of connections, until the guard has it, and this process's ends.
@@ -138,6 +143,7 @@ class Clustered:
         self._agent, self._connection, self._rest = pid, mine, b''
         self.events.selector.register(mine, selectors.EVENT_READ, self._read)
         self._say('wants', self._wants)
+        self.shown.forget()
 
     def _become_agent(self, connection: socket.socket) -> None:
         """Be the agent, and end."""
@@ -201,7 +207,7 @@ class Clustered:
     def adjust(self) -> None:
         """Want the lease if the site serves and has cluster plugins; else do without it."""
         serves = self.bus.state is State.STARTED and not self.bus.leaving
-        wants = serves and self.supervisor.plan.cluster_plugins
+        wants = serves and bool(self.supervisor.plan.cluster_plugins)
         if wants != self._wants:
             self._wants = wants
             self._say('wants', wants)

@@ -76,7 +76,8 @@ class OpsFeed:
             return
         self._sent, self._known = None, []
         self.look()
-        supervisor.events.before_sleep = self.look
+        if self.look not in supervisor.events.before_sleep:
+            supervisor.events.before_sleep.append(self.look)
 
     def _start_again(self) -> None:
         self.supervisor.events.call_later(self._wait, self.start)

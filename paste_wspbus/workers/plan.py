@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from paste_wspbus.cluster.facts import Release
     from paste_wspbus.requests.marks import Limits
     from paste_wspbus.servers.server import Server
 
@@ -42,7 +43,8 @@ class Plan(NamedTuple):
     (``max_memory`` in bytes) are 0 if there is none. ``hung_after`` is the time without
     an answer after which a worker hangs; 0 if nobody looks. ``reports`` is the folder of
     reports; None if none are written. ``limits`` are those of requests.
-    ``cluster_plugins`` says whether the site has some.
+    ``cluster_plugins`` are the names of those of the site. ``release`` is the code that the
+    .ini serves; None if the site belongs to no cluster.
     """
 
     workers: int
@@ -59,7 +61,8 @@ class Plan(NamedTuple):
     hung_after: float = 0.0
     reports: str | None = None
     limits: Limits | None = None
-    cluster_plugins: bool = False
+    cluster_plugins: Sequence[str] = ()
+    release: Release | None = None
 
     def time_to_stop(self, *, is_last: bool) -> float:
         """Return a process's own deadline: it must end before the supervisor kills it.

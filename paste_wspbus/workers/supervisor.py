@@ -247,7 +247,7 @@ class Supervisor:
             # queues the command, and block() carries it out.
             bus.turn.keep_for(0)
             if bus.state is State.STARTED:
-                bus.events.before_sleep()  # who reads these lines may ask at once
+                bus.events.about_to_sleep()  # who reads these lines may ask at once
                 first = self.current.get('worker 1') or self.current.get('site')
                 ready(first.lines if first else [])
                 for worker in self.late:
@@ -338,7 +338,7 @@ class Supervisor:
         """List the kinds of processes of which the site has one now: preload, site plugins, …"""
         wanted = {PRELOAD: self.plan.preload, SITE: self.plan.site_plugins}
         if self.cluster is not None:
-            wanted[CLUSTER] = self.plan.cluster_plugins and self.cluster.holds
+            wanted[CLUSTER] = bool(self.plan.cluster_plugins) and self.cluster.holds
         return [kind for kind, is_wanted in wanted.items() if is_wanted]
 
     def spawn(self, role: Role, source: Source | None = None) -> WorkerHandle:

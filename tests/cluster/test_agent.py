@@ -34,8 +34,9 @@ class Engine:
         if self.away:
             raise EngineAway(self.away)
 
-    def join(self, member, fences):
+    def join(self, member, fences, facts):
         self._look('join')
+        self.facts = facts
         return 1 + len(self.others)
 
     def members(self):
@@ -228,9 +229,17 @@ def test_warnings_of_the_engine_and_namesakes_are_told_once(told):
     assert 'note' not in one.said()
 
 
-def test_facts_are_recorded_at_once(told):
+def test_facts_are_recorded_when_they_change_and_with_each_word_of_the_member(told):
     one = told()
     one.tell('record', {'release': '1.2'})
-    one.engine.acts.clear()
     one.agent._beat()
-    assert one.engine.acts[:2] == ['join', 'record']
+    assert one.engine.facts == {'release': '1.2'}
+    one.tell('record', {'release': '1.3'})
+    assert one.beat()[0] == ['record']
+    for _ in range(3):  # not each change of a moment is recorded
+        one.tell('record', {'release': '1.4'})
+        assert one.beat()[0] == []
+    assert one.agent._next <= boot_clock() + 1
+    one.agent._records_at = 0
+    assert one.beat()[0] == ['record']
+    assert one.beat()[0] == []

@@ -132,6 +132,10 @@ def test_members_come_say_who_they_are_and_go(make):
     assert [member.member for member in seen] == [ONE, TWO]
     assert [member.facts for member in seen] == [{'release': '1.2'}, {}]
     assert all(0 <= member.age < 5 for member in seen)
+    two.join(TWO, {'plugins': 7}, {'release': '1.3'})
+    assert [member.facts['release'] for member in one.members()] == ['1.2', '1.3']
+    two.join(TWO, {})
+    assert one.members()[1].facts == {'release': '1.3'}
     two.leave(TWO)
     assert [member.member for member in one.members()] == [ONE]
 

@@ -37,7 +37,7 @@ class Supervisor:
         self.is_stopping = self.is_renewing = False
         self.plan = SimpleNamespace(cluster_plugins=True)
         self.events = self.bus.events = SimpleNamespace(
-            call_later=lambda _, function: function()
+            call_later=lambda _, function: function(), before_sleep=[]
         )
         self.children = SimpleNamespace(of_kind=lambda kind: self.alive)
         self.replacing = SimpleNamespace(
