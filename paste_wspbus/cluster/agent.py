@@ -11,6 +11,7 @@ import threading
 
 from paste_wspbus.cluster.claim import Claim, Held
 from paste_wspbus.cluster.engine import EngineAway, Message, Wish
+from paste_wspbus.cluster.facts import described
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
 TYPE_CHECKING = False
@@ -55,6 +56,7 @@ class Agent:
       again: while the supervisor is stopped, another member gets the lease.
     - ``free``, fence: the process that needed the lease has ended.
     - ``record``, facts: what other members should see of this one.
+    - ``look``, machines: somebody wants to see the engine and, perhaps, all machines.
     - ``bye``: the site stops. Without it, the lease ends by itself, for the process that
       needs it may still run.
 
@@ -63,6 +65,8 @@ class Agent:
     - ``held``, fence, until: this member holds the lease until then (CLOCK_BOOTTIME).
     - ``lost``, fence: it does not hold it any more.
     - ``engine``, facts: what the engine does; see `_tell_of_engine`.
+    - ``looked``, machines: the answer to ``look``, after ``engine``; None if the engine is
+      away, or if nobody wants to see them.
     - ``note``, level, text: a line for the log.
 
     :param connection: the end of the connection to the supervisor.
@@ -94,9 +98,10 @@ class Agent:
         self._records, self._records_at = False, 0.0
         self._next = self._joins_at = 0.0
         self._members = 0
-        #: Since when the engine is away, when the log has said so, and how often it failed.
+        #: Since when the engine is away; when the log has said so, and whether it has said that
+        #: of this time; how often it failed.
         self._away_since: float | None = None
-        self._told_at, self._failures = 0.0, 0
+        self._told_at, self._has_told, self._failures = -MINUTE, False, 0
         self._last_word: float | None = None
         self._told: Any = None
         self._warnings: set[str] = set()
@@ -108,6 +113,7 @@ class Agent:
             'heard': self._is_heard,
             'free': self._is_to_free,
             'record': self._is_to_record,
+            'look': self._looks,
         }
 
     # -- the loop -----------------------------------------------------------------------
@@ -202,6 +208,7 @@ class Agent:
             elif self._records and asked >= self._records_at:
                 self.engine.record(self.member, self._facts)
                 self._records, self._records_at = False, asked + RECORDS
+            asks = clock()
             answer = self._ask()
         except EngineAway as away:
             self._is_away(away, clock())
@@ -210,7 +217,7 @@ class Agent:
         self._failures, self._last_word = 0, now
         if self._away_since is not None or self._told is None:
             self._is_back(now)
-        self._tell_of_engine('', now - asked, answer)
+        self._tell_of_engine('', now - asks if answer else None, answer)
         every = self._every * random.uniform(0.9, 1.0)
         self._next = self.claim.next_look(now, every, self._wants)
         if self._records:
@@ -277,12 +284,8 @@ class Agent:
         if self._away_since is None:
             self._away_since = now
         silent = now - (self._last_word or self._away_since)
-        if (
-            self._told is None
-            or not self._told['away']
-            or now >= self._told_at + MINUTE
-        ):
-            self._told_at = now
+        if now >= self._told_at + MINUTE:
+            self._told_at, self._has_told = now, True
             since = f' for {silent:.0f} s' if silent >= 1 else ''
             self._note(
                 ERROR,
@@ -297,8 +300,9 @@ class Agent:
         self._next = now + wait * random.uniform(0.5, 1.0)
 
     def _is_back(self, now: float) -> None:
-        if self._away_since is not None:
-            took, self._away_since = now - self._away_since, None
+        since, self._away_since = self._away_since, None
+        if since is not None and self._has_told:
+            self._has_told, took = False, now - since
             self._note(
                 INFO + 10, f'cluster: {self.settings.shown} is back after {took:.0f} s'
             )
@@ -308,26 +312,47 @@ class Agent:
                 self._note(WARNING, f'cluster: {self.settings.shown}: {warning}')
 
     def _tell_of_engine(
-        self, away: str, round_trip: float | None, answer: Answer | None
+        self,
+        away: str,
+        round_trip: float | None,
+        answer: Answer | None,
+        anew: bool = False,
     ) -> None:
-        """Tell the supervisor what has changed.
+        """Tell the supervisor what has changed; each failure, and if it has asked, all.
 
         ``away`` is the reason why the engine does not answer; '' if it does. ``since`` is
         the time of its last word, ``members`` the number of members, ``leader`` the machine
-        that holds the lease, and ``leads`` since when.
+        that holds the lease ('': nobody does; None: that is not known), and ``leads`` since
+        when.
         """
-        record = answer.record if answer is not None else self.claim.record
+        record = None if answer is None else answer.leader
+        leader = record.machine if record else ''
         facts = {
             'away': away,
             'members': self._members,
-            'leader': record.machine if record else '',
+            'leader': None if answer is None else leader,
             'fence': record.fence if record else 0,
         }
-        if facts != self._told:
+        if facts != self._told or away or anew:
             self._told = facts
             leads = clock() - record.held_for if record else None
             more = {'since': self._last_word, 'round_trip': round_trip, 'leads': leads}
             self._say('engine', {**facts, **more})
+
+    def _looks(self, machines: bool) -> None:
+        """Look at the engine for somebody who asks; not while it is away."""
+        found = None
+        if self._away_since is None and self._last_word is not None:
+            try:
+                asked = clock()
+                answer = self.engine.lease(PLUGINS, self.member, Wish())
+                took = clock() - asked
+                found = self.engine.members() if machines else None
+                self._last_word = clock()
+                self._tell_of_engine('', took, answer, anew=True)
+            except EngineAway as away:
+                self._is_away(away, clock())
+        self._say('looked', None if found is None else described(found))
 
 
 def run_agent(

@@ -95,6 +95,14 @@ class Answer(NamedTuple):
     now: float
 
     @property
+    def leader(self) -> Record | None:
+        """The record if, as far as the engine knows, its holder has the lease now."""
+        record = self.record
+        if record is None or not record.holder or record.epoch != self.epoch:
+            return None
+        return record if record.age <= record.ttl else None
+
+    @property
     def version(self) -> str:
         """A text that differs after each change of the record, and in each run of the engine."""
         return version_of(self.record, self.epoch)
@@ -184,7 +192,7 @@ class Engine(Protocol):
         :param fences: from the name of each lease to the highest fence that it has seen:
             no later fence is lower.
         :param facts: what it says of itself, as for `record`; None changes nothing.
-        :returns: the number of members.
+        :returns: the number of members that have said something within the ttl.
         """
 
     def members(self) -> list[Seen]:

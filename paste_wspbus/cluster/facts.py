@@ -11,13 +11,17 @@ from paste_wspbus.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from paste_wspbus.cluster.engine import Seen
     from paste_wspbus.ini.config import Config
 
 #: The number of bytes that the JSON of the facts has at most, and that of one text in them.
 MAX_FACTS, MAX_TEXT = 1024, 200
+
+#: The number of machines that are shown at most.
+MAX_MACHINES = 1000
 
 #: Distributions whose applications are parts of any site: their version says nothing of it.
 _OF_ANY_SITE = 'paste-wspbus', 'paste', 'pastescript', 'pastedeploy'
@@ -134,6 +138,19 @@ def cut(text: str, most: int = MAX_TEXT) -> str:
     while len(json.dumps(f'{text}…')) > most:
         text = text[:-1]
     return f'{text}…'
+
+
+def described(found: Sequence[Seen]) -> list[dict[str, Any]]:
+    """Return what `Engine.members` has found as the supervisor gets it, with a limit."""
+    return [
+        {
+            'machine': cut(one.member.machine),
+            'id': cut(one.member.id),
+            'age': round(one.age, 3),
+            **read(one.facts),
+        }
+        for one in found[:MAX_MACHINES]
+    ]
 
 
 def read(facts: Any) -> dict[str, Any]:

@@ -147,7 +147,8 @@ class LocalEngine:
                 if not self._is_there(one, now):
                     del state['members'][name]
                     state['facts'].pop(name, None)
-            return len(state['members'])
+            ages = [now - one[2] for one in state['members'].values()]
+            return sum(age <= self._ttl for age in ages)
 
     def _is_there(self, one: Any, now: float) -> bool:
         try:

@@ -98,7 +98,9 @@ class RedisEngine:
         keys += [self._key(f'fence:{name}') for name in fences]
         forgotten = int(self._ttl * FORGOTTEN * 1000)
         kept = '' if facts is None else json.dumps(facts)
-        args = [member.id, json.dumps([*member]), forgotten, kept, *fences.values()]
+        silent = int(self._ttl * 1000)
+        args = [member.id, json.dumps([*member]), forgotten, kept, silent]
+        args += fences.values()
         with self._asking(self._commands):
             return int(self._join(keys, args))
 

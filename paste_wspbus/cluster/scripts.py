@@ -65,10 +65,10 @@ return {tostring(granted), epoch, whole(now), unpack(had)}
 """
 )
 
-#: KEYS: members, seen, facts, and one fence for each ARGV behind the fourth.
+#: KEYS: members, seen, facts, and one fence for each ARGV behind the fifth.
 #: ARGV: id, JSON of the member, milliseconds after which a silent member is forgotten,
-#: JSON of its facts or ''.
-#: It returns the number of members.
+#: JSON of its facts or '', milliseconds after which a member counts as silent.
+#: It returns the number of members that are not silent.
 JOIN = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -81,12 +81,12 @@ for _, id in ipairs(gone) do
   redis.call('HDEL', KEYS[3], id)
   redis.call('ZREM', KEYS[2], id)
 end
-for number = 5, #ARGV do
-  local key = KEYS[number - 1]
+for number = 6, #ARGV do
+  local key = KEYS[number - 2]
   local stored = tonumber(redis.call('GET', key) or '0') or 0
   if tonumber(ARGV[number]) > stored then redis.call('SET', key, ARGV[number]) end
 end
-return redis.call('ZCARD', KEYS[2])
+return redis.call('ZCOUNT', KEYS[2], now - tonumber(ARGV[5]), '+inf')
 """
 
 #: KEYS: members, seen, facts. It returns {now in ms, id, JSON, JSON of facts, ms, …}.

@@ -198,6 +198,11 @@ def _add_asking(add: Callable[..., object]) -> None:
         help='With subcommands that show something: print one JSON document',
     )
     add(
+        '--cluster',
+        action='store_true',
+        help='With status and ps: show all machines of the cluster',
+    )
+    add(
         '--watch',
         action='store_true',
         help='With status: show it in place, and again and again; keys act on the site',

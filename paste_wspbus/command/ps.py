@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 #: Seconds that a site has to answer; and the number of sites that are asked at a time.
 PATIENCE, AT_A_TIME = 1.0, 16
 
+#: The same if it says what all machines of its cluster do: its engine may be slow.
+MACHINES_PATIENCE = 8.0
+
 HEADING = ('PROCESS', 'USER', 'STATE', 'GENERATION', 'SINCE', 'SERVING', 'SITE')
 
 
@@ -50,27 +54,32 @@ def ps(options: Options) -> int:
     entries, problems = read_entries((), everybody=is_root)
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         found = without_replaced(list(pool.map(find_by_entry, entries)))
-        sites = [site for site in pool.map(_describe, found) if site is not None]
+        describe_one = functools.partial(_describe, machines=options.cluster)
+        sites = [site for site in pool.map(describe_one, found) if site is not None]
     sites.sort(key=lambda site: (site['ini'], site['pid'] or 0))
-    if options.json:
+    if options.cluster:
+        from paste_wspbus.command.ps_cluster import show
+
+        show(sites, options.json)
+    elif options.json:
         print_answer(json.dumps(sites, indent=2), absolute=True)
     else:
         print_answer('\n'.join(in_columns([HEADING, *map(_row, sites)])), absolute=True)
     for problem in problems:
         print(f'Not all sites are known: {problem}', file=sys.stderr)
-    if not sites and not problems and not options.json:
+    if not sites and not problems and not options.json and not options.cluster:
         print_answer(f'No site of {"any" if is_root else "this"} user is running.')
     return IS_UNKNOWN if problems else DONE
 
 
-def _describe(found: Found) -> dict[str, Any] | None:
+def _describe(found: Found, machines: bool) -> dict[str, Any] | None:
     """Return what is known of a site; None if it has ended."""
     entry = found.entry
     if entry is None:
         return None
     if found.state != RUNNING and (found.state == NOT_RUNNING or not entry.holder):
         return None
-    status = _ask(entry, found)
+    status = _ask(entry, found, machines)
     return {
         'pid': found.pid or entry.holder or None,
         'user': name_of(entry.owner if not is_own(entry.owner) else _runs_as(found)),
@@ -82,6 +91,7 @@ def _describe(found: Found) -> dict[str, Any] | None:
         'pid_file': entry.pid_file,
         'log_file': entry.log_file,
         'control': entry.control,
+        **({'cluster': status.get('cluster')} if machines else {}),
         # Another user says so, who has no right to this .ini.
         'is_claim': entry.owner not in trusted_users(entry.file),
     }
@@ -93,14 +103,15 @@ def _runs_as(found: Found) -> int:
     return max(users) if users else os.geteuid()
 
 
-def _ask(entry: Entry, found: Found) -> dict[str, Any]:
+def _ask(entry: Entry, found: Found, machines: bool) -> dict[str, Any]:
     """Return the status that the site tells; {} if it does not answer in time."""
     try:
+        patience = MACHINES_PATIENCE if machines else PATIENCE
         with connect(found.control, PATIENCE) as sock:
             if not is_own(entry.owner) and not _is_of(sock, entry.owner):
                 return {}
-            send(sock, 'status')
-            return receive(sock, PATIENCE) or {}
+            send(sock, 'status', machines=machines)
+            return receive(sock, patience) or {}
     except NoAnswer:
         return {}
 

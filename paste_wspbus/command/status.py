@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: The state of a site whose server is gunicorn, which reports nothing else.
 GUNICORNS = 'RUNNING BY GUNICORN'
 
+#: Seconds that a site has to say what it knows of all machines: its engine may be slow.
+PATIENCE = 8.0
+
 #: The exit code of each state.
 EXIT_CODES = {
     RUNNING: IS_RUNNING,
@@ -46,10 +49,16 @@ def status(options: Options) -> int:
 
     :returns: the exit code, as the Linux Standard Base defines it.
     """
-    found, answer = look(options)
+    more = {'machines': True, 'timeout': PATIENCE} if options.cluster else {}
+    found, answer = look(options, **more)
     if options.json:
         told = json.dumps(answer or _without_answer(found), indent=2)
         print_answer(told, absolute=True)
+    elif answer and options.cluster:
+        from paste_wspbus.command.cluster_text import describe as describe_cluster
+
+        lines = describe_cluster(answer.get('cluster'))
+        print_answer('\n'.join(line.text for line in lines), absolute=True)
     elif answer:
         lines = describe(answer, found.pid, folds=sys.stdout.isatty())
         print_answer('\n'.join(line.text for line in lines))
@@ -58,16 +67,17 @@ def status(options: Options) -> int:
     return EXIT_CODES[found.state]
 
 
-def look(options: Options) -> tuple[Found, dict[str, Any]]:
+def look(options: Options, **more: Any) -> tuple[Found, dict[str, Any]]:
     """Find the site, and ask for its status.
 
+    :param more: other arguments of `control.client.ask`.
     :returns: what was found, and the answer; {} if there is none, and ``problem`` says why.
     """
     found = find(options)
     answer: dict[str, Any] = {}
     if found.state == RUNNING and not found.problem:
         try:
-            answer = ask(found.control, 'status')
+            answer = ask(found.control, 'status', **more)
         except NoAnswer as error:
             found.problem = why(error)
     if found.state == RUNNING and found.problem and is_gunicorns(found, options):

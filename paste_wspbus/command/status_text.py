@@ -77,6 +77,7 @@ def describe(
         fold(_recycled(workers)),
         _requests(answer, width),
         fold(_counted(answer)),
+        fold(_cluster(answer)),
         fold(_plugins(answer, workers)),
         fold(_what_happens(answer)),
     ]
@@ -293,6 +294,14 @@ def _counted(answer: dict[str, Any]) -> list[Line]:
     if not parts:
         return []
     return [Line(f'{" and ".join(parts)} since the start: the log says where.')]
+
+
+def _cluster(answer: dict[str, Any]) -> list[Line]:
+    if not answer.get('cluster'):
+        return []
+    from paste_wspbus.command.cluster_text import in_brief  # few sites have one
+
+    return in_brief(answer['cluster'])
 
 
 def _plugins(answer: dict[str, Any], workers: list[dict[str, Any]]) -> list[Line]:

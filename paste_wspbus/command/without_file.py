@@ -25,7 +25,7 @@ USAGE = '%(prog)s [options] CONFIG_FILE [SUBCOMMAND] [var=value …]'
 
 #: The lines that follow the usage of a site.
 USAGES = f"""
-       %(prog)s {PS} [--json]
+       %(prog)s {PS} [--cluster] [--json]
        %(prog)s {PLUGINS} [NAME] [--json]
        %(prog)s {NEW} plugin NAME | site NAME | ini [FILE]
        %(prog)s {FROM} FILE
@@ -41,6 +41,8 @@ def take(options: Options, prog: str) -> None:
     if name == PS and more:
         said = f'ps lists all sites: leave out {" ".join(more)}'
         raise UsageError(f'{prog}: {said}')
+    if options.cluster and name != PS:
+        raise UsageError(f'{prog}: {name} knows no machines: leave out --cluster')
     if name == PLUGINS and len(more) > 1:
         said = f'plugins takes one name: leave out {" ".join(more[1:])}'
         raise UsageError(f'{prog}: {said}')

@@ -155,7 +155,7 @@ def metrics(asked: Asked) -> Response:
     from paste_wspbus.metrics.page import metrics_page  # few listeners are asked for it
 
     snapshot, numbers = asked.snapshot, asked.snapshot.numbers
-    told = snapshot.told.get('status')
+    told = snapshot.told.get('numbers')
     is_known = told is not None and told.age < HANGS_AFTER
     page = metrics_page(
         {} if numbers is None else numbers.read(),
@@ -226,5 +226,5 @@ PAGES: dict[str, Page] = {
     '/events': Page(events),
     '/timeline.svg': Page(timeline_picture, needs='timeline'),
     '/timeline.html': Page(timeline_page, needs='timeline'),
-    '/metrics': Page(metrics, is_open=True, needs='status'),
+    '/metrics': Page(metrics, is_open=True, needs='numbers'),
 }

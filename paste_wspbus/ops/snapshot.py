@@ -68,7 +68,9 @@ class Numbers(NamedTuple):
 class Snapshot:
     """What is known of the site.
 
-    :param told: the last answer of each kind: 'status', 'stacks', 'timeline'.
+    :param told: the last answer of each kind: 'status', 'stacks', 'timeline', and 'numbers',
+        a status without the machines of a cluster: the engine is not asked for them at each
+        look of Prometheus.
     :param checked: the health checks of each process.
     :param waits_for: the seconds for which the supervisor has not answered; 0 if it has.
     :param numbers: where the metrics come from; None if nothing is counted.

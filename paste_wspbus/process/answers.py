@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 MAX_CALLS, LAST_CALLS = 10_000, 800
 
 
+#: Seconds that a status waits for the engine of a cluster, and for what all machines say.
+CLUSTER_PATIENCE, MACHINES_PATIENCE = 0.3, 5.0
+
+
 class Answers:
     """Answers for the site of ``bus``, or for the supervisor if it is the supervisor's bus.
 
@@ -87,7 +91,9 @@ class Answers:
         supervisor = self.bus.plugins.get('supervisor')
         if supervisor is None:
             return self.describe()
-        self.describe_all(supervisor, connection.answer, connection)
+        machines = connection.request.get('machines') is True
+        patience = MACHINES_PATIENCE if machines else CLUSTER_PATIENCE
+        self.describe_all(supervisor, connection.answer, connection, machines, patience)
         return None
 
     def describe(self) -> dict[str, Any]:
@@ -99,14 +105,27 @@ class Answers:
         supervisor: Any,
         answer: Callable[[dict[str, Any]], object],
         connection: Connection | None = None,
+        machines: bool = False,
+        patience: float = CLUSTER_PATIENCE,
     ) -> None:
-        """Call ``answer`` with what `status` answers of a site with a supervisor."""
+        """Call ``answer`` with what `status` answers of a site with a supervisor.
+
+        :param machines: whether it shows all machines of its cluster.
+        :param patience: seconds to wait for what they say.
+        """
 
         def answer_now() -> None:
             told = self._describe() | _readable(supervisor.describe())
             answer(_with_backlog(told, supervisor.server))
 
-        supervisor.inquire(connection, answer_now)
+        def ask_workers() -> None:
+            supervisor.inquire(connection, answer_now)
+
+        cluster = supervisor.cluster
+        if cluster is None:
+            ask_workers()
+        else:
+            cluster.status.ask(ask_workers, machines, patience)
 
     def _describe(self) -> dict[str, Any]:
         bus, process = self.bus, self.process

@@ -31,6 +31,7 @@ class OpsAnswers:
         self._process = process
         self._kinds: dict[str, Callable[[Answers, Answer], object]] = {
             'status': self._status,
+            'numbers': self._numbers,
             'stacks': self._stacks,
             'timeline': self._timeline,
         }
@@ -42,12 +43,17 @@ class OpsAnswers:
             answers.bus = bus
             self._kinds[kind](answers, answer)
 
-    def _status(self, answers: Answers, answer: Answer) -> None:
+    def _numbers(self, answers: Answers, answer: Answer) -> None:
+        self._status(answers, answer, machines=False)
+
+    def _status(self, answers: Answers, answer: Answer, machines: bool = True) -> None:
         supervisor = answers.bus.plugins.get('supervisor')
         if supervisor is None:
             answer(limited(answers.describe()))
         else:
-            answers.describe_all(supervisor, lambda told: answer(limited(told)))
+            answers.describe_all(
+                supervisor, lambda told: answer(limited(told)), machines=machines
+            )
 
     def _stacks(self, answers: Answers, answer: Answer) -> None:
         supervisor = answers.bus.plugins.get('supervisor')

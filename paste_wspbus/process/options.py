@@ -44,6 +44,8 @@ class Options:
     load = False
     #: The file in which a timeline is drawn.
     timeline: str | None = None
+    #: Whether a subcommand is about all machines of the cluster.
+    cluster = False
     #: Whether `status` goes on showing it, and how many seconds pass between two looks.
     watch = False
     interval: float | None = None

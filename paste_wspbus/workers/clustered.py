@@ -10,7 +10,6 @@ import secrets
 import selectors
 import signal
 import socket
-import time
 import traceback
 
 from paste_wspbus.bus import State
@@ -18,13 +17,13 @@ from paste_wspbus.cluster.agent import run_agent
 from paste_wspbus.cluster.claim import Held
 from paste_wspbus.cluster.engine import Member
 from paste_wspbus.forks import close_in_child
-from paste_wspbus.ops.health import NEVER
 from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers.children import BecomeWorker, WorkerFailed, how
 from paste_wspbus.workers.cluster_shown import Shown
+from paste_wspbus.workers.cluster_status import ClusterStatus
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
 
 TYPE_CHECKING = False
@@ -85,6 +84,7 @@ class Clustered:
         self.words = 0
         #: What the other members see of this one.
         self.shown = Shown(self, began)
+        self.status = ClusterStatus(self)
         self._connection: socket.socket | None = None
         self._agent, self._rest, self._pause = 0, b'', PAUSE
         #: The guards' ends of connections, until the guard has it, and this process's ends.
@@ -97,6 +97,7 @@ class Clustered:
             'held': self._is_held,
             'lost': self._is_lost,
             'engine': self._learns_of_engine,
+            'looked': self.status.has_looked,
             'note': lambda level, text: self.bus.log(text, level),
         }
         self.bus.subscribe('start', self.start, priority=FIRST)
@@ -186,6 +187,8 @@ class Clustered:
                 self.bus.log('The process that talks to the cluster has ended', 40)
                 self.events.call_later(self._pause, self._start_again)
                 self._pause = min(self._pause * 2, LONGEST)
+                self.words += 1
+            self.status.has_ended()
 
     def _start_again(self) -> None:
         if self._connection is None and not self.supervisor.is_stopping:
@@ -203,6 +206,18 @@ class Clustered:
         :param facts: what JSON can hold; it replaces what was recorded before.
         """
         self._say('record', facts)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is an agent."""
+        return self._connection is not None
+
+    def look(self, machines: bool) -> None:
+        """Let the agent look at the engine: `ClusterStatus.has_looked` gets the answer.
+
+        :param machines: whether it looks at all machines.
+        """
+        self._say('look', machines)
 
     def adjust(self) -> None:
         """Want the lease if the site serves and has cluster plugins; else do without it."""
@@ -394,49 +409,3 @@ class Clustered:
         supervisor.go(new)
         with contextlib.suppress(WorkerFailed):  # `has_ended` says it, and tries again
             supervisor.waiting.until_ready([new])
-
-    # -- status -----------------------------------------------------------------------------
-
-    def check(self) -> dict[str, Any]:
-        """Return a health check, as `bus.health.Check.describe`: whether the engine answers.
-
-        It never decides whether the site is ready: without the engine, the site serves.
-        """
-        away, leader = self.engine.get('away'), self.engine.get('leader')
-        ok, text = None, ''
-        if away:
-            since = self.engine.get('since')
-            silent = '' if since is None else f' for {boot_clock() - since:.0f} s'
-            ok, text = False, f'no word{silent}: {away}'
-        elif self.engine:
-            count = self.engine['members']
-            ok, text = True, f'{count} member{"s" * (count != 1)}'
-            text += f', {leader} has the lease' if leader else ', nobody has the lease'
-        return {
-            'name': 'cluster',
-            'group': 'health',
-            'ok': ok,
-            'text': text,
-            'at': None if ok is None else time.monotonic(),
-            'took': self.engine.get('round_trip'),
-            'every': NEVER,  # a copy of this does not grow old
-            'timeout': 0.0,
-        }
-
-    def describe(self) -> dict[str, Any]:
-        """Return what `status` can show: the member, the engine, the lease."""
-        held = self.held
-        since = self.engine.get('since') if self.engine.get('away') else None
-        return {
-            'name': self.settings.name,
-            'machine': self.member.machine,
-            'id': self.member.id,
-            'engine': self.settings.shown,
-            'away': self.engine.get('away', ''),
-            'silent': None if since is None else round(boot_clock() - since, 3),
-            'round_trip': self.engine.get('round_trip'),
-            'members': self.engine.get('members', 0),
-            'leader': self.engine.get('leader', ''),
-            'holds': self.holds,
-            'fence': held.fence if held else None,
-        }

@@ -43,6 +43,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
             for child in children
         ],
         'health': rows(checked_of(supervisor)),
+        'cluster': supervisor.cluster and supervisor.cluster.status.describe(),
         'serving': sum(not worker.is_stopped for worker in supervisor.serving()),
         'wanted': supervisor.count,
         'recent_crashes': supervisor.crashes.recent,
@@ -75,7 +76,7 @@ def checked_of(supervisor: Supervisor) -> list[Checked]:
         for one in supervisor.current.values()
         if one.is_ready and one.health
     ]
-    own = [] if supervisor.cluster is None else [supervisor.cluster.check()]
+    own = [] if supervisor.cluster is None else [supervisor.cluster.status.check()]
     if loop := supervisor.crashes.loop:
         own.append(_crash_loop(loop))
     return [*found, Checked('supervisor', False, own)] if own else found

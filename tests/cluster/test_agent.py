@@ -194,7 +194,7 @@ def test_a_lost_engine_is_logged_once_a_minute_and_its_return_once(told):
     assert level == 40
     assert line == 'cluster: no word from redis://h/0: it is full. The site serves on'
     assert said['engine'][0]['away'] == 'it is full'
-    assert one.beat()[1] == {}
+    assert 'note' not in one.beat()[1]
     one.agent._told_at -= 61
     one.agent._away_since -= 72
     assert ' for 72 s: it is full' in one.beat()[1]['note'][1]
@@ -202,6 +202,66 @@ def test_a_lost_engine_is_logged_once_a_minute_and_its_return_once(told):
     _, said = one.beat()
     assert said['note'] == [30, 'cluster: redis://h/0 is back after 72 s']
     assert said['engine'][0]['away'] == ''
+    for away in ('it is full', '', 'it is full', ''):  # it comes and goes
+        one.engine.away = away
+        assert 'note' not in one.beat()[1]
+
+
+def test_each_failure_says_since_when_there_is_no_word(told):
+    one = told()
+    one.tell('wants', True)
+    one.beat()
+    one.engine.away = 'it is full'
+    for _ in range(2):
+        _, said = one.beat()
+        assert said['engine'][0]['away'] == 'it is full'
+        assert said['engine'][0]['since'] <= boot_clock()
+
+
+def test_it_looks_at_all_machines_for_who_asks_and_not_while_the_engine_is_away(told):
+    one = told()
+    one.beat()
+    one.engine.others = [TWO]
+    one.engine.acts.clear()
+    one.tell('look', False)
+    assert one.engine.acts == ['look']
+    assert one.said()['looked'] == [None]
+    one.tell('look', True)
+    said = one.said()
+    ((first, second),) = said['looked']
+    assert (first['machine'], second['id']) == ('one', 'two-2')
+    assert first['release'] is None and first['age'] == 0
+    assert said['engine'][0]['round_trip'] >= 0
+    one.engine.away = 'it is full'
+    one.tell('look', True)
+    said = one.said()
+    assert said['looked'] == [None] and said['engine'][0]['away'] == 'it is full'
+    one.engine.acts.clear()
+    one.tell('look', True)
+    assert one.said()['looked'] == [None] and one.engine.acts == []
+
+
+@pytest.mark.parametrize(
+    ('record', 'leader'),
+    [
+        (None, ''),
+        (Record('', 7, 1, 'run', 0.0, 0.0, '', 10), ''),
+        (Record('two-2', 7, 1, 'run', 9.0, 90.0, 'two', 10), 'two'),
+        (Record('two-2', 7, 1, 'run', 11.0, 90.0, 'two', 10), ''),  # it has ended
+        (Record('two-2', 7, 1, 'before', 1.0, 90.0, 'two', 10), ''),
+    ],
+)
+def test_nobody_leads_whose_lease_has_ended(told, record, leader):
+    one = told()
+    one.beat()
+    one.engine.lease = lambda name, member, wish: Answer(False, record, 'run', 5.0)
+    one.tell('look', False)
+    said = one.said()['engine'][0]
+    assert said['leader'] == leader
+    if leader:
+        assert said['leads'] == pytest.approx(boot_clock() - 90, abs=5)
+    else:
+        assert said['leads'] is None
 
 
 def test_it_asks_an_engine_that_is_away_soon_and_then_more_rarely(told):

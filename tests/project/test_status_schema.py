@@ -31,6 +31,8 @@ TITLES = {
     'reload': 'A reload',
     'soak': 'A soak',
     'check': 'A health check',
+    'cluster': 'A cluster',
+    'machine': 'A machine',
     'calling': 'A listener',
     'no_answer': 'No answer',
 }
@@ -102,6 +104,7 @@ def test_one_process_with_a_request_and_a_reload(tmp_path):
             'crash_loop',
             'soak',
             'replaced',
+            'cluster',
         }
         for wrong in WRONG:
             with pytest.raises(jsonschema.ValidationError):

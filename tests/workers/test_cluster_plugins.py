@@ -67,14 +67,14 @@ def run(bus, global_conf, folder):
 """
 
 
-def machine(folder, name, url='', at=None, ttl=5, **kwargs):
+def machine(folder, name, url='', at=None, ttl=5, more=(), **kwargs):
     """A site in a folder of its own: one of several machines, or alone."""
     alone = f'[cluster:main]\nname = alone\nttl = {ttl}\n'
     given = CLUSTER.format(url=url, machine=name, ttl=ttl) if url else alone
     text = INI.replace('{folder}', str(folder)) + given
     own = (at or folder) / name
     own.mkdir(exist_ok=True)
-    words = ['--pid-file', 'site.pid', '-v']
+    words = ['--pid-file', 'site.pid', '-v', *more]
     env = {'RUNTIME_DIRECTORY': str(folder)}
     return Site(own, text, *words, files={'job.py': JOB}, env=env, **kwargs)
 

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -166,16 +165,3 @@ def test_a_process_needs_a_lease(part):
     with pytest.raises(WorkerFailed, match='has no lease'):
         part.spawn(Role(CLUSTER), None, 60)
     assert part.has_lost(None)
-
-
-def test_the_check_says_since_when_there_is_no_word(part):
-    assert part.check()['ok'] is None
-    part._learns_of_engine({'away': '', 'members': 1, 'leader': 'web1'})
-    assert part.check()['text'] == '1 member, web1 has the lease'
-    away = {'away': 'it does not answer in time', 'since': boot_clock() - 12}
-    part._learns_of_engine(away)
-    check = part.check()
-    assert check['ok'] is False
-    assert check['text'] == 'no word for 12 s: it does not answer in time'
-    assert check['at'] <= time.monotonic()
-    assert part.describe()['away'] == 'it does not answer in time'

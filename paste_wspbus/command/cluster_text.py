@@ -1,0 +1,148 @@
+"""What `status` and `ps` print of a cluster: the engine, the lease, a table of machines."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from paste_wspbus.command.status_text import BAD, BUSY, HEADING, PLAIN, Line, age_text
+from paste_wspbus.command.terminal import in_columns
+from paste_wspbus.control.status import number, plural, text, texts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+COLUMNS = (
+    *('MACHINE', 'STATE', 'RELEASE', 'VERSION', 'GEN', 'WORKERS', 'LEADS'),
+    'LAST WORD',
+)
+
+#: The number of machines whose silence has a sentence.
+SHOWN = 5
+
+
+def in_brief(cluster: Any) -> list[Line]:
+    """Return the lines of a plain `status`: who this machine is, and who has the lease."""
+    if not isinstance(cluster, dict):
+        return []
+    members = number(cluster, 'members')
+    line = f'This is {text(cluster.get("machine"))} of the cluster {text(cluster.get("name"))}'
+    if members is not None:
+        line += f', which has {plural(int(members), "machine")}'
+    return [Line(f'{line}.'), *_lease(cluster)]
+
+
+def describe(cluster: Any) -> list[Line]:
+    """Return what `status --cluster` prints."""
+    if not isinstance(cluster, dict):
+        return [Line('The site belongs to no cluster: it has no [cluster:main].')]
+    machines = machines_of(cluster)
+    who = f'seen from {text(cluster.get("machine"))}'
+    line = f'The cluster {text(cluster.get("name"))}, {who}'
+    if machines is not None:
+        line += f': {plural(len(machines), "machine")}'
+    lines = [Line(f'{line}.'), *_engine(cluster), *_lease(cluster)]
+    if machines:
+        lines += [Line(''), *table(machines)]
+        if silent := _silent(machines):
+            lines += [Line(''), *silent]
+    return lines
+
+
+def machines_of(cluster: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the machines as dictionaries; None if they are not known."""
+    machines = cluster.get('machines')
+    if not isinstance(machines, list):
+        return None
+    return [one for one in machines if isinstance(one, dict)]
+
+
+def _engine(cluster: dict[str, Any]) -> list[Line]:
+    name, last = text(cluster.get('engine')), number(cluster, 'last_word')
+    if cluster.get('answers') is not True:
+        since = '' if last is None else f' for {age_text(last)}'
+        why = cluster.get('problem')
+        why = text(why) if why else 'it has not answered yet'
+        return [Line(f'There is no word from {name}{since}: {why}.', BAD)]
+    took = number(cluster, 'round_trip')
+    more = '' if took is None else f'; a round trip takes {took * 1000:.1f} ms'
+    return [Line(f'The engine is {name}{more}.')]
+
+
+def _lease(cluster: dict[str, Any]) -> list[Line]:
+    """Return a line on the lease of the cluster plugins, as far as it is known who has it."""
+    names, leader = texts(cluster, 'plugins'), cluster.get('leader')
+    if not names and not leader:
+        return []
+    which = f' ({", ".join(names)})' if names else ''
+    since = number(cluster, 'leads_for')
+    when = '' if since is None else f', for {age_text(since)}'
+    lease = f'the lease of the cluster plugins{which}'
+    if cluster.get('holds') is True:
+        fence = text(cluster.get('fence'))
+        return [Line(f'This machine has {lease}{when}, with the fence {fence}.')]
+    if leader:
+        has = f'{text(leader)} has it{when}'
+        style = PLAIN
+    elif leader == '':
+        has, style = 'nobody has it now', BUSY
+    else:
+        has, style = 'it is not known who has it', BUSY
+    if cluster.get('waits') is True:
+        return [Line(f'This machine waits for {lease}: {has}.', style)]
+    return [Line(f'{lease[0].upper()}{lease[1:]}: {has}.', style)]
+
+
+def table(machines: list[dict[str, Any]]) -> list[Line]:
+    """Return a table of machines; it is as wide as its cells."""
+    heading, *lines = in_columns([COLUMNS, *rows(machines)])
+    styles = (BAD if one.get('is_silent') is True else PLAIN for one in machines)
+    return [Line(heading, HEADING), *map(Line, lines, styles)]
+
+
+def rows(machines: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the cells of each machine. What one does that is silent is not known."""
+    names = Counter(text(one.get('machine')) for one in machines)
+    return [_row(one, names[text(one.get('machine'))] > 1) for one in machines]
+
+
+def _row(machine: dict[str, Any], is_namesake: bool) -> tuple[str, ...]:
+    name = text(machine.get('id' if is_namesake else 'machine'))
+    age = number(machine, 'age')
+    last = '?' if age is None else f'{age:.1f} s ago' if age < 100 else _long_ago(age)
+    if machine.get('is_silent') is True:
+        return (name, 'silent', *['?'] * 5, last)
+    state = text(machine.get('state')).lower()
+    if machine.get('renewing') is True:
+        state = 'reloading'
+    elif machine.get('drained') is True:
+        state += ', drained'
+    serving, wanted = number(machine, 'serving'), number(machine, 'wanted')
+    workers = (
+        '?' if serving is None or wanted is None else f'{serving:.0f}/{wanted:.0f}'
+    )
+    leads = machine.get('leads')
+    leads = ' '.join(texts(machine, 'leads')) or '-' if isinstance(leads, list) else '?'
+    code = [text(machine.get(key) or '-') for key in ('release', 'version')]
+    generation = text(machine.get('generation'))
+    return name, state, *code, generation, workers, leads, last
+
+
+def _long_ago(age: float) -> str:
+    return f'{age_text(age)} ago'
+
+
+def _silent(machines: list[dict[str, Any]]) -> list[Line]:
+    """Return a line for each machine of which nothing is known now, for SHOWN at most."""
+    silent = [one for one in machines if one.get('is_silent') is True]
+    lines = []
+    for one in silent[:SHOWN]:
+        age, last = number(one, 'age'), text(one.get('release') or one.get('version'))
+        since = 'for a while' if age is None else f'for {age_text(age)}'
+        line = f'{text(one.get("machine"))} has said nothing {since}: '
+        line += 'it is not known what it does.'
+        line += f' Its last word was that it runs {last}.' * (last != '?')
+        lines.append(Line(line, BAD))
+    if len(silent) > SHOWN:
+        lines.append(Line(f'{len(silent) - SHOWN} more machines say nothing.', BAD))
+    return lines

@@ -1,0 +1,178 @@
+"""What this site knows of its cluster: the engine, the lease, the other machines."""
+
+from __future__ import annotations
+
+import time
+
+from paste_wspbus.ops.health import NEVER
+from paste_wspbus.unix.kernel_timer import boot_clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.workers.clustered import Clustered
+
+#: Seconds for which what the agent has seen counts as known, and is not asked for again.
+KNOWN, FRESH = 10.0, 0.5
+
+#: Seconds without an answer after which the agent counts as hanging: it waits for the
+#: engine for a few seconds at most.
+HANGS = 10.0
+
+#: Seconds that an answer waits for the agent, if no one says otherwise.
+PATIENCE = 0.3
+
+
+class ClusterStatus:
+    """Asks the agent what it sees, and describes what is known.
+
+    Nothing is asked for nobody: an idle site costs the engine nothing for this.
+    """
+
+    def __init__(self, cluster: Clustered) -> None:
+        self._cluster, self._events = cluster, cluster.events
+        self._machines: list[dict[str, Any]] | None = None
+        #: The times (boot_clock) at which the machines came, and the last word on the engine.
+        self._machines_at = self._looked_at = float('-inf')
+        #: The functions that wait for the agent; whether it must look at all machines.
+        self._waiting: list[tuple[bool, Callable[[], object]]] = []
+        #: Since when the agent has not answered; None if nothing is asked.
+        self._asked_since: float | None = None
+        #: When the last agent has ended; None if it has not.
+        self._ended_at: float | None = None
+
+    # -- the agent ----------------------------------------------------------------------
+
+    def ask(
+        self,
+        answer: Callable[[], object],
+        machines: bool = False,
+        patience: float = PATIENCE,
+    ) -> None:
+        """Call a function when the agent has looked at the engine, or is late.
+
+        :param machines: whether it looks at all machines.
+        """
+        known = self._machines_at if machines else self._looked_at
+        if not self._cluster.is_connected or boot_clock() < known + FRESH:
+            answer()
+            return
+        waits = machines, answer
+        self._waiting.append(waits)
+
+        def late() -> None:
+            if waits in self._waiting:
+                self._waiting.remove(waits)
+                answer()
+
+        self._events.call_later(patience, late)
+        if self._asked_since is None:
+            self._asked_since = boot_clock()
+        self._cluster.look(machines)
+
+    def has_looked(self, machines: list[dict[str, Any]] | None) -> None:
+        """Take note of what the agent has seen.
+
+        :param machines: None if it has not looked at them, or if the engine is away.
+        """
+        self._asked_since, self._looked_at = None, boot_clock()
+        if machines is not None:
+            self._machines, self._machines_at = machines, self._looked_at
+        is_away = bool(self._cluster.engine.get('away'))
+        for waits in [*self._waiting]:
+            if machines is not None or is_away or not waits[0]:
+                self._waiting.remove(waits)
+                waits[1]()
+
+    def has_ended(self) -> None:
+        """Call all functions that wait: the agent has ended."""
+        self._ended_at = boot_clock()
+        self._asked_since, waiting = None, self._waiting
+        self._waiting = []
+        for _, answer in waiting:
+            answer()
+
+    # -- what is known --------------------------------------------------------------------
+
+    def problem(self) -> tuple[str, float | None]:
+        """Return why this site has no word from the engine, and since when (boot_clock).
+
+        The text is '' if there is one, or before that; the time is None if there was none.
+        """
+        cluster, since = self._cluster, self._asked_since
+        if not cluster.is_connected and self._ended_at is not None:
+            return 'the process that talks to it has ended', self._ended_at
+        if since is not None and boot_clock() - since > HANGS:
+            return 'the process that talks to it does not answer', since
+        return cluster.engine.get('away') or '', cluster.engine.get('since')
+
+    def check(self) -> dict[str, Any]:
+        """Return a health check, as `bus.health.Check.describe`: whether the engine answers.
+
+        It never decides whether the site is ready: without the engine, the site serves.
+        """
+        engine, (problem, since) = self._cluster.engine, self.problem()
+        ok, text = None, ''
+        if problem:
+            silent = '' if since is None else f' for {boot_clock() - since:.0f} s'
+            ok, text = False, f'no word{silent}: {problem}'
+        elif engine:
+            count, leader = engine['members'], engine['leader']
+            ok, text = True, f'{count} member{"s" * (count != 1)}'
+            if leader is not None:
+                text += f', {leader or "nobody"} has the lease'
+        return {
+            'name': 'cluster',
+            'group': 'health',
+            'ok': ok,
+            'text': text,
+            'at': None if ok is None else time.monotonic(),
+            'took': engine.get('round_trip'),
+            'every': NEVER,  # a copy of this does not grow old
+            'timeout': 0.0,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `status` shows of the cluster: docs/status.md has the keys."""
+        cluster, now = self._cluster, boot_clock()
+        engine, (problem, since) = cluster.engine, self.problem()
+        answers = bool(engine) and not problem
+        plugins = cluster.supervisor.plan.cluster_plugins
+        is_fresh = now < self._looked_at + KNOWN
+        leads = engine.get('leads')
+        return {
+            'name': cluster.settings.name,
+            'machine': cluster.member.machine,
+            'id': cluster.member.id,
+            'engine': cluster.settings.shown,
+            'answers': answers if engine or problem else None,
+            'problem': problem or None,
+            'last_word': _age(now, since) if problem or is_fresh else None,
+            'round_trip': engine.get('round_trip') if answers else None,
+            'members': engine.get('members') if answers else None,
+            'plugins': [*plugins],
+            'holds': cluster.holds,
+            'fence': cluster.held.fence if cluster.held is not None else None,
+            'waits': bool(plugins) and not cluster.holds,
+            'leader': engine.get('leader') if answers else None,
+            'leads_for': _age(now, leads) if answers else None,
+            'machines': self._seen(now) if answers else None,
+        }
+
+    def _seen(self, now: float) -> list[dict[str, Any]] | None:
+        """Return the machines, with their ages as they are now."""
+        since, own = now - self._machines_at, self._cluster.settings.ttl
+        if self._machines is None or since > KNOWN:
+            return None
+        found = []
+        for one in self._machines:
+            age = round(one['age'] + since, 3)
+            is_silent = age > (one['ttl'] or own)
+            found.append({**one, 'age': age, 'is_silent': is_silent})
+        return found
+
+
+def _age(now: float, since: float | None) -> float | None:
+    return None if since is None else round(max(now - since, 0.0), 3)

@@ -1,0 +1,149 @@
+"""What a site knows of its cluster, and what it does not claim to know."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from paste_wspbus.cluster.claim import Held
+from paste_wspbus.cluster.engine import Member
+from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.unix.kernel_timer import boot_clock
+from paste_wspbus.workers.cluster_status import HANGS, KNOWN, ClusterStatus
+
+WEB2 = {'machine': 'web2', 'id': 'web2-2', 'age': 3.0, 'ttl': 60, 'release': '41'}
+
+
+class Cluster:
+    """What `ClusterStatus` asks of the part of the supervisor; ``late`` has its timers."""
+
+    def __init__(self):
+        self.engine, self.words, self.is_connected = {}, 0, True
+        self.holds, self.held, self.looks, self.late = False, None, [], []
+        self.settings = Settings('redis://u:p@h/0', 'shop', 'web1', 10)
+        self.member = Member('web1-1', 'web1')
+        plan = SimpleNamespace(cluster_plugins=('job',))
+        self.supervisor = SimpleNamespace(plan=plan)
+        self.events = SimpleNamespace(
+            call_later=lambda _, function: self.late.append(function)
+        )
+        self.look = self.looks.append
+
+    def learns(self, **facts):
+        known = {'away': '', 'members': 2, 'leader': 'web2', 'round_trip': 0.001}
+        now = boot_clock()
+        self.engine = {**known, 'since': now, 'leads': now - 90, **facts}
+        self.words += 1
+
+
+@pytest.fixture
+def cluster():
+    return Cluster()
+
+
+@pytest.fixture
+def status(cluster):
+    return ClusterStatus(cluster)
+
+
+def test_the_check_says_since_when_there_is_no_word(cluster, status):
+    assert status.check()['ok'] is None
+    cluster.learns(members=1, leader='web1')
+    assert status.check()['text'] == '1 member, web1 has the lease'
+    cluster.learns(leader='')
+    assert status.check()['text'] == '2 members, nobody has the lease'
+    cluster.learns(leader=None)  # it wants no lease, and has not looked
+    assert status.check()['text'] == '2 members'
+    cluster.learns(away='it does not answer in time', since=boot_clock() - 12)
+    check = status.check()
+    assert check['ok'] is False
+    assert check['text'] == 'no word for 12 s: it does not answer in time'
+    assert check['at'] <= time.monotonic()
+
+
+def test_an_agent_that_has_ended_or_hangs_is_no_word_of_the_engine(cluster, status):
+    cluster.learns(since=0.0)
+    cluster.is_connected = False
+    status.has_ended()
+    assert (
+        status.check()['text']
+        == 'no word for 0 s: the process that talks to it has ended'
+    )
+    assert status.describe()['members'] is None
+    cluster.is_connected = True
+    status.ask(lambda: None)
+    assert status.check()['ok'] is True
+    status._asked_since -= HANGS
+    assert status.check()['ok'] is False
+    assert (
+        status.describe()['problem'] == 'the process that talks to it does not answer'
+    )
+    status.has_looked(None)
+    assert status.check()['ok'] is True
+
+
+def test_before_the_first_answer_nothing_is_known(status):
+    told = status.describe()
+    assert told['engine'] == 'redis://h/0'  # without the password
+    assert (told['plugins'], told['waits'], told['holds']) == (['job'], True, False)
+    nothing = ('answers', 'problem', 'last_word', 'round_trip', 'members', 'leader')
+    assert {told[key] for key in nothing} == {None}
+    assert told['leads_for'] is told['machines'] is None
+
+
+def test_while_the_engine_is_away_nothing_is_known_but_this_site(cluster, status):
+    cluster.learns()
+    cluster.held, cluster.holds = Held(7, boot_clock() + 5), True
+    status.has_looked([WEB2])
+    assert status.describe()['leads_for'] == pytest.approx(90, abs=5)
+    cluster.learns(away='it is full', since=boot_clock() - 12)
+    told = status.describe()
+    assert (told['answers'], told['problem']) == (False, 'it is full')
+    assert told['last_word'] == pytest.approx(12, abs=5)
+    assert told['leader'] is told['members'] is told['leads_for'] is None
+    assert told['machines'] is None
+    assert (told['holds'], told['fence'], told['waits']) == (True, 7, False)
+
+
+def test_a_machine_is_silent_after_its_own_ttl_and_what_was_seen_grows_old(
+    cluster, status
+):
+    short = {**WEB2, 'ttl': None, 'age': 11.0}
+    cluster.learns()
+    status.has_looked([WEB2, short])
+    first, second = status.describe()['machines']
+    assert (first['is_silent'], second['is_silent']) == (False, True)
+    status._machines_at -= 2
+    assert status.describe()['machines'][0]['age'] >= 5
+    status._machines_at -= KNOWN
+    assert status.describe()['machines'] is None
+
+
+def test_each_who_asks_is_answered_once(cluster, status):
+    answered = []
+    status.ask(lambda: answered.append('one'))
+    status.ask(lambda: answered.append('all'), machines=True)
+    assert cluster.looks == [False, True] and answered == []
+    status.has_looked(None)
+    assert answered == ['one']
+    status.has_looked([])
+    assert answered == ['one', 'all']
+    for late in cluster.late:
+        late()
+    status.ask(lambda: answered.append('at once'), machines=True)
+    assert answered == ['one', 'all', 'at once'] and len(cluster.looks) == 2
+
+
+def test_who_asks_is_answered_without_the_agent_too(cluster, status):
+    answered = []
+    status.ask(lambda: answered.append('late'))
+    cluster.late.pop()()
+    status.ask(lambda: answered.append('ended'), machines=True)
+    status.has_ended()
+    cluster.is_connected = False
+    status.ask(lambda: answered.append('none'))
+    cluster.is_connected = True
+    cluster.learns(away='it is full')
+    status.ask(lambda: answered.append('away'), machines=True)
+    status.has_looked(None)
+    assert answered == ['late', 'ended', 'none', 'away']
