@@ -52,6 +52,23 @@ def _memory(status: Mapping[str, Any]) -> Samples:
             yield (worker.get('name') or 'site',), worker['rss']
 
 
+def _of_cluster(*keys: str) -> Any:
+    """Return a function for a value in ``cluster`` of a status; a site may have none."""
+
+    def sample(status: Mapping[str, Any]) -> Samples:
+        value: Any = status.get('cluster')
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return () if value is None else [((), float(value))]
+
+    return sample
+
+
+def _leader(status: Mapping[str, Any]) -> Samples:
+    cluster = status.get('cluster') or {}
+    return [((), float(cluster['holds']))] if cluster.get('plugins') else ()
+
+
 #: What comes from the ledger.
 REQUESTS = Family(
     'requests',
@@ -141,6 +158,36 @@ STATUS = (
         'Memory that a process uses (its resident set).',
         ('process',),
         _memory,
+    ),
+    Family(
+        'cluster_members',
+        'gauge',
+        'Machines of the cluster that have said something within its ttl.',
+        sample=_of_cluster('members'),
+    ),
+    Family(
+        'cluster_leader',
+        'gauge',
+        'Whether this machine has the lease of its cluster plugins: 1 or 0.',
+        sample=_leader,
+    ),
+    Family(
+        'cluster_last_word_seconds',
+        'gauge',
+        'Time since the engine of the cluster has answered this machine.',
+        sample=_of_cluster('last_word'),
+    ),
+    Family(
+        'cluster_round_trip_seconds',
+        'gauge',
+        'Time that a command to the engine of the cluster takes.',
+        sample=_of_cluster('round_trip'),
+    ),
+    Family(
+        'cluster_messages_dropped',
+        'counter',
+        'Messages of this machine that the other machines do not get.',
+        sample=_of_cluster('messages', 'dropped'),
     ),
 )
 

@@ -175,6 +175,66 @@ function showWorkers(news) {
   }));
 }
 
+// Who has the lease, as far as that is known.
+function leaseOf(cluster) {
+  const names = (cluster.plugins || []).join(', ');
+  if (!names && !cluster.leader) return '';
+  const which = names ? ` (${names})` : '';
+  const since = cluster.leads_for == null ? '' : ` for ${age(cluster.leads_for)}`;
+  if (cluster.holds) {
+    return `This machine has had the lease of the cluster plugins${which}${since}, with the `
+      + `fence ${cluster.fence}.`;
+  }
+  const who = cluster.leader ? `${cluster.leader} has had it${since}`
+    : cluster.leader === '' ? 'nobody has it now' : 'it is not known who has it';
+  return `The lease of the cluster plugins${which}: ${who}.`;
+}
+
+function engineOf(cluster) {
+  if (cluster.answers) {
+    const trip = cluster.round_trip == null ? '' : `; a round trip takes ${took(cluster.round_trip)}`;
+    return `The engine is ${cluster.engine}${trip}.`;
+  }
+  const since = cluster.last_word == null ? '' : ` for ${age(cluster.last_word)}`;
+  return `There is no word from ${cluster.engine}${since}: `
+    + `${cluster.problem || 'it has not answered yet'}.`;
+}
+
+function machineState(one) {
+  if (one.is_silent) return ['silent', 'bad'];
+  if (one.renewing) return ['reloading', 'warn'];
+  if (one.drained) return ['drained', 'warn'];
+  const state = String(one.state ?? 'unknown').toLowerCase();
+  return [state, state === 'started' ? 'good' : 'warn'];
+}
+
+// What a silent machine does is not known: only its name and the age of its last word are shown.
+function showMachines(news) {
+  const cluster = news.cluster;
+  $('s-machines').hidden = !cluster;
+  if (!cluster) return;
+  const names = cluster.machines.map((one) => one.machine);
+  say($('of-cluster'), `(${cluster.name}, seen from ${cluster.machine})`);
+  say($('lease'), [engineOf(cluster), leaseOf(cluster)].filter(Boolean).join(' '));
+  $('lease').className = cluster.answers === false ? 'bad' : 'soft';
+  $('t-machines').hidden = !cluster.machines.length;
+  $('more-machines').hidden = !cluster.more;
+  say($('more-machines'), `${count(cluster.more)} more machines.`);
+  fill($('machines'), cluster.machines.map((one) => {
+    const twice = names.indexOf(one.machine) !== names.lastIndexOf(one.machine);
+    const known = (value) => (one.is_silent || value == null ? '–' : String(value));
+    const serving = one.is_silent || one.wanted == null ? '–'
+      : `${count(one.serving)}/${count(one.wanted)}`;
+    return make('tr', {},
+      make('th', { scope: 'row' }, String(twice ? one.id : one.machine)),
+      make('td', {}, tag(...machineState(one))),
+      cell(known(one.release)), cell(known(one.version)), cell(known(one.generation), 'n'),
+      cell(serving, !one.is_silent && one.serving < one.wanted ? 'n warn' : 'n'),
+      cell(known((one.leads || []).join(', ') || null)),
+      cell(`${age(one.age)} ago`, one.is_silent ? 'n bad' : 'n'));
+  }));
+}
+
 function showRequests(news) {
   const rows = news.requests, total = Math.max(news.site.in_flight || 0, rows.length);
   say($('in-flight'), total ? `(${count(total)})` : '');
@@ -358,8 +418,8 @@ function show(news) {
   say($('live'), 'Live');
   document.querySelector('main').classList.remove('is-old');
   notice(problem(news));
-  for (const part of [showHead, showTiles, showWorkers, showRequests, showReloads, showChecks,
-    showTimeline]) part(news);
+  for (const part of [showHead, showTiles, showWorkers, showMachines, showRequests, showReloads,
+    showChecks, showTimeline]) part(news);
   for (const plot of PLOTS) showPlot(plot, latest);
 }
 

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from paste_wspbus.ops.snapshot import Snapshot
 
-#: The numbers of workers, requests and checks that the console shows at most.
-MAX_WORKERS, MAX_REQUESTS, MAX_CHECKS = 100, 50, 50
+#: The numbers of workers, requests, checks and machines that the console shows at most.
+MAX_WORKERS, MAX_REQUESTS, MAX_CHECKS, MAX_MACHINES = 100, 50, 50, 100
+
+#: The number of machines that a status has at most.
+ALL_MACHINES = 1000
 
 _SITE = (
     *('ini', 'pid', 'age', 'urls', 'generation', 'served', 'in_flight'),
@@ -32,6 +35,25 @@ _WORKER = (
 _REQUEST = ('method', 'path', 'age', 'thread', 'worker')
 
 _RELOAD = ('time', 'age', 'asked_by', 'outcome', 'took', 'generation', 'reason')
+
+_CLUSTER = (
+    *('name', 'machine', 'id', 'engine', 'answers', 'problem', 'last_word'),
+    *(
+        'round_trip',
+        'members',
+        'plugins',
+        'holds',
+        'fence',
+        'waits',
+        'leader',
+        'leads_for',
+    ),
+)
+
+_MACHINE = (
+    *('machine', 'id', 'age', 'is_silent', 'release', 'version', 'generation', 'state'),
+    *('renewing', 'drained', 'serving', 'wanted', 'leads'),
+)
 
 
 def news_of(snapshot: Snapshot) -> dict[str, Any]:
@@ -59,6 +81,20 @@ def news_of(snapshot: Snapshot) -> dict[str, Any]:
         'requests': _rows(status.get('requests'), _REQUEST, MAX_REQUESTS),
         'reloads': _rows(reloads, _RELOAD, MAX_REQUESTS),
         'checks': _checks(checks)[:MAX_CHECKS],
+        'cluster': _cluster(status.get('cluster')),
+    }
+
+
+def _cluster(cluster: Any) -> dict[str, Any] | None:
+    """Return what is shown of the cluster: the machines that are silent come first."""
+    if not isinstance(cluster, dict):
+        return None
+    machines = _rows(cluster.get('machines'), _MACHINE, ALL_MACHINES)
+    machines.sort(key=lambda one: one['is_silent'] is not True)
+    return {
+        **_some(cluster, _CLUSTER),
+        'machines': machines[:MAX_MACHINES],
+        'more': max(len(machines) - MAX_MACHINES, 0),
     }
 
 

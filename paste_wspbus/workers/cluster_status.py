@@ -141,7 +141,10 @@ class ClusterStatus:
         answers = bool(engine) and not problem
         plugins = cluster.supervisor.plan.cluster_plugins
         is_fresh = now < self._looked_at + KNOWN
-        leads = engine.get('leads')
+        leads, members = engine.get('leads'), engine.get('members')
+        machines = self._seen(now) if answers else None
+        if machines is not None:  # that is newer than the last word of this machine
+            members = sum(not one['is_silent'] for one in machines)
         return {
             'name': cluster.settings.name,
             'machine': cluster.member.machine,
@@ -151,14 +154,14 @@ class ClusterStatus:
             'problem': problem or None,
             'last_word': _age(now, since) if problem or is_fresh else None,
             'round_trip': engine.get('round_trip') if answers else None,
-            'members': engine.get('members') if answers else None,
+            'members': members if answers else None,
             'plugins': [*plugins],
             'holds': cluster.holds,
             'fence': cluster.held.fence if cluster.held is not None else None,
             'waits': bool(plugins) and not cluster.holds,
             'leader': engine.get('leader') if answers else None,
             'leads_for': _age(now, leads) if answers else None,
-            'machines': self._seen(now) if answers else None,
+            'machines': machines,
         }
 
     def _seen(self, now: float) -> list[dict[str, Any]] | None:

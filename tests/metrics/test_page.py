@@ -88,6 +88,25 @@ def test_a_histogram_has_the_requests_of_all_statuses():
     assert started == 0.25
 
 
+def test_a_site_of_a_cluster_says_what_it_knows_of_that():
+    cluster = {
+        **{'members': 3, 'plugins': ['job'], 'holds': True, 'last_word': 1.5},
+        **{'round_trip': 0.001, 'messages': {'dropped': 4}},
+    }
+    found = samples(metrics_page({}, {'cluster': cluster}))
+    told = {name: value for (name, *_), value in found.items() if '_cluster_' in name}
+    assert told == {
+        'wspbus_cluster_members': 3,
+        'wspbus_cluster_leader': 1,
+        'wspbus_cluster_last_word_seconds': 1.5,
+        'wspbus_cluster_round_trip_seconds': 0.001,
+        'wspbus_cluster_messages_dropped_total': 4,
+    }
+    nothing = {'members': None, 'plugins': [], 'holds': False}
+    for unknown in ({'cluster': None}, {'cluster': nothing}, {}):
+        assert '_cluster_' not in metrics_page({}, unknown).body.decode()
+
+
 def test_what_is_not_known_is_missing():
     read = samples(metrics_page(counted(), STATUS))
     assert not any(name == 'wspbus_requests_queued' for name, *_ in read)

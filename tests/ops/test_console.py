@@ -48,6 +48,9 @@ ops_pages = true
 [plugin:parts]
 use = call:webapp:parts
 password = {KEY}
+
+[cluster:main]
+machine = web1
 {SERVED}"""
 
 
@@ -115,6 +118,8 @@ def test_the_console_in_a_browser(site, browser):
         browser.shows('<b>refused</b> with', '#checks')
         assert 'Started' in browser.text('#tiles')
         assert 'worker 1' in browser.text('#workers')
+        browser.shows('web1', '#machines')
+        browser.shows('The engine is this machine alone', '#lease')
         eventually(
             lambda: (
                 browser.run('return document.querySelector("#timeline").naturalWidth')

@@ -96,6 +96,19 @@ def test_news_of_a_site_that_has_not_answered_have_its_state():
     )
 
 
+def test_a_cluster_has_its_silent_machines_first(monkeypatch):
+    assert news({'pid': 6})['cluster'] is None
+    quiet = {'machine': 'web3', 'is_silent': True, 'secret': 1}
+    machines = [{'machine': f'web{number}', 'is_silent': False} for number in range(3)]
+    cluster = {'name': 'shop', 'leader': None, 'machines': [*machines, quiet]}
+    monkeypatch.setattr(module, 'MAX_MACHINES', 2)
+    told = news({'cluster': cluster})['cluster']
+    assert [one['machine'] for one in told['machines']] == ['web3', 'web0']
+    assert (told['name'], told['leader'], told['more']) == ('shop', None, 2)
+    assert 'secret' not in told['machines'][0]
+    assert news({'cluster': {'machines': None}})['cluster']['machines'] == []
+
+
 def test_lists_are_short(monkeypatch):
     monkeypatch.setattr(module, 'MAX_REQUESTS', 3)
     requests = [{'method': 'GET', 'path': '/', 'age': 1.0}] * 5

@@ -78,6 +78,10 @@ def test_two_machines_and_an_engine_that_fails(tmp_path, engine, monkeypatch):
             'one',
             'two',
         ]
+        metrics = ops.get(address, '/metrics').body.decode()
+        assert '\nwspbus_cluster_members 2.0\n' in metrics
+        assert f'\nwspbus_cluster_leader {float(leader == "one")}\n' in metrics
+        assert '\nwspbus_cluster_round_trip_seconds 0.0' in metrics
         two.send(signal.SIGKILL)
         eventually(lambda: 'two has said nothing for ' in ask(one, '--cluster'))
         eventually(lambda: cluster_of(one)['leader'] == 'one')
