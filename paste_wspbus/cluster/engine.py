@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-#: The number of bytes that a message has at most, and how many messages an engine keeps.
-MAX_MESSAGE, MAX_MESSAGES = 1 << 16, 1000
+#: The number of bytes that a message has at most: 64 kB of the site, a channel, and a head.
+MAX_MESSAGE = (1 << 16) + (1 << 12)
+
+#: How many messages an engine keeps at most, and the number of their bytes.
+MAX_MESSAGES, MAX_KEPT = 10_000, 1 << 23
+
+#: Seconds by which the clocks of two machines may differ.
+SKEW = 60.0
+
+#: The types of the fields of a message's head: sender, kind, number, time, signature.
+_HEAD = [str, str, int, float, str]
 
 #: Seconds after which a member that says nothing is forgotten, in times of the ttl.
 FORGOTTEN = 10
@@ -122,38 +131,57 @@ class Wish(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message: the id of the member that has sent it, its kind, and its text."""
+    """A message: the id of the member that has sent it, its kind, and its text.
+
+    ``number`` counts the messages of this kind of the sender, from 1; 0 if nobody counts
+    them. ``at`` is the time.time() of the sender.
+    """
 
     sender: str
     kind: str
     text: str
+    number: int = 0
+    at: float = 0.0
+
+    def is_current(self, keep: float, now: float) -> bool:
+        """Whether it may be as old as it is: an old one may be a repetition by somebody else.
+
+        :param keep: seconds for which the engine keeps messages.
+        :param now: the time.time() of this machine.
+        """
+        return abs(now - self.at) <= keep + SKEW
 
 
-def encoded(message: Message, name: str, secret: str) -> str:
+def encoded(message: Message, name: str, secret: str) -> bytes:
     """Return a message as an engine keeps it, with a signature if there is a secret.
+
+    It is a line of JSON, the head, and the text.
 
     :param name: the name of the cluster, for which alone the signature counts.
     :raises ValueError: if it has more than MAX_MESSAGE bytes.
     """
-    text = json.dumps([*message, _signature(message, name, secret)])
-    if len(text.encode()) > MAX_MESSAGE:
+    sender, kind, text, number, at = message
+    head = [sender, kind, number, at, _signature(message, name, secret)]
+    data = f'{json.dumps(head)}\n{text}'.encode()
+    if len(data) > MAX_MESSAGE:
         raise ValueError(
-            f'a message of {len(text)} bytes: it may have {MAX_MESSAGE}, with its frame'
+            f'a message of {len(data):,} bytes: it may have {MAX_MESSAGE:,}, with its head'
         )
-    return text
+    return data
 
 
-def decoded(text: str | bytes, name: str, secret: str) -> Message | None:
-    """Return what `encoded` has made; None if the text is anything else.
+def decoded(data: bytes, name: str, secret: str) -> Message | None:
+    """Return what `encoded` has made; None if the data is anything else.
 
     With a secret, a message without the right signature is nothing, too.
     """
+    head, _, text = data.partition(b'\n')
     try:
-        *fields, signature = json.loads(text)
-        message = Message(*fields)
-        if not all(isinstance(one, str) for one in (*message, signature)):
-            return None
+        sender, kind, number, at, signature = json.loads(head)
+        message = Message(sender, kind, text.decode(), number, at)
     except (ValueError, TypeError, RecursionError):
+        return None
+    if [*map(type, (sender, kind, number, at, signature))] != _HEAD:
         return None
     right = _signature(message, name, secret)
     return message if hmac.compare_digest(right, signature) or not secret else None
@@ -177,8 +205,8 @@ class Engine(Protocol):
     """What the members of a cluster share.
 
     Each method may wait for the time-out of the engine, and raises `EngineAway` if the
-    engine does not do what it should. `receive` is called in another thread than the
-    others.
+    engine does not do what it should. `receive` is called in a thread of its own, and
+    `send` in several.
     """
 
     def join(
@@ -206,6 +234,10 @@ class Engine(Protocol):
 
     def send(self, message: Message) -> None:
         """Send a message to all members that receive; also to this one.
+
+        A member that does not receive for a while gets it later, if the engine keeps it
+        so long: for `Settings.keep` seconds, and with at most MAX_MESSAGES others of
+        MAX_KEPT bytes together.
 
         :raises ValueError: if it is too long.
         """

@@ -42,6 +42,9 @@ BOOT_ID = '/proc/sys/kernel/random/boot_id'
 #: Seconds to wait for the lock: another member holds it for well under a millisecond.
 PATIENCE = 1.0
 
+#: Seconds that a message waits at most for a member that has much to read.
+LISTENS = 0.5
+
 #: The most bytes that are read of the file.
 MAX_STATE = 1 << 24
 
@@ -69,6 +72,8 @@ class LocalEngine:
         self._epoch = ''
         self._socket: socket.socket | None = None
         self._own = ''
+        #: The sockets of members that did not read the last message: nobody waits for them.
+        self._deaf: set[str] = set()
 
     # -- the file -----------------------------------------------------------------------
 
@@ -251,26 +256,35 @@ class LocalEngine:
     # -- messages -----------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """See `Engine.send`. A member that does not read them loses messages."""
-        data = encoded(message, self._name, self._secret).encode()
+        """See `Engine.send`. A member that does not read for a while loses messages."""
+        data = encoded(message, self._name, self._secret)
         try:
-            names = [one for one in os.listdir(self._folder) if one.endswith('.sock')]
+            names = {one for one in os.listdir(self._folder) if one.endswith('.sock')}
         except FileNotFoundError:
             return
+        self._deaf &= names
         folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)
-                for name in names:
-                    try:
-                        sock.sendto(data, f'/proc/self/fd/{folder}/{name}')
-                    except ConnectionRefusedError:  # its member has ended
-                        with contextlib.suppress(OSError):
-                            os.unlink(name, dir_fd=folder)
-                    except OSError:
-                        pass  # it does not read
+            for name in sorted(names, key=lambda name: name in self._deaf):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                    self._send_to(sock, folder, name, data)
         finally:
             os.close(folder)
+
+    def _send_to(
+        self, sock: socket.socket, folder: int, name: str, data: bytes
+    ) -> None:
+        """Send it to one member; wait a moment if that has much to read."""
+        sock.settimeout(0 if name in self._deaf else LISTENS)
+        try:
+            sock.connect(f'/proc/self/fd/{folder}/{name}')
+            sock.send(data)
+            self._deaf.discard(name)
+        except (ConnectionRefusedError, FileNotFoundError):  # its member has ended
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+        except OSError:
+            self._deaf.add(name)
 
     def receive(self, timeout: float) -> Received:
         """See `Engine.receive`."""

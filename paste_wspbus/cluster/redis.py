@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from paste_wspbus.cluster import scripts
 from paste_wspbus.cluster.engine import (
     FORGOTTEN,
+    MAX_KEPT,
     MAX_MESSAGES,
     Answer,
     EngineAway,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 #: Seconds that one command may take at most, and the part of the ttl that this is at most.
 PATIENCE, SHARE = 2.0, 1 / 5
+
+#: The number of messages that are received at once.
+BATCH = 100
 
 #: What the engine says, and what it means for who runs it. redis-py takes some of the words
 #: away, and raises an error of a class of its own.
@@ -72,12 +76,16 @@ class RedisEngine:
         self._patience = min(PATIENCE, settings.ttl * SHARE)
         self._prefix = f'wspbus:{{{settings.name}}}:'
         self._name, self._secret = settings.name, settings.secret
-        #: The id of the last message that was received; None before the first call.
-        self._last: str | None = None
-        self._receives_anew = True
+        self._keep = int(settings.keep * 1000)
+        #: The id of the last message that was received, and the run of the stream that it
+        #: belongs to; '' before the first call.
+        self._last = self._run = ''
+        self._looks = True
         self._open = _opener(settings.use)
         self._commands = self._open(self._patience)
+        #: A command that fails closes all connections of its client: these have their own.
         self._receiving: Any = None
+        self._sending: Any = None
         self._lease = self._commands.register_script(scripts.LEASE)
         self._join = self._commands.register_script(scripts.JOIN)
         self._members = self._commands.register_script(scripts.MEMBERS)
@@ -146,51 +154,62 @@ class RedisEngine:
 
     def send(self, message: Message) -> None:
         """See `Engine.send`."""
-        fields: dict[Any, Any] = {'m': encoded(message, self._name, self._secret)}
-        with self._asking(self._commands):
-            self._commands.xadd(self._key('messages'), fields, maxlen=MAX_MESSAGES)
+        data = encoded(message, self._name, self._secret)
+        if self._sending is None:
+            self._sending = self._open(self._patience)
+            self._send = self._sending.register_script(scripts.SEND)
+        args = [data, self._keep, MAX_MESSAGES, MAX_KEPT, secrets.token_hex(8)]
+        with self._asking(self._sending):
+            self._send(self._stream, args)
 
     def receive(self, timeout: float) -> Received:
         """See `Engine.receive`."""
         if self._receiving is None:
             self._receiving = self._open(self._patience + timeout)
-        key, missed = self._key('messages'), False
+            self._where = self._receiving.register_script(scripts.WHERE)
+        missed = False
         try:
             with self._asking(self._receiving):
-                if self._receives_anew:
-                    missed = self._begin_to_receive(key)
-                streams: dict[Any, Any] = {key: self._last}
+                if self._looks:
+                    missed = self._find_where_to_go_on()
+                streams: dict[Any, Any] = {self._key('messages'): self._last}
                 wait = max(int(timeout * 1000), 1)
-                came = self._receiving.xread(streams, count=100, block=wait)
+                came = self._receiving.xread(streams, count=BATCH, block=wait)
         except EngineAway:
-            self._receives_anew = True
+            self._looks = True
             raise
-        messages = []
-        for _, entries in came or ():
-            for number, fields in entries:
-                self._last = _text(number)
-                message = decoded(fields.get(b'm', b''), self._name, self._secret)
-                if message is not None:
-                    messages.append(message)
-        return Received(messages, missed)
+        entries = [entry for _, some in came or () for entry in some]
+        if entries:
+            self._last = _text(entries[-1][0])
+        # If it is so far behind, the next ones may be dropped before it reads them.
+        self._looks = len(entries) == BATCH
+        read = [
+            decoded(fields.get(b'm', b''), self._name, self._secret)
+            for _, fields in entries
+        ]
+        return Received([one for one in read if one is not None], missed)
 
-    def _begin_to_receive(self, key: str) -> bool:
-        """Find where to go on; return whether messages were lost.
+    @property
+    def _stream(self) -> list[str]:
+        return [self._key('messages'), self._key('stream')]
 
-        A stream without its entries, which an engine has after a restart without its data,
-        begins anew.
+    def _find_where_to_go_on(self) -> bool:
+        """Find the message after which to go on; return whether later ones were lost.
+
+        A stream that has lost its data, as that of an engine that was restarted, begins
+        anew.
         """
-        newest = self._receiving.xrevrange(key, count=1)
-        oldest = self._receiving.xrange(key, count=1)
-        self._receives_anew = False
-        top = _text(newest[0][0]) if newest else '0-0'
-        if self._last is None:
-            self._last = top
+        run, top, dropped = map(
+            _text, self._where(self._stream, [secrets.token_hex(8)])
+        )
+        had, self._run = self._run, run
+        if not had:
+            self._last = top or '0-0'
             return False
-        if _order(top) < _order(self._last):
+        if run != had or _order(top) < _order(self._last):
             self._last = '0-0'
             return True
-        return bool(oldest) and _order(_text(oldest[0][0])) > _order(self._last)
+        return _order(dropped) > _order(self._last)
 
     def warnings(self) -> list[str]:
         """See `Engine.warnings`."""
@@ -211,7 +230,7 @@ class RedisEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        for client in (self._commands, self._receiving):
+        for client in (self._commands, self._receiving, self._sending):
             if client is not None:
                 with contextlib.suppress(Exception):
                     client.close()
@@ -278,9 +297,9 @@ def _text(value: Any) -> str:
 
 
 def _order(number: str) -> tuple[int, int]:
-    """Return the id of a stream's entry, as two numbers that can be compared."""
+    """Return the id of a stream's entry, as two numbers that can be compared; '' is the lowest."""
     time, _, count = number.partition('-')
-    return int(time), int(count or 0)
+    return int(time or 0), int(count or 0)
 
 
 # -- URLs -------------------------------------------------------------------------------

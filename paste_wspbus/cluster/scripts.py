@@ -89,6 +89,42 @@ end
 return redis.call('ZCOUNT', KEYS[2], now - tonumber(ARGV[5]), '+inf')
 """
 
+#: KEYS: messages, stream. ARGV: the message, milliseconds for which messages are kept, and
+#: how many of how many bytes are kept at most, and a random number. The stream has, beside
+#: the messages: the number of their bytes, the id of the last one that was dropped, and a
+#: random number by which the members see that its data were lost.
+SEND = """
+local size, most = tonumber(redis.call('HGET', KEYS[2], 'size') or '0') or 0, tonumber(ARGV[4])
+local count = redis.call('XLEN', KEYS[1])
+if count == 0 then size = 0 end
+size, count = size + #ARGV[1], count + 1
+local time = redis.call('TIME')
+local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[2])
+local dropped
+for _ = 1, 1000 do
+  if count == 1 then break end
+  local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+  local at = tonumber(string.match(first[1], '^%d+'))
+  if at >= oldest and count <= tonumber(ARGV[3]) and size <= most then break end
+  redis.call('XDEL', KEYS[1], first[1])
+  size, count, dropped = size - #(first[2][2] or ''), count - 1, first[1]
+end
+redis.call('XADD', KEYS[1], '*', 'm', ARGV[1])
+redis.call('HSET', KEYS[2], 'size', string.format('%.0f', math.max(size, 0)))
+if dropped then redis.call('HSET', KEYS[2], 'dropped', dropped) end
+redis.call('HSETNX', KEYS[2], 'run', ARGV[5])
+"""
+
+#: KEYS: messages, stream. ARGV: a random number. It returns the random number of the stream,
+#: the id of the newest message, and that of the last one that was dropped; '' if there is
+#: none.
+WHERE = """
+redis.call('HSETNX', KEYS[2], 'run', ARGV[1])
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local found = redis.call('HMGET', KEYS[2], 'run', 'dropped')
+return {found[1], newest and newest[1] or '', found[2] or ''}
+"""
+
 #: KEYS: members, seen, facts. It returns {now in ms, id, JSON, JSON of facts, ms, …}.
 MEMBERS = """
 local time = redis.call('TIME')

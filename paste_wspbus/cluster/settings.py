@@ -28,6 +28,9 @@ SECTIONS = 'cluster:main', 'cluster'
 #: The limits of ``ttl``, in seconds.
 LEAST_TTL, MOST_TTL = 1.0, 3600.0
 
+#: The limits of ``keep``, in seconds.
+LEAST_KEEP, MOST_KEEP = 1.0, 86400.0
+
 #: What a name may be: it stands in keys of the engine and in names of files.
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,63}')
 _NAME_TAKES = 'letters, digits, ".", "_" and "-", at most 64'
@@ -51,7 +54,8 @@ class Settings(NamedTuple):
     ``use`` is the URL of the engine; '' stands for this machine alone. ``name`` is that of
     the site, ``machine`` the name that is shown of this member. ``ttl`` is the time of a
     lease, in seconds. ``secret`` signs messages. ``require`` says whether the site starts only if the
-    engine answers. ``is_given`` says whether the .ini has the section.
+    engine answers. ``keep`` is the number of seconds for which the engine keeps messages.
+    ``is_given`` says whether the .ini has the section.
     """
 
     use: str
@@ -60,6 +64,7 @@ class Settings(NamedTuple):
     ttl: float = 10.0
     secret: str = ''
     require: bool = False
+    keep: float = 300.0
     is_given: bool = True
 
     @property
@@ -84,6 +89,7 @@ def _keys(
     ttl: Seconds = 10,  # type: ignore[name-defined]  # noqa: F821
     secret: str = '',
     require: bool = False,
+    keep: Seconds = 300,  # type: ignore[name-defined]  # noqa: F821
 ) -> None:
     """Only its signature matters: the keys of the section, with types and defaults."""
 
@@ -130,6 +136,8 @@ def read(loader: ConfigLoader, file: str) -> Settings:
             raise wrong(key, f'{value!r} is not a name: it may have {_NAME_TAKES}')
     if not LEAST_TTL <= settings.ttl <= MOST_TTL:
         raise wrong('ttl', f'{settings.ttl:g} s is not from 1 s to 1 h')
+    if not LEAST_KEEP <= settings.keep <= MOST_KEEP:
+        raise wrong('keep', f'{settings.keep:g} s is not from 1 s to 24 h')
     if settings.use and not IS_POSSIBLE:
         problem = 'only Linux can end a stopped process in time: leave the key out'
         raise wrong('use', problem)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from paste_wspbus.cluster import redis
 from paste_wspbus.cluster.engine import (
     MAX_MESSAGE,
     EngineAway,
@@ -162,13 +163,113 @@ def test_receiving_wakes_up_when_a_message_comes(make):
     timer.join()
 
 
-def test_messages_are_bounded(server, tmp_path):
+@pytest.fixture
+def machine(server):
+    """A function that makes the engine of a machine; ``keep`` is 300 s."""
     server.client().flushall()
-    engine = RedisEngine(Settings(server.url, 'shop', 'one'))
-    for _ in range(1300):
-        engine.send(Message('one-1', 'x', ''))
-    assert server.client().xlen('wspbus:{shop}:messages') < 1300
-    engine.close()
+    made = []
+
+    def make(keep=300):
+        made.append(RedisEngine(Settings(server.url, 'shop', 'one', keep=keep)))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+def send(engine, *numbers, text=''):
+    for number in numbers:
+        engine.send(Message('one-1', 'x', text, number))
+
+
+def numbers_of(received):
+    return [message.number for message in received.messages]
+
+
+def test_who_was_cut_off_reads_what_was_sent_meanwhile(server, machine):
+    one, two = machine(), machine()
+    two.receive(0.001)
+    send(one, 1)
+    assert numbers_of(two.receive(5)) == [1]
+    server.client().client_kill_filter(_type='normal', skipme=True)
+    send_again = machine()
+    send(send_again, 2, 3)
+    two._looks = True  # it is connected anew
+    received = two.receive(5)
+    assert (numbers_of(received), received.missed) == ([2, 3], False)
+
+
+@pytest.mark.parametrize('how', ['number', 'bytes', 'age'])
+def test_the_engine_keeps_a_bounded_number_of_messages(
+    server, machine, monkeypatch, how
+):
+    monkeypatch.setattr(redis, 'MAX_MESSAGES', 10 if how == 'number' else 1000)
+    monkeypatch.setattr(redis, 'MAX_KEPT', 1000 if how == 'bytes' else 1 << 20)
+    one, behind, new = machine(keep=0.2 if how == 'age' else 300), machine(), machine()
+    behind.receive(0.001)
+    send(one, *range(15), text='x' * 80)
+    if how == 'age':
+        time.sleep(0.3)
+    send(one, 15, text='x' * 80)
+    count = server.client().xlen('wspbus:{shop}:messages')
+    assert count == {'number': 10, 'bytes': count, 'age': 1}[how]
+    assert 1 <= count <= 10
+    # It goes on where it was, and sees that there were more.
+    behind._looks = True
+    received = behind.receive(5)
+    assert received.missed and numbers_of(received)[-1] == 15
+    send(one, 16)
+    received = behind.receive(5)
+    assert (numbers_of(received), received.missed) == ([16], False)
+    assert not new.receive(0.001).missed
+
+
+def test_who_has_read_all_has_missed_nothing_when_old_messages_are_dropped(machine):
+    one, two = machine(keep=0.05), machine()
+    two.receive(0.001)
+    send(one, 1)
+    assert numbers_of(two.receive(5)) == [1]
+    time.sleep(0.1)
+    send(one, 2)  # the first one is dropped
+    two._looks = True
+    received = two.receive(5)
+    assert (numbers_of(received), received.missed) == ([2], False)
+
+
+@pytest.mark.parametrize('then', [[], [7]], ids=['nothing', 'more'])
+def test_an_engine_that_has_lost_its_data_may_have_lost_messages(server, machine, then):
+    one, two = machine(), machine()
+    two.receive(0.001)
+    send(one, 1)
+    assert numbers_of(two.receive(5)) == [1]
+    server.client().flushall()
+    send(one, *then)
+    two._looks = True
+    received = two.receive(0.2)
+    assert (numbers_of(received), received.missed) == (then, True)
+    send(one, 8)
+    received = two.receive(5)
+    assert (numbers_of(received), received.missed) == ([8], False)
+
+
+def test_many_sites_of_one_machine_read_a_burst(tmp_path):
+    """The queue of a Unix socket may have room for ten only: the sender waits a moment."""
+    ini = Settings('', 'shop', 'one')
+    one, two, deaf = (LocalEngine(ini, str(tmp_path)) for _ in range(3))
+    two.receive(0.001)
+    deaf.receive(0.001)  # and never again
+    sender = threading.Thread(target=send, args=[one, *range(600)])
+    sender.start()
+    came = []
+    while len(came) < 600:
+        received = numbers_of(two.receive(10))
+        assert received
+        came += received
+    sender.join()
+    assert came == [*range(600)]
+    for engine in (one, two, deaf):
+        engine.close()
 
 
 def test_a_secret_signs_messages(make, tmp_path):
@@ -179,10 +280,18 @@ def test_a_secret_signs_messages(make, tmp_path):
     assert decoded(encoded(message, 'shop', 'sesame'), 'shop', '') == message
     for name, secret in (('shop', ''), ('shop', 'open'), ('other', 'sesame')):
         assert decoded(encoded(message, name, secret), 'shop', 'sesame') is None
-    for text in ('', '[]', '7', '{}', '["a"]', '["a", "b", "c", 7]', 'x', '[' * 10**5):
-        assert decoded(text, 'shop', '') is None
+    for head in ('', '[]', '7', '["a", "b", 1]', '["a", "b", 1, 1.0, 7]', '[' * 10**5):
+        assert decoded(f'{head}\ntext'.encode(), 'shop', '') is None
+    assert decoded(b'["a", "b", 1, 1.0, ""]\n\xff', 'shop', '') is None
     with pytest.raises(ValueError, match='bytes'):
         engine.send(message._replace(text='x' * MAX_MESSAGE))
+
+
+def test_a_message_may_be_as_old_as_the_engine_keeps_it_and_a_minute(tmp_path):
+    message = Message('one-1', 'x', 'text', 1, 1000.0)
+    for now, is_current in ((900, False), (940, True), (1070, True), (1071, False)):
+        assert message.is_current(10, now) is is_current
+    assert not message._replace(at=float('nan')).is_current(10, 1000)
 
 
 # -- what goes wrong ----------------------------------------------------------------------

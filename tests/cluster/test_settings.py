@@ -27,11 +27,12 @@ def test_all_keys(tmp_path):
     text = (
         '[cluster:main]\nuse = redis://:word@10.0.0.5/0\nname = shop\nmachine = web3\n'
     )
-    text += 'ttl = 20s\nsecret = sesame\nrequire = true\n'
+    text += 'ttl = 20s\nsecret = sesame\nrequire = true\nkeep = 2m\n'
     read = settings(tmp_path, text)
     assert (read.name, read.machine, read.ttl) == ('shop', 'web3', 20)
     assert (read.secret, read.require, read.is_given) == ('sesame', True, True)
     assert read.shown == 'redis://10.0.0.5/0'
+    assert read.keep == 120
 
 
 WRONG = {
@@ -47,6 +48,8 @@ WRONG = {
     'path': ('name = ../shop', "'../shop' is not a name"),
     'machine': ('machine = a/b', "machine: 'a/b' is not a name"),
     'short': ('ttl = 500ms', 'ttl: 0.5 s is not from 1 s to 1 h'),
+    'keep': ('keep = 2d', "keep: '2d' is not"),
+    'kept too long': ('keep = 25h', 'keep: 90000 s is not from 1 s to 24 h'),
     'number': ('ttl = soon', "ttl: 'soon' is not"),
     'key': ('tll = 5', "tll: unknown key; did you mean 'ttl'?"),
     'require': ('require = perhaps', "'perhaps' is not true or false"),
