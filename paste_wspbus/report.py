@@ -151,13 +151,14 @@ class Report:
         """Report that messages on these channels are published here from now on."""
         self._say('hears', channels)
 
-    def broadcast(self, channel: str, args: str, retain: bool) -> None:
+    def broadcast(self, channel: str, args: str, retain: bool, cluster: bool) -> None:
         """Report a message for all processes.
 
         :param args: its arguments, as JSON.
         :param retain: whether a process that starts later gets it, too.
+        :param cluster: whether the other machines get it, too.
         """
-        self._say('broadcast', channel, args, retain)
+        self._say('broadcast', channel, args, retain, cluster)
 
     def ask(self, token: int, channel: str, args: str, timeout: float) -> None:
         """Report a question for all processes, whose answers have this token."""

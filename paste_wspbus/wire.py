@@ -159,8 +159,9 @@ REPORTS = {
             'broadcast',
             (WORKER,),
             (SUPERVISOR,),
-            'The supervisor sends the message to all processes that hear the channel.',
-            ('broadcast', 'args', 'retain'),
+            'The supervisor sends the message to all processes that hear the channel, '
+            'and, if the cluster should have it, to the other machines.',
+            ('broadcast', 'args', 'retain', 'cluster'),
         ),
         Word(
             'ask',
@@ -650,6 +651,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     'broadcast': _is_channel,
     'args': _is_message,
     'retain': lambda value: isinstance(value, bool),
+    'cluster': lambda value: isinstance(value, bool),
     'ask': _is_count,
     'channel': _is_channel,
     'timeout': _is_timeout,

@@ -156,8 +156,8 @@ SAID = {
     'ended': ((1, None), {'ended': 1, 'code': None, 'dumped': False}),
     'hears': ((['cache'],), {'hears': ['cache']}),
     'broadcast': (
-        ('cache', '[1]', True),
-        {'broadcast': 'cache', 'args': '[1]', 'retain': True},
+        ('cache', '[1]', True, False),
+        {'broadcast': 'cache', 'args': '[1]', 'retain': True, 'cluster': False},
     ),
     'ask': (
         (7, 'cache', '[1]', 0.5),
@@ -246,7 +246,7 @@ def test_a_signal_handler_that_reports_in_the_middle_of_a_line_does_not_break_it
     assert report.inbox.read() == [{'outdated': ['a.py']}, {'exits': 3}]
 
 
-MESSAGE = {'broadcast': 'cache', 'args': '[]', 'retain': False}
+MESSAGE = {'broadcast': 'cache', 'args': '[]', 'retain': False, 'cluster': False}
 QUESTION = {'ask': 1, 'channel': 'cache', 'args': '[]', 'timeout': 1}
 
 
@@ -258,6 +258,7 @@ QUESTION = {'ask': 1, 'channel': 'cache', 'args': '[]', 'timeout': 1}
         {**MESSAGE, 'broadcast': ''},
         {**MESSAGE, 'broadcast': 'x' * 201},
         {**MESSAGE, 'retain': 1},
+        {**MESSAGE, 'cluster': None},
         {**QUESTION, 'ask': -1},
         {**QUESTION, 'timeout': 0},
         {**QUESTION, 'timeout': 1e9},

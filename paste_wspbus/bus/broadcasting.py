@@ -32,7 +32,9 @@ class Broadcasting:
         """
         self._make_messages().accept(channels)
 
-    def broadcast(self, channel: str, *args: Any, retain: bool = False) -> None:
+    def broadcast(
+        self, channel: str, *args: Any, retain: bool = False, cluster: bool = False
+    ) -> None:
         """Publish ``channel`` in all processes of the site that `accept` it, also here.
 
         It does not wait: a thread of each process, "wspbus messages", calls the listeners.
@@ -40,11 +42,12 @@ class Broadcasting:
         :param args: JSON values, at most 64 kB together.
         :param retain: whether a worker that starts later gets this message, too, unless
             a later one on this channel is retained.
+        :param cluster: whether the site's other machines get it, too, if it has some.
         :raises ValueError: if the channel is one of the bus itself, or ``args`` too long.
         :raises TypeError: if JSON cannot hold ``args``.
         :raises RuntimeError: before the start, and after the stop.
         """
-        self._make_messages().broadcast(channel, args, retain)
+        self._make_messages().broadcast(channel, args, retain, cluster)
 
     def ask(self, channel: str, *args: Any, timeout: float = 1.0) -> list[Answer]:
         """Publish ``channel`` as `broadcast` does, and return an answer for each process.

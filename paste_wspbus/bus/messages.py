@@ -193,14 +193,16 @@ class Messages:
 
     # -- what this process sends ------------------------------------------------------
 
-    def broadcast(self, channel: str, args: tuple[Any, ...], retain: bool) -> None:
+    def broadcast(
+        self, channel: str, args: tuple[Any, ...], retain: bool, cluster: bool
+    ) -> None:
         """See `Bus.broadcast`."""
         check_channel(channel)
         text = _encode(channel, [*args])
         self._check_state(f'broadcast({channel!r})')
         courier = self.bus.courier
         if courier is not None:
-            courier.report.broadcast(channel, text, bool(retain))
+            courier.report.broadcast(channel, text, bool(retain), bool(cluster))
         else:
             self._warn_of_others()
             self.receive(channel, text)
@@ -371,7 +373,8 @@ class Messages:
             self._publish(item)
         elif isinstance(item, _Missed):
             self.bus.log(
-                f'Messages that were lost, because too many waited: {item.count:,}', 30
+                f'Messages that were lost on the way to this process: {item.count:,}',
+                30,
             )
             with contextlib.suppress(ChannelFailures):  # the log has each error
                 self.bus.publish('missed', item.count)

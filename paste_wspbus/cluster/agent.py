@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.cluster.engine import Answer, Engine, Member
+    from paste_wspbus.cluster.mail import Mail
     from paste_wspbus.cluster.settings import Settings
 
 #: The name of the lease of the cluster plugins.
@@ -44,6 +45,12 @@ FIRST, LAST = 0.1, 5.0
 MINUTE = 60.0
 
 INFO, WARNING, ERROR = 20, 30, 40
+
+#: What is said if the settings have no secret.
+UNSIGNED = (
+    '[cluster:main] has no secret: who can write to this engine can send messages to the '
+    'site, and restart it'
+)
 
 
 class Agent:
@@ -71,6 +78,7 @@ class Agent:
 
     :param connection: the end of the connection to the supervisor.
     :param held: what this member holds already, if another agent has served it before.
+    :param mail: what passes messages on to the supervisor; None if nobody does.
     """
 
     def __init__(
@@ -80,7 +88,9 @@ class Agent:
         engine: Engine,
         connection: socket.socket,
         held: Held | None = None,
+        mail: Mail | None = None,
     ) -> None:
+        self._mail = mail
         self.settings, self.member, self.engine = settings, member, engine
         self.claim = Claim(member.id, settings.ttl, held)
         self._connection, self._rest = connection, b''
@@ -122,6 +132,8 @@ class Agent:
         """Work until the supervisor says ``bye``, or ends."""
         receiver = threading.Thread(target=self._receive, daemon=True)
         receiver.start()
+        if self._mail is not None:
+            self._mail.start()
         poll, goes = select.poll(), True
         poll.register(self._connection, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
@@ -168,6 +180,8 @@ class Agent:
                 continue
             if any(one.kind == FREED for one in received.messages):
                 self._wake.send(b'.')
+            if self._mail is not None:
+                self._mail.receive(received)
 
     # -- what the supervisor says ---------------------------------------------------------
 
@@ -306,7 +320,8 @@ class Agent:
             self._note(
                 INFO + 10, f'cluster: {self.settings.shown} is back after {took:.0f} s'
             )
-        for warning in self.engine.warnings():
+        unsigned = [UNSIGNED] if self.settings.use and not self.settings.secret else []
+        for warning in self.engine.warnings() + unsigned:
             if warning not in self._warnings:
                 self._warnings.add(warning)
                 self._note(WARNING, f'cluster: {self.settings.shown}: {warning}')
@@ -360,15 +375,20 @@ def run_agent(
     member: Member,
     make: Callable[[], Engine],
     connection: socket.socket,
+    letters: socket.socket,
     held: Held | None,
 ) -> None:
     """Run an agent in this process, which does nothing else; it never returns an error.
 
     :param make: makes the engine, and may import libraries.
+    :param letters: the connection to the supervisor for `Mail`.
     """
+    from paste_wspbus.cluster.mail import Mail
+
     engine = make()
     try:
-        Agent(settings, member, engine, connection, held).run()
+        mail = Mail(settings, member, engine, letters)
+        Agent(settings, member, engine, connection, held, mail).run()
     finally:
         engine.close()
         os._exit(0)

@@ -24,6 +24,7 @@ from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers.children import BecomeWorker, WorkerFailed, how
 from paste_wspbus.workers.cluster_shown import Shown
 from paste_wspbus.workers.cluster_status import ClusterStatus
+from paste_wspbus.workers.cluster_mail import ClusterMail
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
 
 TYPE_CHECKING = False
@@ -85,6 +86,8 @@ class Clustered:
         #: What the other members see of this one.
         self.shown = Shown(self, began)
         self.status = ClusterStatus(self)
+        #: The messages to and from the other machines.
+        self.mail = ClusterMail(supervisor)
         self._connection: socket.socket | None = None
         self._agent, self._rest, self._pause = 0, b'', PAUSE
         #: The guards' ends of connections, until the guard has it, and this process's ends.
@@ -130,6 +133,7 @@ class Clustered:
 
     def _start_agent(self) -> None:
         mine, its = socket.socketpair()
+        letters = self.mail.connect()
         hold(True)
         pid = -1
         try:
@@ -138,15 +142,16 @@ class Clustered:
             if pid:
                 hold(False)
         if not pid:
-            self._become_agent(its)
+            self._become_agent(its, letters)
         its.close()
+        letters.close()
         mine.setblocking(False)
         self._agent, self._connection, self._rest = pid, mine, b''
         self.events.selector.register(mine, selectors.EVENT_READ, self._read)
         self._say('wants', self._wants)
         self.shown.forget()
 
-    def _become_agent(self, connection: socket.socket) -> None:
+    def _become_agent(self, connection: socket.socket, letters: socket.socket) -> None:
         """Be the agent, and end."""
         try:
             signal.set_wakeup_fd(-1)
@@ -154,9 +159,10 @@ class Clustered:
             for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
                 if number != signal.SIGCONT:
                     signal.pthread_sigmask(signal.SIG_BLOCK, [number])
-            close_others({0, 1, 2, connection.fileno()})
+            close_others({0, 1, 2, connection.fileno(), letters.fileno()})
             set_title('cluster agent', self._ini)
-            run_agent(self.settings, self.member, self._make, connection, self.held)
+            ends = connection, letters
+            run_agent(self.settings, self.member, self._make, *ends, self.held)
         except BaseException:
             with contextlib.suppress(Exception):
                 os.write(2, traceback.format_exc().encode())
@@ -199,6 +205,7 @@ class Clustered:
             self.events.selector.unregister(self._connection)
             self._connection.close()
             self._connection = None
+            self.mail.close()
 
     def record(self, facts: dict[str, Any]) -> None:
         """Let the other members know something of this site.
@@ -250,6 +257,7 @@ class Clustered:
         for connection in (self._connection, *self._guards.values()):
             if connection is not None:
                 connection.close()
+        self.mail.disown()
 
     # -- the lease ------------------------------------------------------------------------
 

@@ -84,12 +84,26 @@ class Exchange:
 
     def _broadcasts(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         channel, args = message['broadcast'], message['args']
-        if message['retain']:
-            self._retain(worker, channel, args)
+        self.deliver(worker.name, channel, args, message['retain'])
+
+    def deliver(self, sender: str, channel: str, args: str, retain: bool) -> None:
+        """Send a message to all processes that hear its channel.
+
+        :param sender: its sender, as the log names it.
+        :param args: its arguments, as JSON.
+        :param retain: whether processes that start later get it, too.
+        """
+        if retain:
+            self._retain(sender, channel, args)
         for receiver in self._receivers(channel):
             receiver.send('message', [channel, args])
 
-    def _retain(self, worker: WorkerHandle, channel: str, args: str) -> None:
+    def miss(self, count: int) -> None:
+        """Let all processes that hear messages publish that so many were lost."""
+        for receiver in self._heard:
+            receiver.send('missed', [count])
+
+    def _retain(self, sender: str, channel: str, args: str) -> None:
         others = (item for item in self._retained.items() if item[0] != channel)
         size = len(args) + sum(len(name) + len(text) for name, text in others)
         if size <= MAX_RETAINED:
@@ -97,7 +111,7 @@ class Exchange:
             return
         self._retained.pop(channel, None)  # an old one must not take its place
         self._log(
-            f'A message of {worker.name} on {channel!r} is not retained: together the '
+            f'A message of {sender} on {channel!r} is not retained: together the '
             f'retained messages would have more than {MAX_RETAINED:,} bytes',
             30,
         )

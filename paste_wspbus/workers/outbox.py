@@ -49,10 +49,14 @@ class Outbox:
 
         :returns: False if it was dropped.
         """
-        if self.missed or self._size + len(line) > MAX_MESSAGES:
+        if self.missed or not self.has_room(line):
             self.missed += 1
             return False
         return self.put(line)
+
+    def has_room(self, line: bytes) -> bool:
+        """Whether a message may wait here; orders need room, too."""
+        return self._size + len(line) <= MAX_MESSAGES
 
     def put(self, line: bytes, fds: Iterable[int] = ()) -> bool:
         """Send a line, now or when there is room.

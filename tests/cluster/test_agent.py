@@ -70,11 +70,11 @@ class Engine:
 class Told:
     """An agent, whose supervisor is the test."""
 
-    def __init__(self, held=None):
+    def __init__(self, held=None, secret='sesame'):
         self.engine = Engine()
         self.mine, its = socket.socketpair()
         self.mine.setblocking(False)
-        ini = Settings('redis://h/0', 'shop', 'one', TTL)
+        ini = Settings('redis://h/0', 'shop', 'one', TTL, secret)
         self.agent = Agent(ini, ONE, self.engine, its, held)
         self.its = its
 
@@ -273,6 +273,13 @@ def test_it_asks_an_engine_that_is_away_soon_and_then_more_rarely(told):
         waits.append(one.agent._next - boot_clock())
     assert 0 < waits[0] < 0.3
     assert 1 < waits[-1] <= TTL / 4
+
+
+def test_who_has_no_secret_is_warned(told):
+    for secret, is_warned in (('', True), ('sesame', False)):
+        one = told(secret=secret)
+        one.agent._beat()
+        assert ('has no secret' in one.mine.recv(65536).decode()) is is_warned
 
 
 def test_warnings_of_the_engine_and_namesakes_are_told_once(told):

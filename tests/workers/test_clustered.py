@@ -38,7 +38,10 @@ class Supervisor:
         self.events = self.bus.events = SimpleNamespace(
             call_later=lambda _, function: function(), before_sleep=[]
         )
-        self.children = SimpleNamespace(of_kind=lambda kind: self.alive)
+        self.children = SimpleNamespace(
+            of_kind=lambda kind: self.alive, hear=lambda *_: None
+        )
+        self.exchange = None
         self.replacing = SimpleNamespace(
             respawn=self.respawned.append,
             try_again=lambda role, what, *_, **__: self.crashed.append(what),

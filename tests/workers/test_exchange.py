@@ -71,7 +71,7 @@ def hear(site, *processes, channel='cache'):
 
 
 def broadcast(site, sender, args='[1]', channel='cache', retain=False):
-    site.say(sender, broadcast=channel, args=args, retain=retain)
+    site.say(sender, broadcast=channel, args=args, retain=retain, cluster=False)
 
 
 def ask(site, asker, channel='cache', timeout=60):

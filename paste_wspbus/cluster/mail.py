@@ -1,0 +1,181 @@
+"""The messages of a machine: the agent passes them on between its supervisor and the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import threading
+import time
+
+from paste_wspbus.cluster.engine import EngineAway, Message
+from paste_wspbus.unix.kernel_timer import boot_clock as clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from paste_wspbus.cluster.engine import Engine, Member, Received
+    from paste_wspbus.cluster.settings import Settings
+
+#: The kind of the messages that code of the site sends; the empty text stands for one that
+#: was lost on its way.
+SITE = 'site'
+
+#: The kinds that a supervisor gets.
+KINDS = frozenset({SITE})
+
+#: Seconds after which the engine is tried again if a message did not reach it.
+AGAIN = 1.0
+
+#: Seconds between two lines of the log about messages that are too old.
+MINUTE = 60.0
+
+#: The number of senders whose numbers are known at most.
+MOST_SENDERS = 1000
+
+
+class Numbers:
+    """The numbers of the messages that have come: none comes twice, and gaps are seen."""
+
+    def __init__(self) -> None:
+        #: From each sender to its last number; who was heard last is the last one.
+        self._last: dict[str, int] = {}
+        self._excused: set[str] = set()
+
+    def take(self, sender: str, number: int) -> int | None:
+        """Take a number.
+
+        :returns: how many are missing before it; None if it was there already.
+        """
+        last = self._last.pop(sender, None)
+        is_new = last is None or number > last
+        self._last[sender] = number if is_new else last  # type: ignore[assignment]
+        if len(self._last) > MOST_SENDERS:
+            gone = next(iter(self._last))
+            del self._last[gone]
+            self._excused.discard(gone)
+        if not is_new:
+            return None
+        if last is None or sender in self._excused:
+            self._excused.discard(sender)
+            return 0
+        return number - last - 1
+
+    def excuse(self) -> None:
+        """Note that messages were lost, and that this is known: the next gaps are no news."""
+        self._excused = {*self._last}
+
+
+class Mail:
+    """Sends the messages that its supervisor gives it, and gives it those that come.
+
+    It talks to the supervisor in lines of JSON, each a list, on a connection of their own:
+    a supervisor that does not read them delays no word about a lease. It hears:
+
+    - ``send``, kind, text, number: a message for all machines.
+
+    And it says:
+
+    - ``message``, sender, kind, text, number: one of another machine.
+    - ``missed``: messages of other machines were lost.
+    - ``dropped``, reason: a message did not reach the engine. Nothing is sent twice.
+    - ``note``, level, text: a line for the log.
+
+    A message that did not reach the engine leaves a gap in the numbers of its sender. If no
+    other one follows, an empty one does as soon as the engine takes it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        member: Member,
+        engine: Engine,
+        connection: socket.socket,
+    ) -> None:
+        self.settings, self.member, self.engine = settings, member, engine
+        self._connection, self._saying = connection, threading.Lock()
+        #: The number of the last message that did not reach the engine, and when it is tried
+        #: again; 0 if all have reached it.
+        self._owed, self._again = 0, 0.0
+        self._told_at = float('-inf')
+
+    def start(self) -> None:
+        """Begin to send, in a thread."""
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _say(self, *words: object) -> None:
+        line = json.dumps(words).encode() + b'\n'
+        with self._saying, contextlib.suppress(OSError):  # the supervisor has ended
+            self._connection.sendall(line)
+
+    # -- what comes -----------------------------------------------------------------------
+
+    def receive(self, received: Received) -> None:
+        """Give the supervisor what has come; wait if it does not read."""
+        if received.missed:
+            self._say('missed')
+        for message in received.messages:
+            is_own = message.sender == self.member.id
+            if message.kind not in KINDS or (is_own and message.kind == SITE):
+                continue
+            if self._is_too_old(message):
+                continue
+            self._say('message', *message[:4])
+
+    def _is_too_old(self, message: Message) -> bool:
+        now = time.time()
+        if not self.settings.secret or message.is_current(self.settings.keep, now):
+            return False
+        if clock() > self._told_at + MINUTE:
+            self._told_at = clock()
+            self._say(
+                'note',
+                30,
+                f'cluster: a message of {message.sender} is dropped: by the clocks, it is '
+                f'{now - message.at:.0f} s old. A clock is wrong, or somebody repeats it',
+            )
+        return True
+
+    # -- what is sent ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        poll, rest = select.poll(), b''
+        poll.register(self._connection, select.POLLIN)
+        while True:
+            if not poll.poll(AGAIN * 1000 if self._owed else None):
+                self._send(Message(self.member.id, SITE, '', self._owed))
+                continue
+            try:
+                came = self._connection.recv(65536)
+            except OSError:
+                return
+            if not came:
+                return
+            *lines, rest = (rest + came).split(b'\n')
+            for line in lines:
+                _, kind, text, number = json.loads(line)
+                self._send(Message(self.member.id, kind, text, number))
+
+    def _send(self, message: Message) -> None:
+        is_late = self._owed and clock() < self._again
+        reason = '' if is_late else self._try(message)
+        if not (is_late or reason):
+            self._owed = self._owed if message.number == 0 else 0
+            return
+        if not is_late:
+            self._again = clock() + AGAIN
+        if message.number > self._owed:
+            self._owed = message.number
+        if message.text:
+            self._say('dropped', reason)
+
+    def _try(self, message: Message) -> str:
+        """Send a message; return why it did not reach the engine."""
+        try:
+            self.engine.send(message._replace(at=time.time()))
+        except EngineAway as away:
+            return away.reason
+        except ValueError as error:
+            return str(error)
+        return ''

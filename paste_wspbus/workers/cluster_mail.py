@@ -1,0 +1,165 @@
+"""The supervisor's end of the messages between machines: to the agent, and from it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+import time
+
+from paste_wspbus.cluster.mail import SITE, Numbers
+from paste_wspbus.wire import VALUES
+from paste_wspbus.workers.outbox import Outbox
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.supervisor import Supervisor
+
+#: Seconds between two lines of the log about messages that were lost.
+MINUTE = 60.0
+
+
+class ClusterMail:
+    """Passes messages on between the processes of this site and the agent.
+
+    The processes of this machine get a message at once. What the agent has no room for, or
+    the engine does not take, stays on this machine; the other machines see that a number is
+    missing.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.bus, self.events = supervisor.bus, supervisor.events
+        self.exchange = supervisor.exchange
+        #: The messages to other machines, those that did not reach them, those of other
+        #: machines, and those that are known to be lost.
+        self.counts = {'sent': 0, 'dropped': 0, 'received': 0, 'missed': 0}
+        #: From the kind of a message of another machine to what acts on it: it is called
+        #: with the sender and the text.
+        self.kinds: dict[str, Callable[[str, str], object]] = {SITE: self._publish}
+        self._numbers = Numbers()
+        self._number = self._told_of = 0
+        self._told_at = float('-inf')
+        self._connection: socket.socket | None = None
+        self._outbox: Outbox | None = None
+        self._rest, self._was_connected = b'', False
+        self._heard: dict[str, Callable[..., object]] = {
+            'message': self._receive,
+            'missed': self._has_missed,
+            'dropped': self._has_dropped,
+            'note': lambda level, text: self.bus.log(text, level),
+        }
+        supervisor.children.hear('broadcast', self._broadcasts)
+
+    # -- the connection -------------------------------------------------------------------
+
+    def connect(self) -> socket.socket:
+        """Return the other end of a new connection, for an agent that starts."""
+        mine, its = socket.socketpair()
+        mine.setblocking(False)
+        self._connection, self._rest = mine, b''
+        self._outbox = Outbox(mine, self._wait_for_room)
+        self.events.selector.register(mine, selectors.EVENT_READ, self._serve)
+        if self._was_connected:  # what the agent before had is lost
+            self._has_missed()
+        self._was_connected = True
+        return its
+
+    def _wait_for_room(self, waits: bool) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
+        self.events.selector.modify(self._connection, events, self._serve)  # type: ignore[arg-type]
+
+    def _serve(self) -> None:
+        assert self._connection is not None and self._outbox is not None
+        self._outbox.flush()
+        try:
+            came = self._connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            came = b''
+        if not came:  # the agent has ended, which its other connection says, too
+            self.close()
+            return
+        *lines, self._rest = (self._rest + came).split(b'\n')
+        for line in lines:
+            word, *carried = json.loads(line)
+            self._heard[word](*carried)
+
+    def close(self) -> None:
+        """Close the connection to an agent that has ended."""
+        if self._connection is not None and self._outbox is not None:
+            self.events.selector.unregister(self._connection)
+            self._outbox.close()
+            self.disown()
+
+    def disown(self) -> None:
+        """Close the connection in a forked child."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = self._outbox = None
+
+    # -- what is sent ---------------------------------------------------------------------
+
+    def _broadcasts(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
+        if not message['cluster']:
+            return
+        self._number += 1
+        self.counts['sent'] += 1
+        head = json.dumps([message['broadcast'], message['retain']])
+        if not self.send(SITE, f'{head}\n{message["args"]}', self._number):
+            self._has_dropped(
+                'the process that talks to the cluster does not read them'
+            )
+
+    def send(self, kind: str, text: str, number: int = 0) -> bool:
+        """Send a message to all machines; return whether there was room for it."""
+        line = json.dumps(['send', kind, text, number]).encode() + b'\n'
+        outbox = self._outbox
+        return outbox is not None and outbox.has_room(line) and outbox.put(line)
+
+    def _has_dropped(self, reason: str) -> None:
+        self.counts['dropped'] += 1
+        now = time.monotonic()
+        if reason and now >= self._told_at + MINUTE:
+            count = self.counts['dropped'] - self._told_of
+            self._told_of, self._told_at = self.counts['dropped'], now
+            what = f'cluster: messages that other machines do not get: {count:,}'
+            self.bus.log(f'{what} ({reason})', 30)
+
+    # -- what comes -----------------------------------------------------------------------
+
+    def _receive(self, sender: str, kind: str, text: str, number: int) -> None:
+        if kind != SITE:
+            if kind in self.kinds:
+                self.kinds[kind](sender, text)
+            return
+        missing = self._numbers.take(sender, number)
+        if missing is None:
+            return
+        missing += not text
+        if missing:
+            self._tell_of_missing(missing)
+        if text:
+            self.kinds[kind](sender, text)
+
+    def _has_missed(self) -> None:
+        self._numbers.excuse()
+        self._tell_of_missing(1)
+
+    def _tell_of_missing(self, count: int) -> None:
+        self.counts['missed'] += count
+        self.exchange.miss(count)
+
+    def _publish(self, sender: str, text: str) -> None:
+        head, _, args = text.partition('\n')
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            channel, retain = json.loads(head)
+            is_right = VALUES['broadcast'](channel) and VALUES['retain'](retain)
+            if is_right and VALUES['args'](args) and type(json.loads(args)) is list:
+                self.counts['received'] += 1
+                self.exchange.deliver(sender, channel, args, retain)
