@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-.PHONY: serve help test test-all attack chaos environments hosts timeline man lint bench bench-quick records clean
+.PHONY: serve help test test-all attack chaos environments hosts timeline docs links man lint bench bench-quick records clean
 
 serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 	$(VENV)/bin/wspserve $(INI)
@@ -29,6 +29,15 @@ hosts: $(VENV)/.tested environments  ## Check what each host promises (ROUNDS=20
 timeline:  ## Draw docs/timeline.svg, the picture in the README, from a run
 	made=$$($(PYTHON) -m tests.environments pylons) && \
 	  "$${made#pylons: }/bin/python" docs/timeline.py
+
+# DOCS="-E" reads all pages anew.
+docs: $(VENV)/.documented  ## Build the documentation as a site, in build/docs
+	$(VENV)/bin/sphinx-build --builder html --fail-on-warning --keep-going --quiet \
+	  --conf-dir docs --doctree-dir build/doctrees $(DOCS) . build/docs
+
+links: $(VENV)/.documented  ## Ask for each external link of the documentation
+	$(VENV)/bin/sphinx-build --builder linkcheck --keep-going --quiet \
+	  --conf-dir docs --doctree-dir build/doctrees . build/links
 
 man: $(VENV)/.served  ## Write docs/wspserve.1, the manual page, from the parser
 	$(VENV)/bin/python docs/man.py
@@ -88,8 +97,9 @@ $(VENV)/bin/pip:
 $(VENV)/.served: EXTRAS =
 $(VENV)/.tested: EXTRAS = [test]
 $(VENV)/.linted: EXTRAS = [lint]
+$(VENV)/.documented: EXTRAS = [docs]
 $(VENV)/.benched: EXTRAS = [test,bench]
 
-$(VENV)/.served $(VENV)/.tested $(VENV)/.linted $(VENV)/.benched: setup.cfg pyproject.toml | $(VENV)/bin/pip
+$(VENV)/.served $(VENV)/.tested $(VENV)/.linted $(VENV)/.documented $(VENV)/.benched: setup.cfg pyproject.toml | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.$(EXTRAS)'
 	touch $@

@@ -32,7 +32,7 @@ Bytes = NewType('Bytes', int)
 #: A URL: it has a scheme, ://, and a host or a path.
 Url = NewType('Url', str)
 
-#: The times of a job; in the .ini a cron line, as 15 3 * * *. `plugins.schedule` reads it.
+#: The times of a job; in the .ini a cron line, as ``15 3 * * *``. `plugins.schedule` reads it.
 CronLine = NewType('CronLine', str)
 
 #: The name of a function, as shop.jobs:nightly. It is checked, but not imported.

@@ -23,6 +23,8 @@ job = os.fork()
 if not job:
     os.setpgid(0, 0)
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    if 'ERRORS_ON_SCREEN' in os.environ:
+        os.dup2(1, 2)
     os.execv(sys.argv[1], sys.argv[1:])
 try:
     os.setpgid(job, job)
@@ -46,7 +48,11 @@ os.write(2, f'ended {code}, restored: {termios.tcgetattr(0) == before}\\n'.encod
 
 
 class Screen:
-    """``wspserve`` on a terminal, until its ``with`` block ends."""
+    """``wspserve`` on a terminal, until its ``with`` block ends.
+
+    Its standard error goes to the shell, or with ``env={'ERRORS_ON_SCREEN': '1'}`` to the
+    terminal.
+    """
 
     def __init__(self, folder, *args, env=None, size=(80, 24)):
         self._ours, theirs = pty.openpty()
