@@ -34,6 +34,9 @@ Next:
 #: The name of an .ini if none is given.
 INI = 'site.ini'
 
+#: A sample that messages name.
+SHOP = 'shop'
+
 
 def new(options: Options) -> int:
     """Make what the command line names, in the working folder.
@@ -42,6 +45,8 @@ def new(options: Options) -> int:
     :raises UsageError: if the name is wrong, or it exists.
     """
     kind, *names = options.args[1:] or ['']
+    if options.from_file is not None and kind != 'ini':
+        raise UsageError(f'--from copies a sample: write new ini --from {SHOP}')
     if kind not in KINDS:
         hint = nearest(kind, KINDS) if kind else ''
         raise UsageError(
@@ -50,7 +55,10 @@ def new(options: Options) -> int:
     if len(names) > 1:
         raise UsageError(f'new {kind} takes one name: leave out {" ".join(names[1:])}')
     if kind == 'ini':
-        return _new_ini(names[0] if names else INI)
+        path = names[0] if names else None
+        if options.from_file is None:
+            return _new_ini(path or INI)
+        return _copy_sample(options.from_file, path) if options.from_file else _list()
     if not names:
         raise UsageError(f'new {kind}: give it a name, as in: new {kind} acme-{kind}')
     (name,) = names
@@ -64,4 +72,32 @@ def new(options: Options) -> int:
 def _new_ini(path: str) -> int:
     make_ini(path)
     print_answer(f'Made {path}. Next: wspserve {path}')
+    return DONE
+
+
+def _copy_sample(name: str, path: str | None) -> int:
+    from paste_wspbus.templates.copying import copy_sample, no_sample, samples
+
+    known = samples()
+    if name not in known:
+        raise no_sample(name, known)
+    sample = known[name]
+    made = copy_sample(sample, path)
+    following = f'wspserve {made[0]}'
+    if sample.is_folder:
+        folder, _, ini = made[0].rpartition('/')
+        following = f'cd {folder}; wspserve {ini}'
+    print_answer(f'Made {", ".join(made)}. Next: {following}')
+    return DONE
+
+
+def _list() -> int:
+    """Print the samples."""
+    from paste_wspbus.templates.copying import samples
+
+    known = samples()
+    width = max(map(len, known))
+    print_answer(
+        '\n'.join(f'{name:{width}}  {one.summary}' for name, one in known.items())
+    )
     return DONE

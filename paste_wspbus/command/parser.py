@@ -236,7 +236,10 @@ def _add_general(add: Callable[..., object]) -> None:
         '--from',
         dest='from_file',
         metavar='FILE',
-        help='Print an .ini that says what this .ini of uWSGI says',
+        nargs='?',
+        const='',
+        help='Print an .ini that says what this .ini of uWSGI says; with new ini: copy this '
+        'sample, or list the samples',
     )
     add(
         '--completion',

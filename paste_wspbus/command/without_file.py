@@ -17,7 +17,7 @@ FROM, COMPLETION = '--from', '--completion'
 HELP = {
     PS: 'List the running sites (of all users, for root)',
     PLUGINS: 'List the installed plugins; with a name: its keys, and a section to copy',
-    NEW: 'Make a package of a plugin or of a site, or a commented .ini',
+    NEW: 'Make a package of a plugin or of a site, a commented .ini, or a copy of a sample',
 }
 
 #: How a site is served, and asked.
@@ -27,7 +27,7 @@ USAGE = '%(prog)s [options] CONFIG_FILE [SUBCOMMAND] [var=value …]'
 USAGES = f"""
        %(prog)s {PS} [--cluster] [--json]
        %(prog)s {PLUGINS} [NAME] [--json]
-       %(prog)s {NEW} plugin NAME | site NAME | ini [FILE]
+       %(prog)s {NEW} plugin NAME | site NAME | ini [FILE] [--from [SAMPLE]]
        %(prog)s {FROM} FILE
        %(prog)s {COMPLETION} bash|zsh|fish"""
 
@@ -50,11 +50,14 @@ def take(options: Options, prog: str) -> None:
 
 
 def take_option(options: Options, prog: str) -> None:
-    """Take the option --from or --completion, beside which no word may stand.
+    """Take the option --from or --completion, beside which only `new` may stand.
 
-    :raises UsageError: if one does.
+    :raises UsageError: if another word does, or if --from has no value.
     """
     option, prints = FROM, 'an .ini'
+    if options.completion is None and options.args[:1] == [NEW]:
+        take(options, prog)
+        return
     if options.completion is not None:
         option, prints = COMPLETION, 'a script for a shell'
         if options.from_file is not None:
@@ -62,6 +65,11 @@ def take_option(options: Options, prog: str) -> None:
     if options.args:
         said = f'{option} prints {prints}, and serves nothing: leave out'
         raise UsageError(f'{prog}: {said} {" ".join(options.args)}')
+    if options.from_file == '':
+        raise UsageError(
+            f'{prog}: {FROM} FILE needs the .ini of a uWSGI site; {NEW} ini {FROM} lists '
+            'the samples'
+        )
     options.subcommand, options.config, options.vars = option, '', {}
 
 

@@ -13,7 +13,7 @@ from paste_wspbus.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from importlib.resources.abc import Traversable
 
 #: The ending of each file of a template, so that no tool takes it for code.
@@ -21,9 +21,7 @@ ENDING = '_tmpl'
 
 
 def make_package(kind: str, name: str, package: str, folder: str) -> list[str]:
-    """Make a package from a template.
-
-    It is made beside its place and moved there at the end: it is there whole, or not at all.
+    """Make a package from a template: all of it, or nothing.
 
     :param kind: 'plugin' or 'site'.
     :param name: the name of the distribution; see `names.package_of`.
@@ -33,13 +31,26 @@ def make_package(kind: str, name: str, package: str, folder: str) -> list[str]:
     :raises UsageError: if the folder exists, or cannot be made.
     """
     names = {'project': name, 'package': package, 'dot': '.'}
+    return sorted(make_folder(folder, _rendered(kind, names)))
+
+
+def make_folder(folder: str, texts: Iterable[tuple[str, str]]) -> list[str]:
+    """Make a folder of files.
+
+    It is made beside its place and moved there at the end: it is there whole, or not at all.
+
+    :param folder: it must not exist.
+    :param texts: the path of each file, relative to the folder, and its text.
+    :returns: these paths.
+    :raises UsageError: if the folder exists, or cannot be made.
+    """
     parent = os.path.dirname(os.path.abspath(folder))
     made = []
     with _refusing(folder):
         refuse_existing(folder)
         unfinished = mkdtemp(prefix='.wspserve-new-', dir=parent)
         try:
-            for path, text in _rendered(kind, names):
+            for path, text in texts:
                 target = os.path.join(unfinished, path)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 with open(target, 'x', encoding='utf-8', newline='\n') as file:
@@ -49,7 +60,7 @@ def make_package(kind: str, name: str, package: str, folder: str) -> list[str]:
             os.rename(unfinished, folder)
         finally:  # after the rename, there is nothing of this name
             shutil.rmtree(unfinished, ignore_errors=True)
-    return sorted(made)
+    return made
 
 
 def make_ini(path: str) -> None:
@@ -59,13 +70,31 @@ def make_ini(path: str) -> None:
     """
     names = {'name': os.path.basename(path)}
     ((_, text),) = _rendered('ini', names)
-    with _refusing(path), open(path, 'x', encoding='utf-8', newline='\n') as file:
-        try:
-            file.write(text)
-            file.flush()
-        except BaseException:
+    make_files({path: text})
+
+
+def make_files(texts: Mapping[str, str]) -> None:
+    """Write files: all of them, or none.
+
+    :param texts: the text of each path.
+    :raises UsageError: if one of the files exists, or cannot be written.
+    """
+    for path in texts:
+        refuse_existing(path)
+    made = []
+    try:
+        for path, text in texts.items():
+            with (
+                _refusing(path),
+                open(path, 'x', encoding='utf-8', newline='\n') as file,
+            ):
+                made.append(path)
+                file.write(text)
+                file.flush()
+    except BaseException:
+        for path in made:
             os.unlink(path)
-            raise
+        raise
 
 
 def refuse_existing(path: str) -> None:

@@ -24,6 +24,23 @@ def test_a_commented_ini_can_be_served_as_it_is(tmp_path):
     assert checked.out.text == 'shop.ini: no mistakes found\n', checked.report()
 
 
+def test_a_copy_of_a_sample_can_be_served_as_it_is(tmp_path):
+    assert run(tmp_path, 'new', 'ini', '--from', 'shop').out.text == (
+        'Made shop.ini, pool.py, shop.py. Next: wspserve shop.ini\n'
+    )
+    checked = run(tmp_path, '--check', 'shop.ini')
+    assert checked.out.text == 'shop.ini: no mistakes found\n', checked.report()
+    made = run(tmp_path, 'new', 'ini', 'many', '--from', 'cluster').out.text
+    assert 'Made many/site.ini, ' in made
+    assert made.endswith('. Next: cd many; wspserve site.ini\n')
+
+
+def test_from_without_a_name_lists_the_samples(tmp_path):
+    process = run(tmp_path, 'new', 'ini', '--from')
+    assert '\nworkers      A site with two workers and' in process.out.text
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     'words, said',
     [
@@ -32,6 +49,12 @@ def test_a_commented_ini_can_be_served_as_it_is(tmp_path):
         (['new', 'site'], 'new site: give it a name'),
         (['new', 'site', 'a', 'b'], 'new site takes one name: leave out b'),
         (['new', 'plugin', 'json'], "json is a module of Python's standard library"),
+        (
+            ['new', 'ini', '--from', 'worker'],
+            "no sample 'worker': choose one of access",
+        ),
+        (['new', 'site', '--from', 'shop'], 'write new ini --from shop'),
+        (['--from'], '--from FILE needs the .ini of a uWSGI site'),
         (['site.ini', 'new'], 'new makes something new: leave out the file'),
     ],
 )

@@ -11,7 +11,7 @@ from importlib import metadata
 import pytest
 from packaging.requirements import Requirement
 
-from tests.kit.places import ROOT
+from tests.kit.places import ROOT, SAMPLES
 from tests.kit.processes import PASTER_WARNINGS
 
 SITE = """
@@ -75,6 +75,9 @@ def test_a_built_wheel_serves_from_an_empty_environment(wheel, tmp_path):
     assert serves([bin / 'paster', 'wspserve', 'site.ini'], tmp_path)
     subprocess.run([bin / 'wspserve', 'new', 'site', 'acme'], cwd=tmp_path, check=True)
     assert (tmp_path / 'acme/.github/workflows/tests.yml').exists()
+    copy = ['new', 'ini', '--from', 'shop']
+    subprocess.run([bin / 'wspserve', *copy], cwd=tmp_path, check=True)
+    assert (tmp_path / 'pool.py').read_text() == (SAMPLES / 'pool.py').read_text()
     # Its own files are in site-packages, and still no code of the site.
     (tmp_path / 'site.ini').write_text(
         SITE.replace('egg:paste_wspbus#hello', 'call:x:y')
@@ -93,6 +96,7 @@ from paste_wspbus.errorpage.page import make_app
 from paste_wspbus.ops.pages import PAGES
 from paste_wspbus.reference import BusRef
 from paste_wspbus import hello
+from paste_wspbus.templates.copying import copy_sample, samples
 from paste_wspbus.templates.making import make_package
 
 def page_of(app):
@@ -101,6 +105,7 @@ def page_of(app):
 
 assert '.whl' in paste_wspbus.__file__
 assert 'setup.cfg' in make_package('plugin', 'acme', 'acme', 'acme')
+assert len(copy_sample(samples()['cluster'], None)) == 3
 for name in ('', 'console.css', 'console.js', 'console.svg'):
     assert PAGES['/' + name].make(None).body
 print(page_of(make_app('The site cannot be served')))

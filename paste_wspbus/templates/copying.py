@@ -1,0 +1,86 @@
+"""The samples that a site can begin with: which there are, and copies of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.resources import files
+from typing import NamedTuple
+
+from paste_wspbus.errors import UsageError
+from paste_wspbus.templates.making import make_files, make_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+
+class Sample(NamedTuple):
+    """An .ini with the modules that it names, or a folder with one .ini."""
+
+    name: str
+    #: The first sentence of the .ini.
+    summary: str
+    #: The .ini first.
+    files: list[Traversable]
+    is_folder: bool
+
+
+def samples() -> dict[str, Sample]:
+    """Return the samples, sorted by their names."""
+    found = []
+    entries = list((files('paste_wspbus.templates') / 'samples').iterdir())
+    modules = [one for one in entries if one.name.endswith('.py')]
+    for one in entries:
+        if one.is_dir():
+            inside = [file for file in one.iterdir() if file.is_file()]
+            inis = [file for file in inside if file.name.endswith('.ini')]
+            if len(inis) == 1:
+                inside.remove(inis[0])
+                found.append(_sample(one.name, inis[0], inside, True))
+        elif one.name.endswith('.ini'):
+            text = one.read_text(encoding='utf-8')
+            named = [file for file in modules if _is_named(file.name, text)]
+            found.append(_sample(one.name.removesuffix('.ini'), one, named, False))
+    return {sample.name: sample for sample in sorted(found, key=lambda one: one.name)}
+
+
+def _is_named(file: str, ini: str) -> bool:
+    """Whether an .ini names something in a module: MODULE:NAME."""
+    return bool(re.search(rf'\b{file.removesuffix(".py")}:\w', ini))
+
+
+def _sample(
+    name: str, ini: Traversable, others: list[Traversable], is_folder: bool
+) -> Sample:
+    lines = ini.read_text(encoding='utf-8').splitlines()
+    text = ' '.join(line.strip('#; ') for line in lines[:3] if line[:1] in '#;')
+    summary = re.split(r'[.:;] ', text)[0].rstrip('.')
+    others = sorted(others, key=lambda file: file.name)
+    return Sample(name, summary, [ini, *others], is_folder)
+
+
+def copy_sample(sample: Sample, path: str | None) -> list[str]:
+    """Copy a sample: all of its files, or none.
+
+    :param path: the path of the .ini, beside which its modules are written; of a sample
+        with a folder, the path of the folder. None is its own name, in the working folder.
+    :returns: the paths of the files; the .ini comes first.
+    :raises UsageError: if one of them exists, or cannot be written.
+    """
+    texts = {one.name: one.read_text(encoding='utf-8') for one in sample.files}
+    if sample.is_folder:
+        folder = path or sample.name
+        return [f'{folder}/{name}' for name in make_folder(folder, texts.items())]
+    path = path or sample.files[0].name
+    folder = os.path.dirname(path)
+    ini, *modules = texts
+    made = {path: texts[ini]}
+    made.update((os.path.join(folder, name), texts[name]) for name in modules)
+    make_files(made)
+    return list(made)
+
+
+def no_sample(name: str, known: dict[str, Sample]) -> UsageError:
+    """Return the error for a name that no sample has; it has the names."""
+    return UsageError(f'there is no sample {name!r}: choose one of {", ".join(known)}')
