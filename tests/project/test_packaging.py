@@ -1,11 +1,13 @@
 """A wheel, installed where nothing of the checkout is, serves."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import urllib.request
 import venv
+import zipfile
 from importlib import metadata
 
 import pytest
@@ -87,6 +89,20 @@ def test_a_built_wheel_serves_from_an_empty_environment(wheel, tmp_path):
     )
     why = "site.ini [app:main] use: call:x:y: there is no module 'x'\n"
     assert (done.returncode, done.stderr) == (2, why)
+
+
+def test_each_link_of_the_description_leads_to_a_file_of_the_repository(wheel):
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (one for one in opened.namelist() if one.endswith('/METADATA'))
+        made = metadata.PathDistribution(zipfile.Path(opened, name).parent).metadata
+        text = made.get_payload()
+    urls = dict(one.split(', ') for one in made.get_all('Project-URL'))
+    assert set(urls) == {'Changes', 'Documentation', 'Issues', 'Source'}
+    links = re.findall(r'\]\(([^)]+)\)', text)
+    assert len(links) > 20
+    for link in links:
+        path = re.sub(f'^{urls["Source"]}/(blob|raw)/main/', '', link).partition('#')[0]
+        assert path != link and (ROOT / path).exists(), link
 
 
 PAGES = """

@@ -1,0 +1,128 @@
+"""A page of the documentation, typed as it is printed: its files, and its commands."""
+
+import os
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+
+from tests.kit.places import ROOT
+from tests.kit.processes import BIN, PASTER_WARNINGS, TIMEOUT
+
+#: A fenced block; it may be indented, as in a list.
+BLOCK = re.compile(r'^( *)```(\w*)\n(.*?)^\1```$', re.M | re.S)
+
+#: The first line of a block that is a file.
+NAME = re.compile(r'^# ([\w./-]+\.\w+|Dockerfile)$', re.M)
+
+#: A line that stands for any number of lines.
+ANY = '...'
+
+
+class File(NamedTuple):
+    """A file that the reader writes."""
+
+    name: str
+    text: str
+
+
+class Command(NamedTuple):
+    """A command that the reader types, and the lines that it prints."""
+
+    text: str
+    lines: list[str]
+
+
+def steps(page):
+    """Yield what the reader of a page writes and types, in its order."""
+    for block in BLOCK.finditer(page):
+        text = re.sub(f'(?m)^{block[1]}', '', block[3])
+        if name := NAME.match(text):
+            yield File(name[1], text)
+        elif text.startswith('$ '):
+            for typed in re.split(r'(?m)^\$ ', text)[1:]:
+                command, *lines = typed.splitlines()
+                yield Command(command, lines)
+
+
+def plain(line):
+    """Return a line without its numbers, and without the widths of its columns."""
+    return re.sub(r' +', ' ', re.sub(r'\d[\d.:,-]*', 'N', line)).strip()
+
+
+def is_printed(wanted, printed):
+    """Whether lines are those that a page shows; `...` there is any number of lines."""
+    pattern = [
+        r'(?:.*\n)*' if line == ANY else re.escape(f'{plain(line)}\n')
+        for line in wanted
+    ]
+    text = ''.join(f'{plain(line)}\n' for line in printed)
+    return re.fullmatch(''.join(pattern), text) is not None
+
+
+class Reader:
+    """Somebody who types a page, in a folder of their own."""
+
+    def __init__(self, folder, port):
+        self.folder = Path(folder)
+        self._port = str(port)
+        self._env = {
+            **os.environ,
+            'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}',
+            'PYTHONWARNINGS': PASTER_WARNINGS,
+            'NO_COLOR': '1',
+        }
+
+    def type(self, step):
+        """Write a file, or run a command and compare what it prints."""
+        if isinstance(step, File):
+            path = self.folder / step.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self._at_port(step.text))
+        elif step.text.startswith('cd '):
+            self.folder /= step.text.removeprefix('cd ')
+        elif step.text.startswith('pip install '):
+            check_installed(step.text.removeprefix('pip install '))
+        elif not step.text.startswith(('python3 -m venv ', '. ')):
+            self._run(step)
+
+    def _at_port(self, text):
+        return text.replace('8080', self._port)
+
+    def _run(self, step):
+        # Without a terminal, curl shows how far it is.
+        words = re.sub(r'^curl ', 'curl -sS ', self._at_port(step.text))
+        done = subprocess.run(
+            ['bash', '-c', words],
+            cwd=self.folder,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        printed = done.stdout.splitlines()
+        wanted = [self._at_port(line) for line in step.lines]
+        assert is_printed(wanted, printed), f'$ {step.text}\n{done.stdout}'
+        for ini in self.folder.rglob('*.ini'):  # a copy of a sample
+            if '8080' in (text := ini.read_text()):
+                ini.write_text(self._at_port(text))
+
+
+def check_installed(words):
+    """Check that this environment has what a page installs: the test does not install it."""
+    for word in re.sub('[\'"]', '', words).split():
+        asked = Requirement(word)
+        if asked.name.replace('-', '_') != 'paste_wspbus':
+            assert metadata.version(asked.name) in asked.specifier
+        known = metadata.metadata(asked.name).get_all('Provides-Extra') or []
+        assert asked.extras <= set(known), word
+
+
+def page(name):
+    """Return the text of a page of the repository."""
+    return (ROOT / name).read_text()
