@@ -21,11 +21,12 @@ from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.unix.titles import set_title
-from paste_wspbus.workers.children import BecomeWorker, WorkerFailed, how
+from paste_wspbus.workers.children import BecomeWorker, WorkerFailed
 from paste_wspbus.workers.cluster_shown import Shown
 from paste_wspbus.workers.cluster_status import ClusterStatus
 from paste_wspbus.workers.cluster_mail import ClusterMail
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
+from paste_wspbus.workers.waiting import how_it_crashed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -377,7 +378,7 @@ class Clustered:
             )
         elif supervisor.is_renewing and worker.leaving:
             return  # the graceful restart starts the next one
-        elif worker.leaving or worker.code == 0:
+        elif not worker.too_slow and (worker.leaving or worker.code == 0):
             respawn = functools.partial(supervisor.replacing.respawn, self._role())
             self.events.call_later(0, respawn)
         else:
@@ -385,11 +386,7 @@ class Clustered:
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
         supervisor = self.supervisor
-        more = supervisor.crashes.note(worker)
-        what = f'{worker.title} crashed, {how(worker.code)}{more}'
-        if not worker.was_ready:
-            why = worker.problem[1] if worker.problem else how(worker.code)
-            what = f'{worker.title} failed to start: {why}'
+        what = how_it_crashed(worker, supervisor.crashes.note(worker))
         if not supervisor.strategy.replaces:  # under --reload, the next edit starts it
             self.bus.log(what, 40)
             return

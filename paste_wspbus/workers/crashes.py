@@ -148,7 +148,7 @@ def _describe(worker: WorkerHandle) -> dict[str, Any]:
         'pid': worker.pid,
         'signal': _signal_name(code),
         'exit_code': code if code is not None and code >= 0 else None,
-        'how': how(code),
+        'how': f'it {worker.too_slow}' if worker.too_slow else how(code),
         'was_ready': worker.was_ready,
         'out_of_memory': code == -signal.SIGKILL and has_killed,
         'oom_kills_before': kills_before,

@@ -115,6 +115,9 @@ class WorkerHandle:
     #: The time.monotonic() at which it was first ordered to stop, and of its end.
     leaves_since: float | None = None
     ended_at: float | None = None
+    #: A predicate, if it was ordered to stop because it was not READY in time: 'was not
+    #: ready within 60 s (start_timeout), at …'. Else ''.
+    too_slow = ''
     #: Whether the system says that it has dumped core at its end.
     dumped_core = False
 

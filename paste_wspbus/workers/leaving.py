@@ -6,7 +6,6 @@ import signal
 import time
 
 from paste_wspbus.role import CLUSTER, LOADING, OPS, PACKAGES, PRELOAD, SITE, WORKER
-from paste_wspbus.workers.children import AGAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ REPORTS = 0.5
 
 
 class Leaving:
-    """Orders processes to stop, and ends processes that are not READY in time.
+    """Orders processes to stop, and kills those that do not.
 
     ``plan`` and ``server`` are those of the present configuration.
     """
@@ -161,22 +160,3 @@ class Leaving:
             sockets = self.server.sockets if self.server is not None else []
             owned = any(listening.owned for listening in sockets)
             child.tell('stop' if owned else 'release')
-
-    # -- too late -----------------------------------------------------------------------
-
-    def watch(self, worker: WorkerHandle) -> None:
-        """Order a process to stop if it is not READY in time."""
-        remaining = worker.until - time.monotonic()
-        self.call_later(worker, remaining + AGAIN, lambda: self._look_at(worker))
-
-    def _look_at(self, worker: WorkerHandle) -> None:
-        if worker.ended or worker.leaving or worker.is_ready or worker.is_held:
-            return
-        if time.monotonic() < worker.until:
-            return  # it has got more time, and another timer watches it
-        worker.problem = worker.problem or (
-            1,
-            f'{worker.title} was not ready within {self.plan.start_timeout:g} s '
-            '(start_timeout)',
-        )
-        self.let_go(worker)

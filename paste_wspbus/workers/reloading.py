@@ -14,10 +14,11 @@ from paste_wspbus.role import CLUSTER, SITE, WORKER, Role
 from paste_wspbus.unix.tty import Terminal
 from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
-from paste_wspbus.workers.children import WorkerFailed, how
+from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.crashes import requests_of
 from paste_wspbus.workers.loading import Loading
 from paste_wspbus.workers.spares import Spares
+from paste_wspbus.workers.waiting import how_it_crashed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Reloading:
             worker.role = worker.role._replace(problem='')
             self.supervisor.children.forget_timers(worker)
             worker.begins_anew(self.supervisor.plan.start_timeout)
-            self.leaving.watch(worker)
+            self.supervisor.slow_starts.watch(worker)
             if self.leaving.is_stopping:
                 worker.is_asked_to_leave()
                 self.supervisor.children.press(worker)
@@ -347,9 +348,9 @@ class Reloading:
             return
         if self.bus.state is not State.STARTED or self.bus.leaving:
             return
-        if worker.leaving:
+        if worker.leaving and not worker.too_slow:
             self.bus.events.call_later(0, lambda: supervisor.replacing.respawn(role))
-        elif worker.code == 0:
+        elif worker.code == 0 and not worker.too_slow:
             note_reason(self.bus, f'{worker.title} has ended')
             self.bus.exit()
         else:
@@ -357,8 +358,7 @@ class Reloading:
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
         """Show that a worker crashed; only the next edit starts the site again."""
-        more = self.supervisor.crashes.note(worker)
-        what = f'{worker.title} crashed, {how(worker.code)}{more}'
+        what = how_it_crashed(worker, self.supervisor.crashes.note(worker))
         if had := requests_of(worker):
             self.bus.log(had, 40)
         if worker.role.kind == WORKER and not worker.role.problem:

@@ -11,7 +11,7 @@ from paste_wspbus.unix.cpus import cpu_count
 from paste_wspbus.workers.children import WorkerFailed, exit_code, how
 from paste_wspbus.workers.crashes import requests_of
 from paste_wspbus.workers.strategy import Source
-from paste_wspbus.workers.waiting import failure_of, how_it_failed
+from paste_wspbus.workers.waiting import failure_of, how_it_crashed, how_it_failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,11 +222,11 @@ class Rolling:
             return
         if self.current.get(worker.name) is not worker:
             self._forget_candidate(worker)
-        elif worker.leaving:
+        elif worker.leaving and not worker.too_slow:
             role = worker.role._replace(smokes=False)
             supervisor.events.call_later(0, lambda: supervisor.replacing.respawn(role))
         elif not supervisor.plan.restarts or (
-            worker.code == 0 and not supervisor.plan.workers
+            worker.code == 0 and not (supervisor.plan.workers or worker.too_slow)
         ):
             supervisor.leave_with(exit_code(worker.code))
         elif worker.role.kind == PRELOAD and worker.was_ready:
@@ -247,11 +247,7 @@ class Rolling:
             self.bus.log(f'{why}; {worker.name} {remains}', 40)
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
-        more = self.supervisor.crashes.note(worker)
-        what = f'{worker.title} crashed, {how(worker.code)}{more}'
-        if not worker.was_ready:
-            why = worker.problem[1] if worker.problem else how(worker.code)
-            what = f'{worker.title} failed to start: {why}'
+        what = how_it_crashed(worker, self.supervisor.crashes.note(worker))
         role = worker.role._replace(smokes=worker.role.smokes and not worker.was_ready)
         if self._template(role.generation) is None:
             role = role._replace(generation=self.supervisor.generation)

@@ -38,6 +38,7 @@ from paste_wspbus.workers.recycling import Recycling
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.replacing import Replacing
 from paste_wspbus.workers.reports import Reports
+from paste_wspbus.workers.slow_starts import SlowStarts
 from paste_wspbus.workers.soaking import Soak
 from paste_wspbus.workers.stacks import Stacks
 from paste_wspbus.workers.successors import Successors
@@ -186,7 +187,7 @@ class Supervisor:
         self.renewals, self.crashes = Renewals(self), Crashes(self.reports.crashed)
         self.replacing, self.soak = Replacing(self), Soak(self)
         self.recycling, self.liveness = Recycling(self), Liveness(self)
-        self.watching = Watching(self)
+        self.watching, self.slow_starts = Watching(self), SlowStarts(self)
         self.strategy = make_strategy(self)
         #: What this site does in its cluster; None if it belongs to none.
         self.cluster: Clustered | None = None
@@ -360,7 +361,7 @@ class Supervisor:
             spawn = self.cluster.spawn
         worker = spawn(role, template, self.plan.start_timeout, fresh)
         worker.kills_before = out_of_memory_kills()
-        self.leaving.watch(worker)
+        self.slow_starts.watch(worker)
         self.bus.publish('worker_started', worker.name, worker.pid)
         return worker
 
@@ -368,7 +369,7 @@ class Supervisor:
         """Order a waiting process to continue; its time to become READY begins again."""
         waits = worker.stage in (Stage.SPARE, Stage.COMPOSED)
         worker.goes(self.plan.start_timeout)
-        self.leaving.watch(worker)
+        self.slow_starts.watch(worker)
         # If it does not wait yet, it gets the order when it does. A second order would
         # stay unread, and hide the end of the supervisor from the process.
         if waits:

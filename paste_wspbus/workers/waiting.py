@@ -83,6 +83,19 @@ def failure_of(worker: WorkerHandle) -> WorkerFailed:
     return WorkerFailed(*(worker.problem or (code, how_it_failed(worker))))
 
 
+def how_it_crashed(worker: WorkerHandle, more: str = '') -> str:
+    """Return how a process ended that is replaced.
+
+    :param more: what `Crashes.note` knows beyond that.
+    """
+    if worker.too_slow:
+        return f'{worker.title} {worker.too_slow}'
+    if worker.was_ready:
+        return f'{worker.title} crashed, {how(worker.code)}{more}'
+    why = worker.problem[1] if worker.problem else how(worker.code)
+    return f'{worker.title} failed to start: {why}'
+
+
 def how_it_failed(worker: WorkerHandle) -> str:
     """Return how a process ended that has not reported why."""
     what = f'{worker.title} ended before it was ready, {how(worker.code)}'

@@ -163,7 +163,9 @@ class Worker:
         signal.signal(signal.SIGINT, lambda *_: None)
         early = process.launch.early
         early.begin_anew()
-        early.before = self._say_where_it_hangs
+        if self.board < 0 or stacks_of_threads.SIGNAL is None:
+            # The supervisor cannot ask for the stacks of this process.
+            early.before = self._say_where_it_hangs
         signal.signal(signal.SIGTERM, early.handle)
         hold(False)  # the signals were held for the fork
         process.launch.report.close()

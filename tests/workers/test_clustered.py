@@ -53,6 +53,7 @@ class Supervisor:
 class Worker:
     name = title = CLUSTER
     leaving, problem, ready_for, was_ready = False, None, 1, True
+    too_slow = ''
 
     def __init__(self, code):
         self.code, self.signals, self.role = code, [], Role(CLUSTER, fence=7)

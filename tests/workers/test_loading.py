@@ -78,6 +78,7 @@ def test_a_browser_is_shown_where_the_load_is_and_other_requests_wait(
         eventually(lambda: 'webapp.py, line' in site.get(accept=BROWSER).text)
         assert re.search(r'loading for \d+ s', page.text)
         assert 'http-equiv="refresh"' in page.text
+        site.expect('has been loading for 2 s')
         assert site.err.text.count('has been loading for 2 s') == 1
         assert waits.response is None
         with open(tmp_path / 'gate', 'w'):
