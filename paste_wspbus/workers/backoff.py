@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 #: Seconds before the replacement that follows the first crash within a minute, the second
-#: one, …; the last number is for all later crashes. With four workers or fewer, a site
-#: whose workers crash again and again starts at most twelve processes in its first minute.
+#: one, …; the last number is for all later crashes.
 WAITS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+#: With more workers than FEW and one, the waits are longer: by the workers above FEW, but at
+#: most MOST times. So a site of up to eight workers that crash again and again starts at
+#: most twelve processes in its first minute, the first ones included. A larger site starts
+#: each worker, and at most four more.
+FEW, MOST = 4, 4
 
 #: Seconds of being READY after which a process is healthy: its next crash counts as the
 #: first one in a row. Supervisord calls this startsecs.
@@ -23,14 +28,16 @@ HEALTHY = 1.0
 MINUTE = 60.0
 
 #: Seconds of being READY after which a process is replaced at once, and does not count: a
-#: site whose workers die so rarely serves better if all of them are there.
+#: site whose workers die so rarely serves better if all of them are there. If a replacement
+#: has been READY for so long, and nothing has crashed meanwhile, those that still wait
+#: start at once.
 SETTLED = 20.0
 
 
 class Crash(NamedTuple):
-    """One crash: its number among the crashes in a row, and the seconds to wait.
+    """One crash: the number of crashes in a row, of all processes, and the seconds to wait.
 
-    ``is_too_much`` says whether there were more crashes in a row than there are waits.
+    ``is_too_much`` says whether more replacements have crashed in a row than there are waits.
     """
 
     number: int
@@ -64,7 +71,11 @@ class Backoff:
         self._last_start = float('-inf')
 
     def crashed(
-        self, name: str, ready_for: float | None, excused: bool = False
+        self,
+        name: str,
+        ready_for: float | None,
+        excused: bool = False,
+        workers: int = 1,
     ) -> Crash:
         """Count a crash.
 
@@ -72,28 +83,49 @@ class Backoff:
         :param ready_for: seconds for which it was READY; None if it never was.
         :param excused: whether the crash is not the site's fault. Then it counts as the
             first one in a row; the wait is the same.
+        :param workers: the number of workers of the site.
         """
         if excused or (ready_for is not None and ready_for >= self.healthy):
             self._row.clear()
-        number = self._row[name] = self._row.get(name, 0) + 1
+        self._row[name] = self._row.get(name, 0) + 1
         # Each process that has crashed once may be the first one of its name: what is
         # counted here are the replacements that have crashed.
-        again = sum(self._row.values()) - len(self._row)
-        is_too_much = again >= len(self.waits)
-        return Crash(number, self._wait(ready_for), is_too_much)
-
-    def _wait(self, ready_for: float | None) -> float:
-        if ready_for is not None and ready_for >= SETTLED:
-            return 0.0
-        now = self.clock()
-        self._recent.append(now)
-        while self._recent[0] <= now - MINUTE:
-            self._recent.popleft()
+        number = sum(self._row.values())
+        is_too_much = number - len(self._row) >= len(self.waits)
         wait = 0.0
-        if self.waits:
-            wait = self.waits[min(len(self._recent), len(self.waits)) - 1]
+        if ready_for is None or ready_for < SETTLED:
+            self._forget_old()
+            self._recent.append(self.clock())
+            wait = self._wait(len(self._recent), workers)
+        return Crash(number, wait, is_too_much)
+
+    def turn(self, workers: int) -> float:
+        """Return the seconds to wait before a first start, after all that wait already.
+
+        :param workers: the number of workers of the site.
+        """
+        self._forget_old()
+        return self._wait(len(self._recent) + 1, workers) if self._recent else 0.0
+
+    def _forget_old(self) -> None:
+        since = self.clock() - MINUTE
+        while self._recent and self._recent[0] <= since:
+            self._recent.popleft()
+
+    def _wait(self, crashes: int, workers: int) -> float:
+        wait = self.waits[min(crashes, len(self.waits)) - 1] if self.waits else 0.0
+        wait *= min(max(workers - FEW, 1), MOST)
+        now = self.clock()
         self._last_start = max(now, self._last_start) + wait
         return self._last_start - now
+
+    def is_calm(self) -> bool:
+        """Whether nothing has crashed for SETTLED seconds."""
+        return not self._recent or self._recent[-1] <= self.clock() - SETTLED
+
+    def release(self) -> None:
+        """Note that those that wait start now."""
+        self._last_start = float('-inf')
 
     def forget(self) -> None:
         """Forget all crashes: the site has new code."""

@@ -10,6 +10,7 @@ from paste_wspbus.workers.children import WorkerFailed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.role import Role
+    from paste_wspbus.watching.loop import Timer
     from paste_wspbus.workers.supervisor import Supervisor
 
 
@@ -21,6 +22,9 @@ class Replacing:
         self._backoff = backoff.Backoff(backoff.WAITS, backoff.HEALTHY)
         #: Whether the log says that there is a crash loop.
         self._is_loop = False
+        #: What waits for its turn: the role and the timer, by the name.
+        self._waiting: dict[str, tuple[Role, Timer]] = {}
+        self.bus.subscribe('worker_ready', self._is_ready)
 
     def respawn(self, role: Role) -> None:
         """Replace a process that has ended, if the site still needs it."""
@@ -48,15 +52,51 @@ class Replacing:
         :param excused: whether the crash is not the site's fault: for such crashes, this
             does not give up.
         """
-        crash = self._backoff.crashed(role.name, ready_for, excused)
+        count = self.supervisor.count
+        crash = self._backoff.crashed(role.name, ready_for, excused, count)
         if crash.is_too_much and not self.supervisor.serving():
-            times = f'{crash.number} times in a row'
-            self.bus.log(f'{what}, {times}: wspserve gives up and stops', 50)
+            times = (
+                f'{crash.number} {"crash" if crash.number == 1 else "crashes"} in a row'
+            )
+            why = f'{times}, and no worker serves'
+            self.bus.log(f'{what}. {why}: wspserve gives up and stops', 50)
             self.bus.exit_code = 1
             self.bus.exit()
             return
         self._log(what, crash.wait)
-        self.supervisor.events.call_later(crash.wait, lambda: self.respawn(role))
+        self._respawn_after(crash.wait, role)
+
+    def catch_up(self) -> None:
+        """Replace the processes that died during the start, and start those that it left out."""
+        supervisor = self.supervisor
+        for worker in supervisor.late:
+            supervisor.strategy.has_ended(worker)
+        for role in supervisor.roles(supervisor.generation):
+            if role.name not in supervisor.current:
+                self._respawn_after(self._backoff.turn(supervisor.count), role)
+
+    def _respawn_after(self, wait: float, role: Role) -> None:
+        def respawn() -> None:
+            self._waiting.pop(role.name, None)
+            self.respawn(role)
+
+        timer = self.supervisor.events.call_later(wait, respawn)
+        self._waiting[role.name] = role, timer
+
+    def _is_ready(self, name: str, pid: int) -> None:
+        """Look later whether what waits can start at once: this one may have settled then."""
+        worker = self.supervisor.current.get(name)
+
+        def look() -> None:
+            if worker is None or worker.ended or not self._backoff.is_calm():
+                return
+            self._backoff.release()
+            for role, timer in self._waiting.values():
+                self.supervisor.events.cancel(timer)
+                self._respawn_after(0, role)
+
+        if self._waiting:
+            self.supervisor.events.call_later(backoff.SETTLED, look)
 
     def forget(self) -> None:
         """Forget the crashes of the code before: a new generation serves."""

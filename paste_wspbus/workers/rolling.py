@@ -50,7 +50,9 @@ class Rolling:
         at_a_time = self._at_a_time
         if supervisor.plan.smoke:  # the others wait until it has passed
             at_a_time, roles[0] = 1, roles[0]._replace(smokes=True)
-        while roles:  # only a few at a time, so that each is ready in time
+        # Only a few at a time, so that each is ready in time. If one has crashed since it was
+        # READY, the others wait for their turn among the replacements.
+        while roles and not any(map(_has_crashed, supervisor.late)):
             batch, roles = roles[:at_a_time], roles[at_a_time:]
             at_a_time = self._at_a_time
             for role in batch:
@@ -258,3 +260,8 @@ class Rolling:
         self.supervisor.replacing.try_again(
             role, what, worker.ready_for, excused=was_killed
         )
+
+
+def _has_crashed(worker: WorkerHandle) -> bool:
+    """Whether a worker was READY and has ended by itself, and not by SIGKILL."""
+    return worker.was_ready and worker.code != -signal.SIGKILL

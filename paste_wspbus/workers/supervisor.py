@@ -251,8 +251,7 @@ class Supervisor:
                 bus.events.about_to_sleep()  # who reads these lines may ask at once
                 first = self.current.get('worker 1') or self.current.get('site')
                 ready(first.lines if first else [])
-                for worker in self.late:
-                    self.strategy.has_ended(worker)
+                self.replacing.catch_up()
             bus.block(states=State.STOPPED)
             bus.turn.keep_for(None)
             bus.exit()
@@ -491,7 +490,8 @@ class Supervisor:
     @property
     def pids(self) -> list[int]:
         """The workers' process IDs."""
-        return [self.current[role.name].pid for role in self.roles(self.generation)]
+        names = (role.name for role in self.roles(self.generation))
+        return [self.current[name].pid for name in names if name in self.current]
 
     @property
     def was_started(self) -> bool:

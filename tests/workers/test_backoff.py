@@ -36,7 +36,8 @@ def starts(backoff, clock, workers, lives, takes=0.3, until=60.0):
     until, count = clock.now + until, workers
     while ends[0][0] < until:
         clock.now, number = heapq.heappop(ends)
-        start = clock.now + backoff.crashed(f'worker {number}', lives).wait
+        name = f'worker {number}'
+        start = clock.now + backoff.crashed(name, lives, workers=workers).wait
         count += start < until
         heapq.heappush(ends, (start + takes + lives, number))
     return count
@@ -52,12 +53,30 @@ def test_the_last_wait_holds_for_all_that_follow_within_a_minute(make, clock):
     assert waits(make((0.0, 1.0)), clock, 5) == [0.0, 1.0, 1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize('workers', [1, 2, 3, 4])
-@pytest.mark.parametrize('lives', [0.0, 0.5, 1.5, 5.0, 10.0, 19.0, 20.0])
+@pytest.mark.parametrize('workers', [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize('lives', [0.0, 0.5, 1.5, 5.0, 10.0, 19.0])
 def test_a_crash_loop_starts_at_most_twelve_processes_in_its_first_minute(
     make, clock, workers, lives
 ):
     assert starts(make(), clock, workers, lives) <= 12
+
+
+@pytest.mark.parametrize('lives', [0.0, 1.5, 10.0, 19.0])
+def test_a_large_site_starts_each_worker_and_four_more(make, clock, lives):
+    assert starts(make(), clock, 16, lives) <= 16 + 4
+
+
+def test_one_that_has_not_started_waits_for_its_turn(make, clock):
+    backoff = make()
+    assert backoff.turn(2) == 0.0  # nothing has crashed
+    found = [backoff.crashed('worker 1', 0.5, workers=6).wait for _ in range(2)]
+    assert found == [0.0, 2.0]
+    assert [backoff.turn(6) for _ in range(2)] == [6.0, 10.0]
+    assert not backoff.is_calm()
+    clock.now += SETTLED
+    assert backoff.is_calm()
+    backoff.release()
+    assert backoff.turn(2) == 2.0
 
 
 def test_it_goes_on_for_minutes(make, clock):
@@ -137,10 +156,11 @@ def test_a_crash_that_is_excused_counts_as_a_first_one_and_waits_as_any_other(
     assert backoff.crashed('worker 1', 0.0).number == 2
 
 
-def test_each_name_has_crashes_of_its_own(make, clock):
+def test_the_crashes_of_all_workers_are_in_a_row(make, clock):
     backoff = make((0.0, 1.0))
-    waits(backoff, clock, 3)
-    assert backoff.crashed('worker 2', None).number == 1
+    waits(backoff, clock, 2)
+    crash = backoff.crashed('worker 2', None)
+    assert (crash.number, crash.is_too_much) == (3, False)
 
 
 def test_without_waits_the_first_crash_is_too_much(make):

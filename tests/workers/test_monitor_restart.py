@@ -105,7 +105,8 @@ def test_it_gives_up_a_site_that_crashes_again_and_again(tmp_path):
     assert 'crashed, signal SIGSEGV; restarting in 0.1 s\n' in site.err.text
     last = site.err.text.splitlines()[-1]
     assert last.endswith(
-        'crashed, exit code 3, 3 times in a row: wspserve gives up and stops'
+        'crashed, exit code 3. 3 crashes in a row, and no worker serves: wspserve gives '
+        'up and stops'
     )
     assert has_cleaned_up(site)
 
@@ -117,7 +118,9 @@ def test_it_gives_up_a_site_that_does_not_start_any_more(tmp_path):
         assert site.wait() == 1
     assert site.err.text.count('failed to start: site.ini [app:main]') == 2
     assert 'Traceback' in site.err.text
-    assert '3 times in a row: wspserve gives up and stops' in site.err.text
+    assert (
+        '3 crashes in a row, and no worker serves: wspserve gives up' in site.err.text
+    )
     assert site.out.text.count('Serving on') == 1
     assert has_cleaned_up(site)
 

@@ -523,7 +523,8 @@ def test_a_site_that_crashes_too_often_is_given_up(rolling, monkeypatch):
     assert story.count('start site (1)') == 2
     assert site.bus.state is State.EXITING and site.bus.exit_code == 1
     assert any(
-        '3 times in a row: wspserve gives up and stops' in line for line in site.lines
+        '3 crashes in a row, and no worker serves: wspserve gives up and stops' in line
+        for line in site.lines
     )
 
 
@@ -536,6 +537,40 @@ def test_a_site_of_which_somebody_serves_is_not_given_up(rolling, monkeypatch):
     site.supervisor.children.end(site.supervisor.current['worker 2'], 1)
     assert site.settle().count('start worker 2 (1)') == 6
     assert site.serving == ['worker 1 (1)', 'worker 2 (1)']
+
+
+def test_if_one_crashes_during_the_start_the_others_wait_for_their_turn(
+    rolling, monkeypatch
+):
+    monkeypatch.setattr(backoff, 'WAITS', (0.0, 1000.0))
+    site = rolling(PLAN._replace(workers=6))
+    site.supervisor.strategy._at_a_time = 2
+    children = site.supervisor.children
+
+    def failure(worker):
+        if worker.name == 'worker 2' and 'worker 3' not in site.supervisor.current:
+            children.end(site.supervisor.current['worker 1'], 1)
+
+    site.script.failure = failure
+    assert 'start worker 3 (1)' not in site.start()
+    assert len(site.supervisor.pids) == 2
+    site.script.failure = lambda worker: None
+    site.supervisor.replacing.catch_up()
+    assert 'start worker 3 (1)' not in site.settle()
+    assert len(site.serving) == 2
+
+
+def test_what_waits_starts_at_once_if_a_replacement_has_settled(rolling, monkeypatch):
+    monkeypatch.setattr(backoff, 'WAITS', (0.0, 1000.0))
+    site = rolling()
+    site.start()
+    for name in ('worker 1', 'worker 2'):
+        site.supervisor.children.end(site.supervisor.current[name], 1)
+    assert site.settle().count('start worker 2 (1)') == 0
+    assert site.serving == ['worker 1 (1)']
+    monkeypatch.setattr(backoff, 'SETTLED', 0.0)
+    site.supervisor.replacing._is_ready('worker 1', 0)
+    assert site.settle() == ['start worker 2 (1)', 'worker 2 (1) is ready']
 
 
 # -- the soak -----------------------------------------------------------------
