@@ -56,7 +56,10 @@ class Health:
         self._bus, self._details, self._version = bus, details, version
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer a request."""
+        """Answer a request; it does not count for ``max_requests``, nor as one that was served."""
+        requests: Any = self._bus.plugins.get('requests')
+        if hasattr(requests, 'not_counted'):
+            requests.not_counted += 1
         response = self._answer(environ)
         response.headers['Cache-Control'] = 'no-store'
         return response(environ, start_response)  # type: ignore[no-any-return]

@@ -49,7 +49,7 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
         self.begin = self._numbers.__next__
         #: The filters of this bus.
         self.filters: list[BusFilter] = []
-        #: How many of them the site itself has made (warm_up, smoke).
+        #: How many of them no user has made: those of warm_up and smoke, and health checks.
         self.not_counted = 0
 
     def finish(self, key: int) -> bool:
@@ -61,7 +61,7 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
 
     @property
     def served(self) -> int:
-        """The number of requests that have ended, without those of warm_up and smoke."""
+        """The number of requests that have ended, without those that are ``not_counted``."""
         begun = int(
             repr(self._numbers)[6:-1]
         )  # count(7): nothing else shows the number

@@ -9,6 +9,7 @@ from paste_wspbus import Bus
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ops.app import make_health
 from paste_wspbus.reference import KEY, BusRef
+from paste_wspbus.requests.filter import BusFilter
 from tests.kit import Site, run
 from tests.kit.processes import eventually
 from tests.kit.sites import ask
@@ -64,6 +65,24 @@ def test_what_fails_is_said_and_why_only_if_details_are_asked_for(bus, tmp_path)
     assert answer(closed, '/__lbheartbeat__')[0] == answer(closed, '/live')[0] == 200
     assert 'no route' not in str(answer(closed, '/health')[1])
     assert 'no route to db://***@db' in str(answer(open_, '/health')[1])
+
+
+def test_health_checks_do_not_count_for_max_requests(bus, tmp_path):
+    health = app_of(bus, tmp_path)
+
+    def site(environ, start_response):
+        if environ['PATH_INFO'] == '/__heartbeat__':
+            return health(environ, start_response)
+        start_response('200 OK', [])
+        return []
+
+    app = BusFilter(site, bus)
+    bus.start()
+    for path in ('/__heartbeat__', '/', '/__heartbeat__'):
+        response = Request.blank(path).get_response(app)
+        assert response.status_code == 200
+        response.app_iter.close()
+    assert bus.plugins['requests'].served == 1
 
 
 def test_a_drained_bus_is_not_ready(bus, tmp_path):
