@@ -17,10 +17,10 @@ from paste_wspbus.ini.listed import is_clustered
 from paste_wspbus.ini.settings import HUNG_AFTER, section_of
 from paste_wspbus.plugins.sitelog import log_to_files, name_process
 from paste_wspbus.process.names import MAIN
+from paste_wspbus.process.reporting import check_folder
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
 from paste_wspbus.role import CLUSTER, OPS
 from paste_wspbus.unix.holding import hold
-from paste_wspbus.unix.report_files import problem_of
 from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers.children import BecomeWorker
 from paste_wspbus.workers.output import give_back_streams, take_over_streams
@@ -57,7 +57,7 @@ class Supervised:
         self.supervisor = self._make_supervisor()
         if process.workers:
             self._join_cluster()
-        self._check_reports(self.supervisor.plan)
+        check_folder(self.process.config, self.supervisor.plan.reports)
         self.supervisor.reports.about = self._about
         if process.ops is not None:
             from paste_wspbus.process.ops_answers import OpsAnswers
@@ -252,18 +252,6 @@ class Supervised:
 
         return release_of(config, names.ini, names.app or MAIN)
 
-    def _check_reports(self, plan: Plan) -> None:
-        """Refuse a folder of reports to which this process cannot write.
-
-        :raises ConfigError: if it cannot.
-        """
-        config, folder = self.process.config, plan.reports
-        problem = '' if folder is None else problem_of(folder)
-        if problem:
-            raise ConfigError(
-                config.file, problem, section=section_of(config.loader), key='reports'
-            )
-
     def _about(self) -> dict[str, Any]:
         from paste_wspbus.process.about import about  # the first report needs it
 
@@ -289,7 +277,7 @@ class Supervised:
             raise refused from None
         new, notes = self._plan(), process.notes
         try:
-            self._check_reports(new)
+            check_folder(process.config, new.reports)
             notes += self._cluster_notes()
         except ConfigError:
             undo()

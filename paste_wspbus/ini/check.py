@@ -25,6 +25,7 @@ from paste_wspbus.ini.typed import check_further, settings_in_source
 from paste_wspbus.ini.typed import convert as convert_settings
 from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.plugins import CHANNELS
+from paste_wspbus.unix.report_files import DENIED, problem_of
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -172,6 +173,18 @@ def _check_folders(config: Config) -> Iterator[str]:
             if key != 'control' and not folder.startswith(('/run/', '/var/run/')):
                 raise ConfigError(str(config.file), missing, section=section, key=key)
             yield f'[{section}] {key}: {missing}'
+        elif path and key in FOLDERS:
+            yield from _check_whether_it_takes_files(config, key, path)
+
+
+def _check_whether_it_takes_files(
+    config: Config, key: str, folder: str
+) -> Iterator[str]:
+    problem, section = problem_of(folder), section_of(config.loader)
+    if problem.endswith(DENIED):  # the site may run as another user
+        yield f'[{section}] {key}: {problem} for this user'
+    elif problem:
+        raise ConfigError(str(config.file), problem, section=section, key=key)
 
 
 def _is_server(section: str) -> bool:

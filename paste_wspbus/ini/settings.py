@@ -227,7 +227,7 @@ PLUGINS = ('plugins', 'site_plugins', 'cluster_plugins')
 #: The keys that need workers, or a supervisor at least: see `process.idle`.
 FOR_WORKERS = (
     *('preload', 'soak', 'max_requests', 'max_memory', 'max_age'),
-    *('reports', 'hung_after', 'request_deadline', 'site_metrics'),
+    *('hung_after', 'request_deadline', 'site_metrics'),
 )
 
 #: ``hung_after`` of a site with workers.

@@ -188,6 +188,10 @@ class Process:
     def plug_in(self, bus: Bus) -> None:
         """Plug in the plugins whose work was done before there was a bus."""
         self.plug_in_pid_file(bus)
+        if self.worker is None and self.config.settings['reports'] is not None:
+            from paste_wspbus.process.own_reports import plug_in
+
+            plug_in(self, bus)
         if self.worker is not None:
             self.worker.plug_in(bus)
         elif self.config.watches_requests:

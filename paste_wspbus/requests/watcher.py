@@ -8,7 +8,7 @@ from _thread import allocate_lock, start_new_thread  # the originals: see `Watch
 
 from paste_wspbus.requests.examining import APPLICATION, examine
 from paste_wspbus.requests.marks import Marks
-from paste_wspbus.requests.reporting import described
+from paste_wspbus.requests.reporting import described, named
 from paste_wspbus.requests.stacks import frames_of, innermost
 
 TYPE_CHECKING = False
@@ -76,3 +76,6 @@ class Watcher:
         self.requests.counts.overdue += 1
         more = ', past its deadline; without workers, nothing ends it'
         self.bus.log(described(entry, time.monotonic(), stack, more), 40)
+        reports = self.bus.plugins.get('wspbus.reports')
+        if reports is not None:
+            reports.is_overdue(named(entry, time.monotonic()))

@@ -12,15 +12,30 @@ from paste_wspbus.unix.exposed import open_file, place_of
 #: The names of reports: the time first, so that their order is that of the names.
 NAME = re.compile(r'\d{8}-\d{6}-\d{6}-[a-z]+-[a-z0-9-]+-\d+\.txt').fullmatch
 
+#: The end of the problem of a folder to which this user must not write.
+DENIED = ': permission denied'
+
 
 def problem_of(folder: str) -> str:
-    """Return why no report can be written to a folder; '' if nothing is known."""
+    """Return why no report can be written to a folder; '' if one can.
+
+    A file is made there, and removed: the bits of its mode do not say whether a folder
+    such as /proc takes files.
+    """
     if not os.path.isdir(folder):
         if os.path.exists(folder):
             return f'{folder} is not a folder'
         return f'there is no folder {folder}'
-    is_usable = os.access(folder, os.W_OK | os.X_OK)
-    return '' if is_usable else f'{folder}: permission denied'
+    name = f'.wspserve-{os.getpid()}'
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        os.close(open_file(os.path.join(folder, name), flags, 0o600))
+        _remove(folder, [name])
+    except PermissionError:
+        return f'{folder}{DENIED}'
+    except OSError as error:
+        return f'{folder} takes no file ({error.strerror or error})'
+    return ''
 
 
 def write(folder: str, name: str, text: str) -> str:

@@ -1,40 +1,31 @@
-"""Reports: a file for each crash, kill, deadline and hang of a process of the site."""
+"""The reports of a supervisor: on each crash, kill, deadline and hang of its processes."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections import deque
 
-from paste_wspbus.control.stacks import limited, request_words, thread_lines
-from paste_wspbus.ini.masking import masked_text
+from paste_wspbus.control.stacks import limited
+from paste_wspbus.process.reporting import (
+    FRAMES,
+    KEPT,
+    REQUESTS,
+    Notes,
+    name_of,
+    text_of,
+)
 from paste_wspbus.unix import report_files
-from paste_wspbus.values import printable
 from paste_wspbus.workers.children import how
 from paste_wspbus.workers.threads import threads_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
     from paste_wspbus.requests.marks import Limits
     from paste_wspbus.requests.stacks import Frame
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
-
-#: The number of reports that are kept.
-KEPT = 20
-
-#: The number of events and of errors that a report has at most, of characters of each, of
-#: frames, and of requests in flight.
-EVENTS, ERRORS, TEXT, FRAMES, REQUESTS = 50, 20, 500, 2000, 100
-
-#: The ends of lines that are the headings of stacks, which the events do not have.
-HEADINGS = ' The innermost call first:', ' Stacks:'
-
-#: The keys of sizes in bytes.
-SIZES = 'rss', 'max_memory'
 
 
 class Reports:
@@ -46,8 +37,7 @@ class Reports:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor, self.bus = supervisor, supervisor.bus
         self.about: Callable[[], dict[str, Any]] = dict
-        self._events: deque[tuple[float, str]] = deque(maxlen=EVENTS)
-        self._errors: deque[tuple[float, str]] = deque(maxlen=ERRORS)
+        self.notes = Notes()
         #: The last stacks of processes that are about to be killed.
         self._stacks: dict[int, dict[int, list[Frame]]] = {}
         #: From process IDs to the paths of the last reports.
@@ -58,27 +48,15 @@ class Reports:
         self._problem = ''
         self.bus.subscribe('worker_started', self._note_start)
         self.bus.subscribe('worker_died', self._note_end)
-        self.bus.subscribe('log', self._note_line)
+        self.bus.subscribe('log', self.notes.note_line)
 
     # -- what happens -----------------------------------------------------------------
 
     def _note_start(self, name: str, pid: int) -> None:
-        self._note(f'{name} (process {pid or "?"}) started')
+        self.notes.note(f'{name} (process {pid or "?"}) started')
 
     def _note_end(self, name: str, pid: int, code: int | None) -> None:
-        self._note(f'{name} (process {pid}) ended, {how(code)}')
-
-    def _note(self, text: str) -> None:
-        self._events.append((time.time(), text))
-
-    def _note_line(self, text: str, level: int = 20) -> None:
-        line, more, _ = text.partition('\n')
-        for heading in HEADINGS if more else ():
-            line = line.removesuffix(heading)
-        line = line[:TEXT]
-        self._note(line)
-        if level >= 40:
-            self._errors.append((time.time(), line))
+        self.notes.note(f'{name} (process {pid}) ended, {how(code)}')
 
     # -- what is reported -------------------------------------------------------------
 
@@ -143,7 +121,7 @@ class Reports:
         self._stacks = {pid: one for pid, one in self._stacks.items() if pid in alive}
         try:
             report = self._describe(kind, worker, what, stacks, end)
-            path = report_files.write(folder, _name(report), _text(report))
+            path = report_files.write(folder, name_of(report), text_of(report))
             self._problem = ''
             self.paths[worker.pid] = path
             while len(self.paths) > KEPT:
@@ -197,8 +175,7 @@ class Reports:
                 if isinstance(value, (int, float, str))
             }
             | _limits(self.supervisor.plan.limits),
-            'events': [_event(*one) for one in self._events],
-            'errors': [_event(*one) for one in self._errors],
+            **self.notes.describe(),
         }
 
 
@@ -207,77 +184,3 @@ def _limits(limits: Limits | None) -> dict[str, str]:
     if limits is None:
         return {}
     return {'slow_request': str(limits.slow), 'request_deadline': str(limits.deadline)}
-
-
-def _event(at: float, text: str) -> dict[str, Any]:
-    return {'time': round(at, 3), 'text': masked_text(printable(text))}
-
-
-def _name(report: dict[str, Any]) -> str:
-    whole, fraction = divmod(report['time'], 1)
-    moment = time.strftime('%Y%m%d-%H%M%S', time.gmtime(whole))
-    name = report['name'].replace(' ', '-')
-    at = f'{moment}-{fraction * 1e6:06.0f}'
-    return f'{at}-{report["kind"]}-{name}-{report["pid"]}.txt'
-
-
-# -- as text ------------------------------------------------------------------------------
-
-
-def _text(report: dict[str, Any]) -> str:
-    """Return a report as text for people; its last line is the same as JSON."""
-    ready_for = report['ready_for']
-    served = '' if ready_for is None else f', ready for {ready_for:.0f} s'
-    parts = [
-        [
-            f'{report["what"]}.',
-            f'{_time(report["time"])}, {report["name"]}, process {report["pid"]}, '
-            f'generation {report["generation"]}{served}',
-        ],
-        _part('How it ended', _end_lines(report['end'])),
-        _part('Requests in flight', map(request_words, report['requests'])),
-        _part('Stacks', thread_lines(report['threads'])),
-        _part('Versions', _pairs(report.get('versions', {}))),
-        _part('The plan of the supervisor', _pairs(report['plan'])),
-    ]
-    for section, values in report.get('settings', {}).items():
-        title = f'[{section}] of {report.get("ini")}, secrets are masked'
-        parts.append(_part(title, _pairs(values)))
-    for key, title in (('events', 'The last events'), ('errors', 'The last errors')):
-        events = (f'{_time(one["time"])} {one["text"]}' for one in report[key])
-        parts.append(_part(f'{title} of the supervisor', events))
-    texts = ['\n'.join(part) for part in parts if part]
-    return '\n\n'.join([*texts, f'As JSON\n{json.dumps(report)}\n'])
-
-
-def _part(title: str, lines: Iterable[str]) -> list[str]:
-    lines = [f'  {printable(line)}' for line in lines]
-    return [title, *lines] if lines else []
-
-
-def _pairs(values: dict[str, Any]) -> Iterable[str]:
-    return (
-        f'{key} = {" ".join(_value(key, value).split())}'
-        for key, value in values.items()
-        if value is not None
-    )
-
-
-def _value(key: str, value: object) -> str:
-    """Return a value for people; the line of JSON has it as it is."""
-    if isinstance(value, bool):
-        return 'yes' if value else 'no'
-    if key in SIZES and isinstance(value, int):
-        return f'{value / (1 << 20):.1f} MB' if value else '0'
-    return f'{value:g}' if isinstance(value, float) else str(value)
-
-
-def _end_lines(end: dict[str, Any] | None) -> list[str]:
-    """Return what is known of an end; the requests stand elsewhere."""
-    known = {key: value for key, value in (end or {}).items() if value is not None}
-    shown_above = {'time', 'pid', 'requests'}
-    return list(_pairs({key: known[key] for key in known if key not in shown_above}))
-
-
-def _time(at: float) -> str:
-    return time.strftime('%Y-%m-%d %H:%M:%S %z', time.localtime(at))
