@@ -21,6 +21,9 @@ ENVIRON_KEY = 'wspbus.bus'
 #: The key of the `threading.Event` in ``environ`` that is set when the site stops.
 DRAINING_KEY = 'wspbus.draining'
 
+#: The key of the id of a request in ``environ``, if the request is watched.
+REQUEST_ID_KEY = 'wspbus.request_id'
+
 #: The bus of the site that is being composed.
 _composing: ContextVar[Bus | None] = ContextVar('composing', default=None)
 

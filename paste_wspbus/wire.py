@@ -440,7 +440,7 @@ class NoReport(ValueError):
 
 
 #: What a status says of each request in flight.
-REQUEST = ('method', 'path', 'age', 'thread')
+REQUEST = ('method', 'path', 'age', 'thread', 'id')
 
 #: The number of bytes that a report has at most: for a large site, the report of its files
 #: has some 2 MB.
@@ -498,11 +498,13 @@ NUMBERS = ('in_flight', 'served', 'server_threads', 'busy', 'queued')
 def _is_request(value: object) -> bool:
     if not isinstance(value, dict) or value.keys() != {*REQUEST}:
         return False
-    age, thread = value['age'], value['thread']
+    age = value['age']
     is_age = type(age) in (int, float) and abs(age) < 1e12
-    is_thread = thread is None or _is_text(thread)
+    may_be_none = all(
+        value[key] is None or _is_text(value[key]) for key in ('thread', 'id')
+    )
     return (
-        _is_text(value['method']) and _is_text(value['path']) and is_age and is_thread
+        _is_text(value['method']) and _is_text(value['path']) and is_age and may_be_none
     )
 
 

@@ -395,21 +395,28 @@ def _requests(answer: dict[str, Any], width: int) -> list[Line]:
         return []
     first = f'{plural(count, "request")} in flight'
     first += f', the oldest {SHOWN}:' if count > SHOWN else ':'
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             _age_of(one),
             text(one.get('worker', '')),
             text(one.get('thread', '')),
             _request(one),
+            text(one.get('id') or ''),
         )
         if isinstance(one, dict)
-        else ('', '', '', request_text(one))
+        else ('', '', '', request_text(one), '')
         for one in requests[:SHOWN]
     ]
-    # Without columns that are empty in each row.
+    lines = _without_empty(rows)
+    if max(map(len, lines)) > width:
+        lines = _without_empty([row[:-1] for row in rows])
+    return [Line(first), *(Line(cut(line, width)) for line in lines)]
+
+
+def _without_empty(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return an indented table without the columns that are empty in each row."""
     kept = [column for column in zip(*rows, strict=True) if any(column)]
-    lines = in_columns(list(zip(*kept, strict=True)))
-    return [Line(first), *(Line(cut(f'  {line}', width)) for line in lines)]
+    return [f'  {line}' for line in in_columns(list(zip(*kept, strict=True)))]
 
 
 def _request(request: Any) -> str:

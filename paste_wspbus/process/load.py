@@ -101,8 +101,8 @@ def describe_stacks(bus: Bus) -> dict[str, Any]:
     The thread that calls this is left out.
     """
     from paste_wspbus.control.stacks import describe_threads
+    from paste_wspbus.reference import REQUEST_ID_KEY
     from paste_wspbus.requests.filter import _path
-    from paste_wspbus.requests.ids import REQUEST_ID_KEY
     from paste_wspbus.requests.stacks import frames_of
 
     requests: Any = bus.plugins.get('requests')

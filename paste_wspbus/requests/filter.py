@@ -9,7 +9,7 @@ from time import monotonic
 
 from paste_wspbus.bus import State
 from paste_wspbus.bus.host import host_of
-from paste_wspbus.reference import DRAINING_KEY, ENVIRON_KEY
+from paste_wspbus.reference import DRAINING_KEY, ENVIRON_KEY, REQUEST_ID_KEY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ def _path(environ: dict[str, Any]) -> str:
     """Return the path of a request; middleware moves parts of it between the two keys."""
     path = f'{environ.get("SCRIPT_NAME", "")}{environ.get("PATH_INFO", "")}'
     return path if len(path) <= MAX_PATH else f'{path[:MAX_PATH]}...'
+
+
+def _id(environ: dict[str, Any]) -> str | None:
+    found = environ.get(REQUEST_ID_KEY)
+    return None if found is None else ascii(str(found)[:MAX_PATH])[1:-1]
 
 
 class RequestsInFlight(dict):  # type: ignore[type-arg]
@@ -73,8 +78,9 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
         This makes no system call: while threads compute, each one costs the time until
         another thread gives the GIL away.
 
-        :returns: dictionaries of ``method``, ``path``, ``age`` in seconds, and ``thread``,
-            the name of the thread that has begun the request; None if it has ended.
+        :returns: dictionaries of ``method``, ``path``, ``age`` in seconds, ``thread``, the
+            name of the thread that has begun the request (None if it has ended), and
+            ``id`` (None if requests are not watched).
         """
         now, names = monotonic(), {one.ident: one.name for one in living_threads()}
         requests = sorted(list(self.values()), key=lambda request: request[1])
@@ -84,6 +90,7 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
                 'path': ascii(_path(environ))[1:-1],
                 'age': round(now - since, 3),
                 'thread': names.get(ident),
+                'id': _id(environ),
             }
             for environ, since, ident, *_ in requests
         ]

@@ -6,12 +6,11 @@ import os
 import re
 from contextvars import ContextVar
 
+from paste_wspbus.reference import REQUEST_ID_KEY
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-#: The key of the id in ``environ``.
-REQUEST_ID_KEY = 'wspbus.request_id'
 
 
 class RequestId:

@@ -6,13 +6,14 @@ from _thread import get_ident  # the original, before a site patches Python
 from itertools import chain
 from time import monotonic
 
+from paste_wspbus.reference import REQUEST_ID_KEY
 from paste_wspbus.requests.filter import (
     BusFilter,
     RequestsInFlight,
     _Body,
     _SizedBody,
 )
-from paste_wspbus.requests.ids import REQUEST_ID_KEY, Ids, request_id
+from paste_wspbus.requests.ids import Ids, request_id
 from paste_wspbus.requests.marks import decoded
 from paste_wspbus.requests.reporting import Counts
 from paste_wspbus.requests.scoreboard import Scoreboard

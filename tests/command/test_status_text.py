@@ -61,6 +61,15 @@ def test_one_process():
     )
 
 
+def test_requests_have_their_ids_where_there_is_room():
+    requests = [request(id='f00-1'), request('/x', id=None)]
+    assert text(**LOAD, requests=requests).endswith(
+        '  3.2 s  waitress-0  GET /report  f00-1\n  3.2 s  waitress-0  GET /x'
+    )
+    long = request('/' + 'x' * 50, id='f00-1')
+    assert text(**LOAD, requests=[long]).endswith('GET /' + 'x' * 50)
+
+
 def test_workers():
     draining = full(2, pid=4712, state='draining', served=None, in_flight=None)
     assert text(

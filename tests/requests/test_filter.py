@@ -25,6 +25,7 @@ def test_a_request_is_an_object_with_its_thread():
         'method': 'POST',
         'path': '/report\\x1b[2J',
         'thread': threading.current_thread().name,
+        'id': None,
     }
     body.close()
     assert bus.plugins['requests'].describe() == []

@@ -133,6 +133,7 @@ def test_the_application_and_the_scoreboard_have_the_same_id(bus):
     environ, body = answer(bus, lambda *_: [b''], HTTP_X_REQUEST_ID='mine-1')
     assert environ['wspbus.request_id'] == 'mine-1'
     assert [one.id for one in bus.plugins['requests'].board.read()] == ['mine-1']
+    assert [one['id'] for one in bus.plugins['requests'].describe()] == ['mine-1']
     body.close()
 
 

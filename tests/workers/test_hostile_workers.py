@@ -40,7 +40,7 @@ STRAY = {
     'a request as text': b'{"status": {"requests": ["x"], "calling": null}}\n',
     'half a request': b'{"status": {"requests": [{"path": "/"}]}}\n',
     'a wrong age': b'{"status": {"requests": [{"method": "", "path": "", "age": 1e999, '
-    b'"thread": null}]}}\n',
+    b'"thread": null, "id": null}]}}\n',
     'a wrong number': b'{"status": {"requests": [], "served": -1}}\n',
     'a wrong time': b'{"status": {"requests": [], "calling": ["a", "b", 1e999]}}\n',
     'a wrong process': b'{"pid": -1}\n',

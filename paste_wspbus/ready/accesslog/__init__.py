@@ -14,7 +14,8 @@ from paste_wspbus.plugins.kinds import Seconds
 from paste_wspbus.ready.accesslog.filter import Logged
 from paste_wspbus.ready.accesslog.lines import local_time, read_format, utc_time
 from paste_wspbus.ready.accesslog.writer import STANDARD, Writer, writes_at_once
-from paste_wspbus.requests.ids import REQUEST_ID_KEY, Ids
+from paste_wspbus.reference import REQUEST_ID_KEY
+from paste_wspbus.requests.ids import Ids
 from paste_wspbus.servers.arriving import DONE
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.requests.ids import REQUEST_ID_KEY
+from paste_wspbus.reference import REQUEST_ID_KEY
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
