@@ -22,9 +22,9 @@ from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers.children import BecomeWorker, WorkerFailed
+from paste_wspbus.workers.cluster_mail import ClusterMail
 from paste_wspbus.workers.cluster_shown import Shown
 from paste_wspbus.workers.cluster_status import ClusterStatus
-from paste_wspbus.workers.cluster_mail import ClusterMail
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
 from paste_wspbus.workers.waiting import how_it_crashed
 
