@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 #: the machine slept. Python waits by a clock that knows of neither.
 LOOK = 60.0
 
+#: The number of runs that overlap at most, with ``overlap = allow``. The next one begins when
+#: one of them has ended: a job that hangs must not use up all threads.
+MOST = 10
+
 
 class Cron(Kept):
     """Runs a function of the site at the times of a cron line.
@@ -46,9 +50,9 @@ class Cron(Kept):
         when: CronLine,
         run: Function,
         timezone: Zone | None = None,
-        misfire: Literal['once', 'skip'] = 'once',
+        misfire: Literal['once', 'all', 'skip'] = 'once',
         grace: Seconds = 60,  # type: ignore[assignment]
-        overlap: Literal['skip', 'wait'] = 'skip',
+        overlap: Literal['skip', 'wait', 'allow'] = 'skip',
         timeout: Seconds | None = None,
         jitter: Seconds = 0,  # type: ignore[assignment]
         once_per: Literal['site', 'process'] = 'site',
@@ -94,7 +98,9 @@ class Keeper:
         self.diary = Diary(
             cron.schedule, cron.rules, self._delay, file, cron.say, fence
         )
+        #: The run that began last, and all whose end is not noted.
         self.run: Run | None = None
+        self._runs: list[Run] = []
         self.is_keeper = False
         # They are made at the start: the site may have patched `threading` before.
         self._stops, self._wakes = threading.Event(), threading.Event()
@@ -124,16 +130,29 @@ class Keeper:
         except Exception:
             self.cron.say('The thread of this job has failed:', 40, traceback=True)
         finally:
+            for run in self._runs:
+                run.wait()
+            self._note_ends()
             self._leave()
 
     def _sleep(self) -> None:
         seconds = self.diary.seconds_to_next(time.time())
-        self._wakes.wait(LOOK if seconds is None else min(seconds, LOOK))
+        if seconds is None or len(self._runs) >= MOST:
+            seconds = LOOK
+        self._wakes.wait(min(seconds, LOOK))
+        self._wakes.clear()  # a stop is in _stops, too
 
     def _look(self) -> None:
-        """Begin the runs whose time has come, one after the other."""
+        """Begin the runs whose time has come; if they must not overlap, one after the other."""
+        self._note_ends()
         while (run := self._begin()) is not None:
-            run.wait()
+            if self.cron.rules.overlap != 'allow':
+                run.wait()
+            self._note_ends()
+
+    def _note_ends(self) -> None:
+        for run in [one for one in self._runs if one.ended]:
+            self._runs.remove(run)
             self.diary.ended(run.describe())
             if run.outcome == 'ok':  # another outcome has its line already
                 when = self.cron.schedule.text(run.time)
@@ -141,14 +160,21 @@ class Keeper:
 
     def _begin(self) -> Run | None:
         with self._lock:  # a stop comes before a run is noted, or when it has begun
-            if self._stops.is_set():
+            if self._stops.is_set() or len(self._runs) >= MOST:
                 return None
             planned = self.diary.next_run(time.time())
             if planned is None:
                 return None
-            self.run = Run(self.cron, self.cron.function, planned, self.cron.timeout)
-            self.run.begin()
-            return self.run
+            self.run = run = Run(
+                self.cron,
+                self.cron.function,
+                planned,
+                self.cron.timeout,
+                self._wakes.set,
+            )
+            self._runs.append(run)
+            run.begin()
+            return run
 
     # -- the stop -----------------------------------------------------------------
 
@@ -185,7 +211,7 @@ class Keeper:
             return {'text': text, 'ok': not ends, 'runs_here': False}
         last = run.describe() if run is not None else diary.last_run
         following = diary.next_time()
-        is_late = run is not None and run.is_running and run.is_late
+        is_late = any(one.is_running and one.is_late for one in list(self._runs))
         failed = last is not None and last['outcome'] not in ('ok', 'runs')
         return {
             'text': self._text(last, following),

@@ -134,7 +134,7 @@ class Diary:
             if len(times) > 1:
                 which += f' to {self.schedule.text(times[-1])}'
                 what = f'{len(times)} runs, of {which}, do'
-            why = 'its time has passed, and the site did not run then'
+            why = 'its time had passed before it could begin'
             if reason != MISSED:
                 why = 'the run before was still in progress'
             elif self.rules.misfire == 'once':
@@ -142,13 +142,15 @@ class Diary:
             self._say(f'{what} not begin: {why} ({reason})', 30)
 
     def ended(self, run: dict[str, Any]) -> None:
-        """Note the end of the run that `next_run` has returned last.
+        """Note the end of a run that `next_run` has returned.
 
-        :param run: as `job.Run.describe` has it.
+        :param run: as `job.Run.describe` has it. If runs overlap, a later one may be in
+            progress.
         """
         planned = run['for'] + self._delay(run['for'])
         self._busy = Busy(planned, planned + max(run['ended'] - run['began'], 0.0))
-        self.last_run = run
+        if self.last_run is None or run['for'] >= self.last_run['for']:
+            self.last_run = run
         self.counts['failed'] += run['outcome'] != 'ok'
         self._write()
 

@@ -21,9 +21,10 @@ class Rules(NamedTuple):
 
     :param grace: seconds. A run that begins so late, or less, is on time.
     :param misfire: what happens to later ones: ``once``: one run for all of them;
-        ``skip``: none.
+        ``all``: each of them, one after the other; ``skip``: none.
     :param overlap: what happens to those whose time comes while the job runs: ``skip``:
-        nothing; ``wait``: one run for all of them, when the job has ended.
+        nothing; ``wait``: one run for all of them, when the job has ended; ``allow``: each
+        begins all the same.
     """
 
     grace: float = 60.0
@@ -63,7 +64,7 @@ def judge(
     kept, dropped = [], []
     late = overlapped = None
     for time, begin in due:
-        if busy is not None and busy.begin < begin <= busy.end:
+        if rules.overlap != 'allow' and busy and busy.begin < begin <= busy.end:
             if rules.overlap == 'skip':
                 dropped.append((time, OVERLAPPED))
                 continue
@@ -71,7 +72,7 @@ def judge(
                 dropped.append((overlapped, OVERLAPPED))
                 kept.remove(overlapped)
             overlapped = time
-        elif now - begin > rules.grace:
+        elif now - begin > rules.grace and rules.misfire != 'all':
             if rules.misfire == 'skip':
                 dropped.append((time, MISSED))
                 continue

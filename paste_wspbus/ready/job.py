@@ -29,6 +29,7 @@ class Run:
 
     :param time: the time for which it was planned, in seconds since the epoch.
     :param timeout: seconds, after which `JobTimedOut` is raised in it; None for no limit.
+    :param then: is called in its thread when it has ended.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Run:
         function: Callable[[], object],
         time: int,
         timeout: float | None,
+        then: Callable[[], object] = lambda: None,
     ) -> None:
         self.part, self.time = part, time
-        self._function, self._timeout = function, timeout
+        self._function, self._timeout, self._then = function, timeout, then
         self.began = self.ended = 0.0
         self.outcome, self.error = 'runs', ''
         self.is_late = False
@@ -91,6 +93,7 @@ class Run:
         finally:
             if cancel is not None:
                 cancel()
+            self._then()
 
     def _note(self, outcome: str, error: str = '') -> None:
         with self._lock:

@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import threading
+import time
 
 import pytest
 
 from paste_wspbus.bus import Bus, ChannelFailures
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.typed import convert, settings_of
+from paste_wspbus.ready import cron as cron_module
 from paste_wspbus.ready.cron import Cron
 from paste_wspbus.ready.part import Unhealthy
 from tests.kit import Site, eventually, run
@@ -99,8 +101,8 @@ def problem_of(**conf):
         ),
         ('run', ':x', "':x' is not a function: write MODULE:FUNCTION"),
         ('run', 'nowhere.x:y', "nowhere.x:y: there is no module 'nowhere.x'"),
-        ('misfire', 'never', "'never' is not once or skip"),
-        ('overlap', 'kill', "'kill' is not skip or wait"),
+        ('misfire', 'never', "'never' is not once, all or skip"),
+        ('overlap', 'kill', "'kill' is not skip, wait or allow"),
         ('grace', 'soon', "'soon' is not "),
         ('once_per', 'worker', "'worker' is not site or process"),
     ],
@@ -224,6 +226,24 @@ def test_a_stop_waits_for_the_run_in_progress(bus, log, tmp_path):
     bus.stop()
     state = json.loads((tmp_path / 'state.json').read_text())
     assert state['run']['outcome'] == 'ok'
+
+
+def test_runs_may_overlap_and_a_stop_waits_for_all_of_them(bus, tmp_path, monkeypatch):
+    monkeypatch.setattr(cron_module, 'MOST', 2)
+    cron(bus, tmp_path, 'job_that_waits', overlap='allow', misfire='all')
+    bus.start()
+    keeper = bus.resources['nightly']
+    eventually(lambda: len(keeper._runs) == 2)
+    assert keeper.diary.seconds_to_next(time.time() + 9) == 0
+    assert keeper._begin() is None  # two overlap at most
+    threading.Timer(0.2, goes_on.set).start()
+    bus.stop()
+    assert keeper._runs == []
+    counts = keeper.diary.counts
+    assert counts['runs'] >= 2 and not counts['failed'] and not counts['overlapped']
+    state = json.loads((tmp_path / 'state.json').read_text())
+    assert state['run']['outcome'] == 'ok'
+    assert state['run']['for'] == state['last']
 
 
 def test_a_stop_does_not_wait_longer_than_its_deadline(bus, log, tmp_path):

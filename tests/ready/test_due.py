@@ -23,6 +23,17 @@ def test_missed_runs_can_be_skipped():
     assert judge(due(10, 95), 100, None, rules) == (95, [(10, MISSED)])
 
 
+def test_or_each_of_them_begins():
+    rules = Rules(grace=60, misfire='all')
+    assert judge(due(10, 20, 95), 100, None, rules) == (10, [])
+    assert judge(due(20, 95), 100, Busy(10.0, 11.0), rules) == (20, [])
+
+
+def test_runs_may_overlap():
+    verdict = judge(due(20, 30), 35, Busy(10.5, 34.0), Rules(overlap='allow'))
+    assert verdict == (20, [])
+
+
 def test_a_run_whose_time_came_while_the_job_ran_is_skipped():
     verdict = judge(due(20, 30), 35, Busy(10.5, 34.0), Rules())
     assert verdict == (None, [(20, OVERLAPPED), (30, OVERLAPPED)])
