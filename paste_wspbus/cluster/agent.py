@@ -112,6 +112,8 @@ class Agent:
         #: of this time; how often it failed.
         self._away_since: float | None = None
         self._told_at, self._has_told, self._failures = -MINUTE, False, 0
+        #: How often it was away since the log has said so the last time, and why the last time.
+        self._untold, self._why = 0, ''
         self._last_word: float | None = None
         self._told: Any = None
         self._warnings: set[str] = set()
@@ -231,6 +233,7 @@ class Agent:
         self._failures, self._last_word = 0, now
         if self._away_since is not None or self._told is None:
             self._is_back(now)
+        self._tell_of_untold(now)
         self._tell_of_engine('', now - asks if answer else None, answer)
         every = self._every * random.uniform(0.9, 1.0)
         self._next = self.claim.next_look(now, every, self._wants)
@@ -294,12 +297,12 @@ class Agent:
     # -- how the engine is ----------------------------------------------------------------
 
     def _is_away(self, away: EngineAway, now: float) -> None:
-        self._failures += 1
+        self._failures, self._why = self._failures + 1, away.reason
         if self._away_since is None:
             self._away_since = now
         silent = now - (self._last_word or self._away_since)
         if now >= self._told_at + MINUTE:
-            self._told_at, self._has_told = now, True
+            self._told_at, self._has_told, self._untold = now, True, 0
             since = f' for {silent:.0f} s' if silent >= 1 else ''
             self._note(
                 ERROR,
@@ -315,7 +318,9 @@ class Agent:
 
     def _is_back(self, now: float) -> None:
         since, self._away_since = self._away_since, None
-        if since is not None and self._has_told:
+        if since is not None and not self._has_told:
+            self._untold += 1
+        elif since is not None:
             self._has_told, took = False, now - since
             self._note(
                 INFO + 10, f'cluster: {self.settings.shown} is back after {took:.0f} s'
@@ -325,6 +330,17 @@ class Agent:
             if warning not in self._warnings:
                 self._warnings.add(warning)
                 self._note(WARNING, f'cluster: {self.settings.shown}: {warning}')
+
+    def _tell_of_untold(self, now: float) -> None:
+        """Log that the engine was away, if that was too soon after another line."""
+        if self._untold and now >= self._told_at + MINUTE:
+            times = 'once' if self._untold == 1 else f'{self._untold} times'
+            self._told_at, self._untold = now, 0
+            self._note(
+                WARNING,
+                f'cluster: {self.settings.shown} was away {times} more: {self._why}. It is '
+                'back',
+            )
 
     def _tell_of_engine(
         self,

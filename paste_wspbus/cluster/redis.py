@@ -59,7 +59,7 @@ _MEANINGS = (
     ('NOREPLICAS', 'it takes no writes, because too few replicas are connected'),
     ('LOADING', 'it is still loading its data'),
     ('MASTERDOWN', 'it is a replica without its master'),
-    ('WRONGTYPE', 'another program uses a key of this cluster: {}'),
+    ('WRONGTYPE', 'another program uses a key that begins with wspbus:{{NAME}}:'),
 )
 
 

@@ -41,11 +41,13 @@ def describe(cluster: Any) -> list[Line]:
     line = f'The cluster {text(cluster.get("name"))}, {who}'
     if machines is not None:
         line += f': {plural(len(machines), "machine")}'
+        silent = sum(one.get('is_silent') is True for one in machines)
+        line += f', {silent} of them silent' * bool(silent)
     lines = [Line(f'{line}.'), *_engine(cluster), *_lease(cluster)]
     if machines:
         lines += [Line(''), *table(machines)]
-        if silent := _silent(machines):
-            lines += [Line(''), *silent]
+        if sentences := _silent(machines):
+            lines += [Line(''), *sentences]
     return lines
 
 

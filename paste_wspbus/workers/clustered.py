@@ -26,7 +26,7 @@ from paste_wspbus.workers.cluster_mail import ClusterMail
 from paste_wspbus.workers.cluster_shown import Shown
 from paste_wspbus.workers.cluster_status import ClusterStatus
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
-from paste_wspbus.workers.waiting import how_it_crashed
+from paste_wspbus.workers.waiting import StopRequested, how_it_crashed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class Clustered:
         self._its: socket.socket | None = None
         self._guards: dict[WorkerHandle, socket.socket] = {}
         self._wants = False
+        #: The lines for the log of an agent whose engine must answer for the start.
+        self._held_back: list[tuple[int, str]] | None = None
         #: Whether the process of the plugins starts at the next renewal.
         self._waits = False
         self._heard: dict[str, Callable[..., object]] = {
@@ -102,7 +104,7 @@ class Clustered:
             'lost': self._is_lost,
             'engine': self._learns_of_engine,
             'looked': self.status.has_looked,
-            'note': lambda level, text: self.bus.log(text, level),
+            'note': self._notes,
         }
         self.bus.subscribe('start', self.start, priority=FIRST)
         self.bus.subscribe('start', self._starts_soon, priority=float('inf'))
@@ -116,18 +118,32 @@ class Clustered:
 
         :raises WorkerFailed: if it does not answer.
         """
+        self._held_back = [] if self.settings.require else None
         self._start_agent()
-        if not self.settings.require:
+        if self._held_back is None:
             return
         until = boot_clock() + REQUIRED
         timer = self.events.call_later(REQUIRED, lambda: None)
         waits = self.supervisor.waiting
-        waits.until(lambda: bool(self.engine) or boot_clock() >= until)
-        self.events.cancel(timer)
+        try:
+            waits.until(lambda: bool(self.engine) or boot_clock() >= until)
+        except StopRequested:
+            return
+        finally:
+            self.events.cancel(timer)
         if self.engine.get('away', True):
             why = self.engine.get('away') or f'no answer within {REQUIRED:g} s'
             what = f'[cluster:main] require = true: {self.settings.shown}: {why}'
             raise WorkerFailed(1, what)
+        notes, self._held_back = self._held_back, None
+        for level, text in notes:
+            self._notes(level, text)
+
+    def _notes(self, level: int, text: str) -> None:
+        if self._held_back is None:
+            self.bus.log(text, level)
+        else:  # if the start fails, one line says why
+            self._held_back.append((level, text))
 
     def _starts_soon(self) -> None:
         self.events.call_later(0, self.adjust)  # the bus is STARTED then

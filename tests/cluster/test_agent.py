@@ -205,6 +205,10 @@ def test_a_lost_engine_is_logged_once_a_minute_and_its_return_once(told):
     for away in ('it is full', '', 'it is full', ''):  # it comes and goes
         one.engine.away = away
         assert 'note' not in one.beat()[1]
+    one.agent._told_at -= 61
+    line = 'cluster: redis://h/0 was away 2 times more: it is full. It is back'
+    assert one.beat()[1]['note'] == [30, line]
+    assert 'note' not in one.beat()[1]
 
 
 def test_each_failure_says_since_when_there_is_no_word(told):

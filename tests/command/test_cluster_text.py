@@ -90,7 +90,7 @@ def test_the_table_of_machines_does_not_say_what_a_silent_one_does():
     web2 = {**WEB1, 'machine': 'web2', 'release': '41', 'leads': ['nightly']}
     silent = {**web2, 'machine': 'web3', 'age': 47.0, 'is_silent': True}
     assert lines(describe, machines=[WEB1, {**web2, 'drained': True}, silent]) == [
-        'The cluster shop, seen from web1: 3 machines.',
+        'The cluster shop, seen from web1: 3 machines, 1 of them silent.',
         'The engine is redis://10.0.0.5/0; a round trip takes 0.4 ms.',
         'This machine waits for the lease of the cluster plugins (nightly): web2 has it, for '
         '2 hours.',

@@ -229,9 +229,10 @@ def test_a_start_without_the_engine_works_unless_it_is_required(tmp_path, engine
         site.expect('there is no connection')
         stop(site)
     url = f'{engine.url}\nrequire = true'
-    with machine(tmp_path, 'two', url, ttl=2, wait=False) as site:
+    with machine(tmp_path, 'two', url, ttl=2, more=['-q'], wait=False) as site:
         assert site.wait() == 1
-    assert '[cluster:main] require = true: redis://127.0.0.1:' in site.err.text
+    (line,) = site.err.text.splitlines()
+    assert line.startswith('[cluster:main] require = true: redis://127.0.0.1:')
 
 
 # -- what is refused ---------------------------------------------------------------------

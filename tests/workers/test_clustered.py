@@ -12,6 +12,7 @@ from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.clustered import Clustered
+from paste_wspbus.workers.waiting import StopRequested
 
 TTL = 10
 
@@ -169,3 +170,44 @@ def test_a_process_needs_a_lease(part):
     with pytest.raises(WorkerFailed, match='has no lease'):
         part.spawn(Role(CLUSTER), None, 60)
     assert part.has_lost(None)
+
+
+@pytest.fixture
+def requiring():
+    """A part whose engine must answer; ``until`` is what its start waits for."""
+    supervisor = Supervisor()
+    supervisor.waiting = SimpleNamespace(until=None)
+    supervisor.events.call_later = lambda *_: None
+    supervisor.events.cancel = lambda timer: None
+    part = made(supervisor)
+    part.settings = part.settings._replace(require=True)
+    part._start_agent = lambda: None
+    yield part
+    part.close()
+    part.its.close()
+
+
+def test_a_stop_ends_the_wait_for_an_engine_that_is_required(requiring):
+    def until(_):
+        raise StopRequested
+
+    requiring.supervisor.waiting.until = until
+    requiring.start()
+
+
+def test_what_the_agent_says_waits_until_a_required_engine_has_answered(requiring):
+    def until(condition):
+        requiring._notes(40, 'no word')
+        requiring._learns_of_engine({'away': away})
+        assert condition()
+
+    requiring.supervisor.waiting.until, away = until, 'it is full'
+    with pytest.raises(
+        WorkerFailed, match='require = true: this machine alone: it is full'
+    ):
+        requiring.start()
+    assert requiring.bus.lines == []
+    away = ''
+    requiring.start()
+    requiring._notes(20, 'it is back')
+    assert requiring.bus.lines == ['no word', 'it is back']
