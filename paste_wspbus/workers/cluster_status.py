@@ -142,6 +142,8 @@ class ClusterStatus:
         plugins = cluster.supervisor.plan.cluster_plugins
         is_fresh = now < self._looked_at + KNOWN
         leads, members = engine.get('leads'), engine.get('members')
+        # Without a word for a ttl, another one may have the lease.
+        is_sure = answers and now <= (engine['since'] or 0.0) + cluster.settings.ttl
         machines = self._seen(now) if answers else None
         if machines is not None:  # that is newer than the last word of this machine
             members = sum(not one['is_silent'] for one in machines)
@@ -159,8 +161,8 @@ class ClusterStatus:
             'holds': cluster.holds,
             'fence': cluster.held.fence if cluster.held is not None else None,
             'waits': bool(plugins) and not cluster.holds,
-            'leader': engine.get('leader') if answers else None,
-            'leads_for': _age(now, leads) if answers else None,
+            'leader': engine.get('leader') if is_sure else None,
+            'leads_for': _age(now, leads) if is_sure else None,
             'machines': machines,
         }
 

@@ -105,6 +105,13 @@ def test_while_the_engine_is_away_nothing_is_known_but_this_site(cluster, status
     assert (told['holds'], told['fence'], told['waits']) == (True, 7, False)
 
 
+def test_without_a_word_for_a_ttl_nobody_knows_who_leads(cluster, status):
+    cluster.learns()
+    assert status.describe()['leader'] == 'web2'
+    cluster.learns(since=boot_clock() - 11)  # the agent does not answer yet
+    assert status.describe()['leader'] is status.describe()['leads_for'] is None
+
+
 def test_a_machine_is_silent_after_its_own_ttl_and_what_was_seen_grows_old(
     cluster, status
 ):
