@@ -18,8 +18,11 @@ BLOCK = re.compile(r'^( *)```(\w*)\n(.*?)^\1```$', re.M | re.S)
 #: The first line of a block that is a file.
 NAME = re.compile(r'^# ([\w./-]+\.\w+|Dockerfile)$', re.M)
 
-#: A line that stands for any number of lines.
-ANY = '...'
+#: A line that stands for any number of lines, and a character that stands for any text.
+ANY, SOME = '...', '…'
+
+#: How a command that takes more than a second begins to say what it waits for.
+WAITS = 'Stopping process '
 
 
 class File(NamedTuple):
@@ -56,19 +59,24 @@ def plain(line):
 def is_printed(wanted, printed):
     """Whether lines are those that a page shows; `...` there is any number of lines."""
     pattern = [
-        r'(?:.*\n)*' if line == ANY else re.escape(f'{plain(line)}\n')
+        r'(?:.*\n)*'
+        if line == ANY
+        else '.*'.join(map(re.escape, f'{plain(line)}\n'.split(SOME)))
         for line in wanted
     ]
-    text = ''.join(f'{plain(line)}\n' for line in printed)
+    lines = [plain(line) for line in printed if not line.startswith(WAITS)]
+    text = ''.join(f'{line}\n' for line in lines)
     return re.fullmatch(''.join(pattern), text) is not None
 
 
 class Reader:
-    """Somebody who types a page, in a folder of their own."""
+    """Somebody who types a page, in a folder of their own, with other ports.
 
-    def __init__(self, folder, port):
-        self.folder = Path(folder)
-        self._port = str(port)
+    :param ports: those of the page, as texts, and others that are free.
+    """
+
+    def __init__(self, folder, ports):
+        self.folder, self._ports = Path(folder), ports
         self._env = {
             **os.environ,
             'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}',
@@ -81,7 +89,7 @@ class Reader:
         if isinstance(step, File):
             path = self.folder / step.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self._at_port(step.text))
+            path.write_text(self._at_ports(step.text))
         elif step.text.startswith('cd '):
             self.folder /= step.text.removeprefix('cd ')
         elif step.text.startswith('pip install '):
@@ -89,12 +97,14 @@ class Reader:
         elif not step.text.startswith(('python3 -m venv ', '. ')):
             self._run(step)
 
-    def _at_port(self, text):
-        return text.replace('8080', self._port)
+    def _at_ports(self, text):
+        for port, free in self._ports.items():
+            text = text.replace(port, free)
+        return text
 
     def _run(self, step):
         # Without a terminal, curl shows how far it is.
-        words = re.sub(r'^curl ', 'curl -sS ', self._at_port(step.text))
+        words = re.sub(r'^curl ', 'curl -sS ', self._at_ports(step.text))
         done = subprocess.run(
             ['bash', '-c', words],
             cwd=self.folder,
@@ -106,11 +116,10 @@ class Reader:
             timeout=TIMEOUT,
         )
         printed = done.stdout.splitlines()
-        wanted = [self._at_port(line) for line in step.lines]
+        wanted = [self._at_ports(line) for line in step.lines]
         assert is_printed(wanted, printed), f'$ {step.text}\n{done.stdout}'
         for ini in self.folder.rglob('*.ini'):  # a copy of a sample
-            if '8080' in (text := ini.read_text()):
-                ini.write_text(self._at_port(text))
+            ini.write_text(self._at_ports(ini.read_text()))
 
 
 def check_installed(words):
