@@ -1,12 +1,16 @@
-"""Measures how long it takes to publish to 1 and to 10 listeners that do nothing."""
+"""Measures how long a publish to 1 and 10 listeners takes, and the order of parts with needs."""
 
 from __future__ import annotations
 
+import random
 import timeit
 
 import rounds
 
 LOOPS = {1: 40_000, 10: 10_000}
+#: How many parts are put in order.
+PARTS = 200
+
 OURS, CHERRYPY, MAGICBUS = 'paste_wspbus', 'CherryPy', 'magicbus'
 
 
@@ -79,6 +83,19 @@ def plain_loop(count):
     return publish
 
 
+def order_of(count):
+    """Return a function that works out the order of so many parts with three needs each."""
+    from paste_wspbus.bus.needs import in_order
+
+    chance = random.Random(1)
+    names = [f'part{number}' for number in range(count)]
+    wishes = {
+        name: (tuple(chance.sample(names[:place], min(place, 3))), ())
+        for place, name in enumerate(names)
+    }
+    return lambda: in_order(dict(chance.sample([*wishes.items()], count)))
+
+
 def microseconds(publish, count):
     timer = timeit.Timer(publish)
     return lambda: timer.timeit(LOOPS[count]) / LOOPS[count] * 1e6
@@ -104,6 +121,10 @@ def main():
         faster = rounds.table(title, 'µs', samples, OURS, rounds.TIMES_AS_FAST)
         for peer in (CHERRYPY, MAGICBUS):
             rounds.judge(f'times as fast as {peer}', faster.get(peer), at_least=3)
+    order = timeit.Timer(order_of(PARTS))
+    took = {OURS: [order.timeit(1) * 1e3 for _ in range(options.rounds)]}
+    rounds.table(f'the order of {PARTS} parts with three needs each', 'ms', took, OURS)
+    rounds.judge('milliseconds', rounds.median(took, OURS), at_most=20)
 
 
 if __name__ == '__main__':
