@@ -149,7 +149,7 @@ def _is_here(path: str) -> bool:
 
 
 #: What is said of a duration that is wrong: see `ini.units.duration`.
-DURATION_TAKES = 'a duration, as 500ms, 5, 5s, 10m or 12h'
+DURATION_TAKES = 'a duration, as 500ms, 5, 5s, 10m, 12h or 7d'
 
 
 def boolean(text: str) -> bool:

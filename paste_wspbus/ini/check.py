@@ -21,7 +21,8 @@ from paste_wspbus.ini.hints import (
 from paste_wspbus.ini.needs import read_wishes
 from paste_wspbus.ini.settings import FILES, FOLDERS, NO_CHANNELS, PLUGINS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, definition_of, find_source
-from paste_wspbus.ini.typed import check_further, settings_in_source
+from paste_wspbus.ini.sources import problem_of as problem_in_source
+from paste_wspbus.ini.typed import check_further, in_its_section, settings_in_source
 from paste_wspbus.ini.typed import convert as convert_settings
 from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.plugins import CHANNELS
@@ -113,7 +114,7 @@ def check(
             raise ConfigError(str(config.file), missing)
         warnings.append(missing)
     warnings += _check_folders(config)
-    warnings += _check_names(config)
+    warnings += _check_names(config, sections.seen)
     warnings += sections.warnings
     warnings += _check_signals(config, sections.texts)
     return warnings
@@ -127,13 +128,14 @@ def check_server(config: Config, name: str | None) -> None:
     _Sections().check(config.loader, SERVER, name)
 
 
-def _check_names(config: Config) -> Iterator[str]:
-    """Warn about sections that nothing reads: their names may have a typo."""
-    settings = config.settings
-    named = {name for key in PLUGINS for name in settings[key]}
+def _check_names(config: Config, seen: set[str]) -> Iterator[str]:
+    """Warn about sections that nothing reads: their names may have a typo.
+
+    :param seen: the sections that the site, or one of these, names.
+    """
     for section in config.loader.parser.sections():
         kind, colon, name = section.partition(':')
-        if kind == 'plugin' and name.strip() not in named:
+        if kind == 'plugin' and section not in seen:
             yield (
                 f'[{section}] is not used: write plugins = {name.strip()} in '
                 '[wspbus:main]'
@@ -223,6 +225,8 @@ class _Sections:
         self._channels = CHANNELS | {*channels}
         #: The strings in the modules that the sections name.
         self.texts: set[str] = set()
+        #: The sections that were checked.
+        self.seen: set[str] = set()
 
     def check(
         self,
@@ -239,6 +243,7 @@ class _Sections:
         section = loader.find_config_section(kind, name)
         path = [*path, (loader.filename, section)]
         _check_path(*path)
+        self.seen.add(section)
         own = loader.parser._sections[section]
         place = _Place(loader.filename, section, 'require')
         for dist in loader.parser.get(section, 'require', fallback='').split():
@@ -258,16 +263,19 @@ class _Sections:
                 self.check(included, target_kind, fragment or None, path)
             elif scheme.lower() == 'egg':
                 point = _check_egg(place, target, target_kind)
-                if target_kind is PLUGIN and len(path) == 1:
+                if point.attr and (
+                    problem := problem_in_source(point.module, point.attr)
+                ):
+                    raise place.error(f'{target}: {problem}')
+                if target_kind is PLUGIN:
                     definition = definition_of(point.module, point.attr)
-                    _check_settings(loader, place, definition, point.module)
+                    _check_settings(loader, path, definition, point.module)
                 elif target_kind is FILTER and point.value == ACCESS_LOG:
                     definition = definition_of(point.module, 'accesslog')
-                    _check_settings(loader, place, definition, point.module)
+                    _check_settings(loader, path[-1:], definition, point.module)
             elif scheme.lower() == 'call':
                 definition = self._check_call(place, target, target_kind)
-                if len(path) == 1:
-                    _check_settings(loader, place, definition)
+                _check_settings(loader, path, definition)
             else:
                 from paste_wspbus.ini.mistakes import bad_scheme
 
@@ -327,25 +335,36 @@ class _Place(NamedTuple):
 
 
 def _check_settings(
-    loader: ConfigLoader, place: _Place, definition: Any, module: str = ''
+    loader: ConfigLoader,
+    path: Sequence[tuple[str, str]],
+    definition: Any,
+    module: str = '',
 ) -> None:
     """Check the keys of a plugin's section by the parameters of its factory.
 
+    :param path: the file and name of the section, and of those that it uses: their keys
+        are its keys, too. Of several files, nothing is checked.
     :param definition: the text of its factory; None if nobody knows it.
     :param module: that of the factory, if it may check more.
     """
     settings = definition and settings_in_source(definition)
-    own = loader.parser._sections[place.section]
-    if not settings or any(key.startswith('get ') for key in own):
+    if not settings or {file for file, _ in path} != {loader.filename}:
         return
-    conf = {
-        key: loader.value(place.section, key)
-        for key in own
-        if key not in (*_OTHER_KEYS, *loader.parser._defaults)
-        and not key.startswith('set ')
-    }
-    values = convert_settings(settings, conf, place.file, place.section)
-    check_further(module, values, place.file, place.section)
+    conf: dict[str, str] = {}
+    for _, section in reversed(path):
+        own = loader.parser._sections[section]
+        if any(key.startswith('get ') for key in own):
+            return
+        conf |= {
+            key: loader.value(section, key)
+            for key in own
+            if key not in (*_OTHER_KEYS, *loader.parser._defaults)
+            and not key.startswith('set ')
+        }
+    file, section = path[0]
+    with in_its_section(loader, section):
+        values = convert_settings(settings, conf, file, section)
+        check_further(module, values, file, section)
 
 
 def _check_path(*path: tuple[str, str]) -> None:

@@ -226,7 +226,7 @@ class Composer:
             name = context.object.__qualname__
             problem = f'{name} is an async function, which nothing would run'
             raise FactoryError(self.file, problem, section=context.section)
-        self._convert(context)
+        self._convert(context, f'plugin:{name}')
         if wishes:
             from paste_wspbus.bus.needs import Group, members, taken
 
@@ -245,7 +245,7 @@ class Composer:
         if wishes:
             bus.lifespans.groups[name] = members(bus, before, Group(*wishes[name]))
 
-    def _convert(self, context: Any) -> None:
+    def _convert(self, context: Any, section: str) -> None:
         """Convert the settings of a plugin, if its factory names types."""
         factory: Any = context.object
         function = factory.__init__ if inspect.isclass(factory) else factory
@@ -256,12 +256,13 @@ class Composer:
         settings = typed.settings_of(factory)
         if settings is not None and typed.is_typed(settings):
             file = getattr(context, 'file', None) or self.file
-            context.local_conf = typed.convert(
-                settings, context.local_conf, file, context.section
-            )
-            typed.check_further(
-                factory.__module__, context.local_conf, file, context.section
-            )
+            with typed.in_its_section(self.loader, section):
+                context.local_conf = typed.convert(
+                    settings, context.local_conf, file, context.section
+                )
+                typed.check_further(
+                    factory.__module__, context.local_conf, file, context.section
+                )
 
     def _generator(self, context: Any) -> Callable[[], Iterator[Any]]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import math
 import os
@@ -12,13 +13,16 @@ from typing import NamedTuple
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError
 from paste_wspbus.ini import urls
 from paste_wspbus.ini.composing import NEEDS
+from paste_wspbus.ini.factories import PLUGIN
 from paste_wspbus.ini.units import SIZE_TAKES, duration, size
 from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from typing import Any
+
+    from paste_wspbus.ini.file import ConfigLoader
 
 #: No default: the .ini must have the key.
 REQUIRED = object()
@@ -336,6 +340,36 @@ def convert(
             problem = f'this key is missing{what}'
             raise ConfigError(file, problem, section=section, key=key)
     return converted
+
+
+@contextlib.contextmanager
+def in_its_section(loader: ConfigLoader, name: str) -> Generator[None]:
+    """Let an error name the section that has the key: ``name``, or one that this uses."""
+    try:
+        yield
+    except ConfigError as error:
+        section = _section_with(loader, name, error.key)
+        if type(error) is not ConfigError or section == error.section:
+            raise
+        raise ConfigError(
+            error.file, error.problem, section=section, key=error.key
+        ) from None
+
+
+def _section_with(loader: ConfigLoader, name: str, key: str | None) -> str:
+    at, seen = name, {name}
+    while key not in (own := loader.parser._sections.get(at, {})):
+        used = own.get('use', ':')
+        if loader.absolute_name(used):
+            return name
+        try:
+            at = loader.find_config_section(PLUGIN, used)
+        except ConfigError:
+            return name
+        if at in seen:
+            return name
+        seen.add(at)
+    return at
 
 
 def converted(

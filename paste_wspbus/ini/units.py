@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: The units of durations, in seconds, and of sizes, in bytes: ms comes before s.
-DURATIONS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0}
+DURATIONS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0}
 SIZES = {'K': 2**10, 'M': 2**20, 'G': 2**30}
 
 SIZE_TAKES = 'a size in bytes, as 300M (K, M and G are powers of 1,024)'
 
 
 def duration(text: str) -> float:
-    """Read a duration: a number of seconds, or a number with the unit ms, s, m or h.
+    """Read a duration: a number of seconds, or a number with the unit ms, s, m, h or d.
 
     :returns: seconds, from 0 to the longest time that Python can wait.
     :raises ValueError: if the text is anything else.

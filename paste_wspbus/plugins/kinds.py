@@ -23,7 +23,7 @@ else:
     #: A time zone; in the .ini its name, as Europe/Berlin, or local: that of the machine.
     Zone = NewType('Zone', object)
 
-#: A duration in seconds; in the .ini 500ms, 5, 5s, 10m or 12h.
+#: A duration in seconds; in the .ini 500ms, 5, 5s, 10m, 12h or 7d.
 Seconds = NewType('Seconds', float)
 
 #: A size in bytes; in the .ini 4096, 10K, 300M or 2G.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
+from paste_wspbus.errors import SettingError
 from paste_wspbus.ini.factories import one_line
 from paste_wspbus.ready.part import need
 from paste_wspbus.ready.resource import Resource, without
@@ -18,11 +19,29 @@ if TYPE_CHECKING:
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Check what the types of the settings do not say: whether the library is installed.
+    """Check what the types of the settings do not say: the library, and its URLs.
 
-    :raises SettingError: if it is not.
+    :raises SettingError: if it is not installed, or does not accept the URL.
     """
     need('redis', 'redis', 'redis')
+    if 'url' not in settings:
+        return
+    from redis.connection import parse_url
+
+    url = settings['url']
+    try:
+        parse_url(url)
+        database = urlsplit(url).path.strip('/')
+        if database and not (url.startswith('unix') or database.isdecimal()):
+            raise ValueError(f'{database!r} is not the number of a database')
+    except (ValueError, TypeError) as error:
+        problem = without([url, *_passwords_of(url)], str(error))
+        raise SettingError('url', problem) from None
+
+
+def _passwords_of(url: str) -> list[str]:
+    password = url.partition('://')[2].rpartition('@')[0].partition(':')[2]
+    return [one for one in {password, unquote(password)} if one]
 
 
 class Redis(Resource):
@@ -47,9 +66,7 @@ class Redis(Resource):
         super().__init__(bus, 'redis', None, [], required, timeout)
         library = self.library('redis', 'redis', 'redis')
         parts = urlsplit(url)
-        self._secrets += [
-            one for one in {parts.password, unquote(parts.password or '')} if one
-        ]
+        self._secrets += _passwords_of(url)
         #: How the server is shown: its URL without user, password and query.
         self.shown = f'{parts.scheme}://{parts.netloc.rpartition("@")[2]}{parts.path}'
         try:

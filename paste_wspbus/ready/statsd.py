@@ -8,16 +8,21 @@ import threading
 import time
 from collections import Counter, deque
 
+from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins import on
 from paste_wspbus.ready.part import Part
 from paste_wspbus.requests.metered import meter_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.requests.ledger import Series
+
+#: The port of StatsD.
+PORT = 8125
 
 #: Seconds between two times at which what has gathered is sent.
 EVERY = 1.0
@@ -36,6 +41,16 @@ _NOT_IN_NAME = re.compile(r'[^A-Za-z0-9_-]+')
 _NOT_IN_TAG = re.compile(r'[\s,|#@]+')
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check what the types of the settings do not say: the port.
+
+    :raises SettingError: if it is none.
+    """
+    port = settings.get('port', PORT)
+    if not 0 < port < 65536:
+        raise SettingError('port', f'{port} is not from 1 to 65535')
+
+
 class Statsd(Part):
     """Sends a counter and a time for each request, by UDP, from a thread of its own.
 
@@ -50,13 +65,15 @@ class Statsd(Part):
         bus: Bus,
         global_conf: dict[str, str],
         host: str = '127.0.0.1',
-        port: int = 8125,
+        port: int = PORT,
         prefix: str = 'wspbus',
         tags: str = '',
     ) -> None:
         super().__init__(bus, 'statsd')
-        if not 0 < port < 65536:
-            raise self.wrong('port', f'{port} is not from 1 to 65535')
+        try:
+            check_settings({'port': port})
+        except SettingError as error:
+            raise self.wrong('port', error.problem) from None
         self.host, self.port = host, port
         self.prefix = '.'.join(map(_name, prefix.split('.')))
         words = (word.strip() for word in tags.split(','))

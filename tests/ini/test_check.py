@@ -165,6 +165,75 @@ def test_a_name_that_the_module_has_not(tmp_path):
     ]
 
 
+TYPED = """
+def make(bus, global_conf, size: int = 3, name: str = ''): ...
+"""
+
+
+@pytest.mark.parametrize(
+    'base, own, problem',
+    [
+        ('size = 4', 'size = x', "[plugin:b] size: 'x' is not a whole number"),
+        ('size = x', 'name = y', "[plugin:a] size: 'x' is not a whole number"),
+        ('size = 4', 'siz = 5', "[plugin:b] siz: unknown key; did you mean 'size'?"),
+        ('size = x', 'size = 5', None),
+    ],
+)
+def test_a_plugin_that_uses_another_section_has_its_types(tmp_path, base, own, problem):
+    """And the section that it uses is no section that nothing uses."""
+    ini = (
+        f'{GOOD}\n[wspbus:main]\nplugins = b first\n'
+        f'[plugin:a]\nuse = call:typed:make\n{base}\n[plugin:b]\nuse = a\n{own}\n'
+    )
+    found = check(tmp_path, ini, typed=TYPED)
+    assert found == ((2, [f'site.ini {problem}']) if problem else (0, []))
+    if problem:
+        started = run(tmp_path, 'site.ini', files={'webapp.py': TYPED})
+        assert (started.code, started.err.text) == (2, f'site.ini {problem}\n')
+
+
+@pytest.mark.parametrize(
+    'ready, problem',
+    [
+        ('statsd\nport = 99999', 'port: 99999 is not from 1 to 65535'),
+        (
+            'redis\nurl = redis://:s3cr3t@db:x/0',
+            "url: Port could not be cast to integer value as 'x'",
+        ),
+        ('redis\nurl = http://db/0', 'url: Redis URL must specify one of the'),
+        ('redis\nurl = redis://db/x', "url: 'x' is not the number of a database"),
+        ('cron\nwhen = @daily\nrun = jobs', "run: 'jobs' is not a function: write"),
+        ('service\nrun = jobs:', "run: 'jobs:' is not a function: write"),
+    ],
+)
+def test_what_the_types_of_a_ready_made_plugin_do_not_say(tmp_path, ready, problem):
+    more = f'{USED}, x\n[plugin:x]\nuse = egg:paste_wspbus#{ready}\n'
+    code, (line,) = check(tmp_path, GOOD + more.replace('first\n,', 'first,'))
+    assert code == 2
+    assert line.startswith(f'site.ini [plugin:x] {problem}')
+    assert 's3cr3t' not in line
+
+
+@pytest.mark.parametrize(
+    'point, problem',
+    [
+        ('webapp:mkae', "webapp has no 'mkae'; did you mean 'make'?"),
+        ('nowhere.shop:make', "there is no module 'nowhere.shop'"),
+        ('webapp:make', None),
+    ],
+)
+def test_an_entry_point_whose_attribute_is_missing(tmp_path, point, problem):
+    files = {
+        'shop-1.dist-info/METADATA': 'Metadata-Version: 2.1\nName: shop\nVersion: 1\n',
+        'shop-1.dist-info/entry_points.txt': f'[paste.app_factory]\nmain = {point}\n',
+        'webapp.py': WEBAPP,
+        'site.ini': GOOD.replace('call:webapp:make', 'egg:shop') + USED,
+    }
+    told = run(tmp_path, 'site.ini', '--check', files=files)
+    line = f'site.ini [app:main] use: egg:shop: {problem}\n' if problem else ''
+    assert (told.code, told.err.text) == (2 if problem else 0, line)
+
+
 @pytest.mark.parametrize(
     'text',
     [

@@ -43,7 +43,7 @@ def test_seconds_by_path(tmp_path, key, value, expected):
     'value, problem',
     [
         ('-1', "'-1' is not a duration"),
-        ('800X', "'800X' is not a duration, as 500ms, 5, 5s, 10m or 12h, or off"),
+        ('800X', "'800X' is not a duration, as 500ms, 5, 5s, 10m, 12h or 7d, or off"),
         ('never', "'never' is not a duration"),
         ('60\n    export 600', "'export 600' is not a path that begins with /"),
         ('60\n    /export', "'/export' is not a path that begins with / and its value"),

@@ -53,7 +53,7 @@ def test_the_default_of_stop_timeout_is_shorter_in_a_container(
 
 
 #: All keys of times say the same of a wrong one.
-DURATION = 'a duration, as 500ms, 5, 5s, 10m or 12h'
+DURATION = 'a duration, as 500ms, 5, 5s, 10m, 12h or 7d'
 
 
 def test_a_long_drain_delay_says_that_the_container_has_more_time(monkeypatch):

@@ -24,6 +24,7 @@ from tests.ini.test_settings import refusal
         ('1.5 m', 90),
         ('10m', 600),
         ('12h', 43200),
+        ('1d', 86400),
         ('0', 0),
     ],
 )
@@ -45,7 +46,7 @@ def test_a_duration_has_a_unit_or_is_seconds(text, seconds):
         '١s',
         '1_0',
         '9' * 30,
-        '5d',
+        '5w',
     ],
 )
 def test_other_durations_are_refused(text):
@@ -91,7 +92,7 @@ def test_the_root_is_a_prefix_of_each_path():
 @pytest.mark.parametrize(
     ('text', 'problem'),
     [
-        ('800X', "'800X' is not a duration, as 500ms, 5, 5s, 10m or 12h"),
+        ('800X', "'800X' is not a duration, as 500ms, 5, 5s, 10m, 12h or 7d"),
         ('60\n/export 800X', "'800X' is not a duration"),
         (
             '60\nexport 600',
