@@ -31,7 +31,8 @@ def noting(adapter: Any, task: type) -> tuple[type, type]:
 
     def write(self: Any, data: Any) -> None:
         write_of(self, data)
-        self.counted += len(data)
+        if self.content_length is None:
+            self.counted += len(data)
 
     parts = {'log': adapter.access_log}
     logged = {**parts, 'write': write}

@@ -372,32 +372,32 @@ def test_the_thread_writes_what_was_added(writer, tmp_path):
     one = writer()
     one.start()
     for number in range(1000):
-        one.add(f'{number}\n')
+        one.add((f'{number}\n',))
     one.stop(5)
-    one.add('late\n')
+    one.add(('late\n',))
     lines = (tmp_path / 'a.log').read_text().splitlines()
     assert lines == [*map(str, range(1000)), 'late']
 
 
 def test_a_line_is_written_soon_without_a_stop(writer, tmp_path):
     one = writer()
-    one.add('a\n')
+    one.add(('a\n',))
     eventually(lambda: (tmp_path / 'a.log').exists())
     eventually(lambda: (tmp_path / 'a.log').read_text() == 'a\n')
-    one.add('b\n')
+    one.add(('b\n',))
     eventually(lambda: (tmp_path / 'a.log').read_text() == 'a\nb\n')
 
 
 def test_a_full_disk_is_told_once_and_counted(writer, said):
     one = writer('/dev/full', 0)
     one.start()
-    one.add('a\n')
-    one.add('b\n')
+    one.add(('a\n',))
+    one.add(('b\n',))
     assert said == [
         'The access log /dev/full loses lines: No space left on device; the site serves on'
     ]
     one.path = '/dev/null'
-    one.add('c\n')
+    one.add(('c\n',))
     assert said[1:] == ['The access log /dev/null is written again; 2 lines were lost']
     assert one.lost == 2
 
@@ -417,8 +417,8 @@ def test_a_line_after_one_that_is_torn_begins_anew(writer, tmp_path, monkeypatch
         return real(fd, data[:room])
 
     monkeypatch.setattr(writing.os, 'write', few)
-    one.add('first line\n')
-    one.add('second line\n')
+    one.add(('first line\n',))
+    one.add(('second line\n',))
     assert (tmp_path / 'a.log').read_text() == 'fir\nsecond line\n'
     assert one.lost == 1
 
@@ -428,13 +428,13 @@ def test_a_fifo_without_a_reader_holds_nothing_up(writer, tmp_path, said):
     os.mkfifo(path)
     one = writer(path, 0)
     one.start()
-    one.add('lost\n')
+    one.add(('lost\n',))
     assert said == [
         f'The access log {path} loses lines: nobody reads it; the site serves on'
     ]
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        one.add('read\n')
+        one.add(('read\n',))
         assert os.read(reader, 100) == b'read\n'
     finally:
         os.close(reader)
@@ -450,7 +450,7 @@ def test_a_reader_that_stops_gets_whole_lines_later(writer, tmp_path, monkeypatc
     one.start()
     lines = [f'{number:04} {"x" * 2000}\n' for number in range(100)]
     for line in lines:
-        one.add(line)
+        one.add((line,))
     got = b''
     while True:
         try:
@@ -477,10 +477,10 @@ def select_readable(fd):
 def test_a_forked_child_writes_only_its_own_lines(writer, tmp_path):
     one = writer(seconds=60)
     one.start()
-    one.add('parent\n')
+    one.add(('parent\n',))
     pid = os.fork()
     if pid == 0:
-        one.add('child\n')
+        one.add(('child\n',))
         one.stop(5)
         os._exit(0)
     os.waitpid(pid, 0)
@@ -494,7 +494,7 @@ def test_several_threads_lose_no_line(writer, tmp_path):
 
     def add(number):
         for line in range(2000):
-            one.add(f'{number} {line}\n')
+            one.add((f'{number} {line}\n',))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
     for thread in threads:

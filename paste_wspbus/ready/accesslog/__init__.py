@@ -6,13 +6,13 @@ import os
 import stat
 from itertools import count
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins import Plugin, on
 from paste_wspbus.plugins.kinds import Seconds
 from paste_wspbus.ready.accesslog.filter import Logged
-from paste_wspbus.ready.accesslog.lines import local_time, read_format, utc_time
+from paste_wspbus.ready.accesslog.lines import read_format
 from paste_wspbus.ready.accesslog.writer import STANDARD, Writer, writes_at_once
 from paste_wspbus.reference import REQUEST_ID_KEY
 from paste_wspbus.requests.ids import Ids
@@ -134,22 +134,18 @@ class AccessLog(Plugin):
         proxies: Iterable[str] = (),
     ) -> None:
         super().__init__(bus)
-        self.path, self._values, self._form = path, form.values, form
+        self.path, self._form = path, form
         #: The key in ``environ`` by which each request gets one line in a file.
         self.key = f'wspbus.accesslog:{path}'
         self.proxies = frozenset(proxies)
-        self.writer = Writer(
-            path, self._text_of, bus.log, 0 if writes_at_once() else seconds
-        )
+        flush = 0 if writes_at_once() else seconds
+        self.writer = Writer(path, form.text, bus.log, flush, form.width)
         #: The requests in flight.
         self.open: dict[Exchange, None] = {}
         self._asks_id = 'request_id' in form.fields
         #: Makes the ids of requests, if nothing else does it.
         self.ids: OwnIds | None = OwnIds() if self._asks_id else None
-        self._time_of = utc_time if form.is_json else local_time
-        #: A second as lines have it, and the time.monotonic() of its begin and its end.
-        self.second, self.begun, self.until = '', 0.0, 0.0
-        self.worker, self.generation, self.pid = '', 1, os.getpid()
+        self._pieces = form.maker(generation=1, pid=os.getpid())
         self._is_stopping = False
         self._asks_waited = 'waited_us' in form.fields
 
@@ -159,11 +155,14 @@ class AccessLog(Plugin):
 
         :raises CannotOpen: if that is impossible.
         """
-        self._is_stopping, self.pid = False, os.getpid()
+        self._is_stopping = False
         sitelog: Any = self.bus.plugins.get('sitelog')
         number = getattr(sitelog, 'process', '').rpartition(' ')[2]
-        self.worker = number if number.isdecimal() else ''
-        self.generation = getattr(sitelog, 'generation', 1)
+        self._pieces = self._form.maker(
+            worker=int(number) if number.isdecimal() else None,
+            generation=getattr(sitelog, 'generation', 1),
+            pid=os.getpid(),
+        )
         # A filter that watches requests makes ids itself.
         has_ids = hasattr(self.bus.plugins.get('requests'), 'ids')
         self.ids = OwnIds() if self._asks_id and not has_ids else None
@@ -217,32 +216,9 @@ class AccessLog(Plugin):
             return
         if end is not DONE and self.is_cutting():
             end = CUT
-        self.writer.add(self._values(exchange, monotonic(), end))
-
-    def _text_of(self, batch: list[Any]) -> str:
-        try:
-            return self._form.text(batch)
-        except (
-            Exception
-        ):  # the application has put something into environ that is no text
-            return self._form.text([tuple(map(_as_text, one)) for one in batch])
-
-    def renew(self, now: float) -> str:
-        """Return the present second as lines have it, and keep it.
-
-        :param now: the time.monotonic().
-        """
-        wall = time()
-        second = int(wall)
-        self.second, self.begun = self._time_of(second), now - (wall - second)
-        self.until = self.begun + 1
-        return self.second
+        self.writer.add(self._pieces(exchange, monotonic(), end))
 
     def is_cutting(self) -> bool:
         """Whether the server cuts requests now, or has done it."""
         server = self.bus.plugins.get('server')
         return self._is_stopping or bool(getattr(server, 'has_cut', False))
-
-
-def _as_text(value: object) -> object:
-    return value if isinstance(value, (str, int)) else ascii(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from json.encoder import encode_basestring_ascii
-from typing import NamedTuple
+from math import trunc
 from urllib.parse import quote
 
 from paste_wspbus.errors import SettingError
@@ -14,7 +14,7 @@ from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from paste_wspbus.ready.accesslog.filter import Exchange
@@ -51,7 +51,7 @@ _TEXTS = {
     'user': "get('REMOTE_USER')",
     'method': "get('REQUEST_METHOD')",
     'uri': "get('REQUEST_URI') or uri_of(get)",
-    'path': "(get('REQUEST_URI') or uri_of(get)).partition('?')[0]",
+    'path': "str(get('REQUEST_URI') or uri_of(get)).partition('?')[0]",
     'query': "get('QUERY_STRING')",
     'protocol': "get('SERVER_PROTOCOL')",
     'scheme': "get('wsgi.url_scheme')",
@@ -64,62 +64,210 @@ _TEXTS = {
 _WITHOUT_QUERY = {
     'query': 'None',
     'uri': _TEXTS['path'],
-    'referer': "get('HTTP_REFERER', '').partition('?')[0]",
+    'referer': "str(get('HTTP_REFERER') or '').partition('?')[0]",
 }
 
-#: The fields that this package makes itself.
-_OWN = {
-    'time': 'log.second if now < log.until else log.renew(now)',
-    'status': 'codes.get(x.status) or code_of(x.status) or unknown',
-    'bytes': 'unknown if x.sent is None else x.sent',
-    'waited_us': 'unknown if x.waited is None else int(x.waited * 1e6)',
-    'spent_us': 'int((now - x.since) * 1e6)',
-    'worker': 'log.worker or unknown',
-    'generation': 'log.generation',
-    'pid': 'log.pid',
-    'request_id': f'get({REQUEST_ID_KEY!r}) or none',
-    'end': 'end',
+#: The numbers that each request has; None if one is not known.
+_NUMBERS = {
+    'bytes': 'x.sent',
+    'waited_us': 'None if x.waited is None else trunc(x.waited * 1e6)',
+    'spent_us': 'trunc((now - x.since) * 1e6)',
 }
 
-#: The same in JSON, which has milliseconds; behind a proxy that says when a request came.
-_TIME_IN_JSON = f'({_OWN["time"]}) + milliseconds[int((now - log.begun) * 1000) % 1000]'
-_WAITED_SINCE_PROXY = 'waited_by(x, now, unknown)'
+#: ``waited_us`` behind a proxy that says when a request came.
+_WAITED_SINCE_PROXY = 'waited_by(x, now)'
 
-#: Those of them that JSON has without quotes.
-_NUMBERS = frozenset(_OWN) - {'time', 'request_id', 'end'}
+#: The texts that this package makes, and that each request has.
+_OWN = {'request_id': f'get({REQUEST_ID_KEY!r}) or none'}
+
+#: What many requests have in common: it is put together with the texts around it, and kept.
+_COMMON = {
+    'time': '{0}.text if now < {0}.until else {0}.renew(now)',
+    'status': '{0}[x.status]',
+    'end': '{0}[end]',
+}
+
+#: What all requests of a process have in common; it is not known before the start.
+CONSTANTS = ('worker', 'generation', 'pid')
+
+#: The fields that JSON has without quotes.
+_UNQUOTED = {*_NUMBERS, 'status', *CONSTANTS}
 
 #: The prefixes of fields that are headers: of the request, and of the response.
 HEADER, RESPONSE = 'header.', 'response.'
 
-_MILLISECONDS = [f'.{number:03}Z' for number in range(1000)]
+#: The texts of small numbers, which are the most frequent ones.
+_SMALL = [str(number) for number in range(1000)]
+
 _MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()  # noqa: SIM905
 
 #: The characters of a path that need no quoting (RFC 3986, pchar and the slash).
 _SAFE = "/~!$&'()*+,;=:@"
 
-#: Bytes of which one in a text could change the line: all but printable ASCII.
-_CHANGING = bytes([*range(0x20), *b'"\\', *range(0x7F, 0x100)])
+#: Bytes of which one in a text could change the line: all but printable ASCII. They become 0.
+_CHANGING = bytes(
+    byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else 0 for byte in range(256)
+)
 
-#: From status lines to their codes: so many are kept.
-_codes: dict[str, str] = {}
-_MOST_CODES = 100
+#: So many texts of statuses are kept at most: an application can make further ones.
+_MOST = 100
 
 #: Seconds of waiting that a header may claim at most.
 LONGEST_WAIT = 86400.0
 
 
-class Format(NamedTuple):
-    """A format of lines; ``fields`` are the names of its fields.
+class Format:
+    """A format of lines.
 
-    ``values(exchange, now, end)`` takes an `Exchange`, a time.monotonic() and how the
-    request ended; it returns a tuple, the values of the fields. ``text(batch)`` returns the
-    lines of a list of such tuples, with their line feeds.
+    A line consists of pieces: the values of the fields, and the texts between them. Each
+    request gives the pieces of its line; the lines are made of those of many requests at
+    once. Nobody can forge a line: texts are escaped, unless all of them have only
+    characters that cannot change a line.
+
+    :param parts: the texts and the names of fields in turn.
+    :param query: whether lines have the queries of URLs.
+    :param has_proxy: whether a header may say since when a request has waited.
+    :raises SettingError: if there is no such field.
     """
 
-    values: Callable[[Any, float, str], tuple[Any, ...]]
-    text: Callable[[list[tuple[Any, ...]]], str]
-    fields: frozenset[str]
-    is_json: bool
+    def __init__(
+        self, parts: list[str], query: bool, has_proxy: bool, is_json: bool
+    ) -> None:
+        self.fields, self.is_json = frozenset(parts[1::2]), is_json
+        self._parts = [*parts[:-1], f'{parts[-1]}\n']
+        sources = _sources_of(self.fields, query, has_proxy)
+        self._unknown = 'null' if is_json else '-'
+        self._values: dict[str, Any] = {
+            'none': '' if is_json else '-',
+            'unknown': self._unknown,
+            'small': _SMALL,
+            'trunc': trunc,
+            'uri_of': _uri_of,
+            'header_of': header_of,
+            'waited_by': _waited_by,
+        }
+        self._sources, bare = sources, _bare(parts)
+        names = [name for _, name, _ in self._pieces({})]
+        #: The number of pieces of a line.
+        self.width = len(names)
+        self._texts = [
+            (number, name in bare)
+            for number, name in enumerate(names)
+            if name in sources and name not in (*_NUMBERS, *_OWN)
+        ]
+
+    def maker(
+        self, **constants: int | None
+    ) -> Callable[[Any, float, str], tuple[str, ...]]:
+        """Return the function that makes the pieces of the line of a request.
+
+        It takes an `Exchange`, a time.monotonic() and how the request ended. Each request
+        calls it, so it is compiled for this format alone.
+
+        :param constants: the values of `CONSTANTS`.
+        """
+        known, made = dict(self._values), []
+        for number, (before, name, after) in enumerate(self._pieces(constants)):
+            if name in _COMMON:
+                kept = f'kept{number}'
+                known[kept] = self._kept(name, before, after)
+                made.append(_COMMON[name].format(kept))
+            else:
+                made.append(self._sources[name] if name else repr(before))
+        code = ''.join(f'        {one},\n' for one in made)
+        exec(
+            f'def row(x, now, end):\n    get = x.environ.get\n    return (\n{code})',
+            known,
+        )
+        return known['row']  # type: ignore[no-any-return]
+
+    def _kept(self, name: str, before: str, after: str) -> Any:
+        if name == 'time':
+            return _Clock(before, after, self.is_json)
+        if name == 'end':
+            return _Between(before, after, str)
+        return _Between(before, after, lambda status: _code_of(status) or self._unknown)
+
+    def _pieces(
+        self, constants: Mapping[str, int | None]
+    ) -> list[tuple[str, str, str]]:
+        """Return each piece as (text, name of a field, text); a name may be ''."""
+        pieces, before = [], self._parts[0]
+        for name, after in zip(self._parts[1::2], self._parts[2::2], strict=True):
+            if name in CONSTANTS:
+                value = constants.get(name)
+                before += f'{self._unknown if value is None else value}{after}'
+            elif name in _COMMON:
+                pieces.append((before, name, after))
+                before = ''
+            else:
+                if before:
+                    pieces.append((before, '', ''))
+                pieces.append(('', name, ''))
+                before = after
+        return [*pieces, (before, '', '')] if before else pieces
+
+    def text(self, pieces: list[str]) -> str:
+        """Return lines, with their line feeds.
+
+        :param pieces: those of whole lines.
+        """
+        width = self.width
+        try:
+            if all(_is_plain(pieces[n::width], bare) for n, bare in self._texts):
+                return ''.join(pieces)
+        except TypeError:
+            pass  # the application has put something into environ that is no text
+        starts = range(0, len(pieces), width)
+        return ''.join([self._line(pieces[one : one + width]) for one in starts])
+
+    def _line(self, pieces: list[Any]) -> str:
+        """Return a line with texts that are escaped as far as they need it."""
+        escaped = _escaped_json if self.is_json else _escaped
+        made = [one if isinstance(one, str) else ascii(one) for one in pieces]
+        for number, is_bare in self._texts:
+            if not _is_plain(made[number : number + 1], is_bare):
+                made[number] = escaped(made[number], is_bare)
+        return ''.join(made)
+
+
+class _Clock:
+    """The present second, or in JSON millisecond, with the texts around it.
+
+    ``text`` is valid until the time.monotonic() ``until``.
+    """
+
+    def __init__(self, before: str, after: str, is_json: bool) -> None:
+        self._before, self._after, self._is_json = before, after, is_json
+        self.text, self.until, self._second, self._shown = '', 0.0, -1, ''
+
+    def renew(self, now: float) -> str:
+        """Return the present time, and keep it.
+
+        :param now: the time.monotonic().
+        """
+        milliseconds = time.time_ns() // 1_000_000
+        second, rest = divmod(milliseconds, 1000)
+        if second != self._second:
+            self._shown = (utc_time if self._is_json else local_time)(second)
+            self._second = second
+        ms = f'.{rest:03}Z' if self._is_json else ''
+        text = self.text = f'{self._before}{self._shown}{ms}{self._after}'
+        self.until = now + (0.001 if self._is_json else 1 - rest / 1000)
+        return text
+
+
+class _Between(dict):  # type: ignore[type-arg]
+    """From statuses, or other words, to what lines show of them, with the texts around it."""
+
+    def __init__(self, before: str, after: str, find: Callable[[str], str]) -> None:
+        self._before, self._after, self._find = before, after, find
+
+    def __missing__(self, word: str) -> str:
+        text = f'{self._before}{self._find(word)}{self._after}'
+        if len(self) < _MOST:
+            self[word] = text
+        return text
 
 
 def read_format(text: str, query: bool = True, has_proxy: bool = False) -> Format:
@@ -145,27 +293,42 @@ def read_format(text: str, query: bool = True, has_proxy: bool = False) -> Forma
             raise SettingError(None, f'{problem}{hint}')
         if any(brace in part for part in parts[::2] for brace in '{}'):
             raise SettingError(None, f'{text!r} has a brace without its other one')
-    sources = {
-        name: _source(name, query, has_proxy, is_json)
-        for name in dict.fromkeys(parts[1::2])
-    }
-    values, text_of = _compiled(parts, sources, is_json)
-    return Format(values, text_of, frozenset(sources), is_json)
+    return Format(parts, query, has_proxy, is_json)
 
 
 def _json_parts(names: list[str]) -> list[str]:
     """Return texts and names of fields in turn, as `re.split` does."""
     parts = ['{']
     for number, name in enumerate(names):
-        quote = '' if name in _NUMBERS else '"'
+        quote = '' if name in _UNQUOTED else '"'
         parts[-1] += f'{", " * bool(number)}{encode_basestring_ascii(name)}: {quote}'
         parts += [name, quote]
     parts[-1] += '}'
     return parts
 
 
-def _source(name: str, query: bool, has_proxy: bool, is_json: bool) -> str:
-    """Return the Python that computes a field.
+def _sources_of(names: frozenset[str], query: bool, has_proxy: bool) -> dict[str, str]:
+    """Return the Python that computes each field that has a piece of its own.
+
+    :raises SettingError: if there is no such field.
+    """
+    numbers = {**_NUMBERS}
+    if has_proxy:
+        numbers['waited_us'] = _WAITED_SINCE_PROXY
+    sources = {
+        name: f'unknown if (n := {source}) is None else small[n] if n < 1000 else str(n)'
+        for name, source in numbers.items()
+    }
+    texts = _TEXTS if query else {**_TEXTS, **_WITHOUT_QUERY}
+    sources |= _OWN | {name: f'{source} or none' for name, source in texts.items()}
+    for name in names:
+        if name not in sources and name not in (*_COMMON, *CONSTANTS):
+            sources[name] = _source_of_header(name, sources)
+    return sources
+
+
+def _source_of_header(name: str, sources: Iterable[str]) -> str:
+    """Return the Python that computes a field which is a header.
 
     :raises SettingError: if there is no such field.
     """
@@ -177,90 +340,22 @@ def _source(name: str, query: bool, has_proxy: bool, is_json: bool) -> str:
             key = header.upper().replace('-', '_')
             is_cgi = key in ('CONTENT_TYPE', 'CONTENT_LENGTH')
             return f'get({key if is_cgi else f"HTTP_{key}"!r}) or none'
-    if name == 'time' and is_json:
-        return _TIME_IN_JSON
-    if name == 'waited_us' and has_proxy:
-        return _WAITED_SINCE_PROXY
-    if name in _OWN:
-        return _OWN[name]
-    if name in _TEXTS:
-        source = _TEXTS[name] if query else _WITHOUT_QUERY.get(name, _TEXTS[name])
-        return f'{source} or none'
-    known = [*_TEXTS, *_OWN, f'{HEADER}NAME', f'{RESPONSE}NAME']
+    known = [*sources, *_COMMON, *CONSTANTS, f'{HEADER}NAME', f'{RESPONSE}NAME']
     raise SettingError(None, f'there is no field {name!r}{nearest(name, known)}')
 
 
-def _compiled(parts: list[str], sources: dict[str, str], is_json: bool) -> Any:
-    """Return the functions ``values`` and ``text`` of a `Format`.
+def _is_plain(texts: list[str], is_bare: bool) -> bool:
+    """Whether texts have only characters that cannot change a line, and none is too long.
 
-    Each request needs them. So they are made for this format alone. A request only gives
-    its values; the lines are made of many at once, which costs less than half of the time.
-    Nobody can forge a line: texts are escaped, unless all of them have only characters
-    that cannot change a line.
-
-    :param parts: the texts and the names of fields in turn.
-    :param sources: the Python that computes each field.
+    :raises TypeError: if one of them is no text.
     """
-    names = {name: f'v{number}' for number, name in enumerate(sources)}
-    texts = [names[name] for name in sources if name not in _OWN]
-    bare = [one for one in texts if one in {names[name] for name in _bare(parts)}]
-    row = ''.join(f'{one}, ' for one in names.values())
-    made = [
-        f'{{{names[part]}}}'
-        if number % 2
-        else part.replace('{', '{{').replace('}', '}}')
-        for number, part in enumerate(parts)
-    ]
-    line = f'f{"".join([*made, chr(10)])!r}'
-
-    def together(some: list[str]) -> str:
-        return 'f"' + ''.join(f'{{{one}}}' for one in some) + '"'
-
-    code = f"""
-def values(x, now, end):
-    log, get = x.log, x.environ.get
-    return ({''.join(f'{source}, ' for source in sources.values())})
-
-def text(batch):
-    if is_plain(''.join([{together(texts)} for {row} in batch]), MANY) and ' ' not in (
-            ''.join([{together(bare)} for {row} in batch])):
-        return ''.join([{line} for {row} in batch])
-    return ''.join([one_line(*one) for one in batch])
-
-def one_line({row}):
-    if not is_plain({together(texts)}, LONGEST) or ' ' in {together(bare)}:
-        {'; '.join(f'{one} = escaped({one}, {one in bare})' for one in texts) or 'pass'}
-    return {line}
-"""
-    known = _names_known(is_json)
-    exec(code, known)
-    return known['values'], known['text']
-
-
-def _names_known(is_json: bool) -> dict[str, Any]:
-    """Return what the functions of a format use."""
-    return {
-        'LONGEST': LONGEST,
-        'MANY': LONGEST * 8,
-        'none': '' if is_json else '-',
-        'unknown': 'null' if is_json else '-',
-        'escaped': _escaped_json if is_json else _escaped,
-        'is_plain': _is_plain,
-        'codes': _codes,
-        'code_of': _code_of,
-        'header_of': header_of,
-        'milliseconds': _MILLISECONDS,
-        'uri_of': _uri_of,
-        'waited_by': _waited_by,
-    }
-
-
-def _is_plain(text: str, longest: int) -> bool:
-    """Whether a text has only characters that cannot change a line, and is not too long."""
-    if len(text) > longest:
+    text = ''.join(texts)
+    if len(text) > LONGEST and max(map(len, texts)) > LONGEST:
         return False
-    data = text.encode('utf-8', 'backslashreplace')
-    return len(data.translate(None, _CHANGING)) == len(text)
+    if not text.isascii() or (is_bare and ' ' in text):
+        return False
+    data = text.encode()
+    return data.translate(_CHANGING) == data
 
 
 def _bare(parts: list[str]) -> set[str]:
@@ -287,14 +382,10 @@ def _uri_of(get: Any) -> str:
 def _code_of(status: str) -> str | None:
     """Return the code of a status line; None if the application has given another text."""
     code = status[:3]
-    if not (len(code) == 3 and code.isascii() and code.isdecimal()):
-        return None
-    if len(_codes) < _MOST_CODES:
-        _codes[status] = code
-    return code
+    return code if len(code) == 3 and code.isascii() and code.isdecimal() else None
 
 
-def _waited_by(exchange: Exchange, now: float, unknown: str) -> int | str:
+def _waited_by(exchange: Exchange, now: float) -> int | None:
     """Return the microseconds since a proxy had the request; else, since the server had it."""
     get, waited = exchange.environ.get, exchange.waited
     header = get('HTTP_X_REQUEST_START')
@@ -302,7 +393,7 @@ def _waited_by(exchange: Exchange, now: float, unknown: str) -> int | str:
         began = time.time() - (now - exchange.since)
         by_proxy = waited_since(header, began)
         waited = waited if by_proxy is None else by_proxy
-    return unknown if waited is None else int(waited * 1e6)
+    return None if waited is None else trunc(waited * 1e6)
 
 
 def waited_since(text: str, now: float) -> float | None:

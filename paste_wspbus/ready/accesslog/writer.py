@@ -20,10 +20,9 @@ from paste_wspbus.unix.exposed import open_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-#: So many lines are written before the time is over.
-FULL = 2000
+#: So many lines are written before the time is over: few enough to be in a processor's cache.
+FULL = 500
 
 #: So many are made and written at once, about 64 kB: requests need the interpreter in between.
 AT_ONCE = 250
@@ -59,21 +58,24 @@ class Writer:
     lines, and the file is open for appending, so several processes may share it.
 
     :param path: the file.
-    :param text_of: returns the text of what was added: whole lines.
+    :param text_of: returns the text of the pieces of whole lines.
     :param log: is called as `Bus.log`.
     :param seconds: the time after which a line is written; with 0 each line is written at
         once, in the thread that has made it, which may have to wait for a pipe.
+    :param width: the number of pieces of a line.
     """
 
     def __init__(
         self,
         path: str,
-        text_of: Callable[[list[Any]], str],
+        text_of: Callable[[list[str]], str],
         log: Callable[..., object],
         seconds: float,
+        width: int = 1,
     ) -> None:
         self.path, self._text_of = path, text_of
         self._log, self.seconds = log, seconds
+        self._width, self._full = width, FULL * width
         self._fd = -1
         #: How many lines were lost since it was reported last, and in all.
         self._lost = self.lost = 0
@@ -83,7 +85,8 @@ class Writer:
 
     def _begin_anew(self) -> None:
         """Begin without a thread and without lines: a forked child has those of its parent."""
-        self.lines: list[Any] = []
+        #: The pieces of lines: of the first one, of the second one and so on.
+        self.pieces: list[str] = []
         #: What was made of them, and not written: a pipe had no room.
         self._rest = b''
         self._sleeps, self._has_thread, self._ends = True, False, False
@@ -91,11 +94,11 @@ class Writer:
         self._starting = allocate_lock()
         self._bell, self._done = allocate_lock(), allocate_lock()
 
-    def add(self, line: Any) -> None:
-        """Add that of which ``text_of`` makes a line."""
-        lines = self.lines
-        lines.append(line)
-        if self._sleeps or len(lines) >= FULL:
+    def add(self, pieces: tuple[str, ...]) -> None:
+        """Add the pieces of a line."""
+        waiting = self.pieces
+        waiting += pieces  # at once: no other thread comes between two of them
+        if self._sleeps or len(waiting) >= self._full:
             self._ring()
 
     def _lose(self) -> None:
@@ -105,10 +108,9 @@ class Writer:
 
     def _ring(self) -> None:
         """Wake the thread; without one, start it or write."""
-        if len(self.lines) > MOST:
-            with contextlib.suppress(IndexError):
-                self.lines.pop()
-                self._lose()
+        if len(self.pieces) > MOST * self._width:
+            del self.pieces[-self._width :]
+            self._lose()
         if not self.seconds or self._ends:
             self._write(PATIENCE)
             return
@@ -138,7 +140,7 @@ class Writer:
         while True:
             self._sleeps = True
             if not (
-                self.lines or self._rest or self._ends
+                self.pieces or self._rest or self._ends
             ):  # this order overlooks no line
                 bell.acquire()
             self._sleeps = False
@@ -181,7 +183,7 @@ class Writer:
                     self._bell.release()
             self._done.acquire(timeout=max(seconds, 0))
         self._sleeps = True
-        if waiting := len(self.lines) + self._rest.count(b'\n'):
+        if waiting := len(self.pieces) // self._width + self._rest.count(b'\n'):
             self._lost += waiting
             self.lost += waiting
         if self._lost:
@@ -236,7 +238,7 @@ class Writer:
         if not self._writing.acquire(timeout=seconds):
             return False
         try:
-            while self.lines or self._rest:
+            while self.pieces or self._rest:
                 if not self._write_some():
                     return False
             return True
@@ -246,8 +248,8 @@ class Writer:
     def _write_some(self) -> bool:
         batch = []
         if not self._rest:
-            batch = self.lines[:AT_ONCE]
-            del self.lines[: len(batch)]  # what is appended meanwhile stays
+            batch = self.pieces[: AT_ONCE * self._width]
+            del self.pieces[: len(batch)]  # what is added meanwhile stays
         data = self._rest + self._text_of(batch).encode('utf-8', 'backslashreplace')
         try:
             self._rest = self._put(data)
