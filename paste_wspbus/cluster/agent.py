@@ -400,10 +400,12 @@ def run_agent(
     :param letters: the connection to the supervisor for `Mail`.
     """
     from paste_wspbus.cluster.mail import Mail
+    from paste_wspbus.cluster.roll import Rolls
 
     engine = make()
     try:
         mail = Mail(settings, member, engine, letters)
+        mail.rolls = Rolls(settings, member, make, mail.say)
         Agent(settings, member, engine, connection, held, mail).run()
     finally:
         engine.close()

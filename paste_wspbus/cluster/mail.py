@@ -9,13 +9,16 @@ import threading
 import time
 
 from paste_wspbus.cluster.engine import EngineAway, Message
+from paste_wspbus.cluster.roll import ROLL, ROLLED
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
     from paste_wspbus.cluster.engine import Engine, Member, Received
+    from paste_wspbus.cluster.roll import Rolls
     from paste_wspbus.cluster.settings import Settings
 
 #: The kind of the messages that code of the site sends; the empty text stands for one that
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 SITE = 'site'
 
 #: The kinds that a supervisor gets.
-KINDS = frozenset({SITE})
+KINDS = frozenset({SITE, ROLL})
 
 #: Seconds after which the engine is tried again if a message did not reach it.
 AGAIN = 1.0
@@ -74,6 +77,8 @@ class Mail:
     a supervisor that does not read them delays no word about a lease. It hears:
 
     - ``send``, kind, text, number: a message for all machines.
+    - ``roll``, the fields of a `roll.Asked`: an operator wants a roll.
+    - ``stop_roll``: no machine should get its turn any more.
 
     And it says:
 
@@ -81,10 +86,15 @@ class Mail:
     - ``missed``: messages of other machines were lost.
     - ``dropped``, reason: a message did not reach the engine. Nothing is sent twice.
     - ``note``, level, text: a line for the log.
+    - ``news``, token, word, …: how a roll goes; see `roll.Roll`.
 
     A message that did not reach the engine leaves a gap in the numbers of its sender. If no
     other one follows, an empty one does as soon as the engine takes it.
+
+    :param rolls: what carries out rolls that are asked for here.
     """
+
+    rolls: Rolls | None = None
 
     def __init__(
         self,
@@ -104,7 +114,8 @@ class Mail:
         """Begin to send, in a thread."""
         threading.Thread(target=self._run, daemon=True).start()
 
-    def _say(self, *words: object) -> None:
+    def say(self, *words: object) -> None:
+        """Say something to the supervisor; wait if it does not read."""
         line = json.dumps(words).encode() + b'\n'
         with self._saying, contextlib.suppress(OSError):  # the supervisor has ended
             self._connection.sendall(line)
@@ -114,14 +125,15 @@ class Mail:
     def receive(self, received: Received) -> None:
         """Give the supervisor what has come; wait if it does not read."""
         if received.missed:
-            self._say('missed')
+            self.say('missed')
         for message in received.messages:
-            is_own = message.sender == self.member.id
-            if message.kind not in KINDS or (is_own and message.kind == SITE):
+            if message.kind not in (*KINDS, ROLLED) or self._is_too_old(message):
                 continue
-            if self._is_too_old(message):
-                continue
-            self._say('message', *message[:4])
+            if message.kind == ROLLED:
+                if self.rolls is not None:
+                    self.rolls.hear(message)
+            elif message.kind != SITE or message.sender != self.member.id:
+                self.say('message', *message[:4])
 
     def _is_too_old(self, message: Message) -> bool:
         now = time.time()
@@ -129,7 +141,7 @@ class Mail:
             return False
         if clock() > self._told_at + MINUTE:
             self._told_at = clock()
-            self._say(
+            self.say(
                 'note',
                 30,
                 f'cluster: a message of {message.sender} is dropped: by the clocks, it is '
@@ -140,6 +152,8 @@ class Mail:
     # -- what is sent ---------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self.rolls is not None:
+            self.rolls.look(self.engine)
         poll, rest = select.poll(), b''
         poll.register(self._connection, select.POLLIN)
         while True:
@@ -154,8 +168,18 @@ class Mail:
                 return
             *lines, rest = (rest + came).split(b'\n')
             for line in lines:
-                _, kind, text, number = json.loads(line)
-                self._send(Message(self.member.id, kind, text, number))
+                word, *carried = json.loads(line)
+                self._hear(word, *carried)
+
+    def _hear(self, word: str, *carried: Any) -> None:
+        if word == 'send':
+            kind, text, number = carried
+            self._send(Message(self.member.id, kind, text, number))
+        elif self.rolls is not None:
+            if word == 'roll':
+                self.rolls.begin(*carried)
+            else:
+                self.rolls.stop()
 
     def _send(self, message: Message) -> None:
         is_late = self._owed and clock() < self._again
@@ -168,7 +192,7 @@ class Mail:
         if message.number > self._owed:
             self._owed = message.number
         if message.text:
-            self._say('dropped', reason)
+            self.say('dropped', reason)
 
     def _try(self, message: Message) -> str:
         """Send a message; return why it did not reach the engine."""

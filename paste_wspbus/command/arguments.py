@@ -31,7 +31,7 @@ SUBCOMMANDS = {
 SHOWING = ('status', 'stacks', 'plan', 'blame', 'timeline')
 
 #: Those that --cluster lets act on all machines; and ps, which needs no file.
-OF_CLUSTER = ('status',)
+OF_CLUSTER = ('status', 'graceful')
 
 #: The subcommand that the file may follow, as with paster.
 SETUP_APP = 'setup-app'
@@ -105,6 +105,8 @@ def parse(argv: list[str], prog: str) -> Options:
 
 def _names_no_file(options: Options, prog: str) -> bool:
     """Whether the command line is one that names no file; then its words are taken."""
+    if options.cluster or 'graceful' in options.args:  # --from names a machine there
+        options.machine, options.from_file = options.from_file, None
     if options.from_file is not None or options.completion is not None:
         from paste_wspbus.command.without_file import take_option
 
@@ -144,6 +146,13 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
         raise UsageError(f'--json works only with {", ".join(SHOWING)}')
     if options.cluster and options.subcommand not in OF_CLUSTER:
         raise UsageError(f'--cluster works only with {", ".join(OF_CLUSTER)}, ps')
+    if options.machine is not None and (options.subcommand, options.cluster) != (
+        'graceful',
+        True,
+    ):
+        raise UsageError('--from MACHINE works only with graceful --cluster')
+    if options.machine == '':
+        raise UsageError('--from needs the name of a machine')
     _check_watch(options)
     if options.subcommand == 'graceful' and options.workers is not None:
         raise UsageError(

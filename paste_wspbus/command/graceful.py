@@ -66,6 +66,10 @@ def graceful(options: Options) -> int:
         site runs. LSB's code 7, "not running", is for programs that this command would
         have had to start.
     """
+    if options.cluster:
+        from paste_wspbus.command.roll import roll
+
+        return roll(options)
     found = find(options)
     if found.error is not None:
         raise found.error

@@ -200,7 +200,8 @@ def _add_asking(add: Callable[..., object]) -> None:
     add(
         '--cluster',
         action='store_true',
-        help='With status and ps: show all machines of the cluster',
+        help='With graceful: restart one machine of the cluster after the other. With '
+        'status and ps: show all machines',
     )
     add(
         '--watch',
@@ -235,11 +236,11 @@ def _add_general(add: Callable[..., object]) -> None:
     add(
         '--from',
         dest='from_file',
-        metavar='FILE',
+        metavar='FILE|MACHINE',
         nargs='?',
         const='',
         help='Print an .ini that says what this .ini of uWSGI says; with new ini: copy this '
-        'sample, or list the samples',
+        'sample, or list the samples; with graceful --cluster: begin with this machine',
     )
     add(
         '--completion',

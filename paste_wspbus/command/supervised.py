@@ -148,7 +148,10 @@ class Supervised:
         maker = find_maker(settings, lambda _, problem: WSPBusError(problem))
         make = functools.partial(maker, settings, folder or '')
         ini, began = str(config.file), self.process.began
-        self.supervisor.cluster = Clustered(self.supervisor, settings, make, ini, began)
+        cluster = Clustered(self.supervisor, settings, make, ini, began)
+        self.supervisor.cluster = cluster
+        if (control := self.process.control) is not None:
+            control.commands = {**control.commands, **cluster.operators.commands}
 
     def _cluster_notes(self) -> list[str]:
         """Return what to say if [cluster:main] has changed: a graceful restart keeps it.

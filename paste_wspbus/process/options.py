@@ -46,6 +46,8 @@ class Options:
     timeline: str | None = None
     #: Whether a subcommand is about all machines of the cluster.
     cluster = False
+    #: The machine with which `graceful --cluster` begins.
+    machine: str | None = None
     #: Whether `status` goes on showing it, and how many seconds pass between two looks.
     watch = False
     interval: float | None = None

@@ -41,6 +41,9 @@ class ClusterMail:
         #: From the kind of a message of another machine to what acts on it: it is called
         #: with the sender and the text.
         self.kinds: dict[str, Callable[[str, str], object]] = {SITE: self._publish}
+        #: It is called with how a roll goes that was asked for here; and when the agent ends.
+        self.news: Callable[..., object] = lambda *_: None
+        self.ended: Callable[[], object] = lambda: None
         self._numbers = Numbers()
         self._number = self._told_of = 0
         self._told_at = float('-inf')
@@ -52,6 +55,7 @@ class ClusterMail:
             'missed': self._has_missed,
             'dropped': self._has_dropped,
             'note': lambda level, text: self.bus.log(text, level),
+            'news': lambda *news: self.news(*news),
         }
         supervisor.children.hear('broadcast', self._broadcasts)
 
@@ -96,6 +100,7 @@ class ClusterMail:
             self.events.selector.unregister(self._connection)
             self._outbox.close()
             self.disown()
+            self.ended()
 
     def disown(self) -> None:
         """Close the connection in a forked child."""
@@ -118,8 +123,11 @@ class ClusterMail:
 
     def send(self, kind: str, text: str, number: int = 0) -> bool:
         """Send a message to all machines; return whether there was room for it."""
-        line = json.dumps(['send', kind, text, number]).encode() + b'\n'
-        outbox = self._outbox
+        return self.say('send', kind, text, number)
+
+    def say(self, *words: object) -> bool:
+        """Say something to the agent; return whether there was room for it."""
+        line, outbox = json.dumps(words).encode() + b'\n', self._outbox
         return outbox is not None and outbox.has_room(line) and outbox.put(line)
 
     def _has_dropped(self, reason: str) -> None:

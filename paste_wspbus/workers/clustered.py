@@ -26,6 +26,7 @@ from paste_wspbus.workers.cluster_mail import ClusterMail
 from paste_wspbus.workers.cluster_shown import Shown
 from paste_wspbus.workers.cluster_status import ClusterStatus
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
+from paste_wspbus.workers.rolls import Operators, Turn
 from paste_wspbus.workers.waiting import StopRequested, how_it_crashed
 
 TYPE_CHECKING = False
@@ -89,6 +90,8 @@ class Clustered:
         self.status = ClusterStatus(self)
         #: The messages to and from the other machines.
         self.mail = ClusterMail(supervisor)
+        self.turn = Turn(supervisor, self.mail, self.member)
+        self.operators = Operators(supervisor, self.mail)
         self._connection: socket.socket | None = None
         self._agent, self._rest, self._pause = 0, b'', PAUSE
         #: The guards' ends of connections, until the guard has it, and this process's ends.

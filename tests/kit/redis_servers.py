@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from paste_wspbus.cluster.engine import Member, Wish
 from tests.kit.clients import free_port
 
 PROGRAM = 'redis-server'
@@ -66,3 +67,12 @@ class RedisServer:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGCONT)
         self.kill()
+
+
+def released(engine, name='plugins'):
+    """Take a lease and release it: who comes next need not wait for a ttl."""
+    nobody = Member('nobody', 'nobody')
+    seen = engine.lease(name, nobody, Wish())
+    taken = engine.lease(name, nobody, Wish('take', seen.version))
+    engine.lease(name, nobody, Wish('free', '', taken.record.fence))
+    engine.close()

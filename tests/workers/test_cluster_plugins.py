@@ -7,13 +7,12 @@ import time
 
 import pytest
 
-from paste_wspbus.cluster.engine import Member, Wish
 from paste_wspbus.cluster.local import LocalEngine
 from paste_wspbus.cluster.redis import RedisEngine
 from paste_wspbus.cluster.settings import Settings
 from tests.kit import Site, eventually, run
 from tests.kit.processes import has_ended, processes_of_session
-from tests.kit.redis_servers import RedisServer
+from tests.kit.redis_servers import RedisServer, released
 from tests.kit.supervised import graceful, stop
 
 #: Seconds that nothing here waits for.
@@ -77,15 +76,6 @@ def machine(folder, name, url='', at=None, ttl=5, more=(), **kwargs):
     words = ['--pid-file', 'site.pid', '-v', *more]
     env = {'RUNTIME_DIRECTORY': str(folder)}
     return Site(own, text, *words, files={'job.py': JOB}, env=env, **kwargs)
-
-
-def released(engine):
-    """Take the lease and release it: who comes next need not wait for a ttl."""
-    nobody = Member('nobody', 'nobody')
-    seen = engine.lease('plugins', nobody, Wish())
-    taken = engine.lease('plugins', nobody, Wish('take', seen.version))
-    engine.lease('plugins', nobody, Wish('free', '', taken.record.fence))
-    engine.close()
 
 
 @pytest.fixture

@@ -1,0 +1,385 @@
+"""A roll: one machine after the other restarts gracefully, and the first failure ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+from typing import NamedTuple
+
+from paste_wspbus.cluster.claim import MARGIN, Claim
+from paste_wspbus.cluster.engine import EngineAway, Member, Message, Seen, Wish
+from paste_wspbus.unix.kernel_timer import boot_clock as clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.cluster.engine import Engine
+    from paste_wspbus.cluster.settings import Settings
+
+#: The name of the lease of rolls, and of the kind of message that is an order to a machine.
+ROLL = 'roll'
+
+#: The kind of the messages that answer such an order.
+ROLLED = 'rolled'
+
+#: Seconds between two orders to a machine at most, which says each time how far it is; and
+#: the part of the ttl that this is at most.
+EVERY, EVERY_SHARE = 1.0, 1 / 4
+
+#: Seconds beyond the ttl after which a machine that says nothing has failed.
+LATER = 1.0
+
+#: Seconds that the members have to record what they run when a roll has ended.
+RECORDED = 2.0
+
+#: What a machine is in a roll.
+WAITS, IN_TURN, DONE, FAILED = 'waits', 'in turn', 'done', 'failed'
+
+
+class Asked(NamedTuple):
+    """What an operator has asked for.
+
+    ``soak`` says whether the first new worker of each machine is watched. ``begin`` is the
+    name of the machine with which the roll begins; '' stands for the first one. ``by`` is
+    who has asked, such as 'alice (PID 4711)'.
+    """
+
+    token: str
+    soak: bool = True
+    begin: str = ''
+    by: str = ''
+
+
+class Ended(Exception):
+    """The roll ends: the message says why."""
+
+
+class Roll:
+    """A roll, in a thread of the agent of the machine at which it was asked for.
+
+    Each machine gets its order again and again until it has restarted or failed, and
+    answers each one: so nothing depends on a single message. An order has the token of the
+    roll, the id of the machine, and the fence of the lease: a machine obeys no older one.
+
+    :param claim: follows the lease of rolls.
+    :param make: makes an engine of its own.
+    :param tell: is called with each piece of news: a word, and what it carries.
+        ``waits``, seconds: nobody may roll yet. ``begins``, names of machines. ``turn``,
+        name, id. ``doing``, name, text. ``done`` and ``failed``, name, line. ``stops``,
+        names of machines: these do not get their turn. ``ends``, line, rows: the last
+        one; the line is '' if all have restarted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        member: Member,
+        claim: Claim,
+        asked: Asked,
+        make: Callable[[], Engine],
+        tell: Callable[..., object],
+    ) -> None:
+        self.settings, self.member, self.claim = settings, member, claim
+        self.asked, self._make, self._tell = asked, make, tell
+        #: The answers of machines; None if the operator has asked for a stop.
+        self.inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._is_stopped = False
+        self._every = min(EVERY, settings.ttl * EVERY_SHARE)
+        #: The machines of the roll, what each one is, and the generation that it has said.
+        self.machines: list[Seen] = []
+        self.outcomes: dict[str, str] = {}
+        self._generations: dict[str, int] = {}
+        #: The time of the last answer of the machine in its turn, and of the last failure of
+        #: the engine.
+        self._heard_at = self._away_at = 0.0
+
+    # -- what others call -----------------------------------------------------------------
+
+    def hear(self, message: Message) -> None:
+        """Take an answer of a machine; the thread that receives calls this."""
+        with contextlib.suppress(ValueError, RecursionError):
+            answer = json.loads(message.text)
+            if isinstance(answer, dict) and answer.get('token') == self.asked.token:
+                self.inbox.put({**answer, 'id': message.sender})
+
+    def stop(self) -> None:
+        """Give no machine its turn any more."""
+        self.inbox.put(None)
+
+    # -- the roll -------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Roll to the end; the last news is ``ends``, in any case."""
+        line = 'the process that rolls has failed'
+        engine = self._make()
+        try:
+            line = self._run(engine)
+        except EngineAway as away:
+            line = f'no word from {self.settings.shown}: {away.reason}'
+        finally:
+            rows: list[dict[str, Any]] = []
+            with contextlib.suppress(EngineAway):
+                if self.claim.held is not None:
+                    self._ask(engine, Wish('free', '', self.claim.held.fence))
+                rows = self._rows(engine)
+            self._tell('ends', line, rows)
+            engine.close()
+
+    def _run(self, engine: Engine) -> str:
+        try:
+            self.machines = self._choose(engine)
+            self._take(engine)
+            self.outcomes = {one.member.id: WAITS for one in self.machines}
+            self._tell('begins', [one.member.machine for one in self.machines])
+            for one in self.machines:
+                if self._is_stopped:
+                    raise Ended('the operator has stopped it')
+                self._give_turn(engine, one)
+        except Ended as ended:
+            return str(ended)
+        return ''
+
+    def _choose(self, engine: Engine) -> list[Seen]:
+        """Return the machines of the roll, in the order of their names.
+
+        :raises Ended: if one of them says nothing, or if there is none with the given name.
+        """
+        until = clock() + self.settings.ttl / 2 + LATER
+        while True:
+            found = engine.members()
+            silent = [one for one in found if one.age >= self._ttl_of(one)]
+            if not silent or clock() >= until:
+                break
+            self._pause(self._every)
+        if silent:
+            said = ', '.join(
+                f'{one.member.machine} for {one.age:.0f} s' for one in silent
+            )
+            raise Ended(
+                f'no word from {said}. Nothing was restarted: start it again, or wait '
+                'until it is forgotten'
+            )
+        names = [one.member.machine for one in found]
+        if self.asked.begin and self.asked.begin not in names:
+            raise Ended(
+                f'there is no machine {self.asked.begin}, only {", ".join(names)}. Nothing '
+                'was restarted'
+            )
+        return [one for one in found if one.member.machine >= self.asked.begin]
+
+    def _ttl_of(self, seen: Seen) -> float:
+        ttl = seen.facts.get('ttl')
+        own = self.settings.ttl
+        return max(own, ttl) if isinstance(ttl, (int, float)) else own
+
+    def _take(self, engine: Engine) -> None:
+        """Take the lease of rolls.
+
+        :raises Ended: if somebody else rolls.
+        """
+        has_told = False
+        while True:
+            answer = self._ask(engine, self.claim.wish(clock(), wants=True))
+            if self.claim.holds(clock()):
+                return
+            record = answer.record
+            if record is not None and record.holder not in ('', self.member.id):
+                is_current = record.epoch == answer.epoch
+                if is_current and record.age < record.ttl + MARGIN:
+                    raise Ended(
+                        f'{record.machine} rolls already, for {record.held_for:.0f} s. '
+                        'Nothing was restarted'
+                    )
+            left = (self.claim.free_at or clock()) - clock()
+            if left > 1 and not has_told:
+                has_told = True
+                self._tell('waits', round(left, 1))
+            self._pause(min(max(left, 0.01), self._every))
+            if self._is_stopped:
+                raise Ended('the operator has stopped it. Nothing was restarted')
+
+    def _ask(self, engine: Engine, wish: Wish) -> Any:
+        asked = clock()
+        # The record says who rolls to whoever else wants to.
+        by = f' (for {self.asked.by})' if self.asked.by else ''
+        who = Member(self.member.id, f'{self.member.machine}{by}')
+        answer = engine.lease(ROLL, who, wish)
+        self.claim.heard(wish, answer, asked, clock())
+        return answer
+
+    # -- one machine ----------------------------------------------------------------------
+
+    def _give_turn(self, engine: Engine, one: Seen) -> None:
+        """Let a machine restart, and wait for the end of that.
+
+        :raises Ended: if it has failed.
+        """
+        name, id = one.member.machine, one.member.id
+        self.outcomes[id] = IN_TURN
+        self._tell('turn', name, id)
+        answer = self._wait_for(engine, one.member)
+        line = str(answer.get('line') or '')
+        if answer.get('state') == DONE:
+            self.outcomes[id] = DONE
+            if type(answer.get('generation')) is int:
+                self._generations[id] = answer['generation']
+            self._tell('done', name, line)
+            return
+        self.outcomes[id] = FAILED
+        self._tell('failed', name, line)
+        raise Ended(f'{name} has failed')
+
+    def _wait_for(self, engine: Engine, one: Member) -> dict[str, Any]:
+        """Send a machine its order again and again; return its last answer."""
+        self._heard_at = began = clock()
+        while True:
+            try:
+                self._renew(engine)
+                self._order(engine, one)
+            except EngineAway as away:
+                self._away_at = clock()
+                self._tell('doing', one.machine, f'no word from the engine: {away}')
+            until = clock() + self._every
+            while (left := until - clock()) > 0:
+                answer = self._next(left)
+                if answer is None or answer['id'] != one.id:
+                    continue
+                self._heard_at = clock()
+                if answer.get('state') != 'running':
+                    return answer
+                self._tell('doing', one.machine, str(answer.get('doing') or ''))
+            silent = clock() - max(self._heard_at, self._away_at)
+            if silent > self.settings.ttl + LATER:
+                more = '' if self._heard_at > began else ' since its order was sent'
+                line = f'it has not answered for {silent:.0f} s{more}'
+                return {'state': FAILED, 'line': line}
+
+    def _renew(self, engine: Engine) -> None:
+        held = self.claim.held
+        if held is None or not self.claim.holds(clock()):
+            raise Ended(
+                'the lease of the roll is lost: the engine was away for too long. The machine '
+                'in its turn goes on'
+            )
+        if held.until - clock() < self.settings.ttl * 3 / 4:
+            self._ask(engine, self.claim.wish(clock(), wants=True))
+
+    def _order(self, engine: Engine, one: Member) -> None:
+        held = self.claim.held
+        order = {
+            'token': self.asked.token,
+            'to': one.id,
+            'fence': held.fence if held is not None else 0,
+            'soak': self.asked.soak,
+            'by': f'{self.asked.by}, from {self.member.machine}',
+        }
+        engine.send(message(self.member, ROLL, order))
+
+    def _next(self, seconds: float) -> dict[str, Any] | None:
+        """Return the next answer that comes within some seconds."""
+        try:
+            answer = self.inbox.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        if answer is None and not self._is_stopped:
+            self._is_stopped = True
+            rest = [
+                one.member.machine
+                for one in self.machines
+                if self.outcomes.get(one.member.id, WAITS) == WAITS
+            ]
+            self._tell('stops', rest)
+        return answer
+
+    def _pause(self, seconds: float) -> None:
+        until = clock() + seconds
+        while (left := until - clock()) > 0:
+            self._next(left)
+
+    # -- which machine has what -----------------------------------------------------------
+
+    def _rows(self, engine: Engine) -> list[dict[str, Any]]:
+        """Return what each machine runs, when those that have restarted say so."""
+        until = clock() + RECORDED
+        while True:
+            found = engine.members()
+            if clock() >= until or not any(map(self._is_behind, found)):
+                break
+            self._pause(0.05)
+        there = {one.member.id: one for one in found}
+        gone = [one for one in self.machines if one.member.id not in there]
+        return [
+            {
+                'machine': one.member.machine,
+                'id': one.member.id,
+                'outcome': self.outcomes.get(one.member.id, ''),
+                'age': round(one.age, 3) if one.member.id in there else None,
+                **{
+                    key: one.facts.get(key)
+                    for key in ('generation', 'release', 'version')
+                },
+            }
+            for one in sorted([*found, *gone], key=lambda one: one.member[::-1])
+        ]
+
+    def _is_behind(self, one: Seen) -> bool:
+        has = one.facts.get('generation')
+        return type(has) is int and has < self._generations.get(one.member.id, 0)
+
+
+def message(member: Member, kind: str, content: dict[str, Any]) -> Message:
+    """Make a message of this kind."""
+    import time
+
+    return Message(member.id, kind, json.dumps(content), 0, time.time())
+
+
+class Rolls:
+    """The roll of this machine, if an operator has asked for one here.
+
+    :param say: sends a line of `mail.Mail` to the supervisor.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        member: Member,
+        make: Callable[[], Engine],
+        say: Callable[..., object],
+    ) -> None:
+        self.settings, self.member, self._make, self._say = settings, member, make, say
+        self._claim = Claim(member.id, settings.ttl)
+        self._roll: Roll | None = None
+
+    def look(self, engine: Engine) -> None:
+        """Look at the lease once: who has seen it long ago need not wait for a ttl."""
+        with contextlib.suppress(EngineAway):
+            asked, wish = clock(), Wish()
+            answer = engine.lease(ROLL, self.member, wish)
+            self._claim.heard(wish, answer, asked, clock())
+
+    def begin(self, *asked: Any) -> None:
+        """Begin a roll, in a thread; the supervisor asks for one only if none is there."""
+        import threading
+
+        wanted = Asked(*asked)
+
+        def tell(*news: object) -> None:
+            self._say('news', wanted.token, *news)
+
+        roll = Roll(self.settings, self.member, self._claim, wanted, self._make, tell)
+        self._roll = roll
+        threading.Thread(target=roll.run, daemon=True).start()
+
+    def stop(self) -> None:
+        """Give no machine its turn any more."""
+        if self._roll is not None:
+            self._roll.stop()
+
+    def hear(self, answer: Message) -> None:
+        """Take an answer of a machine."""
+        if self._roll is not None:
+            self._roll.hear(answer)

@@ -1,0 +1,284 @@
+"""The subcommand ``graceful --cluster``: one machine after the other restarts gracefully."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+
+from paste_wspbus.command.finding import (
+    RUNNING,
+    Found,
+    NotDone,
+    find,
+    is_gunicorns,
+    why,
+)
+from paste_wspbus.command.terminal import in_columns, print_answer
+from paste_wspbus.control.client import NoAnswer, ask
+from paste_wspbus.control.progress import ProgressLine
+from paste_wspbus.control.status import number, text
+from paste_wspbus.exits import DONE, INTERRUPTED
+from paste_wspbus.values import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paste_wspbus.process.options import Options
+
+#: The request for news, and the seconds after which it is sent again.
+NEWS, WAIT = 'roll_news', 10.0
+
+#: Seconds that a site has to answer, and to end a roll that the operator stops.
+PATIENCE = 5.0
+
+#: What the column ROLL of the last table says.
+_OUTCOMES = {
+    'done': 'restarted',
+    'failed': 'failed',
+    'in turn': 'not known: see its log',
+    'waits': 'not restarted',
+}
+
+
+def roll(options: Options) -> int:
+    """Let all machines of the site restart, in the order of their names.
+
+    :returns: 0 when all of them have restarted; with --no-wait, when the roll has begun; 130
+        after Ctrl-C, which lets no other machine have its turn.
+    :raises NotDone: with 1 if a machine has failed, or if there is no roll.
+    """
+    found = find(options)
+    if found.error is not None:
+        raise found.error
+    if found.state != RUNNING:
+        raise NotDone(f'The site is not running here: {found.problem}.')
+    if is_gunicorns(found, options):
+        raise NotDone(f'gunicorn{found.who} serves the site: it belongs to no cluster')
+    one = Operator(found, options)
+    one.begin()
+    if options.no_wait:
+        print_answer('The roll has begun; the log of this site says how it goes.')
+        return DONE
+    try:
+        return one.follow()
+    except KeyboardInterrupt:
+        one.progress.end()
+        print('Stopping the roll; Ctrl-C again does not wait.', file=sys.stderr)
+        try:
+            return one.stop()
+        except KeyboardInterrupt:
+            print(
+                'The machine in its turn goes on; whether others follow is not known: see '
+                'the log of this site.',
+                file=sys.stderr,
+            )
+            return INTERRUPTED
+
+
+class Operator:
+    """Asks the site of this machine for a roll, and shows how it goes."""
+
+    def __init__(self, found: Found, options: Options) -> None:
+        self.found, self.options, self.progress = found, options, ProgressLine()
+        self._token, self._since, self._said = '', 0, 0
+        #: The machine in its turn, and since when.
+        self._turn, self._began = '', time.monotonic()
+        #: The machines that have restarted, the one that has failed, and those that the
+        #: operator has kept from their turn.
+        self._done: list[str] = []
+        self._failed = ''
+        self._stopped: list[str] | None = None
+        #: What ``ends`` has said.
+        self._end: tuple[str, list[dict[str, Any]]] | None = None
+        #: From each word of `cluster.roll.Roll` to what it means here.
+        self._heard: dict[str, Callable[..., None]] = {
+            'waits': self._waits,
+            'begins': self._begins,
+            'turn': self._takes_its_turn,
+            'done': self._is_done,
+            'failed': self._has_failed,
+            'stops': self._stops,
+            'ends': self._ends,
+        }
+
+    # -- asking ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Ask for the roll.
+
+        :raises NotDone: if the site refuses.
+        """
+        soak, begin = not self.options.no_soak, self.options.machine or ''
+        self._token = text(self._ask('roll', soak=soak, begin=begin).get('roll'))
+
+    def _ask(
+        self, command: str, timeout: float = PATIENCE, **more: Any
+    ) -> dict[str, Any]:
+        found = self.found
+        try:
+            return ask(found.control, command, timeout, **more)
+        except NoAnswer as error:
+            if error.code == errno.ETIMEDOUT and command == NEWS:
+                return {}
+            if error.code == errno.EPROTO and 'this site speaks' in error.reason:
+                line = f'The site{found.who} belongs to no cluster: it was started without '
+                line += 'workers, or without [cluster:main] in its .ini.'
+            elif error.code == errno.EPROTO:
+                line = f'The site{found.who} refuses: {error.reason}.'
+            elif self._token and not error.listens:
+                line = f'The site{found.who} is gone{self._what_goes_on()}.'
+            else:
+                line = f'The site is running{found.who}, but does not answer: {why(error)}.'
+            raise NotDone(line) from None
+
+    def _what_goes_on(self) -> str:
+        if not self._turn:
+            return ''
+        return f': {self._turn} goes on with its restart, and no other machine follows'
+
+    # -- following ------------------------------------------------------------------------
+
+    def follow(self) -> int:
+        """Show how the roll goes, to its end.
+
+        :raises NotDone: if it fails.
+        """
+        while self._end is None:
+            self._read_news(WAIT)
+        self.progress.end()
+        line, rows = self._end
+        if not (self._done or self._failed or self._turn):
+            raise NotDone(f'No roll: {line}.')
+        print_answer('\n'.join(['', *table(rows), '']))
+        if not line:
+            print_answer(f'{_count(self._done, "machine")} restarted, as asked.')
+            return DONE
+        for advice in self._advice():
+            print_answer(advice)
+        raise NotDone(f'The roll has ended: {line}.')
+
+    def stop(self) -> int:
+        """Let no other machine have its turn, and say what has happened."""
+        self._ask('stop_roll')
+        until = time.monotonic() + PATIENCE
+        while self._end is None and self._stopped is None:
+            if time.monotonic() > until:
+                print(
+                    'Nobody has confirmed it: see the log of this site.',
+                    file=sys.stderr,
+                )
+                return INTERRUPTED
+            self._read_news(1)
+        self.progress.end()
+        done = f'{_count(self._done, "machine")} restarted'
+        done += f' ({", ".join(self._done)})' if self._done else ''
+        if self._end is not None:
+            turn = ''
+        else:
+            turn = f'; {self._turn} goes on with its restart, and its log says how that ends'
+        rest = ', '.join(self._stopped or ()) or 'no machine'
+        line = f'The roll is stopped: {done}{turn}; {rest} keeps the old workers.'
+        print(printable(line), file=sys.stderr)
+        return INTERRUPTED
+
+    def _read_news(self, seconds: float) -> None:
+        """Wait for news, at most so many seconds, and show it.
+
+        :raises NotDone: if the site has ended.
+        """
+        answer = self._ask(NEWS, seconds, since=self._since, said=self._said)
+        if answer and answer.get('roll') != self._token:
+            raise NotDone(
+                'Another roll has begun at this site since then: see its log.'
+            )
+        news = answer.get('news')
+        for one in news if isinstance(news, list) else ():
+            self._since += 1
+            word, *carried = one
+            if word in self._heard:
+                self._heard[word](*carried)
+        self._said = answer.get('said', self._said)
+        doing = answer.get('doing')
+        if self._turn and isinstance(doing, list) and doing[0] == self._turn:
+            took = time.monotonic() - self._began
+            self.progress.show(f'{self._turn}, {took:.0f} s: {text(doing[1])}')
+
+    # -- what comes -----------------------------------------------------------------------
+
+    def _waits(self, seconds: float) -> None:
+        self._print(
+            f'Nobody may roll yet, because nobody knows who rolled last: {seconds:.0f} s '
+            'more.'
+        )
+
+    def _begins(self, names: list[str]) -> None:
+        self._print(f'{_count(names, "machine")}: {", ".join(names)}')
+
+    def _takes_its_turn(self, name: str, _: str) -> None:
+        self._turn, self._began = name, time.monotonic()
+        self.progress.show(f'{name}: its graceful restart begins')
+
+    def _is_done(self, name: str, line: str) -> None:
+        took = time.monotonic() - self._began
+        self._done.append(name)
+        self._turn = ''
+        self._print(f'{name}: {line} ({took:.1f} s)')
+
+    def _has_failed(self, name: str, line: str) -> None:
+        self._failed, self._turn = name, ''
+        self._print(f'{name}: it has failed: {line}')
+
+    def _stops(self, rest: list[str]) -> None:
+        self._stopped = rest
+
+    def _ends(self, line: str, rows: list[dict[str, Any]]) -> None:
+        self._end = line, rows
+
+    def _print(self, line: str) -> None:
+        self.progress.end()
+        print_answer(line)
+
+    def _advice(self) -> list[str]:
+        """Say what the operator can do after a roll that has failed."""
+        name = self._failed or self._turn
+        again = f'wspserve {self.options.config} graceful --cluster'
+        lines = []
+        if name:
+            lines.append(f'To go on, mend {name}, and then: {again} --from {name}')
+        if self._done:
+            lines.append(
+                'To go back, deploy the old release on the machines that have restarted, '
+                f'and then: {again}'
+            )
+        return lines
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of a table: which machine has which release."""
+    names = ('MACHINE', 'ROLL', 'GENERATION', 'RELEASE', 'VERSION', 'LAST WORD')
+    cells = []
+    for row in rows:
+        age = number(row, 'age')
+        cells.append(
+            (
+                text(row.get('machine')),
+                _OUTCOMES.get(str(row.get('outcome')), 'not in the roll'),
+                *(
+                    _or_unknown(row.get(key))
+                    for key in ('generation', 'release', 'version')
+                ),
+                'none: it is gone' if age is None else f'{age:.0f} s ago',
+            )
+        )
+    return in_columns([names, *cells])
+
+
+def _or_unknown(value: object) -> str:
+    return '-' if value in (None, '') else text(value)
+
+
+def _count(names: list[str], noun: str) -> str:
+    return f'{len(names)} {noun}{"s" * (len(names) != 1)}'

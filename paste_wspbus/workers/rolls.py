@@ -1,0 +1,204 @@
+"""Rolls, in the supervisor: the turn of this site, and the operators who have asked for one here."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+from paste_wspbus.bus import State
+from paste_wspbus.cluster.roll import DONE, FAILED, ROLL, ROLLED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from paste_wspbus.cluster.engine import Member
+    from paste_wspbus.control.server import Connection
+    from paste_wspbus.workers.cluster_mail import ClusterMail
+    from paste_wspbus.workers.supervisor import Supervisor
+
+#: The number of characters of a line that are sent to other machines.
+MOST_OF_LINE = 2000
+
+
+class Turn:
+    """The turn of this site in a roll: it restarts gracefully, and says how far it is.
+
+    It is in the place of the `Connection` of an operator who waits for the answer.
+    """
+
+    def __init__(self, supervisor: Supervisor, mail: ClusterMail, own: Member) -> None:
+        self.supervisor, self.mail, self._own = supervisor, mail, own
+        #: What a graceful restart looks for in a connection.
+        self.request: dict[str, Any] = {}
+        #: The roll that this site has obeyed last, and how that has ended.
+        self._token = ''
+        self._answer: dict[str, Any] = {'state': 'running'}
+        #: The highest fence of a roll that was seen: an older one has lost its lease.
+        self._fence = 0
+        mail.kinds[ROLL] = self._is_ordered
+
+    def _is_ordered(self, sender: str, text: str) -> None:
+        order = _read(text)
+        if order is None or order['to'] != self._own.id or order['fence'] < self._fence:
+            return
+        self._fence = order['fence']
+        if order['token'] != self._token:
+            self._token, self._answer = order['token'], {'state': 'running'}
+            self._begin(order)
+        self._say()
+
+    def _begin(self, order: dict[str, Any]) -> None:
+        supervisor = self.supervisor
+        if supervisor.bus.state is not State.STARTED:
+            state = supervisor.bus.state.name
+            self.answer({'failed': 1, 'line': f'the site is {state}'})
+            return
+        by = f'a roll over all machines, by {order["by"]}'
+        supervisor.bus.log(f'Asked for a graceful restart: {by}')
+        supervisor.bus.asked_by = by
+        self.request = {'soak': order['soak']}
+        supervisor.renewals.ask(self)  # type: ignore[arg-type]
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Take the answer of the graceful restart, and send it to who rolls."""
+        generation, notes = message.get('generation'), message.get('notes') or ()
+        if 'failed' in message:
+            serves = '; no worker serves'
+            if generation:
+                serves = f'; generation {generation} keeps serving'
+            if message.get('mixed'):
+                serves = f'; {message["mixed"]}'
+            elif message.get('is_new') and generation:
+                serves = f'; generation {generation} serves'
+            state, line = FAILED, f'{message.get("line")}{serves}'
+        else:
+            state = DONE
+            line = '. '.join([f'generation {generation} serves', *notes])
+        line = line[:MOST_OF_LINE]
+        self._answer = {'state': state, 'line': line, 'generation': generation}
+        self._say()
+
+    def _say(self) -> None:
+        answer = {**self._answer, 'token': self._token}
+        if answer['state'] == 'running':
+            answer['doing'] = self._doing()
+        self.mail.send(ROLLED, json.dumps(answer))
+
+    def _doing(self) -> str:
+        supervisor = self.supervisor
+        new, count = len(supervisor.serving(supervisor.latest)), supervisor.count
+        if not supervisor.is_renewing:
+            return 'it waits for another restart'
+        return f'{new} of {count} workers serve generation {supervisor.latest}'
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    """Read an order, which another version may have sent."""
+    try:
+        order = json.loads(text)
+        kinds = {'token': str, 'to': str, 'by': str, 'fence': int, 'soak': bool}
+        if all(type(order[key]) is kind for key, kind in kinds.items()):
+            order['by'] = order['by'][:200]
+            return order  # type: ignore[no-any-return]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return None
+
+
+class Operators:
+    """Answers the operators who ask for a roll at this site, and wait for news of it.
+
+    ``commands`` are for the control socket: ``roll`` begins one, ``roll_news`` gets what
+    has happened after the first ``since`` pieces of news, and ``stop_roll`` gives no other
+    machine its turn.
+    """
+
+    def __init__(self, supervisor: Supervisor, mail: ClusterMail) -> None:
+        self.bus, self.mail = supervisor.bus, mail
+        #: What is known of the last roll here, and what its machine in turn does.
+        self._news: list[list[Any]] = []
+        self._token, self._doing, self._said = '', ['', ''], 0
+        #: Who waits for news.
+        self._waiting: list[Connection] = []
+        mail.news, mail.ended = self._is_told, self._agent_has_ended
+
+    @property
+    def commands(self) -> Mapping[str, Callable[[Connection], dict[str, Any] | None]]:
+        """From each request to the method that answers it; see `control.server.Control`."""
+        return {
+            'roll': self._roll,
+            'roll_news': self._roll_news,
+            'stop_roll': self._stop_roll,
+        }
+
+    @property
+    def _is_over(self) -> bool:
+        return not self._token or (bool(self._news) and self._news[-1][0] == 'ends')
+
+    def _roll(self, connection: Connection) -> dict[str, Any]:
+        if self.bus.state is not State.STARTED:
+            return {'error': f'the site is {self.bus.state.name}'}
+        if not self._is_over:
+            return {'error': 'this machine rolls already; its log says how far it is'}
+        soak, begin = connection.request.get('soak'), connection.request.get('begin')
+        token, by = secrets.token_hex(8), connection.client
+        begin = begin if isinstance(begin, str) else ''
+        if not self.mail.say('roll', token, soak is not False, begin[:100], by):
+            return {'error': 'the process that talks to the cluster does not run'}
+        self._token, self._news, self._doing = token, [], ['', '']
+        self.bus.log(f'Asked for a roll over all machines: by {by}')
+        return {'accepted': True, 'roll': token}
+
+    def _roll_news(self, connection: Connection) -> dict[str, Any] | None:
+        since, said = (connection.request.get(key) for key in ('since', 'said'))
+        is_new = type(since) is not int or since < len(self._news)
+        if self._is_over or is_new or said != self._said:
+            return self._answer(connection)
+        self._waiting.append(connection)
+        return None
+
+    def _answer(self, connection: Connection) -> dict[str, Any]:
+        since = connection.request.get('since')
+        since = since if type(since) is int and since >= 0 else 0
+        return {
+            'roll': self._token,
+            'news': self._news[since:],
+            'doing': self._doing,
+            'said': self._said,
+            'over': self._is_over,
+        }
+
+    def _stop_roll(self, _: Connection) -> dict[str, Any]:
+        if not self._is_over:
+            self.mail.say('stop_roll')
+        return {'accepted': True}
+
+    def _is_told(self, token: str, word: str, *carried: Any) -> None:
+        if token != self._token or self._is_over:
+            return
+        if word == 'doing':
+            self._doing, self._said = [*carried], self._said + 1
+        else:
+            self._news.append([word, *carried])
+            self._log(word, *carried)
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.answer(self._answer(connection))
+
+    def _log(self, word: str, *carried: Any) -> None:
+        if word in ('done', 'failed'):
+            name, line = carried
+            self.bus.log(f'Roll: {name}: {line}', 20 if word == 'done' else 40)
+        elif word == 'stops':
+            self.bus.log('Roll: the operator has stopped it', 30)
+        elif word == 'ends':
+            line = carried[0]
+            said = f'it has ended: {line}' if line else 'all machines have restarted'
+            self.bus.log(f'Roll: {said}', 40 if line else 20)
+
+    def _agent_has_ended(self) -> None:
+        if not self._is_over:
+            line = 'the process that talks to the cluster has ended'
+            self._is_told(self._token, 'ends', line, [])

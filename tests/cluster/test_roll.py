@@ -1,0 +1,245 @@
+"""A roll, over machines of the test's own: they answer what the test says."""
+
+import json
+import threading
+
+import pytest
+
+from paste_wspbus.cluster import roll
+from paste_wspbus.cluster.claim import Claim
+from paste_wspbus.cluster.engine import (
+    Answer,
+    EngineAway,
+    Member,
+    Message,
+    Record,
+    Seen,
+)
+from paste_wspbus.cluster.roll import DONE, FAILED, Asked, Roll
+from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.unix.kernel_timer import boot_clock
+
+TTL = 1
+WEB1, WEB2, WEB3 = (Member(f'web{number}-x', f'web{number}') for number in (1, 2, 3))
+SERVES = {'state': DONE, 'line': 'generation 2 serves', 'generation': 2}
+FAILS = {'state': FAILED, 'line': 'ImportError; generation 1 keeps serving'}
+
+
+class Engine:
+    """It grants the lease at once; ``answers`` has what each machine answers to its orders.
+
+    The last answer of a machine is given again and again; None is no answer.
+    """
+
+    def __init__(self):
+        self.seen = [Seen(one, 0.1, {'generation': 1}) for one in (WEB1, WEB2, WEB3)]
+        self.answers = {one.id: [SERVES] for one in (WEB1, WEB2, WEB3)}
+        self.orders, self.holder, self.acts = [], '', []
+        self.away = ''
+        self.roll = None
+
+    def members(self):
+        return [
+            one._replace(facts={**one.facts, 'generation': 2})
+            if one.member.id in [order['to'] for order in self.orders]
+            else one
+            for one in self.seen
+        ]
+
+    def lease(self, name, member, wish):
+        assert name == 'roll'
+        self.acts.append(wish.act)
+        is_other = self.holder not in ('', member.id)
+        if wish.act == 'take' and not is_other:
+            self.holder, self.shown = member.id, member.machine
+        if wish.act == 'free':
+            self.holder = ''
+        record = Record(self.holder, 7, len(self.acts), 'run', 0.1, 12.0, 'web9', TTL)
+        return Answer(wish.act != 'look' and not is_other, record, 'run', boot_clock())
+
+    def send(self, message):
+        if self.away:
+            raise EngineAway(self.away)
+        order = json.loads(message.text)
+        self.orders.append(order)
+        answers = self.answers[order['to']]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if callable(answer):
+            answer = answer()
+        if answer is not None:
+            text = json.dumps({**answer, 'token': order['token']})
+            self.roll.hear(Message(order['to'], 'rolled', text))
+
+    def close(self):
+        self.acts.append('close')
+
+
+@pytest.fixture
+def made(monkeypatch):
+    monkeypatch.setattr(roll, 'EVERY', 0.02)
+    monkeypatch.setattr(roll, 'LATER', 0.1)
+
+    def make(**asked):
+        engine, news = Engine(), []
+        one = Roll(
+            Settings('', 'shop', 'web1', TTL),
+            WEB1,
+            Claim(WEB1.id, TTL),
+            Asked('token', by='alice', **asked),
+            lambda: engine,
+            lambda *words: news.append(words),
+        )
+        engine.roll, one.engine, one.news = one, engine, news
+        return one
+
+    return make
+
+
+def outcomes(one):
+    """Run it; return how it has ended, and what each machine is."""
+    one.run()
+    word, line, rows = one.news[-1]
+    assert word == 'ends'
+    assert one.engine.acts[-1] == 'close'
+    return line, {row['machine']: row['outcome'] for row in rows}
+
+
+def words(one):
+    return [news[:2] for news in one.news if news[0] not in ('doing', 'ends')]
+
+
+def test_each_machine_has_its_turn_in_the_order_of_their_names(made):
+    one = made(soak=False)
+    line, rows = outcomes(one)
+    assert (line, rows) == ('', dict.fromkeys(('web1', 'web2', 'web3'), 'done'))
+    assert [order['to'] for order in one.engine.orders] == [WEB1.id, WEB2.id, WEB3.id]
+    assert one.engine.orders[0]['soak'] is False
+    assert one.engine.orders[0]['fence'] == 7
+    assert one.engine.orders[0]['by'] == 'alice, from web1'
+    assert words(one)[:3] == [
+        ('begins', ['web1', 'web2', 'web3']),
+        ('turn', 'web1'),
+        ('done', 'web1'),
+    ]
+    assert 'alice' in one.engine.shown  # a second operator reads that
+
+
+def test_the_first_failure_ends_it(made):
+    one = made()
+    one.engine.answers[WEB2.id] = [{'state': 'running', 'doing': 'it loads'}, FAILS]
+    line, rows = outcomes(one)
+    assert line == 'web2 has failed'
+    assert rows == {'web1': 'done', 'web2': 'failed', 'web3': 'waits'}
+    assert ('doing', 'web2', 'it loads') in one.news
+    assert ('failed', 'web2', FAILS['line']) in one.news
+    assert one.engine.acts[-2] == 'free' and one.engine.holder == ''
+
+
+def test_a_machine_that_says_nothing_fails_after_the_ttl(made):
+    one = made()
+    one.engine.answers[WEB2.id] = [{'state': 'running'}, None]
+    began = boot_clock()
+    _, rows = outcomes(one)
+    assert boot_clock() - began > TTL
+    assert rows == {'web1': 'done', 'web2': 'failed', 'web3': 'waits'}
+    (failed,) = [news for news in one.news if news[0] == 'failed']
+    assert failed[2].startswith('it has not answered for 1 s')
+
+
+def test_an_order_is_sent_again_until_it_is_answered(made):
+    one = made()
+    one.engine.answers[WEB1.id] = [None, None, {'state': 'running'}, SERVES]
+    assert outcomes(one)[0] == ''
+    assert len([one for one in one.engine.orders if one['to'] == WEB1.id]) == 4
+
+
+def test_the_lease_is_renewed_in_a_long_turn_and_its_loss_ends_the_roll(made):
+    one = made()
+    until = boot_clock() + 1.5 * TTL
+
+    def answer():
+        return {'state': 'running'} if boot_clock() < until else SERVES
+
+    one.engine.answers[WEB1.id] = [answer]
+    assert outcomes(one)[0] == ''
+    assert one.engine.acts.count('renew') >= 2
+    lost = made()
+
+    def lose():
+        lost.claim.held = None
+        return {'state': 'running'}
+
+    lost.engine.answers[WEB1.id] = [lose]
+    line, rows = outcomes(lost)
+    assert 'lease of the roll is lost' in line
+    assert rows['web1'] == 'in turn' and rows['web2'] == 'waits'
+
+
+def test_an_engine_that_is_away_for_a_moment_is_no_failure(made):
+    one = made()
+    comes_back = boot_clock() + 0.5 * TTL
+
+    def away():
+        one.engine.away = 'it is full'
+        timer = threading.Timer(max(comes_back - boot_clock(), 0), back)
+        timer.daemon = True
+        timer.start()
+        return {'state': 'running'}
+
+    def back():
+        one.engine.away = ''
+
+    one.engine.answers[WEB1.id] = [away, SERVES]
+    assert outcomes(one)[0] == ''
+    assert any(news[0] == 'doing' and 'it is full' in news[2] for news in one.news)
+
+
+def test_it_can_begin_with_any_machine(made):
+    one = made(begin='web2')
+    line, rows = outcomes(one)
+    assert (line, rows) == ('', {'web1': '', 'web2': 'done', 'web3': 'done'})
+    line, _ = outcomes(made(begin='web9'))
+    assert line == (
+        'there is no machine web9, only web1, web2, web3. Nothing was restarted'
+    )
+
+
+def test_a_second_operator_is_told_who_rolls(made):
+    one = made()
+    one.engine.holder = 'web9-x'
+    line, _ = outcomes(one)
+    assert line == 'web9 rolls already, for 12 s. Nothing was restarted'
+    assert one.engine.orders == []
+
+
+def test_nothing_is_restarted_while_a_machine_is_silent(made):
+    one = made()
+    one.engine.seen[2] = one.engine.seen[2]._replace(age=43.0)
+    line, _ = outcomes(one)
+    assert line.startswith('no word from web3 for 43 s. Nothing was restarted')
+    assert one.engine.orders == []
+    other = made()  # its ttl may be longer
+    facts = {'ttl': 60, 'generation': 1}
+    other.engine.seen[2] = other.engine.seen[2]._replace(age=43.0, facts=facts)
+    assert outcomes(other)[0] == ''
+
+
+def test_an_operator_who_stops_it_lets_the_machine_in_its_turn_go_on(made):
+    one = made()
+
+    def stop():
+        one.stop()
+        return {'state': 'running'}
+
+    one.engine.answers[WEB2.id] = [stop, SERVES]
+    line, rows = outcomes(one)
+    assert line == 'the operator has stopped it'
+    assert rows == {'web1': 'done', 'web2': 'done', 'web3': 'waits'}
+    assert words(one)[-2:] == [('stops', ['web3']), ('done', 'web2')]
+
+
+def test_answers_to_another_roll_and_nonsense_are_nothing(made):
+    one = made()
+    for text in ('', '[]', '{}', '{"token": "other"}', '[' * 10**5):
+        one.hear(Message(WEB1.id, 'rolled', text))
+    assert one.inbox.empty()

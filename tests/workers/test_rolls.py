@@ -1,0 +1,351 @@
+"""Rolls: the turn of a site, what operators hear, and three machines with a broken release."""
+
+import json
+import os
+import re
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from paste_wspbus.bus import State
+from paste_wspbus.cluster.engine import Member
+from paste_wspbus.cluster.redis import RedisEngine
+from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.workers.rolls import Operators, Turn
+from tests.kit import Site, eventually, run
+from tests.kit.redis_servers import RedisServer, released
+
+WEB1 = Member('web1-x', 'web1')
+
+
+class Mail:
+    """What a turn and operators say to other machines and to the agent."""
+
+    def __init__(self):
+        self.kinds, self.sent, self.said, self.runs = {}, [], [], True
+
+    def send(self, kind, text):
+        self.sent.append((kind, json.loads(text)))
+
+    def say(self, *words):
+        self.said.append(words)
+        return self.runs
+
+
+class Supervisor:
+    """A site whose graceful restart waits for the test."""
+
+    def __init__(self):
+        self.lines = []
+        self.bus = SimpleNamespace(
+            state=State.STARTED, log=lambda line, level=20: self.lines.append(line)
+        )
+        self.renewals = SimpleNamespace(ask=self._renew)
+        self.latest, self.count, self.is_renewing = 1, 4, False
+        self.asked = []
+
+    def _renew(self, connection):
+        self.asked.append(connection.request)
+        self.latest, self.is_renewing = 2, True
+
+    def serving(self, generation):
+        return [1]
+
+
+@pytest.fixture
+def turn():
+    turn = Turn(Supervisor(), Mail(), WEB1)
+    turn.site = turn.supervisor
+    return turn
+
+
+def order(turn, token='a', fence=7, **more):
+    """Send it an order; return what it has answered."""
+    asked = {'token': token, 'to': WEB1.id, 'fence': fence, 'soak': True, 'by': 'alice'}
+    turn.mail.sent.clear()
+    turn.mail.kinds['roll']('web2-x', json.dumps({**asked, **more}))
+    assert all(kind == 'rolled' for kind, _ in turn.mail.sent)
+    return [answer for _, answer in turn.mail.sent]
+
+
+def test_an_order_restarts_the_site_once_and_each_is_answered(turn):
+    doing = '1 of 4 workers serve generation 2'
+    running = {'state': 'running', 'token': 'a', 'doing': doing}
+    assert order(turn, soak=False) == order(turn) == [running]
+    assert turn.site.asked == [{'soak': False}]
+    assert turn.site.bus.asked_by == 'a roll over all machines, by alice'
+    turn.answer({'generation': 2, 'notes': ['1 stream cut']})
+    line = 'generation 2 serves. 1 stream cut'
+    done = {'state': 'done', 'line': line, 'generation': 2, 'token': 'a'}
+    assert turn.mail.sent[-1] == ('rolled', done)
+    assert order(turn) == [done]
+    assert len(turn.site.asked) == 1
+    order(turn, token='b')
+    assert len(turn.site.asked) == 2
+
+
+@pytest.mark.parametrize(
+    'answer, line',
+    [
+        ({'generation': 1}, 'why; generation 1 keeps serving'),
+        ({'generation': None}, 'why; no worker serves'),
+        ({'generation': 1, 'mixed': '1 of 2 serve'}, 'why; 1 of 2 serve'),
+        ({'generation': 2, 'is_new': True}, 'why; generation 2 serves'),
+    ],
+)
+def test_a_failure_says_who_serves(turn, answer, line):
+    order(turn)
+    turn.answer({'failed': 1, 'line': 'why', **answer})
+    assert turn.mail.sent[-1][1]['state'] == 'failed'
+    assert turn.mail.sent[-1][1]['line'] == line
+
+
+def test_a_site_that_stops_fails_at_once(turn):
+    turn.site.bus.state = State.STOPPING
+    assert order(turn)[-1]['line'] == 'the site is STOPPING; no worker serves'
+    assert turn.site.asked == []
+
+
+def test_what_is_for_others_old_or_nonsense_is_not_obeyed(turn):
+    order(turn, fence=9)
+    for wrong in ({'to': 'web2-x'}, {'fence': 8, 'token': 'b'}, {'soak': 1}, {'by': 7}):
+        assert order(turn, **{'fence': 9, **wrong}) == []
+    for text in ('', '[]', '{}', '[' * 10**5):
+        turn.mail.kinds['roll']('web2-x', text)
+    assert len(turn.site.asked) == 1
+
+
+class Connection:
+    """An operator, who asks once."""
+
+    client = 'alice (PID 4711)'
+
+    def __init__(self, **request):
+        self.request, self.answers = request, []
+
+    def answer(self, message):
+        self.answers.append(message)
+
+
+@pytest.fixture
+def operators():
+    operators = Operators(Supervisor(), Mail())
+    operators.ask = lambda command, **request: operators.commands[command](
+        Connection(**request)
+    )
+    return operators
+
+
+def test_operators_hear_what_happens_as_it_happens(operators):
+    token = operators.ask('roll', soak=False, begin='web2')['roll']
+    assert operators.mail.said == [('roll', token, False, 'web2', 'alice (PID 4711)')]
+    assert 'rolls already' in operators.ask('roll')['error']
+    waiting = Connection(since=0, said=0)
+    assert operators.commands['roll_news'](waiting) is None
+    operators.mail.news('another', 'turn', 'web9', 'web9-x')
+    assert waiting.answers == []
+    operators.mail.news(token, 'turn', 'web2', 'web2-x')
+    (answer,) = waiting.answers
+    assert answer['news'] == [['turn', 'web2', 'web2-x']]
+    assert (answer['roll'], answer['over']) == (token, False)
+    waiting = Connection(since=1, said=0)
+    assert operators.commands['roll_news'](waiting) is None
+    operators.mail.news(token, 'doing', 'web2', 'it loads')
+    assert waiting.answers[0]['doing'] == ['web2', 'it loads']
+    assert waiting.answers[0]['news'] == []
+    assert operators.ask('roll_news', since=1, said=0)['said'] == 1
+    operators.ask('stop_roll')
+    assert operators.mail.said[-1] == ('stop_roll',)
+    operators.mail.news(token, 'ends', 'web2 has failed', [])
+    assert operators.ask('roll_news', since=1, said=1)['over'] is True
+    assert operators.ask('roll')['accepted']
+
+
+def test_the_end_of_the_agent_ends_the_roll(operators):
+    operators.mail.ended()
+    operators.ask('roll')
+    operators.mail.ended()
+    answer = operators.ask('roll_news', since=0, said=0)
+    assert answer['news'][0][1] == 'the process that talks to the cluster has ended'
+    operators.mail.runs = False
+    assert 'does not run' in operators.ask('roll')['error']
+
+
+# -- three machines ---------------------------------------------------------------------------
+
+INI = """
+[app:main]
+use = call:webapp:make
+
+[server:main]
+use = egg:waitress
+listen = 127.0.0.1:0
+
+[wspbus:main]
+workers = 1
+soak = 0
+pid_file = site.pid
+
+[cluster:main]
+use = {url}
+name = shop
+machine = {name}
+ttl = 5
+"""
+
+APP = """
+def make(global_conf):
+    def app(environ, start_response):
+        start_response('200 OK', [('Content-Type', 'text/plain')])
+        return [b'{version}']
+    return app
+"""
+
+
+def deploy(folder, name, version, broken=False):
+    """Let the link of a machine lead to a release."""
+    release = folder / name / 'releases' / version
+    release.mkdir(parents=True)
+    text = APP.replace('{version}', version) + 'broken\n' * broken
+    (release / 'webapp.py').write_text(text)
+    ini = INI.format(url=(folder / 'url').read_text(), name=name)
+    (release / 'site.ini').write_text(ini)
+    link = folder / name / 'current'
+    link.unlink(missing_ok=True)
+    link.symlink_to(release)
+
+
+class Machine(Site):
+    def __init__(self, folder, name, **kwargs):
+        self.name = name
+        super().__init__(folder / name, None, 'current/site.ini', '-v', **kwargs)
+
+    def command(self, *args, **kwargs):
+        return Site(self.folder, None, 'current/site.ini', *args, wait=False, **kwargs)
+
+    def run(self, *args):
+        return run(self.folder, 'current/site.ini', *args)
+
+    @property
+    def serves(self):
+        return self.get('/').body.decode()
+
+
+NAMES = 'web1', 'web2', 'web3'
+
+
+@pytest.fixture
+def machines(tmp_path):
+    folder = tmp_path / 'engine'
+    folder.mkdir()
+    with RedisServer(folder) as engine:
+        released(RedisEngine(Settings(engine.url, 'shop', 'nobody')), 'roll')
+        (tmp_path / 'url').write_text(engine.url)
+        for name in NAMES:
+            deploy(tmp_path, name, '41')
+        with (
+            Machine(tmp_path, 'web1') as one,
+            Machine(tmp_path, 'web2') as two,
+            Machine(tmp_path, 'web3') as three,
+        ):
+            seen = 'wspbus:{shop}:seen'
+            eventually(lambda: engine.client().zcard(seen) == 3)
+            yield one, two, three
+
+
+def rows(told):
+    """From each machine of the last table to its outcome, generation and release."""
+    found = re.findall(
+        r'^(web\d)\s+(\S+(?: \S+)*?)  +(\d)\s+(\S+)', told.out.text, re.M
+    )
+    return {name: row for name, *row in found}
+
+
+def test_a_roll_ends_at_the_first_machine_that_fails(tmp_path, machines):
+    one, two, three = machines
+    for name in NAMES:
+        deploy(tmp_path, name, '42', broken=name == 'web2')
+    failed = three.run('graceful', '--cluster')  # asked for on any of them
+    assert failed.code == 1, failed.report()
+    assert [site.serves for site in machines] == ['42', '41', '41']
+    lines = failed.out.text.splitlines()
+    assert lines[0] == '3 machines: web1, web2, web3'
+    assert lines[1].startswith('web1: generation 2 serves (')
+    assert lines[2].startswith('web2: it has failed: ')
+    assert 'NameError' in lines[2] and 'generation 1 keeps serving' in lines[2]
+    assert rows(failed) == {
+        'web1': ['restarted', '2', '42'],
+        'web2': ['failed', '1', '41'],
+        'web3': ['not restarted', '1', '41'],
+    }
+    go_on = 'wspserve current/site.ini graceful --cluster --from web2'
+    assert f'To go on, mend web2, and then: {go_on}' in failed.out.text
+    assert failed.err.text == 'The roll has ended: web2 has failed.\n'
+    two.expect('Asked for a graceful restart: a roll over all machines, by ')
+    deploy(tmp_path, 'web2', '43')
+    mended = one.run('graceful', '--cluster', '--from', 'web2')
+    assert mended.code == 0, mended.report()
+    assert mended.out.text.endswith('2 machines restarted, as asked.\n')
+    assert [site.serves for site in machines] == ['42', '43', '42']
+    assert rows(mended)['web1'] == ['not in the roll', '2', '42']
+
+
+def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(
+    tmp_path, machines
+):
+    one, two, three = machines
+    app, gate = tmp_path / 'web2' / 'current' / 'webapp.py', tmp_path / 'gate'
+    os.mkfifo(gate)
+    app.write_text(f'open({str(gate)!r}).close()\n{app.read_text()}')
+    with one.command('graceful', '--cluster') as first:
+        assert first.out.wait_for('web1: generation 2 serves')
+        second = three.run('graceful', '--cluster')
+        assert second.code == 1
+        assert re.fullmatch(
+            r'No roll: web1 \(for \S+ \(PID \d+\)\) rolls already, for \d+ s. Nothing was '
+            r'restarted.\n',
+            second.err.text,
+        )
+        same = one.run('graceful', '--cluster')
+        assert 'refuses: this machine rolls already' in same.err.text
+        first.send(signal.SIGINT)
+        assert first.wait() == 130
+        assert first.err.text.splitlines()[-1] == (
+            'The roll is stopped: 1 machine restarted (web1); web2 goes on with its '
+            'restart, and its log says how that ends; web3 keeps the old workers.'
+        )
+        with gate.open('w'):
+            assert two.out.wait_for('Generation 2 serves')
+    one.expect('Roll: it has ended: the operator has stopped it')
+    assert 'raceful' not in three.err.text
+
+
+def test_a_machine_that_dies_in_its_turn_is_a_failure(tmp_path, machines):
+    one, two, _ = machines
+    app = tmp_path / 'web2' / 'current' / 'webapp.py'
+    app.write_text('import threading\nthreading.Event().wait()\n')
+    with one.command('graceful', '--cluster') as roll:
+        two.expect('Asked for a graceful restart')
+        os.killpg(two.pid, signal.SIGKILL)
+        assert roll.wait() == 1
+    assert 'web2: it has failed: it has not answered for ' in roll.out.text
+    assert rows(roll)['web3'][0] == 'not restarted'
+
+
+def test_a_site_without_a_cluster_and_wrong_words_are_refused_in_one_line(tmp_path):
+    text = INI.partition('[cluster:main]')[0].replace('pid_file = site.pid', '')
+    env = {'RUNTIME_DIRECTORY': str(tmp_path)}
+    files = {'webapp.py': APP.replace('{version}', '1')}
+    with Site(tmp_path, text, '--pid-file', 'a.pid', files=files, env=env) as site:
+        told = run(tmp_path, 'site.ini', 'graceful', '--cluster', '--pid-file', 'a.pid')
+        assert told.code == 1
+        (line,) = told.err.text.splitlines()
+        assert f'(process {site.pid}) belongs to no cluster' in line
+    for args, line in (
+        (['graceful', '--from', 'web2'], '--from MACHINE works only with graceful'),
+        (['status', '--cluster', '--from', 'a'], '--from MACHINE works only with grac'),
+        (['stop', '--cluster'], '--cluster works only with status, graceful, ps'),
+    ):
+        told = run(tmp_path, 'site.ini', *args)
+        assert told.code == 2 and line in told.err.text
