@@ -29,7 +29,7 @@ def in_brief(cluster: Any) -> list[Line]:
     line = f'This is {text(cluster.get("machine"))} of the cluster {text(cluster.get("name"))}'
     if members is not None:
         line += f', which has {plural(int(members), "machine")}'
-    return [Line(f'{line}.'), *_lease(cluster)]
+    return [Line(f'{line}.'), *_lease(cluster), *_messages(cluster)]
 
 
 def describe(cluster: Any) -> list[Line]:
@@ -44,6 +44,7 @@ def describe(cluster: Any) -> list[Line]:
         silent = sum(one.get('is_silent') is True for one in machines)
         line += f', {silent} of them silent' * bool(silent)
     lines = [Line(f'{line}.'), *_engine(cluster), *_lease(cluster)]
+    lines += _messages(cluster)
     if machines:
         lines += [Line(''), *table(machines)]
         if sentences := _silent(machines):
@@ -93,6 +94,22 @@ def _lease(cluster: dict[str, Any]) -> list[Line]:
     if cluster.get('waits') is True:
         return [Line(f'This machine waits for {lease}: {has}.', style)]
     return [Line(f'{lease[0].upper()}{lease[1:]}: {has}.', style)]
+
+
+def _messages(cluster: dict[str, Any]) -> list[Line]:
+    """Return a line on messages that were lost, if there were some since the start."""
+    counts = cluster.get('messages')
+    if not isinstance(counts, dict):
+        return []
+    lost = (
+        ('dropped', 'of this machine did not reach the others'),
+        ('missed', 'of other machines did not reach this one'),
+    )
+    found = ((number(counts, key) or 0, how) for key, how in lost)
+    parts = [
+        f'{plural(int(count), "message")} {how}' for count, how in found if count >= 1
+    ]
+    return [Line(f'{", ".join(parts)}: the log says why.', BUSY)] if parts else []
 
 
 def table(machines: list[dict[str, Any]]) -> list[Line]:

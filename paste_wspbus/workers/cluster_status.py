@@ -164,6 +164,7 @@ class ClusterStatus:
             'leader': engine.get('leader') if is_sure else None,
             'leads_for': _age(now, leads) if is_sure else None,
             'machines': machines,
+            'messages': {**cluster.mail.counts},
         }
 
     def _seen(self, now: float) -> list[dict[str, Any]] | None:

@@ -86,6 +86,18 @@ def test_a_site_without_cluster_plugins_says_nothing_of_a_lease():
     assert len(lines(in_brief, **nobody)) == 1
 
 
+def test_messages_that_were_lost_are_counted():
+    lost = {'sent': 9, 'dropped': 1, 'received': 7, 'missed': 3}
+    line = (
+        '1 message of this machine did not reach the others, 3 messages of other machines did '
+        'not reach this one: the log says why.'
+    )
+    assert line in lines(in_brief, messages=lost)
+    assert line in lines(describe, messages=lost)
+    none = {'sent': 9, 'dropped': 0, 'missed': 0}
+    assert lines(in_brief, messages=none) == lines(in_brief)
+
+
 def test_the_table_of_machines_does_not_say_what_a_silent_one_does():
     web2 = {**WEB1, 'machine': 'web2', 'release': '41', 'leads': ['nightly']}
     silent = {**web2, 'machine': 'web3', 'age': 47.0, 'is_silent': True}

@@ -28,6 +28,7 @@ class Cluster:
             call_later=lambda _, function: self.late.append(function)
         )
         self.look = self.looks.append
+        self.mail = SimpleNamespace(counts={'sent': 3, 'dropped': 1})
 
     def learns(self, **facts):
         known = {'away': '', 'members': 2, 'leader': 'web2', 'round_trip': 0.001}
@@ -85,6 +86,7 @@ def test_an_agent_that_has_ended_or_hangs_is_no_word_of_the_engine(cluster, stat
 def test_before_the_first_answer_nothing_is_known(status):
     told = status.describe()
     assert told['engine'] == 'redis://h/0'  # without the password
+    assert told['messages'] == {'sent': 3, 'dropped': 1}
     assert (told['plugins'], told['waits'], told['holds']) == (['job'], True, False)
     nothing = ('answers', 'problem', 'last_word', 'round_trip', 'members', 'leader')
     assert {told[key] for key in nothing} == {None}

@@ -80,6 +80,7 @@ def test_two_machines_and_an_engine_that_fails(tmp_path, engine, monkeypatch):
         ]
         metrics = ops.get(address, '/metrics').body.decode()
         assert '\nwspbus_cluster_members 2.0\n' in metrics
+        assert '\nwspbus_cluster_messages_dropped_total 0.0\n' in metrics
         assert f'\nwspbus_cluster_leader {float(leader == "one")}\n' in metrics
         assert '\nwspbus_cluster_round_trip_seconds 0.0' in metrics
         two.send(signal.SIGKILL)
