@@ -7,6 +7,7 @@ import re
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.migration.uwsgi_file import INCLUDES, MARK, Option, UWSGIFile, number
+from paste_wspbus.migration.uwsgi_jobs import FUNCTION, job_of
 from paste_wspbus.migration.uwsgi_keys import REASONS
 from paste_wspbus.values import printable
 
@@ -78,6 +79,7 @@ class _Translation:
         app = self._app()
         self._processes()
         self._server()
+        plugins = [*self._jobs(), *self._mules()]
         self._rest()
         lines = [f'; What {self.path} says, in the words of wspserve.']
         lines += [line for one in self.how for line in _comment(one)]
@@ -86,6 +88,7 @@ class _Translation:
         lines += ['', '[server:main]', *self._comments('server'), 'use = egg:waitress']
         lines += [f'{key} = {_ini(value)}' for key, value in self.server.items()]
         lines += ['', *self._comments('app'), *app] if app else []
+        lines += [line for one in plugins for line in ('', *one)]
         for heading, found in (
             ('Without a counterpart here:', self.missing),
             ('Not needed here:', self.not_needed),
@@ -222,15 +225,13 @@ class _Translation:
         if any(
             key in self.main for key in ('max_requests', 'max_age', 'max_memory')
         ) or ('request_deadline' in self.main):
-            self._with_workers()
+            self._with_workers('limits of a worker')
         self._times_and_files()
 
-    def _with_workers(self) -> None:
+    def _with_workers(self, what: str) -> None:
         if self.main.get('workers', '0') == '0':
             self.main = {'workers': '1', **self.main}
-            self.comments['main'].append(
-                'workers: limits of a worker need a supervisor.'
-            )
+            self.comments['main'].append(f'workers: {what} need a supervisor.')
 
     def _times_and_files(self) -> None:
         mercies = self._all('reload-mercy', 'worker-reload-mercy')
@@ -262,6 +263,52 @@ class _Translation:
         if home := self._last('home', 'virtualenv', 'venv', 'pyhome'):
             command = os.path.join(_shown(home.value), 'bin', 'wspserve')
             self.how.append(f'Install wspserve into its environment, and run {command}')
+
+    # -- jobs and mules ----------------------------------------------------------------
+
+    def _jobs(self) -> Iterator[list[str]]:
+        """Yield the lines of a section for each job; nothing runs it yet."""
+        names: list[str] = []
+        for option in self._all('cron', 'unique-cron'):
+            if (job := job_of(option.value)) is None:
+                said = (
+                    f'{option.key} = {_shown(option.value)}: write five numbers first'
+                )
+                self.missing.append(said)
+                continue
+            names.append(name := f'cron{len(names) + 1}')
+            lines = _comment(f'uWSGI runs: {_shown(job.command)}')
+            lines += [f'[plugin:{name}]', 'use = egg:paste_wspbus#cron']
+            lines += [f'when = {job.when}', f'run = jobs:{name}']
+            if option.key == 'cron':
+                lines.append('overlap = allow')
+            yield lines
+        if names:
+            said = "egg:paste_wspbus#cron needs: pip install 'paste_wspbus[cron]'"
+            self.how.append(
+                'uWSGI runs commands at certain times, wspserve runs functions. Write them in '
+                f'a module jobs, and add {" ".join(names)} to site_plugins in '
+                f'[wspbus:main]. This needs workers. {said}'
+            )
+
+    def _mules(self) -> Iterator[list[str]]:
+        """Yield the lines of a section for each mule that runs a function."""
+        names: list[str] = []
+        for option in self._all('mule'):
+            if not FUNCTION(option.value):
+                what = 'a service is a function: write one, and a section with'
+                why = f'{what} use = egg:paste_wspbus#service (docs/ready/service.md)'
+                self.missing.append(
+                    f'mule{f" = {_shown(option.value)}" * bool(option.value)}: {why}'
+                )
+                continue
+            names.append(name := f'mule{len(names) + 1}')
+            use = 'use = egg:paste_wspbus#service'
+            run = f'run = {option.value}'
+            yield [f'[plugin:{name}]', use, run, 'runs_in = process']
+        if names:
+            self._with_workers('site_plugins')
+            self.main['site_plugins'] = ' '.join(names)
 
     # -- the server -----------------------------------------------------------------
 

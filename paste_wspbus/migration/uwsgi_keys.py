@@ -148,10 +148,10 @@ NO_COUNTERPART = {
         *('legion-attach-daemon', 'zerg', 'zerg-server', 'zerg-pool'),
     ),
     'use = egg:paste_wspbus#service, in site_plugins (docs/ready/service.md)': (
-        *('mule', 'mules', 'farm', 'mule-reload-mercy'),
+        *('mules', 'farm', 'mule-reload-mercy'),
     ),
     'use = egg:paste_wspbus#cron, in site_plugins (docs/ready/cron.md)': (
-        *('cron', 'cron2', 'unique-cron', 'timer', 'rb-timer'),
+        *('cron2', 'timer', 'rb-timer', 'cron-harakiri'),
     ),
     'cluster_plugins run once for all machines (docs/many-machines.md)': (
         *('legion', 'legion-cron'),

@@ -7,7 +7,9 @@ import pytest
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.migration.uwsgi import MODULES, OF_SERVER, SIMPLE, translate
+from paste_wspbus.migration.uwsgi_jobs import job_of
 from paste_wspbus.migration.uwsgi_keys import NO_COUNTERPART, NOT_NEEDED, REASONS
+from paste_wspbus.plugins.schedule import Schedule, cron_line, local_zone
 from tests.kit import run
 
 
@@ -265,3 +267,81 @@ def test_mistakes_are_one_line(tmp_path, words, said):
     assert process.code == 2
     assert said in process.err.text
     assert process.err.text.count('\n') == 1
+
+
+# -- jobs and mules -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'value, when',
+    [
+        ('59 2 -1 -1 -1 /usr/bin/backup --all', '59 2 * * *'),
+        ('-5 -1 -1 -1 0 x', '*/5 * * * 0'),
+        ('0 -6 -2 -3 7 x', '0 */6 2-31/2 3-12/3 7'),
+    ],
+)
+def test_the_times_of_a_job(value, when):
+    assert job_of(value) == (when, value.split(None, 5)[5])
+    Schedule(cron_line(when), local_zone())
+
+
+@pytest.mark.parametrize(
+    'value',
+    ['', '1 2 3 4 5', '60 0 1 1 0 x', '0 0 0 1 0 x', 'a 0 1 1 0 x', '-99 0 1 1 0 x'],
+)
+def test_what_is_no_job(value):
+    assert job_of(value) is None
+
+
+JOBS = """
+processes = 2
+cron = 59 2 -1 -1 -1 /usr/bin/backup --all
+unique-cron = -5 -1 -1 -1 -1 rm -rf /tmp/x%%
+cron = never
+cron2 = minute=1 x
+spooler = tasks
+mule = shop.mail:send_for_ever
+mule = worker.py
+mules = 2
+"""
+
+
+def test_jobs_and_mules_become_plugins(tmp_path):
+    text = translated(tmp_path, JOBS)
+    config = configured(tmp_path, JOBS)
+    assert config.settings['site_plugins'] == ['mule1']
+    parser = config.loader.parser
+    assert (
+        dict(parser['plugin:cron1']).items()
+        >= {
+            'use': 'egg:paste_wspbus#cron',
+            'when': '59 2 * * *',
+            'run': 'jobs:cron1',
+            'overlap': 'allow',
+        }.items()
+    )
+    assert 'overlap' not in parser['plugin:cron2']
+    assert parser['plugin:mule1']['run'] == 'shop.mail:send_for_ever'
+    said = words_of(text)
+    assert 'uWSGI runs: /usr/bin/backup --all [plugin:cron1]' in said
+    assert 'add cron1 cron2 to site_plugins' in said
+    missing = said.partition('Without a counterpart here:')[2]
+    for one in (
+        'cron = never:',
+        'cron2 = ',
+        'spooler = tasks:',
+        'mule = worker.py:',
+        'mules',
+    ):
+        assert f' {one}' in missing
+
+
+def test_what_is_made_of_a_job_and_a_mule_can_be_checked(tmp_path):
+    jobs = 'module = shop\ncron = 0 4 -1 -1 -1 x\nmule = shop:send\n'
+    shop = 'application = lambda environ, start_response: []\ndef send(): ...\n'
+    (tmp_path / 'shop.py').write_text(shop)
+    (tmp_path / 'jobs.py').write_text('def cron1(): ...\n')
+    ini = translated(tmp_path, jobs).replace('= mule1', '= mule1 cron1')
+    told = run(tmp_path, 'site.ini', '--check', files={'site.ini': ini})
+    assert told.code == 0, told.report()
+    assert 'workers = 1\n' in ini
