@@ -263,10 +263,6 @@ class _Sections:
                 self.check(included, target_kind, fragment or None, path)
             elif scheme.lower() == 'egg':
                 point = _check_egg(place, target, target_kind)
-                if point.attr and (
-                    problem := problem_in_source(point.module, point.attr)
-                ):
-                    raise place.error(f'{target}: {problem}')
                 if target_kind is PLUGIN:
                     definition = definition_of(point.module, point.attr)
                     _check_settings(loader, path, definition, point.module)
@@ -407,7 +403,7 @@ def _targets(
 
 
 def _check_egg(place: _Place, uri: str, kind: Any) -> metadata.EntryPoint:
-    """Check that an entry point exists, and return it."""
+    """Check that an entry point exists, and what it names; return it."""
     dist, _, name = uri.partition(':')[2].partition('#')
     if not dist:
         raise place.error(f'{uri}: {NO_NAME}')
@@ -424,7 +420,11 @@ def _check_egg(place: _Place, uri: str, kind: Any) -> metadata.EntryPoint:
         problem = f'{dist} has no entry point {name or "main"!r}; it has {known}'
         problem += nearest(name or 'main', names)
         raise place.error(f'{uri}: {problem}')
-    return there[name or 'main']
+    point = there[name or 'main']
+    problem = problem_in_source(point.module, point.attr) if point.attr else ''
+    if problem:
+        raise place.error(f'{uri}: {problem}')
+    return point
 
 
 def _distribution(place: _Place, name: str, of: str = '') -> metadata.Distribution:
