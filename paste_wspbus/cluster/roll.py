@@ -189,9 +189,11 @@ class Roll:
             if record is not None and record.holder not in ('', self.member.id):
                 is_current = record.epoch == answer.epoch
                 if is_current and record.age < record.ttl + MARGIN:
+                    left = record.ttl + MARGIN - record.age
                     raise Ended(
                         f'{record.machine} rolls already, for {record.held_for:.0f} s. '
-                        'Nothing was restarted'
+                        'Nothing was restarted. If that roll has died, another one can '
+                        f'begin in {max(left, 1):.0f} s'
                     )
             left = (self.claim.free_at or clock()) - clock()
             if left > 1 and not has_told:

@@ -86,11 +86,12 @@ class Operator:
         self._token, self._since, self._said = '', 0, 0
         #: The machine in its turn, and since when.
         self._turn, self._began = '', time.monotonic()
-        #: The machines that have restarted, the one that has failed, and those that the
-        #: operator has kept from their turn.
+        #: The machines of the roll, those that have restarted, and the one that has failed.
+        self._names: list[str] = []
         self._done: list[str] = []
         self._failed = ''
-        self._stopped: list[str] | None = None
+        #: Whether it is certain that no other machine gets its turn.
+        self._is_stopped = False
         #: What ``ends`` has said.
         self._end: tuple[str, list[dict[str, Any]]] | None = None
         #: From each word of `cluster.roll.Roll` to what it means here.
@@ -128,16 +129,28 @@ class Operator:
                 line += 'workers, or without [cluster:main] in its .ini.'
             elif error.code == errno.EPROTO:
                 line = f'The site{found.who} refuses: {error.reason}.'
-            elif self._token and not error.listens:
-                line = f'The site{found.who} is gone{self._what_goes_on()}.'
+            elif self._token:
+                line = f'The site{found.who} gives no answer any more: {why(error)}. '
+                line += self._summary()
             else:
                 line = f'The site is running{found.who}, but does not answer: {why(error)}.'
             raise NotDone(line) from None
 
-    def _what_goes_on(self) -> str:
-        if not self._turn:
-            return ''
-        return f': {self._turn} goes on with its restart, and no other machine follows'
+    def _summary(self) -> str:
+        """Say in a line which machine has restarted, and which goes on."""
+        rest = [
+            name
+            for name in self._names
+            if name not in (*self._done, self._failed, self._turn)
+        ]
+        said = {
+            'Restarted': ', '.join(self._done),
+            'Failed': self._failed,
+            'In its turn': self._turn and f'{self._turn}, which goes on: see its log',
+            'Not restarted': ', '.join(rest),
+        }
+        lines = [f'{word}: {names}.' for word, names in said.items() if names]
+        return ' '.join(lines) or 'No machine has restarted.'
 
     # -- following ------------------------------------------------------------------------
 
@@ -152,7 +165,8 @@ class Operator:
         line, rows = self._end
         if not (self._done or self._failed or self._turn):
             raise NotDone(f'No roll: {line}.')
-        print_answer('\n'.join(['', *table(rows), '']))
+        lines = table(rows) if rows else [self._summary()]
+        print_answer('\n'.join(['', *lines, '']))
         if not line:
             print_answer(f'{_count(self._done, "machine")} restarted, as asked.')
             return DONE
@@ -164,7 +178,7 @@ class Operator:
         """Let no other machine have its turn, and say what has happened."""
         self._ask('stop_roll')
         until = time.monotonic() + PATIENCE
-        while self._end is None and self._stopped is None:
+        while self._end is None and not self._is_stopped:
             if time.monotonic() > until:
                 print(
                     'Nobody has confirmed it: see the log of this site.',
@@ -173,14 +187,9 @@ class Operator:
                 return INTERRUPTED
             self._read_news(1)
         self.progress.end()
-        done = f'{_count(self._done, "machine")} restarted'
-        done += f' ({", ".join(self._done)})' if self._done else ''
-        if self._end is not None:
-            turn = ''
-        else:
-            turn = f'; {self._turn} goes on with its restart, and its log says how that ends'
-        rest = ', '.join(self._stopped or ()) or 'no machine'
-        line = f'The roll is stopped: {done}{turn}; {rest} keeps the old workers.'
+        if self._end is not None and not self._end[0]:
+            return self.follow()  # it was at its end
+        line = f'The roll is stopped. {self._summary()}'
         print(printable(line), file=sys.stderr)
         return INTERRUPTED
 
@@ -215,6 +224,7 @@ class Operator:
         )
 
     def _begins(self, names: list[str]) -> None:
+        self._names = names
         self._print(f'{_count(names, "machine")}: {", ".join(names)}')
 
     def _takes_its_turn(self, name: str, _: str) -> None:
@@ -231,8 +241,8 @@ class Operator:
         self._failed, self._turn = name, ''
         self._print(f'{name}: it has failed: {line}')
 
-    def _stops(self, rest: list[str]) -> None:
-        self._stopped = rest
+    def _stops(self, _: list[str]) -> None:
+        self._is_stopped = True
 
     def _ends(self, line: str, rows: list[dict[str, Any]]) -> None:
         self._end = line, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 
@@ -22,16 +23,22 @@ if TYPE_CHECKING:
 MOST_OF_LINE = 2000
 
 
-class Turn:
-    """The turn of this site in a roll: it restarts gracefully, and says how far it is.
+class Order:
+    """An order to restart, in the place of the `Connection` of an operator who waits.
 
-    It is in the place of the `Connection` of an operator who waits for the answer.
+    :param answer: is called with the answer of the graceful restart.
     """
+
+    def __init__(self, soak: bool, answer: Callable[[dict[str, Any]], object]) -> None:
+        #: What a graceful restart looks for in a connection.
+        self.request, self.answer = {'soak': soak}, answer
+
+
+class Turn:
+    """The turn of this site in a roll: it restarts gracefully, and says how far it is."""
 
     def __init__(self, supervisor: Supervisor, mail: ClusterMail, own: Member) -> None:
         self.supervisor, self.mail, self._own = supervisor, mail, own
-        #: What a graceful restart looks for in a connection.
-        self.request: dict[str, Any] = {}
         #: The roll that this site has obeyed last, and how that has ended.
         self._token = ''
         self._answer: dict[str, Any] = {'state': 'running'}
@@ -53,16 +60,18 @@ class Turn:
         supervisor = self.supervisor
         if supervisor.bus.state is not State.STARTED:
             state = supervisor.bus.state.name
-            self.answer({'failed': 1, 'line': f'the site is {state}'})
+            self._is_over(self._token, {'failed': 1, 'line': f'the site is {state}'})
             return
         by = f'a roll over all machines, by {order["by"]}'
         supervisor.bus.log(f'Asked for a graceful restart: {by}')
         supervisor.bus.asked_by = by
-        self.request = {'soak': order['soak']}
-        supervisor.renewals.ask(self)  # type: ignore[arg-type]
+        ends = functools.partial(self._is_over, self._token)
+        supervisor.renewals.ask(Order(order['soak'], ends))  # type: ignore[arg-type]
 
-    def answer(self, message: dict[str, Any]) -> None:
-        """Take the answer of the graceful restart, and send it to who rolls."""
+    def _is_over(self, token: str, message: dict[str, Any]) -> None:
+        """Send the answer of the graceful restart to who rolls."""
+        if token != self._token:
+            return  # another roll wants another restart
         generation, notes = message.get('generation'), message.get('notes') or ()
         if 'failed' in message:
             serves = '; no worker serves'
@@ -90,7 +99,7 @@ class Turn:
         supervisor = self.supervisor
         new, count = len(supervisor.serving(supervisor.latest)), supervisor.count
         if not supervisor.is_renewing:
-            return 'it waits for another restart'
+            return 'it is about to restart'
         return f'{new} of {count} workers serve generation {supervisor.latest}'
 
 

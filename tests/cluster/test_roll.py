@@ -208,7 +208,10 @@ def test_a_second_operator_is_told_who_rolls(made):
     one = made()
     one.engine.holder = 'web9-x'
     line, _ = outcomes(one)
-    assert line == 'web9 rolls already, for 12 s. Nothing was restarted'
+    assert line == (
+        'web9 rolls already, for 12 s. Nothing was restarted. If that roll has died, '
+        'another one can begin in 1 s'
+    )
     assert one.engine.orders == []
 
 

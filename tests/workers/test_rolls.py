@@ -43,10 +43,11 @@ class Supervisor:
         )
         self.renewals = SimpleNamespace(ask=self._renew)
         self.latest, self.count, self.is_renewing = 1, 4, False
-        self.asked = []
+        self.asked, self.orders = [], []
 
-    def _renew(self, connection):
-        self.asked.append(connection.request)
+    def _renew(self, order):
+        self.orders.append(order)
+        self.asked.append(order.request)
         self.latest, self.is_renewing = 2, True
 
     def serving(self, generation):
@@ -75,14 +76,16 @@ def test_an_order_restarts_the_site_once_and_each_is_answered(turn):
     assert order(turn, soak=False) == order(turn) == [running]
     assert turn.site.asked == [{'soak': False}]
     assert turn.site.bus.asked_by == 'a roll over all machines, by alice'
-    turn.answer({'generation': 2, 'notes': ['1 stream cut']})
+    turn.site.orders[0].answer({'generation': 2, 'notes': ['1 stream cut']})
     line = 'generation 2 serves. 1 stream cut'
     done = {'state': 'done', 'line': line, 'generation': 2, 'token': 'a'}
     assert turn.mail.sent[-1] == ('rolled', done)
     assert order(turn) == [done]
     assert len(turn.site.asked) == 1
-    order(turn, token='b')
-    assert len(turn.site.asked) == 2
+    running['token'] = 'b'
+    assert order(turn, token='b') == [running]
+    turn.site.orders[0].answer({'generation': 2})  # not that of this roll
+    assert order(turn, token='b') == [running]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_an_order_restarts_the_site_once_and_each_is_answered(turn):
 )
 def test_a_failure_says_who_serves(turn, answer, line):
     order(turn)
-    turn.answer({'failed': 1, 'line': 'why', **answer})
+    turn.site.orders[0].answer({'failed': 1, 'line': 'why', **answer})
     assert turn.mail.sent[-1][1]['state'] == 'failed'
     assert turn.mail.sent[-1][1]['line'] == line
 
@@ -304,7 +307,7 @@ def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(
         assert second.code == 1
         assert re.fullmatch(
             r'No roll: web1 \(for \S+ \(PID \d+\)\) rolls already, for \d+ s. Nothing was '
-            r'restarted.\n',
+            r'restarted. If that roll has died, another one can begin in \d s.\n',
             second.err.text,
         )
         same = one.run('graceful', '--cluster')
@@ -312,8 +315,8 @@ def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(
         first.send(signal.SIGINT)
         assert first.wait() == 130
         assert first.err.text.splitlines()[-1] == (
-            'The roll is stopped: 1 machine restarted (web1); web2 goes on with its '
-            'restart, and its log says how that ends; web3 keeps the old workers.'
+            'The roll is stopped. Restarted: web1. In its turn: web2, which goes on: see '
+            'its log. Not restarted: web3.'
         )
         with gate.open('w'):
             assert two.out.wait_for('Generation 2 serves')
