@@ -282,6 +282,10 @@ class _Sections:
 
         :returns: for a plugin, the definition of the function; None if nobody knows it.
         """
+        if place.key == 'use' and place.section.startswith('filter-app:'):
+            from paste_wspbus.ini.mistakes import call_in_filter_app
+
+            raise call_in_filter_app(place.file, place.section, uri)
         module, colon, function = uri.partition(':')[2].partition(':')
         if not colon:
             raise place.error(f'{uri}: write call:MODULE:FUNCTION')

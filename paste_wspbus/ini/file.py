@@ -186,6 +186,14 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         context.create = functools.partial(create, context)
         return context
 
+    def _filter_app_context(self, object_type: Any, section: str, **conf: Any) -> Any:
+        use = conf['local_conf'].get('use', '')
+        if use.startswith('call:'):
+            from paste_wspbus.ini.mistakes import call_in_filter_app
+
+            raise call_in_filter_app(self.filename, section, use)
+        return super()._filter_app_context(object_type, section, **conf)
+
     def find_config_section(self, object_type: Any, name: str | None = None) -> str:
         """Return the full name of a section.
 

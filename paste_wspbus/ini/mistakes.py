@@ -238,6 +238,17 @@ def bad_scheme(uri: str) -> str:
     return f'it must begin with config:, egg: or call:, not with {scheme}:{hint}'
 
 
+def call_in_filter_app(file: str, section: str, use: str) -> ConfigError:
+    """Return the error of ``use = call:`` in a [filter-app:…]: PasteDeploy fails there."""
+    return ConfigError(
+        file,
+        f'{use}: PasteDeploy takes no call: in a [filter-app:…]. Write it into a section '
+        '[filter:NAME], and use = NAME here',
+        section=section,
+        key='use',
+    )
+
+
 def _names_nothing(use: str | None) -> bool:
     """Whether it is an ``egg:`` without a distribution."""
     scheme, _, rest = (use or '').partition(':')

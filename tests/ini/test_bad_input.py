@@ -382,6 +382,13 @@ GETS = {
         2,
         "site.ini [app:main] get color: [DEFAULT] has no key 'color'; did you mean 'colour'?",
     ),
+    'a filter-app that calls a function': Case(
+        '[filter-app:main]\nuse = call:webapp:make\nnext = x\n[app:x]\n'
+        'use = call:webapp:make\n' + SERVER,
+        2,
+        'site.ini [filter-app:main] use: call:webapp:make: PasteDeploy takes no call:',
+        'Write it into a section [filter:NAME], and use = NAME here',
+    ),
     'a filter-app without next': Case(
         '[filter-app:main]\nuse = egg:paste_wspbus#bus\n' + SERVER,
         2,
