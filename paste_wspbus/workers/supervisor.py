@@ -10,6 +10,7 @@ import signal
 from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.host import note_reason
+from paste_wspbus.exits import INTERRUPTED, TERMINATED
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import log_file
 from paste_wspbus.role import (
@@ -119,6 +120,13 @@ class SupervisorSignals(SignalHandler):
     """Handles the signals of a supervisor, whose workers run the code of the site."""
 
     wishes = dict.fromkeys(SignalHandler.wishes, 'a graceful restart')
+
+    #: The first signal that has asked for a stop.
+    first: int | None = None
+
+    def _count(self, signum: int) -> int:
+        self.first = self.first or signum
+        return super()._count(signum)
 
     def _install_or_leave(self, name: str) -> bool:
         self._install(name)  # also signals for the site: the workers get them
@@ -457,7 +465,7 @@ class Supervisor:
                 end = f'{worker.title} crashed while it stopped, {how(worker.code)}'
                 self.bus.log(end, 40)
                 self.reports.crashed(worker)
-            code = EX_SOFTWARE if forced else exit_code(worker.code)
+            code = EX_SOFTWARE if forced else _code_at_stop(self.bus, worker)
             self._code = self._code or code
         self.bus.publish('worker_died', worker.name, worker.pid, worker.code)
         if worker.leaving and worker.code in (EX_SOFTWARE, -signal.SIGKILL):
@@ -541,3 +549,14 @@ class Supervisor:
     def in_brief(self) -> list[str]:
         """Return what systemd shows of the workers, as far as it is worth a word."""
         return in_brief(self)
+
+
+def _code_at_stop(bus: SupervisorBus, worker: WorkerHandle) -> int:
+    """Return the exit code of a site for one of its processes, which was ordered to stop.
+
+    One that is not READY gets SIGTERM, also if it was Ctrl-C that has asked for the stop.
+    """
+    code = exit_code(worker.code)
+    was_ordered = worker.leaving and not worker.was_ready and code == TERMINATED
+    first = getattr(bus.plugins.get('signals'), 'first', None)
+    return INTERRUPTED if was_ordered and first == signal.SIGINT else code
