@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+#: How an access log computes fields of a request that was answered, from its task ``x``:
+#: with fewer look-ups than from ``environ``. What is None, or '', is unknown.
+KNOWN = {
+    'client': "x.environ['REMOTE_ADDR']",
+    'user': "('REMOTE_USER' in x.environ and x.environ['REMOTE_USER'])",
+    'method': 'x.request.command',
+    'uri': 'x.request.request_uri',
+    'referer': "('REFERER' in x.request.headers and x.request.headers['REFERER'])",
+    'agent': "('USER_AGENT' in x.request.headers and x.request.headers['USER_AGENT'])",
+    'request_id': "x.environ['wspbus.request_id']",
+    'bytes': 'x.sent',
+    'waited_us': 'trunc((x.since - x.received) * 1e6)',
+}
+
+
 def noting(adapter: Any, task: type) -> tuple[type, type]:
     """Return classes of tasks that note what the adapter of waitress is asked for.
 
@@ -25,7 +40,8 @@ def noting(adapter: Any, task: type) -> tuple[type, type]:
     """
     if adapter.notes_arrival:
         task = type('Arriving', (_Arriving, task), {})
-    if adapter.access_log is None:
+    log = adapter.access_log
+    if log is None:
         return task, ErrorTask
     write_of = task.write  # type: ignore[attr-defined]
 
@@ -34,10 +50,26 @@ def noting(adapter: Any, task: type) -> tuple[type, type]:
         if self.content_length is None:
             self.counted += len(data)
 
-    parts = {'log': adapter.access_log}
-    logged = {**parts, 'write': write}
-    refused = type('Refused', (_Refused,), parts)
+    line = staticmethod(log.line_of(KNOWN))
+    logged = {'log': log, 'line': line, 'write': write}
+    log.open_in_server = lambda: _in_service(log) if adapter.load_now().busy else []
+    refused = type('Refused', (_Refused,), {'log': log})
     return type('Logged', (_Logged, task), logged), refused
+
+
+def _in_service(log: Any) -> list[Any]:
+    """Return the tasks that threads work on, and that have not ended.
+
+    Only a stop with such threads needs it; so serving costs nothing for it.
+    """
+    from paste_wspbus.servers.cutting import stacks_by_owner
+
+    tasks = {stack.find(_Logged) for stack in stacks_by_owner().values()}
+    return [
+        task.stopped()
+        for task in tasks
+        if isinstance(task, _Logged) and task.log is log and not task.has_ended
+    ]
 
 
 class _Arriving:
@@ -52,18 +84,18 @@ class _Logged:
     """A request and its response; see `paste_wspbus.ready.accesslog.filter.Exchange`."""
 
     log: Any
-    sent: int | None = 0
+    line: Any
     #: The bytes that the application has given: without Content-Length, waitress does not
     #: count them.
     counted = 0
+    #: Whether its end is known, and the number of bytes that were sent.
+    has_ended, sent = False, None
 
     def service(self: Any) -> None:
         log = self.log
-        self.since = now = monotonic()
-        self.waited = now - self.channel.used
+        self.since, self.received = monotonic(), self.channel.used
         if log.ids is not None:
             log.ids.give(self.get_environment())
-        log.open[self] = None
         try:
             try:
                 self.start()
@@ -78,8 +110,34 @@ class _Logged:
         except BaseException as error:
             self._fails(error, is_answered=not self.wrote_header)
             raise
+        self.has_ended = True
+        # This order: `AccessLog.stop` looks for those that have not ended later.
+        if log.is_stopping:
+            self._ends(DONE)
+            return
         self.sent = self.content_bytes_written or self._size()
-        log.take(self, DONE)
+        try:
+            self.line(self, monotonic(), DONE)
+        except KeyError:  # the application has removed something from environ
+            log.log(self, DONE)
+
+    def _ends(self: Any, end: str) -> None:
+        """Log the request, unless a stop has done it."""
+        if end is DONE:
+            self.sent = self.content_bytes_written or self._size()
+        self.has_ended = True
+        if self.log.is_stopping:
+            self.log.take_last(self, end)
+        else:
+            self.log.log(self, end)
+
+    def stopped(self: Any) -> Any:
+        """Note what was sent when the site stopped; return this."""
+        if self.wrote_header:
+            self.sent = self.content_bytes_written or int(self.counted)
+        else:
+            self.status = ''
+        return self
 
     def _size(self: Any) -> int:
         """Return the bytes of a body that waitress has not counted: of a file, for example."""
@@ -101,11 +159,7 @@ class _Logged:
         if not self.wrote_header:
             self.status = '500' if is_answered and not is_gone else ''
             self.sent = None
-        self.log.take(self, 'aborted' if is_gone else 'error')
-
-    def is_begun(self: Any) -> bool:
-        """Whether the status was sent."""
-        return bool(self.wrote_header)
+        self._ends('aborted' if is_gone else 'error')
 
     @property
     def headers(self: Any) -> Any:
@@ -120,7 +174,7 @@ class _Refused(ErrorTask):  # type: ignore[misc]
 
     def service(self) -> None:
         request = self.request
-        self.since, self.waited = monotonic(), None
+        self.since, self.received = monotonic(), None
         super().service()
         if isinstance(request.error, InternalServerError):
             return  # an error of the application, whose task is logged
@@ -132,5 +186,4 @@ class _Refused(ErrorTask):  # type: ignore[misc]
             'SERVER_PROTOCOL': f'HTTP/{request.version}',
         }
         self.sent, self.headers = self.content_bytes_written, self.response_headers
-        self.log.open[self] = None
-        self.log.take(self, 'refused')
+        self.log.log(self, 'refused')

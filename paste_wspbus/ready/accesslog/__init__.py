@@ -112,8 +112,12 @@ class OwnIds(Ids):
 
     def give(self, environ: dict[str, Any]) -> None:
         """Put the id of a request into ``environ``, unless it has one."""
-        if REQUEST_ID_KEY not in environ:
+        if REQUEST_ID_KEY in environ:
+            return
+        if 'HTTP_X_REQUEST_ID' in environ or 'HTTP_TRACEPARENT' in environ:
             environ[REQUEST_ID_KEY] = self.of(environ, self._next())
+        else:
+            environ[REQUEST_ID_KEY] = f'{self.prefix}{self._next()}'
 
 
 class AccessLog(Plugin):
@@ -145,8 +149,13 @@ class AccessLog(Plugin):
         self._asks_id = 'request_id' in form.fields
         #: Makes the ids of requests, if nothing else does it.
         self.ids: OwnIds | None = OwnIds() if self._asks_id else None
-        self._pieces = form.maker(generation=1, pid=os.getpid())
-        self._is_stopping = False
+        self._compile(None, 1)
+        #: Whether the stop of the site has logged what was open.
+        self.is_stopping = False
+        #: Returns the requests that the server logs, and that are not answered yet.
+        self.open_in_server: Callable[[], list[Any]] = list
+        #: Those that ended while the site stopped, each with the end that counts.
+        self._last: dict[Any, object] = {}
         self._asks_waited = 'waited_us' in form.fields
 
     @on('start', priority=5)
@@ -155,13 +164,13 @@ class AccessLog(Plugin):
 
         :raises CannotOpen: if that is impossible.
         """
-        self._is_stopping = False
+        self.is_stopping = False
+        self._last.clear()
         sitelog: Any = self.bus.plugins.get('sitelog')
         number = getattr(sitelog, 'process', '').rpartition(' ')[2]
-        self._pieces = self._form.maker(
-            worker=int(number) if number.isdecimal() else None,
-            generation=getattr(sitelog, 'generation', 1),
-            pid=os.getpid(),
+        self._compile(
+            int(number) if number.isdecimal() else None,
+            getattr(sitelog, 'generation', 1),
         )
         # A filter that watches requests makes ids itself.
         has_ids = hasattr(self.bus.plugins.get('requests'), 'ids')
@@ -174,11 +183,13 @@ class AccessLog(Plugin):
 
         This is the last listener: what stops before may wait for requests.
         """
-        self._is_stopping = True
+        self.is_stopping = True
         for exchange in list(self.open):
             if not exchange.is_begun():
                 exchange.status, exchange.sent = '', None
             self.take(exchange, CUT)
+        for task in self.open_in_server():
+            self.take_last(task, CUT)
         remaining = max(self.bus.deadline.until - monotonic(), 0) / 2
         self.writer.stop(min(LAST, remaining))
 
@@ -209,16 +220,38 @@ class AccessLog(Plugin):
     def take(self, exchange: Any, end: str) -> None:
         """Make the line of a request, once: some servers close a response twice.
 
-        :param exchange: what is in ``open``: an `Exchange`, or what has the same attributes.
+        :param exchange: what is in ``open``.
         :param end: how it ended.
         """
-        if self.open.pop(exchange, self) is self:
-            return
+        if self.open.pop(exchange, self) is not self:
+            self.log(exchange, end)
+
+    def log(self, exchange: Any, end: str) -> None:
+        """Make the line of a request.
+
+        :param exchange: an `Exchange`, or what has the same attributes.
+        :param end: how it ended.
+        """
         if end is not DONE and self.is_cutting():
             end = CUT
-        self.writer.add(self._pieces(exchange, monotonic(), end))
+        self._line(exchange, monotonic(), end)
+
+    def take_last(self, exchange: Any, end: str) -> None:
+        """Make the line of a request that ends while the site stops: it may end twice."""
+        token = object()
+        if self._last.setdefault(exchange, token) is token:
+            self.log(exchange, end)
+
+    def line_of(self, server: Mapping[str, str]) -> Callable[[Any, float, str], None]:
+        """Return the function that makes the line of a request, see `Format.compiled`."""
+        return self._form.compiled(self.writer.add, self._constants, server)
+
+    def _compile(self, worker: int | None, generation: int) -> None:
+        pid = os.getpid()
+        self._constants = {'worker': worker, 'generation': generation, 'pid': pid}
+        self._line = self.line_of({})
 
     def is_cutting(self) -> bool:
         """Whether the server cuts requests now, or has done it."""
         server = self.bus.plugins.get('server')
-        return self._is_stopping or bool(getattr(server, 'has_cut', False))
+        return self.is_stopping or bool(getattr(server, 'has_cut', False))

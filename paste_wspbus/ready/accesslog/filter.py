@@ -70,8 +70,9 @@ class Logged:
 class Exchange:
     """A request and its response, as the access log needs them.
 
-    ``since`` is the time.monotonic() of its beginning. ``sent`` is the number of bytes of
-    the body; None if it is not known.
+    ``since`` is the time.monotonic() of its beginning, ``received`` that at which the
+    server had it, if the server says it. ``sent`` is the number of bytes of the body; None
+    if it is not known.
     """
 
     status = ''
@@ -87,9 +88,7 @@ class Exchange:
         start_response: Callable[..., Any],
     ) -> None:
         self.log, self.environ, self._start = log, environ, start_response
-        self.since = now = monotonic()
-        received = environ.get(RECEIVED_KEY)
-        self.waited = None if received is None else now - received
+        self.since, self.received = monotonic(), environ.get(RECEIVED_KEY)
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None

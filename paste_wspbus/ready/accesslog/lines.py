@@ -51,7 +51,6 @@ _TEXTS = {
     'user': "get('REMOTE_USER')",
     'method': "get('REQUEST_METHOD')",
     'uri': "get('REQUEST_URI') or uri_of(get)",
-    'path': "str(get('REQUEST_URI') or uri_of(get)).partition('?')[0]",
     'query': "get('QUERY_STRING')",
     'protocol': "get('SERVER_PROTOCOL')",
     'scheme': "get('wsgi.url_scheme')",
@@ -60,25 +59,18 @@ _TEXTS = {
     'agent': "get('HTTP_USER_AGENT')",
 }
 
-#: The same with ``query = false``.
-_WITHOUT_QUERY = {
-    'query': 'None',
-    'uri': _TEXTS['path'],
-    'referer': "str(get('HTTP_REFERER') or '').partition('?')[0]",
-}
-
 #: The numbers that each request has; None if one is not known.
 _NUMBERS = {
     'bytes': 'x.sent',
-    'waited_us': 'None if x.waited is None else trunc(x.waited * 1e6)',
+    'waited_us': 'None if x.received is None else trunc((x.since - x.received) * 1e6)',
     'spent_us': 'trunc((now - x.since) * 1e6)',
 }
 
 #: ``waited_us`` behind a proxy that says when a request came.
 _WAITED_SINCE_PROXY = 'waited_by(x, now)'
 
-#: The texts that this package makes, and that each request has.
-_OWN = {'request_id': f'get({REQUEST_ID_KEY!r}) or none'}
+#: The texts that this package makes: they are not checked.
+_OWN = {'request_id': f'get({REQUEST_ID_KEY!r})'}
 
 #: What many requests have in common: it is put together with the texts around it, and kept.
 _COMMON = {
@@ -135,7 +127,7 @@ class Format:
     ) -> None:
         self.fields, self.is_json = frozenset(parts[1::2]), is_json
         self._parts = [*parts[:-1], f'{parts[-1]}\n']
-        sources = _sources_of(self.fields, query, has_proxy)
+        self._is_query_shown, self._has_proxy = query, has_proxy
         self._unknown = 'null' if is_json else '-'
         self._values: dict[str, Any] = {
             'none': '' if is_json else '-',
@@ -146,7 +138,7 @@ class Format:
             'header_of': header_of,
             'waited_by': _waited_by,
         }
-        self._sources, bare = sources, _bare(parts)
+        sources, bare = self._sources({}), _bare(parts)
         names = [name for _, name, _ in self._pieces({})]
         #: The number of pieces of a line.
         self.width = len(names)
@@ -156,30 +148,56 @@ class Format:
             if name in sources and name not in (*_NUMBERS, *_OWN)
         ]
 
-    def maker(
-        self, **constants: int | None
-    ) -> Callable[[Any, float, str], tuple[str, ...]]:
-        """Return the function that makes the pieces of the line of a request.
+    def compiled(
+        self,
+        add: Callable[[tuple[str, ...]], object],
+        constants: Mapping[str, int | None],
+        server: Mapping[str, str],
+    ) -> Callable[[Any, float, str], None]:
+        """Return the function that gives ``add`` the pieces of the line of a request.
 
         It takes an `Exchange`, a time.monotonic() and how the request ended. Each request
         calls it, so it is compiled for this format alone.
 
         :param constants: the values of `CONSTANTS`.
+        :param server: Python that computes fields in another way than from an `Exchange`.
         """
-        known, made = dict(self._values), []
+        known, made = {**self._values, 'add': add}, []
+        sources = self._sources(server)
         for number, (before, name, after) in enumerate(self._pieces(constants)):
             if name in _COMMON:
                 kept = f'kept{number}'
                 known[kept] = self._kept(name, before, after)
                 made.append(_COMMON[name].format(kept))
             else:
-                made.append(self._sources[name] if name else repr(before))
-        code = ''.join(f'        {one},\n' for one in made)
-        exec(
-            f'def row(x, now, end):\n    get = x.environ.get\n    return (\n{code})',
-            known,
-        )
-        return known['row']  # type: ignore[no-any-return]
+                made.append(sources[name] if name else repr(before))
+        row = ''.join(f'        {one},\n' for one in made)
+        get = '    get = x.environ.get\n' if 'get(' in row else ''
+        exec(f'def line(x, now, end):\n{get}    add((\n{row}    ))', known)
+        return known['line']  # type: ignore[no-any-return]
+
+    def _sources(self, server: Mapping[str, str]) -> dict[str, str]:
+        """Return the Python that computes each field that has a piece of its own.
+
+        :raises SettingError: if there is no such field.
+        """
+        values = {**_TEXTS, **_OWN, **server}
+        values['path'] = f"str({values['uri']}).partition('?')[0]"
+        if not self._is_query_shown:
+            values |= {'uri': values['path'], 'query': 'None'}
+            values['referer'] = f"str({values['referer']} or '').partition('?')[0]"
+        sources = {name: f'{value} or none' for name, value in values.items()}
+        for name, number in _NUMBERS.items():
+            if name == 'waited_us' and self._has_proxy:
+                sources[name] = _number(_WAITED_SINCE_PROXY)
+            elif name in server:
+                sources[name] = _number_that_is_known(server[name])
+            else:
+                sources[name] = _number(number)
+        for name in self.fields:
+            if name not in sources and name not in (*_COMMON, *CONSTANTS):
+                sources[name] = _source_of_header(name, sources)
+        return sources
 
     def _kept(self, name: str, before: str, after: str) -> Any:
         if name == 'time':
@@ -307,24 +325,14 @@ def _json_parts(names: list[str]) -> list[str]:
     return parts
 
 
-def _sources_of(names: frozenset[str], query: bool, has_proxy: bool) -> dict[str, str]:
-    """Return the Python that computes each field that has a piece of its own.
+def _number(source: str) -> str:
+    """Return Python that makes a text of a number, or of None."""
+    known = _number_that_is_known('n')
+    return f'unknown if (n := {source}) is None else {known}'
 
-    :raises SettingError: if there is no such field.
-    """
-    numbers = {**_NUMBERS}
-    if has_proxy:
-        numbers['waited_us'] = _WAITED_SINCE_PROXY
-    sources = {
-        name: f'unknown if (n := {source}) is None else small[n] if n < 1000 else str(n)'
-        for name, source in numbers.items()
-    }
-    texts = _TEXTS if query else {**_TEXTS, **_WITHOUT_QUERY}
-    sources |= _OWN | {name: f'{source} or none' for name, source in texts.items()}
-    for name in names:
-        if name not in sources and name not in (*_COMMON, *CONSTANTS):
-            sources[name] = _source_of_header(name, sources)
-    return sources
+
+def _number_that_is_known(source: str) -> str:
+    return f'small[n] if (n := {source}) < 1000 else str(n)'
 
 
 def _source_of_header(name: str, sources: Iterable[str]) -> str:
@@ -387,7 +395,9 @@ def _code_of(status: str) -> str | None:
 
 def _waited_by(exchange: Exchange, now: float) -> int | None:
     """Return the microseconds since a proxy had the request; else, since the server had it."""
-    get, waited = exchange.environ.get, exchange.waited
+    get, waited = exchange.environ.get, None
+    if exchange.received is not None:
+        waited = exchange.since - exchange.received
     header = get('HTTP_X_REQUEST_START')
     if header is not None and get('REMOTE_ADDR') in exchange.log.proxies:
         began = time.time() - (now - exchange.since)
