@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-.PHONY: serve help test test-all attack chaos environments hosts timeline docs links man lint bench bench-quick records clean
+.PHONY: serve help test test-all attack chaos proofs environments hosts timeline docs links man lint bench bench-quick records clean
 
 serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 	$(VENV)/bin/wspserve $(INI)
@@ -66,6 +66,10 @@ attack: $(VENV)/.tested  ## Attack sites for hours: signals, .ini files, clients
 MINUTES ?= 10
 chaos: $(VENV)/.tested  ## Random faults under load (MINUTES=10)
 	$(VENV)/bin/python -m tests.attacks.chaos --minutes $(MINUTES)
+
+# What docs/proofs.md says is proven. The quick form of each runs with the tests.
+proofs: $(VENV)/.tested  ## Prove what docs/proofs.md promises: some minutes
+	$(VENV)/bin/python -m tests.attacks.lines
 
 lint: $(VENV)/.linted  ## Check style, types, and which room imports which
 	$(VENV)/bin/ruff check .

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from _queue import Empty, SimpleQueue  # `queue` imports what its other queues need
+from collections import deque
 
 from paste_wspbus.bus import ending, replacing  # signal handlers must not import
 from paste_wspbus.bus.broadcasting import Broadcasting
@@ -164,7 +165,11 @@ class Bus(Broadcasting):
         self.serving: ServerRun | None = None
         self.calls = Calls(log, may_cut=lambda: host_of(self).owns_alarm)
         self._line = Line()
-        self._server_ended = self._stop_told = False
+        self._server_ended = False
+        #: The 'stop' and 'exit' listeners that were not called yet; no key before that.
+        self._untold: dict[str, deque[Listener]] = {}
+        #: The ids of the owners whose start succeeded, in a start that is not STARTED yet.
+        self._started: set[int] | None = None
         self.deadline = Deadline()  # the deadline of the present stop
         self.draining = threading.Event()  # it is set during a stop: wspbus.draining
         self._hurried: SimpleQueue[None] = self.queue_class()
@@ -242,7 +247,7 @@ class Bus(Broadcasting):
         if calls is None:
             if channel in STATE_CHANNELS:
                 ordered = self.channel(channel).ordered
-                return self.calls.call_all(channel, ordered, args, kwargs)
+                return self.calls.call_all(channel, deque(ordered), args, kwargs)
             calls = self.channel(str(channel)).work_out().calls or ()
         output: list[Any] = []
         try:
@@ -562,12 +567,26 @@ class Bus(Broadcasting):
         try:
             _PERFORMERS[command.name](self, *command.args)
         except BaseException as error:
-            command.error = not_zero(error) if self.calls.failed else error
+            command.error = error
             if isinstance(error, SystemExit) and command.name in STATE_COMMANDS:
                 self._keep_exit_code(error)
+            if command.name in _RESUMES and os.getpid() == self.pid:
+                self._resume(command.name, error)
+            if self.calls.failed:
+                not_zero(error)
         finally:
             if self.calls.failed and command.name in STATE_COMMANDS:
                 self.exit_code = self.exit_code or 1
+
+    def _resume(self, name: str, error: BaseException) -> None:
+        """End a transition that ``error`` has torn: a signal handler raised it between two lines.
+
+        If the transition has ended with this error itself, nothing happens.
+        """
+        with contextlib.suppress(BaseException):  # the caller raises the first error
+            if not isinstance(error, ChannelFailures):
+                self._move(self.state)  # its watchers may not have been woken
+            _RESUMES[name](self)
 
     def _keep_exit_code(self, error: SystemExit) -> None:
         self.exit_code = self.exit_code or exit_code_of(error)
@@ -576,7 +595,7 @@ class Bus(Broadcasting):
 
     def _move(self, new: State) -> None:
         old = self.state
-        if new not in TRANSITIONS[old]:
+        if new is not old and new not in TRANSITIONS[old]:
             raise IllegalTransition(old, new)
         self.state = new
         self.waiting.has_moved(new)
@@ -587,26 +606,27 @@ class Bus(Broadcasting):
 
     def _start(self) -> None:
         self._move(State.STARTING)
+        self._started, self._untold = set(), {}
         self.claim_process()
         ending.stop_at_exit(self)
-        self._stop_told = self._server_ended = False
+        self._server_ended = False
         self.exit_code, self.stop_reason = 0, None
         self.draining.clear()
         self._hurried = self.queue_class()
-        started: set[int] = set()
         try:
             self.log('Bus STARTING')
-            servers = self._run_start_listeners(started)
+            servers = self._run_start_listeners(self._started)
             if servers is not None:
                 self._move(State.STARTED)
         except BaseException as error:
             if os.getpid() != self.pid:
                 raise  # a listener has forked, and this is the child, which ends
-            self._give_up(error, started)
+            self._give_up(error)
             raise
         if servers is None:  # a call of stop() or exit() has ended the start early
-            self._roll_back(started)
+            self._roll_back()
             return
+        self._started = None
         self.log('Bus STARTED')
         while (late := self._line.rest()) is not None:
             self.calls.call('start', late)
@@ -653,33 +673,27 @@ class Bus(Broadcasting):
             failures.listener = listener.name
             raise failures from error
 
-    def _give_up(self, error: BaseException, started: set[int]) -> None:
+    def _give_up(self, error: BaseException) -> None:
         """Undo a start that has failed; the caller raises the start's error."""
         later = Deferred()
-        with later.step():
-            if not is_interrupt(error):
-                self.log(f'Shutting down due to error in start listener: {error}', 40)
-        with later.step():
-            self._roll_back(started)
+        if not is_interrupt(error):
+            text = f'Shutting down due to error in start listener: {error}'
+            later.run(self.log, text, 40)
+        later.run(self._roll_back)
         if not is_interrupt(error):
             later.raise_interrupt()
 
-    def _roll_back(self, started: set[int]) -> None:
+    def _roll_back(self) -> None:
         """Call the 'stop' listeners, but not those whose own start has not succeeded."""
-        failed = {
-            id(listener.owner)
-            for listener in self.channel('start').ordered
-            if id(listener.owner) not in started
-            # A lifespan listens to 'stop' only if it was entered. If a function listens to
-            # both channels, these are two listeners, and not a plugin.
-            and not isinstance(listener.owner, Lifespan)
-            and not hasattr(listener.owner, '__code__')
-        }
         self._line.clear()
         later = Deferred()
         with self._stop_limit():
-            self._to_stopped(later, skip=failed)
+            self._to_stopped(later)
         later.raise_interrupt()  # but not the failures: the start's own error is raised
+
+    def _roll_back_if_torn(self) -> None:
+        if self.state not in (State.STOPPED, State.STARTED, State.EXITING):
+            self._roll_back()
 
     def _run_blocking(self, server: Listener) -> None:
         """Run a server in this thread until it returns, then stop.
@@ -726,67 +740,91 @@ class Bus(Broadcasting):
         return None
 
     def _stop(self) -> None:
-        if self.state is State.EXITING or self._stop_told:
+        is_over = self.state is State.STOPPED and 'stop' in self._untold
+        if is_over or self.state is State.EXITING:
             return
         later = Deferred()
         with self._stop_limit():
             if self.state is State.STARTED:
-                with later.step():
-                    self._drain()
+                later.run(self._drain)
             self._to_stopped(later)
         later.raise_it()
 
-    def _to_stopped(self, later: Deferred, skip: Iterable[int] = ()) -> None:
-        """Call the 'stop' listeners, but not those whose owners' ids are in ``skip``."""
+    def _to_stopped(self, later: Deferred) -> None:
+        """Call the 'stop' listeners; go on with that if an interrupt has torn it."""
         self._move(State.STOPPING)
-        with later.step():
-            self.log('Bus STOPPING')
-        with later.step():
-            self._tell('stop', skip)
-        self._stop_told = True
+        if 'stop' not in self._untold:
+            later.run(self.log, 'Bus STOPPING')
+            self._untold['stop'] = deque(self._to_tell_stop())
+        later.run(self._tell_rest, 'stop')
+        # If an interrupt has kept a lifespan from being left, it listens still.
+        self._untold['stop'].extend(self._entered_lifespans())
+        later.run(self._tell_rest, 'stop')
         self._move(State.STOPPED)
-        with later.step():
-            self.log('Bus STOPPED')
+        later.run(self.log, 'Bus STOPPED')
+
+    def _to_tell_stop(self) -> Iterable[Listener]:
+        """Return the 'stop' listeners, but not those whose own start has not succeeded."""
+        started, ordered = self._started, self.channel('stop').ordered
+        if started is None:
+            return ordered
+        failed = {
+            id(listener.owner)
+            for listener in self.channel('start').ordered
+            if id(listener.owner) not in started
+            # A lifespan listens to 'stop' only if it was entered. If a function listens to
+            # both channels, these are two listeners, and not a plugin.
+            and not isinstance(listener.owner, Lifespan)
+            and not hasattr(listener.owner, '__code__')
+        }
+        return (one for one in ordered if id(one.owner) not in failed)
+
+    def _entered_lifespans(self) -> Iterable[Listener]:
+        for listener in self.channel('stop').ordered:
+            if isinstance(listener.owner, Lifespan) and listener.owner.is_entered:
+                yield listener
 
     def _drain(self) -> None:
         if not self.drain_delay and not self.listeners.get('drain'):
             return
         self._move(State.DRAINING)
         later = Deferred()
-        with later.step():
-            self._tell('drain')
+        later.run(self._tell, 'drain')
         if self.drain_delay > 0 and not (self.hurried or later.interrupted):
-            with later.step(), contextlib.suppress(Empty):
-                self._hurried.get(timeout=self.deadline.shorten(self.drain_delay))
-                self._hurried.put(None)
+            later.run(self._wait_for_hurry, self.deadline.shorten(self.drain_delay))
         later.raise_it()
 
+    def _wait_for_hurry(self, seconds: float) -> None:
+        with contextlib.suppress(Empty):
+            self._hurried.get(timeout=seconds)
+            self._hurried.put(None)
+
     def _exit(self) -> None:
-        if self.state is State.EXITING:
+        if self.state is State.EXITING and not self._untold.get('exit', True):
             return
         later = Deferred()
         with self._stop_limit():
-            with later.step():
-                self._stop()
+            later.run(self._stop)
+            later.run(self._stop)  # it goes on if an interrupt has torn the first call
             self._move(State.EXITING)
-            with later.step():
-                self.log('Bus EXITING')
-            with later.step():
-                self._tell('exit')
-            with later.step():
-                self.log('Bus EXITED')
-        ending.forget(self)
+            ending.forget(self)
+            if 'exit' not in self._untold:
+                later.run(self.log, 'Bus EXITING')
+                self._untold['exit'] = deque(self.channel('exit').ordered)
+            later.run(self._tell_rest, 'exit')
+            later.run(self._tell_rest, 'exit')
+            later.run(self.log, 'Bus EXITED')
         later.raise_it()
 
     def _graceful(self) -> None:
         self.log('Bus graceful')
         self._tell('graceful')
 
-    def _tell(self, channel: str, skip: Iterable[int] = ()) -> None:
-        listeners: Iterable[Listener] = self.channel(channel).ordered
-        if skip:
-            listeners = [one for one in listeners if id(one.owner) not in skip]
-        self.calls.call_all(channel, listeners)
+    def _tell_rest(self, channel: str) -> None:
+        self.calls.call_all(channel, self._untold[channel])
+
+    def _tell(self, channel: str) -> None:
+        self.calls.call_all(channel, deque(self.channel(channel).ordered))
 
     def _stop_limit(self) -> contextlib.AbstractContextManager[None]:
         """End the process with exit code 70 if the block takes longer than ``stop_timeout``."""
@@ -956,4 +994,11 @@ _PERFORMERS: dict[str, Callable[..., None]] = {
     'exit': Bus._exit,
     'graceful': Bus._graceful,
     'publish': Bus._publish_posted,
+}
+
+#: What ends each of these commands after an error; if there is nothing to end, it returns.
+_RESUMES: dict[str, Callable[[Bus], None]] = {
+    'start': Bus._roll_back_if_torn,
+    'stop': Bus._stop,
+    'exit': Bus._exit,
 }

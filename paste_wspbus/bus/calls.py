@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -17,7 +16,7 @@ from paste_wspbus.errors import TimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from paste_wspbus.bus.channels import Listener
@@ -80,12 +79,15 @@ class Calls:
     def call_all(
         self,
         channel: str,
-        listeners: Iterable[Listener],
+        listeners: deque[Listener],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> list[Any]:
         """Call all listeners of a state channel in order, even if some fail.
 
+        :param listeners: each is taken out of a deque in the line that calls it. So if an
+            interrupt comes between two lines, the deque has those that were not called.
+            Those that could not be called are in it, too.
         :returns: the result of each listener that did not fail.
         :raises ChannelFailures: at the end, if some failed.
         :raises SystemExit, KeyboardInterrupt: if a listener raises it: at once, but on
@@ -94,14 +96,18 @@ class Calls:
         output: list[Any] = []
         failures, pid = ChannelFailures(), os.getpid()
         interrupt: KeyboardInterrupt | SystemExit | None = None
-        for listener in listeners:
+        uncalled: list[Listener] = []
+        while listeners:
+            listener, take = listeners[0], listeners.popleft
             try:
                 try:
-                    output.append(self.call(channel, listener, args, kwargs or {}))
+                    output.append(self.call(channel, listener, args, kwargs, take))
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException:
                     self.note_failure(channel, listener.name, failures)
+                    if listener in listeners:  # such as: no memory to call it
+                        uncalled.append(listeners.popleft())
                 if os.getpid() != pid and channel in LEAVING:
                     # The listener has forked, and this is the child: only its parent
                     # closes the site.
@@ -113,6 +119,7 @@ class Calls:
                 if channel not in LEAVING:
                     raise
                 interrupt = interrupt or error
+        listeners.extend(uncalled)
         if interrupt is not None:
             raise not_zero(interrupt) if failures else interrupt
         if failures:
@@ -139,6 +146,8 @@ class Calls:
         :raises ChannelFailures: at the end.
         :raises SystemExit, KeyboardInterrupt: at once, if one of the others raises it.
         """
+        if not calls:
+            raise  # not a listener has failed: there was no memory
         failures = ChannelFailures()
         self.note_failure(channel, name_of(calls[0]), failures)
         for call in calls[1:]:
@@ -164,9 +173,11 @@ class Calls:
         listener: Listener,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
+        take: Callable[[], Listener] | None = None,
     ) -> Any:
         """Call one listener, and record the call.
 
+        :param take: returns the listener; it is called in the line that calls the listener.
         :returns: what the listener returns.
         :raises TimedOut: if it took longer than its timeout.
         :raises BaseException: whatever the listener raises.
@@ -176,11 +187,12 @@ class Calls:
         outer, self.calling = self.calling, (channel, listener.name, since)
         try:
             seconds = self._time_for(channel, listener)
+            kwargs, take = kwargs or {}, take or (lambda: listener)
             if seconds is None:
-                result = listener.call(*args, **(kwargs or {}))
+                result = take().call(*args, **kwargs)
             else:
                 late = _Late(channel, listener.name, seconds)
-                result = self._call_within(late, listener, args, kwargs or {})
+                result = self._call_within(late, take, args, kwargs)
             outcome = 'ok'
         except TimedOut:
             outcome = 'timed out'
@@ -210,7 +222,7 @@ class Calls:
     def _call_within(
         self,
         late: _Late,
-        listener: Listener,
+        take: Callable[[], Listener],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -226,7 +238,7 @@ class Calls:
         limit = TimeLimit(late.seconds, cannot_cut, may_cut=self._may_cut())
         try:
             with limit:
-                result = listener.call(*args, **kwargs)
+                result = take().call(*args, **kwargs)
         except Cut as cut:
             error = cut
         except Exception as raised:
@@ -261,11 +273,10 @@ class Deferred:
         self._interrupt: BaseException | None = None
         self._pid = os.getpid()
 
-    @contextlib.contextmanager
-    def step(self) -> Generator[None]:
-        """Keep the error of the step inside the ``with`` block."""
+    def run(self, step: Callable[..., object], *args: object) -> None:
+        """Call ``step``, and keep its error."""
         try:
-            yield
+            step(*args)
         except ChannelFailures as failures:
             self._failures.add(failures)
         except (KeyboardInterrupt, SystemExit) as error:

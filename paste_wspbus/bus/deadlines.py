@@ -187,7 +187,8 @@ class Deadline:
     """
 
     def __init__(self) -> None:
-        self._is_set = False
+        #: Those of the timers of the present stop; None if there is no limit.
+        self._cancels: list[Callable[[], None]] | None = None
         self.until = self.cut_at = float('inf')
         #: The time.monotonic() at which the last deadline is over.
         self.over_at = float('inf')
@@ -225,29 +226,37 @@ class Deadline:
         :param host: says whether the bus may use SIGALRM. It also says whether no other
             process ends this one if the block holds the GIL, so that ``late`` cannot run.
         """
-        if seconds is None or self._is_set:
+        if seconds is None or self._cancels is not None:
             yield
             return
         why = f'The site did not stop within {seconds:g} s'
-        self._is_set, self.is_over = True, False
-        self.begin(seconds, reserve)
-        self.over_at = self.until
-        remaining = max(self.until - time.monotonic(), 0)
+        cancels: list[Callable[[], None]] = []
 
         def over() -> None:
-            self.is_over = True
-            late(why)
+            if self._cancels is cancels:
+                self.is_over = True
+                late(why)
 
-        cancels = [call_after(remaining, over, host.owns_alarm)]
-        if host.is_alone:
-            cancels.append(end_process_after(remaining + MARGIN))
         try:
-            yield
+            try:
+                self._cancels, self.is_over = cancels, False
+                self.begin(seconds, reserve)
+                self.over_at = self.until
+                remaining = max(self.until - time.monotonic(), 0)
+                cancels.append(call_after(remaining, over, host.owns_alarm))
+                if host.is_alone:
+                    cancels.append(end_process_after(remaining + MARGIN))
+                yield
+            finally:
+                self._end(cancels)
         finally:
-            for cancel in () if self.is_over else cancels:
-                cancel()
-            self._is_set = False
-            self.until = self.cut_at = float('inf')
+            self._end(cancels)  # if an interrupt has come in the first call
+
+    def _end(self, cancels: list[Callable[[], None]]) -> None:
+        self._cancels = None
+        self.until = self.cut_at = float('inf')
+        for cancel in () if self.is_over else cancels:
+            cancel()
 
     def time_for(self, seconds: float) -> float:
         """Return ``seconds``, or fewer if the last deadline is nearer, but at least LEAST."""

@@ -77,7 +77,6 @@ class Interrupts:
         self._stack = contextlib.ExitStack()
         self._handled = True
         self._usual = False
-        self._watching = False
         self._writer = -1
         self._main = 0
         self._is_deaf = False
@@ -85,27 +84,33 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         if not in_main_thread():
             return self
-        if os.name == 'nt':
-            self._watch_on_windows()
+        try:
+            if os.name == 'nt':
+                self._watch_on_windows()
+            else:
+                self._watch_signals()
             return self
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _watch_signals(self) -> None:
         self._main = threading.get_ident()
         self._usual = signal.getsignal(signal.SIGURG) is signal.SIG_DFL
         if self._usual:
             signal.signal(signal.SIGURG, self._handle)
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-        previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if previous != -1:
             signal.set_wakeup_fd(previous)
-            os.close(writer)
             os.close(reader)
-            return self
-        self._writer, self._watching = writer, True
+            self._close_writer()
+            return
         self._entered.append(self)
         threading.Thread(
             target=self._watch, args=(reader,), name='wspbus signals', daemon=True
         ).start()
-        return self
 
     def _watch_on_windows(self) -> None:
         import socket
@@ -135,14 +140,27 @@ class Interrupts:
                 wake()
 
     def __exit__(self, *_: object) -> None:
+        try:
+            self._leave()
+        finally:
+            self._leave()  # if an interrupt has come in the first call
+
+    def _leave(self) -> None:
         self._main = 0
         self._stack.close()
-        if self._watching:
-            self._entered.remove(self)
+        if self._writer != -1:
             signal.set_wakeup_fd(-1)
-            os.close(self._writer)
+            self._close_writer()
+        if self in self._entered:
+            self._entered.remove(self)
         if self._usual:
             signal.signal(signal.SIGURG, signal.SIG_DFL)
+            self._usual = False
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, -1
+        if writer != -1:
+            os.close(writer)
 
     @classmethod
     def renew_all(cls) -> None:

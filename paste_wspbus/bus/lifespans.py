@@ -29,6 +29,14 @@ class Lifespan:
     ``priority``. The second is subscribed when the first has succeeded, so the bus leaves
     only a context that it has entered.
 
+    Why each context that was entered is left once, although a signal handler can raise an
+    exception between any two steps of the main thread. No line is between the end of
+    ``__enter__`` and the note that it has ended, nor between the note that ``__exit__``
+    is called and the call. Inside these two lines, a generator itself says whether it
+    waits at its ``yield``. So `start` and `stop` know in their ``except`` whether the
+    context is entered. If it is, it stays entered, and listens to 'stop'; the bus calls
+    `stop` once more.
+
     Why two threads may use one lifespan. The thread that adds a lifespan late enters it,
     and leaves it again if the bus has stopped meanwhile. Other threads may stop and start
     the bus at the same time. So two threads can be in `start`, or in `stop`, or one in
@@ -82,11 +90,22 @@ class Lifespan:
             if self._entered is not None:
                 return
             context = self._make()
-            resource = context.__enter__()
-            with self._lock:
-                self.bus.resources[self.name] = resource
-                self.bus.channel('stop').subscribe(self.stop_listener)
-                self._entered = context
+            resources: list[Any] = []
+            try:
+                resources.append(context.__enter__())
+                self._note(context, *resources)
+            except BaseException as error:
+                if resources or _is_suspended(context, error):
+                    self._note(context, *resources)
+                raise
+
+    def _note(
+        self, context: contextlib.AbstractContextManager[Any], resource: Any = None
+    ) -> None:
+        with self._lock:
+            self.bus.resources[self.name] = resource
+            self.bus.channel('stop').subscribe(self.stop_listener)
+            self._entered = context
 
     @property
     def is_entered(self) -> bool:
@@ -98,18 +117,37 @@ class Lifespan:
 
         :raises BaseException: whatever the context manager raises.
         """
-        with self._lock:
-            context, self._entered = self._entered, None
-            if context is None:
-                return
-            self.bus.channel('stop').unsubscribe(self.stop)
-            self.bus.resources.pop(self.name, None)
-        context.__exit__(None, None, None)
+        taken: list[contextlib.AbstractContextManager[Any]] = []
+        context = resource = None
+        try:
+            with self._lock:
+                context, resource = self._entered, self.bus.resources.get(self.name)
+                if context is None:
+                    return
+                taken.append(context)
+                self._entered = None
+                self.bus.channel('stop').unsubscribe(self.stop)
+                self.bus.resources.pop(self.name, None)
+            taken.pop().__exit__(None, None, None)
+        except BaseException as error:
+            if context is not None and (taken or _is_suspended(context, error)):
+                self._note(context, resource)
+            raise
 
     def unsubscribe(self) -> None:
         """Do not enter it at later starts. If it is entered now, the next stop ends it."""
         self.bus.channel('start').unsubscribe(self.start)
         self.bus.lifespans.pop(self.name, None)
+
+
+def _is_suspended(
+    context: contextlib.AbstractContextManager[Any], error: BaseException
+) -> bool:
+    """Whether an interrupt has kept a context of contextlib from being left."""
+    # contextlib raises RuntimeError if the generator has a second yield.
+    return not isinstance(error, RuntimeError) and getattr(
+        getattr(context, 'gen', None), 'gi_suspended', False
+    )
 
 
 class Lifespans(dict):  # type: ignore[type-arg]

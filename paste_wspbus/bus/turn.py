@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from _weakrefset import WeakSet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Command:
     :param args: for 'publish': the channel, and what is published.
     """
 
-    __slots__ = ('args', 'error', 'name')
+    __slots__ = ('__weakref__', 'args', 'error', 'name')
 
     def __init__(self, name: str, args: tuple[Any, ...] = ()) -> None:
         self.name, self.args = name, args
@@ -75,8 +76,9 @@ class Turn:
     ) -> None:
         self.commands = commands
         self._carry_out = carry_out
-        #: The commands to stop or exit that have not begun.
-        self.leaving: list[Command] = []
+        #: The commands to stop or exit that have not begun. If an interrupt comes in the
+        #: moment in which a command is in no queue, nobody has it, and it is not here.
+        self.leaving: WeakSet[Command] = WeakSet()
         #: The ident of the thread that has the turn; None if no thread has it.
         self.owner: int | None = None
         #: The ident of the thread that is in `Bus.block`; None if there is none.
@@ -117,7 +119,7 @@ class Turn:
         """
         command = Command(name, args)
         if name in LEAVING:
-            self.leaving.append(command)
+            self.leaving.add(command)
         self.commands.put(command)
         return command
 
@@ -165,8 +167,7 @@ class Turn:
         """Carry out one command; only the thread that has the turn calls this."""
         if command is WAKE:
             return
-        if command in self.leaving:
-            self.leaving.remove(command)
+        self.leaving.discard(command)
         try:
             try:
                 self.current = command.name

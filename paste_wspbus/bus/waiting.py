@@ -306,4 +306,5 @@ class Block:
             if isinstance(error, SystemExit):
                 self._notice = 'SystemExit raised: shutting down bus'
         if isinstance(error, SystemExit):
-            self.left = self.left or error
+            # The frames in its traceback have commands that nobody will carry out.
+            self.left = self.left or error.with_traceback(None)

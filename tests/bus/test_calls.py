@@ -1,6 +1,7 @@
 """The calls of listeners of state channels: what is recorded, noted, raised, and when."""
 
 import threading
+from collections import deque
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_one_that_fails_is_noted_and_the_others_are_called(calls, log):
     said = []
     listeners = [Listener(lambda: 1 / 0, name='bad'), Listener(lambda: said.append(1))]
     with pytest.raises(ChannelFailures) as caught:
-        calls.call_all('graceful', listeners)
+        calls.call_all('graceful', deque(listeners))
     assert [type(error) for error in caught.value.get_instances()] == [
         ZeroDivisionError
     ]
@@ -110,13 +111,15 @@ def test_an_interrupt_waits_for_the_others_on_stop_and_exit_alone(
 ):
     said = []
     with pytest.raises(type(error)):
-        calls.call_all(channel, [raising(error), Listener(lambda: said.append(1))])
+        calls.call_all(
+            channel, deque([raising(error), Listener(lambda: said.append(1))])
+        )
     assert said == rest
 
 
 def test_an_exit_with_0_after_a_failure_exits_with_1(calls):
     with pytest.raises(SystemExit) as caught:
-        calls.call_all('stop', [Listener(lambda: 1 / 0), raising(SystemExit())])
+        calls.call_all('stop', deque([Listener(lambda: 1 / 0), raising(SystemExit())]))
     assert caught.value.code == 1
 
 
@@ -151,8 +154,7 @@ def test_an_interrupt_of_a_step_is_raised_before_failures():
     failures.add(ValueError())
     later = Deferred()
     for error in (failures, SystemExit(), KeyboardInterrupt()):
-        with later.step():
-            raise error
+        later.run(raising(error).call)
     assert later.interrupted
     with pytest.raises(SystemExit) as caught:
         later.raise_it()
@@ -164,8 +166,7 @@ def test_failures_of_several_steps_are_raised_as_one():
     for error in (ValueError(), KeyError()):
         failures = ChannelFailures()
         failures.add(error)
-        with later.step():
-            raise failures
+        later.run(raising(failures).call)
     later.raise_interrupt()
     with pytest.raises(ChannelFailures) as caught:
         later.raise_it()
@@ -174,8 +175,7 @@ def test_failures_of_several_steps_are_raised_as_one():
 
 def test_steps_that_go_well_raise_nothing():
     later = Deferred()
-    with later.step():
-        pass
+    later.run(str, 1)
     later.raise_it()
 
 
