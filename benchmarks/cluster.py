@@ -111,12 +111,16 @@ class Site:
         self.folder = folder / name
         self.folder.mkdir(exist_ok=True)
         notes = folder / 'notes'
-        text = _INI.format(notes=notes, port=port, name=name, ttl=ttl)
-        (self.folder / 'site.ini').write_text(text)
         (self.folder / 'job.py').write_text(_JOB)
+        text = _INI.format(notes=notes, port=port, name=name, ttl=ttl)
+        self.serve(self.folder, text)
+
+    def serve(self, folder: Path, text: str) -> None:
+        """Start the site of an .ini in this folder, and wait until it serves."""
+        (folder / 'site.ini').write_text(text)
         self.process = subprocess.Popen(
             [rounds.command('wspserve'), 'site.ini'],
-            cwd=self.folder,
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

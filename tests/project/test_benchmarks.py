@@ -366,6 +366,11 @@ def test_frameworks_measures_each_site_and_each_framework(benchmark):
         assert re.search(rf'^  {site} +[\d.]+ ', output, re.M), output
 
 
+def test_cluster_broadcast_measures_a_message_in_round_trips(benchmark):
+    output = benchmark('cluster_broadcast', '--times=3', '--machines=2', '--workers=1')
+    assert targets(output)['round trips of a message'] > 0
+
+
 def test_cluster_measures_how_long_a_plugin_stands_still(benchmark):
     output = benchmark('cluster', '--ttl=1', '--times=1', '--seconds=1', '--machines=1')
     found = targets(output)
