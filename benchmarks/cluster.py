@@ -21,9 +21,6 @@ import rounds
 #: stop may take, and the commands that an idle machine may send in a second.
 LATER, PLANNED, COMMANDS = 1, 0.1, 1
 
-#: The sizes of the table: machines of a site.
-SIZES = 10, 100, 1000
-
 _INI = """
 [app:main]
 use = egg:paste_wspbus#hello
@@ -215,7 +212,7 @@ def in_a_second(engine: Engine, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the times, the cost, and what that means for more machines."""
+    """Print the times and the cost; `cluster_size.py` says what that means for more machines."""
     options = rounds.options(__doc__, times=3, ttl=10, machines=2, seconds=30)
     ttl, times = float(options.ttl), max(int(options.times), 1)
     for name, measure, limit in (
@@ -229,12 +226,6 @@ def main() -> None:
     name = 'commands a second, idle'
     print(f'  {name:<28}{cost["commands"]:8.3f}')
     rounds.judge(name, cost['commands'], at_most=COMMANDS)
-    print(f'  {"machines":>12}{"commands/s":>12}{"kB/s":>12}{"engine CPU %":>14}')
-    for size in SIZES:
-        print(
-            f'  {size:>12}{size * cost["commands"]:>12.1f}'
-            f'{size * cost["bytes"] / 1000:>12.1f}{size * cost["cpu"] * 100:>14.2f}'
-        )
 
 
 if __name__ == '__main__':

@@ -378,6 +378,15 @@ def test_cluster_measures_how_long_a_plugin_stands_still(benchmark):
     assert len(found) == 3
 
 
+def test_cluster_size_says_on_paper_where_an_engine_is_full(benchmark):
+    words = '--ttl=1', '--most=1', '--seconds=0.5', '--times=2', '--largest=10'
+    output = benchmark('cluster_size', *words)
+    assert len(targets(output)) == 1
+    row = re.search(r'^ +10( +[\d.]+){9} +160$', output, re.M)
+    assert row, output
+    assert re.search(r'^ +[\d,]+ broadcasts a second to 10 machines$', output, re.M)
+
+
 def test_recycling_counts_the_requests_that_fail(benchmark):
     found = targets(benchmark('recycling', '--times', '1'))
     for preload in ('true', 'false'):

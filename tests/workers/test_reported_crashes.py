@@ -36,6 +36,7 @@ def died(
         name=name,
         pid=4711,
         code=code,
+        too_slow='',
         title='Worker 1 (process 4711)',
         was_ready=True,
         open_requests=lambda: list(requests),
