@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-.PHONY: serve help test test-all attack chaos proofs environments hosts timeline docs links man lint bench bench-quick records clean
+.PHONY: serve help test test-all attack chaos proofs cluster environments hosts timeline docs links man lint bench bench-quick records clean
 
 serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 	$(VENV)/bin/wspserve $(INI)
@@ -71,6 +71,11 @@ chaos: $(VENV)/.tested  ## Random faults under load (MINUTES=10)
 proofs: $(VENV)/.tested  ## Prove what docs/proofs.md promises: some minutes
 	$(VENV)/bin/python -m tests.attacks.lines
 
+# sample_ini/cluster/README.md says what it shows; it ends by itself.
+STAY ?= 0
+cluster: $(VENV)/.clustered  ## Show three machines on one: a roll, a failover (STAY=60)
+	$(VENV)/bin/python sample_ini/cluster/demo.py --stay $(STAY)
+
 lint: $(VENV)/.linted  ## Check style, types, and which room imports which
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -99,11 +104,12 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.served: EXTRAS =
+$(VENV)/.clustered: EXTRAS = [cluster]
 $(VENV)/.tested: EXTRAS = [test]
 $(VENV)/.linted: EXTRAS = [lint]
 $(VENV)/.documented: EXTRAS = [docs]
 $(VENV)/.benched: EXTRAS = [test,bench]
 
-$(VENV)/.served $(VENV)/.tested $(VENV)/.linted $(VENV)/.documented $(VENV)/.benched: setup.cfg pyproject.toml | $(VENV)/bin/pip
+$(VENV)/.served $(VENV)/.clustered $(VENV)/.tested $(VENV)/.linted $(VENV)/.documented $(VENV)/.benched: setup.cfg pyproject.toml | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.$(EXTRAS)'
 	touch $@

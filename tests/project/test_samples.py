@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,22 @@ def test_the_sample_of_a_cluster_has_no_warnings():
         words, cwd=SAMPLES / 'cluster', capture_output=True, text=True
     )
     assert 'site.ini: no mistakes found; ' in said.stdout, said.stdout + said.stderr
+
+
+def test_the_demonstration_of_a_cluster_rolls_a_release_and_survives_its_leader():
+    if shutil.which('redis-server') is None:
+        pytest.skip('redis-server is not installed: see .ci/system-packages')
+    words = [sys.executable, SAMPLES / 'cluster' / 'demo.py', '--ttl=1', '--no-soak']
+    said = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert '3 machines restarted' in said.stdout
+    failed = re.search(r'^(\d+) of (\d+) requests have failed\.$', said.stdout, re.M)
+    assert failed[1] == '0' and int(failed[2]) > 10
+    assert re.search(r'^web\d leads, [\d.]+ s later\.', said.stdout, re.M)
+    *_, last = said.stdout.split('MACHINE ')
+    rows = [line.split() for line in last.splitlines()[1:4]]
+    assert sorted(row[1] for row in rows) == ['silent', 'started', 'started']
+    assert {row[2] for row in rows} == {'2', '?'}
 
 
 def test_the_first_example_of_the_readme_prints_what_the_readme_shows(tmp_path):
