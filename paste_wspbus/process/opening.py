@@ -136,7 +136,7 @@ class Opening:
             remove_socket(lock.control)
 
     def _take_over(self, lock: PIDLock) -> Inheritance | WSPBusError | None:
-        from paste_wspbus.process.succession import take_over
+        from paste_wspbus.process.taking_over import take_over
 
         with self.launch.early.raising():
             awaits_the_end = self.process.awaits_the_end
