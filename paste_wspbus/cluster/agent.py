@@ -11,7 +11,7 @@ import threading
 
 from paste_wspbus.cluster.claim import Claim, Held
 from paste_wspbus.cluster.engine import EngineAway, Message, Wish
-from paste_wspbus.cluster.facts import described
+from paste_wspbus.cluster.facts import cut, described
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
 TYPE_CHECKING = False
@@ -357,7 +357,7 @@ class Agent:
         when.
         """
         record = None if answer is None else answer.leader
-        leader = record.machine if record else ''
+        leader = cut(record.machine) if record else ''
         facts = {
             'away': away,
             'members': self._members,

@@ -23,6 +23,7 @@ from paste_wspbus.cluster.engine import (
     decoded,
     encoded,
 )
+from paste_wspbus.cluster.facts import MAX_FACTS
 from paste_wspbus.ini import urls
 
 TYPE_CHECKING = False
@@ -38,6 +39,9 @@ PATIENCE, SHARE = 2.0, 1 / 5
 
 #: The number of messages that are received at once.
 BATCH = 100
+
+#: The number of bytes of what a member says of itself that are read at most.
+MAX_KEPT_FACTS = 4 * MAX_FACTS
 
 #: What the engine says, and what it means for who runs it. redis-py takes some of the words
 #: away, and raises an error of a class of its own.
@@ -119,10 +123,12 @@ class RedisEngine:
             now, *rest = self._members(keys)
         found = []
         for who, facts, at in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
-            with contextlib.suppress(ValueError, TypeError):  # another program's
-                age = max(float(now) - float(at), 0.0) / 1000
-                member = Member(*json.loads(who))
-                found.append(Seen(member, age, json.loads(facts) if facts else {}))
+            member, said = _parsed(who), _parsed(facts)
+            if not isinstance(member, list) or [*map(type, member)] != [str, str]:
+                continue  # another program's
+            age = max(float(now) - float(at), 0.0) / 1000
+            known = said if isinstance(said, dict) else {}
+            found.append(Seen(Member(*member), age, known))
         return sorted(found, key=lambda one: (one.member.machine, one.member.id))
 
     def leave(self, member: Member) -> None:
@@ -290,6 +296,14 @@ def _answer(granted: str, epoch: str, now: str, *had: str) -> Answer:
             float(ttl),
         )
     return Answer(granted == '1', record, epoch, clock)
+
+
+def _parsed(text: bytes) -> Any:
+    """Return what a text in JSON says; None if it is none, or too long to be a member's."""
+    if len(text) <= MAX_KEPT_FACTS:
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text)
+    return None
 
 
 def _text(value: Any) -> str:

@@ -17,6 +17,9 @@ COLUMNS = (
     'LAST WORD',
 )
 
+#: The engine of one machine, as `cluster.settings` names it: there, a site is often the only one.
+ALONE = 'this machine alone'
+
 #: The number of machines whose silence has a sentence.
 SHOWN = 5
 
@@ -26,6 +29,8 @@ def in_brief(cluster: Any) -> list[Line]:
     if not isinstance(cluster, dict):
         return []
     members = number(cluster, 'members')
+    if cluster.get('engine') == ALONE and members in (1, None):
+        return [*_lease(cluster), *_messages(cluster)]
     line = f'This is {text(cluster.get("machine"))} of the cluster {text(cluster.get("name"))}'
     if members is not None:
         line += f', which has {plural(int(members), "machine")}'

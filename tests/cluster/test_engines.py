@@ -141,6 +141,23 @@ def test_members_come_say_who_they_are_and_go(make):
     assert [member.member for member in one.members()] == [ONE]
 
 
+def test_members_that_another_program_has_written_are_left_out(server, tmp_path):
+    server.client().flushall()
+    engine = RedisEngine(Settings(server.url, 'shop', 'one', ttl=5))
+    engine.join(ONE, {}, {'release': '1.2'})
+    engine.join(TWO, {}, {'release': '1.3'})
+    wild = ['[' * 4000, '7', '[7, "x"]', '["x"]', 'x', '{}', '[["a"], "b"]']
+    for number, text in enumerate(wild):
+        server.client().hset('wspbus:{shop}:members', f'wild-{number}', text)
+        server.client().zadd('wspbus:{shop}:seen', {f'wild-{number}': float('inf')})
+    for text in ('[' * 4000, '7', '{"release": "' + 'x' * 5000 + '"}', 'x'):
+        server.client().hset('wspbus:{shop}:facts', 'two-2', text)
+        seen = engine.members()
+        assert [one.member for one in seen] == [ONE, TWO]
+        assert [one.facts for one in seen] == [{'release': '1.2'}, {}]
+    engine.close()
+
+
 def test_messages_come_in_order_to_all_who_receive(make):
     one, two = make(), make()
     assert one.receive(0.001).messages == two.receive(0.001).messages == []

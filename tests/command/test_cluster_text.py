@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from paste_wspbus.cluster.settings import Settings
 from paste_wspbus.command import status_text
 from paste_wspbus.command.arguments import parse
 from paste_wspbus.command.cluster_text import describe, in_brief
@@ -84,6 +85,13 @@ def test_who_has_the_lease(more, says):
 def test_a_site_without_cluster_plugins_says_nothing_of_a_lease():
     nobody = {'plugins': [], 'waits': False, 'leader': '', 'leads_for': None}
     assert len(lines(in_brief, **nobody)) == 1
+
+
+def test_a_site_without_an_engine_that_is_the_only_one_says_only_who_has_the_lease():
+    alone = {'engine': Settings('', 'shop', 'web1').shown, 'members': 1}
+    (line,) = lines(in_brief, **alone)
+    assert 'the lease' in line
+    assert len(lines(in_brief, **{**alone, 'members': 2})) == 2
 
 
 def test_messages_that_were_lost_are_counted():
