@@ -84,15 +84,25 @@ def patterns(node, names):
     return []
 
 
+@functools.cache
 def assigned(scope):
     """{name: the expressions that a function or a module gives it}."""
     found = {}
     for node in ast.walk(scope):
-        if isinstance(node, (ast.Assign, ast.AugAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
                 if isinstance(target, ast.Name):
                     found.setdefault(target.id, []).append(node.value)
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            values = found.setdefault(node.target.id, [])
+            for index, value in enumerate(values):
+                if value.end_lineno == node.lineno - 1:  # the text goes on
+                    values[index] = ast.copy_location(
+                        ast.BinOp(value, ast.Add(), node.value), node
+                    )
+                    break
+            else:
+                values.append(node.value)
     return found
 
 

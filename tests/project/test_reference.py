@@ -17,6 +17,7 @@ from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.plugins.json_log import _FIELDS
 from paste_wspbus.ready.accesslog import lines
 from tests.kit.places import DOCS, ROOT
+from tests.project.said import modules
 
 REFERENCE = DOCS / 'reference'
 
@@ -109,18 +110,17 @@ def test_each_exit_code_is_there():
 
 def published():
     """The channels that the package publishes under a name that stands in the code."""
-    for path in (ROOT / 'paste_wspbus').rglob('*.py'):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and node.args):
-                continue
-            name, first = getattr(node.func, 'attr', ''), node.args[0]
-            is_bus = 'bus' in ast.unparse(node.func)
-            if (
-                name in ('publish', 'post')
-                and is_bus
-                and isinstance(first, ast.Constant)
-            ):
-                yield first.value
+    calls = (
+        node
+        for tree in modules().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.args
+    )
+    for call in calls:
+        name, first = getattr(call.func, 'attr', ''), call.args[0]
+        is_name = name in ('publish', 'post') and isinstance(first, ast.Constant)
+        if is_name and 'bus' in ast.unparse(call.func):
+            yield first.value
 
 
 def test_each_channel_is_described():
@@ -137,7 +137,8 @@ def test_each_channel_is_described():
 def test_each_field_of_a_log_line_is_described():
     log, access = page('log-fields').split('## A line of the access log')
     assert set(_FIELDS.values()) | {'time', 'message', 'traceback'} <= first_cells(log)
-    own = {*lines._TEXTS, *lines._OWN}
+    own = {*lines._sources_of(frozenset(), True, False), *lines._COMMON}
+    own |= {*lines.CONSTANTS}
     assert first_cells(access) == own | {'header.NAME', 'response.NAME'}
     marked = re.findall(r'^\| `(\w+)` \| ✓ \|', access, re.M)
     assert sorted(marked) == sorted(lines.JSON)
