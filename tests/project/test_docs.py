@@ -1,8 +1,6 @@
 import re
 from textwrap import dedent
 
-import pytest
-
 from paste_wspbus.templates.making import make_package
 from tests.kit.places import ROOT
 
@@ -15,17 +13,6 @@ def test_the_reference_s_examples_run():
     names: dict[str, object] = {}
     for example in examples:
         exec(compile(example, 'docs/bus.md', 'exec'), names)
-
-
-@pytest.mark.parametrize(
-    'page',
-    [path.relative_to(ROOT) for path in [ROOT / 'README.md', *ROOT.glob('docs/*.md')]],
-    ids=str,
-)
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text()
-    for target in re.findall(r'\]\((?!http)([^)#]+)', text):
-        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 def test_the_first_example_of_the_readme_is_the_sample():
