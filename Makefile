@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-.PHONY: serve help test test-all attack chaos proofs cluster environments hosts timeline docs links man lint bench bench-quick records clean
+.PHONY: serve help test test-all attack chaos proofs cluster environments hosts timeline docs links man lint bench bench-quick records dist pins clean
 
 serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 	$(VENV)/bin/wspserve $(INI)
@@ -97,6 +97,22 @@ bench-quick: $(VENV)/.benched  ## Print the most important figures, in about fiv
 records: $(VENV)/.benched  ## Measure ours and peers, write docs/records.md (ARGS=--quick)
 	$(VENV)/bin/python benchmarks/records.py $(ARGS)
 
+# Also tries them on each Python, and writes an SBOM and the licences of all dependencies.
+dist: $(VENV)/.built  ## Build and check the sdist and the wheel, in dist/
+	rm -rf dist
+	$(VENV)/bin/python -m build --quiet --no-isolation
+	$(VENV)/bin/twine check --strict dist/*
+	$(VENV)/bin/check-wheel-contents dist/*.whl
+	$(VENV)/bin/python -m tests.project.dist dist $(PYTHONS)
+
+# CI installs these versions, and only files with these hashes: `make test PINNED=1` does, too.
+PINS = .ci/requirements
+pins: $(VENV)/.pinned  ## Choose the versions that CI installs, and write .ci/requirements/
+	set -e; for extra in test lint docs dist; do \
+	  $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-annotate --no-header --extra $$extra setup.cfg -o $(PINS)/$$extra.txt; \
+	done
+
 clean:  ## Remove what was built and installed here
 	rm -rf .venv .venv-* build dist *.egg-info
 
@@ -104,12 +120,18 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.served: EXTRAS =
-$(VENV)/.clustered: EXTRAS = [cluster]
-$(VENV)/.tested: EXTRAS = [test]
-$(VENV)/.linted: EXTRAS = [lint]
-$(VENV)/.documented: EXTRAS = [docs]
-$(VENV)/.benched: EXTRAS = [test,bench]
+$(VENV)/.clustered: EXTRAS = cluster
+$(VENV)/.tested: EXTRAS = test
+$(VENV)/.linted: EXTRAS = lint
+$(VENV)/.documented: EXTRAS = docs
+$(VENV)/.built: EXTRAS = dist
+$(VENV)/.benched: EXTRAS = test,bench
+$(VENV)/.pinned: EXTRAS = pins
 
-$(VENV)/.served $(VENV)/.clustered $(VENV)/.tested $(VENV)/.linted $(VENV)/.documented $(VENV)/.benched: setup.cfg pyproject.toml | $(VENV)/bin/pip
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.$(EXTRAS)'
+PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check
+PINNED ?=
+FILE = $(if $(PINNED),$(wildcard $(PINS)/$(EXTRAS).txt))
+$(VENV)/.served $(VENV)/.clustered $(VENV)/.tested $(VENV)/.linted $(VENV)/.documented $(VENV)/.built $(VENV)/.benched $(VENV)/.pinned: setup.cfg pyproject.toml | $(VENV)/bin/pip
+	$(if $(FILE),$(PIP) --require-hashes --requirement $(FILE))
+	$(PIP) $(if $(FILE),--no-deps --no-build-isolation) --editable '.$(if $(EXTRAS),[$(EXTRAS)])'
 	touch $@
