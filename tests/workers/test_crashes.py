@@ -128,7 +128,11 @@ def test_a_crash_loop_is_told_once_and_shown_by_status(tmp_path, signum):
         assert site.status()['crash_loop'] is None  # the code is new
         assert site.stop()[0] == 0
     assert site.err.text.count('Crash loop: 3 crashes in the last minute') == 1
-    assert site.err.text.count('crashed, ') == 3
+    # On a busy machine, one can end before it is READY.
+    told_alone = site.err.text.count('crashed, ') + site.err.text.count(
+        'failed to start: '
+    )
+    assert told_alone == 3
 
 
 def test_connections_made_while_nobody_serves_are_answered_later(tmp_path):
