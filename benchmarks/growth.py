@@ -26,6 +26,34 @@ SIZES = {
 #: Times as long as n log n may take, between two sizes: small sizes are mostly noise.
 MARGIN = 2.0
 
+#: Steps that are no times of the whole, and so must not grow: the unit, and the limit.
+FLAT = {
+    'memory of each': ('kB', 16.0),
+    'memory of each, 2 workers': ('kB', 24.0),
+    'CPU of a second': ('s', 0.05),
+    'CPU of a second, 2 workers': ('s', 0.05),
+}
+
+#: Seconds until a site that had thousands of new connections does nothing any more.
+SETTLES = 3.0
+
+#: Clients that keep connections open, in a process of their own: its descriptors are not
+#: those of the site.
+CLIENTS = """
+import socket, sys
+port, count = map(int, sys.argv[1:])
+opened = []
+for _ in range(count):
+    client = socket.create_connection(('127.0.0.1', port), 30)
+    client.sendall(b'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')
+    answer = b''
+    while not answer.endswith(b'served'):
+        answer += client.recv(4096) or sys.exit('closed')
+    opened.append(client)
+print('opened', flush=True)
+sys.stdin.read()
+"""
+
 INI = """
 [server:main]
 use = egg:waitress
@@ -132,13 +160,45 @@ def get(connection):
 
 
 def connections(count):
-    """Yield the seconds of a stop while so many clients keep an idle connection open."""
-    with site() as (process, port, _, _), contextlib.ExitStack() as opened:
-        for _ in range(count):
-            connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
-            opened.callback(connection.close)
-            get(connection)
-        yield 'stop', seconds_to_end(process)
+    """Yield what so many idle connections cost one process and two workers: memory, CPU, a stop."""
+    for workers, of in ((0, ''), (2, ', 2 workers')):
+        with site(workers=workers) as (process, port, _, _):
+            pids = processes(process.pid)
+            before = private_memory(pids)
+            command = [sys.executable, '-c', CLIENTS, str(port), str(count)]
+            pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+            with rounds.child(command, **pipes) as clients:
+                if clients.stdout.readline() != b'opened\n':
+                    raise rounds.Unavailable(f'{count} connections cannot be opened')
+                time.sleep(min(SETTLES, count / 300))
+                taken = (private_memory(pids) - before) / count
+                yield f'memory of each{of}', taken
+                begun = sum(map(cpu_of, pids))
+                time.sleep(1)
+                yield f'CPU of a second{of}', sum(map(cpu_of, pids)) - begun
+                yield f'stop{of}', seconds_to_end(process)
+
+
+def processes(pid):
+    """Return the ID of a process, and those of its children, and so on."""
+    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    return [pid, *(one for child in children for one in processes(int(child)))]
+
+
+def private_memory(pids):
+    """Return the kB that these processes share with nobody."""
+    lines = (
+        line
+        for pid in pids
+        for line in Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines()
+    )
+    return sum(int(line.split()[1]) for line in lines if line.startswith('Private_'))
+
+
+def cpu_of(pid):
+    """Return the seconds of CPU that a process has taken."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf('SC_CLK_TCK')
 
 
 def sections(count):
@@ -209,6 +269,12 @@ def compare(what, measure, options):
     for step, of_sizes in samples.items():
         named = {f'{size:,} {what}': values for size, values in of_sizes.items()}
         first, before = next(iter(named)), list(named)[-2]
+        if step in FLAT:
+            unit, limit = FLAT[step]
+            rounds.table(f'{what}: {step}', unit, named, first, rounds.DIFFERENCE)
+            value = rounds.median(named, list(named)[-1])
+            rounds.judge(f'{list(named)[-1]}: {step}, {unit}', value, at_most=limit)
+            continue
         rounds.table(f'{what}: {step}', 's', named, first, rounds.TIMES_AS_FAST)
         rounds.judge(
             f'{list(named)[-1]}: times as long as {before}',
