@@ -120,7 +120,7 @@ REPORTS = {
         ),
         Word(
             'status',
-            (WORKER,),
+            (WORKER, OPS),
             (SUPERVISOR,),
             'The supervisor answers whoever asked for the status.',
             ('status',),
@@ -317,8 +317,8 @@ ORDERS = {
         Word(
             'status',
             (SUPERVISOR,),
-            (WORKER,),
-            'The process reports its status.',
+            (WORKER, OPS),
+            'The process reports its status: so the supervisor learns that it works.',
         ),
         Word(
             'timeline',

@@ -214,7 +214,7 @@ def _drawn(
 PAGES: dict[str, Page] = {
     '/live': Page(live, is_open=True, asks='state'),
     '/startup': Page(startup, is_open=True),
-    '/ready': Page(ready, is_open=True),
+    '/ready': Page(ready, is_open=True, asks='state'),
     '/health': Page(healthy, is_open=True),
     '/status': Page(status, needs='status'),
     '/stacks': Page(stacks, needs='stacks'),

@@ -82,8 +82,10 @@ class Liveness:
             Verdict.WAIT: self._wait,
             Verdict.REPLACE: self._replace,
         }
-        may = self._may_replace()
-        for worker, verdict in hanging.look(_machine(), workers, may):  # type: ignore[arg-type]
+        machine, may = _machine(), self._may_replace()
+        if self.supervisor.ops is not None:
+            self.supervisor.ops.watch(machine, _see)
+        for worker, verdict in hanging.look(machine, workers, may):  # type: ignore[arg-type]
             acts[verdict](worker, hanging)  # type: ignore[arg-type]
         for worker in workers:
             worker.ask_for_status()

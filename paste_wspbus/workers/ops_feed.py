@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 from paste_wspbus.ops.snapshot import State
@@ -9,6 +10,7 @@ from paste_wspbus.role import OPS, Role
 from paste_wspbus.wire import order
 from paste_wspbus.workers.children import WorkerFailed, how
 from paste_wspbus.workers.describing import checked_of
+from paste_wspbus.workers.hanging import Hanging, Machine, Seen, Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ RARELY, TIMES = 0.25, 50
 
 #: Seconds without an answer after which a worker does not count as serving.
 SILENT = 5.0
+
+#: Seconds between two questions to the workers that are asked because somebody probes.
+PROBED = 1.0
 
 #: The number of bytes that an answer has at most.
 MAX_ANSWER = 1 << 20
@@ -56,6 +61,8 @@ class OpsFeed:
         self._known: list[tuple[str, int, int]] = []
         self._next_health, self._is_timed = 0.0, False
         self._ask = ask
+        self._asked_workers = float('-inf')
+        self._hanging: Hanging | None = None
         supervisor.children.hear('wants', self._is_asked)
 
     def start(self) -> None:
@@ -74,7 +81,7 @@ class OpsFeed:
             supervisor.bus.log(str(failed), 40)
             self._start_again()
             return
-        self._sent, self._known = None, []
+        self._sent, self._known, self._hanging = None, [], None
         self.look()
         if self.look not in supervisor.events.before_sleep:
             supervisor.events.before_sleep.append(self.look)
@@ -92,6 +99,34 @@ class OpsFeed:
         self._process = None
         self.supervisor.bus.log(f'{process.title} has ended, {how(process.code)}', 40)
         self._start_again()
+
+    def watch(self, machine: Machine, seen: Callable[[WorkerHandle], Seen]) -> None:
+        """Kill the process if it hangs: another one is started then.
+
+        `Liveness` calls this as often as it looks at the workers. The process runs no code
+        of the site, so nobody has stopped it to look at it: a signal such as SIGSTOP is no
+        excuse.
+
+        :param seen: returns how a process looks.
+        """
+        process, hung_after = self._process, self.supervisor.plan.hung_after
+        if process is None or not process.is_ready:
+            return
+        if self._hanging is None or self._hanging.hung_after != hung_after:
+            self._hanging = Hanging(hung_after)
+        looks = seen(process)._replace(is_stopped=False)
+        for _, verdict in self._hanging.look(machine, {process: looks}, True):
+            silence = self._hanging.silence(process)
+            if verdict is Verdict.EXCUSE:
+                text = f'{process.title} does not answer: {looks.excuse}'
+                self.supervisor.bus.log(text, 30)
+            elif verdict is Verdict.REPLACE:
+                limit = f'hung_after = {hung_after:g} s'
+                why = f'it has not answered for {silence:.3g} s ({limit})'
+                self.supervisor.bus.log(f'{process.title} hangs: {why}', 40)
+                process.signal(signal.SIGKILL)
+                return
+        process.ask_for_status()
 
     # -- what it learns -------------------------------------------------------------
 
@@ -164,15 +199,25 @@ class OpsFeed:
         if process is not self._process:
             return
         if kind == 'state':
+            self._ask_workers()
             self._sent = None  # `look` sends it before the next sleep
         else:
             self._ask(kind, bus, answer)
+
+    def _ask_workers(self) -> None:
+        """Ask the workers whether they answer, but not all the time."""
+        now = time.monotonic()
+        if now - self._asked_workers >= PROBED:
+            self._asked_workers = now
+            for worker in self.supervisor.serving():
+                if not (worker.leaving or worker.babbles or worker.silent):
+                    worker.ask_for_status()
 
 
 def is_silent(worker: WorkerHandle) -> bool:
     """Whether a worker has not answered its supervisor for a while: it hangs, or is stopped.
 
-    The supervisor asks it again and again if `hung_after` is set.
+    The supervisor asks it again and again if `hung_after` is set, and while somebody probes.
     """
     since = worker.asked_since
     return since is not None and time.monotonic() - since > SILENT

@@ -123,5 +123,7 @@ class Feed:
         elif word == 'tells':
             kind, value = carried
             self._told[kind] = Told(public(value, self._secrets), time.monotonic())
+        elif word == 'status':
+            self._report.status({'requests': []})
         elif word == 'stop':
             self.server.stop()

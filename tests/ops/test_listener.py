@@ -118,6 +118,30 @@ def test_a_process_that_hangs_holds_up_no_stop_and_no_supervisor(tmp_path, addre
         assert time.monotonic() - began < 30
 
 
+def test_a_site_whose_worker_hangs_is_not_ready(tmp_path, address):
+    with served(tmp_path, address, 1) as site:
+        rows = ops.told(str(tmp_path / 'ops.sock'), '/status')[1]['status']['workers']
+        pid = next(row['pid'] for row in rows if row['name'] == 'worker 1')
+        os.kill(pid, signal.SIGSTOP)
+        ops.becomes(address, '/ready', 503)
+        assert ops.told(address, '/ready')[1]['why'] == 'no worker serves'
+        assert ops.told(address, '/live') == (200, {'live': True})
+        os.kill(pid, signal.SIGCONT)
+        ops.becomes(address, '/ready', 200)
+        assert site.stop()[0] == 0
+
+
+def test_a_process_that_hangs_is_replaced(tmp_path, address):
+    with served(tmp_path, address, 1, more='hung_after = 1') as site:
+        rows = ops.told(str(tmp_path / 'ops.sock'), '/status')[1]['status']['workers']
+        pid = next(row['pid'] for row in rows if row['name'] == 'ops')
+        os.kill(pid, signal.SIGSTOP)
+        assert site.err.wait_for('hangs: it has not answered for')
+        ops.becomes(address, '/ready', 200)
+        assert pid not in children(site.pid)
+        assert site.stop()[0] == 0
+
+
 def test_a_worker_that_does_not_answer_does_not_serve():
     with socket.socket() as connection:
         worker = WorkerHandle(Role(), connection, None, 60)
