@@ -65,7 +65,8 @@ class Page(NamedTuple):
     ``is_open``, everybody who reaches the listener sees it; else see `Access.sees_all`.
     ``needs`` is the kind of answer that the listener gets from the site before it calls
     ``make``; if none comes in time, ``make`` gets an older one, or none. It only asks for
-    the kind ``asks``, and does not wait: so it learns whether the site answers at all.
+    the kind ``asks``, and does not wait: so it learns whether the site answers at all. One
+    that ``takes_long`` is made in a thread: the listener answers others meanwhile.
 
     If the response is of the type EVENTS, it is only a head: see `Streams`.
     """
@@ -74,6 +75,7 @@ class Page(NamedTuple):
     is_open: bool = False
     needs: str = ''
     asks: str = ''
+    takes_long: bool = False
 
 
 def as_json(body: dict[str, Any], status: int = 200) -> Response:
@@ -226,5 +228,5 @@ PAGES: dict[str, Page] = {
     '/events': Page(events),
     '/timeline.svg': Page(timeline_picture, needs='timeline'),
     '/timeline.html': Page(timeline_page, needs='timeline'),
-    '/metrics': Page(metrics, is_open=True, needs='numbers'),
+    '/metrics': Page(metrics, is_open=True, needs='numbers', takes_long=True),
 }

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from paste_wspbus.ops.access import Access, Refusal
 from paste_wspbus.ops.history import History
+from paste_wspbus.ops.making import Maker
 from paste_wspbus.ops.pages import EVENTS, PAGES, Asked, Page
 from paste_wspbus.ops.requests import MAX_HEAD, BadRequest, Request, read_head
 from paste_wspbus.ops.streams import Streams
@@ -33,6 +34,9 @@ MAX_CONNECTIONS = 64
 
 #: Seconds that a connection has from its beginning to its end.
 TIME = 5.0
+
+#: Seconds that a page may take which is made in a thread.
+LONG = 30.0
 
 #: Seconds that a page waits for an answer of the site; then it is made from an older one.
 PATIENCE = 0.7
@@ -79,9 +83,9 @@ class Client:
         self.until = time.monotonic() + TIME
         self.buffer, self.output = b'', b''
         self.request: Request | None = None
-        #: The page that waits for an answer of the site, and since when.
+        #: The page that it waits for, since when, and whether it is being made.
         self.page: Page | None = None
-        self.asked_at = 0.0
+        self.asked_at, self.is_made = 0.0, False
         #: Whether it has its response, and only the end of what it sends is awaited.
         self.lingers = False
         #: The events that it gets; None if it has asked for a page.
@@ -135,6 +139,7 @@ class OpsServer:
         self._streams = Streams(source, self._history)
         self._wake_reader, self._waker = os.pipe()
         os.set_blocking(self._wake_reader, False)
+        self._maker = Maker(self._ring)
         self._rests_until = 0.0
         self._is_stopped = False
 
@@ -155,6 +160,7 @@ class OpsServer:
                 if self._selector.get_map().get(key.fd) is key:
                     key.data()
             self._answer_those_that_wait()
+            self._send_those_that_are_made()
             self._history.look(lambda: self._source.snapshot().numbers)
             self._streams.look()
             self._drop_late()
@@ -162,10 +168,14 @@ class OpsServer:
     def stop(self) -> None:
         """Let `serve` return soon; any thread and signal handler may call this."""
         self._is_stopped = True
+        self._ring()
+
+    def _ring(self) -> None:
         os.write(self._waker, b'.')
 
     def close(self) -> None:
         """Close the connections; the listening sockets stay open."""
+        self._maker.end()
         self._streams.end()
         for client in list(self._clients.values()):
             self._close(client)
@@ -185,7 +195,7 @@ class OpsServer:
         due += [
             client.asked_at + PATIENCE
             for client in self._clients.values()
-            if client.page
+            if client.page and not client.is_made
         ]
         if self._rests_until:
             due.append(self._rests_until)
@@ -305,7 +315,7 @@ class OpsServer:
 
     def _answer_those_that_wait(self) -> None:
         for client in list(self._clients.values()):
-            if client.page is not None:
+            if client.page is not None and not client.is_made:
                 self._answer_if_possible(client)
 
     def _answer_if_possible(self, client: Client) -> None:
@@ -318,14 +328,32 @@ class OpsServer:
             and not self._is_fresh(page.needs, client.asked_at)
         ):
             return
-        client.page = None
         sees_all = page.is_open is False or self._access.sees_all(request)
+        asked = Asked(request, self._source.snapshot(), sees_all)
+        if page.takes_long:
+            client.is_made, client.until = True, time.monotonic() + LONG
+            key = request.path, request.accept, sees_all
+            self._maker.add(key, lambda: page.make(asked), client)
+            return
+        client.page = None
         try:
-            response = page.make(Asked(request, self._source.snapshot(), sees_all))
-            self._send_response(client, response)
+            self._send_response(client, page.make(asked))
         except Exception as error:  # no page may end the listener
-            why = f'the page cannot be made: {type(error).__name__}'
-            self._refuse(client, Refusal(500, why))
+            self._fail(client, error)
+
+    def _send_those_that_are_made(self) -> None:
+        for client, response in self._maker.take():
+            if client not in self._clients.values():
+                continue
+            client.page, client.until = None, time.monotonic() + TIME
+            if isinstance(response, Exception):
+                self._fail(client, response)
+            else:
+                self._send_response(client, response)
+
+    def _fail(self, client: Client, error: Exception) -> None:
+        why = f'the page cannot be made: {type(error).__name__}'
+        self._refuse(client, Refusal(500, why))
 
     def _refuse(self, client: Client, refusal: Refusal) -> None:
         from webob import Response

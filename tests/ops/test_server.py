@@ -42,6 +42,22 @@ def broken(asked):
     raise KeyError('a secret')
 
 
+class Long:
+    """A page that is made when the test says so."""
+
+    def __init__(self):
+        self.begun, self.may_end = threading.Semaphore(0), threading.Semaphore(0)
+        self.count = 0
+
+    def make(self, asked):
+        self.count += 1
+        self.begun.release()
+        assert self.may_end.acquire(timeout=60)
+        if self.count == 3:
+            raise KeyError('a secret')
+        return Response(f'{self.count}')
+
+
 PAGES = {
     '/open': Page(lambda asked: Response('open\n'), is_open=True),
     '/who': Page(lambda asked: as_json({'all': asked.sees_all}), is_open=True),
@@ -78,6 +94,35 @@ def test_a_page_has_headers_that_protect_it():
         assert "default-src 'none'" in response.headers['content-security-policy']
         assert response.headers['connection'] == 'close'
         assert 'access-control-allow-origin' not in response.headers
+
+
+def test_others_are_answered_while_a_page_takes_long(monkeypatch):
+    long = Long()
+    monkeypatch.setitem(PAGES, '/long', Page(long.make, True, takes_long=True))
+    with served() as address, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(ops.Connection(address)) for _ in range(4)]
+
+        def ask(client):
+            client.socket.sendall(b'GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n')
+
+        ask(clients[0])
+        assert long.begun.acquire(timeout=60)
+        for client in clients[1:]:
+            ask(client)
+        clients[3].close()  # it does not wait for its page
+        for _ in range(2):  # after the second one, the others are read, too
+            assert ops.get(address, '/open').status == 200
+        long.may_end.release()
+        assert ops.Response(clients[0].file).body == b'1'
+        assert long.begun.acquire(timeout=60)
+        long.may_end.release()
+        assert [ops.Response(one.file).body for one in clients[1:3]] == [b'2', b'2']
+        long.may_end.release()
+        failed = ops.get(address, '/long')
+        assert (failed.status, failed.body) == (
+            500,
+            b'the page cannot be made: KeyError\n',
+        )
 
 
 def test_head_is_get_without_a_body():
