@@ -125,8 +125,8 @@ class Operator:
             if error.code == errno.ETIMEDOUT and command == NEWS:
                 return {}
             if error.code == errno.EPROTO and 'this site speaks' in error.reason:
-                line = f'The site{found.who} belongs to no cluster: it was started without '
-                line += 'workers, or without [cluster:main] in its .ini.'
+                needs = 'it needs workers, and [cluster:main] in its .ini'
+                line = f'The site{found.who} belongs to no cluster: {needs}.'
             elif error.code == errno.EPROTO:
                 line = f'The site{found.who} refuses: {error.reason}.'
             elif self._token:
