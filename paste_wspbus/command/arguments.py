@@ -30,9 +30,6 @@ SUBCOMMANDS = {
 #: Those that can show what they know as JSON.
 SHOWING = ('status', 'stacks', 'plan', 'blame', 'timeline')
 
-#: Those that --cluster lets act on all machines; and ps, which needs no file.
-OF_CLUSTER = ('status', 'graceful')
-
 #: The subcommand that the file may follow, as with paster.
 SETUP_APP = 'setup-app'
 
@@ -144,15 +141,10 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
             raise UsageError(f'{option} works only with the subcommand {of}')
     if options.json and options.subcommand not in SHOWING:
         raise UsageError(f'--json works only with {", ".join(SHOWING)}')
-    if options.cluster and options.subcommand not in OF_CLUSTER:
-        raise UsageError(f'--cluster works only with {", ".join(OF_CLUSTER)}, ps')
-    if options.machine is not None and (options.subcommand, options.cluster) != (
-        'graceful',
-        True,
-    ):
-        raise UsageError('--from MACHINE works only with graceful --cluster')
-    if options.machine == '':
-        raise UsageError('--from needs the name of a machine')
+    if options.cluster or options.machine is not None:
+        from paste_wspbus.command.subcommands import check_cluster
+
+        check_cluster(options)
     _check_watch(options)
     if options.subcommand == 'graceful' and options.workers is not None:
         raise UsageError(
@@ -177,8 +169,6 @@ def _check_watch(options: Options) -> None:
         raise UsageError('--interval works only together with --watch')
     if options.watch and options.json:
         raise UsageError('--watch is for people: leave out --json')
-    if options.watch and options.cluster:
-        raise UsageError('--watch shows one site: leave out --cluster')
     if options.watch and options.verbosity < 1:
         raise UsageError('--watch shows the site, and -q shows nothing: leave out one')
 
