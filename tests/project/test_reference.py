@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,12 @@ from paste_wspbus import exits, hello
 from paste_wspbus.bus.messages import RESERVED
 from paste_wspbus.command.arguments import SUBCOMMANDS, WITHOUT_FILE
 from paste_wspbus.command.parser import make_parser
+from paste_wspbus.errors import SettingError
 from paste_wspbus.ini import wsgi_object
 from paste_wspbus.ini.settings import SETTINGS, SIGNAL
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.plugins.json_log import _FIELDS
-from paste_wspbus.ready.accesslog import lines
+from paste_wspbus.ready.accesslog import check_settings, lines
 from tests.kit.places import DOCS, ROOT
 from tests.project.said import modules
 
@@ -134,11 +136,18 @@ def test_each_channel_is_described():
 # -- fields --------------------------------------------------------------------------
 
 
-def test_each_field_of_a_log_line_is_described():
+def fields_of_the_access_log(monkeypatch):
+    """The fields that a wrong one is compared with, for the hint of its message."""
+    found = []
+    monkeypatch.setattr(lines, 'nearest', lambda _, known: found.extend(known) or '')
+    with pytest.raises(SettingError, match='there is no field'):
+        check_settings({'file': Path('/dev/stdout'), 'format': '{x}', 'query': True})
+    return set(found)
+
+
+def test_each_field_of_a_log_line_is_described(monkeypatch):
     log, access = page('log-fields').split('## A line of the access log')
     assert set(_FIELDS.values()) | {'time', 'message', 'traceback'} <= first_cells(log)
-    own = {*lines._sources_of(frozenset(), True, False), *lines._COMMON}
-    own |= {*lines.CONSTANTS}
-    assert first_cells(access) == own | {'header.NAME', 'response.NAME'}
+    assert first_cells(access) == fields_of_the_access_log(monkeypatch)
     marked = re.findall(r'^\| `(\w+)` \| ✓ \|', access, re.M)
     assert sorted(marked) == sorted(lines.JSON)
