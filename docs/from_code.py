@@ -8,6 +8,7 @@ when the site is built, so nothing of it can be out of date. The package must be
 
 import argparse
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from paste_wspbus.cluster import settings as cluster
 from paste_wspbus.command import parser, plugins
 from paste_wspbus.ini import typed
 from paste_wspbus.ini.settings import SETTINGS
+from paste_wspbus.metrics.families import FAMILIES
 from paste_wspbus.plugins.signals import DEFAULTS
 from paste_wspbus.process.rereading import _STAYS, OF_THE_SUPERVISOR
 
@@ -231,7 +233,60 @@ def signals():
     return table(['signal', '`signal.NAME` by default'], rows)
 
 
+# -- what a running site says --------------------------------------------------------
+
+
+def metrics():
+    """Return the table of the metrics of the bus."""
+    rows = []
+    for one in FAMILIES:
+        name = f'wspbus_{one.name}{"_total" * (one.kind == "counter")}'
+        labels = ', '.join(map(code, one.labels)) or 'none'
+        rows.append([code(name), one.kind, labels, cell(one.help)])
+    return table(['metric', 'type', 'labels', 'what it is'], rows)
+
+
+def type_in_words(schema, parts):
+    """Return the type of a key of the JSON schema, in a few words.
+
+    :param parts: the objects of the schema, by name.
+    """
+    if '$ref' in schema:
+        name = schema['$ref'].rpartition('/')[2]
+        is_optional = 'null' in parts[name].get('type', ())
+        return f'[{name}](#{name}){" or null" * is_optional}'
+    if 'enum' in schema:
+        return ', '.join(code(str(one)) for one in schema['enum'])
+    types = schema['type']
+    said = ' or '.join([types] if isinstance(types, str) else types)
+    items = schema.get('items', {})
+    return f'{said} of {type_in_words(items, parts)}' if '$ref' in items else said
+
+
+def meaning_of(schema, parts):
+    """Return the description of a key, or that of the object that it has."""
+    if '$ref' in schema:
+        schema = {**parts[schema['$ref'].rpartition('/')[2]], **schema}
+    return cell(schema['description'])
+
+
+def status():
+    """Return a section for each object of docs/status.schema.json."""
+    parts = json.loads((DOCS / 'status.schema.json').read_text())['$defs']
+    sections = []
+    for name, one in parts.items():
+        rows = [
+            [code(key), type_in_words(value, parts), meaning_of(value, parts)]
+            for key, value in one['properties'].items()
+        ]
+        heading = f'## {name}\n\n{one["description"]}\n\n'
+        sections.append(heading + table(['key', 'type', 'meaning'], rows))
+    return '\n'.join(sections)
+
+
 PARTS = {
+    'metrics': metrics,
+    'status': status,
     'plugins': plugin_sections,
     'cluster': cluster_section,
     'servers': server_sections,
