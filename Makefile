@@ -4,7 +4,7 @@ VENV ?= .venv
 INI ?= sample_ini/development.ini
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-.PHONY: serve help test test-all attack chaos proofs cluster environments hosts timeline docs links man lint bench bench-quick records dist pins clean
+.PHONY: $(shell awk -F: '/^[a-z-]+:.*## / { print $$1 }' Makefile)
 
 serve: $(VENV)/.served  ## Serve a sample site (INI=sample_ini/development.ini)
 	$(VENV)/bin/wspserve $(INI)
@@ -29,6 +29,9 @@ hosts: $(VENV)/.tested environments  ## Check what each host promises (ROUNDS=20
 timeline:  ## Draw docs/timeline.svg, the picture in the README, from a run
 	made=$$($(PYTHON) -m tests.environments pylons) && \
 	  "$${made#pylons: }/bin/python" docs/timeline.py
+
+deployment: $(VENV)/.served  ## Draw docs/deployment.svg, the other picture in the README, from a run
+	$(VENV)/bin/python docs/deployment.py
 
 # DOCS="-E" reads all pages anew.
 docs: $(VENV)/.documented  ## Build the documentation as a site, in build/docs
