@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.process.process import Process
 
+
 class Succession:
     """Hands what ``process`` holds to a successor, or to its own next program."""
 
