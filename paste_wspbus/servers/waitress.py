@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from _queue import Empty
+from collections import deque
 
 from waitress import server as waitress_server
 from waitress import wasyncore
@@ -170,6 +171,9 @@ class WaitressServer(Server):
         for listening in self.sockets:
             self._make_server(app, listening)
         self._servers = [s for s in self._map.values() if isinstance(s, BaseWSGIServer)]
+        self._jobs: deque[Callable[[], object]] = deque()
+        trigger = self._servers[0].trigger
+        trigger.handle_read = functools.partial(_run_jobs, trigger, self._jobs)
         # waitress counts what is in the map, and not the connections alone.
         self._adjustments.connection_limit += len(self._map)
         channel_class = _channel_class(self, ways)
@@ -276,7 +280,8 @@ class WaitressServer(Server):
             return bool(function())
         # In a site that gevent or eventlet patches, the loop is a greenlet of this thread.
         result = self.bus.queue_class()
-        self._servers[0].trigger.pull_trigger(lambda: result.put(function()))
+        self._jobs.append(lambda: result.put(function()))
+        self._servers[0].trigger.pull_trigger()
         with contextlib.suppress(Empty):
             return bool(result.get(timeout=self.at_most(1)))
         return False
@@ -413,6 +418,20 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         with contextlib.suppress(IndexError):
             while True:
                 yield self.queue.popleft()
+
+
+def _run_jobs(trigger: Any, jobs: deque[Callable[[], object]]) -> None:
+    """Run what `_in_loop` was given.
+
+    waitress's own trigger runs such functions under its lock. If one takes long, who pulls
+    the trigger for the next one waits, and knows no limit.
+    """
+    type(trigger).handle_read(trigger)
+    while jobs:
+        try:
+            jobs.popleft()()
+        except Exception:
+            trigger.logger.exception('Error in the loop of the server')
 
 
 def _dispatcher_class(ways: frozenset[str]) -> type[_Dispatcher]:

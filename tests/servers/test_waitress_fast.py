@@ -279,6 +279,31 @@ def test_a_thread_closes_a_connection_from_which_the_loop_does_not_read(
     assert [name.startswith(closer) for name in closed] == [True], closed
 
 
+def test_a_loop_that_is_held_up_holds_up_nobody_who_asks_it(monkeypatch):
+    with Served(monkeypatch) as served:
+        entered, release = threading.Event(), threading.Event()
+
+        def hold():
+            entered.set()
+            release.wait(TIMEOUT)
+
+        served.server._in_loop(lambda: None)  # the loop runs
+        first = threading.Thread(target=served.server._in_loop, args=[hold])
+        first.start()
+        assert entered.wait(TIMEOUT)
+        answers = []
+        second = threading.Thread(
+            target=lambda: answers.append(served.server._in_loop(lambda: True))
+        )
+        second.start()
+        second.join(TIMEOUT / 2)
+        release.set()
+        first.join()
+        second.join()
+        assert answers == [False]
+        eventually(lambda: served.server._in_loop(lambda: True))
+
+
 def test_channels_may_be_closed_while_waitress_goes_through_them(monkeypatch):
     with Served(monkeypatch) as served, contextlib.ExitStack() as clients:
         for _ in range(3):
