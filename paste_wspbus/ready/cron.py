@@ -101,6 +101,8 @@ class Keeper:
         #: The run that began last, and all whose end is not noted.
         self.run: Run | None = None
         self._runs: list[Run] = []
+        #: The run that ended last, if runs may overlap: one may always be in progress.
+        self._ended: Run | None = None
         self.is_keeper = False
         # They are made at the start: the site may have patched `threading` before.
         self._stops, self._wakes = threading.Event(), threading.Event()
@@ -153,6 +155,8 @@ class Keeper:
     def _note_ends(self) -> None:
         for run in [one for one in self._runs if one.ended]:
             self._runs.remove(run)
+            if self.cron.rules.overlap == 'allow':
+                self._ended = run
             self.diary.ended(run.describe())
             if run.outcome == 'ok':  # another outcome has its line already
                 when = self.cron.schedule.text(run.time)
@@ -212,9 +216,12 @@ class Keeper:
         last = run.describe() if run is not None else diary.last_run
         following = diary.next_time()
         is_late = any(one.is_running and one.is_late for one in list(self._runs))
-        failed = last is not None and last['outcome'] not in ('ok', 'runs')
+        ended = self._ended.describe() if self._ended is not None else None
+        failed = any(
+            one and one['outcome'] not in ('ok', 'runs') for one in (last, ended)
+        )
         return {
-            'text': self._text(last, following),
+            'text': self._text(last, ended, following),
             'ok': not (failed or is_late or diary.problem),
             'runs_here': True,
             'last_run': last,
@@ -222,11 +229,21 @@ class Keeper:
             **diary.counts,
         }
 
-    def _text(self, last: dict[str, Any] | None, following: float | None) -> str:
+    def _text(
+        self,
+        last: dict[str, Any] | None,
+        ended: dict[str, Any] | None,
+        following: float | None,
+    ) -> str:
         text, now = self.cron.schedule.text, time.time()
         parts = ['it did not run yet']
         if last is not None and last['outcome'] == 'runs':
             parts = [f'it has run for {now - last["began"]:.0f} s now']
+            if (count := len(self._runs)) > 1:
+                parts[0] += f'; {count} runs are in progress'
+            if ended is not None:
+                parts.append(f'the run that ended last: {ended["outcome"]}')
+                parts += filter(None, [ended['error']])
         elif last is not None:
             parts = [f'last run {text(last["began"])}: {last["outcome"]}']
             if last['ended'] is not None:

@@ -13,6 +13,7 @@ from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.typed import convert, settings_of
 from paste_wspbus.ready import cron as cron_module
 from paste_wspbus.ready.cron import Cron
+from paste_wspbus.ready.job import Run
 from paste_wspbus.ready.part import Unhealthy
 from tests.kit import Site, eventually, run
 from tests.kit.processes import TIMEOUT
@@ -236,6 +237,7 @@ def test_runs_may_overlap_and_a_stop_waits_for_all_of_them(bus, tmp_path, monkey
     eventually(lambda: len(keeper._runs) == 2)
     assert keeper.diary.seconds_to_next(time.time() + 9) == 0
     assert keeper._begin() is None  # two overlap at most
+    assert '; 2 runs are in progress' in keeper.wspbus_status()['text']
     threading.Timer(0.2, goes_on.set).start()
     bus.stop()
     assert keeper._runs == []
@@ -244,6 +246,17 @@ def test_runs_may_overlap_and_a_stop_waits_for_all_of_them(bus, tmp_path, monkey
     state = json.loads((tmp_path / 'state.json').read_text())
     assert state['run']['outcome'] == 'ok'
     assert state['run']['for'] == state['last']
+
+
+def test_runs_that_overlap_are_not_well_if_one_has_failed(bus, tmp_path):
+    cron(bus, tmp_path, 'job_that_fails', overlap='allow')
+    bus.start()
+    keeper = bus.resources['nightly']
+    eventually(lambda: keeper._ended is not None)
+    keeper.run = Run(keeper.cron, job, keeper.run.time + 1, None)  # it has not ended
+    status = keeper.wspbus_status()
+    assert not status['ok']
+    assert 'the run that ended last: failed; ValueError: no disk' in status['text']
 
 
 def test_a_stop_does_not_wait_longer_than_its_deadline(bus, log, tmp_path):
