@@ -18,12 +18,9 @@ MANY = 50
 
 
 def cut_path(path: str) -> str:
-    """Return a path up to its second segment: what follows may be a name or a secret."""
-    first, *rest = path.removeprefix('/').split('/')
-    if not rest:
-        return path
-    more = '/…' if len(rest) > 1 and rest[1:] != [''] else ''
-    return f'/{first}/{rest[0]}{more}'
+    """Return a path up to its first segment: what follows may be a name or a secret."""
+    end = path.find('/', 1) + 1
+    return path if end in (0, len(path)) else f'{path[:end]}…'
 
 
 def limited(status: dict[str, Any]) -> dict[str, Any]:

@@ -235,7 +235,7 @@ class BusFilter:
             try:
                 return app(environ, start_response)
             finally:
-                path = '/'.join(_path(environ).split('/')[:3])  # not who asks for what
+                path = '/'.join(_path(environ).split('/')[:2])  # not who asks for what
                 name = f'{environ.get("REQUEST_METHOD")} {path}'
                 bus.calls.record('request', name, since, monotonic() - since)
 

@@ -156,10 +156,9 @@ class Meter:
 
 
 def cut(path: str) -> str:
-    """Return a path without what follows its second segment: there may be no end to those."""
-    second = path.find('/', 1)
-    third = path.find('/', second + 1) if second > 0 else -1
-    return path if third < 0 else f'{path[: third + 1]}...'
+    """Return a path without what follows its first segment: ``/reset/TOKEN`` is a secret."""
+    end = path.find('/', 1) + 1
+    return path if end in (0, len(path)) else f'{path[:end]}...'
 
 
 class Metered:

@@ -62,14 +62,13 @@ def test_only_a_supervisor_that_hangs_is_not_live():
         ('/', '/'),
         ('/cart', '/cart'),
         ('/cart/', '/cart/'),
-        ('/cart/items', '/cart/items'),
-        ('/cart/items/', '/cart/items'),
-        ('/reset/user/token-123', '/reset/user/…'),
-        ('//x//y', '//x/…'),
+        ('/reset/token-123', '/reset/…'),
+        ('/reset/user/token-123', '/reset/…'),
+        ('//x//y', '//…'),
         ('', ''),
     ],
 )
-def test_a_path_is_cut_at_its_second_segment(path, cut):
+def test_a_path_is_cut_after_its_first_segment(path, cut):
     assert cut_path(path) == cut
 
 
