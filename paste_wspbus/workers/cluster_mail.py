@@ -50,6 +50,8 @@ class ClusterMail:
         self._connection: socket.socket | None = None
         self._outbox: Outbox | None = None
         self._rest, self._was_connected = b'', False
+        #: Whether messages had no room, which the agent does not know.
+        self._is_behind = False
         self._heard: dict[str, Callable[..., object]] = {
             'message': self._receive,
             'missed': self._has_missed,
@@ -69,6 +71,8 @@ class ClusterMail:
         self._outbox = Outbox(mine, self._wait_for_room)
         self.events.selector.register(mine, selectors.EVENT_READ, self._serve)
         if self._was_connected:  # what the agent before had is lost
+            self._is_behind = self._number > 0
+            self._show_gap()
             self._has_missed()
         self._was_connected = True
         return its
@@ -76,6 +80,8 @@ class ClusterMail:
     def _wait_for_room(self, waits: bool) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
         self.events.selector.modify(self._connection, events, self._serve)  # type: ignore[arg-type]
+        if not waits:
+            self._show_gap()
 
     def _serve(self) -> None:
         assert self._connection is not None and self._outbox is not None
@@ -117,9 +123,15 @@ class ClusterMail:
         self.counts['sent'] += 1
         head = json.dumps([message['broadcast'], message['retain']])
         if not self.send(SITE, f'{head}\n{message["args"]}', self._number):
+            self._is_behind = True
             self._has_dropped(
                 'the process that talks to the cluster does not read them'
             )
+
+    def _show_gap(self) -> None:
+        """Let the others see what had no room, even if no other message follows."""
+        if self._is_behind:
+            self._is_behind = not self.send(SITE, '', self._number)
 
     def send(self, kind: str, text: str, number: int = 0) -> bool:
         """Send a message to all machines; return whether there was room for it."""
