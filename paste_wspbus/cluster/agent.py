@@ -72,8 +72,8 @@ class Agent:
     - ``held``, fence, until: this member holds the lease until then (CLOCK_BOOTTIME).
     - ``lost``, fence: it does not hold it any more.
     - ``engine``, facts: what the engine does; see `_tell_of_engine`.
-    - ``looked``, machines: the answer to ``look``, after ``engine``; None if the engine is
-      away, or if nobody wants to see them.
+    - ``looked``, machines, more: the answer to ``look``, after ``engine``; None if the engine
+      is away, or if nobody wants to see them; ``more`` are not in the list.
     - ``note``, level, text: a line for the log.
 
     :param connection: the end of the connection to the supervisor.
@@ -383,7 +383,8 @@ class Agent:
                 self._tell_of_engine('', took, answer, anew=True)
             except EngineAway as away:
                 self._is_away(away, clock())
-        self._say('looked', None if found is None else described(found))
+        shown = None if found is None else described(found)
+        self._say('looked', shown, len(found or ()) - len(shown or ()))
 
 
 def run_agent(

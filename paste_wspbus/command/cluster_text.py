@@ -45,7 +45,9 @@ def describe(cluster: Any) -> list[Line]:
     who = f'seen from {text(cluster.get("machine"))}'
     line = f'The cluster {text(cluster.get("name"))}, {who}'
     if machines is not None:
-        line += f': {plural(len(machines), "machine")}'
+        more = int(number(cluster, 'left_out') or 0)
+        line += f': {plural(len(machines) + more, "machine")}'
+        line += f', of which the first {len(machines)} are shown' * bool(more)
         silent = sum(one.get('is_silent') is True for one in machines)
         line += f', {silent} of them silent' * bool(silent)
     lines = [Line(f'{line}.'), *_engine(cluster), *_lease(cluster)]

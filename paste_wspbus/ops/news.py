@@ -94,7 +94,7 @@ def _cluster(cluster: Any) -> dict[str, Any] | None:
     return {
         **_some(cluster, _CLUSTER),
         'machines': machines[:MAX_MACHINES],
-        'more': max(len(machines) - MAX_MACHINES, 0),
+        'more': max(len(machines) - MAX_MACHINES, 0) + (cluster.get('left_out') or 0),
     }
 
 

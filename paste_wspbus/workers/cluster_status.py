@@ -34,6 +34,7 @@ class ClusterStatus:
     def __init__(self, cluster: Clustered) -> None:
         self._cluster, self._events = cluster, cluster.events
         self._machines: list[dict[str, Any]] | None = None
+        self._more = 0
         #: The times (boot_clock) at which the machines came, and the last word on the engine.
         self._machines_at = self._looked_at = float('-inf')
         #: The functions that wait for the agent; whether it must look at all machines.
@@ -72,14 +73,16 @@ class ClusterStatus:
             self._asked_since = boot_clock()
         self._cluster.look(machines)
 
-    def has_looked(self, machines: list[dict[str, Any]] | None) -> None:
+    def has_looked(self, machines: list[dict[str, Any]] | None, more: int = 0) -> None:
         """Take note of what the agent has seen.
 
         :param machines: None if it has not looked at them, or if the engine is away.
+        :param more: how many it has seen beside these.
         """
         self._asked_since, self._looked_at = None, boot_clock()
         if machines is not None:
             self._machines, self._machines_at = machines, self._looked_at
+            self._more = more
         is_away = bool(self._cluster.engine.get('away'))
         for waits in [*self._waiting]:
             if machines is not None or is_away or not waits[0]:
@@ -145,7 +148,9 @@ class ClusterStatus:
         # Without a word for a ttl, another one may have the lease.
         is_sure = answers and now <= (engine['since'] or 0.0) + cluster.settings.ttl
         machines = self._seen(now) if answers else None
-        if machines is not None:  # that is newer than the last word of this machine
+        if (
+            machines is not None and not self._more
+        ):  # that is newer than the last word of this machine
             members = sum(not one['is_silent'] for one in machines)
         return {
             'name': cluster.settings.name,
@@ -164,6 +169,7 @@ class ClusterStatus:
             'leader': engine.get('leader') if is_sure else None,
             'leads_for': _age(now, leads) if is_sure else None,
             'machines': machines,
+            'left_out': None if machines is None else self._more,
             'messages': {**cluster.mail.counts},
         }
 

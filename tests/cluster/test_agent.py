@@ -229,20 +229,21 @@ def test_it_looks_at_all_machines_for_who_asks_and_not_while_the_engine_is_away(
     one.engine.acts.clear()
     one.tell('look', False)
     assert one.engine.acts == ['look']
-    assert one.said()['looked'] == [None]
+    assert one.said()['looked'] == [None, 0]
     one.tell('look', True)
     said = one.said()
-    ((first, second),) = said['looked']
+    (first, second), more = said['looked']
+    assert more == 0
     assert (first['machine'], second['id']) == ('one', 'two-2')
     assert first['release'] is None and first['age'] == 0
     assert said['engine'][0]['round_trip'] >= 0
     one.engine.away = 'it is full'
     one.tell('look', True)
     said = one.said()
-    assert said['looked'] == [None] and said['engine'][0]['away'] == 'it is full'
+    assert said['looked'] == [None, 0] and said['engine'][0]['away'] == 'it is full'
     one.engine.acts.clear()
     one.tell('look', True)
-    assert one.said()['looked'] == [None] and one.engine.acts == []
+    assert one.said()['looked'] == [None, 0] and one.engine.acts == []
 
 
 @pytest.mark.parametrize(

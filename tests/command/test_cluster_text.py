@@ -125,6 +125,13 @@ def test_the_table_of_machines_does_not_say_what_a_silent_one_does():
     ]
 
 
+def test_machines_for_which_there_was_no_room_are_counted():
+    first, *_ = lines(describe, machines=[WEB1], left_out=500)
+    assert first == (
+        'The cluster shop, seen from web1: 501 machines, of which the first 1 are shown.'
+    )
+
+
 def test_namesakes_are_shown_by_their_ids():
     shown = lines(describe, machines=[WEB1, {**WEB1, 'id': 'web1-2'}])
     assert [line.split()[0] for line in shown[-2:]] == ['web1-1', 'web1-2']

@@ -100,11 +100,16 @@ def test_a_cluster_has_its_silent_machines_first(monkeypatch):
     assert news({'pid': 6})['cluster'] is None
     quiet = {'machine': 'web3', 'is_silent': True, 'secret': 1}
     machines = [{'machine': f'web{number}', 'is_silent': False} for number in range(3)]
-    cluster = {'name': 'shop', 'leader': None, 'machines': [*machines, quiet]}
+    cluster = {
+        'name': 'shop',
+        'leader': None,
+        'machines': [*machines, quiet],
+        'left_out': 5,
+    }
     monkeypatch.setattr(module, 'MAX_MACHINES', 2)
     told = news({'cluster': cluster})['cluster']
     assert [one['machine'] for one in told['machines']] == ['web3', 'web0']
-    assert (told['name'], told['leader'], told['more']) == ('shop', None, 2)
+    assert (told['name'], told['leader'], told['more']) == ('shop', None, 7)
     assert 'secret' not in told['machines'][0]
     assert news({'cluster': {'machines': None}})['cluster']['machines'] == []
 

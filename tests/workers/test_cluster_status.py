@@ -120,7 +120,9 @@ def test_a_machine_is_silent_after_its_own_ttl_and_what_was_seen_grows_old(
     short = {**WEB2, 'ttl': None, 'age': 11.0}
     cluster.learns()
     status.has_looked([WEB2, short])
-    assert status.describe()['members'] == 1
+    assert (status.describe()['members'], status.describe()['left_out']) == (1, 0)
+    status.has_looked([WEB2, short], 500)  # they are not all
+    assert (status.describe()['members'], status.describe()['left_out']) == (2, 500)
     first, second = status.describe()['machines']
     assert (first['is_silent'], second['is_silent']) == (False, True)
     status._machines_at -= 2
