@@ -40,7 +40,8 @@ def in_brief(cluster: Any) -> list[Line]:
 def describe(cluster: Any) -> list[Line]:
     """Return what `status --cluster` prints."""
     if not isinstance(cluster, dict):
-        return [Line('The site belongs to no cluster: it has no [cluster:main].')]
+        why = 'it was started without workers, or without [cluster:main] in its .ini'
+        return [Line(f'The site belongs to no cluster: {why}.')]
     machines = machines_of(cluster)
     who = f'seen from {text(cluster.get("machine"))}'
     line = f'The cluster {text(cluster.get("name"))}, {who}'

@@ -1,7 +1,8 @@
-"""The keys of [wspbus:main] that do nothing in this process, because it has no workers."""
+"""The keys and sections that do nothing in this process, because it has no workers."""
 
 from __future__ import annotations
 
+from paste_wspbus.ini.listed import is_clustered
 from paste_wspbus.ini.settings import FOR_WORKERS, SETTINGS, section_of
 
 TYPE_CHECKING = False
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def idle_keys(process: Process) -> list[str]:
-    """Return a sentence on each key that does nothing in this process.
+    """Return a sentence on each key or section that does nothing in this process.
 
     The same .ini may serve one process by ``--workers 0`` or ``--reload``: whoever writes
     that knows it.
@@ -19,6 +20,10 @@ def idle_keys(process: Process) -> list[str]:
     if settings['workers'] or process.workers or process.options.reload:
         return []
     lines = []
+    if is_clustered(process.config):
+        lines.append(
+            '[cluster:main] does nothing without workers: this site is no machine of a cluster'
+        )
     for key in FOR_WORKERS:
         value = settings[key]
         if not value or value == SETTINGS[key].default:

@@ -99,7 +99,8 @@ class Opening:
             )
         self.config.check_workers(process.workers, server)
         settings = self.config.settings
-        if any(settings[key] != SETTINGS[key].default for key in FOR_WORKERS):
+        given = any(settings[key] != SETTINGS[key].default for key in FOR_WORKERS)
+        if given or self.config.section('cluster:main'):
             from paste_wspbus.process.idle import idle_keys
 
             process.notes += idle_keys(process)

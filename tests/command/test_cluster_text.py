@@ -151,7 +151,10 @@ def test_an_engine_that_is_away_says_nothing_of_the_others():
 
 def test_without_a_cluster_it_says_so():
     (line,) = describe(None)
-    assert line.text == 'The site belongs to no cluster: it has no [cluster:main].'
+    assert line.text == (
+        'The site belongs to no cluster: it was started without workers, or without '
+        '[cluster:main] in its .ini.'
+    )
 
 
 def test_nonsense_is_shown_as_nonsense():

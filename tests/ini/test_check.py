@@ -67,6 +67,10 @@ WARNINGS = {
         '[wspbus:main] hung_after does nothing without workers or --monitor-restart',
         '[wspbus:main] request_deadline only logs without workers or --monitor-restart',
     ),
+    'a cluster without workers': (
+        f'{USED}[cluster:main]\nname = shop\n',
+        '[cluster:main] does nothing without workers: this site is no machine of a cluster',
+    ),
     'a server with a typo': (
         USED + '[servr:main]\n',
         '[servr:main] is not used: did you mean [server:main]?',
