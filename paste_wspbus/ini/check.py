@@ -168,15 +168,15 @@ def _check_folders(config: Config) -> Iterator[str]:
     for key in (*FILES, *FOLDERS):
         path = config.settings[key] or ''
         folder = path if key in FOLDERS else os.path.dirname(path)
-        if folder and not os.path.isdir(folder):
+        if key in FOLDERS and os.path.exists(path):
+            yield from _check_whether_it_takes_files(config, key, path)
+        elif folder and not os.path.isdir(folder):
             missing, section = f'there is no folder {folder}', section_of(config.loader)
             # A service manager makes these when it starts the site; a site without a
             # control socket only says so.
             if key != 'control' and not folder.startswith(('/run/', '/var/run/')):
                 raise ConfigError(str(config.file), missing, section=section, key=key)
             yield f'[{section}] {key}: {missing}'
-        elif path and key in FOLDERS:
-            yield from _check_whether_it_takes_files(config, key, path)
 
 
 def _check_whether_it_takes_files(

@@ -349,25 +349,26 @@ def in_its_section(loader: ConfigLoader, name: str) -> Generator[None]:
         yield
     except ConfigError as error:
         section = _section_with(loader, name, error.key)
-        if type(error) is not ConfigError or section == error.section:
+        is_same = error.file == loader.filename
+        if type(error) is not ConfigError or not (section or is_same):
             raise
         raise ConfigError(
-            error.file, error.problem, section=section, key=error.key
+            loader.filename, error.problem, section=section or name, key=error.key
         ) from None
 
 
-def _section_with(loader: ConfigLoader, name: str, key: str | None) -> str:
+def _section_with(loader: ConfigLoader, name: str, key: str | None) -> str | None:
     at, seen = name, {name}
     while key not in (own := loader.parser._sections.get(at, {})):
         used = own.get('use', ':')
         if loader.absolute_name(used):
-            return name
+            return None
         try:
             at = loader.find_config_section(PLUGIN, used)
         except ConfigError:
-            return name
+            return None
         if at in seen:
-            return name
+            return None
         seen.add(at)
     return at
 
