@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: What the value of an option is, by its name in `--help`.
 VALUES = {
     'FILE': 'file',
+    'FILE|MACHINE': 'file',
     'FILENAME': 'file',
     'LOG_FILE': 'file',
     'USERNAME': 'user',

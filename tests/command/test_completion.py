@@ -164,3 +164,9 @@ def test_a_call_that_cannot_be_meant_is_refused(line, problem, monkeypatch):
     with pytest.raises(UsageError) as refused:
         parse(line.split(), 'wspserve')
     assert problem in str(refused.value)
+
+
+def test_each_option_of_a_file_completes_files():
+    options = [one for one in completion.known_options() if 'FILE' in one.metavar]
+    assert '--from' in [name for one in options for name in one.names]
+    assert {one.kind for one in options} == {'file'}
