@@ -43,8 +43,9 @@ def read_wishes(loader: ConfigLoader, settings: Mapping[str, Any]) -> Wishes:
     try:
         in_order(wishes)
     except NeedError as error:
-        key = 'needs' if wishes[error.name][0] else 'after'
-        verb = 'it needs' if key == 'needs' else 'it starts after'
+        # In a circle, the way begins with the plugin that this one names.
+        is_need = error.need.partition(' ')[0] in wishes[error.name][0]
+        key, verb = ('needs', 'it needs') if is_need else ('after', 'it starts after')
         raise ConfigError(
             loader.filename,
             f'{verb} {error.need}: {error.why}',

@@ -111,7 +111,11 @@ def test_a_plugin_of_each_kind_starts_after_what_it_needs(
             {},
             '[plugin:cache] needs: it needs cache: nothing can need itself',
         ),
-        ({'a': 'needs = b', 'b': 'after = a'}, {}, 'this is a circle'),
+        (
+            {'a': 'needs = c\nafter = b', 'b': 'needs = a', 'c': ''},
+            {},
+            '[plugin:a] after: it starts after b → a: this is a circle',
+        ),
         (
             {'a': 'needs = b', 'b': 'needs = c', 'c': 'needs = d', 'd': 'needs = a'},
             {},
