@@ -236,6 +236,8 @@ def wait_after(failures: int, first: float) -> float:
     """Return the seconds until the next try: twice as long after each failure in a row.
 
     :param failures: how many there were in a row, from 1.
-    :param first: the seconds after the first one.
+    :param first: the seconds after the first one. If it is 0, the second one has 1.
     """
+    if first == 0:
+        return 0.0 if failures == 1 else wait_after(failures - 1, 1.0)
     return min(first * 2.0 ** min(failures - 1, 20), max(LONGEST, first))

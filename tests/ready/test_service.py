@@ -114,6 +114,7 @@ def test_the_waits_grow_to_a_minute_for_ever():
     assert [wait_after(count, 1) for count in (1, 2, 3, 6, 7)] == [1, 2, 4, 32, 60]
     assert wait_after(10**9, 1) == LONGEST
     assert wait_after(3, 300) == 300
+    assert [wait_after(count, 0) for count in (1, 2, 3, 8)] == [0, 1, 2, 60]
 
 
 @pytest.mark.parametrize(
