@@ -69,6 +69,8 @@ class Cron(Kept):
             raise self.wrong(
                 'state', f'there is no folder {os.path.dirname(self.path)}'
             )
+        if self.path and os.path.isdir(self.path):
+            raise self.wrong('state', f'{self.path} is a folder: name a file in it')
         self._check_alone()
 
     def _check_alone(self) -> None:

@@ -151,6 +151,12 @@ def test_a_state_without_a_folder_is_refused(bus, tmp_path):
         cron(bus, tmp_path / 'no')
 
 
+def test_a_state_that_is_a_folder_is_refused(bus, tmp_path):
+    (tmp_path / 'state.json').mkdir()
+    with pytest.raises(ConfigError, match=r'state: .*state\.json is a folder: name a'):
+        cron(bus, tmp_path)
+
+
 def test_two_jobs_of_one_state_are_refused(bus, tmp_path):
     bus.plugins['hourly'] = cron(bus, tmp_path)
     with pytest.raises(
