@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.requests.ledger import Series
 
-#: The port of StatsD.
-PORT = 8125
-
 #: Seconds between two times at which what has gathered is sent.
 EVERY = 1.0
 
@@ -46,8 +43,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
     :raises SettingError: if it is none.
     """
-    port = settings.get('port', PORT)
-    if not 0 < port < 65536:
+    port = settings.get('port')
+    if port is not None and not 0 < port < 65536:
         raise SettingError('port', f'{port} is not from 1 to 65535')
 
 
@@ -65,7 +62,7 @@ class Statsd(Part):
         bus: Bus,
         global_conf: dict[str, str],
         host: str = '127.0.0.1',
-        port: int = PORT,
+        port: int = 8125,
         prefix: str = 'wspbus',
         tags: str = '',
     ) -> None:
