@@ -222,8 +222,9 @@ class Composer:
         context = self.loader.get_context(PLUGIN, name, with_bus(self.vars, bus))
         for key in NEEDS:
             context.local_conf.pop(key, None)
-        if inspect.iscoroutinefunction(context.object):
-            name = context.object.__qualname__
+        factory = context.object
+        if inspect.iscoroutinefunction(factory) or inspect.isasyncgenfunction(factory):
+            name = factory.__qualname__
             problem = f'{name} is an async function, which nothing would run'
             raise FactoryError(self.file, problem, section=context.section)
         self._convert(context, f'plugin:{name}')

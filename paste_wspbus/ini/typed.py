@@ -295,7 +295,7 @@ def settings_in_source(function: ast.FunctionDef | ast.ClassDef) -> Settings | N
 def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: the key of a dict that is no key
         return COMPUTED
 
 
@@ -322,7 +322,8 @@ def convert(
         try:
             value = setting.kind.convert(text)
         except SettingError as error:
-            raise ConfigError(file, error.problem, section=section, key=key) from None
+            problem = f'{error.problem}{comment_hint(text)}'
+            raise ConfigError(file, problem, section=section, key=key) from None
         except ValueError:
             from paste_wspbus.ini.masking import masked_value
 

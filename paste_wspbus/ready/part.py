@@ -147,8 +147,11 @@ class Part(Plugin):
             raise self.wrong(key, problem) from error
         if not callable(found):
             raise self.wrong(key, f'{name} is {type(found).__name__}, no function')
-        if inspect.iscoroutinefunction(found) or inspect.isgeneratorfunction(found):
-            kind = 'a generator' if inspect.isgeneratorfunction(found) else 'an async'
+        is_async = inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(
+            found
+        )
+        if is_async or inspect.isgeneratorfunction(found):
+            kind = 'an async' if is_async else 'a generator'
             raise self.wrong(key, f'{name} is {kind} function, which nothing would run')
         return found  # type: ignore[no-any-return]
 

@@ -10,13 +10,14 @@ import pytest
 
 from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.typed import (
+    COMPUTED,
     convert,
     is_typed,
     kind_of,
     settings_in_source,
     settings_of,
 )
-from paste_wspbus.plugins.kinds import Bytes, Seconds, Url
+from paste_wspbus.plugins.kinds import Bytes, CronLine, Seconds, Url
 from paste_wspbus.testing import composed
 from tests.kit import run
 
@@ -36,6 +37,7 @@ def typed(
     mode: Literal['fast', 'safe', 3] = 'safe',
     old: Optional[int] = None,  # noqa: UP045
     more='anything',
+    when: CronLine | None = None,
 ):
     """A cache."""
 
@@ -105,6 +107,8 @@ def test_each_type_converts_its_text(read):
         ('count', '3 ; three', "'3 ; three' is not a whole number; a comment needs"),
         ('szie', '3', "unknown key; did you mean 'size'?"),
         ('zzz', '3', 'unknown key; it takes url, size, expires'),
+        ('when', '* * * * * ; x', 'no cron line (wrong number of fields): write'),
+        ('when', '* * * * * ; x', '; a comment needs a line of its own'),
     ],
 )
 def test_a_wrong_value_is_one_line_with_section_and_key(read, key, text, problem):
@@ -113,6 +117,12 @@ def test_a_wrong_value_is_one_line_with_section_and_key(read, key, text, problem
         convert(read(typed), conf, 'site.ini', 'plugin:cache')
     assert str(refused.value).startswith(f'site.ini [plugin:cache] {key}: ')
     assert problem in str(refused.value)
+
+
+def test_a_default_that_only_the_code_can_compute_is_no_mistake():
+    text = 'def f(bus, global_conf, n: int = {[]: 1}, m: int = 3 + x): pass'
+    known = settings_in_source(ast.parse(text).body[0]).known
+    assert [one.default for one in known.values()] == [COMPUTED] * 2
 
 
 @BOTH
@@ -341,11 +351,12 @@ def test_a_secret_of_the_wrong_type_is_not_shown():
         assert 'hush' not in str(refused.value)
 
 
-def test_an_async_function_is_no_factory(tmp_path):
+@pytest.mark.parametrize('body', ['    yield\n', ''])
+def test_an_async_function_is_no_factory(tmp_path, body):
     ini = pathlib.Path(site(tmp_path, 'size = 1'))
     module = tmp_path / 'typedsite.py'
     module.write_text(module.read_text().replace('def cache', 'async def cache'))
-    module.write_text(module.read_text().replace('    yield\n', ''))
+    module.write_text(module.read_text().replace('    yield\n', body))
     process = run(tmp_path, str(ini))
     assert process.code == 1
     assert 'cache is an async function, which nothing would run' in process.err.text
