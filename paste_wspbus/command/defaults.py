@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from paste_wspbus.plugins.threads import ThreadManager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from paste_wspbus.bus import Bus
@@ -59,10 +61,12 @@ class DefaultPlugins:
             signals.know_the_site()
         threads = self._replaced('threads', bus) or ThreadManager(bus)
         bus.plugins['threads'] = threads
-        threads.subscribe()
+        with self.naming('threads'):
+            threads.subscribe()
         process.plug_in(bus)
         restarter = bus.plugins['restart'] = self._restarter(bus)
-        restarter.subscribe()
+        with self.naming('restarter'):
+            restarter.subscribe()
         self.plug_in_systemd(bus)
 
     def _restarter(self, bus: Bus) -> Plugin:
@@ -81,6 +85,18 @@ class DefaultPlugins:
 
         return made(config, key, bus)
 
+    def naming(self, key: str) -> AbstractContextManager[None]:
+        """Name the key in the error of the plugin that it has made.
+
+        :raises FactoryError: if the plugin fails.
+        """
+        config = self.process.config
+        if key not in config.settings['defaults']:
+            return contextlib.nullcontext()
+        from paste_wspbus.ini.defaults import failing
+
+        return failing(config, key)
+
     def plug_in_systemd(self, bus: Bus) -> None:
         """Plug in the plugin that reports to systemd, if systemd has started this process."""
         if 'NOTIFY_SOCKET' not in os.environ:
@@ -91,7 +107,8 @@ class DefaultPlugins:
 
             notifier = SystemdNotifier(bus)
         bus.plugins['systemd'] = notifier
-        notifier.subscribe()
+        with self.naming('systemd'):
+            notifier.subscribe()
 
     def plug_in_sitelog(self, bus: Bus, configured: bool) -> SiteLog:
         """Plug in the log of the bus; set up logging if the .ini has not."""

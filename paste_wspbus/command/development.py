@@ -128,7 +128,8 @@ class Development(Single):
             from paste_wspbus.ini.defaults import made
 
             bus.plugins['autoreload'] = made(self.process.config, 'autoreload', bus)
-            bus.plugins['autoreload'].subscribe()
+            with self.defaults.naming('autoreload'):
+                bus.plugins['autoreload'].subscribe()
             return
         from paste_wspbus.command.reloader import Reloader
 

@@ -187,7 +187,8 @@ class Single:
         """Run the site until it has stopped; `paster serve` called ``server(app)`` for this."""
         bus, process = site.bus, self.process
         sitelog = bus.plugins['sitelog']
-        self.launch.early.give_to(bus.plugins['signals'])
+        with self.defaults.naming('signals'):
+            self.launch.early.give_to(bus.plugins['signals'])
         hold(False)  # the site may have blocked signals while it was composed
         if logging.getLogger('paste_wspbus').isEnabledFor(logging.INFO):
             sitelog.quiet = False  # the site wants the lines of the bus in its log

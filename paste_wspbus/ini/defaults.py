@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 
-from paste_wspbus.errors import ConfigError, FactoryError
+from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
 from paste_wspbus.ini.factories import (
     PLUGIN,
     EggLoader,
@@ -54,7 +54,8 @@ def replaced(config: Config, key: str, default: Any) -> Any:
     """Return what a key puts in the place of a default that acts before there is a bus.
 
     :param default: what wspserve uses; the factory gets it, and may call it.
-    :returns: the default itself if the key is not set.
+    :returns: the default itself if the key is not set. What the site has put there raises
+        a FactoryError if it fails.
     :raises ConfigError: if the key is wrong.
     :raises FactoryError: if the factory fails.
     """
@@ -67,7 +68,12 @@ def replaced(config: Config, key: str, default: Any) -> Any:
     if not callable(made):
         problem = f'{made!r} takes the place of a function, and cannot be called'
         raise ConfigError(config.file, problem, section=SECTION, key=key)
-    return made
+
+    def called(*args: Any) -> Any:
+        with failing(config, key):
+            return made(*args)
+
+    return called
 
 
 def daemonizer(config: Config, default: Any) -> Any:
@@ -130,6 +136,23 @@ def made(config: Config, key: str, bus: Bus) -> Any:
         problem = f'{plugin!r} is no plugin: it has no subscribe()'
         raise ConfigError(config.file, problem, section=SECTION, key=key)
     return plugin
+
+
+@contextlib.contextmanager
+def failing(config: Config, key: str) -> Generator[None]:
+    """Convert an error of what a key has made to one line that names the key.
+
+    What ends the process on purpose passes, and so do the errors of the default.
+
+    :raises FactoryError: if the code in the ``with`` block fails.
+    """
+    try:
+        yield
+    except WSPBusError:
+        raise
+    except Exception as error:
+        problem = f'it failed: {one_line(error)}{at_place(error)}'
+        raise FactoryError(config.file, problem, section=SECTION, key=key) from error
 
 
 @contextlib.contextmanager

@@ -163,12 +163,18 @@ class EarlySignals:
     def give_to(self, signals: Any) -> None:
         """Let a plugin handle all signals from now on, also the one that was noted.
 
-        :param signals: a `SignalHandler`, or the site's plugin in its place.
+        :param signals: a `SignalHandler`, or the site's plugin in its place. A signal that
+            that one does not take does what it does in any program of Python.
         :raises Terminated, KeyboardInterrupt: if a signal was noted that the site's plugin
             cannot get.
         """
         if not isinstance(signals, SignalHandler):
             signals.subscribe()
+            for number in SIGNALS:
+                if signal.getsignal(number) == self.handle:  # nobody would act on it
+                    is_interrupt = number == signal.SIGINT
+                    own = signal.default_int_handler if is_interrupt else signal.SIG_DFL
+                    signal.signal(number, own)
             self.check()
             return
         signals.expect_start()

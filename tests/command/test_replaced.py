@@ -82,3 +82,46 @@ def test_workers_make_their_own(folder):
         process.expect('INFO: Bus STARTED', 2)
         process.send(signal.SIGTERM)
         assert process.wait() == 0, process.report()
+
+
+NOTHING = """
+class Nothing:
+    def __init__(self, bus, global_conf):
+        pass
+    def subscribe(self):
+        pass
+class Fails(Nothing):
+    def subscribe(self):
+        raise LookupError('out of order')
+"""
+
+INI = """
+[app:main]
+use = egg:paste_wspbus#hello
+[server:main]
+use = egg:waitress
+listen = 127.0.0.1:0
+[wspbus:main]
+"""
+
+
+@pytest.mark.parametrize('key', ['signals', 'restarter', 'threads', 'autoreload'])
+def test_a_plugin_that_fails_to_subscribe_is_one_line(tmp_path, key):
+    (tmp_path / 'ours.py').write_text(NOTHING)
+    (tmp_path / 'site.ini').write_text(f'{INI}{key} = call:ours:Fails\n')
+    words = ['--reload', '--reloader', 'execv'] if key == 'autoreload' else []
+    with Process([BIN / 'wspserve', 'site.ini', *words], tmp_path) as process:
+        line = f'{key}: it failed: LookupError: out of order, at ours.py:9'
+        process.expect(line)
+        if key != 'autoreload':  # with --reload, it waits for the next change
+            assert process.wait() == 1
+            assert len(process.err.text.splitlines()) == 1, process.report()
+
+
+def test_a_signal_that_another_plugin_does_not_take_is_left_to_python(tmp_path):
+    (tmp_path / 'ours.py').write_text(NOTHING)
+    (tmp_path / 'site.ini').write_text(f'{INI}signals = call:ours:Nothing\n')
+    with Process([BIN / 'wspserve', 'site.ini'], tmp_path) as process:
+        assert process.out.wait_for('Serving on '), process.report()
+        process.send(signal.SIGTERM)
+        assert process.wait() == -signal.SIGTERM, process.report()

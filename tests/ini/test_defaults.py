@@ -1,13 +1,15 @@
 """The keys of [wspbus:main] that put something in the place of a default."""
 
 import os
+import pathlib
+import re
 import shutil
 import sys
 import tempfile
 
 import pytest
 
-from paste_wspbus.errors import ConfigError, FactoryError
+from paste_wspbus.errors import ConfigError, FactoryError, UsageError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.ini.defaults import (
     check_replaced,
@@ -32,6 +34,8 @@ def number(default, global_conf):
     return 1
 def fails(*args):
     raise LookupError('out of order')
+def fails_later(default, global_conf):
+    return fails
 class Plugin:
     subscribed = 0
     def subscribe(self):
@@ -115,6 +119,26 @@ def test_check_finds_them_without_an_import(conf, spec):
         check_replaced(conf(threads=spec), 'threads')
     check_replaced(conf(threads=f'{OURS}:plugin'), 'threads')
     assert 'defaults_of_a_test' not in sys.modules
+
+
+@pytest.mark.parametrize('key', EARLY_DEFAULTS)
+def test_what_fails_when_it_is_called_is_named_with_its_key(conf, key):
+    config = conf(**{key: f'{OURS}:fails_later'})
+    with pytest.raises(FactoryError) as caught:
+        replaced(config, key, print)()
+    line = rf'{key}: it failed: LookupError: out of order, at .*defaults_of_a_test'
+    assert re.search(line, str(caught.value))
+
+
+def test_an_error_of_the_default_stays_as_it_is(conf):
+    def default():
+        raise UsageError('no user')
+
+    (pathlib.Path(conf().file).parent / 'defaults_of_a_test.py').write_text(
+        'def early(default, global_conf):\n    return lambda: default()\n'
+    )
+    with pytest.raises(UsageError):
+        replaced(conf(privileges=f'{OURS}:early'), 'privileges', default)()
 
 
 def test_a_daemonizer_must_return_the_report(conf):
