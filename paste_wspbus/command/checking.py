@@ -18,7 +18,7 @@ from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.leaving import LINGER, complain, end_at_once
 from paste_wspbus.command.terminal import flush, in_columns, print_answer, print_line
 from paste_wspbus.control.timeline import LOAD, own_seconds, rows_of
-from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
+from paste_wspbus.errors import ConfigError, FactoryError, SettingError, WSPBusError
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini.check import check
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.ini.config import Config, Site
+    from paste_wspbus.listening.addresses import Address
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import BlockingServer, Server
@@ -73,7 +74,7 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
         from paste_wspbus.metrics.folder import check as check_metrics
 
         check_metrics(config.file, section_of(config.loader))
-    warnings += check_ops(config, options.ops)
+    warnings += check_ops(config, options.ops, _addresses_of_site(config, launch))
     warnings += idle_keys(make_process(config, launch, Inheritance()))
     for warning in warnings:
         print_answer(f'{options.config}: warning: {warning}')
@@ -119,6 +120,17 @@ def load_on_trial(config: Config, launch: Launch, make_process: MakeProcess) -> 
     if server is not None:
         bus.subscribe('start', server, site.app)
     return site
+
+
+def _addresses_of_site(config: Config, launch: Launch) -> list[Address]:
+    options = launch.options
+    try:
+        server = config.known_server(options.server_name, listen=options.listen)
+        return [] if server is None else server.asked()
+    except ConfigError:  # the check has warned of a missing section
+        return []
+    except SettingError:  # waitress takes addresses that no other server has
+        return []
 
 
 def _check_cluster(config: Config) -> None:

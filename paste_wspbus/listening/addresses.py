@@ -78,10 +78,11 @@ _WANTED = {
 }
 
 
-def parse_address(text: str, key: str = '--listen') -> Address:
+def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Address:
     """Read a value of ``--listen``.
 
     :param key: the option or setting that has this value.
+    :param takes_fd: whether it may be a descriptor.
     :raises SettingError: if ``text`` is none of HOST:PORT, unix:PATH, fd://N, fd://NAME.
     """
     where, question, query = text.partition('?')
@@ -92,7 +93,7 @@ def parse_address(text: str, key: str = '--listen') -> Address:
         if place.startswith('@'):
             place = f'\0{place[1:]}'
         return Address(kind, place, **options)
-    if kind == 'fd':
+    if kind == 'fd' and takes_fd:
         if not place:
             raise SettingError(
                 key,
@@ -102,9 +103,10 @@ def parse_address(text: str, key: str = '--listen') -> Address:
         return Address(kind, place)
     host, colon, port = where.rpartition(':')
     if (not colon and not where.isdigit()) or '/' in where:
-        raise SettingError(
-            key, f'{text!r} is none of HOST:PORT, unix:PATH, fd://N, fd://NAME'
-        )
+        forms = 'none of HOST:PORT, unix:PATH, fd://N, fd://NAME'
+        if not takes_fd:
+            forms = 'neither HOST:PORT nor unix:PATH'
+        raise SettingError(key, f'{text!r} is {forms}')
     host = host.strip('[]') or '127.0.0.1'
     return Address(kind, host, parse_port(port, key), **options)
 

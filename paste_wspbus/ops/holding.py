@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.ini.config import Config
+    from paste_wspbus.listening.addresses import Address
     from paste_wspbus.ops.thread import OpsThread
 
 #: Seconds between two tries to bind an address.
@@ -65,6 +66,22 @@ class Ops:
                     f'everybody who reaches {address} would see all pages: ops must be a '
                     'loopback address such as 127.0.0.1:9100; or use ops_token',
                 )
+
+    def check(self, of_site: list[Address]) -> list[str]:
+        """Return a warning for each Unix socket whose folder is not there.
+
+        :param of_site: the addresses of the site.
+        :raises ConfigError, UsageError: if the site has one of the addresses.
+        """
+        warnings = []
+        for address in self.addresses:
+            asked = parse_address(address, 'ops')
+            if any(_is_at(asked, one) for one in of_site):
+                raise self._error('ops', f'{address}: {OF_SITE}')
+            folder = os.path.dirname(asked.place)
+            if asked.kind == 'unix' and folder and not os.path.isdir(folder):
+                warnings.append(f'ops: {address}: there is no folder {folder}')
+        return warnings
 
     def _error(self, key: str, problem: str) -> ConfigError | UsageError:
         config = self._config
@@ -160,15 +177,18 @@ class Ops:
         self.close()
 
 
-def check(config: Config, given: list[str] | None) -> list[str]:
+def check(
+    config: Config, given: list[str] | None, of_site: Iterable[Address] = ()
+) -> list[str]:
     """Check the settings for `--check`.
 
-    :returns: warnings of keys that do nothing.
-    :raises ConfigError: if they do not fit together.
+    :param of_site: the addresses of the site.
+    :returns: warnings of keys that do nothing, and of folders that are not there: systemd
+        may make these when it starts the site.
+    :raises ConfigError, UsageError: if they do not fit together.
     """
     if given or config.settings['ops']:
-        Ops(config, given)
-        return []
+        return Ops(config, given).check(list(of_site))
     section = section_of(config.loader)
     keys = ('ops_token', 'ops_hosts', 'ops_pages')
     return [
@@ -203,6 +223,23 @@ def _refuse_files_of_site(addresses: Iterable[str], names: Iterable[Any]) -> Non
         asked = parse_address(address, 'ops')
         if asked.kind == 'unix' and asked.place in files:
             raise BindError(address, OF_SITE)
+
+
+def _is_at(asked: Address, other: Address) -> bool:
+    """Whether two addresses, as they are written, are the same."""
+    if asked.kind != other.kind:
+        return False
+    if asked.kind == 'unix':
+        return asked.place == _path_of(other.place)
+    hosts = {
+        '127.0.0.1' if one == 'localhost' else one for one in (asked.place, other.place)
+    }
+    is_same = len(hosts) == 1 or bool(hosts & {'0.0.0.0', '::', '*'})
+    return is_same and asked.port == other.port != 0
+
+
+def _path_of(place: str) -> str:
+    return place if place.startswith('\0') else os.path.abspath(place)
 
 
 def _is_same(name: Any, other: Any) -> bool:

@@ -6,6 +6,7 @@ import socket
 
 from paste_wspbus.errors import BindError, SettingError
 from paste_wspbus.listening.addresses import (
+    Address,
     parse_address,
     parse_mode,
     parse_port,
@@ -215,6 +216,22 @@ class Binding:
             listening = sockets.pop()
             if listening not in self._inherited:
                 listening.close()
+
+    def asked(self) -> list[Address]:
+        """Return the addresses for which `make_sockets` makes sockets, as they are written."""
+        conf = self.conf
+        if 'listen_on' in conf:
+            words = conf['listen_on'].splitlines()
+        elif conf.get('unix_socket'):
+            words = [f'unix:{conf["unix_socket"]}']
+        elif conf.get('listen'):
+            words = conf['listen'].split()
+        else:
+            port = conf.get('port')
+            host = (conf.get('host') or self.default_host).strip('[]')
+            port = parse_port(self.default_port if port is None else port)
+            return [Address('tcp', host, port)]
+        return [parse_address(word, 'listen') for word in words]
 
     @property
     def says_where(self) -> bool:

@@ -23,7 +23,7 @@ def config_of(folder, lines):
 @pytest.mark.parametrize(
     'lines, problem',
     [
-        ('ops = 9100x', "'9100x' is none of HOST:PORT"),
+        ('ops = nonsense', "'nonsense' is neither HOST:PORT nor unix:PATH"),
         ('ops = 127.0.0.1:99999', 'is not a port'),
         ('ops = fd://3', "'fd://3' is neither HOST:PORT nor unix:PATH"),
         ('ops = unix:x?mode=9', "'9' is not the mode of a file"),
@@ -132,6 +132,40 @@ def test_two_ports_of_which_one_is_taken_leave_none_open(tmp_path):
         with pytest.raises(BindError, match=f'{port}: the port is taken'):
             ops.open()
     assert not (tmp_path / 'ops.sock').exists()
+
+
+@pytest.mark.parametrize(
+    ('own', 'address', 'is_same'),
+    [
+        ('host = 127.0.0.1\nport = 8123', '127.0.0.1:8123', True),
+        ('host = 0.0.0.0\nport = 8123', 'localhost:8123', True),
+        ('listen = *:8123 127.0.0.1:8124', '127.0.0.1:8124', True),
+        ('host = 127.0.0.1\nport = 8123', '0.0.0.0:8123', True),
+        ('host = 127.0.0.1\nport = 8123', '127.0.0.2:8123', False),
+        ('host = 127.0.0.1\nport = 0', '127.0.0.1:0', False),
+        ('unix_socket = site.sock', 'unix:./site.sock', True),
+        ('unix_socket = site.sock', 'unix:ops.sock', False),
+    ],
+)
+def test_check_finds_an_address_of_the_site(
+    tmp_path, monkeypatch, own, address, is_same
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / 'site.ini'
+    path.write_text(f'[server:main]\nuse = egg:waitress\n{own}\n')
+    config = Config(str(path), {}, str(tmp_path))
+    server = config.known_server()
+    if not is_same:
+        assert check(config, [address], server.asked()) == []
+        return
+    with pytest.raises(UsageError, match='the site itself has this address'):
+        check(config, [address], server.asked())
+
+
+def test_check_warns_of_a_folder_that_is_not_there(tmp_path):
+    (warning,) = check(config_of(tmp_path, 'ops = unix:no/ops.sock'), None)
+    assert warning.endswith(f'there is no folder {tmp_path}/no')
+    assert check(config_of(tmp_path, 'ops = unix:ops.sock unix:@name'), None) == []
 
 
 def test_check_reads_the_keys(tmp_path):
