@@ -55,6 +55,7 @@ SERVERS = {
 
 #: From each figure to the number by which it may grow.
 FIGURES = {
+    'Python objects': 50,
     'threads': 0,
     'file descriptors': 0,
     'listeners': 0,
@@ -72,6 +73,7 @@ def figures(bus):
     gc.collect()
     status = Path('/proc/self/status').read_text()
     return {
+        'Python objects': len(gc.get_objects()) - len(bus.timeline),
         'threads': len(os.listdir('/proc/self/task')),
         'file descriptors': len(os.listdir('/proc/self/fd')),
         'listeners': sum(map(len, bus.listeners.values())),
