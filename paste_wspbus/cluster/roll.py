@@ -133,7 +133,7 @@ class Roll:
             self.machines = self._choose(engine)
             self._take(engine)
             self.outcomes = {one.member.id: WAITS for one in self.machines}
-            self._tell('begins', [one.member.machine for one in self.machines])
+            self._tell('begins', [self._name(one.member) for one in self.machines])
             for one in self.machines:
                 if self._is_stopped:
                     raise Ended('the operator has stopped it')
@@ -162,13 +162,17 @@ class Roll:
                 f'no word from {said}. Nothing was restarted: start it again, or wait '
                 'until it is forgotten'
             )
-        names = [one.member.machine for one in found]
-        if self.asked.begin and self.asked.begin not in names:
-            raise Ended(
-                f'there is no machine {self.asked.begin}, only {", ".join(names)}. Nothing '
-                'was restarted'
-            )
-        return [one for one in found if one.member.machine >= self.asked.begin]
+        begin = self.asked.begin
+        for place, one in enumerate(found):
+            if begin in ('', one.member.machine, one.member.id):
+                return found[place:]
+        names = ', '.join(one.member.machine for one in found)
+        raise Ended(f'there is no machine {begin}, only {names}. Nothing was restarted')
+
+    def _name(self, one: Member) -> str:
+        """Return the name of a machine; its id if others have the same name."""
+        names = [other.member.machine for other in self.machines]
+        return one.machine if names.count(one.machine) == 1 else one.id
 
     def _ttl_of(self, seen: Seen) -> float:
         ttl = seen.facts.get('ttl')
@@ -219,7 +223,7 @@ class Roll:
 
         :raises Ended: if it has failed.
         """
-        name, id = one.member.machine, one.member.id
+        name, id = self._name(one.member), one.member.id
         self.outcomes[id] = IN_TURN
         self._tell('turn', name, id)
         answer = self._wait_for(engine, one.member)
@@ -243,7 +247,7 @@ class Roll:
                 self._order(engine, one)
             except EngineAway as away:
                 self._away_at = clock()
-                self._tell('doing', one.machine, f'no word from the engine: {away}')
+                self._tell('doing', self._name(one), f'no word from the engine: {away}')
             until = clock() + self._every
             while (left := until - clock()) > 0:
                 answer = self._next(left)
@@ -252,7 +256,7 @@ class Roll:
                 self._heard_at = clock()
                 if answer.get('state') != 'running':
                     return answer
-                self._tell('doing', one.machine, str(answer.get('doing') or ''))
+                self._tell('doing', self._name(one), str(answer.get('doing') or ''))
             silent = clock() - max(self._heard_at, self._away_at)
             if silent > self.settings.ttl + LATER:
                 more = '' if self._heard_at > began else ' since its order was sent'
@@ -289,7 +293,7 @@ class Roll:
         if answer is None and not self._is_stopped:
             self._is_stopped = True
             rest = [
-                one.member.machine
+                self._name(one.member)
                 for one in self.machines
                 if self.outcomes.get(one.member.id, WAITS) == WAITS
             ]

@@ -9,6 +9,7 @@ import socket
 import time
 
 from paste_wspbus.cluster.mail import SITE, Numbers
+from paste_wspbus.values import printable
 from paste_wspbus.wire import VALUES
 from paste_wspbus.workers.outbox import Outbox
 
@@ -182,4 +183,4 @@ class ClusterMail:
             is_right = VALUES['broadcast'](channel) and VALUES['retain'](retain)
             if is_right and VALUES['args'](args) and type(json.loads(args)) is list:
                 self.counts['received'] += 1
-                self.exchange.deliver(sender, channel, args, retain)
+                self.exchange.deliver(printable(sender[:100]), channel, args, retain)

@@ -8,6 +8,7 @@ import secrets
 
 from paste_wspbus.bus import State
 from paste_wspbus.cluster.roll import DONE, FAILED, ROLL, ROLLED
+from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _read(text: str) -> dict[str, Any] | None:
         order = json.loads(text)
         kinds = {'token': str, 'to': str, 'by': str, 'fence': int, 'soak': bool}
         if all(type(order[key]) is kind for key, kind in kinds.items()):
-            order['by'] = order['by'][:200]
+            order['by'] = printable(order['by'][:200])
             return order  # type: ignore[no-any-return]
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
@@ -197,15 +198,17 @@ class Operators:
             connection.answer(self._answer(connection))
 
     def _log(self, word: str, *carried: Any) -> None:
+        line, level = '', 20
         if word in ('done', 'failed'):
-            name, line = carried
-            self.bus.log(f'Roll: {name}: {line}', 20 if word == 'done' else 40)
+            line, level = ': '.join(carried), 20 if word == 'done' else 40
         elif word == 'stops':
-            self.bus.log('Roll: the operator has stopped it', 30)
+            line, level = 'the operator has stopped it', 30
+        elif word == 'ends' and carried[0]:
+            line, level = f'it has ended: {carried[0]}', 40
         elif word == 'ends':
-            line = carried[0]
-            said = f'it has ended: {line}' if line else 'all machines have restarted'
-            self.bus.log(f'Roll: {said}', 40 if line else 20)
+            line = 'all machines have restarted'
+        if line:  # other machines have said it
+            self.bus.log(f'Roll: {printable(line)}', level)
 
     def _agent_has_ended(self) -> None:
         if not self._is_over:

@@ -124,6 +124,19 @@ def test_each_machine_has_its_turn_in_the_order_of_their_names(made):
     assert 'alice' in one.engine.shown  # a second operator reads that
 
 
+def test_machines_of_one_name_are_told_apart_by_their_ids(made):
+    one = made()
+    one.engine.seen[1] = one.engine.seen[1]._replace(member=Member('web1-y', 'web1'))
+    one.engine.answers['web1-y'] = [FAILS]
+    assert outcomes(one)[0] == 'web1-y has failed'
+    assert words(one)[0] == ('begins', ['web1-x', 'web1-y', 'web3'])
+    again = made(begin='web1-y')
+    again.engine.seen = one.engine.seen
+    again.engine.answers['web1-y'] = [SERVES]
+    assert outcomes(again)[0] == ''
+    assert [order['to'] for order in again.engine.orders] == ['web1-y', WEB3.id]
+
+
 def test_the_first_failure_ends_it(made):
     one = made()
     one.engine.answers[WEB2.id] = [{'state': 'running', 'doing': 'it loads'}, FAILS]
