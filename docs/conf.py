@@ -35,6 +35,7 @@ autodoc_class_signature = 'mixed'
 html_theme = 'furo'
 html_title = 'paste_wspbus'
 html_extra_path = ['site']
+html_search_scorer = str(DOCS / 'scorer.js')
 html_copy_source = False
 html_show_sphinx = False
 html_last_updated_fmt = None
