@@ -19,7 +19,7 @@ from paste_wspbus.ini.factories import (
 )
 from paste_wspbus.ini.pastedeploy import loadwsgi
 from paste_wspbus.ini.settings import EARLY_DEFAULTS
-from paste_wspbus.ini.sources import find_source, problem_of
+from paste_wspbus.ini.sources import NoModule, find_source, problem_of
 from paste_wspbus.report import Report
 
 TYPE_CHECKING = False
@@ -193,9 +193,14 @@ def refuse_untrusted(config: Config) -> None:
             why = 'it acts as root, so it must be egg:, installed where only root can write'
         else:
             module, _ = _target(config, key)
-            path = _exposed_entry(spec) or _writable(module)
-            if path:
-                why = f'it acts as root, and others than root can write to {path}'
+            try:
+                path = _exposed_entry(spec) or _writable(module)
+            except NoModule as error:
+                why = f'it acts as root, and root finds no module {error}: install it where '
+                why += 'only root can write'
+            else:
+                if path:
+                    why = f'it acts as root, and others than root can write to {path}'
         if why:
             raise ConfigError(config.file, why, section=SECTION, key=key)
 

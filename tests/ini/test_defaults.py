@@ -206,6 +206,20 @@ class TestAsRoot:
         with pytest.raises(ConfigError, match='others than root can write'):
             refuse_untrusted(config)
 
+    def test_an_egg_whose_module_root_does_not_find_is_refused(
+        self, conf, monkeypatch, tmp_path, request
+    ):
+        safe = tempfile.mkdtemp(prefix='wspbus-', dir='/root')
+        request.addfinalizer(lambda: shutil.rmtree(safe))
+        config = conf(privileges='egg:early_of_a_test')
+        shutil.move(tmp_path / 'early_of_a_test-1.0.dist-info', safe)
+        monkeypatch.syspath_prepend(safe)
+        sys.path.remove(str(tmp_path))  # the folder of the .ini: after the change only
+        with pytest.raises(
+            ConfigError, match='root finds no module defaults_of_a_test'
+        ):
+            refuse_untrusted(config)
+
     def test_nothing_is_imported_for_that(self, conf):
         with pytest.raises(ConfigError):
             refuse_untrusted(conf(privileges=f'{OURS}:early'))
