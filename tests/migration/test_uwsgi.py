@@ -259,7 +259,7 @@ def test_published_files_can_be_served(tmp_path, name):
     [
         (['--from', 'gone.ini'], 'gone.ini: there is no such file'),
         (['--from', 'gone.ini', 'site.ini'], 'leave out site.ini'),
-        (['--from'], 'expected one argument'),
+        (['--from'], '--from FILE needs the .ini of a uWSGI site'),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, words, said):
