@@ -373,7 +373,9 @@ class Agent:
     def _looks(self, machines: bool) -> None:
         """Look at the engine for somebody who asks; not while it is away."""
         found = None
-        if self._away_since is None and self._last_word is not None:
+        if self._away_since is None and self._last_word is None:
+            self._beat()  # it has not begun
+        if self._away_since is None:
             try:
                 asked = clock()
                 answer = self.engine.lease(PLUGINS, self.member, Wish())

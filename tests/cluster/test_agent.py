@@ -246,6 +246,14 @@ def test_it_looks_at_all_machines_for_who_asks_and_not_while_the_engine_is_away(
     assert one.said()['looked'] == [None, 0] and one.engine.acts == []
 
 
+def test_who_asks_before_the_first_word_gets_an_answer_and_the_warnings_too(told):
+    one = told()
+    one.tell('look', True)
+    said = one.said()
+    assert [row['machine'] for row in said['looked'][0]] == ['one']
+    assert 'it is too small' in said['note'][1]
+
+
 @pytest.mark.parametrize(
     ('record', 'leader'),
     [
