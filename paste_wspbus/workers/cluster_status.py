@@ -66,6 +66,8 @@ class ClusterStatus:
         def late() -> None:
             if waits in self._waiting:
                 self._waiting.remove(waits)
+                if self._hangs():
+                    self._cluster.words += 1  # /health learns of it, too
                 answer()
 
         self._events.call_later(patience, late)
@@ -107,9 +109,13 @@ class ClusterStatus:
         cluster, since = self._cluster, self._asked_since
         if not cluster.is_connected and self._ended_at is not None:
             return 'the process that talks to it has ended', self._ended_at
-        if since is not None and boot_clock() - since > HANGS:
+        if self._hangs():
             return 'the process that talks to it does not answer', since
         return cluster.engine.get('away') or '', cluster.engine.get('since')
+
+    def _hangs(self) -> bool:
+        since = self._asked_since
+        return since is not None and boot_clock() - since > HANGS
 
     def check(self) -> dict[str, Any]:
         """Return a health check, as `bus.health.Check.describe`: whether the engine answers.

@@ -75,6 +75,9 @@ def test_an_agent_that_has_ended_or_hangs_is_no_word_of_the_engine(cluster, stat
     status.ask(lambda: None)
     assert status.check()['ok'] is True
     status._asked_since -= HANGS
+    words = cluster.words
+    cluster.late.pop()()
+    assert cluster.words == words + 1  # /health is sent anew
     assert status.check()['ok'] is False
     assert (
         status.describe()['problem'] == 'the process that talks to it does not answer'
