@@ -3,11 +3,13 @@
 import ast
 import importlib.util
 import inspect
+import pydoc
 import re
 from pathlib import Path
 
 import pytest
 
+import paste_wspbus
 from paste_wspbus import exits, hello
 from paste_wspbus.bus.messages import RESERVED
 from paste_wspbus.command.arguments import SUBCOMMANDS, WITHOUT_FILE
@@ -105,6 +107,13 @@ def test_each_exit_code_is_there():
     numbers = {value for name, value in vars(exits).items() if name.isupper()}
     said = {int(n) for n in re.findall(r'^\| (\d+) \|', from_code.exit_codes(), re.M)}
     assert {one for one in numbers if isinstance(one, int)} == said
+
+
+def test_each_public_name_is_on_the_page_of_the_api():
+    named = re.findall(r'^\.\. auto\w+:: ([\w.]+)', page('api'), re.M)
+    shown = [pydoc.locate(name) for name in named]
+    assert None not in shown
+    assert {getattr(paste_wspbus, name) for name in paste_wspbus.__all__} <= {*shown}
 
 
 # -- channels ------------------------------------------------------------------------
