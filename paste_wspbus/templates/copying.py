@@ -61,7 +61,7 @@ def _sample(
 
 
 def copy_sample(sample: Sample, path: str | None) -> list[str]:
-    """Copy a sample: all of its files, or none.
+    """Copy a sample: all of its files, or none. A module that is there already is kept.
 
     :param path: the path of the .ini, beside which its modules are written; of a sample
         with a folder, the path of the folder. None is its own name, in the working folder.
@@ -70,15 +70,26 @@ def copy_sample(sample: Sample, path: str | None) -> list[str]:
     """
     texts = {one.name: one.read_text(encoding='utf-8') for one in sample.files}
     if sample.is_folder:
-        folder = path or sample.name
+        folder = (path or sample.name).rstrip('/')
         return [f'{folder}/{name}' for name in make_folder(folder, texts.items())]
     path = path or sample.files[0].name
     folder = os.path.dirname(path)
     ini, *modules = texts
     made = {path: texts[ini]}
-    made.update((os.path.join(folder, name), texts[name]) for name in modules)
+    for name in modules:
+        module = os.path.join(folder, name)
+        if not _has_text(module, texts[name]):  # another sample may have brought it
+            made[module] = texts[name]
     make_files(made)
     return list(made)
+
+
+def _has_text(path: str, text: str) -> bool:
+    try:
+        with open(path, encoding='utf-8') as file:
+            return file.read() == text
+    except (OSError, ValueError):
+        return False
 
 
 def no_sample(name: str, known: dict[str, Sample]) -> UsageError:

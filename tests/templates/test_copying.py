@@ -39,6 +39,17 @@ def test_a_sample_is_copied_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ['shop.py']
 
 
+def test_two_samples_share_a_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert copy_sample(samples()['workers'], None)[-1] == 'visits.py'
+    assert copy_sample(samples()['development'], None) == ['development.ini']
+
+
+def test_the_name_of_a_folder_may_end_with_a_slash(tmp_path):
+    made = copy_sample(samples()['cluster'], f'{tmp_path}/many/')
+    assert f'{tmp_path}/many/site.ini' in made
+
+
 def test_files_that_cannot_be_written_leave_no_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written = iter([None, OSError(28, 'No space left on device')])
