@@ -40,3 +40,10 @@ def test_the_example_of_the_messages_is_the_sample():
     assert (ROOT / 'sample_ini/page_cache.py').read_text().endswith(f'\n\n{shown}')
     shown = re.search(r'```ini\n(.*?)```', page, re.S)[1]
     assert (ROOT / 'sample_ini/messages.ini').read_text().endswith(f'\n\n{shown}')
+
+
+def test_the_readme_names_the_wheel_of_this_version():
+    (version,) = re.findall(r'(?m)^version = (.*)$', (ROOT / 'setup.cfg').read_text())
+    wheel = f'paste_wspbus-{version}-py3-none-any.whl'
+    assert wheel in (ROOT / 'README.md').read_text()
+    assert f'\n## {version}\n' in (ROOT / 'CHANGES.md').read_text()
