@@ -80,6 +80,9 @@ STAY ?= 0
 cluster: $(VENV)/.clustered  ## Show three machines on one: a roll, a failover (STAY=60)
 	$(VENV)/bin/python sample_ini/cluster/demo.py --stay $(STAY)
 
+mutants: $(VENV)/.tested  ## Change the code in small ways that a test must notice: half an hour
+	$(VENV)/bin/python -m tests.attacks.mutants
+
 lint: $(VENV)/.linted  ## Check style, types, and which room imports which
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

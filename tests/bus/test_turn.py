@@ -167,6 +167,46 @@ def test_waiting_until_the_turn_is_free(bus):
     waiter.join(TIMEOUT)
 
 
+def test_a_turn_that_gets_another_queue_keeps_the_commands(bus):
+    queue = SimpleQueue()
+    bus.turn.put('start')
+    bus.turn.sleep_in(queue)
+    bus.turn.put('stop')
+    assert bus.turn.commands is queue
+    bus.turn.run()
+    assert bus.names == ['start', 'stop']
+
+
+def test_a_thread_knows_that_the_turn_is_its_own(bus):
+    assert bus.turn.hold(lambda: bus.turn.is_mine)
+    assert bus.turn.hold(lambda: in_thread(lambda: bus.turn.is_mine)) is False
+    assert not bus.turn.is_mine
+
+
+def test_a_thread_that_does_not_get_the_turn_leaves_it_to_its_owner(bus):
+    def work():
+        assert not is_free(bus.turn)
+        return bus.turn.owner
+
+    assert bus.turn.hold(work) == threading.get_ident()
+
+
+def test_a_command_that_does_not_end_the_site_does_not_leave(bus):
+    bus.turn.put('graceful')
+    assert not bus.turn.leaving
+
+
+def test_the_command_that_wakes_carries_nothing_out(bus):
+    bus.turn.wake()
+    assert not bus.turn.commands.empty()
+    bus.turn.run()
+    assert bus.names == [] and bus.turn.commands.empty()
+
+
+def test_what_runs_while_the_turn_is_lent_returns_its_result(bus):
+    assert bus.turn.hold(lambda: bus.turn.lend(lambda: 'served')) == 'served'
+
+
 # -- KeyboardInterrupt at any bytecode ----------------------------------------------------
 
 
