@@ -138,16 +138,20 @@ def _call(name: str, stops: threading.Event) -> int:
     import logging
     from importlib import import_module
 
-    from paste_wspbus.ready.part import bound
+    from paste_wspbus.ready.part import bound, no_function
 
+    log = logging.getLogger('paste_wspbus')
     try:
         module, _, path = name.partition(':')
         function = import_module(module)
         for attribute in path.split('.'):
             function = getattr(function, attribute)
+        if problem := no_function(function):
+            log.error('%s is %s', name, problem)
+            return 1
         bound(function, stops)()  # type: ignore[arg-type]
     except Exception:
-        logging.getLogger('paste_wspbus').exception('%s failed:', name)
+        log.exception('%s failed:', name)
         return 1
     return 0
 

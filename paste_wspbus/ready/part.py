@@ -145,15 +145,20 @@ class Part(Plugin):
             place = place_of_error(error)
             problem = f'{name}: {one_line(error)}{f", at {place}" if place else ""}'
             raise self.wrong(key, problem) from error
-        if not callable(found):
-            raise self.wrong(key, f'{name} is {type(found).__name__}, no function')
-        is_async = inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(
-            found
-        )
-        if is_async or inspect.isgeneratorfunction(found):
-            kind = 'an async' if is_async else 'a generator'
-            raise self.wrong(key, f'{name} is {kind} function, which nothing would run')
+        if problem := no_function(found):
+            raise self.wrong(key, f'{name} is {problem}')
         return found  # type: ignore[no-any-return]
+
+
+def no_function(found: object) -> str:
+    """Return what something is that cannot be called as a function; '' if it can."""
+    if not callable(found):
+        return f'{type(found).__name__}, no function'
+    if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
+        return 'an async function, which nothing would run'
+    if inspect.isgeneratorfunction(found):
+        return 'a generator function, which nothing would run'
+    return ''
 
 
 def bound(function: Callable[..., object], *wanted: object) -> Callable[[], object]:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from paste_wspbus.errors import ConfigError
-from paste_wspbus.ready.alone import Alone, python
+from paste_wspbus.ready.alone import Alone, _call, python
 from paste_wspbus.ready.part import Unhealthy
 from paste_wspbus.ready.service import LONGEST, Service, wait_after
 from tests.kit import Site, eventually
@@ -199,6 +199,24 @@ def notes(folder):
     path = folder / 'notes'
     lines = path.read_text().splitlines() if path.exists() else []
     return [(word, int(pid)) for word, pid in map(str.split, lines)]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'why'),
+    [
+        ('async def run(stop): pass', 'an async function, which nothing would run'),
+        ('def run(stop): yield', 'a generator function, which nothing would run'),
+        ('run = 3', 'int, no function'),
+    ],
+)
+def test_a_process_of_its_own_says_what_it_cannot_run(
+    tmp_path, monkeypatch, caplog, kind, why
+):
+    (tmp_path / 'service_of_a_test.py').write_text(kind)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'service_of_a_test', raising=False)
+    assert _call('service_of_a_test:run', threading.Event()) == 1
+    assert caplog.messages == [f'service_of_a_test:run is {why}']
 
 
 def test_a_process_of_its_own_is_started_again_and_ends_with_the_site(tmp_path):
