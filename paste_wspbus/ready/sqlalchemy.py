@@ -67,6 +67,9 @@ class SQLAlchemy(Resource):
             parsed = self._library.make_url(url)
             secrets += [str(parsed.password)] if parsed.password else []
             parsed.get_dialect().import_dbapi()
+            if parsed.get_backend_name() == 'sqlite' and _is_in_memory(parsed.database):
+                # Each thread has a connection of its own, and the stop closes them all.
+                settings = {'connect_args': {'check_same_thread': False}, **settings}
             key = 'use'
             return self._library.engine_from_config({'url': url, **settings}, prefix='')
         except ModuleNotFoundError as error:
@@ -105,6 +108,10 @@ class SQLAlchemy(Resource):
             most = '' if size is None else f'; up to {size} are kept open'
             text += f': {used} connections in use{most}'
         return {'text': text, 'ok': True, 'used': used, 'size': size}
+
+
+def _is_in_memory(database: str | None) -> bool:
+    return database in (None, '', ':memory:')
 
 
 def _forget(engine: Any) -> None:

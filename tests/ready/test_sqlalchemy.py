@@ -41,6 +41,16 @@ def url(tmp_path):
     return f'sqlite:///{tmp_path}/site.db'
 
 
+def test_a_database_in_memory_is_closed_without_a_complaint(bus, caplog):
+    engine = plugin(bus, 'sqlite:///:memory:').engine
+    bus.start()
+    with engine.connect() as connection:
+        assert connection.scalar(sqlalchemy.select(7)) == 7
+    bus.stop()
+    # SQLAlchemy logs what it cannot close.
+    assert [one for one in caplog.records if one.name.startswith('sqlalchemy')] == []
+
+
 def test_the_engine_is_a_resource_while_the_site_is_started(bus, url):
     made = plugin(bus, url, pool_size=3)
     bus.start()
