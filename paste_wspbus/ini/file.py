@@ -18,12 +18,10 @@ from paste_wspbus.ini.factories import (
     Terminated,
     create,
     known_context,
-    making,
     measured,
 )
 from paste_wspbus.ini.pastedeploy import loadwsgi
 from paste_wspbus.reference import KEY
-from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,7 +200,9 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         try:
             return super().find_config_section(object_type, name=name)  # type: ignore[no-any-return]
         except LookupError as error:
-            raise self._no_section(object_type, name or 'main', error) from None
+            from paste_wspbus.ini.mistakes import no_section
+
+            raise no_section(self, object_type, name or 'main', error) from None
 
     def _find_sections(
         self, sections: list[str], name_prefix: str, name: str | None
@@ -211,32 +211,6 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         found = self._sections.get((name_prefix, 'main' if name is None else name), [])
         bare = name is None and name_prefix in sections
         return [name_prefix, *found] if bare else list(found)
-
-    def _no_section(
-        self, object_type: Any, name: str, error: LookupError
-    ) -> ConfigError:
-        from paste_wspbus.ini.hints import section_hint  # only an error needs it
-
-        section = self.resolving[-1][2] if self.resolving else None
-        if section is None and making:  # the factory of a composite asks for its parts
-            section = making[-1][1]
-        own = self.parser._sections.get(section, {})
-        key = next((key for key, value in own.items() if name in value.split()), None)
-        if 'Ambiguous' in str(error):
-            problem = str(error).partition(' found in')[0]
-        else:
-            prefixes = loadwsgi._flatten(object_type.config_prefixes)
-            known = [
-                one.partition(':')[2] or 'main'
-                for one in self.parser.sections()
-                if one.partition(':')[0] in prefixes
-            ]
-            own_name = f'{prefixes[0]}:{name}'
-            hint = nearest(name, known) or section_hint(
-                own_name, self.parser.sections()
-            )
-            problem = f'there is no section [{prefixes[0]}:{name}]{hint}'
-        return ConfigError(self.filename, problem, section=section, key=key)
 
     def _load_uri(self, object_type: Any, uri: str, global_conf: Any) -> Any:
         scheme, _, rest = uri.partition(':')

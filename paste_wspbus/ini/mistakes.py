@@ -13,20 +13,24 @@ import re
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
-from paste_wspbus.ini.factories import NO_NAME, one_line
+from paste_wspbus.ini.factories import NO_NAME, making, one_line
 from paste_wspbus.ini.hints import (
     as_elsewhere,
     distribution_hint,
     entry_points,
     missing_key,
     module_hint,
+    section_hint,
 )
-from paste_wspbus.ini.pastedeploy import importlib_metadata
+from paste_wspbus.ini.pastedeploy import importlib_metadata, loadwsgi
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
+
+    from paste_wspbus.ini.file import ConfigLoader
 
 #: The prefix of ``%(ENV_NAME)s``.
 ENV = 'ENV_'
@@ -253,3 +257,31 @@ def _names_nothing(use: str | None) -> bool:
     """Whether it is an ``egg:`` without a distribution."""
     scheme, _, rest = (use or '').partition(':')
     return scheme.lower() == 'egg' and not rest.partition('#')[0]
+
+
+def no_section(
+    loader: ConfigLoader, object_type: Any, name: str, error: LookupError
+) -> ConfigError:
+    """Return the error for a section that PasteDeploy has not found.
+
+    :param object_type: PasteDeploy's kind of object.
+    """
+    parser = loader.parser
+    section = loader.resolving[-1][2] if loader.resolving else None
+    if section is None and making:  # the factory of a composite asks for its parts
+        section = making[-1][1]
+    own = parser._sections.get(section, {})
+    key = next((key for key, value in own.items() if name in value.split()), None)
+    if 'Ambiguous' in str(error):
+        problem = str(error).partition(' found in')[0]
+    else:
+        prefixes = loadwsgi._flatten(object_type.config_prefixes)
+        known = [
+            one.partition(':')[2] or 'main'
+            for one in parser.sections()
+            if one.partition(':')[0] in prefixes
+        ]
+        own_name = f'{prefixes[0]}:{name}'
+        hint = nearest(name, known) or section_hint(own_name, parser.sections())
+        problem = f'there is no section [{own_name}]{hint}'
+    return ConfigError(loader.filename, problem, section=section, key=key)
