@@ -52,11 +52,12 @@ class Logged:
         except BaseException:
             exchange.fails()
             raise
-        if kind is list:
-            return _Listed(body, exchange)
-        if kind is _ListBody:
-            exchange.closes = body.close
-            return _Listed(body, exchange)
+        if kind is list or kind is _ListBody:
+            if kind is _ListBody:
+                exchange.closes = body.close
+            listed = _Listed(body)
+            listed.exchange = exchange
+            return listed
         exchange.closes = getattr(body, 'close', None)
         file_wrapper = environ.get('wsgi.file_wrapper')
         if isinstance(file_wrapper, type) and issubclass(kind, file_wrapper):
@@ -149,11 +150,12 @@ class Exchange:
 class _Listed(list):  # type: ignore[type-arg]
     """A list whose close() ends its exchange; no Python code runs between its items."""
 
-    __slots__ = ('close',)
+    __slots__ = ('exchange',)
 
-    def __init__(self, body: Iterable[bytes], exchange: Exchange) -> None:
-        super().__init__(body)
-        self.close = exchange.close
+    exchange: Exchange
+
+    def close(self) -> None:
+        self.exchange.close()
 
 
 class _Body:
