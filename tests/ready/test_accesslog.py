@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from paste_wspbus.ready.accesslog import AccessLog, check_settings
 from paste_wspbus.ready.accesslog import writer as writing
 from paste_wspbus.ready.accesslog.lines import (
     LONGEST,
+    Format,
     local_time,
     read_format,
     waited_since,
@@ -194,6 +196,22 @@ def test_what_the_application_puts_into_environ_may_be_no_text(logged, user):
     (line,) = logged(app, form='{user} {status}')
     assert line.endswith(' 200')
     assert ' ' not in line[:-4]
+
+
+def test_lines_are_joined_as_they_are_if_nothing_must_be_escaped(monkeypatch):
+    form, pieces = read_format('combined'), []
+    line = form.compiled(pieces.extend, {'worker': 1}, {})
+    exchange = SimpleNamespace(
+        environ={**ENVIRON, 'HTTP_USER_AGENT': 'x' * 500},
+        **{'status': '200 OK', 'sent': 5000, 'since': 1.0, 'received': 0.5},
+    )
+    for _ in range(250):
+        line(exchange, 1.25, 'done')
+    monkeypatch.setattr(Format, '_line', None)  # which escapes
+    made = form.text(pieces).splitlines()
+    assert len(made) == 250
+    assert made[0].endswith(' 500000 250000 1 - done')
+    assert ' 200 5000 "http' in made[0]
 
 
 def test_the_user_is_the_one_that_the_application_has_found(logged):
@@ -543,6 +561,8 @@ def app(environ, start_response):
         raise OSError
     headers = [('Content-Length', '5')] if path == '/length' else []
     environ['write'] = start_response('200 OK', headers)
+    if path == '/forget':
+        del environ['REMOTE_ADDR']
     if path == '/stream':
         return stream()
     if path == '/parts':
@@ -616,9 +636,11 @@ def test_each_server_logs_what_it_has_sent(tmp_path, server, form):
             bodies[target] = 5 if b'12345' in body else len(body)
         assert b' 500 ' in ask(site.port, '/error')
         ask(site.port, '/length', 'HEAD')
+        ask(site.port, '/forget')
         site.stop()
     made = {(one['method'], one['uri']): one for one in entries(tmp_path)}
-    assert len(entries(tmp_path)) == len(made) == 7
+    assert len(entries(tmp_path)) == len(made) == 8
+    assert made['GET', '/forget']['client'] == ''
     sizes = {key[1]: one['bytes'] for key, one in made.items() if key[0] == 'GET'}
     assert sizes['/length?a=1'] == sizes['/chunked'] == 5
     assert sizes['/parts'] == sizes['/write'] == 8
