@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from _weakrefset import WeakSet
+from _weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,9 +76,8 @@ class Turn:
     ) -> None:
         self.commands = commands
         self._carry_out = carry_out
-        #: The commands to stop or exit that have not begun. If an interrupt comes in the
-        #: moment in which a command is in no queue, nobody has it, and it is not here.
-        self.leaving: WeakSet[Command] = WeakSet()
+        #: See `leaving`. A WeakSet would swallow an interrupt that comes in its callback.
+        self._leaving: list[ref[Command]] = []
         #: The ident of the thread that has the turn; None if no thread has it.
         self.owner: int | None = None
         #: The ident of the thread that is in `Bus.block`; None if there is none.
@@ -89,6 +88,15 @@ class Turn:
         self.is_lent = False
         self._keeper: int | None = None
         self._lock = threading.RLock()
+
+    @property
+    def leaving(self) -> list[Command]:
+        """The commands to stop or exit that have not begun.
+
+        If an interrupt comes in the moment in which a command is in no queue, nobody has
+        the command, and it is not here.
+        """
+        return [one for known in self._leaving[:] if (one := known()) is not None]
 
     def sleep_in(self, commands: SimpleQueue[Command]) -> None:
         """Use another queue. No thread may have the turn now, or sleep in the old queue."""
@@ -119,7 +127,7 @@ class Turn:
         """
         command = Command(name, args)
         if name in LEAVING:
-            self.leaving.add(command)
+            self._leaving.append(ref(command))
         self.commands.put(command)
         return command
 
@@ -167,7 +175,9 @@ class Turn:
         """Carry out one command; only the thread that has the turn calls this."""
         if command is WAKE:
             return
-        self.leaving.discard(command)
+        known = ref(command)
+        if known in self._leaving:
+            self._leaving.remove(known)
         try:
             try:
                 self.current = command.name

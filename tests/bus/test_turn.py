@@ -118,9 +118,9 @@ def test_an_error_that_is_no_interrupt_stays_with_its_command(bus):
 
 def test_what_leaves_is_known_until_it_begins(bus):
     seen = []
-    bus.does['exit'] = lambda: seen.append((list(bus.turn.leaving), bus.turn.current))
+    bus.does['exit'] = lambda: seen.append((bus.turn.leaving, bus.turn.current))
     command = bus.turn.put('exit')
-    assert list(bus.turn.leaving) == [command]
+    assert bus.turn.leaving == [command]
     bus.turn.run()
     assert seen == [([], 'exit')]
 
