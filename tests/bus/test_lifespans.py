@@ -7,7 +7,7 @@ import pytest
 
 from paste_wspbus.bus import Bus, ChannelFailures, State
 from paste_wspbus.bus.channels import Channel, Listener
-from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line
+from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line, _is_suspended
 from paste_wspbus.errors import LifespanRefused, NameTaken, WSPBusError
 from tests.kit import TIMEOUT
 from tests.kit.buses import spawn_block
@@ -701,3 +701,47 @@ def test_the_first_free_number_is_a_names():
 
 def pool():
     yield
+
+
+def test_a_lifespan_says_whether_it_is_entered(bus, add):
+    add('pool')
+    assert not bus.lifespans['pool'].is_entered
+    bus.start()
+    assert bus.lifespans['pool'].is_entered
+    bus.exit()
+    assert not bus.lifespans['pool'].is_entered
+
+
+def test_a_context_that_an_interrupt_has_kept_from_being_left_is_known():
+    @contextlib.contextmanager
+    def pool():
+        yield
+
+    context = pool()
+    assert not _is_suspended(context, KeyboardInterrupt())
+    context.__enter__()
+    assert _is_suspended(context, KeyboardInterrupt())
+    assert not _is_suspended(context, RuntimeError("generator didn't stop"))
+    context.__exit__(None, None, None)
+    assert not _is_suspended(context, KeyboardInterrupt())
+    assert not _is_suspended(contextlib.nullcontext(), KeyboardInterrupt())
+
+
+def test_a_number_that_is_free_again_is_given_again():
+    lifespans = Lifespans()
+    for _ in range(3):
+        lifespans[lifespans.free_name('pool')] = None
+    lifespans.groups['pool-2'] = 'what it needs'
+    lifespans.pop('pool-2')
+    assert lifespans.groups == {}
+    assert lifespans.free_name('pool') == 'pool-2'
+
+
+def test_a_start_that_has_ended_calls_nobody_and_the_next_begins_at_its_first_place():
+    line = Line()
+    line.open([Listener(fail)])
+    line.close()
+    assert line.next() is None
+    assert not line.join(Lifespan(Bus(), 'late', contextlib.nullcontext, 10, None))
+    line.open([])
+    assert line.join(Lifespan(Bus(), 'late', contextlib.nullcontext, 10, None))

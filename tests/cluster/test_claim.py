@@ -5,7 +5,7 @@ import random
 import pytest
 
 from paste_wspbus.cluster.claim import MARGIN, Claim, Held
-from paste_wspbus.cluster.engine import Answer, Record, version_of
+from paste_wspbus.cluster.engine import Answer, Record, Wish, version_of
 
 TTL = 10.0
 
@@ -243,3 +243,34 @@ def test_never_two_whatever_happens_to_the_engine():
             most = max(most, sum(one.holds(now + 0.1) for one in members))
     assert taken > 200
     assert most == 1
+
+
+def test_what_has_ended_is_not_renewed():
+    claim = Claim('a', TTL, Held(3, until=10.0))
+    assert claim.wish(9.9, wants=False).act == 'renew'
+    assert claim.wish(10.0, wants=False).act == 'look'
+    assert claim.held is None
+
+
+def test_a_look_that_asks_for_nothing_takes_nothing_away():
+    claim = Claim('a', TTL, Held(3, until=10.0))
+    record = Record('a', 3, 0, 'run1', 0, 0, 'a')
+    claim.heard(Wish(), Answer(False, record, 'run1', 1.0), 1.0, 1.0)
+    assert claim.holds(2.0)
+
+
+def test_the_highest_fence_and_the_longest_ttl_are_kept():
+    claim = Claim('a', TTL)
+    assert (claim.highest, claim.longest) == (0, TTL)
+    record = Record('b', 7, 0, 'run1', 0, 0, 'b')._replace(ttl=3 * TTL)
+    claim.heard(Wish(), Answer(False, record, 'run1', 1.0), 1.0, 1.0)
+    assert (claim.highest, claim.longest) == (7, 3 * TTL)
+
+
+def test_who_wants_nothing_looks_at_the_usual_time():
+    claim = Claim('a', TTL)
+    claim.free_at = 1.0
+    assert claim.next_look(0.0, 5.0, wants=False) == 5.0
+    assert claim.next_look(0.0, 5.0, wants=True) == 1.0
+    claim.free_at = None
+    assert claim.next_look(0.0, 5.0, wants=True) == 5.0
