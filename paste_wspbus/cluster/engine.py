@@ -243,7 +243,10 @@ class Engine(Protocol):
         """
 
     def receive(self, timeout: float) -> Received:
-        """Wait for messages that are sent after the first call; return all that have come."""
+        """Wait for messages that are sent since the engine was made; return all that have come.
+
+        An engine that keeps no messages returns those that are sent after the first call.
+        """
 
     def record(self, member: Member, facts: Mapping[str, Any]) -> None:
         """Keep what a member says of itself, for `members`."""

@@ -25,6 +25,7 @@ from paste_wspbus.cluster.engine import (
 )
 from paste_wspbus.cluster.facts import MAX_FACTS
 from paste_wspbus.ini import urls
+from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class RedisEngine:
         self._patience = min(PATIENCE, settings.ttl * SHARE)
         self._prefix = f'wspbus:{{{settings.name}}}:'
         self._name, self._secret = settings.name, settings.secret
-        self._keep = int(settings.keep * 1000)
+        self._keep, self._made = int(settings.keep * 1000), clock()
         #: The id of the last message that was received, and the run of the stream that it
         #: belongs to; '' before the first call.
         self._last = self._run = ''
@@ -205,14 +206,14 @@ class RedisEngine:
         A stream that has lost its data, as that of an engine that was restarted, begins
         anew.
         """
-        run, top, dropped = map(
+        run, top, dropped, now = map(
             _text, self._where(self._stream, [secrets.token_hex(8)])
         )
         had, self._run = self._run, run
-        if not had:
-            self._last = top or '0-0'
-            return False
-        if run != had or _order(top) < _order(self._last):
+        if not had:  # the engine may have been away until now
+            age = int((clock() - self._made) * 1000)
+            self._last = f'{max(int(now) - age - 1, 0)}-0'
+        elif run != had or _order(top) < _order(self._last):
             self._last = '0-0'
             return True
         return _order(dropped) > _order(self._last)

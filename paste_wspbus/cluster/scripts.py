@@ -116,13 +116,15 @@ redis.call('HSETNX', KEYS[2], 'run', ARGV[5])
 """
 
 #: KEYS: messages, stream. ARGV: a random number. It returns the random number of the stream,
-#: the id of the newest message, and that of the last one that was dropped; '' if there is
-#: none.
+#: the id of the newest message, that of the last one that was dropped ('' if there is
+#: none), and the time in ms.
 WHERE = """
 redis.call('HSETNX', KEYS[2], 'run', ARGV[1])
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local found = redis.call('HMGET', KEYS[2], 'run', 'dropped')
-return {found[1], newest and newest[1] or '', found[2] or ''}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return {found[1], newest and newest[1] or '', found[2] or '', string.format('%.0f', now)}
 """
 
 #: KEYS: members, seen, facts. It returns {now in ms, id, JSON, JSON of facts, ms, …}.

@@ -106,9 +106,9 @@ def machines(request, tmp_path_factory):
 
 def wait_until_joined(one, two):
     """Send until both hear each other, and forget that."""
-    for sender, hearer in ((one, two), (two, one)):
+    for sender, hearer, word in ((one, two, 'there'), (two, one, 'here')):
         eventually(
-            lambda a=sender, b=hearer: ask(a, '/send/joined/1') and heard(b, 'joined')
+            lambda a=sender, b=hearer, c=word: ask(a, f'/send/{c}/1') and heard(b, c)
         )
 
 
