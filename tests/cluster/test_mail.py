@@ -10,6 +10,7 @@ from paste_wspbus.cluster import mail
 from paste_wspbus.cluster.engine import EngineAway, Member, Message, Received
 from paste_wspbus.cluster.mail import SITE, Mail, Numbers
 from paste_wspbus.cluster.settings import Settings
+from tests.kit import eventually
 
 ONE = Member('one-1', 'one')
 
@@ -68,8 +69,7 @@ def test_a_message_is_sent_with_the_time_and_the_sender(make):
     one.start()
     one.mine.sendall(b'["send", "site", "te')
     one.mine.sendall(b'xt", 7]\n')
-    while not one.engine.sent:
-        time.sleep(0.001)
+    eventually(lambda: one.engine.sent)
     (message,) = one.engine.sent
     assert message[:4] == (ONE.id, SITE, 'text', 7)
     assert abs(time.time() - message.at) < 60
@@ -93,11 +93,9 @@ def test_if_nothing_follows_an_empty_message_shows_what_was_lost(make, monkeypat
     one.engine.away = 'it is full'
     send(one, 1, 2)
     one.start()
-    while one.engine.tries < 4:
-        time.sleep(0.001)
+    eventually(lambda: one.engine.tries >= 4)
     one.engine.away = ''
-    while not one.engine.sent:
-        time.sleep(0.001)
+    eventually(lambda: one.engine.sent)
     assert numbers_sent(one) == [(2, '')]
     assert [words[0] for words in said(one)] == ['dropped'] * 2
 
