@@ -86,10 +86,7 @@ class DefaultPlugins:
         return made(config, key, bus)
 
     def naming(self, key: str) -> AbstractContextManager[None]:
-        """Name the key in the error of the plugin that it has made.
-
-        :raises FactoryError: if the plugin fails.
-        """
+        """Return a context manager: the error of a key's plugin names the key."""
         config = self.process.config
         if key not in config.settings['defaults']:
             return contextlib.nullcontext()

@@ -24,7 +24,7 @@ from paste_wspbus.command.leaving import (
 )
 from paste_wspbus.command.site_handlers import contain, postponed
 from paste_wspbus.command.terminal import one_line, print_line
-from paste_wspbus.errors import TooManyFiles, WSPBusError, shortage
+from paste_wspbus.errors import NeedError, TooManyFiles, WSPBusError, shortage
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, exit_code_of
 from paste_wspbus.ini.config import EARLY, Site, StartFailed
 from paste_wspbus.plugins.signals import SignalHandler
@@ -363,11 +363,18 @@ def _failing(site: Site) -> Generator[None]:
         _exit(site.bus)
         listener, error = failures.listener or '', failures.get_instances()[0]
         raise StartFailed(site.place_of(listener), listener, error) from error
+    except NeedError as error:
+        _exit(site.bus)
+        from paste_wspbus.ini.needs import in_its_section
+
+        raise in_its_section(site, error) from None
     except WSPBusError:  # no descriptor is free, or a request of smoke has failed
         _exit(site.bus)
         raise
     except SystemExit as error:
-        failed = site.failure_of(error)
+        from paste_wspbus.ini.exited import failure_of
+
+        failed = failure_of(site, error)
         _exit(site.bus)
         if failed is None:
             raise

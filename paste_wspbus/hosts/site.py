@@ -143,7 +143,9 @@ class HostedSite:
                 place = self._site.place_of(listener)
                 raise StartFailed(place, listener, error) from error
             except SystemExit as left:
-                failed = self._site.failure_of(left)
+                from paste_wspbus.ini.exited import failure_of
+
+                failed = failure_of(self._site, left)
                 if failed is None:
                     raise
                 raise failed from left

@@ -8,9 +8,8 @@ import inspect
 import os
 import sys
 
-from paste_wspbus.bus import Bus, exit_code_of
+from paste_wspbus.bus import Bus
 from paste_wspbus.errors import FactoryError, TimedOut, WSPBusError, shortage
-from paste_wspbus.exits import FAILED
 from paste_wspbus.frameworks import introduce
 from paste_wspbus.ini import factories
 from paste_wspbus.ini.factories import (
@@ -70,19 +69,6 @@ class Site:
         """Return the file and section that a 'start' listener comes from."""
         section = self.origins.get(listener, 'server:main')
         return f'{self.file} [{section}]' if self.file else f'[{section}]'
-
-    def failure_of(self, left: SystemExit) -> StartFailed | None:
-        """Return the error if a component called sys.exit at its start; None if none did."""
-        calls = [call for call in self.bus.timeline if call.channel == 'start']
-        code = exit_code_of(left)
-        if not calls or self.bus.was_started:
-            return None
-        name = calls[-1].name
-        why = left.code if isinstance(left.code, str) else f'exit code {code}'
-        error = WSPBusError(f'{name} exited instead of starting: {why}{at_place(left)}')
-        failed = StartFailed(self.place_of(name), name, error)
-        failed.exit_code = code or FAILED
-        return failed
 
     def gave_up(self) -> WSPBusError | None:
         """Return the error if bus.stop() or bus.exit() ended the start; None if it did not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 
@@ -21,6 +22,7 @@ from paste_wspbus.ini.pastedeploy import loadwsgi
 from paste_wspbus.ini.settings import EARLY_DEFAULTS
 from paste_wspbus.ini.sources import NoModule, find_source, problem_of
 from paste_wspbus.report import Report
+from paste_wspbus.unix.holding import SIGNALS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +166,15 @@ def _naming(config: Config, key: str) -> Generator[None]:
         raise FactoryError(
             config.file, error.problem, section=SECTION, key=key
         ) from error.__cause__
+
+
+def leave_to_python(handler: object) -> None:
+    """Give the signals back that still have a handler, because the site's plugin takes others."""
+    for number in SIGNALS:
+        if signal.getsignal(number) == handler:
+            is_interrupt = number == signal.SIGINT
+            own = signal.default_int_handler if is_interrupt else signal.SIG_DFL
+            signal.signal(number, own)
 
 
 def check_replaced(config: Config, key: str) -> None:

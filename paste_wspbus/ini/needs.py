@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paste_wspbus.bus.needs import in_order
-from paste_wspbus.errors import ConfigError, NeedError
+from paste_wspbus.errors import ConfigError, NeedError, WSPBusError
 from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.settings import PLUGINS
 from paste_wspbus.values import nearest
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from paste_wspbus.ini.composing import Site
     from paste_wspbus.ini.file import ConfigLoader
 
 #: From each plugin to what it needs, and after what it starts.
@@ -53,6 +54,15 @@ def read_wishes(loader: ConfigLoader, settings: Mapping[str, Any]) -> Wishes:
             key=key,
         ) from None
     return wishes if any(map(any, wishes.values())) else {}
+
+
+def in_its_section(site: Site, error: NeedError) -> WSPBusError:
+    """Return the error of a start with the section of its plugin, if it is one's."""
+    if error.name not in site.plugins:
+        return error
+    problem = f'it needs {error.need}: {error.why}'
+    section = f'plugin:{error.name}'
+    return ConfigError(site.file, problem, section=section, key='needs')
 
 
 def section_of(loader: ConfigLoader, name: str) -> str:

@@ -170,11 +170,9 @@ class EarlySignals:
         """
         if not isinstance(signals, SignalHandler):
             signals.subscribe()
-            for number in SIGNALS:
-                if signal.getsignal(number) == self.handle:  # nobody would act on it
-                    is_interrupt = number == signal.SIGINT
-                    own = signal.default_int_handler if is_interrupt else signal.SIG_DFL
-                    signal.signal(number, own)
+            from paste_wspbus.ini.defaults import leave_to_python
+
+            leave_to_python(self.handle)
             self.check()
             return
         signals.expect_start()

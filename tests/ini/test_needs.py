@@ -134,3 +134,13 @@ def test_a_need_that_cannot_be_had_is_one_line(tmp_path, plugins, more, line):
         assert line in said
     with pytest.raises(ConfigError), composed(ini):
         pass
+
+
+def test_a_need_that_crosses_the_server_is_one_line(tmp_path):
+    site(tmp_path, {'early': ('Old', 'needs = late'), 'late': ('Late', '')})
+    late = '\n\nclass Late(Old):\n    def subscribe(self):\n'
+    late += "        self.bus.subscribe('start', self.start, priority=80)\n"
+    (tmp_path / 'needy.py').write_text(MODULE + late)
+    process = run(tmp_path, 'site.ini')
+    line = '[plugin:early] needs: it needs late: it starts after the server\n'
+    assert (process.code, process.err.text) == (2, f'site.ini {line}')
