@@ -745,3 +745,64 @@ def test_a_start_that_has_ended_calls_nobody_and_the_next_begins_at_its_first_pl
     assert not line.join(Lifespan(Bus(), 'late', contextlib.nullcontext, 10, None))
     line.open([])
     assert line.join(Lifespan(Bus(), 'late', contextlib.nullcontext, 10, None))
+
+
+class Interrupting(dict):
+    """Resources; the first change of a kind is interrupted, as by a signal handler."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = {'in', 'out'}
+
+    def interrupt(self, change):
+        if change in self.left:
+            self.left.remove(change)
+            raise KeyboardInterrupt
+
+    def __setitem__(self, name, resource):
+        self.interrupt('in')
+        super().__setitem__(name, resource)
+
+    def pop(self, name, default=None):
+        self.interrupt('out')
+        return super().pop(name, default)
+
+
+def test_an_interrupt_after_an_entry_and_before_an_exit_leaves_it_entered(
+    bus, add, calls
+):
+    bus.resources = Interrupting()
+    add('pool')
+    lifespan = bus.lifespans['pool']
+    with pytest.raises(KeyboardInterrupt):
+        lifespan.start()
+    assert calls == ['+pool'] and lifespan.is_entered
+    with pytest.raises(KeyboardInterrupt):
+        lifespan.stop()
+    assert calls == ['+pool'] and lifespan.is_entered
+    lifespan.stop()
+    lifespan.stop()
+    assert calls == ['+pool', '-pool'] and not lifespan.is_entered
+
+
+def test_what_fails_at_its_start_or_stop_is_not_entered(bus):
+    class Broken:
+        def __init__(self, enters):
+            self.enters = enters
+
+        def __enter__(self):
+            if not self.enters:
+                fail()
+
+        def __exit__(self, *_):
+            fail()
+
+    bus.enter(Broken(enters=False), name='start')
+    bus.enter(Broken(enters=True), name='stop')
+    with pytest.raises(ValueError, match='broken'):
+        bus.lifespans['start'].start()
+    bus.lifespans['stop'].start()
+    with pytest.raises(ValueError, match='broken'):
+        bus.lifespans['stop'].stop()
+    assert not bus.lifespans['start'].is_entered
+    assert not bus.lifespans['stop'].is_entered
