@@ -6,6 +6,7 @@ makes them), and of all log records at ERROR.
 
 import ast
 import functools
+import itertools
 import re
 from typing import NamedTuple
 
@@ -64,12 +65,13 @@ def patterns(node, names):
     if isinstance(node, ast.Constant):
         return [node.value] if isinstance(node.value, str) else []
     if isinstance(node, ast.JoinedStr):
-        return [
-            ''.join(
-                part.value if isinstance(part, ast.Constant) else ANY
-                for part in node.values
-            )
+        fields = [
+            [part.value]
+            if isinstance(part, ast.Constant)
+            else patterns(part.value, names) or [ANY]
+            for part in node.values
         ]
+        return [''.join(texts) for texts in itertools.product(*fields)]
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         sides = [patterns(one, names) for one in (node.left, node.right)]
         if not any(sides):
