@@ -18,7 +18,7 @@ from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
 #: How similar a name must be to one of many: any two of a thousand names are a bit alike.
@@ -56,16 +56,21 @@ def module_hint(name: str, file: str | None) -> str:
     return nearest(name, beside) or _near_one(name, _modules(None))
 
 
-def section_hint(name: str, sections: Iterable[str]) -> str:
-    """Return the section of another kind that has a name, as the end of a message, or ''.
+def section_hint(prefixes: Sequence[str], own: str, sections: Iterable[str]) -> str:
+    """Return the section that may be meant, as the end of a message, or ''.
 
-    :param name: such as 'app:main', which does not exist.
+    :param prefixes: what may stand before the colon of the section that does not exist.
+    :param own: what stands after it.
     """
-    kind, _, own = name.partition(':')
-    same = [one for one in sections if one.partition(':')[2].strip() == own]
-    for one in get_close_matches(kind, [one.partition(':')[0] for one in same], 1):
-        return f'; did you mean [{one}:{own}]?'
-    return f'; there is a section [{same[0]}]' if same else ''
+    kinds = {one: one.partition(':')[0] for one in sections}
+    same = [one for one in kinds if one.partition(':')[2].strip() == own]
+    for prefix in prefixes:
+        # [filter:…] is another kind, and no typo of [filter-app:…].
+        for one in get_close_matches(prefix, [kinds[one] for one in same], 1, 0.8):
+            return f'; did you mean [{one}:{own}]?'
+    # Sections of each kind are called main, so this name alone says nothing.
+    there = [one for one in kinds if kinds[one] in prefixes] if own == 'main' else same
+    return f'; there is a section [{there[0]}]' if there else ''
 
 
 #: How to do without a [server:main].

@@ -281,7 +281,6 @@ def no_section(
             for one in parser.sections()
             if one.partition(':')[0] in prefixes
         ]
-        own_name = f'{prefixes[0]}:{name}'
-        hint = nearest(name, known) or section_hint(own_name, parser.sections())
-        problem = f'there is no section [{own_name}]{hint}'
+        hint = nearest(name, known) or section_hint(prefixes, name, parser.sections())
+        problem = f'there is no section [{prefixes[0]}:{name}]{hint}'
     return ConfigError(loader.filename, problem, section=section, key=key)

@@ -299,6 +299,16 @@ TYPOS = {
     'section': Case(
         '[ap:main]\nuse = call:webapp:make\n' + SERVER, 2, 'did you mean [ap:main]?'
     ),
+    'kind of a section': Case(
+        '[wspbus:main]\n[aplication:main]\nuse = call:webapp:make\n' + SERVER,
+        2,
+        'there is no section [app:main]; did you mean [aplication:main]?',
+    ),
+    'section of another name': Case(
+        '[wspbus:main]\n[app:shop]\nuse = call:webapp:make\n' + SERVER,
+        2,
+        'there is no section [app:main]; there is a section [app:shop]',
+    ),
     'section of another kind': Case(
         '[pipeline:main]\npipeline = f\n[filter:f]\nuse = call:webapp:make_filter\n'
         + SERVER,
