@@ -274,3 +274,19 @@ def test_who_wants_nothing_looks_at_the_usual_time():
     assert claim.next_look(0.0, 5.0, wants=True) == 1.0
     claim.free_at = None
     assert claim.next_look(0.0, 5.0, wants=True) == 5.0
+
+
+def test_who_could_not_release_a_lease_holds_it():
+    claim = Claim('a', TTL, Held(3, until=10.0))
+    record = Record('a', 3, 0, 'run1', 0, 0, 'a')
+    claim.heard(Wish('free', '', 3), Answer(False, record, 'run1', 1.0), 1.0, 1.0)
+    assert claim.holds(2.0)
+
+
+def test_a_clock_that_differs_by_the_time_of_an_answer_was_not_set():
+    claim = Claim('a', TTL)
+    claim.heard(Wish(), Answer(False, None, 'run1', 1001.0), 1.0, 1.0)
+    claim.heard(Wish(), Answer(False, None, 'run1', 1002.25), 1.9, 2.0)
+    assert claim._steady_since == 1.0
+    claim.heard(Wish(), Answer(False, None, 'run1', 1003.6), 2.9, 3.0)
+    assert claim._steady_since == 3.0
