@@ -14,10 +14,17 @@ if TYPE_CHECKING:
     from paste_wspbus.ini.file import ConfigLoader
 
 
+#: The names in ``bus.plugins`` without which no site runs, and what else to do.
+OWN = {
+    'requests': '',
+    'signals': ', or set the key signals, which replaces the default plugin',
+}
+
+
 def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) -> None:
     """Check that each plugin that [wspbus:main] lists is listed once, and has a section.
 
-    :raises ConfigError: if one is not, or has none.
+    :raises ConfigError: if one is not, has none, or has a name that it cannot have.
     """
     known = [
         one.partition(':')[2].strip()
@@ -36,6 +43,11 @@ def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) 
             elif name not in known:
                 hint = nearest(name, known) or comment_hint(f' {name}')
                 problem = f'there is no section [plugin:{name}]{hint}'
+            elif ':' in name or '#' in name:  # PasteDeploy reads them as parts of a URI
+                problem = f'{name!r} cannot be the name of a plugin: it has a : or #'
+            elif name in OWN:
+                problem = f'the name {name} is taken by wspserve: choose another one'
+                problem += OWN[name]
             else:
                 continue
             raise ConfigError(loader.filename, problem, section=section, key=key)

@@ -88,6 +88,21 @@ def test_other_times_say_the_same_of_a_wrong_one(tmp_path, key):
 
 
 @pytest.mark.parametrize(
+    ('name', 'problem'),
+    [
+        ('a:b', "'a:b' cannot be the name of a plugin"),
+        ('a#b', "'a#b' cannot be the name of a plugin"),
+        ('requests', 'the name requests is taken by wspserve'),
+        ('signals', 'or set the key signals, which replaces the default plugin'),
+    ],
+)
+def test_a_name_that_no_plugin_can_have_is_refused(tmp_path, name, problem):
+    line = refusal(tmp_path, f'plugins = {name}\n[plugin:{name}]\nuse = call:a:b')
+    assert f'[wspbus:main] plugins: {line.partition("plugins: ")[2]}' in line
+    assert problem in line
+
+
+@pytest.mark.parametrize(
     ('setting', 'problem'),
     [
         ('workers = 0   ; one process', "'0   ; one process' is not a whole number"),
