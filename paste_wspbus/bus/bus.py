@@ -172,6 +172,8 @@ class Bus(Broadcasting):
         self._started: set[int] | None = None
         self.deadline = Deadline()  # the deadline of the present stop
         self.draining = threading.Event()  # it is set during a stop: wspbus.draining
+        # With an RLock: an interrupt in the middle of set() leaves it locked by this thread.
+        self.draining._cond = threading.Condition()  # type: ignore[attr-defined]
         self._hurried: SimpleQueue[None] = self.queue_class()
 
     # -- channels ---------------------------------------------------------

@@ -473,3 +473,12 @@ def test_the_timeline_is_bounded(bus):
     length = len(bus.timeline)
     bus.graceful()
     assert len(bus.timeline) == length < 1500
+
+
+def test_an_interrupt_that_leaves_the_event_of_draining_locked_does_not_hold_up_a_stop(
+    bus,
+):
+    bus.start()
+    bus.draining._cond.acquire()
+    bus.exit()
+    assert bus.state is State.EXITING and bus.draining.is_set()
