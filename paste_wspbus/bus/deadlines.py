@@ -153,6 +153,8 @@ def call_after(
     """
     timer = threading.Timer(seconds, function)
     timer.name, timer.daemon = 'wspbus time limit', True
+    # With an RLock: an interrupt in the middle of cancel() leaves it locked by this thread.
+    timer.finished._cond = threading.Condition()  # type: ignore[attr-defined]
     try:
         timer.start()
     except RuntimeError:
