@@ -97,6 +97,8 @@ def check(
 
         for key in config.settings['defaults']:
             check_replaced(config, key)
+        if 'signals' in config.settings['defaults'] and config.settings['workers']:
+            warnings.append(UNUSED_SIGNALS)
     sections = _Sections({*config.settings['signals'].values()})
     sections.check(config.loader, APP, app_name or config.app_name)
     for key in reversed(PLUGINS):
@@ -118,6 +120,13 @@ def check(
     warnings += sections.warnings
     warnings += _check_signals(config, sections.texts)
     return warnings
+
+
+#: The key `signals` together with workers.
+UNUSED_SIGNALS = (
+    '[wspbus:main] signals: with workers nothing uses it, because the supervisor handles '
+    'the signals'
+)
 
 
 def check_server(config: Config, name: str | None) -> None:

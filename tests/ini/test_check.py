@@ -93,6 +93,11 @@ WARNINGS = {
         '',
         '[plugin:first] is not used: write plugins = first in [wspbus:main]',
     ),
+    'a signal plugin with workers': (
+        USED + 'workers = 2\nsignals = call:webapp:make\n',
+        '[wspbus:main] signals: with workers nothing uses it, because the supervisor '
+        'handles the signals',
+    ),
     'a channel with a typo': (
         USED + 'signal.SIGUSR1 = reopen_log\n',
         '[wspbus:main] signal.SIGUSR1: no module that this .ini names has the channel '
