@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: The number of bytes that a message has at most: 64 kB of the site, a channel, and a head.
 MAX_MESSAGE = (1 << 16) + (1 << 12)
 
+#: The number of a message is below that, so that no sum of them gets too long for JSON.
+MAX_NUMBER = 1 << 53
+
 #: How many messages an engine keeps at most, and the number of their bytes.
 MAX_MESSAGES, MAX_KEPT = 10_000, 1 << 23
 
@@ -173,8 +176,11 @@ def encoded(message: Message, name: str, secret: str) -> bytes:
 def decoded(data: bytes, name: str, secret: str) -> Message | None:
     """Return what `encoded` has made; None if the data is anything else.
 
-    With a secret, a message without the right signature is nothing, too.
+    With a secret, a message without the right signature is nothing, too. Whoever can write
+    to the engine may have written it.
     """
+    if len(data) > MAX_MESSAGE:
+        return None
     head, _, text = data.partition(b'\n')
     try:
         sender, kind, number, at, signature = json.loads(head)
@@ -183,15 +189,22 @@ def decoded(data: bytes, name: str, secret: str) -> Message | None:
         return None
     if [*map(type, (sender, kind, number, at, signature))] != _HEAD:
         return None
+    if not 0 <= number < MAX_NUMBER:
+        return None
+    if not secret:
+        return message
     right = _signature(message, name, secret)
-    return message if hmac.compare_digest(right, signature) or not secret else None
+    # Of texts, it takes only ASCII.
+    is_right = hmac.compare_digest(right.encode(), signature.encode(errors='replace'))
+    return message if is_right else None
 
 
 def _signature(message: Message, name: str, secret: str) -> str:
     if not secret:
         return ''
     data = json.dumps([name, *message]).encode()
-    return hmac.new(secret.encode(), data, hashlib.sha256).hexdigest()
+    key = secret.encode(errors='surrogateescape')  # as the environment may give it
+    return hmac.new(key, data, hashlib.sha256).hexdigest()
 
 
 class Received(NamedTuple):

@@ -316,6 +316,16 @@ def test_a_secret_signs_messages(make, tmp_path):
     for head in ('', '[]', '7', '["a", "b", 1]', '["a", "b", 1, 1.0, 7]', '[' * 10**5):
         assert decoded(f'{head}\ntext'.encode(), 'shop', '') is None
     assert decoded(b'["a", "b", 1, 1.0, ""]\n\xff', 'shop', '') is None
+    assert decoded(b'["a", "b", 1, 1.0, ""]\n' + b'x' * MAX_MESSAGE, 'x', '') is None
+    for number in (-1, 1 << 53, '9' * 4300):
+        assert decoded(f'["a", "b", {number}, 1.0, ""]\n'.encode(), 'x', '') is None
+    # What somebody else has written need not be ASCII.
+    for signature in ('"é"', '"\\ud800"'):
+        head = f'["a", "b", 1, 1.0, {signature}]\n'.encode()
+        assert decoded(head, 'x', 'sesame') is None
+        assert decoded(head, 'x', '').text == ''
+    odd = 'g\xe9heim \udcff'  # a byte of the environment that is not UTF-8
+    assert decoded(encoded(message, 'shop', odd), 'shop', odd) == message
     with pytest.raises(ValueError, match='bytes'):
         engine.send(message._replace(text='x' * MAX_MESSAGE))
 
