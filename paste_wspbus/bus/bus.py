@@ -25,7 +25,7 @@ from paste_wspbus.bus.channels import (
     Listener,
     is_priority,
 )
-from paste_wspbus.bus.deadlines import Deadline
+from paste_wspbus.bus.deadlines import Deadline, with_rlock
 from paste_wspbus.bus.host import OWN, Host, host_of
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
 from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line
@@ -171,9 +171,8 @@ class Bus(Broadcasting):
         #: The ids of the owners whose start succeeded, in a start that is not STARTED yet.
         self._started: set[int] | None = None
         self.deadline = Deadline()  # the deadline of the present stop
-        self.draining = threading.Event()  # it is set during a stop: wspbus.draining
-        # With an RLock: an interrupt in the middle of set() leaves it locked by this thread.
-        self.draining._cond = threading.Condition()  # type: ignore[attr-defined]
+        #: It is set during a stop: wspbus.draining.
+        self.draining = with_rlock(threading.Event())
         self._hurried: SimpleQueue[None] = self.queue_class()
 
     # -- channels ---------------------------------------------------------

@@ -153,14 +153,24 @@ def call_after(
     """
     timer = threading.Timer(seconds, function)
     timer.name, timer.daemon = 'wspbus time limit', True
-    # With an RLock: an interrupt in the middle of cancel() leaves it locked by this thread.
-    timer.finished._cond = threading.Condition()  # type: ignore[attr-defined]
+    with_rlock(timer.finished)  # for cancel()
     try:
         timer.start()
     except RuntimeError:
         may_alarm = may_alarm and can_cut()
         return _alarm_after(seconds, function) if may_alarm else lambda: None
     return timer.cancel
+
+
+def with_rlock(event: threading.Event) -> threading.Event:
+    """Give an Event a lock that the thread that holds it can take again; return the Event.
+
+    An interrupt in the middle of `set` leaves the lock to the thread. gevent's Events, which
+    take the place of Python's in a patched site, have no lock.
+    """
+    if hasattr(event, '_cond'):
+        event._cond = threading.Condition()
+    return event
 
 
 def reserve_of(limit: float, reserve: float | None) -> float:
