@@ -117,6 +117,9 @@ class Agent:
         self._last_word: float | None = None
         self._told: Any = None
         self._warnings: set[str] = set()
+        #: Since when no message could be received, and when the log has said so.
+        self._silent_since: float | None = None
+        self._silence_told_at = -MINUTE
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)
         self._ended = threading.Event()
@@ -177,13 +180,26 @@ class Agent:
         while not self._ended.is_set():
             try:
                 received = self.engine.receive(RECEIVES)
-            except EngineAway:
+            except EngineAway as away:
+                self._receives_nothing(away, clock())
                 self._ended.wait(random.uniform(FIRST, 2.0))
                 continue
+            self._silent_since = None
             if any(one.kind == FREED for one in received.messages):
                 self._wake.send(b'.')
             if self._mail is not None:
                 self._mail.receive(received)
+
+    def _receives_nothing(self, away: EngineAway, now: float) -> None:
+        """Log that the engine answers, but gives no messages; once a minute."""
+        if self._silent_since is None or self._away_since is not None:
+            self._silent_since = now
+        silent = now - self._silent_since
+        if silent > self.settings.ttl and now >= self._silence_told_at + MINUTE:
+            self._silence_told_at = now
+            line = f'cluster: no messages of other machines for {silent:.0f} s'
+            assert self._mail is not None  # its words may come from any thread
+            self._mail.say('note', ERROR, f'{line}: {away.reason}')
 
     # -- what the supervisor says ---------------------------------------------------------
 
@@ -405,6 +421,7 @@ def run_agent(
     from paste_wspbus.cluster.mail import Mail
     from paste_wspbus.cluster.roll import Rolls
 
+    threading.excepthook = _end_all
     engine = make()
     try:
         mail = Mail(settings, member, engine, letters)
@@ -413,3 +430,12 @@ def run_agent(
     finally:
         engine.close()
         os._exit(0)
+
+
+def _end_all(failed: threading.ExceptHookArgs) -> None:
+    """End the agent if a thread of it fails: another one follows, which a thread would not."""
+    if failed.exc_type is not SystemExit:
+        try:
+            threading.__excepthook__(failed)
+        finally:
+            os._exit(1)

@@ -2,6 +2,9 @@
 
 import json
 import socket
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -323,3 +326,29 @@ def test_facts_are_recorded_when_they_change_and_with_each_word_of_the_member(to
     one.agent._records_at = 0
     assert one.beat()[0] == ['record']
     assert one.beat()[0] == []
+
+
+def test_an_engine_that_answers_but_gives_no_messages_is_logged_once_a_minute(told):
+    one, lines = told(), []
+    one.agent._mail = SimpleNamespace(say=lambda *words: lines.append(words))
+    away, now = EngineAway('this user may not do that'), boot_clock()
+    for seconds in (0, 9, 12, 30, 75):
+        one.agent._receives_nothing(away, now + seconds)
+    says = 'cluster: no messages of other machines for {} s: this user may not do that'
+    assert lines == [('note', 40, says.format(12)), ('note', 40, says.format(75))]
+    one.agent._away_since = now  # the log says that already
+    one.agent._receives_nothing(away, now + 300)
+    assert len(lines) == 2
+
+
+def test_a_thread_of_the_agent_that_fails_ends_it():
+    script = (
+        'import threading, time\n'
+        'from paste_wspbus.cluster.agent import _end_all\n'
+        'threading.excepthook = _end_all\n'
+        'threading.Thread(target=lambda: 1 / 0).start()\n'
+        'time.sleep(60)\n'
+    )
+    ended = subprocess.run([sys.executable, '-c', script], capture_output=True)
+    assert ended.returncode == 1
+    assert b'ZeroDivisionError' in ended.stderr
