@@ -130,8 +130,11 @@ class Roll:
 
     def _run(self, engine: Engine) -> str:
         try:
-            self.machines = self._choose(engine)
+            self._choose(engine)
             self._take(engine)
+            # An engine that has lost its data knew only some of them. Since then, all of
+            # them have said something: nobody takes a lease before that.
+            self.machines = self._choose(engine)
             self.outcomes = {one.member.id: WAITS for one in self.machines}
             self._tell('begins', [self._name(one.member) for one in self.machines])
             for one in self.machines:
@@ -151,9 +154,11 @@ class Roll:
         while True:
             found = engine.members()
             silent = [one for one in found if one.age >= self._ttl_of(one)]
-            if not silent or clock() >= until:
+            if not silent or clock() >= until or self._is_stopped:
                 break
             self._pause(self._every)
+            if self.claim.held is not None:
+                self._renew(engine)
         if silent:
             said = ', '.join(
                 f'{one.member.machine} for {one.age:.0f} s' for one in silent

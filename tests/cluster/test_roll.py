@@ -240,6 +240,32 @@ def test_nothing_is_restarted_while_a_machine_is_silent(made):
     assert outcomes(other)[0] == ''
 
 
+def test_machines_that_an_empty_engine_did_not_know_yet_are_in_the_roll(made):
+    one, known = made(), made().engine.seen
+    one.engine.seen = known[:1]
+    lease = one.engine.lease
+
+    def take(name, member, wish):
+        if wish.act == 'take':  # all have said something before a lease is taken
+            one.engine.seen = known
+        return lease(name, member, wish)
+
+    one.engine.lease = take
+    assert outcomes(one) == ('', dict.fromkeys(('web1', 'web2', 'web3'), 'done'))
+
+
+def test_the_lease_is_renewed_while_a_silent_machine_is_waited_for(made):
+    one = made()
+
+    def members():
+        is_held = one.claim.held is not None
+        return [known._replace(age=43.0 * is_held) for known in one.engine.seen]
+
+    one.engine.members = members
+    assert 'no word from web1 for 43 s' in outcomes(one)[0]
+    assert 'renew' in one.engine.acts
+
+
 def test_an_operator_who_stops_it_lets_the_machine_in_its_turn_go_on(made):
     one = made()
 
