@@ -147,7 +147,7 @@ _KINDS = {
         _url,
         (str,),
         'a text',
-        'redis://localhost/0',
+        'scheme://host/name',
     ),
     'CronLine': Kind(
         'cron line', 'a cron line', _cron_line, (str,), 'a text', '15 3 * * *'

@@ -75,7 +75,7 @@ def test_it_shows_the_keys_of_one_and_a_section_to_copy(tmp_path, env):
     text = said(tmp_path, 'cache', env=env)
     rows = [line.split() for line in text.splitlines()]
     for row in (
-        'url url required redis://localhost/0',
+        'url url required scheme://host/name',
         'size bytes 4096 300M',
         'expires seconds none 10m',
         'strict bool false true',
@@ -91,7 +91,7 @@ def test_it_shows_the_keys_of_one_and_a_section_to_copy(tmp_path, env):
         '',
         '[plugin:cache]',
         'use = egg:shopcache#cache',
-        'url = redis://localhost/0',
+        'url = scheme://host/name',
         '# size = 4096',
         '# expires = 10m',
         '# strict = false',
