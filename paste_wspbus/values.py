@@ -63,7 +63,9 @@ def whole(key: str, least: int, most: int) -> Callable[[str], int]:
 
 
 def comment_hint(value: str) -> str:
-    """Return a hint for the end of a message if a wrong value contains a comment, or ''."""
+    """Return a hint for the end of a message if a wrong value has a comment in it, or ''."""
+    if '=' in value.partition('\n')[2]:
+        return '; a key must not be indented'
     holds = any(f' {mark}' in value for mark in ';#')
     return '; a comment needs a line of its own' if holds else ''
 

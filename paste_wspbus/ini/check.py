@@ -14,11 +14,13 @@ from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one
 from paste_wspbus.ini.hints import (
     NO_SERVER,
     distribution_hint,
+    indented,
     missing_key,
     module_hint,
     server_hint,
 )
 from paste_wspbus.ini.needs import read_wishes
+from paste_wspbus.ini.pastedeploy import loadwsgi
 from paste_wspbus.ini.settings import FILES, FOLDERS, NO_CHANNELS, PLUGINS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, definition_of, find_source
 from paste_wspbus.ini.sources import problem_of as problem_in_source
@@ -259,6 +261,8 @@ class _Sections:
             _distribution(place, dist)
         for key, target_kind, target in _targets(loader, section, own, kind):
             place = _Place(loader.filename, section, key)
+            if key != 'pipeline' and (line := indented(target)):
+                raise place.error(line)
             scheme, _, rest = target.partition(':')
             if not loader.absolute_name(target):
                 try:
@@ -295,9 +299,12 @@ class _Sections:
             from paste_wspbus.ini.mistakes import call_in_filter_app
 
             raise call_in_filter_app(place.file, place.section, uri)
-        module, colon, function = uri.partition(':')[2].partition(':')
+        module, colon, function = map(str.strip, uri.partition(':')[2].partition(':'))
+        form = 'call:MODULE:FUNCTION'
+        if place.key.startswith('paste'):  # such as paste.app_factory: it has no call:
+            uri, form = uri.removeprefix('call:'), form.removeprefix('call:')
         if not colon:
-            raise place.error(f'{uri}: write call:MODULE:FUNCTION')
+            raise place.error(f'{uri}: write {form}')
         try:
             file = find_source(module)
         except NoModule:
@@ -402,15 +409,22 @@ def _targets(
             raise ConfigError(loader.filename, problem, section=section, key=key)
         return str(loader.parser.get(section, key))
 
+    def named(kind: Any) -> Target:
+        """Return what the section is: its use, or a key such as paste.app_factory."""
+        for key in loadwsgi._flatten(kind.egg_protocols):
+            if key in own and 'use' not in own:
+                return key, kind, f'call:{get(key)}'
+        return 'use', kind, get('use')
+
     if section.startswith('pipeline:'):
         *filters, app = get('pipeline').split()
         yield from (('pipeline', FILTER, one) for one in filters)
         yield 'pipeline', APP, app
     elif section.startswith('filter-app:'):
-        yield 'use', FILTER, get('use')
+        yield named(FILTER)
         yield 'next', APP, get('next')
-    elif not any(key.startswith('paste.') for key in own):
-        yield 'use', kind, get('use')
+    else:
+        yield named(kind)
     if 'filter-with' in own:
         yield 'filter-with', FILTER, get('filter-with')
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 #: How similar a name must be to one of many: any two of a thousand names are a bit alike.
 NEAR = 0.75
 
+#: What a section or a key is that belongs to the value above it.
+IS_INDENTED = (
+    'is indented, and so it belongs to the value above: remove the spaces before it'
+)
+
 #: From the name of a kind of PasteDeploy to the arguments of its factory, and what the
 #: factory returns.
 SIGNATURES = {
@@ -34,6 +39,12 @@ SIGNATURES = {
     'plugin': ('(bus, global_conf, **settings)', 'the plugin'),
     'bus': ('(global_conf)', 'the bus'),
 }
+
+
+def indented(value: str) -> str:
+    """Return the message for a value whose further line is meant as a key, or ''."""
+    line = next((one for one in value.splitlines()[1:] if '=' in one), '').strip()
+    return line and f'{line!r} {IS_INDENTED}'
 
 
 def distribution_hint(name: str) -> str:

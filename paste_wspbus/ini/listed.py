@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.hints import indented
 from paste_wspbus.ini.settings import PLUGINS, section_of
 from paste_wspbus.values import comment_hint, nearest
 
@@ -41,7 +42,9 @@ def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) 
                 problem = f'the plugin {name} is also listed in {other}'
                 problem += ': to have it in both, write a second section'
             elif name not in known:
-                hint = nearest(name, known) or comment_hint(f' {name}')
+                line = indented(loader.value(section, key))
+                hint = f'; {line}' if line else nearest(name, known)
+                hint = hint or comment_hint(f' {name}')
                 problem = f'there is no section [plugin:{name}]{hint}'
             elif ':' in name or '#' in name:  # PasteDeploy reads them as parts of a URI
                 problem = f'{name!r} cannot be the name of a plugin: it has a : or #'

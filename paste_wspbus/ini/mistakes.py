@@ -15,9 +15,11 @@ from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import NO_NAME, making, one_line
 from paste_wspbus.ini.hints import (
+    IS_INDENTED,
     as_elsewhere,
     distribution_hint,
     entry_points,
+    indented,
     missing_key,
     module_hint,
     section_hint,
@@ -104,11 +106,7 @@ def in_brackets(path: str, text: str, found: re.Match[str]) -> ConfigError:
     number = text.count('\n', 0, found.start()) + 1
     if ']' not in line:
         return ConfigError(path, f'{_shown(line)} has no closing bracket', line=number)
-    problem = (
-        f'{_shown(line)} is indented, and so it belongs to the value above: remove the '
-        'spaces before it'
-    )
-    return ConfigError(path, problem, line=number)
+    return ConfigError(path, f'{_shown(line)} {IS_INDENTED}', line=number)
 
 
 def _unquoted(line: str) -> str:
@@ -163,10 +161,10 @@ def in_loading(
     :returns: a FactoryError (exit code 1) if code was imported and has failed; a
         ConfigError (exit code 2) if the .ini names something that does not exist.
     """
-    use = own.get('use') or next(
-        (v for k, v in own.items() if k.startswith('paste.')), None
-    )
-    key = 'use' if 'use' in own else None
+    key = 'use' if 'use' in own else next((k for k in own if _is_explicit(k)), None)
+    use = own[key] if key else None
+    if use and (line := indented(use)):
+        return ConfigError(file, line, section=section, key=key)
     place = place_of_error(error)
     at = f', at {place}' if place else ''
     if isinstance(error, SystemExit):
@@ -184,6 +182,11 @@ def in_loading(
     else:
         key, problem = _in_words(file, own, key, use, section, error)
     return ConfigError(file, problem, section=section, key=key)
+
+
+def _is_explicit(key: str) -> bool:
+    """Whether a key, such as paste.app_factory, names a factory without ``use``."""
+    return key.startswith(('paste.', 'paste_wspbus.'))
 
 
 def _missing_key(

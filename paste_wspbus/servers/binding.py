@@ -8,6 +8,7 @@ from paste_wspbus.errors import BindError, SettingError
 from paste_wspbus.listening.addresses import (
     Address,
     parse_address,
+    parse_host,
     parse_mode,
     parse_port,
     resolve,
@@ -42,7 +43,7 @@ WHERE = (
 #: The converter of each setting that all servers take. ``listen_on`` is not a key of the
 #: .ini: it has the values of ``--listen``, one on each line.
 ADDRESS: dict[str, Callable[[str], Any]] = {
-    'host': str,
+    'host': parse_host,
     'port': parse_port,
     'listen': str,
     'unix_socket': str,

@@ -21,7 +21,12 @@ from waitress.task import ErrorTask, Task, ThreadedTaskDispatcher, WSGITask
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
-from paste_wspbus.listening.addresses import parse_address, parse_port, resolve
+from paste_wspbus.listening.addresses import (
+    parse_address,
+    parse_host,
+    parse_port,
+    resolve,
+)
 from paste_wspbus.listening.backlog import readable
 from paste_wspbus.listening.sockets import ListeningSocket
 from paste_wspbus.plugins.threads import acquired
@@ -38,9 +43,10 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.servers.cutting import RequestInFlight, Stack
 
-#: The converters of settings that waitress's own would accept, but waitress or the system
-#: would not.
-_NUMBERS = {
+#: Converters that refuse what waitress's own accept, but waitress or the system do not.
+_STRICTER: dict[str, Callable[[str], Any]] = {
+    'host': parse_host,
+    'port': parse_port,
     'threads': whole('threads', 1, MAX_THREADS),
     'backlog': whole('backlog', 0, MAX_INT),
     'recv_bytes': whole('recv_bytes', 1, MAX_INT),
@@ -78,7 +84,7 @@ class WaitressServer(Server):
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
         """Let waitress convert each setting, so that the error names the wrong one."""
-        known = {**dict(Adjustments._params), **_NUMBERS, 'ipv6only': boolean}
+        known = {**dict(Adjustments._params), **_STRICTER, 'ipv6only': boolean}
         for key, value in conf.items():
             if key == 'listen_on':
                 continue
@@ -86,8 +92,6 @@ class WaitressServer(Server):
                 raise SettingError(
                     key, f'waitress has no such setting{nearest(key, known)}'
                 )
-            if key == 'port':
-                parse_port(value)
             try:
                 known[key](value)
             except (ValueError, TypeError):

@@ -335,7 +335,53 @@ TYPOS = {
     'percent sign': Case(
         APP + 'color = 100%\n' + SERVER, 2, '[app:main] color', 'write %%'
     ),
+    'host that is a URL': server(
+        'use = egg:waitress\nhost = http://127.0.0.1',
+        2,
+        "host: 'http://127.0.0.1' is not a host name or address",
+    ),
     'address': Case(APP, 2, 'HOST:PORT', args=('site.ini', '--listen', 'localhost')),
+}
+
+IS_INDENTED = 'is indented, and so it belongs to the value above: remove the spaces'
+INDENTED = {
+    'server': server(
+        'use = egg:waitress\n threads = 2', 2, f"use: 'threads = 2' {IS_INDENTED}"
+    ),
+    'host': server(
+        'use = egg:waitress\nhost = 127.0.0.1\n port = 80',
+        2,
+        "host: '127.0.0.1\\nport = 80' is not a host name or address; a key must not be "
+        'indented',
+    ),
+    'host of wsgiref': server(
+        'use = egg:paste_wspbus#wsgiref\nhost = 127.0.0.1\n port = 80',
+        2,
+        'a key must not be indented',
+    ),
+    'application': Case(
+        '[app:main]\npaste.app_factory = webapp:make\n color = red\n' + SERVER,
+        2,
+        f"[app:main] paste.app_factory: 'color = red' {IS_INDENTED}",
+    ),
+    'plugins': Case(
+        '[wspbus:main]\nplugins = first\n workers = 2\n' + GOOD,
+        2,
+        f"plugins: there is no section [plugin:workers]; 'workers = 2' {IS_INDENTED}",
+    ),
+}
+
+
+def explicit(value, *words):
+    ini = f'[app:main]\npaste.app_factory = {value}\n' + SERVER
+    return Case(ini, 2, f'[app:main] paste.app_factory: {value}: ', *words)
+
+
+EXPLICIT = {
+    'module': explicit(
+        'webap:make', "there is no module 'webap'; did you mean 'webapp'?"
+    ),
+    'function': explicit('webapp:mak', 'has no ', "'mak'; did you mean 'make'?"),
 }
 
 IMPORTS = {
@@ -975,6 +1021,8 @@ CASES = {
         'circle': CIRCLES,
         'use': USES,
         'typo': TYPOS,
+        'indented': INDENTED,
+        'explicit': EXPLICIT,
         'import': IMPORTS,
         'parsing': PARSING,
         'get': GETS,
@@ -1062,7 +1110,7 @@ def test_check_finds_what_it_can_without_composing(tmp_path):
         'bus distribution',
         'bus function',
     )
-    known = USES, TYPOS, INTERPOLATIONS, SETTINGS, PARSING, LOGGING
+    known = USES, TYPOS, INDENTED, EXPLICIT, INTERPOLATIONS, SETTINGS, PARSING, LOGGING
     wrong = []
     for name, case in [pair for table in known for pair in table.items()]:
         if name.endswith(unknown) or isinstance(case.ini, bytes):
