@@ -42,6 +42,13 @@ def test_the_example_of_the_messages_is_the_sample():
     assert (ROOT / 'sample_ini/messages.ini').read_text().endswith(f'\n\n{shown}')
 
 
+def test_the_examples_of_the_filter_are_the_samples():
+    page = (ROOT / 'docs/ini.md').read_text().partition('## The filter')[2]
+    for name in ('pipeline.ini', 'filter_app.ini'):
+        shown, _, page = page.partition('```ini\n')[2].partition('```')
+        assert shown in (ROOT / 'sample_ini' / name).read_text()
+
+
 def test_the_readme_names_the_wheel_of_this_version():
     (version,) = re.findall(r'(?m)^version = (.*)$', (ROOT / 'setup.cfg').read_text())
     wheel = f'paste_wspbus-{version}-py3-none-any.whl'
