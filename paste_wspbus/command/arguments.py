@@ -7,7 +7,6 @@ import re
 
 from paste_wspbus.errors import UsageError
 from paste_wspbus.process.options import Options
-from paste_wspbus.values import nearest
 
 SUMMARY = 'Serve the site that a PasteDeploy .ini describes, on a Web Site Process Bus'
 
@@ -200,9 +199,9 @@ def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
 
             raise needs_no_file(arg, prog)
         if not equals or not name:
-            hint = nearest(arg, SUBCOMMANDS)
-            problem = f'{arg!r} is neither a subcommand nor a variable (NAME=VALUE)'
-            raise UsageError(f'{prog}: {problem}{hint}')
+            from paste_wspbus.command.unnamed import no_word
+
+            raise no_word(prog, arg)
         vars[name] = value
     return vars
 

@@ -7,8 +7,10 @@ import re
 import shlex
 from glob import glob
 
+from paste_wspbus.command.arguments import SUBCOMMANDS
 from paste_wspbus.command.without_file import USAGE
 from paste_wspbus.errors import UsageError
+from paste_wspbus.values import nearest
 
 #: The beginning of a section that can be served. alembic.ini and tox.ini have none.
 APPLICATION = rb'(?m)^(?:\xef\xbb\xbf)?\[(?:app|application|composite|composit|pipeline|filter-app)[:\]]'
@@ -32,7 +34,18 @@ def no_file(prog: str, subcommand: str = '') -> UsageError:
     usage = f'Usage: {USAGE % {"prog": prog}}; {prog} --help explains it'
     if files:
         return UsageError(f'{said}, and no application is in {_list(files)}. {usage}')
-    return UsageError(f'{said}. {usage}')
+    return UsageError(
+        f'{said}, and this folder has no .ini: {prog} new ini makes one. {usage}'
+    )
+
+
+def no_word(prog: str, word: str) -> UsageError:
+    """Return the error for a word behind the file that is no subcommand or variable."""
+    hint = '' if word.endswith('.ini') else nearest(word, SUBCOMMANDS)
+    if os.path.isfile(word):
+        hint = f'; the file comes first: {prog} {shlex.quote(word)}'
+    problem = f'{word!r} is neither a subcommand nor a variable (NAME=VALUE)'
+    return UsageError(f'{prog}: {problem}{hint}')
 
 
 def _list(files: list[str]) -> str:

@@ -53,6 +53,15 @@ def distribution_hint(name: str) -> str:
     return _near_one(name, names)
 
 
+def file_hint(name: str, folder: str) -> str:
+    """Return the .ini of a folder that is meant, as the end of a message, or ''."""
+    try:
+        names = os.listdir(folder or '.')
+    except OSError:
+        return ''
+    return _near_one(name, [one for one in names if one.endswith('.ini')])
+
+
 def module_hint(name: str, file: str | None) -> str:
     """Return the module that is meant, as the end of a message, or ''.
 
@@ -100,7 +109,8 @@ def missing_key(key: str, own: Iterable[str]) -> str:
     """Return the message for a section without a key that it needs."""
     near = get_close_matches(key, list(own), 1)
     typo = f'; {near[0]!r} may be a typo of it' if near else ''
-    return f'this key is missing{typo}'
+    what = '; it names what to load: egg:DIST#NAME or call:MODULE:FUNCTION'
+    return f'this key is missing{typo}{what if key == "use" else ""}'
 
 
 def call_hint(context: Any, error: BaseException) -> str:

@@ -19,6 +19,7 @@ from paste_wspbus.ini.hints import (
     as_elsewhere,
     distribution_hint,
     entry_points,
+    file_hint,
     indented,
     missing_key,
     module_hint,
@@ -63,7 +64,8 @@ def refuse_uwsgi(path: str, text: str) -> None:
 def in_reading(path: str, error: Exception) -> ConfigError:
     """Return the ConfigError for an error of opening or parsing a file."""
     if isinstance(error, FileNotFoundError):
-        more = as_elsewhere(os.path.basename(path))
+        name = os.path.basename(path)
+        more = as_elsewhere(name) or file_hint(name, os.path.dirname(path))
         return ConfigError(path, f'there is no such file{more}')
     if isinstance(error, IsADirectoryError):
         return ConfigError(path, 'it is a directory, not an .ini file')
@@ -134,6 +136,11 @@ def in_interpolation(file: str, error: configparser.InterpolationError) -> Confi
         problem = (
             f'%({reference})s has no value: set {reference} in [DEFAULT], or write '
             f'{reference}=VALUE after the file name; for a percent sign, write %%'
+        )
+    elif f'%({error.option})s' in str(error.args[-1]):
+        problem = (
+            f'%({error.option})s has no value: write {error.option}=VALUE after the file '
+            'name'
         )
     elif isinstance(error, configparser.InterpolationDepthError):
         problem = 'the value names itself, or others that name it'
@@ -226,8 +233,7 @@ def _in_words(
     if said.startswith('Entry point'):
         return key, f'{use}: {entry_points(said)}'
     if said.startswith('No loader given'):
-        what = 'it names what to load: egg:DIST#NAME or call:MODULE:FUNCTION'
-        return 'use', f'{missing_key("use", own)}; {what}'
+        return 'use', missing_key('use', own)
     if said.startswith('URI scheme not known'):
         return key, f'{use}: {bad_scheme(use or "")}'
     if said.startswith('Configuration not in'):

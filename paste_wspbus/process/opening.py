@@ -165,8 +165,10 @@ class Opening:
             is_denied = error.errno in (errno.EACCES, errno.EPERM)
             if not (is_denied and was_another_user):
                 reason = (error.strerror or str(error)).lower()
-                raise UsageError(f'--log-file {path}: {reason}') from None
-            process.notes.append(f'--log-file {path}: this user cannot open it')
+                if error.errno == errno.ENOENT:
+                    reason = f'there is no folder {os.path.dirname(path)}'
+                raise UsageError(f'log file {path}: {reason}') from None
+            process.notes.append(f'log file {path}: this user cannot open it')
             return
         process.log_file, launch.terminal, launch.log = path, terminal, path
         for stream in (sys.stdout, sys.stderr):

@@ -90,7 +90,18 @@ def test_files_of_others_are_not_proposed(folder):
     assert said in error_of()
 
 
+def test_a_subcommand_that_does_not_exist_stands_before_the_file(folder):
+    problem = "wspserve: 'site.ini' is neither a subcommand nor a variable (NAME=VALUE)"
+    assert error_of('serve', 'site.ini') == problem
+    (folder / 'site.ini').write_text(SITE)
+    first = '; the file comes first: wspserve site.ini'
+    assert error_of('serve', 'site.ini') == f'{problem}{first}'
+
+
 def test_where_no_file_is_the_usage_is_said(folder):
     said = error_of()
-    assert said.startswith('wspserve: no file is named. Usage: wspserve [options] ')
+    assert said.startswith(
+        'wspserve: no file is named, and this folder has no .ini: wspserve new ini makes '
+        'one. Usage: wspserve [options] '
+    )
     assert said.endswith('wspserve --help explains it')

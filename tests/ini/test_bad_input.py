@@ -156,6 +156,7 @@ def command(*args, words, code=2, **kwargs):
 
 FILES = {
     'no such file': command('nowhere.ini', words=['nowhere.ini', 'no such file']),
+    'near file': command('sit.ini', words=["such file; did you mean 'site.ini'?"]),
     'no such folder': command('no/where.ini', words=['no/where.ini', 'no such file']),
     'not an .ini': Case('Lorem ipsum\ndolor\n', 2, 'site.ini', 'not an .ini'),
     'a line that is none': Case(GOOD + 'Lorem ipsum\n', 2, 'site.ini', 'Lorem'),
@@ -296,6 +297,11 @@ USES = {
 }
 
 TYPOS = {
+    'no use': Case(
+        APP + '[server:main]\nport = 80\n',
+        2,
+        '[server:main] use: this key is missing; it names what to load: egg:DIST#NAME',
+    ),
     'section': Case(
         '[ap:main]\nuse = call:webapp:make\n' + SERVER, 2, 'did you mean [ap:main]?'
     ),
@@ -595,6 +601,11 @@ PLUGINS = {
 }
 
 INTERPOLATIONS = {
+    'of the same name': names_nothing(
+        APP + 'color = %(color)s\n' + SERVER,
+        '[app:main] color',
+        '%(color)s has no value: write color=VALUE after the file name',
+    ),
     'in an app': names_nothing(
         APP + 'color = %(nonsense)s\n' + SERVER, '[app:main] color', '%(nonsense)s'
     ),
@@ -868,7 +879,10 @@ COMMAND_LINES = {
         'site.ini', '--reload', '--reload-interval', '0', words=['--reload-interval 0']
     ),
     'log file that cannot be': command(
-        'site.ini', '--log-file', 'no/where.log', words=['--log-file', 'no/where.log']
+        'site.ini',
+        '--log-file',
+        'no/where.log',
+        words=['log file no/where.log: there is no folder no'],
     ),
     'listen: nothing known': command(
         'site.ini', '--listen', 'nonsense', words=['--listen', 'HOST:PORT', 'unix:']

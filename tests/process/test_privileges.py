@@ -402,7 +402,7 @@ def test_root_opens_no_log_but_a_plain_file_in_a_folder_of_the_users(
     with serve(*args, wait=False) as site:
         assert site.wait() == 2, site.report()
     (line,) = site.err.text.splitlines()
-    assert line.startswith(f'--log-file run/out.log: {problem}')
+    assert line.startswith(f'log file run/out.log: {problem}')
     assert importers(folder) == []
     assert (owner(secret), secret.read_text()) == ((0, 0), '')
     assert [path.name for path in (folder / 'run').iterdir()] == ['out.log']

@@ -96,7 +96,7 @@ def test_a_log_file_that_is_a_pipe_which_nobody_reads_is_told(tmp_path, args):
     os.mkfifo(tmp_path / 'pipe')
     with site(tmp_path, *args, '--log-file=pipe', wait=False) as refused:
         assert refused.wait() == 2, refused.report()
-    assert refused.err.text.startswith('--log-file pipe: ')
+    assert refused.err.text.startswith('log file pipe: ')
     assert sorted(os.listdir(tmp_path)) == ['pipe', 'site.ini', 'webapp.py']
 
 
