@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 #: was lost on its way.
 SITE = 'site'
 
-#: The kinds that a supervisor gets.
-KINDS = frozenset({SITE, ROLL})
-
 #: Seconds after which the engine is tried again if a message did not reach it.
 AGAIN = 1.0
 
@@ -82,7 +79,8 @@ class Mail:
 
     And it says:
 
-    - ``message``, sender, kind, text, number: one of another machine.
+    - ``message``, sender, text, number: one of the code of the site on another machine.
+    - ``order``, text, time: one of a roll that has its lease at this time (`boot_clock`).
     - ``missed``: messages of other machines were lost.
     - ``dropped``, reason: a message did not reach the engine. Nothing is sent twice.
     - ``note``, level, text: a line for the log.
@@ -127,13 +125,17 @@ class Mail:
         if received.missed:
             self.say('missed')
         for message in received.messages:
-            if message.kind not in (*KINDS, ROLLED) or self._is_too_old(message):
+            sender, kind, text, number, _ = message
+            if kind not in (SITE, ROLL, ROLLED) or self._is_too_old(message):
                 continue
-            if message.kind == ROLLED:
-                if self.rolls is not None:
+            if kind == SITE:
+                if sender != self.member.id:
+                    self.say('message', sender, text, number)
+            elif self.rolls is not None:
+                if kind == ROLLED:
                     self.rolls.hear(message)
-            elif message.kind != SITE or message.sender != self.member.id:
-                self.say('message', *message[:4])
+                elif (seen := self.rolls.is_valid(self.engine, text)) is not None:
+                    self.say('order', text, seen)
 
     def _is_too_old(self, message: Message) -> bool:
         now = time.time()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from paste_wspbus.cluster.claim import MARGIN, Claim
 from paste_wspbus.cluster.engine import EngineAway, Member, Message, Seen, Wish
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
+from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ ROLLED = 'rolled'
 #: the part of the ttl that this is at most.
 EVERY, EVERY_SHARE = 1.0, 1 / 4
 
-#: Seconds beyond the ttl after which a machine that says nothing has failed.
+#: Seconds beyond the ttl after which a machine that says nothing has failed. It gets no order
+#: in them: a machine obeys none that is older, so hardly one begins after it has failed.
 LATER = 1.0
 
 #: Seconds that the members have to record what they run when a roll has ended.
@@ -249,7 +251,8 @@ class Roll:
         while True:
             try:
                 self._renew(engine)
-                self._order(engine, one)
+                if self._silence() <= self.settings.ttl:
+                    self._order(engine, one)
             except EngineAway as away:
                 self._away_at = clock()
                 self._tell('doing', self._name(one), f'no word from the engine: {away}')
@@ -262,11 +265,15 @@ class Roll:
                 if answer.get('state') != 'running':
                     return answer
                 self._tell('doing', self._name(one), str(answer.get('doing') or ''))
-            silent = clock() - max(self._heard_at, self._away_at)
+            silent = self._silence()
             if silent > self.settings.ttl + LATER:
                 more = '' if self._heard_at > began else ' since its order was sent'
                 line = f'it has not answered for {silent:.0f} s{more}'
                 return {'state': FAILED, 'line': line}
+
+    def _silence(self) -> float:
+        """Return the seconds for which the machine in its turn could have answered."""
+        return clock() - max(self._heard_at, self._away_at)
 
     def _renew(self, engine: Engine) -> None:
         held = self.claim.held
@@ -348,6 +355,19 @@ def message(member: Member, kind: str, content: dict[str, Any]) -> Message:
     return Message(member.id, kind, json.dumps(content), 0, time.time())
 
 
+def read_order(text: str) -> dict[str, Any] | None:
+    """Read an order, which another version may have sent; None if it is none."""
+    try:
+        order = json.loads(text)
+        kinds = {'token': str, 'to': str, 'by': str, 'fence': int, 'soak': bool}
+        if all(type(order[key]) is kind for key, kind in kinds.items()):
+            order['by'] = printable(order['by'][:200])
+            return order  # type: ignore[no-any-return]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return None
+
+
 class Rolls:
     """The roll of this machine, if an operator has asked for one here.
 
@@ -371,6 +391,22 @@ class Rolls:
             asked, wish = clock(), Wish()
             answer = engine.lease(ROLL, self.member, wish)
             self._claim.heard(wish, answer, asked, clock())
+
+    def is_valid(self, engine: Engine, text: str) -> float | None:
+        """Return when an order to this machine came from a roll that had its lease; or None.
+
+        A machine that was cut off, or stopped, gets the orders of rolls that have ended
+        since then.
+        """
+        order = read_order(text)
+        if order is None or order['to'] != self.member.id:
+            return None
+        with contextlib.suppress(EngineAway):
+            asked = clock()
+            leader = engine.lease(ROLL, self.member, Wish()).leader
+            if leader is not None and leader.fence == order['fence']:
+                return asked
+        return None  # it is sent again
 
     def begin(self, *asked: Any) -> None:
         """Begin a roll, in a thread; the supervisor asks for one only if none is there."""

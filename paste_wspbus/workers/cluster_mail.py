@@ -39,9 +39,8 @@ class ClusterMail:
         #: The messages to other machines, those that did not reach them, those of other
         #: machines, and those that are known to be lost.
         self.counts = {'sent': 0, 'dropped': 0, 'received': 0, 'missed': 0}
-        #: From the kind of a message of another machine to what acts on it: it is called
-        #: with the sender and the text.
-        self.kinds: dict[str, Callable[[str, str], object]] = {SITE: self._publish}
+        #: It is called with an order of a roll, and with the time at which that was valid.
+        self.ordered: Callable[[str, float], object] = lambda *_: None
         #: It is called with how a roll goes that was asked for here; and when the agent ends.
         self.news: Callable[..., object] = lambda *_: None
         self.ended: Callable[[], object] = lambda: None
@@ -55,6 +54,7 @@ class ClusterMail:
         self._is_behind = False
         self._heard: dict[str, Callable[..., object]] = {
             'message': self._receive,
+            'order': lambda text, at: self.ordered(text, at),
             'missed': self._has_missed,
             'dropped': self._has_dropped,
             'note': lambda level, text: self.bus.log(text, level),
@@ -154,11 +154,7 @@ class ClusterMail:
 
     # -- what comes -----------------------------------------------------------------------
 
-    def _receive(self, sender: str, kind: str, text: str, number: int) -> None:
-        if kind != SITE:
-            if kind in self.kinds:
-                self.kinds[kind](sender, text)
-            return
+    def _receive(self, sender: str, text: str, number: int) -> None:
         missing = self._numbers.take(sender, number)
         if missing is None:
             return
@@ -166,7 +162,7 @@ class ClusterMail:
         if missing:
             self._tell_of_missing(missing)
         if text:
-            self.kinds[kind](sender, text)
+            self._publish(sender, text)
 
     def _has_missed(self) -> None:
         self._numbers.excuse()

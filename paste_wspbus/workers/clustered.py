@@ -90,7 +90,7 @@ class Clustered:
         self.status = ClusterStatus(self)
         #: The messages to and from the other machines.
         self.mail = ClusterMail(supervisor)
-        self.turn = Turn(supervisor, self.mail, self.member)
+        self.turn = Turn(supervisor, self.mail)
         self.operators = Operators(supervisor, self.mail)
         self._connection: socket.socket | None = None
         self._agent, self._rest, self._pause = 0, b'', PAUSE

@@ -7,7 +7,8 @@ import json
 import secrets
 
 from paste_wspbus.bus import State
-from paste_wspbus.cluster.roll import DONE, FAILED, ROLL, ROLLED
+from paste_wspbus.cluster.roll import DONE, FAILED, LATER, ROLLED, read_order
+from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from paste_wspbus.cluster.engine import Member
     from paste_wspbus.control.server import Connection
     from paste_wspbus.workers.cluster_mail import ClusterMail
     from paste_wspbus.workers.supervisor import Supervisor
@@ -38,21 +38,23 @@ class Order:
 class Turn:
     """The turn of this site in a roll: it restarts gracefully, and says how far it is."""
 
-    def __init__(self, supervisor: Supervisor, mail: ClusterMail, own: Member) -> None:
-        self.supervisor, self.mail, self._own = supervisor, mail, own
+    def __init__(self, supervisor: Supervisor, mail: ClusterMail) -> None:
+        self.supervisor, self.mail = supervisor, mail
         #: The roll that this site has obeyed last, and how that has ended.
         self._token = ''
         self._answer: dict[str, Any] = {'state': 'running'}
         #: The highest fence of a roll that was seen: an older one has lost its lease.
         self._fence = 0
-        mail.kinds[ROLL] = self._is_ordered
+        mail.ordered = self._is_ordered
 
-    def _is_ordered(self, sender: str, text: str) -> None:
-        order = _read(text)
-        if order is None or order['to'] != self._own.id or order['fence'] < self._fence:
+    def _is_ordered(self, text: str, at: float) -> None:
+        order = read_order(text)
+        if order is None or order['fence'] < self._fence:
             return
         self._fence = order['fence']
         if order['token'] != self._token:
+            if boot_clock() > at + LATER:
+                return  # this process was stopped: a roll that still waits asks again
             self._token, self._answer = order['token'], {'state': 'running'}
             self._begin(order)
         self._say()
@@ -102,19 +104,6 @@ class Turn:
         if not supervisor.is_renewing:
             return 'it is about to restart'
         return f'{new} of {count} workers serve generation {supervisor.latest}'
-
-
-def _read(text: str) -> dict[str, Any] | None:
-    """Read an order, which another version may have sent."""
-    try:
-        order = json.loads(text)
-        kinds = {'token': str, 'to': str, 'by': str, 'fence': int, 'soak': bool}
-        if all(type(order[key]) is kind for key, kind in kinds.items()):
-            order['by'] = printable(order['by'][:200])
-            return order  # type: ignore[no-any-return]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    return None
 
 
 class Operators:

@@ -15,7 +15,7 @@ from paste_wspbus.cluster.engine import (
     Record,
     Seen,
 )
-from paste_wspbus.cluster.roll import DONE, FAILED, Asked, Roll
+from paste_wspbus.cluster.roll import DONE, FAILED, Asked, Roll, Rolls
 from paste_wspbus.cluster.settings import Settings
 from paste_wspbus.unix.kernel_timer import boot_clock
 
@@ -61,6 +61,7 @@ class Engine:
         if self.away:
             raise EngineAway(self.away)
         order = json.loads(message.text)
+        self.ordered_at = boot_clock()
         self.orders.append(order)
         answers = self.answers[order['to']]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -157,6 +158,7 @@ def test_a_machine_that_says_nothing_fails_after_the_ttl(made):
     assert rows == {'web1': 'done', 'web2': 'failed', 'web3': 'waits'}
     (failed,) = [news for news in one.news if news[0] == 'failed']
     assert failed[2].startswith('it has not answered for 1 s')
+    assert boot_clock() - one.engine.ordered_at > roll.LATER
 
 
 def test_an_order_is_sent_again_until_it_is_answered(made):
@@ -285,3 +287,26 @@ def test_answers_to_another_roll_and_nonsense_are_nothing(made):
     for text in ('', '[]', '{}', '{"token": "other"}', '[' * 10**5):
         one.hear(Message(WEB1.id, 'rolled', text))
     assert one.inbox.empty()
+
+
+def test_a_machine_obeys_only_the_roll_that_has_the_lease_now():
+    engine = Engine()
+    rolls = Rolls(Settings('', 'shop', 'web1', TTL), WEB1, Engine, print)
+    order = {'token': 'a', 'to': WEB1.id, 'by': 'alice', 'fence': 7, 'soak': True}
+
+    def is_valid(**more):
+        return rolls.is_valid(engine, json.dumps({**order, **more})) is not None
+
+    assert not is_valid()  # nobody rolls any more
+    engine.holder = 'web2-x'
+    assert is_valid()
+    assert not is_valid(fence=6)
+    looks = len(engine.acts)
+    assert not is_valid(to=WEB2.id) and not is_valid(soak=1)
+    assert len(engine.acts) == looks  # nobody is asked about these
+
+    def lease(*_):
+        raise EngineAway('it is full')
+
+    engine.lease = lease
+    assert not is_valid()

@@ -98,13 +98,13 @@ def test_the_next_agent_shows_what_the_one_before_may_have_lost(mail):
 def test_messages_of_others_are_delivered_once_and_what_is_missing_is_told(mail):
     text = '["cache", true]\n[1]'
     for number in (4, 5, 5, 4, 8):
-        come(mail, 'message', 'two-2', 'site', text, number)
+        come(mail, 'message', 'two-2', text, number)
     message = ('two-2', 'cache', '[1]', True)
     assert mail.delivered == [message, message, 2, message]
-    come(mail, 'message', 'two-2', 'site', '', 9)  # that one is lost, too
+    come(mail, 'message', 'two-2', '', 9)  # that one is lost, too
     assert mail.delivered[4:] == [1]
     come(mail, 'missed')
-    come(mail, 'message', 'two-2', 'site', text, 20)  # this is known already
+    come(mail, 'message', 'two-2', text, 20)  # this is known already
     assert mail.delivered[5:] == [1, message]
     assert mail.counts == {'sent': 0, 'dropped': 0, 'received': 4, 'missed': 4}
 
@@ -123,6 +123,5 @@ def test_messages_of_others_are_delivered_once_and_what_is_missing_is_told(mail)
     ],
 )
 def test_nonsense_is_delivered_to_nobody(mail, text):
-    mail._receive('two-2', 'site', text, 1)
-    mail._receive('two-2', 'unknown', text, 0)
+    mail._receive('two-2', text, 1)
     assert mail.delivered == []

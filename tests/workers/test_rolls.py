@@ -12,6 +12,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.cluster.engine import Member
 from paste_wspbus.cluster.redis import RedisEngine
 from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.workers.rolls import Operators, Turn
 from tests.kit import Site, eventually, run
 from tests.kit.redis_servers import RedisServer, released
@@ -23,7 +24,7 @@ class Mail:
     """What a turn and operators say to other machines and to the agent."""
 
     def __init__(self):
-        self.kinds, self.sent, self.said, self.runs = {}, [], [], True
+        self.sent, self.said, self.runs = [], [], True
 
     def send(self, kind, text):
         self.sent.append((kind, json.loads(text)))
@@ -56,16 +57,16 @@ class Supervisor:
 
 @pytest.fixture
 def turn():
-    turn = Turn(Supervisor(), Mail(), WEB1)
+    turn = Turn(Supervisor(), Mail())
     turn.site = turn.supervisor
     return turn
 
 
-def order(turn, token='a', fence=7, **more):
-    """Send it an order; return what it has answered."""
+def order(turn, token='a', fence=7, age=0, **more):
+    """Send it an order that was valid some seconds ago; return what it has answered."""
     asked = {'token': token, 'to': WEB1.id, 'fence': fence, 'soak': True, 'by': 'alice'}
     turn.mail.sent.clear()
-    turn.mail.kinds['roll']('web2-x', json.dumps({**asked, **more}))
+    turn.mail.ordered(json.dumps({**asked, **more}), boot_clock() - age)
     assert all(kind == 'rolled' for kind, _ in turn.mail.sent)
     return [answer for _, answer in turn.mail.sent]
 
@@ -110,12 +111,17 @@ def test_a_site_that_stops_fails_at_once(turn):
     assert turn.site.asked == []
 
 
-def test_what_is_for_others_old_or_nonsense_is_not_obeyed(turn):
+def test_what_is_old_or_nonsense_is_not_obeyed(turn):
+    assert order(turn, fence=9, age=60) == []  # it was stopped for so long
+    assert turn.site.asked == []
     order(turn, fence=9)
-    for wrong in ({'to': 'web2-x'}, {'fence': 8, 'token': 'b'}, {'soak': 1}, {'by': 7}):
+    assert (
+        order(turn, fence=9, age=60)[0]['state'] == 'running'
+    )  # it has obeyed already
+    for wrong in ({'fence': 8, 'token': 'b'}, {'soak': 1}, {'by': 7}):
         assert order(turn, **{'fence': 9, **wrong}) == []
     for text in ('', '[]', '{}', '[' * 10**5):
-        turn.mail.kinds['roll']('web2-x', text)
+        turn.mail.ordered(text, boot_clock())
     assert len(turn.site.asked) == 1
 
 
