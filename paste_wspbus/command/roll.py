@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import secrets
 import sys
 import time
 
@@ -58,11 +59,11 @@ def roll(options: Options) -> int:
     if is_gunicorns(found, options):
         raise NotDone(f'gunicorn{found.who} serves the site: it belongs to no cluster')
     one = Operator(found, options)
-    one.begin()
-    if options.no_wait:
-        print_answer('The roll has begun; the log of this site says how it goes.')
-        return DONE
     try:
+        one.begin()
+        if options.no_wait:
+            print_answer('The site was asked for a roll; its log says how it goes.')
+            return DONE
         return one.follow()
     except KeyboardInterrupt:
         one.progress.end()
@@ -83,7 +84,10 @@ class Operator:
 
     def __init__(self, found: Found, options: Options) -> None:
         self.found, self.options, self.progress = found, options, ProgressLine()
-        self._token, self._since, self._said = '', 0, 0
+        # Who makes the token can stop the roll before it has an answer.
+        self._token, self._since, self._said = secrets.token_hex(8), 0, 0
+        #: Whether the site has accepted the roll; whether it was said that the site hangs.
+        self._has_begun = self._hangs = False
         #: The machine in its turn, and since when.
         self._turn, self._began = '', time.monotonic()
         #: The machines of the roll, those that have restarted, and the one that has failed.
@@ -113,7 +117,8 @@ class Operator:
         :raises NotDone: if the site refuses.
         """
         soak, begin = not self.options.no_soak, self.options.machine or ''
-        self._token = text(self._ask('roll', soak=soak, begin=begin).get('roll'))
+        self._ask('roll', token=self._token, soak=soak, begin=begin)
+        self._has_begun = True
 
     def _ask(
         self, command: str, timeout: float = PATIENCE, **more: Any
@@ -129,14 +134,14 @@ class Operator:
                 line = f'The site{found.who} belongs to no cluster: {needs}.'
             elif error.code == errno.EPROTO:
                 line = f'The site{found.who} refuses: {error.reason}.'
-            elif self._token:
+            elif self._has_begun:
                 line = f'The site{found.who} gives no answer any more: {why(error)}. '
-                line += self._summary()
+                line += self._summary('Not restarted before that')
             else:
                 line = f'The site is running{found.who}, but does not answer: {why(error)}.'
             raise NotDone(line) from None
 
-    def _summary(self) -> str:
+    def _summary(self, not_restarted: str = 'Not restarted') -> str:
         """Say in a line which machine has restarted, and which goes on."""
         rest = [
             name
@@ -147,10 +152,10 @@ class Operator:
             'Restarted': ', '.join(self._done),
             'Failed': self._failed,
             'In its turn': self._turn and f'{self._turn}, which goes on: see its log',
-            'Not restarted': ', '.join(rest),
+            not_restarted: ', '.join(rest),
         }
         lines = [f'{word}: {names}.' for word, names in said.items() if names]
-        return ' '.join(lines) or 'No machine has restarted.'
+        return ' '.join(lines) or f'{not_restarted}: all machines.'
 
     # -- following ------------------------------------------------------------------------
 
@@ -176,7 +181,9 @@ class Operator:
 
     def stop(self) -> int:
         """Let no other machine have its turn, and say what has happened."""
-        self._ask('stop_roll')
+        if not self._ask('stop_roll', token=self._token).get('accepted'):
+            print('No roll has begun.', file=sys.stderr)
+            return INTERRUPTED
         until = time.monotonic() + PATIENCE
         while self._end is None and not self._is_stopped:
             if time.monotonic() > until:
@@ -199,6 +206,8 @@ class Operator:
         :raises NotDone: if the site has ended.
         """
         answer = self._ask(NEWS, seconds, since=self._since, said=self._said)
+        if not answer:
+            self._look_whether_it_hangs()
         if answer and answer.get('roll') != self._token:
             raise NotDone(
                 'Another roll has begun at this site since then: see its log.'
@@ -214,6 +223,19 @@ class Operator:
         if self._turn and isinstance(doing, list) and doing[0] == self._turn:
             took = time.monotonic() - self._began
             self.progress.show(f'{self._turn}, {took:.0f} s: {text(doing[1])}')
+
+    def _look_whether_it_hangs(self) -> None:
+        """Say once that the site does not answer: then there is no news, however the roll goes."""
+        try:
+            ask(self.found.control, 'status')
+        except NoAnswer as error:
+            if error.code == errno.ETIMEDOUT and not self._hangs:
+                self._hangs = True
+                self.progress.end()
+                line = f'The site{self.found.who} does not answer; waiting for it. The roll'
+                print(f'{line} may go on meanwhile.', file=sys.stderr, flush=True)
+        else:
+            self._hangs = False
 
     # -- what comes -----------------------------------------------------------------------
 

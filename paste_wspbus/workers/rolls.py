@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import secrets
 
 from paste_wspbus.bus import State
 from paste_wspbus.cluster.roll import DONE, FAILED, LATER, ROLLED, read_order
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
 #: The number of characters of a line that are sent to other machines.
 MOST_OF_LINE = 2000
+
+#: The number of characters that the token of a roll has at most.
+MOST_OF_TOKEN = 64
 
 
 class Order:
@@ -109,9 +111,9 @@ class Turn:
 class Operators:
     """Answers the operators who ask for a roll at this site, and wait for news of it.
 
-    ``commands`` are for the control socket: ``roll`` begins one, ``roll_news`` gets what
-    has happened after the first ``since`` pieces of news, and ``stop_roll`` gives no other
-    machine its turn.
+    ``commands`` are for the control socket: ``roll`` begins one, which the command has given
+    a ``token``, ``roll_news`` gets what has happened after the first ``since`` pieces of
+    news, and ``stop_roll`` gives no other machine its turn in the roll of this ``token``.
     """
 
     def __init__(self, supervisor: Supervisor, mail: ClusterMail) -> None:
@@ -141,14 +143,18 @@ class Operators:
             return {'error': f'the site is {self.bus.state.name}'}
         if not self._is_over:
             return {'error': 'this machine rolls already; its log says how far it is'}
-        soak, begin = connection.request.get('soak'), connection.request.get('begin')
-        token, by = secrets.token_hex(8), connection.client
-        begin = begin if isinstance(begin, str) else ''
+        if connection.is_gone:  # after Ctrl-C, while this process was stopped
+            return {'error': 'the command that wants it has ended'}
+        keys = 'soak', 'begin', 'token'
+        soak, begin, token = (connection.request.get(key) for key in keys)
+        if not isinstance(token, str) or not 0 < len(token) <= MOST_OF_TOKEN:
+            return {'error': 'it has no token'}
+        begin, by = begin if isinstance(begin, str) else '', connection.client
         if not self.mail.say('roll', token, soak is not False, begin[:100], by):
             return {'error': 'the process that talks to the cluster does not run'}
         self._token, self._news, self._doing = token, [], ['', '']
         self.bus.log(f'Asked for a roll over all machines: by {by}')
-        return {'accepted': True, 'roll': token}
+        return {'accepted': True}
 
     def _roll_news(self, connection: Connection) -> dict[str, Any] | None:
         since, said = (connection.request.get(key) for key in ('since', 'said'))
@@ -169,10 +175,11 @@ class Operators:
             'over': self._is_over,
         }
 
-    def _stop_roll(self, _: Connection) -> dict[str, Any]:
-        if not self._is_over:
+    def _stop_roll(self, connection: Connection) -> dict[str, Any]:
+        is_there = connection.request.get('token') == self._token
+        if is_there and not self._is_over:
             self.mail.say('stop_roll')
-        return {'accepted': True}
+        return {'accepted': is_there}
 
     def _is_told(self, token: str, word: str, *carried: Any) -> None:
         if token != self._token or self._is_over:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.cluster.engine import Member
 from paste_wspbus.cluster.redis import RedisEngine
 from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.control import server as control
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.workers.rolls import Operators, Turn
 from tests.kit import Site, eventually, run
@@ -130,8 +132,8 @@ class Connection:
 
     client = 'alice (PID 4711)'
 
-    def __init__(self, **request):
-        self.request, self.answers = request, []
+    def __init__(self, is_gone=False, **request):
+        self.request, self.answers, self.is_gone = request, [], is_gone
 
     def answer(self, message):
         self.answers.append(message)
@@ -147,7 +149,8 @@ def operators():
 
 
 def test_operators_hear_what_happens_as_it_happens(operators):
-    token = operators.ask('roll', soak=False, begin='web2')['roll']
+    token = 'a'
+    operators.ask('roll', token=token, soak=False, begin='web2')
     assert operators.mail.said == [('roll', token, False, 'web2', 'alice (PID 4711)')]
     assert 'rolls already' in operators.ask('roll')['error']
     waiting = Connection(since=0, said=0)
@@ -164,21 +167,43 @@ def test_operators_hear_what_happens_as_it_happens(operators):
     assert waiting.answers[0]['doing'] == ['web2', 'it loads']
     assert waiting.answers[0]['news'] == []
     assert operators.ask('roll_news', since=1, said=0)['said'] == 1
-    operators.ask('stop_roll')
+    assert operators.ask('stop_roll', token='before') == {'accepted': False}
+    assert len(operators.mail.said) == 1
+    assert operators.ask('stop_roll', token=token) == {'accepted': True}
     assert operators.mail.said[-1] == ('stop_roll',)
     operators.mail.news(token, 'ends', 'web2 has failed', [])
     assert operators.ask('roll_news', since=1, said=1)['over'] is True
-    assert operators.ask('roll')['accepted']
+    assert operators.ask('roll', token='b')['accepted']
+
+
+def test_a_command_that_has_ended_begins_no_roll(operators):
+    assert 'has ended' in operators.ask('roll', token='a', is_gone=True)['error']
+    assert operators.ask('stop_roll', token='a') == {'accepted': False}
+    for token in (None, '', 7, 'x' * 65):
+        assert operators.ask('roll', token=token) == {'error': 'it has no token'}
+    assert operators.mail.said == []
+
+
+def test_a_client_is_gone_when_it_has_closed_its_end():
+    mine, its = socket.socketpair()
+    with mine, its:
+        connection = control.Connection(mine)
+        assert not connection.is_gone
+        its.send(b'more')
+        assert not connection.is_gone
+        mine.recv(10)
+        its.close()
+        assert connection.is_gone
 
 
 def test_the_end_of_the_agent_ends_the_roll(operators):
     operators.mail.ended()
-    operators.ask('roll')
+    operators.ask('roll', token='a')
     operators.mail.ended()
     answer = operators.ask('roll_news', since=0, said=0)
     assert answer['news'][0][1] == 'the process that talks to the cluster has ended'
     operators.mail.runs = False
-    assert 'does not run' in operators.ask('roll')['error']
+    assert 'does not run' in operators.ask('roll', token='b')['error']
 
 
 # -- three machines ---------------------------------------------------------------------------
