@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from paste_wspbus.cluster.settings import Settings
+
 #: The number of bytes that a message has at most: 64 kB of the site, a channel, and a head.
 MAX_MESSAGE = (1 << 16) + (1 << 12)
 
@@ -208,10 +210,23 @@ def _signature(message: Message, name: str, secret: str) -> str:
 
 
 class Received(NamedTuple):
-    """What `Engine.receive` returns; ``missed`` says whether messages before it were lost."""
+    """What `Engine.receive` returns.
+
+    ``missed`` says whether messages before it were lost. ``refused`` is the number of those
+    that are none for `decoded`: they have another signature, or are nonsense.
+    """
 
     messages: list[Message]
     missed: bool = False
+    refused: int = 0
+
+
+def received(came: list[bytes], settings: Settings, missed: bool = False) -> Received:
+    """Return what has come as the messages that it is."""
+    name, secret = settings.name, settings.secret
+    read = [decoded(data, name, secret) for data in came]
+    messages = [one for one in read if one is not None]
+    return Received(messages, missed, len(read) - len(messages))
 
 
 class Engine(Protocol):

@@ -22,8 +22,8 @@ from paste_wspbus.cluster.engine import (
     Received,
     Record,
     Seen,
-    decoded,
     encoded,
+    received,
     version_of,
 )
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
@@ -62,7 +62,7 @@ class LocalEngine:
 
     def __init__(self, settings: Settings, folder: str) -> None:
         self._ttl = settings.ttl
-        self._name, self._secret = settings.name, settings.secret
+        self._settings = settings
         self._folder = os.path.join(folder, f'{settings.name}.cluster')
         self._path = os.path.join(self._folder, 'state')
         self._boot = ''
@@ -257,7 +257,7 @@ class LocalEngine:
 
     def send(self, message: Message) -> None:
         """See `Engine.send`. A member that does not read for a while loses messages."""
-        data = encoded(message, self._name, self._secret)
+        data = encoded(message, self._settings.name, self._settings.secret)
         try:
             names = {one for one in os.listdir(self._folder) if one.endswith('.sock')}
         except FileNotFoundError:
@@ -291,19 +291,16 @@ class LocalEngine:
         if self._socket is None:
             self._listen()
         assert self._socket is not None
-        messages = []
+        came = []
         try:
             select.select([self._socket], [], [], timeout)
             while True:
-                data = self._socket.recv(4 * MAX_MESSAGE)
-                message = decoded(data, self._name, self._secret)
-                if message is not None:
-                    messages.append(message)
+                came.append(self._socket.recv(4 * MAX_MESSAGE))
         except BlockingIOError:
             pass
         except (OSError, ValueError) as error:
             raise EngineAway(str(error)) from error
-        return Received(messages)
+        return received(came, self._settings)
 
     def _listen(self) -> None:
         with self._state():

@@ -107,6 +107,8 @@ class Mail:
         #: again; 0 if all have reached it.
         self._owed, self._again = 0, 0.0
         self._told_at = float('-inf')
+        #: How many messages were refused since the log has said so, and when it has.
+        self._refused, self._refused_at = 0, float('-inf')
 
     def start(self) -> None:
         """Begin to send, in a thread."""
@@ -124,6 +126,7 @@ class Mail:
         """Give the supervisor what has come; wait if it does not read."""
         if received.missed:
             self.say('missed')
+        self._tell_of_refused(received.refused)
         for message in received.messages:
             sender, kind, text, number, _ = message
             if kind not in (SITE, ROLL, ROLLED) or self._is_too_old(message):
@@ -136,6 +139,15 @@ class Mail:
                     self.rolls.hear(message)
                 elif (seen := self.rolls.is_valid(self.engine, text)) is not None:
                     self.say('order', text, seen)
+
+    def _tell_of_refused(self, count: int) -> None:
+        """Log how many messages are refused, once a minute."""
+        self._refused += count
+        if self._refused and clock() > self._refused_at + MINUTE:
+            why = 'they are not signed with the secret of this machine, or are nonsense'
+            line = f'cluster: messages that are dropped: {self._refused:,} ({why})'
+            self._refused, self._refused_at = 0, clock()
+            self.say('note', 30, line)
 
     def _is_too_old(self, message: Message) -> bool:
         now = time.time()

@@ -20,8 +20,8 @@ from paste_wspbus.cluster.engine import (
     Received,
     Record,
     Seen,
-    decoded,
     encoded,
+    received,
 )
 from paste_wspbus.cluster.facts import MAX_FACTS
 from paste_wspbus.ini import urls
@@ -80,7 +80,7 @@ class RedisEngine:
         self._ttl = settings.ttl
         self._patience = min(PATIENCE, settings.ttl * SHARE)
         self._prefix = f'wspbus:{{{settings.name}}}:'
-        self._name, self._secret = settings.name, settings.secret
+        self._settings = settings
         self._keep, self._made = int(settings.keep * 1000), clock()
         #: The id of the last message that was received, and the run of the stream that it
         #: belongs to; '' before the first call.
@@ -161,7 +161,7 @@ class RedisEngine:
 
     def send(self, message: Message) -> None:
         """See `Engine.send`."""
-        data = encoded(message, self._name, self._secret)
+        data = encoded(message, self._settings.name, self._settings.secret)
         if self._sending is None:
             self._sending = self._open(self._patience)
             self._send = self._sending.register_script(scripts.SEND)
@@ -190,11 +190,8 @@ class RedisEngine:
             self._last = _text(entries[-1][0])
         # If it is so far behind, the next ones may be dropped before it reads them.
         self._looks = len(entries) == BATCH
-        read = [
-            decoded(fields.get(b'm', b''), self._name, self._secret)
-            for _, fields in entries
-        ]
-        return Received([one for one in read if one is not None], missed)
+        texts = [fields.get(b'm', b'') for _, fields in entries]
+        return received(texts, self._settings, missed)
 
     @property
     def _stream(self) -> list[str]:

@@ -330,6 +330,20 @@ def test_a_secret_signs_messages(make, tmp_path):
         engine.send(message._replace(text='x' * MAX_MESSAGE))
 
 
+def test_messages_with_another_signature_are_counted(make):
+    one, two = make(), make()
+    two._settings = two._settings._replace(secret='sesame')
+    assert one.receive(0.001).messages == two.receive(0.001).messages == []
+    for engine in (one, two):
+        engine.send(Message('one-1', 'x', 'text', 1))
+    messages, refused = [], 0
+    while len(messages) + refused < 2:
+        received = two.receive(1)
+        messages += received.messages
+        refused += received.refused
+    assert (messages, refused) == ([Message('one-1', 'x', 'text', 1)], 1)
+
+
 def test_a_message_may_be_as_old_as_the_engine_keeps_it_and_a_minute(tmp_path):
     message = Message('one-1', 'x', 'text', 1, 1000.0)
     for now, is_current in ((900, False), (940, True), (1070, True), (1071, False)):

@@ -118,6 +118,17 @@ def test_a_signed_message_that_is_too_old_is_repeated_by_somebody(make):
     assert said(unsigned) == [['message', 'two', 'text', 1]]
 
 
+def test_messages_with_another_signature_are_logged_once_a_minute(make):
+    one = make()
+    for count in (0, 2, 3, 0):
+        one.receive(Received([], refused=count))
+    ((word, level, line),) = said(one)
+    assert (word, level) == ('note', 30) and 'dropped: 2 (they are not signed' in line
+    one._refused_at -= mail.MINUTE + 1
+    one.receive(Received([]))
+    assert 'dropped: 3 (' in said(one)[0][2]
+
+
 def test_numbers_show_what_came_before_and_what_is_missing():
     numbers = Numbers()
     assert numbers.take('a', 7) == 0  # nobody knows what was before
