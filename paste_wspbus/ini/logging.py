@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import logging
 import os
 from logging.config import fileConfig
 
@@ -23,6 +24,25 @@ if TYPE_CHECKING:
 #: The formatter of records in JSON, and the name of its section.
 JSON = 'paste_wspbus.plugins.json_log.JsonFormatter'
 _JSON_SECTION = 'json_of_wspbus'
+
+
+class Formatter(logging.Formatter):
+    """Writes '-' for a field that a record does not have.
+
+    Python's own prints a traceback for each such record in the place of its line. Filters
+    and callers may add fields to some records only.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        while True:
+            try:
+                return super().formatMessage(record)
+            except ValueError as error:
+                missing = error.__context__
+                if not isinstance(missing, KeyError) or missing.args[0] in vars(record):
+                    raise
+                vars(record)[missing.args[0]] = '-'
 
 
 def logging_parser(
@@ -46,8 +66,7 @@ def logging_parser(
     parser.read_file(read_lines(path))
     formats = [
         parser.get(name, 'format', raw=True, fallback='')
-        for name in parser.sections()
-        if name.startswith('formatter_')
+        for name in _formatters(parser)
     ]
     if logs_json:
         _make_json(parser)
@@ -56,6 +75,10 @@ def logging_parser(
 
         add_request_ids()
     return parser
+
+
+def _formatters(parser: configparser.ConfigParser) -> list[str]:
+    return [name for name in parser.sections() if name.startswith('formatter_')]
 
 
 def _make_json(parser: configparser.ConfigParser) -> None:
@@ -80,6 +103,9 @@ def configure_logging(
     :raises ConfigError: if its logging sections are wrong.
     """
     parser = logging_parser(file, vars, logs_json)
+    for name in _formatters(parser):
+        if not parser.has_option(name, 'class'):
+            parser.set(name, 'class', f'{__name__}.{Formatter.__name__}')
     try:
         fileConfig(parser, disable_existing_loggers=False)
     except configparser.InterpolationError as error:
@@ -87,7 +113,7 @@ def configure_logging(
     except Exception as error:
         from paste_wspbus.ini.check_logging import LoggingCheck
 
-        LoggingCheck(file, parser).run()
+        LoggingCheck(file, logging_parser(file, vars, logs_json)).run()
         # What the check cannot know: the class of a handler refuses its arguments.
         section = _section_of(error)
         key = 'args' if section and section.startswith('handler_') else None
