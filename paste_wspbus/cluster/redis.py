@@ -64,6 +64,7 @@ _MEANINGS = (
     ('NOREPLICAS', 'it takes no writes, because too few replicas are connected'),
     ('LOADING', 'it is still loading its data'),
     ('MASTERDOWN', 'it is a replica without its master'),
+    ('FENCE', 'another program has written too high a fence'),
     ('WRONGTYPE', 'another program uses a key that begins with wspbus:{{NAME}}:'),
 )
 
@@ -305,7 +306,7 @@ def _parsed(text: bytes) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors='replace') if isinstance(value, bytes) else str(value)
 
 
 def _order(number: str) -> tuple[int, int]:

@@ -23,17 +23,38 @@ local now = time[1] * 1000000 + time[2]
 local function whole(number) return string.format('%.0f', number) end
 """
 
+#: What another program has written into a lease is no record, and its fence is none.
+_VALID = """
+local most = 9007199254740992
+local function count(text)
+  return text and #text <= 16 and string.match(text, '^%d+$') and tonumber(text) < most
+end
+local function fence_of(key)
+  local stored = redis.call('GET', key)
+  return count(stored) and tonumber(stored) or 0
+end
+local function valid(had)
+  for _, place in ipairs({2, 3, 5, 6}) do
+    if not count(had[place]) then return false end
+  end
+  local ttl = tonumber(string.match(had[8] or '', '^[%d.]+$') or '')
+  if not ttl or ttl > 3600 then return false end
+  return had[1] and had[4] and had[7] and #had[1] + #had[4] + #had[7] < 2000
+end
+"""
+
 #: KEYS: epoch, lease, fence. ARGV: random, act, member, machine, version, fence, ttl.
 #: It returns {granted, epoch, now} and, if there is a record, {holder, fence, renewals,
 #: epoch, at, since, machine, ttl}; all numbers are texts, for Lua's would lose their digits.
 LEASE = (
     _EPOCH
+    + _VALID
     + """
 local act, member, machine = ARGV[2], ARGV[3], ARGV[4]
 local version, fence, ttl = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local names = {'holder', 'fence', 'renewals', 'epoch', 'at', 'since', 'machine', 'ttl'}
 local had = redis.call('HMGET', KEYS[2], unpack(names))
-local there = had[2] and true or false
+local there = valid(had)
 local current = '@'..epoch
 if there then current = had[1]..' '..had[2]..' '..had[3]..' '..had[4]..current end
 local granted = 0
@@ -44,8 +65,8 @@ local function write(holder, fence, renewals, since, machine)
   there, granted = true, 1
 end
 if act == 'take' and version == current then
-  local stored = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
-  local new = math.max(stored + 1, now, fence + 1)
+  local new = math.max(fence_of(KEYS[3]) + 1, now, fence + 1)
+  if new >= most then return redis.error_reply('FENCE no number is higher') end
   redis.call('SET', KEYS[3], whole(new))
   write(member, new, 0, whole(now), machine)
 elseif act == 'renew' then
@@ -53,8 +74,7 @@ elseif act == 'renew' then
     write(member, fence, tonumber(had[3]) + 1, had[6], machine)
   elseif not there or (had[4] ~= epoch and tonumber(had[2]) < fence) then
     -- The engine has lost its last writes. Nobody else takes the lease within a ttl.
-    local stored = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
-    redis.call('SET', KEYS[3], whole(math.max(stored, fence)))
+    redis.call('SET', KEYS[3], whole(math.max(fence_of(KEYS[3]), fence)))
     write(member, fence, 0, whole(now), machine)
   end
 elseif act == 'free' and there and had[1] == member and tonumber(had[2]) == fence then

@@ -99,6 +99,52 @@ def test_no_fence_is_lower_than_one_that_a_member_has_seen(make):
     )
 
 
+@pytest.mark.parametrize(
+    'field, value',
+    [
+        ('fence', '9' * 300),
+        ('fence', 9007199254740992),
+        ('fence', '0x10'),
+        ('renewals', 'x'),
+        ('at', '-9'),
+        ('since', '1e3'),
+        ('ttl', 'inf'),
+        ('ttl', 'nan'),
+        ('ttl', 3601),
+        ('machine', 'x' * 10**6),
+    ],
+)
+def test_a_lease_that_another_program_has_changed_is_none(
+    server, machine, field, value
+):
+    one, two = machine(), machine()
+    key = 'wspbus:{' + one._settings.name + '}:'
+    seen = one.lease('plugins', ONE, Wish())
+    fence = one.lease('plugins', ONE, Wish('take', seen.version)).record.fence
+    server.client().hset(f'{key}lease:plugins', field, value)
+    assert two.lease('plugins', TWO, Wish()).record is None
+    renewed = one.lease('plugins', ONE, Wish('renew', '', fence))  # it is mended
+    assert renewed.granted and renewed.record.fence == fence
+    assert two.lease('plugins', TWO, Wish()).record == renewed.record._replace(
+        age=pytest.approx(0, abs=5), held_for=pytest.approx(0, abs=5)
+    )
+
+
+def test_no_fence_is_so_high_that_none_is_higher(server, machine):
+    engine = machine()
+    key = 'wspbus:{' + engine._settings.name + '}:fence:plugins'
+    for high in ('inf', '1e300', 'x', 1 << 53):
+        server.client().set(key, high)
+        seen = engine.lease('plugins', ONE, Wish())
+        record = engine.lease('plugins', ONE, Wish('take', seen.version, 7)).record
+        assert 7 < record.fence < 1 << 53
+    seen = engine.lease('plugins', ONE, Wish())
+    with pytest.raises(EngineAway, match='too high a fence'):
+        engine.lease('plugins', ONE, Wish('take', seen.version, (1 << 53) - 1))
+    record = engine.lease('plugins', ONE, Wish()).record
+    assert record.fence < 1 << 53  # it is as it was
+
+
 def test_two_leases_do_not_meet(make):
     engine = make()
     for name, member in (('plugins', ONE), ('roll', TWO)):
@@ -380,10 +426,6 @@ def test_what_is_wrong_with_the_engine_is_told_in_a_few_words(tmp_path):
         assert engine.warnings() == []
         engine.close()
         client.flushall()
-        client.hset(
-            'wspbus:{shop}:lease:plugins', mapping={'holder': 'x', 'fence': 'y'}
-        )
-        assert asked(ini)
         client.set('wspbus:{shop}:lease:plugins', 'x')
         assert 'another program uses a key' in asked(ini)
         client.flushall()
