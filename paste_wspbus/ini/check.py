@@ -14,6 +14,7 @@ from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one
 from paste_wspbus.ini.hints import (
     NO_SERVER,
     distribution_hint,
+    hidden_hint,
     indented,
     missing_key,
     module_hint,
@@ -66,6 +67,9 @@ _OTHER_KEYS = ('use', 'require', 'next', 'filter-with', *NEEDS)
 
 #: The factory of the filter that has the settings of a plugin.
 ACCESS_LOG = 'paste_wspbus.ready.accesslog:make_filter'
+
+#: The factory of applications that a module has ready.
+WSGI_OBJECT = 'paste_wspbus.ini.wsgi_object:make_app'
 
 #: How similar the name of a section must be to one of these: other programs have sections
 #: in the same file.
@@ -275,13 +279,7 @@ class _Sections:
                 included = loader.included(other)
                 self.check(included, target_kind, fragment or None, path)
             elif scheme.lower() == 'egg':
-                point = _check_egg(place, target, target_kind)
-                if target_kind is PLUGIN:
-                    definition = definition_of(point.module, point.attr)
-                    _check_settings(loader, path, definition, point.module)
-                elif target_kind is FILTER and point.value == ACCESS_LOG:
-                    definition = definition_of(point.module, 'accesslog')
-                    _check_settings(loader, path[-1:], definition, point.module)
+                self._check_egg(place, target, target_kind, loader, path)
             elif scheme.lower() == 'call':
                 definition = self._check_call(place, target, target_kind)
                 _check_settings(loader, path, definition)
@@ -289,6 +287,49 @@ class _Sections:
                 from paste_wspbus.ini.mistakes import bad_scheme
 
                 raise place.error(f'{target}: {bad_scheme(target)}')
+
+    def _check_egg(
+        self,
+        place: _Place,
+        uri: str,
+        kind: Any,
+        loader: ConfigLoader,
+        path: Sequence[tuple[str, str]],
+    ) -> None:
+        """Check that an entry point exists, and the keys of those that are known here.
+
+        :param path: the sections that led to it.
+        """
+        point = _entry_point(place, uri, kind)
+        if point.value == WSGI_OBJECT:
+            self._check_wsgi_object(loader, path)
+        elif kind is PLUGIN:
+            definition = definition_of(point.module, point.attr)
+            _check_settings(loader, path, definition, point.module)
+        elif kind is FILTER and point.value == ACCESS_LOG:
+            definition = definition_of(point.module, 'accesslog')
+            _check_settings(loader, path[-1:], definition, point.module)
+
+    def _check_wsgi_object(
+        self, loader: ConfigLoader, path: Sequence[tuple[str, str]]
+    ) -> None:
+        """Check the key ``app`` of egg:paste_wspbus#wsgi, if its module is where others are.
+
+        :param path: the sections that led to it: each may have the key.
+        """
+        own: dict[str, str] = {}
+        for file, section in path:
+            if file != loader.filename:
+                return
+            own |= dict.fromkeys(loader.parser._sections[section].keys() - own, section)
+        if not own.keys().isdisjoint(('file', 'path', 'get app')):
+            return
+        place = _Place(loader.filename, own.get('app', path[-1][1]), 'app')
+        app = loader.value(place.section, 'app').strip() if 'app' in own else ''
+        if not app:
+            raise place.error(f'write app = MODULE:NAME{nearest("app", own)}')
+        module, _, name = app.removesuffix('()').partition(':')
+        self._check_call(place, f'call:{module}:{name or "application"}', APP)
 
     def _check_call(self, place: _Place, uri: str, kind: Any) -> Any:
         """Check that a module exists, that it is Python, and that it has the function.
@@ -301,7 +342,7 @@ class _Sections:
             raise call_in_filter_app(place.file, place.section, uri)
         module, colon, function = map(str.strip, uri.partition(':')[2].partition(':'))
         form = 'call:MODULE:FUNCTION'
-        if place.key.startswith('paste'):  # such as paste.app_factory: it has no call:
+        if place.key.startswith(('paste', 'app')):  # such as paste.app_factory
             uri, form = uri.removeprefix('call:'), form.removeprefix('call:')
         if not colon:
             raise place.error(f'{uri}: write {form}')
@@ -310,6 +351,8 @@ class _Sections:
         except NoModule:
             hint = module_hint(module, place.file)
             raise place.error(f'{uri}: there is no module {module!r}{hint}') from None
+        if hint := hidden_hint(module, place.file, file):
+            raise place.error(f'{uri}{hint}')
         if file is None:
             return None
         try:
@@ -404,10 +447,11 @@ def _targets(
     loader: ConfigLoader, section: str, own: dict[str, str], kind: Any
 ) -> Iterator[Target]:
     def get(key: str) -> str:
-        if key not in own:
+        value = str(loader.parser.get(section, key)) if key in own else ''
+        if not value.strip():
             problem = missing_key(key, own)
             raise ConfigError(loader.filename, problem, section=section, key=key)
-        return str(loader.parser.get(section, key))
+        return value
 
     def named(kind: Any) -> Target:
         """Return what the section is: its use, or a key such as paste.app_factory."""
@@ -429,7 +473,7 @@ def _targets(
         yield 'filter-with', FILTER, get('filter-with')
 
 
-def _check_egg(place: _Place, uri: str, kind: Any) -> metadata.EntryPoint:
+def _entry_point(place: _Place, uri: str, kind: Any) -> metadata.EntryPoint:
     """Check that an entry point exists, and what it names; return it."""
     dist, _, name = uri.partition(':')[2].partition('#')
     if not dist:

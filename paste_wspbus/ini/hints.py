@@ -69,11 +69,28 @@ def module_hint(name: str, file: str | None) -> str:
     :param file: the .ini: modules beside it come first.
     """
     package, _, last = name.rpartition('.')
+    if last == 'py':
+        return f'; did you mean {package!r}?'
     if package:
         known = getattr(sys.modules.get(package), '__path__', ())
         return nearest(last, _modules(known))
     beside = _modules([os.path.dirname(os.path.abspath(file))] if file else [])
     return nearest(name, beside) or _near_one(name, _modules(None))
+
+
+def hidden_hint(module: str, file: str | None, found: str | None) -> str:
+    """Return that a module beside the .ini cannot be imported, as the end of a message.
+
+    :param found: the file that is imported instead; None if nobody knows it.
+    :returns: '' if no module of Python has its name.
+    """
+    top = module.partition('.')[0]
+    beside = os.path.join(os.path.dirname(os.path.abspath(file or '')), top)
+    if top not in sys.stdlib_module_names or (found or '').startswith(beside):
+        return ''
+    if not (os.path.isfile(f'{beside}.py') or os.path.isdir(beside)):
+        return ''
+    return f': Python has a module {top!r} of its own: rename the one beside the .ini'
 
 
 def section_hint(prefixes: Sequence[str], own: str, sections: Iterable[str]) -> str:
@@ -84,12 +101,14 @@ def section_hint(prefixes: Sequence[str], own: str, sections: Iterable[str]) -> 
     """
     kinds = {one: one.partition(':')[0] for one in sections}
     same = [one for one in kinds if one.partition(':')[2].strip() == own]
+    named = {kinds[one].lower(): one for one in same}
     for prefix in prefixes:
         # [filter:…] is another kind, and no typo of [filter-app:…].
-        for one in get_close_matches(prefix, [kinds[one] for one in same], 1, 0.8):
-            return f'; did you mean [{one}:{own}]?'
+        for one in get_close_matches(prefix, named, 1, 0.8):
+            return f'; did you mean [{named[one]}]?'
     # Sections of each kind are called main, so this name alone says nothing.
-    there = [one for one in kinds if kinds[one] in prefixes] if own == 'main' else same
+    alike = [one for one in kinds if kinds[one] in prefixes]
+    there = alike if own == 'main' else [*same, *alike]
     return f'; there is a section [{there[0]}]' if there else ''
 
 
@@ -107,10 +126,11 @@ def server_hint(sections: Iterable[str]) -> str:
 
 def missing_key(key: str, own: Iterable[str]) -> str:
     """Return the message for a section without a key that it needs."""
-    near = get_close_matches(key, list(own), 1)
+    near = [] if key in own else get_close_matches(key, list(own), 1)
     typo = f'; {near[0]!r} may be a typo of it' if near else ''
     what = '; it names what to load: egg:DIST#NAME or call:MODULE:FUNCTION'
-    return f'this key is missing{typo}{what if key == "use" else ""}'
+    missing = 'this key has no value' if key in own else 'this key is missing'
+    return f'{missing}{typo}{what if key == "use" else ""}'
 
 
 def call_hint(context: Any, error: BaseException) -> str:

@@ -9,6 +9,7 @@ import ast
 import configparser
 import os
 import re
+import sys
 
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.bus.culprits import place_of_error
@@ -20,6 +21,7 @@ from paste_wspbus.ini.hints import (
     distribution_hint,
     entry_points,
     file_hint,
+    hidden_hint,
     indented,
     missing_key,
     module_hint,
@@ -227,6 +229,12 @@ def _in_words(
         hint = module_hint(error.name or '', file)
         return key, f'{use}: there is no module {error.name!r}{hint}'
     if isinstance(error, AttributeError) and use:
+        if key != 'use' and not importlib_metadata.EntryPoint.pattern.match(use):
+            return key, f'{use}: write MODULE:FUNCTION'
+        module = use.removeprefix('call:').partition(':')[0]
+        found = getattr(sys.modules.get(module), '__file__', None)
+        if hidden := hidden_hint(module, file, found):
+            return key, f'{use}{hidden}'
         return key, f'{use}: {said}{nearest(error.name or "", dir(error.obj))}'
     if type(error) is not LookupError:  # this one is PasteDeploy's own error
         return key, f'{use or section}: {one_line(error)}'
@@ -281,7 +289,9 @@ def no_section(
         section = making[-1][1]
     own = parser._sections.get(section, {})
     key = next((key for key, value in own.items() if name in value.split()), None)
-    if 'Ambiguous' in str(error):
+    if section and own.get('use') == '':
+        key, problem = 'use', missing_key('use', own)
+    elif 'Ambiguous' in str(error):
         problem = str(error).partition(' found in')[0]
     else:
         prefixes = loadwsgi._flatten(object_type.config_prefixes)

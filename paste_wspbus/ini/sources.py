@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import sys
 import warnings
 from importlib.util import find_spec
 
@@ -185,6 +186,8 @@ def find_source(module: str) -> str | None:
     if spec is None:
         raise NoModule(module)
     folders, file = list(spec.submodule_search_locations or ()), spec.origin
+    if below and not folders and module not in sys.modules:
+        raise NoModule(module)
     for part in below:
         places = [os.path.join(folder, part) for folder in folders]
         folders = [place for place in places if os.path.isdir(place)]

@@ -44,7 +44,7 @@ def parse_port(text: str | int, key: str = 'port') -> int:
 
 def parse_host(text: str) -> str:
     """Return the text, unless it cannot be a host name: then raise SettingError."""
-    if '/' in text or len(text.split()) > 1:
+    if not {*'/"\''}.isdisjoint(text) or len(text.split()) > 1:
         problem = f'{text!r} is not a host name or address'
         raise SettingError('host', f'{problem}{comment_hint(text)}')
     return text

@@ -297,6 +297,45 @@ USES = {
 }
 
 TYPOS = {
+    'use without a value': Case(
+        '[app:main]\nuse =\n' + SERVER,
+        2,
+        'site.ini [app:main] use: this key has no value; it names what to load: egg:DIST',
+    ),
+    'capital letter': Case(
+        '[App:main]\nuse = call:webapp:make\n' + SERVER,
+        2,
+        'there is no section [app:main]; did you mean [App:main]?',
+    ),
+    'application of the command line': command(
+        'site.ini#shop', words=['no section [app:shop]; there is a section [app:main]']
+    ),
+    'file in the place of a module': app(
+        'call:webapp.py:make', 2, HERE, "no module 'webapp.py'; did you mean 'webapp'?"
+    ),
+    'module that Python has': app(
+        'call:code:make',
+        2,
+        HERE,
+        "code:make: Python has a module 'code' of its own: rename the one beside the .ini",
+        files={'code.py': WEBAPP},
+    ),
+    'ready application': Case(
+        '[app:main]\nuse = egg:paste_wspbus#wsgi\napp = webapp:mke\n' + SERVER,
+        2,
+        '[app:main] app: ',
+        "has no 'mke'; did you mean 'make'?",
+    ),
+    'ready application of a section': Case(
+        '[app:main]\nuse = ready\n[app:ready]\nuse = egg:paste_wspbus#wsgi\n' + SERVER,
+        2,
+        '] app: write app = MODULE:NAME',
+    ),
+    'quotes around a host': server(
+        'use = egg:waitress\nhost = "127.0.0.1"',
+        2,
+        'host: \'"127.0.0.1"\' is not a host name or address',
+    ),
     'no use': Case(
         APP + '[server:main]\nport = 80\n',
         2,
@@ -384,6 +423,7 @@ def explicit(value, *words):
 
 
 EXPLICIT = {
+    'quotes': explicit("'webapp:make'"),
     'module': explicit(
         'webap:make', "there is no module 'webap'; did you mean 'webapp'?"
     ),
