@@ -53,7 +53,12 @@ def steps(page):
 
 
 def plain(line):
-    """Return a line without its numbers, plurals, and the widths of its columns."""
+    """Return a line without its numbers, plurals, and the widths of its columns.
+
+    A number alone is an exit code, which echo prints, and stays.
+    """
+    if line.strip().isdigit():
+        return line.strip()
     line = re.sub(r'\d[\d.:,-]*', 'N', line).replace('N seconds', 'N second')
     return re.sub(r' +', ' ', line).strip()
 
