@@ -314,6 +314,7 @@ class Agent:
 
     def _is_away(self, away: EngineAway, now: float) -> None:
         self._failures, self._why = self._failures + 1, away.reason
+        self._joins_at = 0.0  # it may have lost its data
         if self._away_since is None:
             self._away_since = now
         silent = now - (self._last_word or self._away_since)

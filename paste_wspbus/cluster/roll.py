@@ -132,10 +132,9 @@ class Roll:
 
     def _run(self, engine: Engine) -> str:
         try:
-            self._choose(engine)
             self._take(engine)
-            # An engine that has lost its data knew only some of them. Since then, all of
-            # them have said something: nobody takes a lease before that.
+            # An engine that has lost its data knew only some of them before: nobody takes
+            # a lease until all of them have said something.
             self.machines = self._choose(engine)
             self.outcomes = {one.member.id: WAITS for one in self.machines}
             self._tell('begins', [self._name(one.member) for one in self.machines])

@@ -111,7 +111,7 @@ def _messages(cluster: dict[str, Any]) -> list[Line]:
         return []
     lost = (
         ('dropped', 'of this machine did not reach the others'),
-        ('missed', 'of other machines did not reach this one'),
+        ('missed', 'of other machines may not have reached this one'),
     )
     found = ((number(counts, key) or 0, how) for key, how in lost)
     parts = [

@@ -275,11 +275,14 @@ class Operator:
 
     def _advice(self) -> list[str]:
         """Say what the operator can do after a roll that has failed."""
-        name = self._failed or self._turn
         again = f'wspserve {self.options.config} graceful --cluster'
         lines = []
-        if name:
+        if name := self._failed:
             lines.append(f'To go on, mend {name}, and then: {again} --from {name}')
+        elif name := self._turn:
+            lines.append(
+                f'To go on, see what {name} does, and then: {again} --from {name}'
+            )
         if self._done:
             lines.append(
                 'To go back, deploy the old release on the machines that have restarted, '

@@ -45,8 +45,9 @@ class ClusterMail:
         self.news: Callable[..., object] = lambda *_: None
         self.ended: Callable[[], object] = lambda: None
         self._numbers = Numbers()
-        self._number = self._told_of = 0
-        self._told_at = float('-inf')
+        self._number = 0
+        #: What was counted when the log has said so the last time, and when that was.
+        self._told = dict.fromkeys(('dropped', 'missed'), (0, float('-inf')))
         self._connection: socket.socket | None = None
         self._outbox: Outbox | None = None
         self._rest, self._was_connected = b'', False
@@ -145,12 +146,16 @@ class ClusterMail:
 
     def _has_dropped(self, reason: str) -> None:
         self.counts['dropped'] += 1
-        now = time.monotonic()
-        if reason and now >= self._told_at + MINUTE:
-            count = self.counts['dropped'] - self._told_of
-            self._told_of, self._told_at = self.counts['dropped'], now
-            what = f'cluster: messages that other machines do not get: {count:,}'
-            self.bus.log(f'{what} ({reason})', 30)
+        if reason:
+            self._log('dropped', 'messages that other machines do not get', reason)
+
+    def _log(self, key: str, what: str, why: str) -> None:
+        """Log how many messages are counted since the last line of this kind, once a minute."""
+        now, (told_of, at) = time.monotonic(), self._told[key]
+        if now >= at + MINUTE:
+            self._told[key] = self.counts[key], now
+            count = self.counts[key] - told_of
+            self.bus.log(f'cluster: {what}: {count:,} ({why})', 30)
 
     # -- what comes -----------------------------------------------------------------------
 
@@ -160,17 +165,20 @@ class ClusterMail:
             return
         missing += not text
         if missing:
-            self._tell_of_missing(missing)
+            self._tell_of_missing(missing, 'they did not reach the engine')
         if text:
             self._publish(sender, text)
 
     def _has_missed(self) -> None:
         self._numbers.excuse()
-        self._tell_of_missing(1)
+        self._tell_of_missing(
+            1, 'there may be more, or none: they are not kept any more'
+        )
 
-    def _tell_of_missing(self, count: int) -> None:
+    def _tell_of_missing(self, count: int, why: str) -> None:
         self.counts['missed'] += count
         self.exchange.miss(count)
+        self._log('missed', 'messages of other machines that do not come', why)
 
     def _publish(self, sender: str, text: str) -> None:
         head, _, args = text.partition('\n')

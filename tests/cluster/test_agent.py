@@ -328,6 +328,18 @@ def test_facts_are_recorded_when_they_change_and_with_each_word_of_the_member(to
     assert one.beat()[0] == []
 
 
+def test_it_joins_again_as_soon_as_an_engine_that_was_away_is_back(told):
+    one = told()
+    assert 'join' not in one.beat()[0]
+    one.engine.away = 'there is no connection'
+    one.tell('wants', True)
+    one.beat()
+    one.engine.away = ''
+    one.engine.acts.clear()
+    one.agent._beat()
+    assert one.engine.acts[0] == 'join'
+
+
 def test_an_engine_that_answers_but_gives_no_messages_is_logged_once_a_minute(told):
     one, lines = told(), []
     one.agent._mail = SimpleNamespace(say=lambda *words: lines.append(words))

@@ -107,6 +107,10 @@ def test_messages_of_others_are_delivered_once_and_what_is_missing_is_told(mail)
     come(mail, 'message', 'two-2', text, 20)  # this is known already
     assert mail.delivered[5:] == [1, message]
     assert mail.counts == {'sent': 0, 'dropped': 0, 'received': 4, 'missed': 4}
+    assert mail.lines == [  # once a minute
+        'cluster: messages of other machines that do not come: 2 (they did not reach the '
+        'engine)'
+    ]
 
 
 @pytest.mark.parametrize(
