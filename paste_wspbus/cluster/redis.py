@@ -44,6 +44,9 @@ BATCH = 100
 #: The number of bytes of what a member says of itself that are read at most.
 MAX_KEPT_FACTS = 4 * MAX_FACTS
 
+#: Whether a text may be the name or the id of a machine: see `settings.read`.
+_NAMES = re.compile(r'[A-Za-z0-9._-]{1,100}').fullmatch
+
 #: What the engine says, and what it means for who runs it. redis-py takes some of the words
 #: away, and raises an error of a class of its own.
 _MEANINGS = (
@@ -128,6 +131,8 @@ class RedisEngine:
             member, said = _parsed(who), _parsed(facts)
             if not isinstance(member, list) or [*map(type, member)] != [str, str]:
                 continue  # another program's
+            if not all(map(_NAMES, member)):
+                continue  # no machine has such a name
             age = max(float(now) - float(at), 0.0) / 1000
             known = said if isinstance(said, dict) else {}
             found.append(Seen(Member(*member), age, known))

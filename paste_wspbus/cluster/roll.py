@@ -37,6 +37,9 @@ LATER = 1.0
 #: Seconds that the members have to record what they run when a roll has ended.
 RECORDED = 2.0
 
+#: The number of machines that a sentence names at most.
+MOST_NAMES = 20
+
 #: What a machine is in a roll.
 WAITS, IN_TURN, DONE, FAILED = 'waits', 'in turn', 'done', 'failed'
 
@@ -161,8 +164,8 @@ class Roll:
             if self.claim.held is not None:
                 self._renew(engine)
         if silent:
-            said = ', '.join(
-                f'{one.member.machine} for {one.age:.0f} s' for one in silent
+            said = _listed(
+                [f'{one.member.machine} for {one.age:.0f} s' for one in silent]
             )
             raise Ended(
                 f'no word from {said}. Nothing was restarted: start it again, or wait '
@@ -172,7 +175,7 @@ class Roll:
         for place, one in enumerate(found):
             if begin in ('', one.member.machine, one.member.id):
                 return found[place:]
-        names = ', '.join(one.member.machine for one in found)
+        names = _listed([one.member.machine for one in found])
         raise Ended(f'there is no machine {begin}, only {names}. Nothing was restarted')
 
     def _name(self, one: Member) -> str:
@@ -345,6 +348,11 @@ class Roll:
     def _is_behind(self, one: Seen) -> bool:
         has = one.facts.get('generation')
         return type(has) is int and has < self._generations.get(one.member.id, 0)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ', '.join(names[:MOST_NAMES]) + f' and {more} more' * (more > 0)
 
 
 def message(member: Member, kind: str, content: dict[str, Any]) -> Message:

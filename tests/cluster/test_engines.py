@@ -193,6 +193,7 @@ def test_members_that_another_program_has_written_are_left_out(server, tmp_path)
     engine.join(ONE, {}, {'release': '1.2'})
     engine.join(TWO, {}, {'release': '1.3'})
     wild = ['[' * 4000, '7', '[7, "x"]', '["x"]', 'x', '{}', '[["a"], "b"]']
+    wild += ['["x", "a b"]', '["\\u001b[2J", "x"]', f'["x", "{"x" * 101}"]']
     for number, text in enumerate(wild):
         server.client().hset('wspbus:{shop}:members', f'wild-{number}', text)
         server.client().zadd('wspbus:{shop}:seen', {f'wild-{number}': float('inf')})

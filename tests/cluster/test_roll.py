@@ -219,6 +219,16 @@ def test_it_can_begin_with_any_machine(made):
     )
 
 
+def test_a_sentence_names_some_of_many_machines(made):
+    one = made()
+    one.engine.seen = [
+        Seen(Member(f'web{number}-x', f'web{number}'), 43.0, {})
+        for number in range(100, 130)
+    ]
+    line, _ = outcomes(one)
+    assert 'web119 for 43 s and 10 more. Nothing' in line
+
+
 def test_a_second_operator_is_told_who_rolls(made):
     one = made()
     one.engine.holder = 'web9-x'
