@@ -140,7 +140,7 @@ class Supervised:
         if not is_clustered(config):
             return
         from paste_wspbus.cluster.settings import LOCAL, find_maker, read
-        from paste_wspbus.control.paths import runtime_folder
+        from paste_wspbus.unix.paths import runtime_folder
         from paste_wspbus.workers.clustered import Clustered
 
         settings = read(config.loader, str(config.file))

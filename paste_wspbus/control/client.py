@@ -8,9 +8,9 @@ import socket
 import time
 
 from paste_wspbus.control import VERSION
-from paste_wspbus.control.paths import address_of
 from paste_wspbus.control.status import text
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.unix.paths import address_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

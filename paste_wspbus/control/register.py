@@ -11,9 +11,9 @@ import re
 import stat
 import time
 
-from paste_wspbus.control.paths import SYSTEM, UnsafeFolder, is_private, own_folders
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.unix import locks
+from paste_wspbus.unix.paths import SYSTEM, UnsafeFolder, is_private, own_folders
 from paste_wspbus.unix.processes import users_of
 
 TYPE_CHECKING = False

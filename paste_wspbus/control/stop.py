@@ -12,11 +12,11 @@ import sys
 import time
 
 from paste_wspbus.control.client import NoAnswer, ask, connect, receive, send
-from paste_wspbus.control.paths import remove_socket
 from paste_wspbus.control.progress import ProgressLine
 from paste_wspbus.control.status import number, what_it_waits_for
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import DOES_NOT_DIE, EX_SOFTWARE, of_signal
+from paste_wspbus.unix.paths import remove_socket
 from paste_wspbus.unix.pid_lock import (
     AlreadyRunning,
     ForeignPIDFile,

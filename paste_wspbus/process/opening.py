@@ -108,7 +108,7 @@ class Opening:
     # -- the PID file ---------------------------------------------------------
 
     def _open_pid_file(self, path: str | None) -> None:
-        from paste_wspbus.control.paths import remove_socket
+        from paste_wspbus.unix.paths import remove_socket
         from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDLock
 
         process = self.process

@@ -68,8 +68,8 @@ class Registering:
             self.process.control = control
 
     def _register(self) -> Registration | None:
-        from paste_wspbus.control.paths import UnsafeFolder, runtime_folder
         from paste_wspbus.control.register import Registration
+        from paste_wspbus.unix.paths import UnsafeFolder, runtime_folder
 
         process = self.process
         try:

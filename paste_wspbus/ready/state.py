@@ -128,7 +128,7 @@ def default_path(kind: str, file: str | None, name: str) -> str | None:
     :returns: None if this system has no such folder.
     :raises UnsafeFolder: if others can write to each possible folder.
     """
-    from paste_wspbus.control.paths import runtime_folder
+    from paste_wspbus.unix.paths import runtime_folder
 
     folder = runtime_folder()
     if folder is None:

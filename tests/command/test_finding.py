@@ -142,7 +142,7 @@ def test_status_of_a_site_without_a_pid_file_that_does_not_answer(folder):
 #: A process that listens, and a child that outlives it and answers there.
 LEFT = """
 import json, os, socket
-from paste_wspbus.control.paths import address_of, runtime_folder
+from paste_wspbus.unix.paths import address_of, runtime_folder
 from paste_wspbus.control.register import Registration
 entry = Registration(runtime_folder(), os.path.realpath('site.ini'))
 entry.write(

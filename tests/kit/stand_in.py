@@ -9,7 +9,7 @@ from tests.kit import BIN, Process, run
 #: A supervisor that answers what the test tells it to, by lines of JSON.
 STAND_IN = """
 import json, os, selectors, sys, time
-from paste_wspbus.control.paths import runtime_folder
+from paste_wspbus.unix.paths import runtime_folder
 from paste_wspbus.control.register import Registration
 from paste_wspbus.control.server import Control
 from paste_wspbus.plugins.pidfile import PIDLock

@@ -5,16 +5,16 @@ import socket
 
 import pytest
 
-from paste_wspbus.control import paths
-from paste_wspbus.control.paths import (
+from paste_wspbus.listening.addresses import UNIX_PATH_MAX
+from paste_wspbus.process.names import ini_paths
+from paste_wspbus.unix import paths
+from paste_wspbus.unix.paths import (
     UnsafeFolder,
     address_of,
     is_private,
     remove_socket,
     runtime_folder,
 )
-from paste_wspbus.listening.addresses import UNIX_PATH_MAX
-from paste_wspbus.process.names import ini_paths
 
 
 @pytest.fixture
