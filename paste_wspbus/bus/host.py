@@ -25,6 +25,8 @@ CAPABILITIES: dict[str, str] = {
     'per-worker': 'every process that serves requests starts a bus of its own',
     'main thread': "'start' and 'stop' listeners run in the process's main thread",
     'messages': 'broadcast() and ask() reach every process of the site',
+    'cluster': 'cluster_plugins run once for all machines, while a lease is renewed',
+    'cluster-enforced': 'the end of the lease kills the process of the cluster_plugins',
 }
 
 
@@ -173,7 +175,7 @@ class HostCannot(WSPBusError):
 OWN = Host('its own program', '', {'start', 'stop'})
 
 #: The host of an embedded bus: the first request starts it, the end of the process stops it.
-EMBEDDED = Host('the embedded bus', '', {'start', 'stop', 'per-worker'})
+EMBEDDED = Host('the embedded bus', '', {'start', 'stop', 'per-worker', 'cluster'})
 
 #: `wspserve` promises everything.
 WSPSERVE = _Command('wspserve', '', CAPABILITIES)

@@ -68,7 +68,8 @@ class Trial(Single):
         """
         process, config = self.process, self.process.config
         process.server = process.known_server(config)
-        config.check_workers(process.workers, process.server)
+        name = process.options.server_name
+        config.check_workers(process.workers, process.server, name)
         _only_append()
         self.compose()
         return DONE

@@ -8,6 +8,7 @@ import threading
 from importlib import import_module
 
 from paste_wspbus.bus import Bus
+from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.hosts import EMBEDDED
 from paste_wspbus.hosts.site import HostedSite, Program, plug_in, stand_down
 from paste_wspbus.ini.config import Config, Site
@@ -31,7 +32,9 @@ class Embedded(Program):
     """The Host for a server without a bus: a request starts the site, and `atexit` stops it."""
 
     def __init__(self) -> None:
-        super().__init__(EMBEDDED.name, EMBEDDED.version, EMBEDDED.capabilities)
+        lacks = {'cluster'} if threads_are_greenlets() else set()
+        promises = EMBEDDED.capabilities - lacks
+        super().__init__(EMBEDDED.name, EMBEDDED.version, promises)
 
 
 _site: HostedSite | None = None

@@ -97,7 +97,7 @@ class Master:
         from gunicorn import __version__
 
         known = _kind_of(self.app.cfg) in KNOWN
-        more = ('drain', 'main thread') if known else ()
+        more = ('drain', 'main thread', 'cluster') if known else ()
         return Gunicorn(self, __version__, {*PROMISES, *more})
 
     def _load(self) -> Any:

@@ -87,7 +87,7 @@ def this_host() -> ModWSGI | None:
     mod_wsgi: Any = sys.modules.get('mod_wsgi')
     if not hasattr(mod_wsgi, 'process_group'):
         return None
-    promises = ['start', 'stop', 'per-worker']
+    promises = ['start', 'stop', 'per-worker', 'cluster']
     if hasattr(mod_wsgi, 'subscribe_shutdown'):
         promises.append('drain')
     return ModWSGI('mod_wsgi', '.'.join(map(str, mod_wsgi.version)), promises)

@@ -136,21 +136,7 @@ class HostedSite:
         with self._lock:
             if self._started == os.getpid():
                 return
-            try:
-                self.bus.start()
-            except ChannelFailures as failures:
-                listener, error = failures.listener or '', failures.get_instances()[0]
-                place = self._site.place_of(listener)
-                raise StartFailed(place, listener, error) from error
-            except SystemExit as left:
-                from paste_wspbus.ini.exited import failure_of
-
-                failed = failure_of(self._site, left)
-                if failed is None:
-                    raise
-                raise failed from left
-            if self.bus.state is not State.STARTED:
-                raise NotStarted(self.file)
+            start_bus(self._site)
             self._started = os.getpid()
             self._host.ends_by(self.leave)
         # The bus has registered its own function before, so this one is called first.
@@ -173,10 +159,7 @@ class HostedSite:
             self._stopped = os.getpid()
         self._host.ends_by(None)
         self.bus.stop_reason, self.bus.execv = reason, False
-        with contextlib.suppress(ChannelFailures):  # the log has each error
-            self.bus.exit()
-        self.bus.wait(State.EXITING)
-        self.bus.turn.wait_until_free()  # another thread may still run the exit
+        end_bus(self.bus)
         return self.bus.exit_code
 
     def add_plugins(self, config: Config) -> None:
@@ -188,6 +171,7 @@ class HostedSite:
         with composing(self.bus):
             config.make_plugins(self._site, 'plugins')
         _warn_of_site_plugins(self.bus, config)
+        _take_cluster_plugins(self._site, config)
 
     def _finish_requests(self) -> None:
         requests = self.bus.plugins.get('requests')
@@ -195,6 +179,37 @@ class HostedSite:
         # It polls: a notification would cost a line of Python at the end of each request.
         while requests and time.monotonic() < until and not self.bus.hurried:
             time.sleep(LOOK)
+
+
+def start_bus(site: Site) -> None:
+    """Start the bus of a site.
+
+    :raises StartFailed: if a listener failed. The parts that had started were stopped.
+    :raises NotStarted: if a listener stopped the site while it started.
+    """
+    bus = site.bus
+    try:
+        bus.start()
+    except ChannelFailures as failures:
+        listener, error = failures.listener or '', failures.get_instances()[0]
+        raise StartFailed(site.place_of(listener), listener, error) from error
+    except SystemExit as left:
+        from paste_wspbus.ini.exited import failure_of
+
+        failed = failure_of(site, left)
+        if failed is None:
+            raise
+        raise failed from left
+    if bus.state is not State.STARTED:
+        raise NotStarted(site.file)
+
+
+def end_bus(bus: Bus) -> None:
+    """Exit a bus, and wait until it has exited; the log has each error."""
+    with contextlib.suppress(ChannelFailures):
+        bus.exit()
+    bus.wait(State.EXITING)
+    bus.turn.wait_until_free()  # another thread may still run the exit
 
 
 def stand_down(bus: Bus, host: Host) -> None:
@@ -234,7 +249,8 @@ def compose(
     :param configure_logging: whether to set logging up as the .ini says.
     :param logger: the name of the logger that gets the messages of the bus.
     :param site_plugins: whether the site has this process only, so that its site_plugins
-        run here. If False, they do not run, and a warning says that.
+        run here. If False, they do not run, and a warning says that. The cluster plugins
+        run in the worker that holds their lease, if the host promises 'cluster'.
     :returns: the site, which is not started.
     :raises ConfigError: if the .ini is wrong.
     :raises FactoryError: if a factory fails.
@@ -249,6 +265,7 @@ def compose(
     site = config.compose(bus, None, app_name, with_site_plugins=site_plugins)
     if not site_plugins:
         _warn_of_site_plugins(bus, config)
+    _take_cluster_plugins(site, config)
     return HostedSite(site)
 
 
@@ -263,14 +280,20 @@ def plug_in(bus: Bus, config: Config, logger: str) -> None:
 
 
 def _warn_of_site_plugins(bus: Bus, config: Config) -> None:
-    for key in ('site_plugins', 'cluster_plugins'):
-        left = config.settings[key]
-        if left:
-            bus.log(
-                f'{key} = {" ".join(left)}: these plugins do not run, because '
-                f'{host_of(bus)} has no process that exists once per site',
-                logging.WARNING,
-            )
+    left = config.settings['site_plugins']
+    if left:
+        bus.log(
+            f'site_plugins = {" ".join(left)}: these plugins do not run, because '
+            f'{host_of(bus)} has no process that exists once per site',
+            logging.WARNING,
+        )
+
+
+def _take_cluster_plugins(site: Site, config: Config) -> None:
+    if config.settings['cluster_plugins']:
+        from paste_wspbus.hosts.leased import take
+
+        take(site, config)
 
 
 def at_exit(function: Callable[..., object], *args: Any) -> None:

@@ -38,6 +38,9 @@ HOOKS = (
 #: With these options, uWSGI does not call `uwsgi.atexit` (uwsgi_python_atexit, end_me).
 WITHOUT_EXIT = ('skip-atexit', 'async', 'gevent', 'asyncio')
 
+#: Without one of these options, uWSGI runs no thread that it has not made itself.
+RUNS_THREADS = ('enable-threads', 'threads')
+
 #: With these options, uWSGI reads requests from clients, and may wait for a part of one.
 READS_HTTP = ('http-socket', 'http11-socket', 'https-socket')
 
@@ -75,6 +78,8 @@ def this_host() -> UWSGI | None:
     promises = ['start', 'per-worker', 'main thread']
     if not _why_unsure(uwsgi):
         promises += ['drain', 'stop']
+    if any(name in uwsgi.opt for name in RUNS_THREADS):
+        promises.append('cluster')
     return UWSGI('uWSGI', _text(uwsgi.version), promises)
 
 

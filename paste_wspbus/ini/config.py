@@ -146,16 +146,19 @@ class Config:
         """Remove the address of ``[server:NAME]``: it may use variables that have no value."""
         self._server(name).forget_where()
 
-    def check_workers(self, workers: int, server: Server | None) -> None:
+    def check_workers(
+        self, workers: int, server: Server | None, name: str | None = None
+    ) -> None:
         """Check that the server and the plugins can do with this number of processes.
 
+        :param name: ``[server:NAME]`` instead of ``[server:main]``.
         :raises ConfigError: if they cannot.
         """
         check_workers(self.file, workers, server)
         if self.settings['cluster_plugins'] and not workers:
-            from paste_wspbus.ini.listed import refuse_cluster_plugins
+            from paste_wspbus.ini.listed import check_cluster_plugins
 
-            refuse_cluster_plugins(self.loader)
+            check_cluster_plugins(self.loader, server, name)
 
     def _server(
         self,

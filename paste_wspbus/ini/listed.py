@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.factories import SERVER
 from paste_wspbus.ini.hints import indented
 from paste_wspbus.ini.settings import PLUGINS, section_of
 from paste_wspbus.values import comment_hint, nearest
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
     from paste_wspbus.ini.config import Config
     from paste_wspbus.ini.file import ConfigLoader
+    from paste_wspbus.servers.server import Server
 
+
+#: The package of the server whose own workers run cluster plugins: see `hosts.leased`.
+GUNICORN = 'gunicorn.'
 
 #: The names in ``bus.plugins`` without which no site runs, and what else to do.
 OWN = {
@@ -56,11 +61,19 @@ def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) 
             raise ConfigError(loader.filename, problem, section=section, key=key)
 
 
-def refuse_cluster_plugins(loader: ConfigLoader) -> None:
-    """Refuse cluster plugins in a site without workers.
+def check_cluster_plugins(
+    loader: ConfigLoader, server: Server | None, name: str | None
+) -> None:
+    """Refuse cluster plugins in a site without workers of wspserve, or of gunicorn.
 
-    :raises ConfigError: always.
+    :param server: the server; None if it is none of `servers.registry`.
+    :param name: ``[server:NAME]`` instead of ``[server:main]``.
+    :raises ConfigError: if it has none.
     """
+    if server is None and (loader.factory_name(SERVER, name) or '').startswith(
+        GUNICORN
+    ):
+        return
     raise ConfigError(
         loader.filename,
         'these plugins need a process of their own, which a supervisor can end in time: set '

@@ -20,7 +20,8 @@ def idle_keys(process: Process) -> list[str]:
     if settings['workers'] or process.workers or process.options.reload:
         return []
     lines = []
-    if is_clustered(process.config):
+    # With cluster plugins, it has gunicorn's workers: see `listed.check_cluster_plugins`.
+    if is_clustered(process.config) and not settings['cluster_plugins']:
         lines.append(
             '[cluster:main] does nothing without workers: this site is no machine of a cluster'
         )

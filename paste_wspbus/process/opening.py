@@ -97,7 +97,8 @@ class Opening:
                 'workers, --monitor-restart and restart = child or fork: '
                 'this system has no fork(2)'
             )
-        self.config.check_workers(process.workers, server)
+        name = process.options.server_name
+        self.config.check_workers(process.workers, server, name)
         settings = self.config.settings
         given = any(settings[key] != SETTINGS[key].default for key in FOR_WORKERS)
         if given or self.config.section('cluster:main'):

@@ -391,7 +391,7 @@ def test_an_application_without_an_ini_has_a_bus_that_starts_in_the_worker(folde
         )
     assert events[0] == 'start'
     assert events[-1] == 'stop shutdown'
-    assert composed == 'gunicorn drain,main-thread,per-worker,reload,start,stop'
+    assert composed == 'gunicorn cluster,drain,main-thread,per-worker,reload,start,stop'
 
 
 # -- [server:main] use = egg:gunicorn#main ---------------------------------------------------

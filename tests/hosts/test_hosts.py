@@ -250,7 +250,7 @@ print(sorted(bus.plugins))
 """
     events, text = run(tmp_path, EMBEDDED + show)
     assert text.splitlines() == [
-        'the embedded bus per-worker start stop',
+        'the embedded bus cluster per-worker start stop',
         "['events', 'requests', 'signals', 'sitelog', 'threads']",
     ]
     assert events == ['start', 'request open', 'response', 'stop process exit']

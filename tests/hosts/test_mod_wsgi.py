@@ -264,7 +264,7 @@ def test_a_mod_wsgi_that_tells_of_no_end_is_one_warning_and_stops(folder, versio
         assert apache.get().status == 200
         assert apache.log().count('does not announce the end of its process') == 1
         capabilities = next(m for _, e, m in apache.lines() if e == 'composed')
-        assert capabilities == 'mod_wsgi per-worker,start,stop'
+        assert capabilities == 'mod_wsgi cluster,per-worker,start,stop'
         apache.stop()
         assert apache.events()[-1] == 'stop process exit'
 
