@@ -433,11 +433,15 @@ def attack(command, kind, first=1, every=1):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--every', type=int, default=1, help='lines')
+    parser.add_argument('--only', help='the name of a command, such as start')
     options = parser.parse_args()
     total, failed = 0, False
     for command in (*FRESH, *STARTED):
-        for kind in KINDS:
-            tries, wrong = attack(command, kind, every=options.every)
+        if options.only not in (None, command.__name__):
+            continue
+        for number, kind in enumerate(KINDS):
+            first = 1 + number * options.every // len(KINDS)
+            tries, wrong = attack(command, kind, first, options.every)
             total, failed = total + tries, failed or bool(wrong)
             print(
                 f'{command.__name__}: {kind.__name__} before {tries} lines',

@@ -139,4 +139,4 @@ def test_a_framework_that_fails_is_left_out(pyramid, monkeypatch):
         raise AttributeError('it has changed')
 
     monkeypatch.setattr(ours, 'show_routes', fail)
-    assert routes(pyramid, '/item/1', '/item/1/2') == ['/item/1', UNKNOWN]
+    assert routes(pyramid, '/item/1', '/item/1/2') == ['/item/...', UNKNOWN]
