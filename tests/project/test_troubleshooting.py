@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from paste_wspbus.listening import sockets
 from tests.kit.places import DOCS
 from tests.project.said import ANY, PACKAGE, errors, messages, modules
 
@@ -43,6 +44,10 @@ def test_each_message_of_the_code_is_on_the_page():
     lacking = [one for one in said if not known.fullmatch(one.pattern.rstrip('.'))]
     assert lacking == [], 'docs/troubleshooting.md lacks these, with cause and cure'
     assert len(messages()) > 350
+
+
+def test_each_reason_why_a_port_cannot_be_had_is_on_the_page():
+    assert [one for one in sockets._REASONS.values() if one not in PAGE] == []
 
 
 def test_each_entry_is_said_by_the_code():
