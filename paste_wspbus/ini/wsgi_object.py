@@ -47,17 +47,39 @@ def make_app(
         module, name = _executed(os.path.join(here, file)), app or 'application'
     elif app:
         of, _, name = app.partition(':')
-        module, name = import_module(of), name or 'application'
+        module, name = _imported(global_conf, app, of), name or 'application'
     else:
         raise _wrong(global_conf, 'app', 'write app = MODULE:NAME')
     made: Any = module
     for part in name.removesuffix('()').split('.'):
         if not hasattr(made, part):
-            hint = nearest(part, [one for one in dir(made) if one[0] != '_'])
+            from paste_wspbus.ini.hints import hidden_hint  # only an error needs it
+
+            file, found = global_conf.get('__file__'), getattr(made, '__file__', None)
+            hint = hidden_hint(module.__name__, file, found) or nearest(
+                part, [one for one in dir(made) if one[0] != '_']
+            )
             problem = f'{module.__name__} has no {part!r}{hint}'
             raise _wrong(global_conf, 'app', problem)
         made = getattr(made, part)
     return made() if name.endswith('()') else made
+
+
+def _imported(global_conf: dict[str, str], app: str, module: str) -> Any:
+    """Import a module.
+
+    :raises ConfigError: if there is none of this name. What it raises itself stays.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if not f'{module}.'.startswith(f'{error.name}.'):
+            raise
+        from paste_wspbus.ini.hints import module_hint  # only an error needs it
+
+        hint = module_hint(error.name or '', global_conf.get('__file__'))
+        problem = f'{app}: there is no module {error.name!r}{hint}'
+        raise _wrong(global_conf, 'app', problem) from None
 
 
 def _wrong(global_conf: dict[str, str], key: str, problem: str) -> ConfigError:

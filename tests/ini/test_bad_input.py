@@ -326,6 +326,17 @@ TYPOS = {
         '[app:main] app: ',
         "has no 'mke'; did you mean 'make'?",
     ),
+    'ready application of no module': Case(
+        '[app:main]\nuse = egg:paste_wspbus#wsgi\napp = webap:make\n' + SERVER,
+        2,
+        "[app:main] app: webap:make: there is no module 'webap'; did you mean 'webapp'?",
+    ),
+    'ready application that Python has': Case(
+        '[app:main]\nuse = egg:paste_wspbus#wsgi\napp = code:make\n' + SERVER,
+        2,
+        "Python has a module 'code' of its own: rename the one beside the .ini",
+        files={'code.py': WEBAPP},
+    ),
     'ready application of a section': Case(
         '[app:main]\nuse = ready\n[app:ready]\nuse = egg:paste_wspbus#wsgi\n' + SERVER,
         2,

@@ -61,6 +61,7 @@ def test_the_environment_is_set_before_the_import(conf):
     [
         ({}, 'site.ini app: write app = MODULE:NAME'),
         ({'app': 'os:pth'}, "os has no 'pth'; did you mean 'path'"),
+        ({'app': 'oss:path'}, "app: oss:path: there is no module 'oss'; did you mean"),
         ({'app': 'os', 'fiel': 'x'}, "site.ini fiel: unknown key; did you mean 'file'"),
         ({'app': 'os', 'env.': 'x'}, 'unknown key'),
     ],
@@ -68,6 +69,12 @@ def test_the_environment_is_set_before_the_import(conf):
 def test_mistakes_name_the_key(conf, keys, why):
     with pytest.raises(ConfigError, match=why):
         make_app(conf, **keys)
+
+
+def test_a_module_that_fails_itself_is_not_said_to_be_missing(conf, tmp_path):
+    (tmp_path / 'lib' / 'wsgi_of_a_test.py').write_text('import nowhere_to_be_found')
+    with pytest.raises(ModuleNotFoundError, match='nowhere_to_be_found'):
+        make_app(conf, app='wsgi_of_a_test', path='lib')
 
 
 def test_whoever_names_the_application_itself_is_sent_here(tmp_path):
