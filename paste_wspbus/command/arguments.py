@@ -185,20 +185,9 @@ def refuse_one_file(options: Options) -> None:
 def _parse_vars(args: list[str], prog: str) -> dict[str, str]:
     vars = {}
     for arg in args:
-        # For argparse, an option with a space in it is a value.
-        if arg.startswith('-'):
-            option = arg.partition('=')[0]
-            from paste_wspbus.command.option_values import near
-            from paste_wspbus.command.parser import make_parser
-
-            hint = near(option, make_parser(prog))
-            raise UsageError(f'{prog}: unknown option {option}{hint}')
         name, equals, value = arg.partition('=')
-        if arg in WITHOUT_FILE:
-            from paste_wspbus.command.without_file import needs_no_file
-
-            raise needs_no_file(arg, prog)
-        if not equals or not name:
+        # For argparse, an option with a space in it is a value.
+        if arg.startswith('-') or not equals or not name:
             from paste_wspbus.command.unnamed import no_word
 
             raise no_word(prog, arg)

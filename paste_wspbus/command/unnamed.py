@@ -1,4 +1,4 @@
-"""A command line that names no file: the .ini files that it may have meant."""
+"""A command line that names no file, or has a word too much: what may have been meant."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 import shlex
 from glob import glob
 
-from paste_wspbus.command.arguments import SUBCOMMANDS
-from paste_wspbus.command.without_file import USAGE
+from paste_wspbus.command.arguments import SUBCOMMANDS, WITHOUT_FILE
+from paste_wspbus.command.option_values import near
+from paste_wspbus.command.parser import make_parser
+from paste_wspbus.command.without_file import USAGE, needs_no_file
 from paste_wspbus.errors import UsageError
 from paste_wspbus.values import nearest
 
@@ -40,7 +42,13 @@ def no_file(prog: str, subcommand: str = '') -> UsageError:
 
 
 def no_word(prog: str, word: str) -> UsageError:
-    """Return the error for a word behind the file that is no subcommand or variable."""
+    """Return the error for a word behind the file: no subcommand, option or variable."""
+    if word.startswith('-'):
+        option = word.partition('=')[0]
+        hint = near(option, make_parser(prog))
+        return UsageError(f'{prog}: unknown option {option}{hint}')
+    if word in WITHOUT_FILE:
+        return needs_no_file(word, prog)
     hint = '' if word.endswith('.ini') else nearest(word, SUBCOMMANDS)
     if os.path.isfile(word):
         hint = f'; the file comes first: {prog} {shlex.quote(word)}'
