@@ -82,16 +82,6 @@ class Connection:
         """Return who has sent a command, such as '`wspserve graceful` by alice (PID 4711)'."""
         return f'`wspserve {command}` by {self.client}'
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether the client has closed its end: nobody waits for what it has asked for."""
-        try:
-            return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
     def answer(self, message: dict[str, Any]) -> None:
         """Send the answer, and close; never wait for a client that does not read."""
         self.buffer = json.dumps({'version': VERSION, **message}).encode() + b'\n'

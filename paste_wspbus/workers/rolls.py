@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import socket
 
 from paste_wspbus.bus import State
 from paste_wspbus.cluster.roll import DONE, FAILED, LATER, ROLLED, read_order
@@ -108,6 +109,16 @@ class Turn:
         return f'{new} of {count} workers serve generation {supervisor.latest}'
 
 
+def is_gone(client: socket.socket) -> bool:
+    """Return whether a client has closed its end: nobody waits for what it has asked for."""
+    try:
+        return not client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 class Operators:
     """Answers the operators who ask for a roll at this site, and wait for news of it.
 
@@ -143,7 +154,7 @@ class Operators:
             return {'error': f'the site is {self.bus.state.name}'}
         if not self._is_over:
             return {'error': 'this machine rolls already; its log says how far it is'}
-        if connection.is_gone:  # after Ctrl-C, while this process was stopped
+        if is_gone(connection.sock):  # after Ctrl-C, while this process was stopped
             return {'error': 'the command that wants it has ended'}
         keys = 'soak', 'begin', 'token'
         soak, begin, token = (connection.request.get(key) for key in keys)

@@ -13,9 +13,8 @@ from paste_wspbus.bus import State
 from paste_wspbus.cluster.engine import Member
 from paste_wspbus.cluster.redis import RedisEngine
 from paste_wspbus.cluster.settings import Settings
-from paste_wspbus.control import server as control
 from paste_wspbus.unix.kernel_timer import boot_clock
-from paste_wspbus.workers.rolls import Operators, Turn
+from paste_wspbus.workers.rolls import Operators, Turn, is_gone
 from tests.kit import Site, eventually, run
 from tests.kit.redis_servers import RedisServer, released
 
@@ -127,13 +126,20 @@ def test_what_is_old_or_nonsense_is_not_obeyed(turn):
     assert len(turn.site.asked) == 1
 
 
+class Waits:
+    """The end of a client that waits for its answer."""
+
+    def recv(self, *_):
+        raise BlockingIOError
+
+
 class Connection:
     """An operator, who asks once."""
 
     client = 'alice (PID 4711)'
 
-    def __init__(self, is_gone=False, **request):
-        self.request, self.answers, self.is_gone = request, [], is_gone
+    def __init__(self, sock=None, **request):
+        self.request, self.answers, self.sock = request, [], sock or Waits()
 
     def answer(self, message):
         self.answers.append(message)
@@ -177,7 +183,11 @@ def test_operators_hear_what_happens_as_it_happens(operators):
 
 
 def test_a_command_that_has_ended_begins_no_roll(operators):
-    assert 'has ended' in operators.ask('roll', token='a', is_gone=True)['error']
+    mine, its = socket.socketpair()
+    its.close()
+    with mine:
+        answer = operators.ask('roll', token='a', sock=mine)
+    assert 'has ended' in answer['error']
     assert operators.ask('stop_roll', token='a') == {'accepted': False}
     for token in (None, '', 7, 'x' * 65):
         assert operators.ask('roll', token=token) == {'error': 'it has no token'}
@@ -187,13 +197,12 @@ def test_a_command_that_has_ended_begins_no_roll(operators):
 def test_a_client_is_gone_when_it_has_closed_its_end():
     mine, its = socket.socketpair()
     with mine, its:
-        connection = control.Connection(mine)
-        assert not connection.is_gone
+        assert not is_gone(mine)
         its.send(b'more')
-        assert not connection.is_gone
+        assert not is_gone(mine)
         mine.recv(10)
         its.close()
-        assert connection.is_gone
+        assert is_gone(mine)
 
 
 def test_the_end_of_the_agent_ends_the_roll(operators):
