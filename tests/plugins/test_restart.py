@@ -124,6 +124,7 @@ def test_a_site_may_change_its_restarter_by_an_edit(tmp_path):
         site.settle()
         before = site.edit('execv from now on', body=REPLACED.format('ExecvRestarter'))
         assert before['ppid'] != site.pid
+        site.settle()
         after = site.edit('fork from now on', body=REPLACED.format('ForkRestarter'))
         assert after['pid'] == before['pid']
         site.settle()
