@@ -7,6 +7,9 @@ const LATER = /^(CHANGES|CONTRIBUTING|SECURITY|tests\/|benchmarks\/)|docs\/(deci
 // The page that has questions and their pages.
 const QUESTIONS = "docs/README";
 
+// The page that has messages: its titles have few words of them.
+const MESSAGES = "docs/troubleshooting";
+
 // Words of a question that say nothing about its subject.
 const NOTHING = new Set("a an and any as at be by can do for from how i in is it my of on or the to what when where which with without".split(" "));
 
@@ -49,7 +52,8 @@ var Scorer = {
     }
     const own = wordsOf(Search._index.titles[Search._index.docnames.indexOf(result[0])]);
     const named = asked.filter((one) => own.some((word) => isForm(one, word))).length;
-    const score = result[4] + 10 * most + 6 * named + (result[0] === QUESTIONS ? 10 : 0);
+    const score = result[4] + 10 * most + 6 * named + (result[0] === QUESTIONS ? 10 : 0)
+      + (result[0] === MESSAGES && !most ? 8 : 0);
     return LATER.test(result[0]) ? score / 10 : score;
   },
   objNameMatch: 11,
