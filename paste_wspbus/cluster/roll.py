@@ -249,14 +249,20 @@ class Roll:
 
     def _wait_for(self, engine: Engine, one: Member) -> dict[str, Any]:
         """Send a machine its order again and again; return its last answer."""
-        self._heard_at = began = clock()
+        self._heard_at = began = reached = clock()
         while True:
             try:
                 self._renew(engine)
                 if self._silence() <= self.settings.ttl:
                     self._order(engine, one)
+                reached = clock()
             except EngineAway as away:
                 self._away_at = clock()
+                if (silent := self._away_at - reached) > self.settings.ttl + LATER:
+                    # It renews the lease, but takes no messages.
+                    raise Ended(
+                        f'the engine has taken no order for {silent:.0f} s: {away.reason}'
+                    ) from None
                 self._tell('doing', self._name(one), f'no word from the engine: {away}')
             until = clock() + self._every
             while (left := until - clock()) > 0:

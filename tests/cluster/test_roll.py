@@ -209,6 +209,15 @@ def test_an_engine_that_is_away_for_a_moment_is_no_failure(made):
     assert any(news[0] == 'doing' and 'it is full' in news[2] for news in one.news)
 
 
+def test_an_engine_that_grants_leases_but_takes_no_messages_ends_it(made):
+    one = made()
+    one.engine.away = 'this user may not do that'
+    line, rows = outcomes(one)
+    assert line == 'the engine has taken no order for 1 s: this user may not do that'
+    assert rows == {'web1': 'in turn', 'web2': 'waits', 'web3': 'waits'}
+    assert 'renew' in one.engine.acts
+
+
 def test_it_can_begin_with_any_machine(made):
     one = made(begin='web2')
     line, rows = outcomes(one)
