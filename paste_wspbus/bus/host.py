@@ -25,8 +25,8 @@ CAPABILITIES: dict[str, str] = {
     'per-worker': 'every process that serves requests starts a bus of its own',
     'main thread': "'start' and 'stop' listeners run in the process's main thread",
     'messages': 'broadcast() and ask() reach every process of the site',
-    'cluster': 'cluster_plugins run once for all machines, while a lease is renewed',
-    'cluster-enforced': 'the end of the lease kills the process of the cluster_plugins',
+    'cluster': 'cluster_plugins run once for all machines',
+    'cluster-enforced': 'the end of their lease kills the process of cluster_plugins',
 }
 
 

@@ -27,6 +27,7 @@ from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.exits import DONE, FAILED, TERMINATED
 from paste_wspbus.ini.config import Terminated
 from paste_wspbus.ini.factories import at_place
+from paste_wspbus.ini.listed import check_cluster_plugins
 from paste_wspbus.plugins.sitelog import log_to_files
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.trials import too_slow
@@ -68,8 +69,9 @@ class Trial(Single):
         """
         process, config = self.process, self.process.config
         process.server = process.known_server(config)
+        config.check_workers(process.workers, process.server)
         name = process.options.server_name
-        config.check_workers(process.workers, process.server, name)
+        check_cluster_plugins(config, process.workers, process.server, name)
         _only_append()
         self.compose()
         return DONE

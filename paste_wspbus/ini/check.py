@@ -114,7 +114,7 @@ def check(
     if server_name or any(_is_server(one) for one in config.loader.parser.sections()):
         sections.check(config.loader, SERVER, server_name)
         server = config.known_server(server_name, listen=listen)
-        config.check_workers(config.settings['workers'], server, server_name)
+        config.check_workers(config.settings['workers'], server)
     elif not listen:
         hint = server_hint(config.loader.parser.sections())
         missing = f'there is no section [server:main]; {hint}'

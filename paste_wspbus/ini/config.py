@@ -146,19 +146,12 @@ class Config:
         """Remove the address of ``[server:NAME]``: it may use variables that have no value."""
         self._server(name).forget_where()
 
-    def check_workers(
-        self, workers: int, server: Server | None, name: str | None = None
-    ) -> None:
-        """Check that the server and the plugins can do with this number of processes.
+    def check_workers(self, workers: int, server: Server | None) -> None:
+        """Check that the server can do with this number of processes.
 
-        :param name: ``[server:NAME]`` instead of ``[server:main]``.
-        :raises ConfigError: if they cannot.
+        :raises ConfigError: if it cannot.
         """
         check_workers(self.file, workers, server)
-        if self.settings['cluster_plugins'] and not workers:
-            from paste_wspbus.ini.listed import check_cluster_plugins
-
-            check_cluster_plugins(self.loader, server, name)
 
     def _server(
         self,

@@ -62,23 +62,25 @@ def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) 
 
 
 def check_cluster_plugins(
-    loader: ConfigLoader, server: Server | None, name: str | None
+    config: Config, workers: int, server: Server | None, name: str | None
 ) -> None:
     """Refuse cluster plugins in a site without workers of wspserve, or of gunicorn.
 
+    :param workers: the number of workers of wspserve.
     :param server: the server; None if it is none of `servers.registry`.
     :param name: ``[server:NAME]`` instead of ``[server:main]``.
     :raises ConfigError: if it has none.
     """
-    if server is None and (loader.factory_name(SERVER, name) or '').startswith(
-        GUNICORN
-    ):
+    if workers or not config.settings['cluster_plugins']:
+        return
+    factory = config.loader.factory_name(SERVER, name) or ''
+    if server is None and factory.startswith(GUNICORN):
         return
     raise ConfigError(
-        loader.filename,
+        config.loader.filename,
         'these plugins need a process of their own, which a supervisor can end in time: set '
         'workers = 1',
-        section=section_of(loader),
+        section=section_of(config.loader),
         key='cluster_plugins',
     )
 

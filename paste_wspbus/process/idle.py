@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.ini.listed import is_clustered
+from paste_wspbus.ini.listed import check_cluster_plugins, is_clustered
 from paste_wspbus.ini.settings import FOR_WORKERS, SETTINGS, section_of
 
 TYPE_CHECKING = False
@@ -15,7 +15,11 @@ def idle_keys(process: Process) -> list[str]:
 
     The same .ini may serve one process by ``--workers 0`` or ``--reload``: whoever writes
     that knows it.
+
+    :raises ConfigError: if cluster plugins have no process here.
     """
+    name = process.options.server_name
+    check_cluster_plugins(process.config, process.workers, process.server, name)
     settings = process.config.settings
     if settings['workers'] or process.workers or process.options.reload:
         return []

@@ -97,11 +97,11 @@ class Opening:
                 'workers, --monitor-restart and restart = child or fork: '
                 'this system has no fork(2)'
             )
-        name = process.options.server_name
-        self.config.check_workers(process.workers, server, name)
+        self.config.check_workers(process.workers, server)
         settings = self.config.settings
         given = any(settings[key] != SETTINGS[key].default for key in FOR_WORKERS)
-        if given or self.config.section('cluster:main'):
+        has_cluster = settings['cluster_plugins'] or self.config.section('cluster:main')
+        if given or has_cluster:
             from paste_wspbus.process.idle import idle_keys
 
             process.notes += idle_keys(process)

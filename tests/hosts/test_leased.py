@@ -246,7 +246,7 @@ def test_a_plugin_may_ask_for_a_lease_that_the_kernel_ends():
     bus = Bus()
     bus.host = Host('gunicorn', '27', {'start', 'stop', 'cluster'})
     require(bus, 'cluster')
-    with pytest.raises(HostCannot, match='the end of the lease kills the process'):
+    with pytest.raises(HostCannot, match='the end of their lease kills the process'):
         require(bus, 'cluster-enforced', component='nightly')
 
 
