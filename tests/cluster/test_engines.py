@@ -297,6 +297,7 @@ def test_who_finds_the_engine_late_reads_what_was_sent_since_its_start(machine):
     received = late.receive(5)
     assert (numbers_of(received), received.missed) == ([1, 2], False)
     later = machine()
+    time.sleep(0.01)  # the engine's clock has milliseconds
     send(one, 3)
     time.sleep(0.05)
     one._keep = 20
