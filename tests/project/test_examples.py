@@ -44,7 +44,7 @@ def completed(text, folder):
         text += '\n[app:main]\nuse = egg:paste_wspbus#hello\n'
     if '[server:main]' not in text:
         text += '\n[server:main]\nuse = egg:waitress\nport = 0\n'
-    named = re.findall(r'\b(?:call:|(?:run|app) = )([\w.]+):([\w.]+)', text)
+    named = re.findall(r'\b(?:call:|(?:run|app|\w+_factory) = )([\w.]+):([\w.]+)', text)
     write_modules({('example', 'make'), *named}, folder)
     return text
 
