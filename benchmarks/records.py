@@ -204,6 +204,8 @@ def page(options: argparse.Namespace) -> str:
     ]
     if options.quick:
         text.append('- This is the quick form: two rounds. Its intervals are wide.')
+    if options.only:
+        text.append(f'- These benchmarks alone: {", ".join(options.only)}.')
     judged, outputs, better = [], [], []
     for section, question, commands in RECORDS:
         chosen = [
@@ -215,6 +217,8 @@ def page(options: argparse.Namespace) -> str:
             outputs += ['', f'## {section}', '', question]
         for script, full, quick in chosen:
             words = quick if options.quick else full
+            if options.rounds and '--rounds' in words:
+                words = re.sub(r'--rounds \d+', f'--rounds {options.rounds}', words)
             lines, took, code = run(script, words)
             judged += [(section, *target) for target in targets(lines)]
             better += better_peers(lines)
@@ -245,6 +249,7 @@ def main() -> None:
     parser.add_argument(
         '--quick', action='store_true', help='few rounds of the smallest'
     )
+    parser.add_argument('--rounds', type=int, help='in the place of those of each one')
     parser.add_argument('--only', default='', help='names of benchmarks, by commas')
     default = Path(__file__).parents[1] / 'docs' / 'records.md'
     parser.add_argument('-o', '--output', type=Path, default=default)
