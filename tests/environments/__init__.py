@@ -26,7 +26,12 @@ PYTHON = f'{sys.version_info.major}.{sys.version_info.minor}'
 SOME = ('3.11', '3.13')
 
 #: Whose environment a test file uses that is named after something else.
-IN = {'mixed': 'pylons', 'zdaemon': 'zope', 'dataflake': 'pyruvate'}
+IN = {
+    'mixed': 'pylons',
+    'zdaemon': 'zope',
+    'dataflake': 'pyruvate',
+    'leased_gunicorn': 'gunicorn',
+}
 
 
 class Recipe(NamedTuple):

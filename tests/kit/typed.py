@@ -89,6 +89,8 @@ class Reader:
             'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}',
             'PYTHONWARNINGS': PASTER_WARNINGS,
             'NO_COLOR': '1',
+            # An edit of the same length in the same second has the same bytecode for Python.
+            'PYTHONDONTWRITEBYTECODE': '1',
         }
 
     def type(self, step):
