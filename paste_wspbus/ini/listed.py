@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.factories import SERVER
-from paste_wspbus.ini.hints import indented
 from paste_wspbus.ini.settings import PLUGINS, section_of
 from paste_wspbus.values import comment_hint, nearest
 
@@ -47,6 +46,8 @@ def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) 
                 problem = f'the plugin {name} is also listed in {other}'
                 problem += ': to have it in both, write a second section'
             elif name not in known:
+                from paste_wspbus.ini.hints import indented  # only an error needs it
+
                 line = indented(loader.value(section, key))
                 hint = f'; {line}' if line else nearest(name, known)
                 hint = hint or comment_hint(f' {name}')

@@ -72,11 +72,22 @@ NOT_NEEDED = {
 MOST = 610_000
 
 
-def loaded(tmp_path):
+PLUGIN = """
+[wspbus:main]
+plugins = part
+
+[plugin:part]
+use = call:plain_site:part
+"""
+
+
+def loaded(tmp_path, more=''):
     """Return the state of the bus after its start, and the names of all modules."""
     site = tmp_path / 'site.ini'
-    site.write_text(SITE.format(port=free_port()))
-    (tmp_path / 'plain_site.py').write_text('def make(conf):\n    return str\n')
+    site.write_text(SITE.format(port=free_port()) + more)
+    (tmp_path / 'plain_site.py').write_text(
+        'def make(conf):\n    return str\n\ndef part(bus, conf):\n    yield\n'
+    )
     done = subprocess.run(
         [sys.executable, '-c', PROGRAM, str(site)],
         env={'PATH': '', 'HOME': str(tmp_path)},
@@ -109,3 +120,10 @@ def test_a_plain_start_imports_what_it_needs(tmp_path):
         check=True,
     )
     assert sorted(NOT_NEEDED & set(names) - set(bare.stdout.split())) == []
+
+
+def test_a_start_with_a_plugin_imports_nothing_that_only_errors_need(tmp_path):
+    state, names = loaded(tmp_path, PLUGIN)
+    assert state == 'State.STARTED'
+    assert 'paste_wspbus.ini.hints' not in names
+    assert sorted({'difflib', 'importlib.metadata'} & set(names)) == []
