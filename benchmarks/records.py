@@ -98,6 +98,8 @@ PEERS = [
 
 #: Why a peer is better, by the beginning of its name in a table.
 WHY = {
+    'no .ini': 'It reads no .ini and composes nothing.',
+    'magicbus': 'Its bus is smaller: no deadlines, no timeline.',
     'uWSGI': 'uWSGI is written in C: Python runs only the application.',
     'granian': "granian's server is written in Rust: Python runs only the application.",
     'ten': 'The script starts a server and nothing else: no log, no signals, no bus.',
@@ -133,15 +135,21 @@ def run(script: str, words: str) -> tuple[list[str], float, int]:
 
 
 def targets(lines: list[str]) -> list[tuple[str, str, str]]:
-    """Return (the table and what, the target, the value and whether it was met)."""
+    """Return (what, the target, the value and whether it was met) of an output.
+
+    What is judged in several tables has the title of the table, too.
+    """
     found, title = [], ''
     for line in lines:
         if heading := TITLE.match(line):
             title = heading[1]
         elif target := TARGET.match(line):
-            what, *values = target.groups()
-            found.append((f'{title}: {what}' if title else what, *values))
-    return found
+            found.append((title, *target.groups()))
+    names = [what for _, what, *_ in found]
+    return [
+        (f'{title}: {what}' if names.count(what) > 1 else what, *values)
+        for title, what, *values in found
+    ]
 
 
 def better_peers(lines: list[str]) -> list[tuple[str, str, str]]:
@@ -155,7 +163,8 @@ def better_peers(lines: list[str]) -> list[tuple[str, str, str]]:
         elif ratio and (row := ROW.match(line)):
             value = float(row['compared'])
             ours = value if ratio == 'ours ÷ peer' else 1 / value if value else 0
-            if ours < 0.98 if is_rate else ours > 1.02:
+            is_better = ours < 0.98 if is_rate else ours > 1.02
+            if is_better and not row['name'].startswith('paste_wspbus'):
                 found.append((title, row['name'].strip().strip('()'), f'{ours:.2f}'))
     return found
 
@@ -203,7 +212,7 @@ def page(options: argparse.Namespace) -> str:
         *machine(),
     ]
     if options.quick:
-        text.append('- This is the quick form: two rounds. Its intervals are wide.')
+        text.append('- This is the quick form: few rounds. Its intervals are wide.')
     if options.only:
         text.append(f'- These benchmarks alone: {", ".join(options.only)}.')
     judged, outputs, better = [], [], []
