@@ -166,6 +166,7 @@ def test_the_wire_has_the_same_limits():
 
 
 def test_nothing_is_sent_before_the_start_nor_after_the_stop(bus):
+    others = thread_of_messages()  # of a bus that another test has left
     bus.accept('cache')
     bus.subscribe('cache', lambda: 1)
     for what in (bus.broadcast, bus.ask):
@@ -177,7 +178,7 @@ def test_nothing_is_sent_before_the_start_nor_after_the_stop(bus):
     bus.stop()
     with pytest.raises(NotStarted, match='STOPPED'):
         bus.ask('cache')
-    assert thread_of_messages() == []
+    assert set(thread_of_messages()) <= set(others)
     bus.start()
     assert bus.ask('cache') == [Answer('site', 1)]
     bus.stop()
