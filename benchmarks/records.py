@@ -258,7 +258,9 @@ def main() -> None:
     parser.add_argument(
         '--quick', action='store_true', help='few rounds of the smallest'
     )
-    parser.add_argument('--rounds', type=int, help='in the place of those of each one')
+    parser.add_argument(
+        '--rounds', type=int, help='instead of the default of each benchmark'
+    )
     parser.add_argument('--only', default='', help='names of benchmarks, by commas')
     default = Path(__file__).parents[1] / 'docs' / 'records.md'
     parser.add_argument('-o', '--output', type=Path, default=default)

@@ -313,7 +313,7 @@ def gunicorn_sync(port: int) -> list[str]:
 def granian(port: int) -> list[str]:
     """Return granian's command for one worker with threads for Python."""
     words = ['--interface=wsgi', '--blocking-threads=4', '--host=127.0.0.1']
-    words += [f'--port={port}']  # it writes no access log unless it is told to
+    words += [f'--port={port}']  # without --access-log, it writes none
     return [command('granian'), *words, 'small_site:app']
 
 

@@ -296,7 +296,7 @@ class _Sections:
         loader: ConfigLoader,
         path: Sequence[tuple[str, str]],
     ) -> None:
-        """Check that an entry point exists, and the keys of those that are known here.
+        """Check that an entry point exists. Check the keys of its section if its factory is known.
 
         :param path: the sections that led to it.
         """
@@ -401,8 +401,8 @@ def _check_settings(
 ) -> None:
     """Check the keys of a plugin's section by the parameters of its factory.
 
-    :param path: the file and name of the section, and of those that it uses: their keys
-        are its keys, too. Of several files, nothing is checked.
+    :param path: (file, name) of the section, and of each section that it uses with ``use``.
+        Their keys are its keys, too. If they are in several files, nothing is checked.
     :param definition: the text of its factory; None if nobody knows it.
     :param module: that of the factory, if it may check more.
     """

@@ -42,8 +42,8 @@ class Plan(NamedTuple):
     whether the first worker of a generation has requests to make. The limits of a worker
     (``max_memory`` in bytes) are 0 if there is none. ``hung_after`` is the time without
     an answer after which a worker hangs; 0 if nobody looks. ``reports`` is the folder of
-    reports; None if none are written. ``limits`` are those of requests.
-    ``cluster_plugins`` are the names of those of the site. ``release`` is the code that the
+    reports; None if none are written. ``limits`` are the limits of requests.
+    ``cluster_plugins`` are the names of the site's cluster plugins. ``release`` is the code that the
     .ini serves; None if the site belongs to no cluster.
     """
 

@@ -181,7 +181,7 @@ def is_noticed(name, path, tree, tests):
 
 
 def attack(name, tests):
-    """Try each mutant of a module; return their number, and the names of those that survive."""
+    """Try each mutant of a module; return how many there are, and the names of the survivors."""
     path = ROOT.joinpath(*name.split('.')).with_suffix('.py')
     source = path.read_text()
     if is_noticed(name, path, ast.parse(source), tests):

@@ -112,8 +112,7 @@ class Format:
     """A format of lines.
 
     A line consists of pieces: the values of the fields, and the texts between them. Each
-    request gives the pieces of its line; the lines are made of those of many requests at
-    once. Nobody can forge a line: texts are escaped, unless all of them have only
+    request gives the pieces of its line. The pieces of many requests are joined at once. Nobody can forge a line: texts are escaped, unless all of them have only
     characters that cannot change a line.
 
     :param parts: the texts and the names of fields in turn.
