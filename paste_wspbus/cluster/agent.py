@@ -12,6 +12,7 @@ import threading
 from paste_wspbus.cluster.claim import Claim, Held
 from paste_wspbus.cluster.engine import EngineAway, Message, Wish
 from paste_wspbus.cluster.facts import cut, described
+from paste_wspbus.cluster.lines import Lines
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
 TYPE_CHECKING = False
@@ -93,7 +94,7 @@ class Agent:
         self._mail = mail
         self.settings, self.member, self.engine = settings, member, engine
         self.claim = Claim(member.id, settings.ttl, held)
-        self._connection, self._rest = connection, b''
+        self._connection, self._lines = connection, Lines(connection)
         self._every = settings.ttl * RENEWS
         self._wants, self._has_joined = False, False
         self._heard = held.until if held else 0.0
@@ -155,19 +156,14 @@ class Agent:
 
     def _read(self) -> bool:
         """Read what the supervisor says; return whether to go on."""
-        try:
-            came = self._connection.recv(65536)
-        except OSError:
-            return False
+        lines = self._lines.read()
         self._is_deaf = False
-        *lines, self._rest = (self._rest + came).split(b'\n')
-        for line in lines:
-            word, *carried = json.loads(line)
+        for word, *carried in lines:
             if word == 'bye':
                 self._leave()
                 return False
             self._words[word](*carried)
-        return bool(came)
+        return not self._lines.has_ended
 
     def _say(self, *words: object) -> None:
         self._connection.sendall(json.dumps(words).encode() + b'\n')

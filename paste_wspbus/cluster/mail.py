@@ -9,6 +9,7 @@ import threading
 import time
 
 from paste_wspbus.cluster.engine import EngineAway, Message
+from paste_wspbus.cluster.lines import Lines
 from paste_wspbus.cluster.roll import ROLL, ROLLED
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
@@ -168,22 +169,16 @@ class Mail:
     def _run(self) -> None:
         if self.rolls is not None:
             self.rolls.look(self.engine)
-        poll, rest = select.poll(), b''
+        poll, lines = select.poll(), Lines(self._connection)
         poll.register(self._connection, select.POLLIN)
         while True:
             if not poll.poll(AGAIN * 1000 if self._owed else None):
                 self._send(Message(self.member.id, SITE, '', self._owed))
                 continue
-            try:
-                came = self._connection.recv(65536)
-            except OSError:
-                return
-            if not came:
-                return
-            *lines, rest = (rest + came).split(b'\n')
-            for line in lines:
-                word, *carried = json.loads(line)
+            for word, *carried in lines.read():
                 self._hear(word, *carried)
+            if lines.has_ended:
+                return
 
     def _hear(self, word: str, *carried: Any) -> None:
         if word == 'send':

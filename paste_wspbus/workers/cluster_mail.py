@@ -8,6 +8,7 @@ import selectors
 import socket
 import time
 
+from paste_wspbus.cluster.lines import Lines
 from paste_wspbus.cluster.mail import SITE, Numbers
 from paste_wspbus.values import printable
 from paste_wspbus.wire import VALUES
@@ -50,7 +51,8 @@ class ClusterMail:
         self._told = dict.fromkeys(('dropped', 'missed'), (0, float('-inf')))
         self._connection: socket.socket | None = None
         self._outbox: Outbox | None = None
-        self._rest, self._was_connected = b'', False
+        self._lines: Lines | None = None
+        self._was_connected = False
         #: Whether messages had no room, which the agent does not know.
         self._is_behind = False
         self._heard: dict[str, Callable[..., object]] = {
@@ -69,7 +71,7 @@ class ClusterMail:
         """Return the other end of a new connection, for an agent that starts."""
         mine, its = socket.socketpair()
         mine.setblocking(False)
-        self._connection, self._rest = mine, b''
+        self._connection, self._lines = mine, Lines(mine)
         self._outbox = Outbox(mine, self._wait_for_room)
         self.events.selector.register(mine, selectors.EVENT_READ, self._serve)
         if self._was_connected:  # what the agent before had is lost
@@ -86,21 +88,13 @@ class ClusterMail:
             self._show_gap()
 
     def _serve(self) -> None:
-        assert self._connection is not None and self._outbox is not None
+        assert self._lines is not None and self._outbox is not None
         self._outbox.flush()
-        try:
-            came = self._connection.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            came = b''
-        if not came:  # the agent has ended, which its other connection says, too
-            self.close()
-            return
-        *lines, self._rest = (self._rest + came).split(b'\n')
-        for line in lines:
-            word, *carried = json.loads(line)
+        lines = self._lines
+        for word, *carried in lines.read():
             self._heard[word](*carried)
+        if lines.has_ended:  # the agent has, which its other connection says, too
+            self.close()
 
     def close(self) -> None:
         """Close the connection to an agent that has ended."""

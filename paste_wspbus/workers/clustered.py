@@ -16,6 +16,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.cluster.agent import run_agent
 from paste_wspbus.cluster.claim import Held
 from paste_wspbus.cluster.engine import Member
+from paste_wspbus.cluster.lines import Lines
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.holding import hold
@@ -93,7 +94,8 @@ class Clustered:
         self.turn = Turn(supervisor, self.mail)
         self.operators = Operators(supervisor, self.mail)
         self._connection: socket.socket | None = None
-        self._agent, self._rest, self._pause = 0, b'', PAUSE
+        self._agent, self._pause = 0, PAUSE
+        self._lines: Lines | None = None
         #: The guards' ends of connections, until the guard has it, and this process's ends.
         self._its: socket.socket | None = None
         self._guards: dict[WorkerHandle, socket.socket] = {}
@@ -166,7 +168,7 @@ class Clustered:
         its.close()
         letters.close()
         mine.setblocking(False)
-        self._agent, self._connection, self._rest = pid, mine, b''
+        self._agent, self._connection, self._lines = pid, mine, Lines(mine)
         self.events.selector.register(mine, selectors.EVENT_READ, self._read)
         self._say('wants', self._wants)
         self.shown.forget()
@@ -196,18 +198,11 @@ class Clustered:
                 self._connection.send(json.dumps(words).encode() + b'\n')
 
     def _read(self) -> None:
-        assert self._connection is not None
-        try:
-            came = self._connection.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            came = b''
-        *lines, self._rest = (self._rest + came).split(b'\n')
-        for line in lines:
-            word, *carried = json.loads(line)
+        lines = self._lines
+        assert lines is not None
+        for word, *carried in lines.read():
             self._heard[word](*carried)
-        if not came:
+        if lines.has_ended:
             self._close()
             if not self.supervisor.is_stopping:
                 self.bus.log('The process that talks to the cluster has ended', 40)
