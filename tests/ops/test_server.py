@@ -9,6 +9,7 @@ import time
 import pytest
 from webob import Response
 
+from paste_wspbus.ops import pages
 from paste_wspbus.ops import server as module
 from paste_wspbus.ops.access import Access
 from paste_wspbus.ops.pages import Page, as_json
@@ -98,7 +99,8 @@ def test_a_page_has_headers_that_protect_it():
 
 def test_others_are_answered_while_a_page_takes_long(monkeypatch):
     long = Long()
-    monkeypatch.setitem(PAGES, '/long', Page(long.make, True, takes_long=True))
+    metrics = pages.PAGES['/metrics']._replace(make=long.make, needs='')
+    monkeypatch.setitem(PAGES, '/long', metrics)
     with served() as address, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(ops.Connection(address)) for _ in range(4)]
 
