@@ -136,9 +136,9 @@ def measure_hung(options):
             )
 
 
-def crash_loop(server, seconds):
+def crash_loop(server, seconds, workers):
     """Let each worker crash 0.3 s after its start; return the number of starts."""
-    with server.serves(SITE, 2) as running:
+    with server.serves(SITE, workers) as running:
         folder = Path(running.site.folder)
         before = len((folder / 'starts').read_text().splitlines())
         (folder / 'crash').touch()
@@ -151,10 +151,11 @@ def crash_loop(server, seconds):
 
 
 def measure_crashes(options):
-    print(f'\nEach of 2 workers crashes 0.3 s after its start, {options.seconds:g} s')
+    what = f'Each of {options.workers} workers crashes 0.3 s after its start'
+    print(f'\n{what}, {options.seconds:g} s')
     for server in options.servers:
         try:
-            count, ended = crash_loop(server, options.seconds)
+            count, ended = crash_loop(server, options.seconds, options.workers)
         except rounds.Unavailable as why:
             print(f'{server.name} is left out: {why}')
             continue
@@ -173,6 +174,7 @@ def main():
     parser.add_argument(
         '--servers', default='', help='names, or parts of them, by commas'
     )
+    parser.add_argument('--workers', type=int, default=2, help='of the crash loop')
     options = parser.parse_args()
     names = [name.strip() for name in options.servers.split(',')]
     options.servers = [
