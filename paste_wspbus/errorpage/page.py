@@ -345,6 +345,8 @@ def _line(number: int, line: str, is_meant: bool, frame: Frame | None = None) ->
 @functools.cache
 def _lines(file: str) -> list[str]:
     """Return the lines of a source, as far as they can be read; [] if there is none."""
+    if os.path.exists(file) and not os.path.isfile(file):
+        return []  # a pipe: reading would wait for somebody who writes there
     with contextlib.suppress(Exception):  # this may call a loader of the site
         linecache.checkcache(file)
         lines = linecache.getlines(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import sys
 import warnings
@@ -31,6 +32,8 @@ class Source:
     """
 
     def __init__(self, path: str) -> None:
+        if not os.path.isfile(path):  # a pipe: reading would wait for a writer
+            raise FileNotFoundError(errno.ENOENT, 'it is not a file', path)
         with open(path, 'rb') as file:
             text = file.read()
         with warnings.catch_warnings():

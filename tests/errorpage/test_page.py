@@ -4,6 +4,7 @@ import html
 import importlib.util
 import io
 import json
+import os
 import re
 import traceback
 from wsgiref.util import setup_testing_defaults
@@ -135,6 +136,13 @@ def test_a_line_of_the_ini_that_is_named_is_shown(tmp_path, monkeypatch):
     write(tmp_path, {'site.ini': '[app:main]\n\nnonsense\nsecret = 1\n'})
     shown = page("site.ini, line 3: 'nonsense' is neither a [section] nor KEY = VALUE")
     assert re.findall(r'data-line="(\d+)">(.*)', shown) == [('3', 'nonsense')]
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='a platform without named pipes')
+def test_nobody_waits_for_a_pipe_in_the_place_of_a_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo('site.ini')
+    assert 'data-line' not in page('site.ini: it is a pipe')
 
 
 def test_a_failing_factorys_section_shows_who_was_called(load, tmp_path):

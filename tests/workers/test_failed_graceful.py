@@ -254,6 +254,7 @@ def test_a_pipe_in_the_place_of_the_ini_does_not_hold_up_a_reload(tmp_path, relo
     with Edited(tmp_path, '--reloader', reloader) as site:
         put_a_pipe_there(tmp_path)
         site.expect('it is a pipe')
+        site.until_broken('it is a pipe')  # a page that shows no lines of the pipe
         site.save(SERVED, 'site.ini')
         site.edit('two')
         stop(site)
