@@ -72,10 +72,18 @@ def module_hint(name: str, file: str | None) -> str:
     if last == 'py':
         return f'; did you mean {package!r}?'
     if package:
-        known = getattr(sys.modules.get(package), '__path__', ())
-        return nearest(last, _modules(known))
-    beside = _modules([os.path.dirname(os.path.abspath(file))] if file else [])
-    return nearest(name, beside) or _near_one(name, _modules(None))
+        folders = [*getattr(sys.modules.get(package), '__path__', ())]
+        return _no_file(last, folders) or nearest(last, _modules(folders))
+    folders = [os.path.dirname(os.path.abspath(file))] if file else []
+    near = _no_file(name, folders) or nearest(name, _modules(folders))
+    return near or _near_one(name, _modules(None))
+
+
+def _no_file(name: str, folders: Iterable[str]) -> str:
+    for path in (os.path.join(folder, f'{name}.py') for folder in folders):
+        if os.path.lexists(path) and not os.path.isfile(path):
+            return f': {path} is not a file, or a link to nothing'
+    return ''
 
 
 def hidden_hint(module: str, file: str | None, found: str | None) -> str:

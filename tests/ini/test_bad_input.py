@@ -1309,3 +1309,13 @@ def test_a_chain_of_sections_that_is_too_deep_is_one_line(tmp_path):
         refused = run(tmp_path, 'site.ini', *args, files={'site.ini': text})
         assert refused.code == 2, refused.report()
         assert len(refused.err.text.splitlines()) == 1
+
+
+@pytest.mark.parametrize('args', [[], ['--check']])
+def test_a_module_that_is_a_link_to_nothing_is_named(tmp_path, args):
+    (tmp_path / 'shop.py').symlink_to('../gone/shop.py')
+    ini = '[app:main]\nuse = call:shop:make\n' + SERVER % {'free': free_port()}
+    done = run(tmp_path, 'site.ini', *args, files={'site.ini': ini})
+    assert done.code in (1, 2)
+    line = "no module 'shop': shop.py is not a file, or a link to nothing"
+    assert line in done.err.text, done.report()
