@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -42,6 +43,9 @@ MAX_WAITING = 256
 
 #: Seconds that a client has to send its whole request, and to read its whole answer.
 REQUEST_TIME, ANSWER_TIME = 5.0, 30.0
+
+#: Seconds that a thread keeps the GIL at most while a client gets its answer.
+SHORT_TURN = 0.0005
 
 #: Seconds to sleep when connections can be neither accepted nor refused.
 REST = 0.05
@@ -417,6 +421,7 @@ class ControlThread:
     def __init__(self, control: Control, bus: Bus) -> None:
         self._control, self._bus = control, bus
         self._thread: threading.Thread | None = None
+        self._turns = ShortTurns()
 
     def start(self) -> None:
         """Start the thread."""
@@ -439,11 +444,38 @@ class ControlThread:
                 if self._control.sock is None:
                     return
                 raise
-            for key, _ in ready:
-                try:
-                    key.data()
-                except Exception:  # no client may end this thread
-                    self._bus.log('The control socket failed', 40, traceback=True)
+            with self._turns:
+                for key, _ in ready:
+                    try:
+                        key.data()
+                    except Exception:  # no client may end this thread
+                        self._bus.log('The control socket failed', 40, traceback=True)
+
+
+class ShortTurns:
+    """The turns of threads with the GIL are short in a ``with`` block.
+
+    While the threads of a site compute, another thread waits for the GIL after each system
+    call: by Python's default 5 ms for each of them.
+    """
+
+    def __init__(self) -> None:
+        self._before: float | None = None
+        close_in_child(self, ShortTurns.end)
+
+    def __enter__(self) -> None:
+        self._before = sys.getswitchinterval()
+        sys.setswitchinterval(SHORT_TURN)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Restore the interval, also in a child that was forked meanwhile."""
+        before, self._before = self._before, None
+        # The site may have set another one meanwhile.
+        if before is not None and abs(sys.getswitchinterval() - SHORT_TURN) < 1e-6:
+            sys.setswitchinterval(before)
 
 
 def _peer_of(sock: socket.socket) -> tuple[int, int] | None:

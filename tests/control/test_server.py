@@ -13,13 +13,20 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
 from paste_wspbus.control import VERSION
 from paste_wspbus.control.client import NoAnswer, ask
-from paste_wspbus.control.server import MAX_CONNECTIONS, MAX_REQUEST, REST, Control
+from paste_wspbus.control.server import (
+    MAX_CONNECTIONS,
+    MAX_REQUEST,
+    REST,
+    Control,
+    ShortTurns,
+)
 from paste_wspbus.ini.settings import default_stop_timeout
 from tests.kit import TIMEOUT, Process, eventually
 from tests.kit.daemons import Ground
@@ -871,3 +878,31 @@ def test_another_user_is_told_so_at_once(args, code, line):
             assert answers(ground)
         finally:
             ground.close()
+
+
+# -- beside threads that compute ----------------------------------------------------
+
+
+def test_turns_with_the_gil_are_short_while_a_client_gets_its_answer():
+    before = sys.getswitchinterval()
+    with ShortTurns():
+        assert sys.getswitchinterval() < before
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                'ignore', DeprecationWarning
+            )  # of other tests' threads
+            child = os.fork()  # such as by the site, in another thread
+        if not child:
+            os._exit(round(sys.getswitchinterval() * 1000))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == before * 1000
+    assert sys.getswitchinterval() == before
+
+
+def test_the_interval_that_a_site_sets_meanwhile_is_kept():
+    before = sys.getswitchinterval()
+    try:
+        with ShortTurns():
+            sys.setswitchinterval(0.002)
+        assert sys.getswitchinterval() == pytest.approx(0.002)
+    finally:
+        sys.setswitchinterval(before)
