@@ -112,6 +112,7 @@ def _place_in_site(frame: FrameType | None) -> tuple[str, int] | None:
 #: The code of this package that calls the factories, or adds listeners itself.
 _LOADING = (
     os.path.join(OURS, 'ini', 'composing.py'),
+    os.path.join(OURS, 'ini', 'plugins.py'),
     os.path.join(OURS, 'command', ''),
 )
 

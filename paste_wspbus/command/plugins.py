@@ -9,9 +9,9 @@ from importlib.metadata import EntryPoint, entry_points
 from paste_wspbus.command.terminal import in_columns, print_answer
 from paste_wspbus.errors import UsageError
 from paste_wspbus.exits import DONE
-from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.factories import PLUGIN
 from paste_wspbus.ini.pastedeploy import loadwsgi
+from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.ini.sources import definition_of, problem_of
 from paste_wspbus.ini.typed import (
     COMPUTED,

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from paste_wspbus.errors import ConfigError, FactoryError, PluginError
 from paste_wspbus.ini.check_logging import LISTS, LoggingCheck, is_logging
-from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one_line
 from paste_wspbus.ini.hints import (
     NO_SERVER,
@@ -22,6 +21,7 @@ from paste_wspbus.ini.hints import (
 )
 from paste_wspbus.ini.needs import read_wishes
 from paste_wspbus.ini.pastedeploy import loadwsgi
+from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.ini.settings import FILES, FOLDERS, NO_CHANNELS, PLUGINS, section_of
 from paste_wspbus.ini.sources import NoModule, Source, definition_of, find_source
 from paste_wspbus.ini.sources import problem_of as problem_in_source

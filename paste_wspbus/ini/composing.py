@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import os
 import sys
 
@@ -15,23 +13,19 @@ from paste_wspbus.ini import factories
 from paste_wspbus.ini.factories import (
     APP,
     BUS,
-    PLUGIN,
     at_place,
     create,
     one_line,
-    translating,
     with_bus,
 )
 from paste_wspbus.ini.settings import NO_CHANNELS, SETTINGS, section_of
-from paste_wspbus.reference import KEY, composing
+from paste_wspbus.reference import composing
 from paste_wspbus.requests.filter import BusFilter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Generator, Mapping
     from typing import Any
-
-    from paste_wspbus.ini.needs import Wishes
 
 #: The message if nothing else is known.
 EARLY = 'The site stopped before it was started'
@@ -83,10 +77,6 @@ class Site:
             failed = StartFailed(self.place_of(name), name, error)
         failed.is_logged = True
         return failed
-
-
-#: The keys of any plugin's section; no factory gets them. See `ini.needs`.
-NEEDS = ('needs', 'after')
 
 
 class Composer:
@@ -165,26 +155,16 @@ class Composer:
         :raises ConfigError: if a section is missing or wrong.
         :raises FactoryError: if a factory fails.
         """
-        with composing(site.bus):
-            wishes = self._wishes() if self.settings[key] else {}
-            for name in self.settings[key]:
-                with self._origin(site, f'plugin:{name}'):
-                    self._make_plugin(site, name, wishes)
-            _record_steps(site.bus)
+        if self.settings[key]:
+            from paste_wspbus.ini.plugins import make_plugins
 
-    def _wishes(self) -> Wishes:
-        """Return what the plugins need; {} if none names another one."""
-        if not any(
-            key in NEEDS for one in self.loader.parser._sections.values() for key in one
-        ):
-            return {}
-        from paste_wspbus.ini.needs import read_wishes
-
-        return read_wishes(self.loader, self.settings)
+            with composing(site.bus):
+                make_plugins(self, site, self.settings[key])
+        _record_steps(site.bus)
 
     def _make_app(self, site: Site, app_name: str | None) -> None:
         bus = site.bus
-        with self._origin(site, 'app:main'):
+        with self.origin(site, 'app:main'):
             context = self.loader.get_context(APP, app_name, with_bus(self.vars, bus))
             site.app = create(context)
         if not callable(site.app):
@@ -195,7 +175,7 @@ class Composer:
             )
         if not (isinstance(site.app, BusFilter) and site.app.bus is bus):
             site.app = BusFilter.around(site.app, bus)
-        with self._origin(site, 'app:main'):
+        with self.origin(site, 'app:main'):
             introduce(site.app, bus)
         if site.plugins:
             from paste_wspbus.requests.wrapping import wrapped_by
@@ -203,72 +183,10 @@ class Composer:
             site.app = wrapped_by(site.plugins.values(), site.app)
         _record_steps(bus)
 
-    def _make_plugin(self, site: Site, name: str, wishes: Wishes) -> None:
-        bus = site.bus
-        context = self.loader.get_context(PLUGIN, name, with_bus(self.vars, bus))
-        for key in NEEDS:
-            context.local_conf.pop(key, None)
-        factory = context.object
-        if inspect.iscoroutinefunction(factory) or inspect.isasyncgenfunction(factory):
-            name = factory.__qualname__
-            problem = f'{name} is an async function, which nothing would run'
-            raise FactoryError(self.file, problem, section=context.section)
-        self._convert(context, f'plugin:{name}')
-        if wishes:
-            from paste_wspbus.bus.needs import Group, members, taken
-
-            before = taken(bus)
-        if inspect.isgeneratorfunction(context.object):
-            # The code before its yield is the start, the code after it is the stop.
-            bus.lifespan(self._generator(context), name=name)
-            plugin: Any = bus.lifespans[name]
-        else:
-            plugin = context.create()
-            subscribe = getattr(plugin, 'subscribe', None)
-            if callable(subscribe):
-                with translating(context, self.file, context.section):
-                    subscribe()
-        site.plugins[name] = bus.plugins[name] = plugin
-        if wishes:
-            bus.lifespans.groups[name] = members(bus, before, Group(*wishes[name]))
-
-    def _convert(self, context: Any, section: str) -> None:
-        """Convert the settings of a plugin, if its factory names types."""
-        factory: Any = context.object
-        function = factory.__init__ if inspect.isclass(factory) else factory
-        if not getattr(function, '__annotations__', True):
-            return
-        from paste_wspbus.ini import typed
-
-        settings = typed.settings_of(factory)
-        if settings is not None and typed.is_typed(settings):
-            file = getattr(context, 'file', None) or self.file
-            with typed.in_its_section(self.loader, section):
-                context.local_conf = typed.convert(
-                    settings, context.local_conf, file, context.section
-                )
-                typed.check_further(
-                    factory.__module__, context.local_conf, file, context.section
-                )
-
-    def _generator(self, context: Any) -> Callable[[], Iterator[Any]]:
-        try:
-            inspect.signature(context.object).bind(
-                context.global_conf[KEY].bus, context.global_conf, **context.local_conf
-            )
-        except TypeError as error:
-            from paste_wspbus.ini.hints import call_hint
-
-            raise FactoryError(
-                self.file,
-                f'{context.object.__qualname__}: {error}{call_hint(context, error)}',
-                section=context.section,
-            ) from error
-        make = functools.partial(PLUGIN.invoke, context)
-        return functools.update_wrapper(make, context.object)
-
     @contextlib.contextmanager
-    def _origin(self, site: Site, section: str) -> Generator[None]:
+    def origin(self, site: Site, section: str) -> Generator[None]:
+        """Note that the 'start' listeners that the block subscribes come from a section."""
+
         def names() -> set[str]:
             return {one.name for one in site.bus.channel('start').ordered}
 

@@ -13,7 +13,7 @@ import sys
 from difflib import get_close_matches
 from importlib import metadata
 
-from paste_wspbus.ini.composing import NEEDS
+from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paste_wspbus.bus.needs import in_order
 from paste_wspbus.errors import ConfigError, NeedError, WSPBusError
-from paste_wspbus.ini.composing import NEEDS
+from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.ini.settings import PLUGINS
 from paste_wspbus.values import nearest
 

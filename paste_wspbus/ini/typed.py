@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError
 from paste_wspbus.ini import urls
-from paste_wspbus.ini.composing import NEEDS
 from paste_wspbus.ini.factories import PLUGIN
+from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.ini.units import SIZE_TAKES, duration, size
 from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint, nearest
 

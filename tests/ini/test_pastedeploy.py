@@ -1,4 +1,4 @@
-"""How PasteDeploy is imported without `importlib.metadata`."""
+"""How PasteDeploy is imported without `importlib.metadata` and `inspect`."""
 
 import subprocess
 import sys
@@ -51,10 +51,26 @@ def test_a_thread_that_imports_it_just_then_can_use_it():
         BEGIN
         + f"""
 sys.modules.pop({NAME!r}, None)
-stand_in = sys.modules[{NAME!r}] = pastedeploy._Metadata({NAME!r})
+stand_in = sys.modules[{NAME!r}] = pastedeploy._StandIn({NAME!r})
 print(stand_in.version('WebOb') > '1', sys.modules[{NAME!r}] is stand_in)
 """
     ) == ['True', 'False']
+
+
+def test_inspect_is_imported_for_the_message_that_needs_it():
+    assert printed(
+        """
+import sys
+sys.modules.pop('inspect', None)
+from paste_wspbus.ini import pastedeploy
+from paste.deploy.util import fix_call
+before = 'inspect' in sys.modules
+try:
+    fix_call(lambda one, two: None, 1, 2, 3)
+except TypeError as error:
+    print(before, 'wanted (one, two)' in str(error), type(sys.modules['inspect']).__name__)
+"""
+    ) == ['False', 'True', 'module']
 
 
 @pytest.mark.parametrize('name', ['waitress', 'waitress#main'])

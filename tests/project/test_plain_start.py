@@ -55,11 +55,14 @@ unix unix.holding unix.importing
 
 #: Modules of Python that take long to import, and of which a start needs nothing.
 NOT_NEEDED = {
+    'ast',
     'difflib',
+    'dis',
     'email.message',
     'encodings.idna',
     'heapq',
     'importlib.metadata',
+    'inspect',
     'json',
     'queue',
     'subprocess',
