@@ -40,6 +40,11 @@ class Claim:
     The ttl is the holder's, if that is longer than the member's own. If nobody knows it, it
     is the longest that this member has seen.
 
+    A member that takes the lease asks for a fence that is higher than the highest that it has
+    seen by the microseconds since then. So each fence is higher than that of the holder
+    before, though this member has never seen that one: if the engine lost its data at once,
+    and its clock was set back. The holder has taken it at least a ttl earlier.
+
     All times are in seconds of `unix.kernel_timer.boot_clock`.
 
     :param member: the id of this member.
@@ -53,6 +58,7 @@ class Claim:
         self.record: Record | None = None
         #: The highest fence that this member has seen.
         self.highest = held.fence if held else 0
+        self._highest_at: float | None = None
         #: The longest ttl that this member has seen: that of another machine may be longer.
         self.longest = ttl
         #: When this member may take the lease; None before the first look.
@@ -78,7 +84,8 @@ class Claim:
         if self.held is not None:
             return Wish('renew', '', self.held.fence) if may_renew else Wish()
         if wants and self.free_at is not None and now >= self.free_at:
-            return Wish('take', self.version, self.highest)
+            since = now if self._highest_at is None else self._highest_at
+            return Wish('take', self.version, self.highest + int((now - since) * 1e6))
         return Wish()
 
     def heard(self, wish: Wish, answer: Answer, asked: float, answered: float) -> None:
@@ -90,7 +97,8 @@ class Claim:
         self._compare_clocks(answer.now, asked, answered)
         record = self.record = answer.record
         if record is not None:
-            self.highest = max(self.highest, record.fence)
+            if record.fence > self.highest or self._highest_at is None:
+                self.highest, self._highest_at = max(self.highest, record.fence), asked
             self.longest = max(self.longest, record.ttl)
         if answer.granted and wish.act in ('take', 'renew') and record is not None:
             self.held = Held(record.fence, asked + self.ttl)

@@ -267,6 +267,20 @@ def test_the_highest_fence_and_the_longest_ttl_are_kept():
     assert (claim.highest, claim.longest) == (7, 3 * TTL)
 
 
+def test_a_fence_that_nobody_has_seen_is_lower_than_the_next_one(engine, pair):
+    one, two = pair
+    engine.step = -3600  # its clock is set back: fences are no times any more
+    one.free(110)
+    two.look(111)
+    one.look(114)
+    one.look(126)  # it waits for a ttl: the clock was set
+    unseen = one.claim.held.fence
+    engine.restart()  # nobody has seen that one
+    two.look(127)
+    two.look(140)
+    assert two.claim.held.fence > unseen
+
+
 def test_who_wants_nothing_looks_at_the_usual_time():
     claim = Claim('a', TTL)
     claim.free_at = 1.0
