@@ -33,6 +33,7 @@ from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers import waitress_fast
 from paste_wspbus.servers.accepting import Stage
 from paste_wspbus.servers.server import WHERE, Load, Server
+from paste_wspbus.servers.waitress_heads import FastHead, FastParser
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, nearest, whole
 
 TYPE_CHECKING = False
@@ -559,8 +560,6 @@ def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPCh
     task: type = DrainingTask
     parser: type = _Request
     if waitress_fast.HEADS in ways:
-        from paste_wspbus.servers.waitress_heads import FastHead, FastParser
-
         task = type('FastHeadTask', (DrainingTask, FastHead), {})
         parser = type('FastRequest', (_Request, FastParser), {})
     if waitress_fast.ONE_SEND in ways:

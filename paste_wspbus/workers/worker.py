@@ -16,6 +16,7 @@ from paste_wspbus.bus.interrupts import in_main_thread
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.listening.sockets import ListeningSocket
 from paste_wspbus.process import watched
+from paste_wspbus.process.health import reporter
 from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.report import Report
 from paste_wspbus.requests.scoreboard import Scoreboard
@@ -102,8 +103,6 @@ class Worker:
 
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
-        from paste_wspbus.process.health import reporter
-
         report = self.process.launch.report
         meter = bus.plugins.get('wspbus.meter')
         if meter is not None:
