@@ -18,7 +18,8 @@ from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.control import VERSION
 from paste_wspbus.errors import BindError, WSPBusError
 from paste_wspbus.forks import close_in_child
-from paste_wspbus.listening.sockets import Selector, bind_with_mode
+from paste_wspbus.listening.sockets import Selector
+from paste_wspbus.listening.unix_sockets import bind_with_mode
 from paste_wspbus.unix import exposed
 from paste_wspbus.unix.paths import address_of, listens, locked, remove_socket
 

@@ -1,4 +1,4 @@
-"""Listening sockets: binding, inheriting, copying and closing them."""
+"""Listening sockets: binding them to a TCP port, copying and closing them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import errno
 import os
 import selectors
 import socket
-import stat
-import threading
 
-from paste_wspbus.errors import BindError, SettingError
+from paste_wspbus.errors import BindError
 from paste_wspbus.listening import backlog
-from paste_wspbus.listening.addresses import UNIX_PATH_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
 #: The selector of Python itself: this module is imported before the site, which may have
 #: gevent or eventlet replace it.
 Selector = selectors.DefaultSelector
-
-#: A thread holds this lock while it changes the umask of the process.
-_umask = threading.Lock()
 
 _REASONS = {
     errno.EADDRINUSE: 'the port is taken: another process listens there',
@@ -63,7 +57,7 @@ class ListeningSocket:
         sock.setblocking(False)
         self.name = sock.getsockname()
         self._path = _path_of(sock, file) if owned else None
-        #: What `owned` becomes when this process claims the socket, see `received`.
+        #: What `owned` becomes when this process claims the socket, see `passed.received`.
         self.is_to_be_owned = owned
 
     @property
@@ -186,7 +180,7 @@ class ListeningSocket:
         try:
             give_away(self._path[0], uid, gid)
         except OSError as error:
-            raise _bind_error(f'unix:{self._path[0]}', error) from None
+            raise bind_error(f'unix:{self._path[0]}', error) from None
 
     def is_empty(self) -> bool:
         """Return whether no connection waits to be accepted."""
@@ -266,215 +260,12 @@ def bind_tcp(
     except OSError as error:
         if sock is not None:
             sock.close()
-        raise _bind_error(where, error) from error
+        raise bind_error(where, error) from error
     return ListeningSocket(sock)
 
 
-def bind_unix(
-    path: str,
-    mode: int | None = None,
-    key: str = 'unix_socket',
-    group: str | None = None,
-) -> ListeningSocket:
-    """Return a bound Unix socket; it replaces the socket file of a process that has ended.
-
-    :param path: a path, or an abstract name, which begins with a zero byte and has no
-        file.
-    :param mode: the permissions of the file. None stands for 0777 without the bits of
-        the umask.
-    :param key: the setting that has this path.
-    :param group: the name or number of the group of the file. None stands for the group
-        of this process.
-    :raises SettingError: if the path is too long or empty, or there is no such group.
-    :raises BindError: if the path is taken, or the folder is missing.
-    """
-    if not path or len(os.fsencode(path)) > UNIX_PATH_MAX or '\0' in path[1:]:
-        raise SettingError(
-            key,
-            f'{visible(path)!r} has {len(os.fsencode(path))} bytes; '
-            f'a socket path has 1 to {UNIX_PATH_MAX}, none of them zero',
-        )
-    address = f'unix:{visible(path)}'
-    if not hasattr(socket, 'AF_UNIX'):
-        raise BindError(address, 'Python has no Unix sockets on this system')
-    if is_abstract(path) and (mode is not None or group is not None):
-        raise SettingError(
-            key, f'{address}: an abstract socket has no mode and no group'
-        )
-    gid = None if group is None else _group_number(group, key)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if is_abstract(path):
-            sock.bind(path)
-        else:
-            _bind_file(sock, path, mode, address)
-    except BindError:
-        sock.close()
-        raise
-    except OSError as error:
-        sock.close()
-        raise _bind_error(address, error) from error
-    listening = ListeningSocket(sock, has_group=gid is not None)
-    if gid is not None:
-        _give_to_group(listening, path, gid)
-    return listening
-
-
-def _bind_file(sock: socket.socket, path: str, mode: int | None, address: str) -> None:
-    from paste_wspbus.unix.exposed import place_of
-
-    _remove_stale(path, address)
-    with place_of(path, makes=True):
-        bind_with_mode(sock, path, mode)
-
-
-def _give_to_group(listening: ListeningSocket, path: str, gid: int) -> None:
-    """Change the group of the file; if that is not possible, close the socket.
-
-    :raises BindError: if the user is not in the group, or another file is there now.
-    """
-    from paste_wspbus.unix.exposed import give_away
-
-    try:
-        give_away(path, -1, gid)
-    except OSError as error:
-        listening.close()
-        reason = f'its group cannot be changed to {gid}: {error.strerror}'
-        raise BindError(f'unix:{path}', reason) from error
-
-
-def _remove_stale(path: str, address: str) -> None:
-    """Remove the socket file of a process that has ended.
-
-    :raises BindError: if another kind of file is there, or a process that listens.
-    :raises OSError: if it cannot be removed, or if the path leads over a link that
-        others than root can change (see `exposed.place_of`).
-    """
-    from paste_wspbus.unix.exposed import place_of, remove
-
-    with place_of(path) as (name, folder):
-        try:
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise BindError(address, 'a file is there that is not a socket')
-    if _answers(path):
-        raise BindError(address, 'another process listens there')
-    with contextlib.suppress(FileNotFoundError):
-        remove(path, (status.st_dev, status.st_ino))
-
-
-def bind_with_mode(sock: socket.socket, address: str, mode: int | None) -> None:
-    """Bind a Unix socket, whose file has its permissions from the first moment.
-
-    A later chmod(2) could change a different file: a user who can write to the folder
-    could have exchanged the file.
-
-    :param mode: the permissions. None stands for 0777 without the bits of the umask.
-    """
-    if mode is None:
-        sock.bind(address)
-        return
-    with _umask:
-        # The whole process has one umask. bind(2) makes the file with 0777 without it.
-        before = os.umask(~mode & 0o777)
-        try:
-            sock.bind(address)
-        finally:
-            os.umask(before)
-
-
-def _group_number(group: str, key: str) -> int:
-    if group.isascii() and group.isdigit() and len(group) < 10:
-        return int(group)
-    import grp
-
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise SettingError(key, f'there is no group {group!r}') from None
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True
-
-
-def inherited(number: int, labels: Iterable[str] = ()) -> ListeningSocket:
-    """Return the socket of file descriptor ``number``, which another process has bound.
-
-    :param labels: further names under which ``--listen`` knows it.
-    :raises BindError: if it is not a stream socket.
-    """
-    try:
-        # Use a copy: the number belongs to its owner, and must stay open.
-        copy = os.dup(number)
-        try:
-            sock = socket.socket(fileno=copy)
-        except OSError:
-            os.close(copy)
-            raise
-        if sock.type != socket.SOCK_STREAM:
-            sock.close()
-            raise OSError(errno.EINVAL, 'it is not a stream socket')
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, 'strerror', None) or 'there is no such descriptor'
-        raise BindError(f'fd://{number}', reason) from None
-    return ListeningSocket(sock, owned=False, labels=[f'fd://{number}', *labels])
-
-
-def received(fd: int, *, owned: bool, labels: Iterable[str] = ()) -> ListeningSocket:
-    """Return the socket of a descriptor that another process has sent.
-
-    An attacker may control that process. So until `ListeningSocket.claim`, this process
-    does not touch the file to which the socket's name leads.
-
-    :param owned: whether `ListeningSocket.claim` makes this process its owner.
-    :param labels: see `ListeningSocket`.
-    :raises BindError: if it is not a TCP or Unix stream socket that listens; then the
-        descriptor is closed.
-    """
-    problem = what_is_wrong_with(fd)
-    if problem:
-        os.close(fd)
-        raise BindError(f'descriptor {fd}', problem)
-    sock = socket.socket(fileno=fd)
-    listening = ListeningSocket(sock, owned=False, labels=labels)
-    listening.is_to_be_owned = owned
-    return listening
-
-
-def what_is_wrong_with(fd: int, *, listening: bool = True) -> str:
-    """Return why no server can use a descriptor; '' if it is a TCP or Unix stream socket.
-
-    :param listening: whether the socket must listen already.
-    """
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError as error:
-        return error.strerror or str(error)
-    try:
-        families = [socket.AF_INET, socket.AF_INET6, getattr(socket, 'AF_UNIX', None)]
-        if sock.family not in families or sock.type != socket.SOCK_STREAM:
-            return 'it is neither a TCP socket nor a Unix stream socket'
-        if listening and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return 'it does not listen'
-    except OSError as error:
-        return error.strerror or str(error)
-    finally:
-        sock.detach()
-    return ''
-
-
-def _bind_error(address: str, error: OSError) -> BindError:
+def bind_error(address: str, error: OSError) -> BindError:
+    """Return the error of a socket that cannot be bound, with the reason as a text."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     if error.errno == errno.EADDRINUSE and address.startswith('unix:'):
         reason = 'another process listens there'

@@ -8,7 +8,7 @@ import socket
 import stat
 
 from paste_wspbus.errors import BindError
-from paste_wspbus.listening.sockets import ListeningSocket, received
+from paste_wspbus.listening.sockets import ListeningSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ class Inheritance:
     def _received(
         self, fds: list[int], origins: list[Any]
     ) -> Iterator[ListeningSocket]:
+        from paste_wspbus.listening.passed import received
+
         for fd, (labels, _) in zip(fds, origins, strict=True):
             try:
                 yield received(fd, owned=self.owned and not labels, labels=labels)
@@ -329,7 +331,7 @@ def _is_socket(fd: object) -> bool:
 
 
 def _can_listen(fd: object) -> bool:
-    from paste_wspbus.listening.sockets import what_is_wrong_with
+    from paste_wspbus.listening.passed import what_is_wrong_with
 
     if not _is_open(fd):
         return False

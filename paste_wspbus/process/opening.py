@@ -10,7 +10,6 @@ import time
 
 from paste_wspbus.errors import BindError, UsageError
 from paste_wspbus.ini.settings import FOR_WORKERS, SETTINGS
-from paste_wspbus.listening.sockets import ListeningSocket, inherited
 from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.process.inheritance import Inheritance
 
@@ -285,6 +284,8 @@ def _passed() -> list[ListeningSocket]:
 
 def _adopted(one: Activated) -> ListeningSocket:
     try:
+        from paste_wspbus.listening.passed import inherited
+
         return inherited(one.fd, [f'fd://{one.name}'])
     finally:
         os.close(one.fd)

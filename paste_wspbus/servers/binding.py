@@ -16,8 +16,6 @@ from paste_wspbus.listening.addresses import (
 from paste_wspbus.listening.sockets import (
     ListeningSocket,
     bind_tcp,
-    bind_unix,
-    inherited,
     is_abstract,
 )
 from paste_wspbus.values import boolean
@@ -153,7 +151,11 @@ class Binding:
             mode = parse_mode(said) if isinstance(said, str) else said
             mode = self.unix_mode if mode is None else mode
         left = self._take_left(socket.AF_UNIX, path)
-        return left or bind_unix(path, mode, key, group)
+        if left is not None:
+            return left
+        from paste_wspbus.listening.unix_sockets import bind_unix
+
+        return bind_unix(path, mode, key, group)
 
     def _take_left(
         self, family: int, address: tuple[str, int] | str
@@ -186,6 +188,8 @@ class Binding:
         if found:
             return found
         if place.isascii() and place.isdigit():
+            from paste_wspbus.listening.passed import inherited
+
             return [inherited(int(place))]
         if not passed:
             raise BindError(

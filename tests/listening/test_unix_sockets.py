@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from paste_wspbus.errors import BindError
-from paste_wspbus.listening.sockets import bind_unix
+from paste_wspbus.listening.unix_sockets import bind_unix
 from tests.kit.in_place import make_hard_link, make_link
 
 

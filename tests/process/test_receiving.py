@@ -9,7 +9,7 @@ import pytest
 from paste_wspbus.control.status import number
 from paste_wspbus.control.stop import MARGIN, NO_DEADLINE, patience
 from paste_wspbus.errors import BindError
-from paste_wspbus.listening.sockets import received, what_is_wrong_with
+from paste_wspbus.listening.passed import received, what_is_wrong_with
 from paste_wspbus.unix.users import Identity
 from tests.kit.users import NOBODY
 

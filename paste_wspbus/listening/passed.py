@@ -1,0 +1,80 @@
+"""Sockets that another process has bound: it has passed their descriptors to this one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from paste_wspbus.errors import BindError
+from paste_wspbus.listening.sockets import ListeningSocket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def inherited(number: int, labels: Iterable[str] = ()) -> ListeningSocket:
+    """Return the socket of file descriptor ``number``, which another process has bound.
+
+    :param labels: further names under which ``--listen`` knows it.
+    :raises BindError: if it is not a stream socket.
+    """
+    try:
+        # Use a copy: the number belongs to its owner, and must stay open.
+        copy = os.dup(number)
+        try:
+            sock = socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
+            raise
+        if sock.type != socket.SOCK_STREAM:
+            sock.close()
+            raise OSError(errno.EINVAL, 'it is not a stream socket')
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, 'strerror', None) or 'there is no such descriptor'
+        raise BindError(f'fd://{number}', reason) from None
+    return ListeningSocket(sock, owned=False, labels=[f'fd://{number}', *labels])
+
+
+def received(fd: int, *, owned: bool, labels: Iterable[str] = ()) -> ListeningSocket:
+    """Return the socket of a descriptor that another process has sent.
+
+    An attacker may control that process. So until `ListeningSocket.claim`, this process
+    does not touch the file to which the socket's name leads.
+
+    :param owned: whether `ListeningSocket.claim` makes this process its owner.
+    :param labels: see `ListeningSocket`.
+    :raises BindError: if it is not a TCP or Unix stream socket that listens; then the
+        descriptor is closed.
+    """
+    problem = what_is_wrong_with(fd)
+    if problem:
+        os.close(fd)
+        raise BindError(f'descriptor {fd}', problem)
+    sock = socket.socket(fileno=fd)
+    listening = ListeningSocket(sock, owned=False, labels=labels)
+    listening.is_to_be_owned = owned
+    return listening
+
+
+def what_is_wrong_with(fd: int, *, listening: bool = True) -> str:
+    """Return why no server can use a descriptor; '' if it is a TCP or Unix stream socket.
+
+    :param listening: whether the socket must listen already.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        return error.strerror or str(error)
+    try:
+        families = [socket.AF_INET, socket.AF_INET6, getattr(socket, 'AF_UNIX', None)]
+        if sock.family not in families or sock.type != socket.SOCK_STREAM:
+            return 'it is neither a TCP socket nor a Unix stream socket'
+        if listening and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return 'it does not listen'
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        sock.detach()
+    return ''
