@@ -298,7 +298,7 @@ class Bus(Broadcasting):
         :param traceback: whether to append the exception that is being handled.
         """
         if traceback:
-            from paste_wspbus.bus.culprits import trace_of
+            from paste_wspbus.bus.places import trace_of
 
             msg += f'\n{trace_of(sys.exc_info()[1])}'
         try:
@@ -891,6 +891,7 @@ class Bus(Broadcasting):
         """
         if self.turn.is_mine:
             raise WouldDeadlock('block()')
+        ending.import_report()
         goal = states_of(states or ()) | {State.EXITING}
         if not states and self._server_ended:
             self.turn.put('exit')

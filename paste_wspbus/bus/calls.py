@@ -9,8 +9,8 @@ import time
 from collections import deque
 
 from paste_wspbus.bus.channels import STATE_CHANNELS, ChannelFailures, name_of
-from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.bus.deadlines import Cut, TimeLimit
+from paste_wspbus.bus.places import place_of_error
 from paste_wspbus.bus.turn import LEAVING
 from paste_wspbus.errors import TimedOut
 

@@ -11,7 +11,7 @@ import time
 from _queue import Empty
 
 # A stop must not import: no descriptor may be free, and the files may be a newer release's.
-from paste_wspbus.bus import culprits, held_gil, joining
+from paste_wspbus.bus import held_gil, joining
 from paste_wspbus.bus.channels import ChannelFailures
 from paste_wspbus.bus.deadlines import call_after
 from paste_wspbus.bus.host import host_of
@@ -79,7 +79,7 @@ def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
     call_after(GIVE_UP, lambda: os._exit(EX_SOFTWARE))
     held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)
     try:
-        text = culprits.report(bus, why)
+        text = _report(bus, why)
         dumping = threading.Thread(target=_dump, args=(bus, text), daemon=True)
         try:
             dumping.start()
@@ -93,6 +93,24 @@ def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
         _flush()
     finally:
         os._exit(EX_SOFTWARE)
+
+
+def import_report() -> None:
+    """Import what the log says of a forced end: see `culprits`.
+
+    The bus calls this before it sleeps: later, no descriptor may be free, and the file may
+    be that of a newer release.
+    """
+    with contextlib.suppress(OSError):
+        from paste_wspbus.bus import culprits  # noqa: F401
+
+
+def _report(bus: Bus, why: str) -> str:
+    try:
+        from paste_wspbus.bus.culprits import report
+    except Exception:  # no descriptor is free: see `import_report`
+        return f'{why}; leaving now.'
+    return report(bus, why)
 
 
 def _dump(bus: Bus, text: str) -> None:

@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 
-from paste_wspbus.bus.culprits import place_in_site
 from paste_wspbus.bus.deadlines import call_after
 from paste_wspbus.bus.host import WSPSERVE
+from paste_wspbus.bus.places import place_in_site
 from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.leaving import LINGER, complain, end_at_once
 from paste_wspbus.command.terminal import flush, in_columns, print_answer, print_line

@@ -7,7 +7,7 @@ import os
 import sys
 
 from paste_wspbus.bus import State
-from paste_wspbus.bus.culprits import is_at_prompt, place_in_site
+from paste_wspbus.bus.places import is_at_prompt, place_in_site
 from paste_wspbus.unix.tty import Terminal
 
 TYPE_CHECKING = False

@@ -12,13 +12,12 @@ import time
 
 from paste_wspbus.bus import ending
 from paste_wspbus.bus.bus import Bus
-from paste_wspbus.bus.culprits import place_in_site
 from paste_wspbus.bus.deadlines import LEAST, Cut, TimeLimit, call_after
 from paste_wspbus.bus.held_gil import MARGIN, end_process_after
 from paste_wspbus.bus.joining import end_threads
+from paste_wspbus.bus.places import place_in_site
 from paste_wspbus.command.terminal import flush, one_line, print_line
 from paste_wspbus.exits import EX_SOFTWARE
-from paste_wspbus.plugins.sitelog import log_to_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ def _show_traceback(error: WSPBusError, launch: Launch) -> str:
         logging.getLogger('paste_wspbus').error('The start has failed:\n%s', trace)
         return ''
     if trace and not log:
+        from paste_wspbus.plugins.log_files import log_to_files
+
         log = log_to_files(f'The start has failed:\n{trace}')
     if is_verbose:
         import traceback

@@ -290,6 +290,7 @@ class Single:
             self.process.is_renewed()
             self.announcement.make(site.server, self.before_ready)
             self.process.register(site.bus)
+            _import_for_later()
 
     # -- leaving --------------------------------------------------------------
 
@@ -382,6 +383,15 @@ def _failing(site: Site) -> Generator[None]:
     except KeyboardInterrupt:
         _exit(site.bus)
         raise
+
+
+def _import_for_later() -> None:
+    """Import what only some later event needs.
+
+    By then, no descriptor may be free, and the files may be those of a newer release.
+    """
+    with contextlib.suppress(OSError):
+        from paste_wspbus.plugins import log_files  # noqa: F401
 
 
 def _check_descriptors() -> None:

@@ -7,8 +7,8 @@ import os
 import signal
 from traceback import format_exc
 
-from paste_wspbus.bus.culprits import is_of_this_package
 from paste_wspbus.bus.interrupts import in_main_thread
+from paste_wspbus.bus.places import is_of_this_package
 from paste_wspbus.exits import exit_code_of
 
 TYPE_CHECKING = False

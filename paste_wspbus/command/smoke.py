@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from paste_wspbus.bus import State
-from paste_wspbus.bus.culprits import trace_of
+from paste_wspbus.bus.places import trace_of
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.ini.factories import at_place, one_line
 from paste_wspbus.plugins.systemd import SystemdNotifier

@@ -15,7 +15,8 @@ from paste_wspbus.ini.config import EARLY
 from paste_wspbus.ini.limits import limits_of
 from paste_wspbus.ini.listed import is_clustered
 from paste_wspbus.ini.settings import HUNG_AFTER, section_of
-from paste_wspbus.plugins.sitelog import log_to_files, name_process
+from paste_wspbus.plugins.log_files import log_to_files
+from paste_wspbus.plugins.sitelog import name_process
 from paste_wspbus.process.names import MAIN
 from paste_wspbus.process.reporting import check_folder
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure

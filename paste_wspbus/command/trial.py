@@ -28,7 +28,7 @@ from paste_wspbus.exits import DONE, FAILED, TERMINATED
 from paste_wspbus.ini.config import Terminated
 from paste_wspbus.ini.factories import at_place
 from paste_wspbus.ini.listed import check_cluster_plugins
-from paste_wspbus.plugins.sitelog import log_to_files
+from paste_wspbus.plugins.log_files import log_to_files
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.trials import too_slow
 from paste_wspbus.report import Report

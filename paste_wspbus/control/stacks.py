@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.bus.culprits import is_of_site
+from paste_wspbus.bus.places import is_of_site
 from paste_wspbus.control.status import number, text
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ import os
 import pkgutil
 import re
 
-from paste_wspbus.bus.culprits import is_composer
+from paste_wspbus.bus.places import is_composer
 from paste_wspbus.errorpage.problem import Frame, read
 from paste_wspbus.watching.files import is_installed
 

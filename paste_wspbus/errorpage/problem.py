@@ -9,7 +9,7 @@ import os
 import traceback
 from typing import NamedTuple
 
-from paste_wspbus.bus.culprits import shorten
+from paste_wspbus.bus.places import shorten
 from paste_wspbus.errors import WSPBusError
 
 TYPE_CHECKING = False

@@ -9,10 +9,15 @@ import os
 import threading
 import time
 
-from paste_wspbus.bus import ChannelFailures, State
+from paste_wspbus.bus import (
+    ChannelFailures,
+    State,
+    culprits,  # noqa: F401 - now, see `ending.import_report`
+)
 from paste_wspbus.errors import RestartImpossible, WSPBusError
 from paste_wspbus.hosts import Host, host_of
 from paste_wspbus.ini.config import Config, Site, StartFailed, site_path
+from paste_wspbus.plugins import log_files  # noqa: F401 - now: a reopening may come late
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.plugins.sitelog import SiteLog
 from paste_wspbus.plugins.threads import ThreadManager

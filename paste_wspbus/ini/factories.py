@@ -180,7 +180,7 @@ def one_line(error: BaseException) -> str:
 
 def at_place(error: BaseException) -> str:
     """Return the end of a message that says where the site's code has failed, or ''."""
-    from paste_wspbus.bus.culprits import place_of_error  # only an error needs it
+    from paste_wspbus.bus.places import place_of_error  # only an error needs it
 
     place = place_of_error(error)
     return f', at {place}' if place else ''

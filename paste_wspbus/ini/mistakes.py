@@ -12,7 +12,7 @@ import re
 import sys
 
 from paste_wspbus.bus import exit_code_of
-from paste_wspbus.bus.culprits import place_of_error
+from paste_wspbus.bus.places import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import NO_NAME, making, one_line
 from paste_wspbus.ini.hints import (

@@ -7,7 +7,7 @@ import os
 from paste_wspbus.bus.host import host_of
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.plugins import Plugin, on
-from paste_wspbus.plugins.sitelog import append_to
+from paste_wspbus.plugins.log_files import append_to
 from paste_wspbus.report import Report
 from paste_wspbus.unix.daemonizing import ThreadsAlive as ThreadsAlive
 from paste_wspbus.unix.daemonizing import daemonize as daemonize

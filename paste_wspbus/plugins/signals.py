@@ -14,10 +14,10 @@ from time import sleep
 from traceback import format_exc
 
 from paste_wspbus.bus.channels import ChannelFailures
-from paste_wspbus.bus.culprits import is_debugger, is_of_this_package
 from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.host import host_of, note_reason
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
+from paste_wspbus.bus.places import is_debugger, is_of_this_package
 from paste_wspbus.bus.states import State
 from paste_wspbus.errors import SettingError, WSPBusError
 from paste_wspbus.exits import exit_code_of

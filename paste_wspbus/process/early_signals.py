@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 
-from paste_wspbus.bus.culprits import is_at_prompt
 from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.interrupts import in_main_thread
+from paste_wspbus.bus.places import is_at_prompt
 from paste_wspbus.exits import EX_SOFTWARE, of_signal
 from paste_wspbus.ini.config import Terminated
 from paste_wspbus.plugins.signals import Escalation, SignalHandler, write_to_stderr

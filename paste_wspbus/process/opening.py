@@ -10,7 +10,6 @@ import time
 
 from paste_wspbus.errors import BindError, UsageError
 from paste_wspbus.ini.settings import FOR_WORKERS, SETTINGS
-from paste_wspbus.plugins.sitelog import append_to
 from paste_wspbus.process.inheritance import Inheritance
 
 TYPE_CHECKING = False
@@ -153,6 +152,8 @@ class Opening:
         process, launch = self.process, self.launch
         if not self.options.log_file or process.log_file is not None:
             return
+        from paste_wspbus.plugins.log_files import append_to
+
         path = os.path.abspath(self.options.log_file)
         terminal = None if self.options.daemon else os.dup(2)
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from paste_wspbus.bus.culprits import place_of_error
 from paste_wspbus.bus.deadlines import call_after, stack_of
+from paste_wspbus.bus.places import place_of_error
 from paste_wspbus.ini.factories import one_line
 
 TYPE_CHECKING = False

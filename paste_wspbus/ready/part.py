@@ -140,7 +140,7 @@ class Part(Plugin):
             for attribute in path.split('.'):
                 found = getattr(found, attribute)
         except (Exception, SystemExit) as error:
-            from paste_wspbus.bus.culprits import place_of_error
+            from paste_wspbus.bus.places import place_of_error
 
             place = place_of_error(error)
             problem = f'{name}: {one_line(error)}{f", at {place}" if place else ""}'

@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from paste_wspbus.bus.culprits import place_in_site
+from paste_wspbus.bus.places import place_in_site
 from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins.threads import acquired
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from paste_wspbus.bus.culprits import is_of_site
+from paste_wspbus.bus.places import is_of_site
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def frames_of(frame: FrameType | None) -> list[Frame]:
 
 
 def of_site(frames: Iterable[Frame]) -> list[Frame]:
-    """Return the frames of the site's own code (`bus.culprits.is_of_site`)."""
+    """Return the frames of the site's own code (`bus.places.is_of_site`)."""
     return [frame for frame in frames if is_of_site(frame.file)]
 
 

@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from typing import NamedTuple
 
-from paste_wspbus.bus.culprits import is_at_prompt
+from paste_wspbus.bus.places import is_at_prompt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

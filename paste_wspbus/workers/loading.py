@@ -7,8 +7,8 @@ import os
 import signal
 import time
 
-from paste_wspbus.bus.culprits import place_in_site
 from paste_wspbus.bus.interrupts import in_main_thread
+from paste_wspbus.bus.places import place_in_site
 from paste_wspbus.role import LOADING, Role
 from paste_wspbus.workers.children import WorkerFailed
 

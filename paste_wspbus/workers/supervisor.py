@@ -11,8 +11,8 @@ from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.exits import INTERRUPTED, TERMINATED
+from paste_wspbus.plugins.log_files import log_file
 from paste_wspbus.plugins.signals import SignalHandler
-from paste_wspbus.plugins.sitelog import log_file
 from paste_wspbus.role import (
     BESIDE_SITE,
     CLUSTER,

@@ -1,13 +1,14 @@
 """The text of a forced end: first who did not end, then the stacks of all threads."""
 
 import re
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from paste_wspbus.bus import culprits, joining
+from paste_wspbus.bus import culprits, ending, joining, places
 from tests.kit import TIMEOUT
 
 
@@ -143,7 +144,7 @@ def test_a_thread_of_a_pool_that_works_is_shown(bus):
 
         def work():
             reached.set()
-            return culprits.is_of_site(__file__) and seen.wait(TIMEOUT)
+            return places.is_of_site(__file__) and seen.wait(TIMEOUT)
 
         seen = threading.Event()
         pool.submit(work)
@@ -158,3 +159,19 @@ def wait_until_idle(pool):
     for thread in pool._threads:
         while not joining._is_idle(thread):
             thread.join(0.001)
+
+
+def test_block_imports_the_report_before_it_sleeps(bus, monkeypatch):
+    monkeypatch.delitem(sys.modules, culprits.__name__)
+    monkeypatch.delattr(sys.modules['paste_wspbus.bus'], 'culprits')
+    seen = []
+    bus.subscribe('main', lambda: (seen.append(set(sys.modules)), bus.exit()))
+    bus.start()
+    bus.block()
+    assert culprits.__name__ in seen[0]
+
+
+def test_a_report_that_cannot_be_imported_is_one_line(bus, monkeypatch):
+    # No descriptor is free, for example.
+    monkeypatch.setitem(sys.modules, culprits.__name__, None)
+    assert ending._report(bus, 'Too late') == 'Too late; leaving now.'

@@ -17,7 +17,7 @@ import pytest
 
 from paste_wspbus.bus import ChannelFailures
 from paste_wspbus.bus.channels import name_of
-from paste_wspbus.plugins import sitelog as module
+from paste_wspbus.plugins import log_files
 from paste_wspbus.plugins.sitelog import SiteLog
 from tests.kit import TIMEOUT, Process, eventually
 from tests.kit.places import ROOT
@@ -567,7 +567,7 @@ def test_a_redirection_to_what_is_no_file_is_left_alone(bus, sitelog, monkeypatc
     try:
         sitelog.redirect(os.devnull, fd)
         opened = []
-        monkeypatch.setattr(module, 'append_to', lambda *args: opened.append(args))
+        monkeypatch.setattr(log_files, 'append_to', lambda *args: opened.append(args))
         bus.publish('reopen_logs')
         assert opened == []
     finally:

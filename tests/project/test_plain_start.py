@@ -35,8 +35,8 @@ listen = 127.0.0.1:{port}
 #: in the function that needs it, if most starts do not.
 OURS = """
 __main__ errors exits forks reference report values
-bus bus.broadcasting bus.bus bus.calls bus.channels bus.culprits bus.deadlines bus.ending bus.held_gil
-bus.host bus.interrupts bus.joining bus.lifespans bus.replacing bus.states bus.turn
+bus bus.broadcasting bus.bus bus.calls bus.channels bus.deadlines bus.ending bus.held_gil
+bus.host bus.interrupts bus.joining bus.lifespans bus.places bus.replacing bus.states bus.turn
 bus.waiting
 command command.announcing command.arguments command.defaults command.files
 command.leaving command.main command.single command.site_handlers command.terminal

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paste_wspbus.plugins.sitelog import append_to
+from paste_wspbus.plugins.log_files import append_to
 from paste_wspbus.unix.exposed import (
     give_away,
     is_exposed,
@@ -203,7 +203,7 @@ def test_the_output_that_a_process_has_is_opened(roots, path):
     (roots / 'link').symlink_to('/dev/stdout')
     script = f"""
 import os
-from paste_wspbus.plugins.sitelog import append_to
+from paste_wspbus.plugins.log_files import append_to
 append_to({path!r}, (2,))
 os.write(2, b'a line')
 """
@@ -216,7 +216,7 @@ def test_another_user_opens_as_ever(users):
     """It can harm only itself."""
     script = """
 import os, sys
-from paste_wspbus.plugins.sitelog import append_to
+from paste_wspbus.plugins.log_files import append_to
 os.chdir(sys.argv[1])
 os.setgid(int(sys.argv[3]))
 os.setuid(int(sys.argv[2]))
