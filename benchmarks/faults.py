@@ -137,7 +137,10 @@ def measure_hung(options):
 
 
 def crash_loop(server, seconds, workers):
-    """Let each worker crash 0.3 s after its start; return the number of starts."""
+    """Let each worker crash 0.3 s after its start; return the numbers of starts.
+
+    First those of the workers that serve before the loop, then those in the loop.
+    """
     with server.serves(SITE, workers) as running:
         folder = Path(running.site.folder)
         before = len((folder / 'starts').read_text().splitlines())
@@ -147,7 +150,7 @@ def crash_loop(server, seconds, workers):
             time.sleep(0.1)
         ended = '' if running.process.poll() is None else ', and it has ended'
         count = len((folder / 'starts').read_text().splitlines()) - before
-        return count, ended
+        return before, count, ended
 
 
 def measure_crashes(options):
@@ -155,11 +158,11 @@ def measure_crashes(options):
     print(f'\n{what}, {options.seconds:g} s')
     for server in options.servers:
         try:
-            count, ended = crash_loop(server, options.seconds, options.workers)
+            before, count, ended = crash_loop(server, options.seconds, options.workers)
         except rounds.Unavailable as why:
             print(f'{server.name} is left out: {why}')
             continue
-        print(f'  {server.name:<22}{count:>8} starts{ended}')
+        print(f'  {server.name:<22}{count:>8} starts, after {before} first ones{ended}')
         if server.name.startswith('wspserve'):
             rounds.judge(f'starts in the loop, {server.name}', count, at_most=12)
 

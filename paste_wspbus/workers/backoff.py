@@ -99,13 +99,17 @@ class Backoff:
             wait = self._wait(len(self._recent), workers)
         return Crash(number, wait, is_too_much)
 
-    def turn(self, workers: int) -> float:
+    def turn(self, workers: int, before: int) -> float:
         """Return the seconds to wait before a first start, after all that wait already.
 
+        Whether it crashes, too, is not known yet: it waits as if those before it did.
+
         :param workers: the number of workers of the site.
+        :param before: the number of first starts that wait already.
         """
         self._forget_old()
-        return self._wait(len(self._recent) + 1, workers) if self._recent else 0.0
+        crashes = len(self._recent)
+        return self._wait(crashes + 1 + before, workers) if crashes else 0.0
 
     def _forget_old(self) -> None:
         since = self.clock() - MINUTE

@@ -71,9 +71,11 @@ class Replacing:
         supervisor = self.supervisor
         for worker in supervisor.late:
             supervisor.strategy.has_ended(worker)
-        for role in supervisor.roles(supervisor.generation):
-            if role.name not in supervisor.current:
-                self._respawn_after(self._backoff.turn(supervisor.count), role)
+        roles = supervisor.roles(supervisor.generation)
+        missing = [role for role in roles if role.name not in supervisor.current]
+        for before, role in enumerate(missing):
+            wait = self._backoff.turn(supervisor.count, before)
+            self._respawn_after(wait, role)
 
     def _respawn_after(self, wait: float, role: Role) -> None:
         def respawn() -> None:

@@ -66,17 +66,38 @@ def test_a_large_site_starts_each_worker_and_four_more(make, clock, lives):
     assert starts(make(), clock, 16, lives) <= 16 + 4
 
 
+@pytest.mark.parametrize('workers', [6, 8, 16, 64])
+@pytest.mark.parametrize('first', [2, 5, 8])
+@pytest.mark.parametrize('lives', [0.0, 0.1, 1.5])
+def test_the_same_if_the_crash_comes_during_the_first_start(
+    make, clock, workers, first, lives
+):
+    backoff, began, first = make(), clock.now, min(first, workers)
+    ends = [(clock.now + lives + 0.1 * number, number) for number in range(first)]
+    clock.now = ends[0][0]
+    waits = [backoff.crashed('worker 0', lives, workers=workers).wait]
+    waits += [backoff.turn(workers, before) for before in range(workers - first)]
+    at = [clock.now + wait for wait in waits]
+    ends = [*ends[1:], *((start + lives, start) for start in at)]
+    heapq.heapify(ends)
+    while ends[0][0] < began + MINUTE:
+        clock.now, number = heapq.heappop(ends)
+        at.append(clock.now + backoff.crashed(str(number), lives, workers=workers).wait)
+        heapq.heappush(ends, (at[-1] + lives, at[-1]))
+    assert first + sum(start < began + MINUTE for start in at) <= 12
+
+
 def test_one_that_has_not_started_waits_for_its_turn(make, clock):
     backoff = make()
-    assert backoff.turn(2) == 0.0  # nothing has crashed
+    assert backoff.turn(2, 0) == 0.0  # nothing has crashed
     found = [backoff.crashed('worker 1', 0.5, workers=6).wait for _ in range(2)]
     assert found == [0.0, 2.0]
-    assert [backoff.turn(6) for _ in range(2)] == [6.0, 10.0]
+    assert [backoff.turn(6, before) for before in range(2)] == [2.0 + 4.0, 6.0 + 8.0]
     assert not backoff.is_calm()
     clock.now += SETTLED
     assert backoff.is_calm()
     backoff.release()
-    assert backoff.turn(2) == 2.0
+    assert backoff.turn(2, 0) == 2.0
 
 
 def test_it_goes_on_for_minutes(make, clock):
