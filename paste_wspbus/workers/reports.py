@@ -42,8 +42,8 @@ class Reports:
         self._stacks: dict[int, dict[int, list[Frame]]] = {}
         #: From process IDs to the paths of the last reports.
         self.paths: dict[int, str] = {}
-        #: The IDs of processes that have a report: their end needs no second one.
-        self._reported: set[int] = set()
+        #: From the IDs of processes that have a report to the kind of the last one.
+        self._reported: dict[int, str] = {}
         #: The last problem, which is logged once.
         self._problem = ''
         self.bus.subscribe('worker_started', self._note_start)
@@ -65,7 +65,7 @@ class Reports:
 
         :param last: what `Crashes` knows of it.
         """
-        if worker.pid not in self._reported:
+        if self._end_is_news(worker):
             self.write('crash', worker, f'crashed, {how(worker.code)}', end=last)
 
     def look(self, worker: WorkerHandle) -> None:
@@ -80,9 +80,13 @@ class Reports:
 
     def killed(self, worker: WorkerHandle) -> None:
         """Report that a process is killed, because it does not stop in time."""
-        if worker.pid not in self._reported:
+        if self._end_is_news(worker):
             stacks = self._stacks.get(worker.pid)
             self.write('kill', worker, 'did not stop in time: it is killed', stacks)
+
+    def _end_is_news(self, worker: WorkerHandle) -> bool:
+        """Whether no report says why it ends: one on a deadline does not, it may serve on."""
+        return self._reported.get(worker.pid, 'deadline') == 'deadline'
 
     def is_overdue(self, worker: WorkerHandle, what: str) -> None:
         """Report the first request of a process that is past its deadline.
@@ -91,7 +95,7 @@ class Reports:
         """
         if self.supervisor.plan.reports is None or worker.pid in self._reported:
             return
-        self._reported.add(worker.pid)
+        self._reported[worker.pid] = 'deadline'
 
         def write(stacks: dict[int, list[Frame]] | None) -> None:
             self.write('deadline', worker, f'has an overdue request: {what}', stacks)
@@ -117,7 +121,10 @@ class Reports:
         if folder is None:
             return
         alive = {one.pid for one in self.supervisor.children.alive}
-        self._reported = (self._reported & alive) | {worker.pid}
+        self._reported = {
+            pid: one for pid, one in self._reported.items() if pid in alive
+        }
+        self._reported[worker.pid] = kind
         self._stacks = {pid: one for pid, one in self._stacks.items() if pid in alive}
         try:
             report = self._describe(kind, worker, what, stacks, end)

@@ -131,12 +131,14 @@ def test_a_hang_and_a_crash_have_a_report_each_without_secrets(tmp_path, stack):
 
 def test_a_worker_that_does_not_stop_is_reported_with_its_stacks(tmp_path, stack):
     (tmp_path / 'reports').mkdir()
-    with site_of(tmp_path, 'stop_timeout = 2\nreports = reports', count=1) as site:
+    keys = 'stop_timeout = 2\nrequest_deadline = 0.5\nreports = reports'
+    with site_of(tmp_path, keys, count=1) as site:
         (pid,) = site.pids()
         send(site, stack, '/match')
-        site.expect('matching')
+        site.expect('has a report')  # its deadline: how the process ends is another one
         assert site.stop()[0] == 70
-    (kill,) = reports(tmp_path, 'kill')
+    (deadline,), (kill,) = reports(tmp_path, 'deadline'), reports(tmp_path, 'kill')
+    assert read(deadline)[1]['pid'] == pid
     text, told = read(kill)
     assert told['pid'] == pid and 'in match_for_ever' in text
 
