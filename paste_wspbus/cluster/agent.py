@@ -13,6 +13,8 @@ from paste_wspbus.cluster.claim import Claim, Held
 from paste_wspbus.cluster.engine import EngineAway, Message, Wish
 from paste_wspbus.cluster.facts import cut, described
 from paste_wspbus.cluster.lines import Lines
+from paste_wspbus.cluster.roll import ROLL
+from paste_wspbus.cluster.rolled import seen_of
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
 TYPE_CHECKING = False
@@ -385,7 +387,7 @@ class Agent:
 
     def _looks(self, machines: bool) -> None:
         """Look at the engine for somebody who asks; not while it is away."""
-        found = None
+        found = roll = None
         if self._away_since is None and self._last_word is None:
             self._beat()  # it has not begun
         if self._away_since is None:
@@ -393,13 +395,16 @@ class Agent:
                 asked = clock()
                 answer = self.engine.lease(PLUGINS, self.member, Wish())
                 took = clock() - asked
-                found = self.engine.members() if machines else None
+                if machines:
+                    found = self.engine.members()
+                    rolls = self.engine.lease(ROLL, self.member, Wish())
+                    roll = seen_of(rolls.record, rolls.leader is not None)
                 self._last_word = clock()
                 self._tell_of_engine('', took, answer, anew=True)
             except EngineAway as away:
                 self._is_away(away, clock())
         shown = None if found is None else described(found)
-        self._say('looked', shown, len(found or ()) - len(shown or ()))
+        self._say('looked', shown, len(found or ()) - len(shown or ()), roll)
 
 
 def run_agent(
@@ -424,6 +429,7 @@ def run_agent(
         mail = Mail(settings, member, engine, letters)
         mail.rolls = Rolls(settings, member, make, mail.say)
         Agent(settings, member, engine, connection, held, mail).run()
+        mail.rolls.end(engine)
     finally:
         engine.close()
         os._exit(0)

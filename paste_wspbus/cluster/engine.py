@@ -28,6 +28,9 @@ MAX_MESSAGES, MAX_KEPT = 10_000, 1 << 23
 #: Seconds by which the clocks of two machines may differ.
 SKEW = 60.0
 
+#: The number of characters of a note in a lease at most.
+MAX_NOTE = 8000
+
 #: The types of the fields of a message's head: sender, kind, number, time, signature.
 _HEAD = [str, str, int, float, str]
 
@@ -74,7 +77,8 @@ class Record(NamedTuple):
     run of the engine that has written the record. ``age`` is the number of seconds since
     then, and ``held_for`` since this holder has the lease, both by the engine's clock.
     ``ttl`` is the number of seconds for which the holder has renewed it: the .ini of another
-    machine may have another one.
+    machine may have another one. ``note`` is what the holder has said of its work, and
+    ``entered`` the id of the last member that has entered it: see `Wish`.
     """
 
     holder: str
@@ -85,6 +89,8 @@ class Record(NamedTuple):
     held_for: float
     machine: str
     ttl: float = 0.0
+    note: str = ''
+    entered: str = ''
 
 
 def version_of(record: Record | None, epoch: str) -> str:
@@ -126,13 +132,19 @@ class Wish(NamedTuple):
     """What a member wants of a lease.
 
     ``act`` is 'look', 'take' (if `Answer.version` would still be ``version``), 'renew' or
-    'free' (if this member holds it with ``fence``). ``fence`` is, for 'take', the highest
-    that this member has seen.
+    'free' (if this member holds it with ``fence``), or 'enter' (if any member holds it now
+    with ``fence``). ``fence`` is, for 'take', the highest that this member has seen.
+
+    'enter' writes this member into `Record.entered`. So of a member that enters and a holder
+    that releases the lease, the engine knows which one was first. ``note`` becomes
+    `Record.note` by 'take', and, if it is not '', by 'renew' and 'free': at most MAX_NOTE
+    characters.
     """
 
     act: str = 'look'
     version: str = ''
     fence: int = 0
+    note: str = ''
 
 
 class Message(NamedTuple):

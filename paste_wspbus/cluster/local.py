@@ -15,6 +15,7 @@ import time
 from paste_wspbus.cluster.engine import (
     FORGOTTEN,
     MAX_MESSAGE,
+    MAX_NOTE,
     Answer,
     EngineAway,
     Member,
@@ -184,8 +185,12 @@ class LocalEngine:
         now = clock()
         with self._state() as state:
             had = self._record(state, name, now)
+            if wish.act == 'enter':
+                return self._enter(state, name, member, wish, had, now)
             new = self._granted(state, name, member, wish, had, now)
             if new is not None:
+                note = wish.note[:MAX_NOTE]
+                new = new._replace(note=note or new.note)
                 held_since = now - new.held_for
                 state['leases'][name] = [
                     *new[:4],
@@ -193,9 +198,27 @@ class LocalEngine:
                     held_since,
                     new.machine,
                     self._ttl,
+                    new.note,
+                    new.entered,
                 ]
                 new = new._replace(ttl=self._ttl)
             return Answer(new is not None, new or had, self._epoch, now)
+
+    def _enter(
+        self,
+        state: dict[str, Any],
+        name: str,
+        member: Member,
+        wish: Wish,
+        had: Record | None,
+        now: float,
+    ) -> Answer:
+        answer = Answer(False, had, self._epoch, now)
+        leader = answer.leader
+        if leader is None or leader.fence != wish.fence:
+            return answer
+        state['leases'][name] = [*state['leases'][name][:8], leader.note, member.id]
+        return Answer(True, leader._replace(entered=member.id), self._epoch, now)
 
     def _granted(
         self,
@@ -227,14 +250,15 @@ class LocalEngine:
         if wish.act == 'renew':
             return had._replace(renewals=had.renewals + 1, epoch=self._epoch, age=0.0)
         if wish.act == 'free':
-            return Record('', had.fence, had.renewals + 1, self._epoch, 0, 0, '')
+            freed = had._replace(holder='', machine='', age=0.0, held_for=0.0)
+            return freed._replace(renewals=had.renewals + 1, epoch=self._epoch)
         return None
 
     def _record(self, state: dict[str, Any], name: str, now: float) -> Record | None:
         try:
-            holder, fence, renewals, epoch, at, since, machine, ttl = state['leases'][
-                name
-            ]
+            holder, fence, renewals, epoch, at, since, machine, ttl, *said = state[
+                'leases'
+            ][name]
             return Record(
                 str(holder),
                 int(fence),
@@ -244,6 +268,7 @@ class LocalEngine:
                 now - float(since),
                 str(machine),
                 float(ttl),
+                *map(str, said[:2]),
             )
         except (KeyError, ValueError, TypeError):
             return None

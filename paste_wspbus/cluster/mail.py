@@ -77,11 +77,14 @@ class Mail:
     - ``send``, kind, text, number: a message for all machines.
     - ``roll``, the fields of a `roll.Asked`: an operator wants a roll.
     - ``stop_roll``: no machine should get its turn any more.
+    - ``enter``, fence: this machine is about to replace its processes for the roll that has
+      this fence.
 
     And it says:
 
     - ``message``, sender, text, number: one of the code of the site on another machine.
     - ``order``, text, time: one of a roll that has its lease at this time (`boot_clock`).
+    - ``entered``, fence, answer: whether it may; see `roll.Rolls.enter`.
     - ``missed``: messages of other machines were lost.
     - ``dropped``, reason: a message did not reach the engine. Nothing is sent twice.
     - ``note``, level, text: a line for the log.
@@ -187,6 +190,8 @@ class Mail:
         elif self.rolls is not None:
             if word == 'roll':
                 self.rolls.begin(*carried)
+            elif word == 'enter':
+                self.say('entered', *carried, self.rolls.enter(self.engine, *carried))
             else:
                 self.rolls.stop()
 

@@ -13,6 +13,7 @@ from paste_wspbus.cluster.engine import (
     FORGOTTEN,
     MAX_KEPT,
     MAX_MESSAGES,
+    MAX_NOTE,
     Answer,
     EngineAway,
     Member,
@@ -156,6 +157,7 @@ class RedisEngine:
             wish.version,
             wish.fence,
             self._ttl,
+            wish.note[:MAX_NOTE],
         ]
         with self._asking(self._commands):
             return _answer(*map(_text, self._lease(keys, args)))
@@ -287,7 +289,7 @@ def _answer(granted: str, epoch: str, now: str, *had: str) -> Answer:
     clock = int(now) / 1e6
     record = None
     if had:
-        holder, fence, renewals, written, at, since, machine, ttl = had
+        holder, fence, renewals, written, at, since, machine, ttl, *said = had
         age, held_for = clock - int(at) / 1e6, clock - int(since) / 1e6
         record = Record(
             holder,
@@ -298,6 +300,7 @@ def _answer(granted: str, epoch: str, now: str, *had: str) -> Answer:
             held_for,
             machine,
             float(ttl),
+            *said,
         )
     return Answer(granted == '1', record, epoch, clock)
 

@@ -8,7 +8,14 @@ import queue
 from typing import NamedTuple
 
 from paste_wspbus.cluster.claim import MARGIN, Claim
-from paste_wspbus.cluster.engine import EngineAway, Member, Message, Seen, Wish
+from paste_wspbus.cluster.engine import EngineAway, Member, Message, Record, Seen, Wish
+from paste_wspbus.cluster.rolled import (
+    MOST_OF_TEXT,
+    OVER,
+    read_note,
+    seen_of,
+    sentences,
+)
 from paste_wspbus.unix.kernel_timer import boot_clock as clock
 from paste_wspbus.values import printable
 
@@ -72,8 +79,9 @@ class Roll:
     :param claim: follows the lease of rolls.
     :param make: makes an engine of its own.
     :param tell: is called with each piece of news: a word, and what it carries.
-        ``waits``, seconds: nobody may roll yet. ``begins``, names of machines. ``turn``,
-        name, id. ``doing``, name, text. ``done`` and ``failed``, name, line. ``stops``,
+        ``waits``, seconds: nobody may roll yet. ``before``, line: how the roll before this
+        one has ended, if not all machines have restarted. ``begins``, names of machines.
+        ``turn``, name, id. ``doing``, name, text. ``done`` and ``failed``, name, line. ``stops``,
         names of machines: these do not get their turn. ``ends``, line, rows: the last
         one; the line is '' if all have restarted.
     """
@@ -91,12 +99,16 @@ class Roll:
         self.asked, self._make, self._tell = asked, make, tell
         #: The answers of machines; None if the operator has asked for a stop.
         self.inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._is_stopped = False
+        self._is_stopped = self.is_over = False
+        #: Whether the lease says which machine is in its turn.
+        self._has_said = True
         self._every = min(EVERY, settings.ttl * EVERY_SHARE)
         #: The machines of the roll, what each one is, and the generation that it has said.
         self.machines: list[Seen] = []
         self.outcomes: dict[str, str] = {}
         self._generations: dict[str, int] = {}
+        #: The id of the last machine that has begun to replace its processes.
+        self._entered = ''
         #: The time of the last answer of the machine in its turn, and of the last failure of
         #: the engine.
         self._heard_at = self._away_at = 0.0
@@ -127,9 +139,9 @@ class Roll:
         finally:
             rows: list[dict[str, Any]] = []
             with contextlib.suppress(EngineAway):
-                if self.claim.held is not None:
-                    self._ask(engine, Wish('free', '', self.claim.held.fence))
+                self._release(engine, line)
                 rows = self._rows(engine)
+            self.is_over = True
             self._tell('ends', line, rows)
             engine.close()
 
@@ -195,18 +207,23 @@ class Roll:
         """
         has_told = False
         while True:
+            before = self.claim.record
             answer = self._ask(engine, self.claim.wish(clock(), wants=True))
             if self.claim.holds(clock()):
+                if line := sentences(seen_of(before)):
+                    self._tell('before', line)
                 return
             record = answer.record
             if record is not None and record.holder not in ('', self.member.id):
                 is_current = record.epoch == answer.epoch
                 if is_current and record.age < record.ttl + MARGIN:
                     left = record.ttl + MARGIN - record.age
+                    turn = read_note(record.note).get('turn')
                     raise Ended(
-                        f'{record.machine} rolls already, for {record.held_for:.0f} s. '
-                        'Nothing was restarted. If that roll has died, another one can '
-                        f'begin in {max(left, 1):.0f} s'
+                        f'{record.machine} rolls already, for {record.held_for:.0f} s'
+                        + f'; {turn} is in its turn' * bool(turn)
+                        + '. Nothing was restarted. If that roll has died, another one '
+                        f'can begin in {max(left, 1):.0f} s'
                     )
             left = (self.claim.free_at or clock()) - clock()
             if left > 1 and not has_told:
@@ -219,11 +236,46 @@ class Roll:
     def _ask(self, engine: Engine, wish: Wish) -> Any:
         asked = clock()
         # The record says who rolls to whoever else wants to.
-        by = f' (for {self.asked.by})' if self.asked.by else ''
-        who = Member(self.member.id, f'{self.member.machine}{by}')
+        who = Member(self.member.id, self._who)
         answer = engine.lease(ROLL, who, wish)
         self.claim.heard(wish, answer, asked, clock())
+        if self.claim.held is not None and answer.record is not None:
+            self._entered = answer.record.entered or self._entered
         return answer
+
+    @property
+    def _who(self) -> str:
+        return self.member.machine + (
+            f' (for {self.asked.by})' if self.asked.by else ''
+        )
+
+    def _note(self, line: str | None = None) -> str:
+        """Return what the lease says of this roll: see `read_note`.
+
+        :param line: how it has ended; None if it goes on.
+        """
+        said = {'who': self._who, 'line': line}
+        words = {'turn': IN_TURN, 'done': DONE, 'failed': FAILED, 'rest': WAITS}
+        for word, outcome in words.items():
+            said[word] = _listed(
+                [
+                    self._name(one.member)
+                    for one in self.machines
+                    if self.outcomes.get(one.member.id) == outcome
+                ]
+            )
+        return json.dumps(
+            {key: (text or '')[:MOST_OF_TEXT] for key, text in said.items()}
+        )
+
+    def _release(self, engine: Engine, line: str) -> None:
+        """Release the lease, if this roll has it: no machine begins after that."""
+        if self.claim.held is not None:
+            wish = Wish('free', '', self.claim.held.fence, self._note(line or OVER))
+            answer = engine.lease(ROLL, self.member, wish)
+            if answer.record is not None and answer.granted:
+                self._entered = answer.record.entered or self._entered
+            self.claim.heard(wish, answer, clock(), clock())
 
     # -- one machine ----------------------------------------------------------------------
 
@@ -235,6 +287,7 @@ class Roll:
         name, id = self._name(one.member), one.member.id
         self.outcomes[id] = IN_TURN
         self._tell('turn', name, id)
+        self._has_said = False
         answer = self._wait_for(engine, one.member)
         line = str(answer.get('line') or '')
         if answer.get('state') == DONE:
@@ -277,7 +330,21 @@ class Roll:
             if silent > self.settings.ttl + LATER:
                 more = '' if self._heard_at > began else ' since its order was sent'
                 line = f'it has not answered for {silent:.0f} s{more}'
-                return {'state': FAILED, 'line': line}
+                return {'state': FAILED, 'line': line + self._closes(engine, one)}
+
+    def _closes(self, engine: Engine, one: Member) -> str:
+        """Release the lease, so that a silent machine does not begin any more.
+
+        :returns: whether it had begun before that, as the end of a sentence.
+        """
+        self.outcomes[one.id] = FAILED
+        try:
+            self._release(engine, f'{self._name(one)} has failed')
+        except EngineAway:
+            return '. Whether it restarts is not known'
+        if self._entered == one.id:
+            return '. It had begun to replace its processes: see its log'
+        return '. It had replaced no process, and does not begin any more'
 
     def _silence(self) -> float:
         """Return the seconds for which the machine in its turn could have answered."""
@@ -288,10 +355,12 @@ class Roll:
         if held is None or not self.claim.holds(clock()):
             raise Ended(
                 'the lease of the roll is lost: the engine was away for too long. The machine '
-                'in its turn goes on'
+                'in its turn goes on if it had begun to replace its processes'
             )
-        if held.until - clock() < self.settings.ttl * 3 / 4:
-            self._ask(engine, self.claim.wish(clock(), wants=True))
+        if held.until - clock() < self.settings.ttl * 3 / 4 or not self._has_said:
+            wish = self.claim.wish(clock(), wants=True)
+            self._ask(engine, wish._replace(note=self._note()))
+            self._has_said = True
 
     def _order(self, engine: Engine, one: Member) -> None:
         held = self.claim.held
@@ -404,6 +473,42 @@ class Rolls:
             asked, wish = clock(), Wish()
             answer = engine.lease(ROLL, self.member, wish)
             self._claim.heard(wish, answer, asked, clock())
+            record = answer.record
+            if record is not None and record.holder == self.member.id:
+                # The agent before this one has rolled, and has died.
+                self._abandon(engine, record, 'the process that rolled has died')
+
+    def end(self, engine: Engine) -> None:
+        """Release the lease of a roll that goes on, because this site ends."""
+        if self._roll is None or self._roll.is_over:
+            return
+        with contextlib.suppress(EngineAway):
+            record = engine.lease(ROLL, self.member, Wish()).record
+            if record is not None and record.holder == self.member.id:
+                self._abandon(engine, record, 'the site that rolled has ended')
+
+    def _abandon(self, engine: Engine, record: Record, line: str) -> None:
+        note = json.dumps({**read_note(record.note), 'line': line})
+        engine.lease(ROLL, self.member, Wish('free', '', record.fence, note))
+
+    def enter(self, engine: Engine, fence: int) -> bool | None:
+        """Note that this machine is about to replace its processes for a roll.
+
+        :returns: whether it may: the roll has its lease; None if that is not known yet.
+        """
+        with contextlib.suppress(EngineAway):
+            answer = engine.lease(ROLL, self.member, Wish('enter', '', fence))
+            record = answer.record
+            if answer.granted:
+                return True
+            # An engine that was restarted knows of a lease when that is renewed.
+            if record is not None and (
+                record.epoch == answer.epoch
+                or record.fence != fence
+                or not record.holder
+            ):
+                return False
+        return None
 
     def is_valid(self, engine: Engine, text: str) -> float | None:
         """Return when an order to this machine came from a roll that had its lease; or None.

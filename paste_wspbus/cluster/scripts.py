@@ -43,42 +43,53 @@ local function valid(had)
 end
 """
 
-#: KEYS: epoch, lease, fence. ARGV: random, act, member, machine, version, fence, ttl.
+#: KEYS: epoch, lease, fence. ARGV: random, act, member, machine, version, fence, ttl, note.
 #: It returns {granted, epoch, now} and, if there is a record, {holder, fence, renewals,
-#: epoch, at, since, machine, ttl}; all numbers are texts, for Lua's would lose their digits.
+#: epoch, at, since, machine, ttl, note, entered}; all numbers are texts, for Lua's would lose their digits.
 LEASE = (
     _EPOCH
     + _VALID
     + """
 local act, member, machine = ARGV[2], ARGV[3], ARGV[4]
-local version, fence, ttl = ARGV[5], tonumber(ARGV[6]), ARGV[7]
-local names = {'holder', 'fence', 'renewals', 'epoch', 'at', 'since', 'machine', 'ttl'}
+local version, fence, ttl, note = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local names = {'holder', 'fence', 'renewals', 'epoch', 'at', 'since', 'machine', 'ttl', 'note',
+  'entered'}
 local had = redis.call('HMGET', KEYS[2], unpack(names))
 local there = valid(had)
+for place = 9, 10 do
+  if not had[place] or #had[place] > 32000 then had[place] = '' end
+end
+if note == '' and act ~= 'take' then note = had[9] end
 local current = '@'..epoch
 if there then current = had[1]..' '..had[2]..' '..had[3]..' '..had[4]..current end
 local granted = 0
-local function write(holder, fence, renewals, since, machine)
-  had = {holder, whole(fence), whole(renewals), epoch, whole(now), since, machine, ttl}
+local function write(holder, fence, renewals, since, machine, entered)
+  had = {holder, whole(fence), whole(renewals), epoch, whole(now), since, machine, ttl, note,
+    entered}
   redis.call('HSET', KEYS[2], 'holder', had[1], 'fence', had[2], 'renewals', had[3],
-    'epoch', had[4], 'at', had[5], 'since', had[6], 'machine', had[7], 'ttl', ttl)
+    'epoch', had[4], 'at', had[5], 'since', had[6], 'machine', had[7], 'ttl', ttl,
+    'note', note, 'entered', entered)
   there, granted = true, 1
 end
 if act == 'take' and version == current then
   local new = math.max(fence_of(KEYS[3]) + 1, now, fence + 1)
   if new >= most then return redis.error_reply('FENCE no number is higher') end
   redis.call('SET', KEYS[3], whole(new))
-  write(member, new, 0, whole(now), machine)
+  write(member, new, 0, whole(now), machine, '')
 elseif act == 'renew' then
   if there and had[1] == member and tonumber(had[2]) == fence then
-    write(member, fence, tonumber(had[3]) + 1, had[6], machine)
+    write(member, fence, tonumber(had[3]) + 1, had[6], machine, had[10])
   elseif not there or (had[4] ~= epoch and tonumber(had[2]) < fence) then
     -- The engine has lost its last writes. Nobody else takes the lease within a ttl.
     redis.call('SET', KEYS[3], whole(math.max(fence_of(KEYS[3]), fence)))
-    write(member, fence, 0, whole(now), machine)
+    write(member, fence, 0, whole(now), machine, '')
   end
 elseif act == 'free' and there and had[1] == member and tonumber(had[2]) == fence then
-  write('', fence, tonumber(had[3]) + 1, whole(now), '')
+  write('', fence, tonumber(had[3]) + 1, whole(now), '', had[10])
+elseif act == 'enter' and there and had[1] ~= '' and had[4] == epoch
+    and tonumber(had[2]) == fence and now - tonumber(had[5]) <= tonumber(had[8]) * 1000000 then
+  redis.call('HSET', KEYS[2], 'entered', member)
+  had[10], granted = member, 1
 end
 if not there then return {tostring(granted), epoch, whole(now)} end
 return {tostring(granted), epoch, whole(now), unpack(had)}

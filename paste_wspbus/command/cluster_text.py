@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from paste_wspbus.cluster.rolled import sentences
 from paste_wspbus.command.status_text import BAD, BUSY, HEADING, PLAIN, Line, age_text
 from paste_wspbus.command.terminal import in_columns
 from paste_wspbus.control.status import number, plural, text, texts
@@ -19,6 +20,9 @@ COLUMNS = (
 
 #: The engine of one machine, as `cluster.settings` names it: there, a site is often the only one.
 ALONE = 'this machine alone'
+
+#: The keys of a roll that are texts.
+_ROLL = 'state', 'who', 'turn', 'done', 'failed', 'rest', 'line'
 
 #: The number of machines whose silence has a sentence.
 SHOWN = 5
@@ -57,7 +61,20 @@ def describe(cluster: Any) -> list[Line]:
         lines += [Line(''), *table(machines)]
         if sentences := _silent(machines):
             lines += [Line(''), *sentences]
-    return lines
+    return lines + _roll(cluster)
+
+
+def _roll(cluster: dict[str, Any]) -> list[Line]:
+    """Return a line on the roll that goes on, or on the last one if it has not gone well."""
+    roll = cluster.get('roll')
+    if not isinstance(roll, dict):
+        return []
+    words = {key: text(roll.get(key)) for key in _ROLL}
+    if words['state'] not in ('rolls', 'died', 'ended'):
+        return []
+    said = sentences({**words, 'age': number(roll, 'age') or 0.0})
+    style = PLAIN if words['state'] == 'rolls' else BAD
+    return [Line(''), Line(said, style)] if said else []
 
 
 def machines_of(cluster: dict[str, Any]) -> list[dict[str, Any]] | None:

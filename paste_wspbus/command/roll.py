@@ -101,6 +101,7 @@ class Operator:
         #: From each word of `cluster.roll.Roll` to what it means here.
         self._heard: dict[str, Callable[..., None]] = {
             'waits': self._waits,
+            'before': self._print,
             'begins': self._begins,
             'turn': self._takes_its_turn,
             'done': self._is_done,
@@ -141,8 +142,14 @@ class Operator:
                 line = f'The site is running{found.who}, but does not answer: {why(error)}.'
             raise NotDone(line) from None
 
-    def _summary(self, not_restarted: str = 'Not restarted') -> str:
-        """Say in a line which machine has restarted, and which goes on."""
+    def _summary(
+        self, not_restarted: str = 'Not restarted', goes_on: bool = False
+    ) -> str:
+        """Say in a line which machine has restarted, and which is in its turn.
+
+        :param goes_on: whether that one goes on.
+        """
+        turn = f'{self._turn}, which goes on' if goes_on else self._turn
         rest = [
             name
             for name in self._names
@@ -151,7 +158,7 @@ class Operator:
         said = {
             'Restarted': ', '.join(self._done),
             'Failed': self._failed,
-            'In its turn': self._turn and f'{self._turn}, which goes on: see its log',
+            'In its turn': self._turn and f'{turn}: see its log',
             not_restarted: ', '.join(rest),
         }
         lines = [f'{word}: {names}.' for word, names in said.items() if names]
@@ -196,7 +203,7 @@ class Operator:
         self.progress.end()
         if self._end is not None and not self._end[0]:
             return self.follow()  # it was at its end
-        line = f'The roll is stopped. {self._summary()}'
+        line = f'The roll is stopped. {self._summary(goes_on=True)}'
         print(printable(line), file=sys.stderr)
         return INTERRUPTED
 

@@ -45,6 +45,8 @@ class ClusterMail:
         #: It is called with how a roll goes that was asked for here; and when the agent ends.
         self.news: Callable[..., object] = lambda *_: None
         self.ended: Callable[[], object] = lambda: None
+        #: It is called with a fence, and with whether this machine may restart for that roll.
+        self.entered: Callable[[int, bool | None], object] = lambda *_: None
         self._numbers = Numbers()
         self._number = 0
         #: What was counted when the log has said so the last time, and when that was.
@@ -58,6 +60,7 @@ class ClusterMail:
         self._heard: dict[str, Callable[..., object]] = {
             'message': self._receive,
             'order': lambda text, at: self.ordered(text, at),
+            'entered': lambda fence, may: self.entered(fence, may),
             'missed': self._has_missed,
             'dropped': self._has_dropped,
             'note': lambda level, text: self.bus.log(text, level),

@@ -35,6 +35,7 @@ class ClusterStatus:
         self._cluster, self._events = cluster, cluster.events
         self._machines: list[dict[str, Any]] | None = None
         self._more = 0
+        self._roll: dict[str, Any] | None = None
         #: The times (boot_clock) at which the machines came, and the last word on the engine.
         self._machines_at = self._looked_at = float('-inf')
         #: The functions that wait for the agent; whether it must look at all machines.
@@ -75,16 +76,22 @@ class ClusterStatus:
             self._asked_since = boot_clock()
         self._cluster.look(machines)
 
-    def has_looked(self, machines: list[dict[str, Any]] | None, more: int = 0) -> None:
+    def has_looked(
+        self,
+        machines: list[dict[str, Any]] | None,
+        more: int = 0,
+        roll: dict[str, Any] | None = None,
+    ) -> None:
         """Take note of what the agent has seen.
 
         :param machines: None if it has not looked at them, or if the engine is away.
         :param more: how many it has seen beside these.
+        :param roll: the last roll, as `cluster.roll.seen_of` returns it.
         """
         self._asked_since, self._looked_at = None, boot_clock()
         if machines is not None:
             self._machines, self._machines_at = machines, self._looked_at
-            self._more = more
+            self._more, self._roll = more, roll
         is_away = bool(self._cluster.engine.get('away'))
         for waits in [*self._waiting]:
             if machines is not None or is_away or not waits[0]:
@@ -175,6 +182,7 @@ class ClusterStatus:
             'leader': engine.get('leader') if is_sure else None,
             'leads_for': _age(now, leads) if is_sure else None,
             'machines': machines,
+            'roll': self._roll if machines is not None else None,
             'left_out': None if machines is None else self._more,
             'messages': {**cluster.mail.counts},
         }

@@ -91,7 +91,7 @@ class Clustered:
         self.status = ClusterStatus(self)
         #: The messages to and from the other machines.
         self.mail = ClusterMail(supervisor)
-        self.turn = Turn(supervisor, self.mail)
+        self.turn = Turn(supervisor, self.mail, settings.ttl)
         self.operators = Operators(supervisor, self.mail)
         self._connection: socket.socket | None = None
         self._agent, self._pause = 0, PAUSE

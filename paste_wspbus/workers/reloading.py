@@ -145,6 +145,7 @@ class Reloading:
     def renew(self) -> None:
         """Stop all processes, and start them with the code as it is now."""
         supervisor = self.supervisor
+        supervisor.renewals.enter()
         began = self._noticed or time.monotonic()
         if not self._changed:
             self.plan.show('A restart was requested')

@@ -11,6 +11,7 @@ from paste_wspbus.workers.waiting import StopRequested
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from paste_wspbus.control.server import Connection
@@ -37,6 +38,8 @@ class Renewals:
         self._cut = (0, 0)
         #: The connections that wait for the next renewal.
         self._asking: list[Connection] = []
+        #: What the present renewal calls before the first old process stops; None if nothing.
+        self._enter: Callable[[Callable[[], object]], object] | None = None
         #: Whether somebody wants the next renewal without a soak; and the present one.
         self._hurries, self.soaks = False, True
 
@@ -55,6 +58,24 @@ class Renewals:
         requests = self.supervisor.bus.events.requests
         return any(request.name == 'graceful' for request in requests)
 
+    @property
+    def must_enter(self) -> bool:
+        """Whether `enter` must be called before the first old process stops."""
+        return self._enter is not None
+
+    def enter(self, check: Callable[[], object] = lambda: None) -> None:
+        """Make sure that the roll that has asked for this renewal still goes on.
+
+        Nothing was replaced yet; after this, it is. Later calls do nothing.
+
+        :param check: is called again and again meanwhile; it may raise an error.
+        :raises WorkerFailed: if the roll does not go on.
+        :raises StopRequested: if a stop of the site was requested.
+        """
+        enter, self._enter = self._enter, None
+        if enter is not None:
+            enter(check)
+
     def add_cut(self, streams: int, others: int) -> None:
         """Note how many requests an old process has cut: this is not a failure."""
         self._cut = (self._cut[0] + streams, self._cut[1] + others)
@@ -64,6 +85,9 @@ class Renewals:
         if self.supervisor.bus.state is not State.STARTED:
             return
         waiting, self._asking = self._asking, []
+        # Only a roll is asked again: an operator of this machine asks nobody for permission.
+        enters = [getattr(one, 'enter', None) for one in waiting]
+        self._enter = enters[-1] if enters and all(enters) else None
         self.soaks, self._hurries = not self._hurries, False
         self.failure, self._cut = None, (0, 0)
         bus = self.supervisor.bus

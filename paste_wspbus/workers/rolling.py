@@ -166,7 +166,7 @@ class Rolling:
         supervisor, old = self.supervisor, self.current.get(role.name)
         if supervisor.server is not None or old is None:
             worker = supervisor.spawn(role)
-            if soak and old is not None:
+            if (soak or supervisor.renewals.must_enter) and old is not None:
                 supervisor.soak.run(worker, soak)
                 supervisor.take_place(worker)
             self.waiting.until_ready([worker])  # it takes the place of the old one then
@@ -176,6 +176,11 @@ class Rolling:
         # Its server binds itself: it cannot do that before the old worker has ended.
         worker = supervisor.spawn(role._replace(hold=True))
         self.waiting.until_ready([worker], lambda one: one.is_composed)
+        try:
+            supervisor.renewals.enter()
+        except Exception:
+            supervisor.leaving.let_go(worker)
+            raise
         self.current[role.name] = worker
         supervisor.leaving.let_go(old)
         self.waiting.until_ended(old)

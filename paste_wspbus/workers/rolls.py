@@ -7,9 +7,11 @@ import json
 import socket
 
 from paste_wspbus.bus import State
+from paste_wspbus.cluster.mail import AGAIN
 from paste_wspbus.cluster.roll import DONE, FAILED, LATER, ROLLED, read_order
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.values import printable
+from paste_wspbus.workers.children import WorkerFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,24 +33,36 @@ class Order:
     """An order to restart, in the place of the `Connection` of an operator who waits.
 
     :param answer: is called with the answer of the graceful restart.
+    :param enter: is called before the first old process stops: see `Renewals.enter`.
     """
 
-    def __init__(self, soak: bool, answer: Callable[[dict[str, Any]], object]) -> None:
+    def __init__(
+        self,
+        soak: bool,
+        answer: Callable[[dict[str, Any]], object],
+        enter: Callable[[Callable[[], object]], object],
+    ) -> None:
         #: What a graceful restart looks for in a connection.
-        self.request, self.answer = {'soak': soak}, answer
+        self.request, self.answer, self.enter = {'soak': soak}, answer, enter
 
 
 class Turn:
-    """The turn of this site in a roll: it restarts gracefully, and says how far it is."""
+    """The turn of this site in a roll: it restarts gracefully, and says how far it is.
 
-    def __init__(self, supervisor: Supervisor, mail: ClusterMail) -> None:
-        self.supervisor, self.mail = supervisor, mail
+    :param ttl: seconds for which it asks whether a roll still goes on.
+    """
+
+    def __init__(self, supervisor: Supervisor, mail: ClusterMail, ttl: float) -> None:
+        self.supervisor, self.mail, self._ttl = supervisor, mail, ttl
         #: The roll that this site has obeyed last, and how that has ended.
         self._token = ''
         self._answer: dict[str, Any] = {'state': 'running'}
         #: The highest fence of a roll that was seen: an older one has lost its lease.
         self._fence = 0
-        mail.ordered = self._is_ordered
+        #: The fence with which this site wants to enter, and the answer; None before that.
+        self._entering = 0
+        self._may: bool | None = None
+        mail.ordered, mail.entered = self._is_ordered, self._has_entered
 
     def _is_ordered(self, text: str, at: float) -> None:
         order = read_order(text)
@@ -72,7 +86,42 @@ class Turn:
         supervisor.bus.log(f'Asked for a graceful restart: {by}')
         supervisor.bus.asked_by = by
         ends = functools.partial(self._is_over, self._token)
-        supervisor.renewals.ask(Order(order['soak'], ends))  # type: ignore[arg-type]
+        enters = functools.partial(self._enter, order['fence'])
+        supervisor.renewals.ask(Order(order['soak'], ends, enters))  # type: ignore[arg-type]
+
+    def _enter(self, fence: int, check: Callable[[], object]) -> None:
+        """Wait until the engine has noted that this machine replaces its processes.
+
+        Who rolls may have given up on this machine, or have died, since the order came.
+
+        :param check: is called again and again meanwhile; it may raise an error.
+        :raises WorkerFailed: if the roll has ended, or if nobody knows.
+        :raises StopRequested: if a stop of the site was requested.
+        """
+        self._entering, self._may = fence, None
+        until = boot_clock() + self._ttl
+        while self._may is None:
+            if boot_clock() >= until:
+                what = f'no word from the engine for {self._ttl:g} s'
+                raise WorkerFailed(1, f'{what}: nobody knows whether the roll goes on')
+            self.mail.say('enter', fence)
+            self._wait_for_answer(boot_clock() + AGAIN, check)
+        if not self._may:
+            raise WorkerFailed(1, 'the roll that has asked for it has ended')
+
+    def _wait_for_answer(self, until: float, check: Callable[[], object]) -> None:
+        events = self.supervisor.events
+        timer = events.call_later(until - boot_clock(), lambda: None)
+        try:
+            self.supervisor.waiting.until(
+                lambda: self._may is not None or boot_clock() >= until, check
+            )
+        finally:
+            events.cancel(timer)
+
+    def _has_entered(self, fence: int, may: bool | None) -> None:
+        if fence == self._entering and may is not None:
+            self._may = may
 
     def _is_over(self, token: str, message: dict[str, Any]) -> None:
         """Send the answer of the graceful restart to who rolls."""

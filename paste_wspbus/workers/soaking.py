@@ -37,10 +37,11 @@ class Soak:
     def run(self, worker: WorkerHandle, seconds: float) -> None:
         """Wait until a new worker is READY, and then has served for some seconds.
 
-        Another request for a graceful restart ends this early. The caller lets the worker
-        take its place.
+        Another request for a graceful restart ends this early. At the end, a roll that has
+        asked for this restart must still go on. The caller lets the worker take its place.
 
-        :raises WorkerFailed: if it does not become READY, ends, or hangs.
+        :raises WorkerFailed: if it does not become READY, ends, or hangs; or if the roll has
+            ended.
         :raises StopRequested: if a stop of the site was requested.
         """
         waiting, self._worker = self.supervisor.waiting, worker
@@ -51,6 +52,7 @@ class Soak:
             self._until = self._began + seconds
             self._ask()
             waiting.until(lambda: self._is_over(worker), lambda: self._check(worker))
+            self.supervisor.renewals.enter(lambda: self._check(worker))
         except Exception:  # not BecomeWorker, in a process that was forked meanwhile
             self.supervisor.leaving.let_go(worker)
             raise

@@ -232,21 +232,23 @@ def test_it_looks_at_all_machines_for_who_asks_and_not_while_the_engine_is_away(
     one.engine.acts.clear()
     one.tell('look', False)
     assert one.engine.acts == ['look']
-    assert one.said()['looked'] == [None, 0]
+    assert one.said()['looked'] == [None, 0, None]
     one.tell('look', True)
     said = one.said()
-    (first, second), more = said['looked']
-    assert more == 0
+    (first, second), more, roll = said['looked']
+    assert (more, roll) == (0, None)
     assert (first['machine'], second['id']) == ('one', 'two-2')
     assert first['release'] is None and first['age'] == 0
     assert said['engine'][0]['round_trip'] >= 0
     one.engine.away = 'it is full'
     one.tell('look', True)
     said = one.said()
-    assert said['looked'] == [None, 0] and said['engine'][0]['away'] == 'it is full'
+    assert (
+        said['looked'] == [None, 0, None] and said['engine'][0]['away'] == 'it is full'
+    )
     one.engine.acts.clear()
     one.tell('look', True)
-    assert one.said()['looked'] == [None, 0] and one.engine.acts == []
+    assert one.said()['looked'] == [None, 0, None] and one.engine.acts == []
 
 
 def test_who_asks_before_the_first_word_gets_an_answer_and_the_warnings_too(told):

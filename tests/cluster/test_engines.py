@@ -19,6 +19,8 @@ from paste_wspbus.cluster.engine import (
 from paste_wspbus.cluster.local import LocalEngine
 from paste_wspbus.cluster.redis import RedisEngine, check
 from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.unix.kernel_timer import boot_clock
+from tests.kit import eventually
 from tests.kit.redis_servers import RedisServer
 
 ONE, TWO = Member('one-1', 'one'), Member('two-2', 'two')
@@ -83,6 +85,37 @@ def test_only_its_holder_renews_and_releases_it(make):
     assert not engine.lease('plugins', ONE, Wish('renew', '', fence)).granted
     again = engine.lease('plugins', TWO, Wish('take', freed.version))
     assert again.record.fence > fence
+
+
+def test_of_who_enters_and_who_releases_a_lease_the_engine_knows_which_was_first(make):
+    engine = make()
+    seen = engine.lease('roll', ONE, Wish())
+    taken = engine.lease('roll', ONE, Wish('take', seen.version, 0, 'it begins'))
+    fence = taken.record.fence
+    assert (taken.record.note, taken.record.entered) == ('it begins', '')
+    assert not engine.lease('roll', TWO, Wish('enter', '', fence - 1)).granted
+    entered = engine.lease('roll', TWO, Wish('enter', '', fence))
+    assert entered.granted and entered.version == taken.version
+    assert entered.record.entered == 'two-2'
+    renewed = engine.lease('roll', ONE, Wish('renew', '', fence))
+    assert renewed.granted
+    assert (renewed.record.note, renewed.record.entered) == ('it begins', 'two-2')
+    freed = engine.lease('roll', ONE, Wish('free', '', fence, 'é' * 9000))
+    assert (freed.record.note, freed.record.entered) == ('é' * 8000, 'two-2')
+    assert not engine.lease('roll', TWO, Wish('enter', '', fence)).granted
+    assert engine.lease('roll', TWO, Wish()).record.note == 'é' * 8000
+    again = engine.lease('roll', TWO, Wish('take', freed.version))
+    assert (again.record.note, again.record.entered) == ('', '')
+
+
+def test_nobody_enters_what_has_ended(make):
+    engine = make()
+    engine._ttl = 0.05
+    seen = engine.lease('roll', ONE, Wish())
+    fence = engine.lease('roll', ONE, Wish('take', seen.version)).record.fence
+    until = boot_clock() + 0.06
+    eventually(lambda: boot_clock() > until)
+    assert not engine.lease('roll', TWO, Wish('enter', '', fence)).granted
 
 
 def test_no_fence_is_lower_than_one_that_a_member_has_seen(make):

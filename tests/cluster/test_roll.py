@@ -1,11 +1,13 @@
 """A roll, over machines of the test's own: they answer what the test says."""
 
 import json
+import re
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from paste_wspbus.cluster import roll
+from paste_wspbus.cluster import roll, rolled
 from paste_wspbus.cluster.claim import Claim
 from paste_wspbus.cluster.engine import (
     Answer,
@@ -35,8 +37,8 @@ class Engine:
         self.seen = [Seen(one, 0.1, {'generation': 1}) for one in (WEB1, WEB2, WEB3)]
         self.answers = {one.id: [SERVES] for one in (WEB1, WEB2, WEB3)}
         self.orders, self.holder, self.acts = [], '', []
-        self.away = ''
-        self.roll = None
+        self.away = self.entered = ''
+        self.roll, self.notes = None, []
 
     def members(self):
         return [
@@ -54,7 +56,12 @@ class Engine:
             self.holder, self.shown = member.id, member.machine
         if wish.act == 'free':
             self.holder = ''
-        record = Record(self.holder, 7, len(self.acts), 'run', 0.1, 12.0, 'web9', TTL)
+        self.notes += [wish.note] * bool(wish.note)
+        note = self.notes[-1] if self.notes else ''
+        record = Record(
+            *(self.holder, 7, len(self.acts), 'run', 0.1, 12.0, 'web9', TTL),
+            *(note, self.entered),
+        )
         return Answer(wish.act != 'look' and not is_other, record, 'run', boot_clock())
 
     def send(self, message):
@@ -157,8 +164,52 @@ def test_a_machine_that_says_nothing_fails_after_the_ttl(made):
     assert boot_clock() - began > TTL
     assert rows == {'web1': 'done', 'web2': 'failed', 'web3': 'waits'}
     (failed,) = [news for news in one.news if news[0] == 'failed']
-    assert failed[2].startswith('it has not answered for 1 s')
+    assert re.fullmatch(
+        r'it has not answered for \d s. It had replaced no process, and does not begin any '
+        r'more',
+        failed[2],
+    )
     assert boot_clock() - one.engine.ordered_at > roll.LATER
+    assert one.engine.acts[-2:] == ['free', 'close']
+    said = rolled.read_note(one.engine.notes[-1])
+    assert said == {
+        **{'who': 'web1 (for alice)', 'turn': '', 'line': 'web2 has failed'},
+        **{'done': 'web1', 'failed': 'web2', 'rest': 'web3'},
+    }
+
+
+def test_a_machine_that_was_at_it_before_it_became_silent_may_have_restarted(made):
+    one = made()
+
+    def enters():
+        one.engine.entered = WEB1.id
+
+    one.engine.answers[WEB1.id] = [enters, None]
+    outcomes(one)
+    (failed,) = [news for news in one.news if news[0] == 'failed']
+    assert 'It had begun to replace its processes: see its log' in failed[2]
+
+
+def test_the_lease_says_how_far_it_is_and_the_next_roll_how_the_last_one_ended(made):
+    one = made()
+    one.engine.answers[WEB2.id] = [FAILS]
+    outcomes(one)
+    said = [rolled.read_note(note) for note in one.engine.notes]
+    assert [(one['turn'], one['done'], one['failed']) for one in said] == [
+        ('web1', '', ''),
+        ('web2', 'web1', ''),
+        ('', 'web1', 'web2'),
+    ]
+    two = made()
+    two.engine.notes = one.engine.notes[:2]  # it has died there
+    two.engine.holder = ''
+    outcomes(two)
+    assert two.news[0][:1] == ('before',)
+    assert 'In its turn: web2. Restarted: web1. Not restarted: web3.' in two.news[0][1]
+    three = made()
+    three.engine.notes = two.engine.notes
+    outcomes(three)
+    assert three.news[0][0] == 'begins'
 
 
 def test_an_order_is_sent_again_until_it_is_answered(made):
@@ -329,3 +380,84 @@ def test_a_machine_obeys_only_the_roll_that_has_the_lease_now():
 
     engine.lease = lease
     assert not is_valid()
+
+
+@pytest.fixture
+def rolls():
+    one = Rolls(Settings('', 'shop', 'web1', TTL), WEB1, Engine, print)
+    one.engine = Engine()
+    return one
+
+
+def test_the_next_agent_releases_the_lease_of_a_roll_whose_agent_has_died(rolls):
+    engine = rolls.engine
+    rolls.look(engine)
+    assert engine.acts == ['look']
+    engine.holder = WEB2.id  # that roll goes on
+    rolls.look(engine)
+    assert engine.holder == WEB2.id
+    engine.holder, engine.notes = WEB1.id, [json.dumps(dict(NOTE, turn='web2'))]
+    rolls.look(engine)
+    assert engine.holder == ''
+    said = rolled.read_note(engine.notes[-1])
+    assert said == {**NOTE, 'turn': 'web2', 'line': 'the process that rolled has died'}
+    assert Claim(WEB1.id, TTL).held is None
+
+
+def test_a_site_that_ends_releases_the_lease_of_its_roll(rolls):
+    engine = rolls.engine
+    engine.holder = WEB1.id
+    rolls.end(engine)
+    assert engine.acts == []  # it has not rolled
+    rolls._roll = SimpleNamespace(is_over=False)
+    rolls.end(engine)
+    assert (engine.holder, engine.acts) == ('', ['look', 'free'])
+
+
+def test_a_machine_enters_only_a_roll_that_goes_on():
+    def enter(granted, record, epoch='run'):
+        answer = Answer(granted, record, epoch, 1.0)
+        engine = SimpleNamespace(lease=lambda *_: answer)
+        return one.enter(engine, 7)
+
+    one = Rolls(Settings('', 'shop', 'web1', TTL), WEB1, Engine, print)
+    held = Record(WEB2.id, 7, 1, 'run', 0.1, 1.0, 'web2', TTL)
+    assert enter(True, held) is True
+    assert enter(False, held) is False  # its time is over
+    assert enter(False, held._replace(fence=8)) is False
+    assert enter(False, held._replace(holder='')) is False
+    assert enter(False, held, epoch='next') is None  # it may be renewed yet
+    assert enter(False, None) is None
+    away = Engine()
+    away.lease = lambda *_: (_ for _ in ()).throw(EngineAway('it is full'))
+    assert one.enter(away, 7) is None
+
+
+NOTE = dict.fromkeys(('who', 'turn', 'done', 'failed', 'rest', 'line'), '')
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{}', '[' * 10**5, '{"who": "web1"}'])
+def test_what_is_no_note_of_a_roll_says_nothing(text):
+    record = Record('', 7, 1, 'run', 0.1, 1.0, '', TTL, text)
+    assert rolled.seen_of(record) is None
+    assert rolled.sentences(None) == ''
+
+
+def test_what_a_roll_has_left_is_said_in_sentences():
+    said = {**NOTE, 'who': 'web1 (for al\x1b)', 'turn': 'web2', 'done': 'web1'}
+    record = Record(WEB1.id, 7, 1, 'run', 12.3, 40.0, 'web1', TTL, json.dumps(said))
+    assert rolled.sentences(rolled.seen_of(record, True)) == (
+        'web1 (for al\\x1b) rolls. In its turn: web2. Restarted: web1.'
+    )
+    assert rolled.sentences(rolled.seen_of(record)) == (
+        'web1 (for al\\x1b) has rolled, and has said nothing for 12 s: that roll has died. '
+        'In its turn: web2. Restarted: web1. To go on, see what web2 does, and then: '
+        'graceful --cluster --from web2.'
+    )
+    said |= {'turn': '', 'failed': 'web2', 'rest': 'web3', 'line': 'web2 has failed'}
+    freed = record._replace(holder='', note=json.dumps(said))
+    assert rolled.sentences(rolled.seen_of(freed)) == (
+        'The last roll, by web1 (for al\\x1b), has ended 12 s ago: web2 has failed. Failed: '
+        'web2. Restarted: web1. Not restarted: web3. To go on, mend web2, and then: graceful '
+        '--cluster --from web2.'
+    )

@@ -32,6 +32,7 @@ TITLES = {
     'soak': 'A soak',
     'check': 'A health check',
     'cluster': 'A cluster',
+    'roll': 'A roll',
     'machine': 'A machine',
     'calling': 'A listener',
     'no_answer': 'No answer',

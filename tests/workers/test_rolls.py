@@ -14,8 +14,13 @@ from paste_wspbus.cluster.engine import Member
 from paste_wspbus.cluster.redis import RedisEngine
 from paste_wspbus.cluster.settings import Settings
 from paste_wspbus.unix.kernel_timer import boot_clock
-from paste_wspbus.workers.rolls import Operators, Turn, is_gone
+from paste_wspbus.workers import rolls
+from paste_wspbus.workers.children import WorkerFailed
+from paste_wspbus.workers.renewals import Renewals
+from paste_wspbus.workers.rolls import Operators, Order, Turn, is_gone
+from paste_wspbus.workers.waiting import Waiting
 from tests.kit import Site, eventually, run
+from tests.kit.processes import children
 from tests.kit.redis_servers import RedisServer, released
 
 WEB1 = Member('web1-x', 'web1')
@@ -58,7 +63,7 @@ class Supervisor:
 
 @pytest.fixture
 def turn():
-    turn = Turn(Supervisor(), Mail())
+    turn = Turn(Supervisor(), Mail(), 5.0)
     turn.site = turn.supervisor
     return turn
 
@@ -131,6 +136,64 @@ class Waits:
 
     def recv(self, *_):
         raise BlockingIOError
+
+
+@pytest.fixture
+def entering(turn, events):
+    """A turn that asks whether the roll of fence 7 goes on; ``answers`` are what it hears."""
+    leaving = SimpleNamespace(leaving=False, events=events)
+    turn.site.events, turn.site.waiting = events, Waiting(leaving)
+    turn.answers, turn._ttl = [], 0.2
+
+    def say(*words):
+        turn.mail.said.append(words)
+        if turn.answers:
+            answer = turn.answers.pop(0)
+            events.call_later(0, lambda: turn.mail.entered(*answer))
+
+    turn.mail.say = say
+    return turn
+
+
+def test_before_the_first_process_stops_the_roll_must_still_go_on(
+    entering, monkeypatch
+):
+    monkeypatch.setattr(rolls, 'AGAIN', 0.05)
+    order(entering)
+    (asked,) = entering.site.orders
+    entering.answers = [(7, None), (6, True), (7, True)]
+    asked.enter(lambda: None)
+    assert entering.mail.said == [('enter', 7)] * 3
+    entering.answers = [(7, False)]
+    with pytest.raises(WorkerFailed, match='the roll that has asked for it has ended'):
+        asked.enter(lambda: None)
+    with pytest.raises(WorkerFailed, match='nobody knows whether the roll goes on'):
+        asked.enter(lambda: None)
+
+
+def test_an_operator_of_the_machine_asks_no_roll():
+    asked, fakes = [], []
+
+    def renewals(*waiting):
+        supervisor = SimpleNamespace(
+            bus=SimpleNamespace(state=State.STARTED, asked_by=None),
+            strategy=SimpleNamespace(renew=lambda: one.enter() or fakes.append(one)),
+        )
+        one = Renewals(supervisor)
+        one._it_serves = dict
+        supervisor.generation, one._asking = 2, [*waiting]
+        one.renew()
+
+    def enters(check):
+        asked.append(check)
+
+    by_roll = Order(True, lambda _: None, enters)
+    renewals(by_roll)
+    assert len(asked) == 1
+    renewals(by_roll, Connection())
+    renewals(Connection())
+    renewals()
+    assert len(asked) == 1 and len(fakes) == 4
 
 
 class Connection:
@@ -348,7 +411,7 @@ def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(machin
         second = three.run('graceful', '--cluster')
         assert second.code == 1
         assert re.fullmatch(
-            r'No roll: web1 \(for \S+ \(PID \d+\)\) rolls already, for \d+ s. Nothing was '
+            r'No roll: web1 \(for \S+ \(PID \d+\)\) rolls already, for \d+ s; web2 is in its turn. Nothing was '
             r'restarted. If that roll has died, another one can begin in \d s.\n',
             second.err.text,
         )
@@ -365,6 +428,34 @@ def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(machin
         with gate.open('w'):
             assert two.out.wait_for(' serves, workers in PIDs ', count + 1)
     one.expect('Roll: it has ended: the operator has stopped it')
+
+
+def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines):
+    one, two, three = machines
+    folder = one.folder.parent
+    app, gate = folder / 'web2' / 'current' / 'webapp.py', folder / 'gate'
+    loadable = app.read_text()
+    app.write_text(f'open({str(gate)!r}).close()\n{loadable}')
+    count = two.err.text.count('Asked for a graceful restart')
+    with one.command('graceful', '--cluster') as roll:
+        two.expect('Asked for a graceful restart', count + 1)
+        os.kill(min(children(one.pid)), signal.SIGKILL)  # the agent: the first one
+        assert roll.wait() == 1
+    assert 'In its turn: web2: see its log. Not restarted: web3.' in roll.out.text
+    app.write_text(loadable)
+    eventually(
+        lambda: 'that rolled has died' in three.run('status', '--cluster').out.text
+    )
+    said = three.run('status', '--cluster').out.text.splitlines()[-1]
+    assert re.fullmatch(
+        r'The last roll, by web1 \(for .*\), has ended \d+ s ago: the process that rolled '
+        r'has died. In its turn: web2. Restarted: web1. Not restarted: web3. To go on, see '
+        r'what web2 does, and then: graceful --cluster --from web2.',
+        said,
+    )
+    with gate.open('w'):
+        two.expect('failed: the roll that has asked for it has ended; generation ')
+    assert two.serves == '43'
 
 
 def test_a_machine_that_dies_in_its_turn_is_a_failure(machines):
