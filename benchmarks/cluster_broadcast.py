@@ -1,4 +1,8 @@
-"""Measures how long a message takes to all workers of all machines, in round trips of the engine."""
+"""Measures how long a message takes to all workers of all machines, in round trips of the engine.
+
+Beside it stands the floor: the same number of processes that do nothing but wait for an entry
+of a stream with redis-py (XREAD BLOCK), and another that adds one (XADD).
+"""
 
 from __future__ import annotations
 
@@ -170,6 +174,48 @@ def broadcasts(
         return took[-times:]
 
 
+def bare(port: int, count: int, times: int) -> list[float]:
+    """Return the seconds from each XADD until the last of the bare subscribers has it."""
+    import redis
+
+    with contextlib.ExitStack() as stack:
+        heard = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        heard.bind(('127.0.0.1', 0))
+        heard.settimeout(2)
+        for _ in range(count):
+            pid = os.fork()
+            if not pid:
+                try:
+                    _subscribe(port, heard.getsockname())
+                finally:
+                    os._exit(1)
+            stack.callback(os.waitpid, pid, 0)
+            stack.callback(os.kill, pid, signal.SIGKILL)
+        client = stack.enter_context(redis.Redis(port=port))
+        took: list[float] = []
+        for number in range(times + 2 * WARM_UP):
+            at = time.monotonic()
+            client.xadd('bare', {'m': number})
+            last = wait_for(heard, number, count)
+            if last is not None:
+                took.append(last - at)
+        return took[-times:]
+
+
+def _subscribe(port: int, to: tuple[str, int]) -> None:
+    import redis
+
+    last, client = b'$', redis.Redis(port=port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(to)
+        while True:
+            for _, entries in client.xread({'bare': last}, block=2000):
+                for _, fields in entries:
+                    number = int(fields[b'm'])
+                    sock.send(struct.pack('qd', number, time.monotonic()))
+                last = entries[-1][0]
+
+
 def wait_for(heard: socket.socket, number: int, count: int) -> float | None:
     """Return when the last worker has heard a message; None if not all have heard it.
 
@@ -184,8 +230,11 @@ def wait_for(heard: socket.socket, number: int, count: int) -> float | None:
     return None
 
 
-def measure(distance: float, options: Any) -> tuple[float, list[float]]:
-    """Return a round trip of the engine, and what each message has taken, in seconds."""
+def measure(distance: float, options: Any) -> tuple[float, list[float], list[float]]:
+    """Return a round trip of the engine, and what each message has taken, in seconds.
+
+    The last ones are those of the bare subscribers.
+    """
     times = int(options.times)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -200,7 +249,8 @@ def measure(distance: float, options: Any) -> tuple[float, list[float]]:
             port = far.port
         machines, workers = int(options.machines), int(options.workers)
         took = broadcasts(port, folder, machines, workers, times)
-        return round_trip(port, times), took
+        floor = bare(port, machines * workers, times)
+        return round_trip(port, times), took, floor
 
 
 def main() -> None:
@@ -208,16 +258,21 @@ def main() -> None:
     options = rounds.options(__doc__ or '', times=50, machines=4, workers=4, distance=1)
     count = int(options.machines) * int(options.workers)
     print(f'  a message to {count} workers on {options.machines:g} machines')
-    print(f'  {"engine at a distance of":<26}{"round trip":>12}{"message":>12}{"÷":>8}')
+    print(
+        f'  {"engine at a distance of":<26}{"round trip":>12}{"message":>12}'
+        f'{"round trips":>12}{"bare XREAD":>12}{"÷":>6}'
+    )
     ratio = None
     for distance in (0.0, float(options.distance) / 1000):
-        trip, took = measure(distance, options)
-        if not took:
+        trip, took, floor = measure(distance, options)
+        if not took or not floor:
             raise rounds.Unavailable('not all workers have heard the messages')
-        ratio = statistics.median(took) / trip
+        message, least = statistics.median(took), statistics.median(floor)
+        ratio = message / trip
         print(
             f'  {distance * 1000:>23g} ms{trip * 1000:>9.3f} ms'
-            f'{statistics.median(took) * 1000:>9.3f} ms{ratio:>8.1f}'
+            f'{message * 1000:>9.3f} ms{ratio:>12.1f}'
+            f'{least * 1000:>9.3f} ms{message / least:>6.1f}'
         )
     rounds.judge('round trips of a message', ratio, at_most=ROUND_TRIPS)
 
