@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from typing import NamedTuple, Protocol
@@ -218,7 +217,7 @@ def _signature(message: Message, name: str, secret: str) -> str:
         return ''
     data = json.dumps([name, *message]).encode()
     key = secret.encode(errors='surrogateescape')  # as the environment may give it
-    return hmac.new(key, data, hashlib.sha256).hexdigest()
+    return hmac.digest(key, data, 'sha256').hex()
 
 
 class Received(NamedTuple):

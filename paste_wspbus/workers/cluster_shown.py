@@ -31,11 +31,11 @@ class Shown:
         self._sent = {}
 
     def look(self) -> None:
-        """Send the facts if they have changed."""
-        facts = self.facts()
+        """Send the facts if they have changed; this comes before each sleep, and costs little."""
+        facts = self._all()
         if facts != self._sent:
             self._sent = facts
-            self._cluster.record(facts)
+            self._cluster.record(bounded(facts))
 
     def release(self) -> Release:
         """Return which code the generation runs that serves.
@@ -53,20 +53,21 @@ class Shown:
 
     def facts(self) -> dict[str, Any]:
         """Return what this site says of itself: see `cluster.facts`."""
+        return bounded(self._all())
+
+    def _all(self) -> dict[str, Any]:
         supervisor, bus = self._supervisor, self._supervisor.bus
         leader = supervisor.current.get(CLUSTER)
         leads = leader is not None and leader.is_ready and not leader.leaving
-        return bounded(
-            {
-                **self.release()._asdict(),
-                'generation': supervisor.generation,
-                'state': bus.state.name,
-                'renewing': supervisor.is_renewing,
-                'drained': bus.drained,
-                'serving': len(supervisor.serving()),
-                'wanted': supervisor.count,
-                'since': round(self._began, 3),
-                'ttl': self._cluster.settings.ttl,
-                'leads': supervisor.plan.cluster_plugins if leads else (),
-            }
-        )
+        return {
+            **self.release()._asdict(),
+            'generation': supervisor.generation,
+            'state': bus.state.name,
+            'renewing': supervisor.is_renewing,
+            'drained': bus.drained,
+            'serving': len(supervisor.serving()),
+            'wanted': supervisor.count,
+            'since': round(self._began, 3),
+            'ttl': self._cluster.settings.ttl,
+            'leads': supervisor.plan.cluster_plugins if leads else (),
+        }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from paste_wspbus.role import WORKER
-from paste_wspbus.wire import MAX_CHANNELS
+from paste_wspbus.wire import MAX_CHANNELS, order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,8 +95,9 @@ class Exchange:
         """
         if retain:
             self._retain(sender, channel, args)
+        line = order('message', [channel, args])
         for receiver in self._receivers(channel):
-            receiver.send('message', [channel, args])
+            receiver.pass_on(line)
 
     def miss(self, count: int) -> None:
         """Let all processes that hear messages publish that so many were lost."""

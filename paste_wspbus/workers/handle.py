@@ -328,6 +328,10 @@ class WorkerHandle:
         """
         return self.outbox.put_message(order(word, *carried))
 
+    def pass_on(self, line: bytes) -> bool:
+        """Send it a message that is the line of an order already; else as `send`."""
+        return self.outbox.put_message(line)
+
     def is_process(self, pid: int) -> None:
         """Note its process ID, which comes from a system call or from a report.
 
