@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from paste_wspbus.cluster import scripts
 from paste_wspbus.cluster.engine import (
@@ -47,6 +48,9 @@ MAX_KEPT_FACTS = 4 * MAX_FACTS
 
 #: Whether a text may be the name or the id of a machine: see `settings.read`.
 _NAMES = re.compile(r'[A-Za-z0-9._-]{1,100}').fullmatch
+
+#: The parts of a URL behind the ? that name files.
+_FILES = 'ssl_ca_certs', 'ssl_certfile', 'ssl_keyfile'
 
 #: What the engine says, and what it means for who runs it. redis-py takes some of the words
 #: away, and raises an error of a class of its own.
@@ -275,6 +279,8 @@ def _reason(error: Exception) -> str:
             return meaning.format(said)
     if isinstance(error, redis.exceptions.TimeoutError):
         return 'it does not answer in time'
+    if refused := re.search(r'certificate verify failed: (.+?)\.? \(_ssl', said):
+        return f'its certificate is not accepted: {refused[1]}'
     if isinstance(error, (redis.exceptions.ConnectionError, OSError)):
         why = re.sub(r'^Error -?\d+ connecting to \S+?\. ', '', said).rstrip('.')
         return f'there is no connection: {why}'
@@ -404,6 +410,9 @@ def check(url: str) -> str:
             whole = urlsplit(url)
             if not whole.hostname or whole.port == 0:
                 return f'write {parts.scheme}://HOST:6379/0'
+            for key, values in parse_qs(whole.query).items():
+                if key in _FILES and not os.path.isfile(values[-1]):
+                    return f'{key}: there is no file {values[-1]}'
         if database and not (database.isascii() and database.isdigit()):
             return f'{database!r} is not the number of a database'
     except ValueError as error:

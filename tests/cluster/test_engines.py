@@ -21,7 +21,8 @@ from paste_wspbus.cluster.redis import RedisEngine, check
 from paste_wspbus.cluster.settings import Settings
 from paste_wspbus.unix.kernel_timer import boot_clock
 from tests.kit import eventually
-from tests.kit.redis_servers import RedisServer
+from tests.kit.clients import free_port
+from tests.kit.redis_servers import RedisServer, certified
 
 ONE, TWO = Member('one-1', 'one'), Member('two-2', 'two')
 
@@ -445,6 +446,31 @@ def asked(settings):
     finally:
         engine.close()
     return ''
+
+
+def test_over_tls_the_certificate_of_the_engine_is_checked(tmp_path):
+    certificate, key = certified(tmp_path, 'engine')
+    other, _ = certified(tmp_path, 'other')
+    port = free_port()
+    options = ['--tls-port', str(port), '--tls-auth-clients', 'no']
+    options += ['--tls-cert-file', certificate, '--tls-key-file', key]
+    with RedisServer(tmp_path, *options) as server:
+
+        def told(where, trusted=''):
+            url = f'rediss://{where}/0' + (trusted and f'?ssl_ca_certs={trusted}')
+            assert check(url) == ''
+            return asked(Settings(url, 'shop', 'one', ttl=5))
+
+        here = f'127.0.0.1:{port}'
+        assert told(here, certificate) == ''
+        refused = 'its certificate is not accepted: '
+        for trusted in (other, ''):
+            assert told(here, trusted) == f'{refused}self-signed certificate'
+        line = told(f'localhost:{port}', certificate)
+        assert line.startswith(refused) and "not valid for 'localhost'" in line
+        assert told(f'127.0.0.1:{server.port}', certificate)  # it speaks no TLS there
+    url = f'rediss://{here}/0?ssl_ca_certs={tmp_path}/none'
+    assert check(url) == f'ssl_ca_certs: there is no file {tmp_path}/none'
 
 
 def test_what_is_wrong_with_the_engine_is_told_in_a_few_words(tmp_path):

@@ -3,17 +3,23 @@
 import contextlib
 import shutil
 import subprocess
+import threading
 import time
 
 import pytest
 
+from paste_wspbus.cluster.claim import Claim
 from paste_wspbus.cluster.engine import EngineAway, Member, Wish
 from paste_wspbus.cluster.redis import RedisEngine
 from paste_wspbus.cluster.settings import Settings
+from paste_wspbus.unix.kernel_timer import boot_clock
 from tests.kit import eventually, free_port
-from tests.kit.redis_servers import RedisServer
+from tests.kit.redis_servers import RedisServer, released
 
 ONE = Member('one-1', 'one')
+
+#: Seconds for which the members of a failover hold a lease.
+TTL = 2
 
 
 @pytest.fixture
@@ -44,6 +50,71 @@ def pair(tmp_path):
         finally:
             sentinel.kill()
             sentinel.wait()
+
+
+class Candidate(threading.Thread):
+    """A member that wants the lease all the time; while it has it, it writes to a store."""
+
+    def __init__(self, name, url, store):
+        super().__init__(daemon=True)
+        self.member, self.store = Member(f'{name}-1', name), store
+        self.engine = RedisEngine(Settings(url, 'shop', name, ttl=TTL))
+        self.claim = Claim(self.member.id, TTL)
+        self.ends, self.epochs = threading.Event(), []
+
+    def run(self):
+        while not self.ends.wait(0.02):
+            asked, wish = boot_clock(), self.claim.wish(boot_clock(), True)
+            with contextlib.suppress(EngineAway):
+                answer = self.engine.lease('plugins', self.member, wish)
+                self.claim.heard(wish, answer, asked, boot_clock())
+            held = self.claim.held
+            if held is not None and self.claim.holds(boot_clock()):
+                self.store.write(self.member.id, *held)
+                self.epochs.append(self.claim.record.epoch)
+        self.engine.close()
+
+
+class Store:
+    """It refuses old fences; ``overlaps`` are writes before the end of another's lease."""
+
+    def __init__(self):
+        self._lock, self.writes, self.overlaps, self.refused = (
+            threading.Lock(),
+            0,
+            [],
+            0,
+        )
+        self._last = '', 0, 0.0
+
+    def write(self, who, fence, until):
+        with self._lock:
+            before, highest, end = self._last
+            if fence < highest:
+                self.refused += 1
+                return
+            if who != before and (boot_clock() < end or fence == highest):
+                self.overlaps.append((before, highest, who, fence))
+            self._last, self.writes = (who, fence, until), self.writes + 1
+
+
+def test_a_failover_under_a_lease_gives_it_to_no_two_members(pair):
+    master, replica, port = pair
+    url = f'sentinel://127.0.0.1:{port}/shop/0'
+    released(RedisEngine(Settings(master.url, 'shop', 'nobody', ttl=TTL)))
+    store = Store()
+    both = [Candidate(name, url, store) for name in ('one', 'two')]
+    for one in both:
+        one.start()
+    eventually(lambda: store.writes)
+    eventually(lambda: replica.client().exists('wspbus:{shop}:lease:plugins'))
+    before = {epoch for one in both for epoch in one.epochs}
+    master.kill()
+    eventually(lambda: any({*one.epochs} - before for one in both))
+    for one in both:
+        one.ends.set()
+        one.join()
+    assert (store.overlaps, store.refused) == ([], 0)
 
 
 def test_a_failover_is_another_run_of_the_engine(pair):

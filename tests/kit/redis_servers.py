@@ -69,6 +69,21 @@ class RedisServer:
         self.kill()
 
 
+def certified(folder, name):
+    """Make a key and a certificate that it has signed itself, for 127.0.0.1.
+
+    :returns: the paths of the certificate and of the key.
+    """
+    if shutil.which('openssl') is None:
+        pytest.skip('openssl is not installed: see .ci/system-packages')
+    certificate, key = folder / f'{name}.pem', folder / f'{name}.key'
+    words = ['openssl', 'req', '-x509', '-nodes', '-days', '2', '-newkey', 'ec']
+    words += ['-pkeyopt', 'ec_paramgen_curve:prime256v1', '-subj', f'/CN={name}']
+    words += ['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out']
+    subprocess.run([*words, certificate], check=True, capture_output=True)
+    return certificate, key
+
+
 def released(engine, name='plugins'):
     """Take a lease and release it: who comes next need not wait for a ttl."""
     nobody = Member('nobody', 'nobody')
