@@ -191,8 +191,8 @@ class Search:
         self.claims: list[Entry] = []
         uid = options.identity.uid if options.identity is not None else None
         self.users = trusted_users(self.names.file, uid)
-        is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
-        self.entries, self.problems = read_entries(self.users, everybody=is_root)
+        self.is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
+        self.entries, self.problems = read_entries(self.users, everybody=self.is_root)
 
     def run(self) -> Found | None:
         """Return the site that the command line means; None if it has no entry.
@@ -265,11 +265,21 @@ class Search:
             found.is_unknown(NotKnown(problem))
         elif self.problems:
             found.is_unknown(self.problems[0])
-        elif path := socket_out_of_sight(self.names.file):
-            problem = f'a process listens at {path}, where this command cannot see it'
-            found.is_unknown(NotKnown(problem))
+        elif path := socket_out_of_sight(
+            self.names.file, self.users, self.is_root, self.entries
+        ):
+            found.is_unknown(NotKnown(f'a process {_out_of_sight(ini, path)}'))
         elif not ini.startswith('egg:') and not os.path.exists(ini):
             found.problem += f', and there is no {ini}'
+
+
+def _out_of_sight(ini: str, path: str) -> str:
+    """Return what a process does whose socket `socket_out_of_sight` names."""
+    if path.startswith('@'):
+        return f'runs {ini}, and has no folder for its entry'
+    is_hidden = os.path.isabs(path) and not os.path.lexists(path)
+    looks = 'cannot see it' if is_hidden else 'does not look'
+    return f'listens at {path}, where this command {looks}'
 
 
 def trusted_users(file: str, named: int | None = None) -> set[int]:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import socket
 import stat
 import time
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: The ends of the names of an entry, of its lock, and of the control socket beside it.
 SUFFIX, LOCK, SOCKET = '.json', '.lock', '.sock'
+
+#: The beginning of the names of a `Beacon`.
+_BEACON = 'paste_wspbus'
 
 #: The number of names that are tried for the lock.
 _ATTEMPTS = 100
@@ -325,16 +329,48 @@ def _read(folder_fd: int, name: str, folder: str, owner: int) -> list[Entry]:
         os.close(fd)
 
 
-def socket_out_of_sight(file: str) -> str | None:
-    """Return the path of a control socket that listens where this process cannot see it.
+class Beacon:
+    """Shows that a site runs that has no folder for an entry: a socket with an abstract name.
 
-    The system lists it (proc(5), /proc/net/unix), although its folder is another user's,
-    or is in another mount namespace, as with PrivateTmp=yes of systemd.exec(5).
+    The system lists it for everybody (proc(5), /proc/net/unix). Nobody accepts there.
 
     :param file: the real path of the .ini.
+    :raises OSError: if this system has no abstract names (unix(7)).
     """
-    places = rf'({SYSTEM}(/[^/]+)?|/run/user/\d+/paste_wspbus|/tmp/paste_wspbus-\d+)'
-    name = rf'/{re.escape(_name_for(file))}-[\d-]+\.sock'
+
+    def __init__(self, file: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        close_in_child(self, Beacon.close)
+        try:
+            name = f'{_BEACON}/{_name_for(file)}-{os.getpid()}{SOCKET}'
+            self._socket.bind(b'\0' + os.fsencode(name))
+            self._socket.listen(1)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the socket: the system does not list it any more."""
+        self._socket.close()
+
+
+def socket_out_of_sight(
+    file: str, users: Iterable[int], everybody: bool, entries: Iterable[Entry]
+) -> str | None:
+    """Return the name of a socket of a site that listens where `read_entries` does not look.
+
+    The system lists it (proc(5), /proc/net/unix), although its folder is another user's,
+    or is in another mount namespace, as with PrivateTmp=yes of systemd.exec(5), or is
+    that of another $XDG_RUNTIME_DIR. ``@`` begins the name of a `Beacon`.
+
+    :param file: the real path of the .ini.
+    :param users: as in `read_entries`; so is ``everybody``.
+    :param entries: those that `read_entries` has returned.
+    :returns: a path; without its folder, if the process has named that by a descriptor.
+    """
+    name = rf'.*/{re.escape(_name_for(file))}-[\d-]+{re.escape(SOCKET)}'
+    folders = _folders(users, everybody)
+    seen = {os.path.basename(entry.control) for entry in entries}
     try:
         with open('/proc/net/unix', errors='surrogateescape') as lines:
             listening = [line.split(None, 7) for line in lines if ' 00010000 ' in line]
@@ -342,8 +378,10 @@ def socket_out_of_sight(file: str) -> str | None:
         return None
     for words in listening:
         path = words[7].rstrip('\n') if len(words) == 8 else ''
-        if re.fullmatch(places + name, path) and not os.path.lexists(path):
-            return path
+        if not re.fullmatch(name, path, re.DOTALL) or os.path.basename(path) in seen:
+            continue
+        if os.path.dirname(path) not in folders or not os.path.lexists(path):
+            return re.sub('^/proc/self/fd/[0-9]+/', '', path)
     return None
 
 

@@ -22,7 +22,7 @@ from paste_wspbus.values import working_folder
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
-    from paste_wspbus.control.register import Registration
+    from paste_wspbus.control.register import Beacon, Registration
     from paste_wspbus.control.server import Connection, Control
     from paste_wspbus.ops.holding import Ops
     from paste_wspbus.plugins.autoreload import Autoreloader
@@ -61,6 +61,8 @@ class Process:
         self.control: Control | None = None
         #: Its entry among the running sites.
         self.entry: Registration | None = None
+        #: What shows that it runs, if it can have no entry.
+        self.beacon: Beacon | None = None
         #: Whether it opens everything only when the site is loaded.
         self.opens_late = False
         #: Whether it loads the site only when the process of the old site has ended.
@@ -349,6 +351,8 @@ class Process:
             self.ops.close()
         if self.entry is not None:
             self.entry.close()
+        if self.beacon is not None:
+            self.beacon.close()
         if self.control is not None:
             self.control.close()
         if self.lock is not None:

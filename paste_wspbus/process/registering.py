@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from paste_wspbus.control.server import Control
 from paste_wspbus.errors import shortage
 from paste_wspbus.process.answers import Answers
@@ -83,7 +85,15 @@ class Registering:
                 f'status, stop and graceful find this site only with {by}: {error}; '
                 'set XDG_RUNTIME_DIR'
             )
+            self._show()
         return None
+
+    def _show(self) -> None:
+        """Show that the site runs, so that no command says that it does not."""
+        from paste_wspbus.control.register import Beacon
+
+        with contextlib.suppress(OSError):
+            self.process.beacon = Beacon(self.process.names.file)
 
     def _describe(self, entry: Registration, control: str) -> None:
         process, options = self.process, self.options

@@ -427,6 +427,40 @@ def test_a_site_in_another_mount_namespace_is_not_said_not_to_run():
         assert run(place.folder, 'site.ini', 'status', **env).code == 3
 
 
+def test_a_site_that_can_have_no_entry_is_not_said_not_to_run():
+    """Its user may write nowhere where entries are."""
+    with Place() as place:
+        words = place._words()
+        # The TMPDIR is root's, and so is that of the commands, which differs.
+        words['env'].update(XDG_RUNTIME_DIR='')
+        for mode in ([], ['--workers=1']):
+            with Site(place.folder, None, 'site.ini', *mode, **words) as site:
+                eventually(lambda site=site: 'only with --pid-file' in site.err.text)
+                for subcommand, code in (('status', 4), ('stop', 4)):
+                    for told in (
+                        place.run(subcommand),
+                        run(place.folder, 'site.ini', subcommand),
+                    ):
+                        assert told.code == code, told.report()
+                        text = told.out.text + told.err.text
+                        assert 'has no folder for its entry' in text
+                assert site.stop()[0] == 0
+        assert place.run('status').code == 3
+
+
+def test_a_site_with_another_runtime_folder_is_not_said_not_to_run(folder, tmp_path):
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir(0o700)
+    write(folder, {'site.ini': ini(), 'webapp.py': WEBAPP})
+    env = {'env': {'RUNTIME_DIRECTORY': str(elsewhere)}}
+    with Site(folder, None, 'site.ini', **env) as site:
+        told = run(folder, 'site.ini', 'stop')
+        assert told.code == 4, told.report()
+        assert 'where this command does not look' in told.err.text
+        assert run(folder, 'site.ini', 'stop', **env).code == 0
+        assert site.wait() == 0
+
+
 def test_another_user_is_not_told_that_the_site_of_root_does_not_run():
     with Place() as place:
         with Site(
