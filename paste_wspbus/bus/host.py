@@ -9,7 +9,7 @@ from paste_wspbus.errors import WSPBusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
 #: The beginning of the line that says why a site stops.
@@ -103,49 +103,6 @@ class Host:
         """
 
 
-class Supervised(Host):
-    """The host of a process that has a supervisor.
-
-    :param host: the host whose name, version and capabilities it takes.
-    """
-
-    __slots__ = ('renew', 'tell_style')
-
-    def __init__(self, host: Host) -> None:
-        super().__init__(host.name, host.version, host.capabilities)
-        #: Asks the supervisor for a new process that replaces this one; None if it cannot ask.
-        self.renew: Callable[[], object] | None = None
-        #: Reports to the supervisor how to start the next process; None if it cannot report.
-        self.tell_style: Callable[[str], object] | None = None
-
-    @property
-    def is_supervised(self) -> bool:  # type: ignore[override]
-        """Whether there is a supervisor that starts the next process as `succeed` says."""
-        return self.tell_style is not None
-
-    @property
-    def restarts(self) -> bool:  # type: ignore[override]
-        """Whether a restart is a request to the supervisor."""
-        return self.renew is not None
-
-    def restart(self, bus: Any) -> bool:
-        """Ask the supervisor for a new process that replaces this one."""
-        if self.renew is None:
-            return False
-        self.renew()
-        return True
-
-    def leave(self, bus: Any, command: str) -> bool:
-        """Log that the site itself stops the bus; the bus carries it out."""
-        _note_caller(bus, command)
-        return False
-
-    def succeed(self, bus: Any, style: str) -> None:
-        """Report to the supervisor how to start the process that follows this one."""
-        if self.tell_style is not None:
-            self.tell_style(style)
-
-
 class _Command(Host):
     """The host of a process of `wspserve`; with a supervisor, `Supervised` takes its place."""
 
@@ -155,7 +112,7 @@ class _Command(Host):
 
     def leave(self, bus: Any, command: str) -> bool:
         """Log that the site itself stops the bus; the bus carries it out."""
-        _note_caller(bus, command)
+        note_caller(bus, command)
         return False
 
 
@@ -201,14 +158,6 @@ def host_of(bus: Any) -> Host:
     return Host(name, version, CAPABILITIES.keys() & capabilities)
 
 
-def supervised(bus: Any) -> Supervised:
-    """Return the host of a bus; if it is not Supervised, make it so."""
-    host = host_of(bus)
-    if not isinstance(host, Supervised):
-        host = bus.host = Supervised(host)
-    return host
-
-
 def note_reason(bus: Any, why: str) -> None:
     """Log why the site stops, once, as soon as no signal handler is running.
 
@@ -219,7 +168,7 @@ def note_reason(bus: Any, why: str) -> None:
         bus.post('log', f'{REASON}{why}', 20)
 
 
-def _note_caller(bus: Any, command: str) -> None:
+def note_caller(bus: Any, command: str) -> None:
     """Note which code of the site has called ``bus.exit()`` or ``bus.stop()``."""
     frame = sys._getframe(3)  # below it are this function, `leave` and `Bus.exit`
     is_ours = str(frame.f_globals.get('__name__')).startswith('paste_wspbus.')

@@ -8,7 +8,6 @@ import time
 
 from paste_wspbus.bus.deadlines import call_after
 from paste_wspbus.command.terminal import print_line
-from paste_wspbus.servers.server import BlockingServer, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
+    from paste_wspbus.servers.blocking import BlockingServer
+    from paste_wspbus.servers.server import Server
 
 #: Seconds after which a server without an adapter counts as serving.
 BINDING = 0.5
@@ -44,8 +45,7 @@ class Announcement:
             before()
             report.ready(lines)
 
-        is_blocking = isinstance(server, BlockingServer) and server.blocking
-        if is_blocking and report.fd is not None:
+        if server is not None and server.blocking and report.fd is not None:
             # It binds itself, and this may fail: then it does not run so long.
             call_after(BINDING, ready)
         else:  # before the lines: a program that reads them may end this process at once

@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.ini.config import Config, Site
-    from paste_wspbus.listening.addresses import Address
+    from paste_wspbus.listening.written import Address
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
-    from paste_wspbus.servers.server import BlockingServer, Server
+    from paste_wspbus.servers.blocking import BlockingServer
+    from paste_wspbus.servers.server import Server
 
     MakeProcess = Callable[[Config, Launch, Inheritance], Process]
     #: It is called with what loads the site, and returns what the parent gets.

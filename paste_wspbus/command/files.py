@@ -10,10 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from paste_wspbus.command.finding import Found
     from paste_wspbus.process.inheritance import Inheritance
     from paste_wspbus.process.launch import Launch
-    from paste_wspbus.process.options import Options
 
 
 def choose_files(
@@ -39,7 +37,9 @@ def choose_files(
     if inheritance.files is not None:
         launch.found_files = inheritance.files
     elif is_first and options.subcommand in ('start', 'restart'):
-        runs = _look_for_site(launch, wanted)
+        from paste_wspbus.command.running_files import look_for_site
+
+        runs = look_for_site(launch, wanted)
     for key, path in wanted.items():
         setattr(options, key, path)
     if launch.found_files is not None:
@@ -68,67 +68,3 @@ def _keep(wanted: dict[str, str | None], inheritance: Inheritance) -> list[str]:
                 f'wspserve and start it again; until then {old or "none"} stays'
             )
     return notes
-
-
-def _look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
-    """Look for the site that runs, and for its files."""
-    from paste_wspbus.command import (
-        finding,  # a start in the foreground does not need it
-    )
-
-    options = launch.options
-    found = finding.find(options, exactly=True, settings=wanted)
-    if found.other:
-        file = options.pid_file or wanted.get('pid_file') or PID_FILE
-        raise finding.NotDone(
-            f'{file} is that of {found.other}{found.who}: name another one by --pid-file'
-        )
-    if isinstance(found.error, finding.Ambiguous):
-        raise found.error
-    if found.entry is None:
-        return None  # the lock of the PID file decides
-    if found.lock is None:
-        return _runs_without_pid_file(found, options)
-    named, held = options.pid_file or wanted.get('pid_file'), found.lock.path
-    if found.state == finding.RUNNING and named not in (None, held):
-        wanted['pid_file'] = held
-        if found.entry.named_pid_file == named_path(str(named)):
-            # A deployment has changed a link in the name: the file is where it was made.
-            options.named_pid_file = named
-        elif options.replaces:
-            raise finding.NotDone(
-                f'The site{found.who} has another PID file, {held}: stop it, and start '
-                'it again'
-            )
-    if options.pid_file is not None:
-        options.pid_file = held
-        return None
-    log_file = found.entry.log_file if finding.is_own(found.entry.owner) else None
-    launch.found_files = [held, log_file or '']
-    return None
-
-
-def _runs_without_pid_file(found: Found, options: Options) -> str:
-    from paste_wspbus.command.finding import LOST, NotDone, is_gunicorns
-    from paste_wspbus.control.client import NoAnswer, ask
-
-    if found.problem == LOST:
-        raise NotDone(f'The site is running{found.who}, but {LOST}')
-    if options.replaces:
-        raise NotDone(
-            f'The site is running{found.who} without a PID file, so restart cannot '
-            'replace it: use graceful, or stop it first'
-        )
-    line = f'The site is running already{found.who}.'
-    if is_gunicorns(found, options):
-        return line
-    try:
-        state = ask(found.control, 'status').get('state')
-    except NoAnswer:
-        state = None
-    if state != 'STARTED':
-        raise NotDone(
-            f'The site is running{found.who}, but does not answer: '
-            'it is still starting, or it hangs'
-        )
-    return line

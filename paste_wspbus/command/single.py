@@ -32,7 +32,6 @@ from paste_wspbus.process.early_signals import (
     hold_those_of_other_threads,
     replaces_itself,
 )
-from paste_wspbus.servers.server import BlockingServer, Server
 from paste_wspbus.unix.holding import hold
 
 TYPE_CHECKING = False
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
     from paste_wspbus.process.supervised_end import SupervisedEnd
+    from paste_wspbus.servers.blocking import BlockingServer
+    from paste_wspbus.servers.server import Server
 
 #: Seconds that the threads of a site have to end if a process reloads itself.
 RELOAD_JOIN = 1.0
@@ -249,7 +250,7 @@ class Single:
         sitelog = bus.plugins['sitelog']
         # With a server that blocks, start() returns only when the server stops.
         rehearsal = self._rehearse(site)
-        if isinstance(server, BlockingServer) and server.blocking and not rehearsal:
+        if server is not None and server.blocking and not rehearsal:
             announce = functools.partial(self._announce, site)
             bus.subscribe('start', announce, priority=float('inf'))
             sitelog.until_started = False  # if it fails later, one line says it

@@ -10,7 +10,7 @@ from paste_wspbus.errors import WSPBusError
 from paste_wspbus.ini.factories import at_place, one_line
 from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.requests.asking import Answer, Target, ask, is_one_of
-from paste_wspbus.servers.server import BlockingServer
+from paste_wspbus.servers.blocking import BlockingServer
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False

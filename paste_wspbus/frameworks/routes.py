@@ -6,7 +6,8 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 
-from paste_wspbus.frameworks import FRAMEWORKS, applications
+from paste_wspbus.frameworks import FRAMEWORKS
+from paste_wspbus.frameworks.inside import applications
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

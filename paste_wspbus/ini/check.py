@@ -27,7 +27,7 @@ from paste_wspbus.ini.sources import NoModule, Source, definition_of, find_sourc
 from paste_wspbus.ini.sources import problem_of as problem_in_source
 from paste_wspbus.ini.typed import check_further, in_its_section, settings_in_source
 from paste_wspbus.ini.typed import convert as convert_settings
-from paste_wspbus.listening.addresses import parse_address
+from paste_wspbus.listening.written import parse_address
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.unix.report_files import DENIED, problem_of
 from paste_wspbus.values import nearest

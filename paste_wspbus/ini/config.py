@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.listening.sockets import ListeningSocket
-    from paste_wspbus.servers.server import BlockingServer, Server
+    from paste_wspbus.servers.blocking import BlockingServer
+    from paste_wspbus.servers.server import Server
 
 __all__ = [
     'EARLY',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.listening.addresses import parse_address
+from paste_wspbus.listening.written import parse_address
 
 #: A Bearer token, without its padding (RFC 6750, section 2.1), of a length that nobody guesses.
 _TOKEN = re.compile(r'[A-Za-z0-9._~+/-]{16,}=*')

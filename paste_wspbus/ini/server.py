@@ -9,7 +9,7 @@ from paste_wspbus.errors import BindError, ConfigError, FactoryError, SettingErr
 from paste_wspbus.ini.factories import SERVER, EggLoader, name_of_factory, with_bus
 from paste_wspbus.listening.addresses import parse_port
 from paste_wspbus.servers.registry import adapter_for, find_adapter, runner_for
-from paste_wspbus.servers.server import WHERE, BlockingServer, Server
+from paste_wspbus.servers.server import WHERE, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.servers.blocking import BlockingServer
 
 
 class ServerSection:
@@ -109,6 +110,8 @@ class ServerSection:
         name, runner = name_of_factory(context), runner_for(context.object)
         if runner is not None:
             return runner(server, name, context.local_conf)
+        from paste_wspbus.servers.blocking import BlockingServer
+
         return BlockingServer(server, name)
 
     def bind(self, server: Server, left: Iterable[ListeningSocket] = ()) -> None:

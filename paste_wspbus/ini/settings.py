@@ -6,7 +6,6 @@ import os
 import threading
 
 from paste_wspbus.errors import ConfigError, SettingError
-from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.plugins.signals import signal_name
 from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint, nearest
 
@@ -111,6 +110,8 @@ def _addresses(text: str) -> list[str]:
 
     :raises SettingError: if one is wrong.
     """
+    from paste_wspbus.listening.written import parse_address
+
     words = [word.rstrip(',') for word in text.split() if word != ',']
     for address in words:
         parse_address(address, 'listen')

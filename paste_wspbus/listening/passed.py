@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 
-from paste_wspbus.errors import BindError
+from paste_wspbus.errors import BindError, SettingError
 from paste_wspbus.listening.sockets import ListeningSocket
 
 TYPE_CHECKING = False
@@ -35,6 +35,37 @@ def inherited(number: int, labels: Iterable[str] = ()) -> ListeningSocket:
         reason = getattr(error, 'strerror', None) or 'there is no such descriptor'
         raise BindError(f'fd://{number}', reason) from None
     return ListeningSocket(sock, owned=False, labels=[f'fd://{number}', *labels])
+
+
+def take(place: str, left: list[ListeningSocket], key: str) -> list[ListeningSocket]:
+    """Take the sockets of fd://N or fd://NAME out of those that were passed.
+
+    :param place: the number or the name.
+    :param left: sockets that are not used yet; those that are taken are removed.
+    :param key: the option or setting that names them.
+    :raises BindError: if no socket was passed, or the descriptor is no stream socket.
+    :raises SettingError: if no socket of that name was passed.
+    """
+    label, passed = f'fd://{place}', [one for one in left if one.is_passed]
+    found = [one for one in passed if label in one.labels]
+    for listening in found:
+        left.remove(listening)
+    if found:
+        return found
+    if place.isascii() and place.isdigit():
+        return [inherited(int(place))]
+    if not passed:
+        raise BindError(
+            label,
+            'no socket was passed under a name; start the site by its systemd socket '
+            'unit, or write the number of a descriptor: fd://3',
+        )
+    names = dict.fromkeys(name[5:] for one in passed for name in one.labels[1:])
+    raise SettingError(
+        key,
+        f'{label}: no socket of that name was passed; the names that were passed: '
+        f'{", ".join(names) or "none"}',
+    )
 
 
 def received(fd: int, *, owned: bool, labels: Iterable[str] = ()) -> ListeningSocket:

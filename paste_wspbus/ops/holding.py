@@ -8,8 +8,8 @@ import time
 
 from paste_wspbus.errors import BindError, ConfigError, SettingError, UsageError
 from paste_wspbus.ini.settings import section_of
-from paste_wspbus.listening.addresses import parse_address
 from paste_wspbus.listening.sockets import ListeningSocket
+from paste_wspbus.listening.written import parse_address
 from paste_wspbus.ops.access import Access
 from paste_wspbus.servers.binding import Binding
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.ini.config import Config
-    from paste_wspbus.listening.addresses import Address
+    from paste_wspbus.listening.written import Address
     from paste_wspbus.ops.thread import OpsThread
 
 #: Seconds between two tries to bind an address.

@@ -7,7 +7,7 @@ its own function.
 
 from __future__ import annotations
 
-from paste_wspbus.bus.host import host_of, supervised
+from paste_wspbus.bus.host import host_of
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins import Plugin, on
 
@@ -101,9 +101,13 @@ class GracefulRestarter(Plugin):
     def subscribe(self) -> None:
         """Plug in."""
         super().subscribe()
+        from paste_wspbus.bus.supervised import supervised
+
         supervised(self.bus).renew = self.ask
 
     def unsubscribe(self) -> None:
         """Unplug."""
         super().unsubscribe()
+        from paste_wspbus.bus.supervised import supervised
+
         supervised(self.bus).renew = None

@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from paste_wspbus.servers.server import BlockingServer, Server
+    from paste_wspbus.servers.blocking import BlockingServer
+    from paste_wspbus.servers.server import Server
 
 __all__ = [
     'BlockingServer',
@@ -20,15 +21,19 @@ __all__ = [
 if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
     def __getattr__(name):
-        """Import the base class of the servers when it is first used (PEP 562).
+        """Import the class of the servers when it is first used (PEP 562).
 
         :raises AttributeError: if the name is not one of these.
         """
-        if name not in ('BlockingServer', 'Server'):
-            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-        from paste_wspbus.servers import server
+        if name == 'Server':
+            from paste_wspbus.servers.server import Server
 
-        return getattr(server, name)
+            return Server
+        if name == 'BlockingServer':
+            from paste_wspbus.servers.blocking import BlockingServer
+
+            return BlockingServer
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def _standalone(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from paste_wspbus.errors import BindError, SettingError
+from paste_wspbus.errors import BindError
 from paste_wspbus.listening.addresses import (
-    Address,
-    parse_address,
     parse_host,
     parse_mode,
     parse_port,
@@ -24,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
+
+    from paste_wspbus.listening.written import Address
 
 #: The settings of all servers that say where to listen.
 WHERE = (
@@ -172,37 +172,17 @@ class Binding:
         :raises SettingError: if the value is not an address.
         :raises BindError: if the server cannot bind the address.
         """
+        from paste_wspbus.listening.written import parse_address
+
         asked = parse_address(address, key)
         if asked.kind == 'unix':
             return [self.bind_unix(asked.place, asked.mode, key, asked.group)]
         if asked.kind == 'fd':
-            return self._passed(asked.place, key)
+            from paste_wspbus.listening.passed import take
+
+            return take(asked.place, self._left, key)
         family, resolved = resolve(asked.place, asked.port)[0]
         return [self.bind_tcp(family, resolved, asked.ipv6only)]
-
-    def _passed(self, place: str, key: str) -> list[ListeningSocket]:
-        label, passed = f'fd://{place}', [one for one in self._left if one.is_passed]
-        found = [one for one in passed if label in one.labels]
-        for listening in found:
-            self._left.remove(listening)
-        if found:
-            return found
-        if place.isascii() and place.isdigit():
-            from paste_wspbus.listening.passed import inherited
-
-            return [inherited(int(place))]
-        if not passed:
-            raise BindError(
-                label,
-                'no socket was passed under a name; start the site by its systemd socket '
-                'unit, or write the number of a descriptor: fd://3',
-            )
-        names = dict.fromkeys(name[5:] for one in passed for name in one.labels[1:])
-        raise SettingError(
-            key,
-            f'{label}: no socket of that name was passed; the names that were passed: '
-            f'{", ".join(names) or "none"}',
-        )
 
     def _bind_all(self, addresses: Iterable[str], key: str) -> list[ListeningSocket]:
         """Return the sockets for several values; if one fails, close those that were bound."""
@@ -224,6 +204,8 @@ class Binding:
 
     def asked(self) -> list[Address]:
         """Return the addresses for which `make_sockets` makes sockets, as they are written."""
+        from paste_wspbus.listening.written import Address, parse_address
+
         conf = self.conf
         if 'listen_on' in conf:
             words = conf['listen_on'].splitlines()

@@ -1,4 +1,4 @@
-"""The open requests of a server without an adapter, and whether its thread answers one."""
+"""A server without an adapter: its open requests, and whether its thread answers one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from paste_wspbus.servers.cutting import RequestInFlight, WaitsFor, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any, NoReturn
 
@@ -41,6 +42,57 @@ PATIENCE = 2
 #: An application itself raises BaseExceptions of these modules. All others belong to the
 #: mechanism of a server, such as gevent's GreenletExit.
 _PLAIN = frozenset({'builtins', 'asyncio.exceptions', 'concurrent.futures._base'})
+
+
+class BlockingServer:
+    """Any other ``server(app)``.
+
+    The bus starts it last. It runs in the main thread until the site stops.
+    """
+
+    blocking = True
+    passes_connections = False
+    priority = 100
+    urls: tuple[str, ...] = ()
+
+    def __init__(self, server: Callable[[Any], object], name: str) -> None:
+        self.server = server
+        #: It is called with the application when the bus is STARTED, before the server;
+        #: it returns whether to serve.
+        self.before: Callable[[Any], bool] = lambda app: True
+        self._answering: Answering | None = None
+        # The log shows the name that the .ini uses.
+        self.__qualname__, self.__module__ = name, '__main__'
+
+    def __call__(self, app: Any) -> None:
+        """Serve ``app`` until the server returns."""
+        if not self.before(app):
+            return
+        self._answering = Answering(app, self.bus)
+        self.server(self._answering)
+
+    def plug_in(self, bus: Bus) -> None:
+        """Attach to ``bus``, which raises KeyboardInterrupt in the server's thread to stop it.
+
+        The bus does this between two requests.
+        """
+        self.bus = bus
+        bus.subscribe('stop', self.stop, priority=25)
+
+    def stop(self) -> None:
+        """Wait for the requests in other threads; the server itself has returned."""
+        if self._answering is not None:
+            self._answering.wait_until_answered()
+
+    def is_busy(self, frame: FrameType | None, is_inside: bool) -> bool:
+        """Whether an interrupt of the server's thread could cost a request."""
+        answering = self._answering
+        return answering is not None and answering.is_busy(frame, is_inside)
+
+    def cut(self) -> None:
+        """Log the requests that are cut, because the time for them is over."""
+        if self._answering is not None:
+            self._answering.name_open_requests()
 
 
 class Answering(Contained):

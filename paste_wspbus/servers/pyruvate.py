@@ -12,8 +12,7 @@ import time
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import BindError, WSPBusError
 from paste_wspbus.listening.sockets import ListeningSocket
-from paste_wspbus.servers.blocking import LOOK, PATIENCE, Answering
-from paste_wspbus.servers.server import BlockingServer
+from paste_wspbus.servers.blocking import LOOK, PATIENCE, Answering, BlockingServer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from paste_wspbus.servers.server import BlockingServer, Server
+    from paste_wspbus.servers.blocking import BlockingServer
+    from paste_wspbus.servers.server import Server
 
 #: From the factory that ``[server:main]`` names to its adapter.
 ADAPTERS = {

@@ -1,4 +1,4 @@
-"""How a server runs on a bus: the base class of known servers, and a class for all others."""
+"""How a known server runs on a bus: the base class of its adapter."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from paste_wspbus.forks import close_in_child
 from paste_wspbus.servers.accepting import GRACE, Backlogs, Courtesy, Pauses, Stage
 from paste_wspbus.servers.binding import ADDRESS, WHERE, Binding
 
-__all__ = ['ADDRESS', 'WHERE', 'BlockingServer', 'Load', 'Server']
+__all__ = ['ADDRESS', 'WHERE', 'Load', 'Server']
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from types import FrameType
     from typing import Any
 
     from paste_wspbus.listening.sockets import ListeningSocket
-    from paste_wspbus.servers.blocking import Answering
     from paste_wspbus.servers.cutting import RequestInFlight
     from paste_wspbus.servers.free_threads import Board, Sharing
     from paste_wspbus.watching.gate import Gate
@@ -76,6 +74,7 @@ class Server(Binding):
 
     priority = 75  # that of CherryPy: the server starts after the parts that it needs
     scheme = 'http'
+    blocking = False  # a start returns before the server stops
     #: Whether one thread accepts a connection, and another one reads from it.
     passes_connections = True
 
@@ -460,56 +459,3 @@ class Server(Binding):
         :param last_used: a time.monotonic()."""
         idle = time.monotonic() - max(last_used, self.drain_since)
         return stage in GRACE and idle > GRACE[stage]
-
-
-class BlockingServer:
-    """Any other ``server(app)``.
-
-    The bus starts it last. It runs in the main thread until the site stops.
-    """
-
-    blocking = True
-    passes_connections = False
-    priority = 100
-    urls: tuple[str, ...] = ()
-
-    def __init__(self, server: Callable[[Any], object], name: str) -> None:
-        self.server = server
-        #: It is called with the application when the bus is STARTED, before the server;
-        #: it returns whether to serve.
-        self.before: Callable[[Any], bool] = lambda app: True
-        self._answering: Answering | None = None
-        # The log shows the name that the .ini uses.
-        self.__qualname__, self.__module__ = name, '__main__'
-
-    def __call__(self, app: Any) -> None:
-        """Serve ``app`` until the server returns."""
-        from paste_wspbus.servers.blocking import Answering  # known servers need none
-
-        if not self.before(app):
-            return
-        self._answering = Answering(app, self.bus)
-        self.server(self._answering)
-
-    def plug_in(self, bus: Bus) -> None:
-        """Attach to ``bus``, which raises KeyboardInterrupt in the server's thread to stop it.
-
-        The bus does this between two requests.
-        """
-        self.bus = bus
-        bus.subscribe('stop', self.stop, priority=25)
-
-    def stop(self) -> None:
-        """Wait for the requests in other threads; the server itself has returned."""
-        if self._answering is not None:
-            self._answering.wait_until_answered()
-
-    def is_busy(self, frame: FrameType | None, is_inside: bool) -> bool:
-        """Whether an interrupt of the server's thread could cost a request."""
-        answering = self._answering
-        return answering is not None and answering.is_busy(frame, is_inside)
-
-    def cut(self) -> None:
-        """Log the requests that are cut, because the time for them is over."""
-        if self._answering is not None:
-            self._answering.name_open_requests()

@@ -22,7 +22,6 @@ from waitress.task import ErrorTask, Task, ThreadedTaskDispatcher, WSGITask
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
 from paste_wspbus.listening.addresses import (
-    parse_address,
     parse_host,
     parse_port,
     resolve,
@@ -106,6 +105,8 @@ class WaitressServer(Server):
                     raise SettingError(key, f'it cannot be set together with {other}')
         for where in conf.get('listen', '').split():
             if _is_ours(where):
+                from paste_wspbus.listening.written import parse_address
+
                 parse_address(where, 'listen')
             else:
                 parse_port(_split(where)[1], 'listen')

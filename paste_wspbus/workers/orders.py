@@ -12,8 +12,8 @@ import sys
 import threading
 
 from paste_wspbus.bus import Bus
-from paste_wspbus.bus.host import supervised
 from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
+from paste_wspbus.bus.supervised import supervised
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.process.load import load_of, log_stacks

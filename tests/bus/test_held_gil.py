@@ -112,7 +112,8 @@ bus.stop()
 
 def test_the_process_of_another_host_has_no_timer():
     done = script("""
-from paste_wspbus.bus.host import OWN, supervised
+from paste_wspbus.bus.host import OWN
+from paste_wspbus.bus.supervised import supervised
 for host in OWN, supervised(bus):
     bus.host = host
     bus.start()

@@ -13,7 +13,8 @@ import pytest
 
 from paste_wspbus import frameworks
 from paste_wspbus.bus import Bus
-from paste_wspbus.frameworks import FRAMEWORKS, LIMIT, applications, guests, introduce
+from paste_wspbus.frameworks import FRAMEWORKS, guests, introduce
+from paste_wspbus.frameworks.inside import LIMIT, applications
 from paste_wspbus.requests.filter import BusFilter
 from tests.kit import TIMEOUT
 from tests.kit.guests import Log, Wrapper, leaf

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from paste_wspbus.bus import Bus
-from paste_wspbus.bus.host import supervised
+from paste_wspbus.bus.supervised import supervised
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins.restart import ChildRestarter, ExecvRestarter, ForkRestarter
 from tests.kit import Site, eventually, run

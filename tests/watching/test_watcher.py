@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from paste_wspbus.bus.host import supervised
+from paste_wspbus.bus.supervised import supervised
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.plugins.autoreload import Autoreloader
 from paste_wspbus.watching import watcher as module
@@ -214,7 +214,7 @@ def test_what_fails_at_a_change_is_logged_and_the_next_one_is_told(bus, log, sit
 #: How the scripts below begin, indented as they are.
 SITE = """import sys, threading
         from paste_wspbus.bus import Bus
-        from paste_wspbus.bus.host import supervised
+        from paste_wspbus.bus.supervised import supervised
         from paste_wspbus.plugins.autoreload import Autoreloader
         bus = Bus()
         bus.subscribe('log', lambda msg, level: print(msg, file=sys.stderr, flush=True))

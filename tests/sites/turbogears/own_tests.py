@@ -6,7 +6,8 @@ import time
 import pytest
 
 from paste_wspbus.bus import Bus
-from paste_wspbus.frameworks import applications, introduce
+from paste_wspbus.frameworks import introduce
+from paste_wspbus.frameworks.inside import applications
 from paste_wspbus.testing import composed
 
 

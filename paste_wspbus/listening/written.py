@@ -1,0 +1,97 @@
+"""Addresses as ``--listen`` writes them: HOST:PORT, unix:PATH, fd://N, fd://NAME."""
+
+from __future__ import annotations
+
+from paste_wspbus.errors import SettingError
+from paste_wspbus.listening.addresses import parse_mode, parse_port
+from paste_wspbus.values import boolean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Address:
+    """What a value of ``--listen`` says.
+
+    ``kind`` is 'tcp', 'unix' or 'fd'. ``place`` is a host, a path (that of an abstract
+    socket begins with a zero byte), or the text behind fd://. ``mode`` and ``group`` are
+    those of the file of a Unix socket. ``ipv6only`` says whether [::] accepts IPv6 only.
+    What the value does not say is None.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        place: str,
+        port: int = 0,
+        mode: int | None = None,
+        group: str | None = None,
+        ipv6only: bool | None = None,
+    ) -> None:
+        self.kind, self.place, self.port = kind, place, port
+        self.mode, self.group, self.ipv6only = mode, group, ipv6only
+
+
+#: What may follow a question mark, for each kind of address.
+_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
+    'unix': {'mode': parse_mode, 'group': str},
+    'tcp': {'ipv6only': boolean},
+    'fd': {},
+}
+
+#: The descriptions of the values of these options, for messages.
+_WANTED = {
+    'mode': 'the mode of a file (octal, such as 660)',
+    'ipv6only': 'true or false',
+}
+
+
+def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Address:
+    """Read a value of ``--listen``.
+
+    :param key: the option or setting that has this value.
+    :param takes_fd: whether it may be a descriptor.
+    :raises SettingError: if ``text`` is none of HOST:PORT, unix:PATH, fd://N, fd://NAME.
+    """
+    where, question, query = text.partition('?')
+    kind = next((one for one in ('unix', 'fd') if where.startswith(f'{one}:')), 'tcp')
+    options = _options(text, kind, query, key) if question else {}
+    place = where.removeprefix(f'{kind}:').removeprefix('//')
+    if kind == 'unix':
+        if place.startswith('@'):
+            place = f'\0{place[1:]}'
+        return Address(kind, place, **options)
+    if kind == 'fd' and takes_fd:
+        if not place:
+            raise SettingError(
+                key,
+                f'{text!r}: fd:// takes the number of a descriptor, or the name of a '
+                'socket that systemd passes',
+            )
+        return Address(kind, place)
+    host, colon, port = where.rpartition(':')
+    if (not colon and not where.isdigit()) or '/' in where:
+        forms = 'none of HOST:PORT, unix:PATH, fd://N, fd://NAME'
+        if not takes_fd:
+            forms = 'neither HOST:PORT nor unix:PATH'
+        raise SettingError(key, f'{text!r} is {forms}')
+    host = host.strip('[]') or '127.0.0.1'
+    return Address(kind, host, parse_port(port, key), **options)
+
+
+def _options(text: str, kind: str, query: str, key: str) -> dict[str, Any]:
+    known, found = _OPTIONS[kind], {}
+    for pair in query.split('&'):
+        name, equals, value = pair.partition('=')
+        if name not in known or not equals:
+            takes = ', '.join(f'{one}=' for one in known) or 'nothing'
+            raise SettingError(key, f'{text!r}: {takes} may follow the question mark')
+        try:
+            found[name] = known[name](value)
+        except ValueError:
+            raise SettingError(
+                key, f'{text!r}: {value!r} is not {_WANTED[name]}'
+            ) from None
+    return found
