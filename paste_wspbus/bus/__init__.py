@@ -3,7 +3,6 @@
 from paste_wspbus.bus.bus import Bus
 from paste_wspbus.bus.calls import Call
 from paste_wspbus.bus.channels import Channel, ChannelFailures, Listener
-from paste_wspbus.bus.lifespans import Lifespan
 from paste_wspbus.bus.states import TRANSITIONS, State, states
 from paste_wspbus.errors import (
     IllegalTransition,
@@ -15,6 +14,10 @@ from paste_wspbus.errors import (
     WSPBusError,
 )
 from paste_wspbus.exits import EX_SOFTWARE, exit_code_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.bus.lifespan import Lifespan
 
 __all__ = [
     'EX_SOFTWARE',
@@ -36,3 +39,16 @@ __all__ = [
     'exit_code_of',
     'states',
 ]
+
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name
+
+    def __getattr__(name):
+        """Import `Lifespan` when it is first used (PEP 562): few sites need its module.
+
+        :raises AttributeError: if it is another name.
+        """
+        if name != 'Lifespan':
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        from paste_wspbus.bus.lifespan import Lifespan
+
+        return Lifespan

@@ -15,7 +15,7 @@ import time
 from _queue import Empty, SimpleQueue  # `queue` imports what its other queues need
 from collections import deque
 
-from paste_wspbus.bus import ending, replacing  # signal handlers must not import
+from paste_wspbus.bus import ending
 from paste_wspbus.bus.broadcasting import Broadcasting
 from paste_wspbus.bus.calls import Call, Calls, Deferred, not_zero
 from paste_wspbus.bus.channels import (
@@ -28,7 +28,7 @@ from paste_wspbus.bus.channels import (
 from paste_wspbus.bus.deadlines import Deadline, with_rlock
 from paste_wspbus.bus.host import OWN, Host, host_of
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
-from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line
+from paste_wspbus.bus.lifespans import Lifespans, Line, Member
 from paste_wspbus.bus.states import ALIVE, TRANSITIONS, State, states, states_of
 from paste_wspbus.bus.turn import LEAVING, Command, Turn, is_interrupt
 from paste_wspbus.bus.waiting import Block, Waiting
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any, NoReturn, TypeVar
 
+    from paste_wspbus.bus.lifespan import Lifespan
     from paste_wspbus.bus.server_run import ServerRun
 
     F = TypeVar('F', bound='Callable[..., Any]')
@@ -400,6 +401,8 @@ class Bus(Broadcasting):
         is_stopping = self.state in (State.DRAINING, State.STOPPING)
         if is_stopping or self.command in LEAVING:
             raise LifespanRefused(name or default_name, self.state)
+        from paste_wspbus.bus.lifespan import Lifespan
+
         while True:
             wanted = name or self.lifespans.free_name(default_name)
             lifespan = Lifespan(self, wanted, make, priority, timeout)
@@ -775,14 +778,14 @@ class Bus(Broadcasting):
             if id(listener.owner) not in started
             # A lifespan listens to 'stop' only if it was entered. If a function listens to
             # both channels, these are two listeners, and not a plugin.
-            and not isinstance(listener.owner, Lifespan)
+            and not isinstance(listener.owner, Member)
             and not hasattr(listener.owner, '__code__')
         }
         return (one for one in ordered if id(one.owner) not in failed)
 
     def _entered_lifespans(self) -> Iterable[Listener]:
         for listener in self.channel('stop').ordered:
-            if isinstance(listener.owner, Lifespan) and listener.owner.is_entered:
+            if isinstance(listener.owner, Member) and listener.owner.is_entered:
                 yield listener
 
     def _drain(self) -> None:
@@ -891,7 +894,7 @@ class Bus(Broadcasting):
         """
         if self.turn.is_mine:
             raise WouldDeadlock('block()')
-        ending.import_report()
+        ending.import_rest()
         goal = states_of(states or ()) | {State.EXITING}
         if not states and self._server_ended:
             self.turn.put('exit')
@@ -975,13 +978,17 @@ class Bus(Broadcasting):
 
         :raises RestartImpossible: if it cannot.
         """
-        replacing.check_replaceable(self.startup_folder, _startup_cwd)
+        from paste_wspbus.bus.replacing import check_replaceable
+
+        check_replaceable(self.startup_folder, _startup_cwd)
 
     def replace_process(self) -> NoReturn:
         """Replace this process with one that starts as this one did.
 
         :raises OSError: if that fails.
         """
+        from paste_wspbus.bus import replacing
+
         words = replacing.command_line(self.startup_folder, _startup_cwd)
         self.log('Re-spawning %s' % ' '.join(words))
         kept = [*self.kept_files, *(self.before_execv() if self.before_execv else ())]

@@ -95,20 +95,20 @@ def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
         os._exit(EX_SOFTWARE)
 
 
-def import_report() -> None:
-    """Import what the log says of a forced end: see `culprits`.
+def import_rest() -> None:
+    """Import what a restart, a forced end and a late lifespan need.
 
     The bus calls this before it sleeps: later, no descriptor may be free, and the file may
     be that of a newer release.
     """
     with contextlib.suppress(OSError):
-        from paste_wspbus.bus import culprits  # noqa: F401
+        from paste_wspbus.bus import culprits, lifespan, replacing  # noqa: F401
 
 
 def _report(bus: Bus, why: str) -> str:
     try:
         from paste_wspbus.bus.culprits import report
-    except Exception:  # no descriptor is free: see `import_report`
+    except Exception:  # no descriptor is free: see `import_rest`
         return f'{why}; leaving now.'
     return report(bus, why)
 

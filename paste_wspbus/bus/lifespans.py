@@ -1,10 +1,8 @@
-"""Lifespans: the bus enters them at start and leaves them at stop; some join during a start."""
+"""The lifespans of a bus by name, and how some of them join a start that has begun."""
 
 from __future__ import annotations
 
 import _heapq as heapq
-import contextlib
-import threading
 from collections import deque
 
 from paste_wspbus.bus.channels import Listener
@@ -12,142 +10,22 @@ from paste_wspbus.errors import NameTaken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
-    from paste_wspbus.bus.bus import Bus
     from paste_wspbus.bus.needs import Group
 
 #: A place that comes after the places of all listeners.
 _END: tuple[float, ...] = (float('inf'), 0)
 
 
-class Lifespan:
-    """A context that the bus enters at start and leaves at stop.
+class Member:
+    """What a bus holds in its `Lifespans`: a `Lifespan`, whose module few sites need."""
 
-    It has two listeners. `start` is called at ``priority``, `stop` at 100 -
-    ``priority``. The second is subscribed when the first has succeeded, so the bus leaves
-    only a context that it has entered.
-
-    Why each context that was entered is left once, although a signal handler can raise an
-    exception between any two steps of the main thread. No line is between the end of
-    ``__enter__`` and the note that it has ended, nor between the note that ``__exit__``
-    is called and the call. Inside these two lines, a generator itself says whether it
-    waits at its ``yield``. So `start` and `stop` know in their ``except`` whether the
-    context is entered. If it is, it stays entered, and listens to 'stop'; the bus calls
-    `stop` once more.
-
-    Why two threads may use one lifespan. The thread that adds a lifespan late enters it,
-    and leaves it again if the bus has stopped meanwhile. Other threads may stop and start
-    the bus at the same time. So two threads can be in `start`, or in `stop`, or one in
-    each. ``_entering`` lets one thread at a time enter the context: the second thread
-    waits, and then finds it entered. ``_lock`` keeps three things together: the context
-    to leave, the resource, and the subscription to 'stop'. So if two threads are in
-    `stop`, only one takes the context. And suppose that another thread enters the
-    lifespan again: the thread that leaves the old context cannot unsubscribe the new
-    subscription. An entered lifespan always listens to 'stop'. No context is entered or
-    left while ``_lock`` is held, because a context may wait for another thread. Both
-    locks are RLocks: a signal handler may stop the bus in the middle of these steps.
-
-    :param name: the lifespan's name in ``bus.resources`` and ``bus.lifespans``.
-    :param make: makes the context manager that one start enters.
-    :param priority: that of the start listener; `DEFAULT_PRIORITY` (50) if None.
-    :param timeout: seconds for each of the two listeners; None stands for no limit.
-    """
-
-    def __init__(
-        self,
-        bus: Bus,
-        name: str,
-        make: Callable[[], contextlib.AbstractContextManager[Any]],
-        priority: float | None,
-        timeout: float | None,
-    ) -> None:
-        self.bus, self.name, self._make = bus, name, make
-        self.start_listener = Listener(
-            self.start, priority=priority, timeout=timeout, name=name
-        )
-        self.stop_listener = Listener(
-            self.stop,
-            priority=100 - self.start_listener.priority,
-            timeout=timeout,
-            name=name,
-            order=self.start_listener.order,
-        )
-        #: The context that is entered, which a stop must leave; None if there is none.
-        self._entered: contextlib.AbstractContextManager[Any] | None = None
-        self._entering = threading.RLock()
-        self._lock = threading.RLock()
-
-    def start(self, *args: object, **kwargs: object) -> None:
-        """Enter the context, unless it is entered already.
-
-        The value that the context manager yields becomes ``bus.resources[name]``.
-
-        :raises BaseException: whatever the context manager raises.
-        """
-        with self._entering:  # another thread may be entering it
-            if self._entered is not None:
-                return
-            context = self._make()
-            resources: list[Any] = []
-            try:
-                resources.append(context.__enter__())
-                self._note(context, *resources)
-            except BaseException as error:
-                if resources or _is_suspended(context, error):
-                    self._note(context, *resources)
-                raise
-
-    def _note(
-        self, context: contextlib.AbstractContextManager[Any], resource: Any = None
-    ) -> None:
-        with self._lock:
-            self.bus.resources[self.name] = resource
-            self.bus.channel('stop').subscribe(self.stop_listener)
-            self._entered = context
-
-    @property
-    def is_entered(self) -> bool:
-        """Whether the context is entered."""
-        return self._entered is not None
-
-    def stop(self, *args: object, **kwargs: object) -> None:
-        """Leave the context, if it is entered.
-
-        :raises BaseException: whatever the context manager raises.
-        """
-        taken: list[contextlib.AbstractContextManager[Any]] = []
-        context = resource = None
-        try:
-            with self._lock:
-                context, resource = self._entered, self.bus.resources.get(self.name)
-                if context is None:
-                    return
-                taken.append(context)
-                self._entered = None
-                self.bus.channel('stop').unsubscribe(self.stop)
-                self.bus.resources.pop(self.name, None)
-            taken.pop().__exit__(None, None, None)
-        except BaseException as error:
-            if context is not None and (taken or _is_suspended(context, error)):
-                self._note(context, resource)
-            raise
-
-    def unsubscribe(self) -> None:
-        """Do not enter it at later starts. If it is entered now, the next stop ends it."""
-        self.bus.channel('start').unsubscribe(self.start)
-        self.bus.lifespans.pop(self.name, None)
-
-
-def _is_suspended(
-    context: contextlib.AbstractContextManager[Any], error: BaseException
-) -> bool:
-    """Whether an interrupt has kept a context of contextlib from being left."""
-    # contextlib raises RuntimeError if the generator has a second yield.
-    return not isinstance(error, RuntimeError) and getattr(
-        getattr(context, 'gen', None), 'gi_suspended', False
-    )
+    name: str
+    start_listener: Listener
+    stop_listener: Listener
+    is_entered: bool
 
 
 class Lifespans(dict):  # type: ignore[type-arg]
@@ -173,7 +51,7 @@ class Lifespans(dict):  # type: ignore[type-arg]
         self._made[free] = name, number
         return free
 
-    def add(self, lifespan: Lifespan) -> None:
+    def add(self, lifespan: Member) -> None:
         """Keep a lifespan under its name.
 
         :raises NameTaken: if another lifespan has that name.
@@ -210,7 +88,7 @@ class Line:
 
     def __init__(self) -> None:
         self._pending: list[tuple[tuple[float, ...], int, Listener]] = []
-        self._arrivals: deque[Lifespan] = deque()
+        self._arrivals: deque[Member] = deque()
         #: The place of the listener that was called last; None before the first call.
         self.position: tuple[float, ...] | None = None
 
@@ -246,7 +124,7 @@ class Line:
         """Drop the arrivals, because the start has failed."""
         self._arrivals.clear()
 
-    def join(self, lifespan: Lifespan) -> bool:
+    def join(self, lifespan: Member) -> bool:
         """Let the start enter a lifespan, unless the start has passed its place.
 
         :returns: True if it is one of the arrivals now; False if its place was passed.
@@ -257,7 +135,7 @@ class Line:
         self._arrivals.append(lifespan)
         return True
 
-    def withdraw(self, lifespan: Lifespan) -> bool:
+    def withdraw(self, lifespan: Member) -> bool:
         """Take a lifespan out of the arrivals; False if the start has taken it already."""
         try:
             self._arrivals.remove(lifespan)
@@ -265,7 +143,7 @@ class Line:
             return False
         return True
 
-    def _take_arrival(self) -> Lifespan | None:
+    def _take_arrival(self) -> Member | None:
         try:
             return self._arrivals.popleft()
         except IndexError:

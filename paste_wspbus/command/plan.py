@@ -10,7 +10,7 @@ import sys
 
 from paste_wspbus.bus.channels import Channel
 from paste_wspbus.bus.deadlines import reserve_of
-from paste_wspbus.bus.lifespans import Lifespan
+from paste_wspbus.bus.lifespan import Lifespan
 from paste_wspbus.bus.needs import arrange
 from paste_wspbus.command.checking import load_in_child
 from paste_wspbus.command.terminal import in_columns, print_answer

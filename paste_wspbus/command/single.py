@@ -391,8 +391,10 @@ def _import_for_later() -> None:
 
     By then, no descriptor may be free, and the files may be those of a newer release.
     """
+    ending.import_rest()
     with contextlib.suppress(OSError):
         from paste_wspbus.plugins import log_files  # noqa: F401
+        from paste_wspbus.process import handing_over  # noqa: F401
 
 
 def _check_descriptors() -> None:

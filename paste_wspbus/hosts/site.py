@@ -12,7 +12,7 @@ import time
 from paste_wspbus.bus import (
     ChannelFailures,
     State,
-    culprits,  # noqa: F401 - now, see `ending.import_report`
+    culprits,  # noqa: F401 - now, see `ending.import_rest`
 )
 from paste_wspbus.errors import RestartImpossible, WSPBusError
 from paste_wspbus.hosts import Host, host_of

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import stat
 
-from paste_wspbus.errors import BindError
 from paste_wspbus.listening.sockets import ListeningSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping
+    from collections.abc import Callable, MutableMapping
     from typing import Any
 
     from paste_wspbus.control.register import Registration
@@ -27,9 +25,6 @@ VARIABLE = 'WSPSERVE_INHERITANCE'
 #: ``user`` and ``group`` if it changes to them, the seconds that the load may take (``limit``),
 #: and the time.monotonic() since which they count (``began``).
 TRIAL = 'WSPSERVE_TRIAL'
-
-#: The number of descriptors that sendmsg(2) takes (SCM_MAX_FD).
-MAX_DESCRIPTORS = 253
 
 
 class Inheritance:
@@ -105,7 +100,7 @@ class Inheritance:
         """All descriptors that stay open over execv."""
         more = [self.report, self.entry, *(fd for fd, _ in self.ops)]
         if self.worker is not None:
-            more += _descriptors(self.worker)
+            more += descriptors_of(self.worker)
         return self.descriptors + [fd for fd in more if fd not in (None, -1)]
 
     def take_sockets(self) -> list[ListeningSocket]:
@@ -120,7 +115,9 @@ class Inheritance:
         if len(origins) != len(fds):
             origins = [((), None)] * len(fds)
         if self.came_from_another:
-            return list(self._received(fds, origins))
+            from paste_wspbus.process.handing_over import received_sockets
+
+            return list(received_sockets(self, fds, origins))
         return [
             ListeningSocket(
                 socket.socket(fileno=fd), owned=self.owned, labels=labels, file=file
@@ -132,17 +129,6 @@ class Inheritance:
         """Return ``ops``; from now on the caller must close the descriptors."""
         came, self.ops = self.ops, []
         return came
-
-    def _received(
-        self, fds: list[int], origins: list[Any]
-    ) -> Iterator[ListeningSocket]:
-        from paste_wspbus.listening.passed import received
-
-        for fd, (labels, _) in zip(fds, origins, strict=True):
-            try:
-                yield received(fd, owned=self.owned and not labels, labels=labels)
-            except BindError as error:
-                self.rejected.append(error.reason)
 
     def forget(self) -> None:
         """Close all descriptors that were meant for another process."""
@@ -234,10 +220,12 @@ class Inheritance:
             return cls()
         import json
 
+        from paste_wspbus.process.inherited_fields import are_right
+
         try:
             fields = json.loads(text)
             # A child may have got the variable by accident; then the ID is another one.
-            if fields.pop('pid') == os.getpid() and _are_right(fields):
+            if fields.pop('pid') == os.getpid() and are_right(fields):
                 inheritance = cls(**fields)
                 for fd in inheritance.kept:
                     os.set_inheritable(fd, False)
@@ -247,177 +235,11 @@ class Inheritance:
             pass
         return cls()
 
-    # These methods hand it to another process, over a Unix socket.
 
-    def send(self, connection: socket.socket) -> None:
-        """Send the sockets and the PID file to another process (SCM_RIGHTS, unix(7)).
-
-        The other process opens its own control socket: from a descriptor, it could not
-        know which clients can connect to it.
-        """
-        import json
-
-        fields: dict[str, Any] = {
-            'where': self.where,
-            'sockets': len(self.sockets),
-            'origins': self.origins,
-            'pid_file': self.pid_file is not None,
-            'control': False,  # earlier versions handed it over
-            'owned': self.owned,
-        }
-        fds = [*self.sockets, *([] if self.pid_file is None else [self.pid_file])]
-        socket.send_fds(connection, [json.dumps(fields).encode()], fds)
-
-    @classmethod
-    def receive(cls, connection: socket.socket) -> Inheritance | None:
-        """Wait for the inheritance from the other process; None if it hands nothing over.
-
-        Its descriptors are not checked yet. Its text is not trusted: it only says which
-        descriptor is which.
-        """
-        import json
-
-        text, fds, _, _ = socket.recv_fds(connection, 65536, MAX_DESCRIPTORS)
-        for fd in fds:
-            os.set_inheritable(fd, False)
-        try:
-            fields = json.loads(text)
-            # Without 'sockets', it is an error: the site does not stop, or hands over to
-            # another process.
-            count = fields['sockets']
-            if type(count) is not int or count < 0:
-                raise TypeError(count)
-            files = [fields[key] is True for key in ('pid_file', 'control')]
-            if len(fds) != count + sum(files):
-                raise ValueError(count)
-        except (ValueError, LookupError, TypeError, RecursionError):
-            for fd in fds:
-                os.close(fd)
-            return None
-        if files[1]:
-            os.close(fds.pop())
-        pid_file = fds.pop() if files[0] else None
-        came = cls({}, fds, pid_file, owned=fields.get('owned') is True)
-        origins = fields.get('origins')
-        if isinstance(origins, list) and all(map(_is_origin, origins)):
-            came.origins = [(labels, None) for labels, _ in origins]
-        came.came_from_another = True
-        return came
-
-
-# -- what the environment variable may contain ------------------------------------
-
-
-def _are_right(fields: dict[str, Any]) -> bool:
-    """Whether each field has the type and the descriptors that this version writes.
-
-    A person may have written the variable by hand: it must not cause an error later.
-    """
-    return all(name in _RIGHT and _RIGHT[name](fields[name]) for name in fields)
-
-
-def _is_open(fd: object) -> bool:
-    if type(fd) is not int or not 2 < fd < 2**31:
-        return False
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def _is_socket(fd: object) -> bool:
-    return _is_open(fd) and stat.S_ISSOCK(os.fstat(fd).st_mode)  # type: ignore[arg-type]
-
-
-def _can_listen(fd: object) -> bool:
-    from paste_wspbus.listening.passed import what_is_wrong_with
-
-    if not _is_open(fd):
-        return False
-    # The sockets of a supervisor may only be bound: its first worker listens.
-    return not what_is_wrong_with(fd, listening=False)  # type: ignore[arg-type]
-
-
-def _is_role(value: object) -> bool:
-    from paste_wspbus.role import Role
-
-    fields = Role()
-    if not isinstance(value, list) or len(value) > len(fields):
-        return False
-    return all(
-        isinstance(one, type(usual) if usual is not None else (int, float, type(None)))
-        for one, usual in zip(value, fields, strict=False)
-    )
-
-
-def _is_worker(value: Any) -> bool:
-    # Earlier versions had no scoreboard.
-    if not (_are(value, int, list) or _are(value, int, list, int)):
-        return False
-    if not _is_socket(value[0]) or not _is_role(value[1]):
-        return False
-    return all(_is_file(fd) for fd in _descriptors(value)[1:] if fd != -1)
-
-
-def _descriptors(worker: Any) -> list[int]:
+def descriptors_of(worker: Any) -> list[int]:
     """Return those of a worker: its connection, its scoreboard, the ledger, its lease."""
     from paste_wspbus.role import Role
 
     connection, role, *boards = worker
     role = Role(*role)
     return [connection, *boards, role.ledger, role.lease]
-
-
-def _is_file(fd: object) -> bool:
-    return _is_open(fd) and stat.S_ISREG(os.fstat(fd).st_mode)  # type: ignore[arg-type]
-
-
-def _are(value: object, *types: type | tuple[type, ...]) -> bool:
-    """Whether a value is a list with one value of each of these types, in this order."""
-    return (
-        isinstance(value, list)
-        and len(value) == len(types)
-        and all(map(isinstance, value, types))
-    )
-
-
-def _is_text_table(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(one, str) for pair in value.items() for one in pair
-    )
-
-
-def _is_origin(value: Any) -> bool:
-    if not _are(value, list, object):
-        return False
-    are_labels = all(isinstance(label, str) for label in value[0])
-    return are_labels and (value[1] is None or _are(value[1], int, int))
-
-
-def _is_ops_socket(value: Any) -> bool:
-    if not _are(value, int, (list, type(None))) or not _can_listen(value[0]):
-        return False
-    return value[1] is None or _are(value[1], int, int)
-
-
-_RIGHT: dict[str, Callable[[Any], bool]] = {
-    'where': _is_text_table,
-    'sockets': lambda value: isinstance(value, list) and all(map(_can_listen, value)),
-    'origins': lambda value: isinstance(value, list) and all(map(_is_origin, value)),
-    'pid_file': lambda value: value is None or _is_file(value),
-    'control': lambda value: value is None or _can_listen(value),
-    'owned': lambda value: isinstance(value, bool),
-    'daemon': lambda value: isinstance(value, bool),
-    'report': lambda value: value is None or _is_open(value),
-    'worker': lambda value: value is None or _is_worker(value),
-    'problem': lambda value: value is None or _are(value, str, dict),
-    'reload': lambda value: value is None or _are(value, float, bool),
-    'entry': lambda value: value is None or _is_file(value),
-    'drained': lambda value: isinstance(value, bool),
-    'ops': lambda value: isinstance(value, list) and all(map(_is_ops_socket, value)),
-    'files': lambda value: value is None or _are(value, str, str),
-    'renewal': lambda value: (
-        value is None or _are(value, str, float, float, (str, type(None)))
-    ),
-}

@@ -10,16 +10,13 @@ import time
 
 from paste_wspbus.errors import BindError, UsageError
 from paste_wspbus.ini.settings import FOR_WORKERS, SETTINGS
-from paste_wspbus.process.inheritance import Inheritance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from paste_wspbus.errors import WSPBusError
     from paste_wspbus.listening.activation import Activated
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import Server
-    from paste_wspbus.unix.pid_lock import PIDLock
 
 #: Seconds within which the workers of a killed supervisor notice its end and close the
 #: port; and seconds between two checks.
@@ -104,43 +101,10 @@ class Opening:
 
             process.notes += idle_keys(process)
 
-    # -- the PID file ---------------------------------------------------------
-
     def _open_pid_file(self, path: str | None) -> None:
-        from paste_wspbus.unix.paths import remove_socket
-        from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDLock
+        from paste_wspbus.process.locking import open_pid_file
 
-        process = self.process
-        make = PIDLock
-        if 'pidfile' in self.config.settings['defaults']:
-            from paste_wspbus.ini.defaults import pid_lock
-
-            make = pid_lock(self.config, PIDLock)
-        process.lock = process.inheritance.lock(path, make)
-        if process.lock is not None or path is None:
-            return
-        process.lock = lock = make(path, self.options.control)
-        with self.launch.talking():  # the old site may take long to stop
-            try:
-                stale: object = lock.acquire()
-            except AlreadyRunning:
-                if not self.options.replaces:
-                    raise
-                stale = self._take_over(lock)
-        if isinstance(stale, Inheritance):
-            process.inheritance, self.launch.took_over = stale, True
-            return
-        if stale is not None:
-            self._took_over_from_the_dead = True
-            process.notes.append(f'{stale}; this site uses the file now')
-            remove_socket(lock.control)
-
-    def _take_over(self, lock: PIDLock) -> Inheritance | WSPBusError | None:
-        from paste_wspbus.process.taking_over import take_over
-
-        with self.launch.early.raising():
-            awaits_the_end = self.process.awaits_the_end
-            return take_over(lock, self.options.identity, awaits_the_end)
+        self._took_over_from_the_dead = open_pid_file(self.process, path)
 
     # -- the log --------------------------------------------------------------
 

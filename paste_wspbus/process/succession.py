@@ -58,6 +58,8 @@ class Succession:
 
     def leave_to(self, successor: Connection) -> None:
         """Send everything to the successor, which has asked for it."""
+        from paste_wspbus.process.handing_over import send
+
         process = self.process
         lock = None if process.lock is None else process.lock.copy()
         inheritance = self._inheritance(lock)
@@ -65,7 +67,7 @@ class Succession:
         if process.ops is not None:
             process.ops.close()
         try:
-            inheritance.send(successor.sock)
+            send(inheritance, successor.sock)
         except OSError:  # it has ended, so this process must remove everything
             inheritance.forget()
             return

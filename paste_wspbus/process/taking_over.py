@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
+from paste_wspbus.process.handing_over import receive
 from paste_wspbus.process.inheritance import Inheritance
 
 TYPE_CHECKING = False
@@ -69,7 +70,7 @@ def _ask_for_all(
     try:
         with connect(lock.control, seconds) as sock, acting:
             send(sock, 'replace')
-            came = Inheritance.receive(sock)
+            came = receive(sock)
     except (NoAnswer, OSError):
         return None
     if came is None:

@@ -7,7 +7,8 @@ import pytest
 
 from paste_wspbus.bus import Bus, ChannelFailures, State
 from paste_wspbus.bus.channels import Channel, Listener
-from paste_wspbus.bus.lifespans import Lifespan, Lifespans, Line, _is_suspended
+from paste_wspbus.bus.lifespan import Lifespan, _is_suspended
+from paste_wspbus.bus.lifespans import Lifespans, Line
 from paste_wspbus.errors import LifespanRefused, NameTaken, WSPBusError
 from tests.kit import TIMEOUT
 from tests.kit.buses import spawn_block

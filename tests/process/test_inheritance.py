@@ -5,7 +5,9 @@ import socket
 
 import pytest
 
-from paste_wspbus.process.inheritance import VARIABLE, Inheritance, _is_role
+from paste_wspbus.process.handing_over import receive, send
+from paste_wspbus.process.inheritance import VARIABLE, Inheritance
+from paste_wspbus.process.inherited_fields import is_role
 from paste_wspbus.role import Role
 
 
@@ -103,8 +105,8 @@ def test_another_process_gets_descriptors_of_its_own(fds, held):
     }[held]
     here, there = socket.socketpair()
     with here, there:
-        left.send(here)
-        came = Inheritance.receive(there)
+        send(left, here)
+        came = receive(there)
     assert came is not None
     try:
         # Where they are bound is asked of the sockets themselves.
@@ -125,9 +127,9 @@ def test_a_process_that_refuses_leaves_nothing():
         here.sendall(
             b'{"version": 1, "error": "another process is already taking over"}\n'
         )
-        assert Inheritance.receive(there) is None
+        assert receive(there) is None
         here.close()
-        assert Inheritance.receive(there) is None
+        assert receive(there) is None
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_what_makes_no_sense_is_closed(fds, text):
     here, there = socket.socketpair()
     with here, there:
         socket.send_fds(here, [text], fds)
-        assert Inheritance.receive(there) is None
+        assert receive(there) is None
     assert sorted(os.listdir('/proc/self/fd')) == before
 
 
@@ -163,7 +165,7 @@ def test_a_control_socket_of_an_earlier_version_is_closed(fds):
     here, there = socket.socketpair()
     with here, there:
         socket.send_fds(here, [text], fds)
-        came = Inheritance.receive(there)
+        came = receive(there)
     assert len(came.descriptors) == 2 and came.control is None
     came.forget()
 
@@ -181,6 +183,6 @@ def test_who_takes_the_sockets_closes_them(fds):
 
 def test_a_worker_is_inherited_with_each_role():
     role = Role()._replace(time_to_stop=3.5, problem='text', number=2)
-    assert _is_role(list(role))
-    assert _is_role(list(Role()))
-    assert not _is_role([*Role()._replace(time_to_stop='3')])
+    assert is_role(list(role))
+    assert is_role(list(Role()))
+    assert not is_role([*Role()._replace(time_to_stop='3')])

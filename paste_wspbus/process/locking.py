@@ -1,0 +1,52 @@
+"""How a start opens its PID file: it locks the file, or takes it over from the old site."""
+
+from __future__ import annotations
+
+from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.process.taking_over import take_over
+from paste_wspbus.unix.paths import remove_socket
+from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.errors import WSPBusError
+    from paste_wspbus.process.process import Process
+
+
+def open_pid_file(process: Process, path: str | None) -> bool:
+    """Lock the PID file of a process, unless it has inherited the lock.
+
+    :param path: the file; None stands for that of the inheritance.
+    :returns: whether the site before has ended without removing its PID file.
+    :raises AlreadyRunning: if the site runs, and this start does not replace it.
+    """
+    launch, options = process.launch, process.options
+    make = PIDLock
+    if 'pidfile' in process.config.settings['defaults']:
+        from paste_wspbus.ini.defaults import pid_lock
+
+        make = pid_lock(process.config, PIDLock)
+    process.lock = process.inheritance.lock(path, make)
+    if process.lock is not None or path is None:
+        return False
+    process.lock = lock = make(path, options.control)
+    with launch.talking():  # the old site may take long to stop
+        try:
+            stale: object = lock.acquire()
+        except AlreadyRunning:
+            if not options.replaces:
+                raise
+            stale = _take_over(process, lock)
+    if isinstance(stale, Inheritance):
+        process.inheritance, launch.took_over = stale, True
+        return False
+    if stale is None:
+        return False
+    process.notes.append(f'{stale}; this site uses the file now')
+    remove_socket(lock.control)
+    return True
+
+
+def _take_over(process: Process, lock: PIDLock) -> Inheritance | WSPBusError | None:
+    with process.launch.early.raising():
+        return take_over(lock, process.options.identity, process.awaits_the_end)
