@@ -135,7 +135,7 @@ class Rehearsal:
             if not problem:
                 took = (time.monotonic() - began) * 1000
                 status = printable(answer.status)
-                bus.log(f'smoke: {wanted.text} answered {status} in {took:.0f} ms')
+                bus.log(f'smoke: {wanted.shown} answered {status} in {took:.0f} ms')
             if problem and not bus.is_told_to_leave:
                 failed = SmokeFailed(self._place('smoke'), wanted.shown, problem)
                 if self.logs:
@@ -163,7 +163,8 @@ class Rehearsal:
             return f'was not answered within {limit:g} s (smoke_timeout){at}', answer
         if is_one_of(answer.status, statuses):
             return '', answer
-        to = f' (to {answer.location})' if answer.location else ''
+        to, _, _ = answer.location.partition('?')
+        to = f' (to {to})' if to else ''
         expected = ' or '.join(statuses)
         return printable(f'answered {answer.status}{to}, not {expected}'), answer
 

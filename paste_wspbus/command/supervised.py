@@ -259,7 +259,14 @@ class Supervised:
     def _about(self) -> dict[str, Any]:
         from paste_wspbus.process.about import about  # the first report needs it
 
+        self._hide_secrets()
         return about(self.process)
+
+    def _hide_secrets(self) -> None:
+        """Let no report show the secrets of the .ini as it was read last."""
+        from paste_wspbus.ini.masking import secrets_of
+
+        self.supervisor.reports.notes.hide(secrets_of(self.process.config))
 
     def _hung_after(self) -> float:
         hung_after: float | None = self.process.config.settings['hung_after']
@@ -282,6 +289,8 @@ class Supervised:
         new, notes = self._plan(), process.notes
         try:
             check_folder(process.config, new.reports)
+            if new.reports:  # if this generation fails, the .ini before counts again
+                self._hide_secrets()
             notes += self._cluster_notes()
         except ConfigError:
             undo()

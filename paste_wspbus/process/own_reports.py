@@ -51,7 +51,7 @@ class OwnReports:
         self, bus: Bus, folder: str, about: Callable[[], dict[str, Any]]
     ) -> None:
         self.bus, self._folder, self._about = bus, folder, about
-        self._notes, self._not_before = Notes(), float('-inf')
+        self.notes, self._not_before = Notes(), float('-inf')
         self._problem = ''
         self._force_exit = bus.force_exit
 
@@ -59,7 +59,7 @@ class OwnReports:
         """Look at each stop, and at each stop by force."""
         bus = self.bus
         bus.plugins[NAME] = self
-        bus.subscribe('log', self._notes.note_line)
+        bus.subscribe('log', self.notes.note_line)
         bus.subscribe('stop', self._look, priority=float('-inf'))
         bus.force_exit = self._is_forced  # type: ignore[method-assign]
 
@@ -114,7 +114,7 @@ class OwnReports:
             'requests': requests[:REQUESTS],
             'ready_for': None,
             **self._about(),
-            **self._notes.describe(),
+            **self.notes.describe(),
         }
 
 
@@ -127,8 +127,11 @@ def plug_in(process: Process, bus: Bus) -> None:
     check_folder(process.config, folder)
 
     def say() -> dict[str, Any]:
+        from paste_wspbus.ini.masking import secrets_of
         from paste_wspbus.process.about import about  # the first report needs it
 
+        made.notes.hide(secrets_of(process.config))
         return about(process)
 
-    OwnReports(bus, folder, say).subscribe()
+    made = OwnReports(bus, folder, say)
+    made.subscribe()

@@ -27,6 +27,9 @@ KEPT = 20
 #: frames, and of requests in flight.
 EVENTS, ERRORS, TEXT, FRAMES, REQUESTS = 50, 20, 500, 2000, 100
 
+#: The number of characters of a line that are kept: half a secret is not found any more.
+LINE = 5000
+
 #: The ends of lines that are the headings of stacks, which the events do not have.
 HEADINGS = ' The innermost call first:', ' Stacks:'
 
@@ -53,6 +56,14 @@ class Notes:
     def __init__(self) -> None:
         self._events: deque[tuple[float, str]] = deque(maxlen=EVENTS)
         self._errors: deque[tuple[float, str]] = deque(maxlen=ERRORS)
+        self._secrets: set[str] = set()
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Mask these texts from now on, also in what was noted before.
+
+        :param secrets: see `ini.masking.secrets_of`.
+        """
+        self._secrets.update(secrets)
 
     def note(self, text: str) -> None:
         """Note an event."""
@@ -63,21 +74,23 @@ class Notes:
         line, more, _ = text.partition('\n')
         for heading in HEADINGS if more else ():
             line = line.removesuffix(heading)
-        line = line[:TEXT]
+        line = line[:LINE]
         self.note(line)
         if level >= 40:
             self._errors.append((time.time(), line))
 
     def describe(self) -> dict[str, Any]:
         """Return the ``events`` and ``errors`` of a report."""
+        secrets = sorted(self._secrets, key=len, reverse=True)
         return {
-            'events': [_event(*one) for one in list(self._events)],
-            'errors': [_event(*one) for one in list(self._errors)],
+            'events': [_event(*one, secrets) for one in list(self._events)],
+            'errors': [_event(*one, secrets) for one in list(self._errors)],
         }
 
 
-def _event(at: float, text: str) -> dict[str, Any]:
-    return {'time': round(at, 3), 'text': masked_text(printable(text))}
+def _event(at: float, text: str, secrets: list[str]) -> dict[str, Any]:
+    text = masked_text(printable(text), secrets)[:TEXT]
+    return {'time': round(at, 3), 'text': text}
 
 
 def name_of(report: dict[str, Any]) -> str:

@@ -42,7 +42,9 @@ class Target(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The text without the query, in which a secret may be."""
+        """The text without the query and the user, in which a secret may be."""
+        if self.host:
+            return f'{self.scheme}://{self.host}{self.path}'
         return self.text.partition('?')[0]
 
 

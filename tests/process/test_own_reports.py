@@ -41,6 +41,8 @@ def test_a_site_that_stops_because_something_failed_has_a_report(
 ):
     bus.start()
     bus.log('no route to db://shop:pw@db', 40)
+    bus.log(f'{"-" * 495} t0psecret', 40)
+    reports.notes.hide(['t0psecret', 't0p'])
     bus.exit_code = 3
     bus.stop()
     (report,) = written(tmp_path, 'crash')
@@ -52,6 +54,7 @@ def test_a_site_that_stops_because_something_failed_has_a_report(
         == f'The site (process {os.getpid()}) stops with exit code 3.'
     )
     assert told['errors'][0]['text'] == 'no route to db://***@db'
+    assert told['errors'][1]['text'].endswith('-- ***')
     assert 'Versions\n  waitress = 3\n' in text and 'supervisor' not in text
 
 

@@ -35,6 +35,18 @@ def test_a_path_or_a_url_is_a_target(text, path, query, scheme, host):
 
 
 @pytest.mark.parametrize(
+    'text, shown',
+    [
+        ('/a@b?token=1', '/a@b'),
+        ('http://me:p@ss@example.com/a@b?token=1', 'http://example.com/a@b'),
+        ('https://example.com/', 'https://example.com/'),
+    ],
+)
+def test_neither_the_query_nor_the_user_of_a_target_is_shown(text, shown):
+    assert target(text).shown == shown
+
+
+@pytest.mark.parametrize(
     'text, problem',
     [
         ('health', "'health' is neither a path that begins with / nor a URL"),

@@ -25,7 +25,10 @@ def match_for_ever(environ):
 def sleep_long(environ):
     threading.Event().wait()
 
-PAGES.update({'/match': match_for_ever, '/sleep': sleep_long})
+def refuse(environ):
+    raise ValueError('no access with n3wkey')
+
+PAGES.update({'/match': match_for_ever, '/sleep': sleep_long, '/refuse': refuse})
 """
 
 KEYS = """
@@ -38,10 +41,11 @@ SERVER = """
 [app:two]
 use = call:webapp:make
 db_password = p4ss
+api_key = 0ldkey
 """
 
 #: What clients send, and what is in the .ini: nobody may read it elsewhere.
-SECRETS = 'qu3ry', 'h34der', 'c00kie', 'b0dy', 'p4ss', 's3cret', '3nvironment'
+SECRETS = 'qu3ry', 'h34der', 'c00kie', 'b0dy', 'p4ss', 's3cret', '3nvironment', 'n3wkey'
 
 
 @pytest.fixture
@@ -89,6 +93,10 @@ def test_a_hang_and_a_crash_have_a_report_each_without_secrets(tmp_path, stack):
         site.expect('matching ')
         old = int(re.search(r'matching (\d+)', site.err.text)[1])
         eventually(lambda: has_ended(old))
+        site.change(
+            ('api_key = 0ldkey', 'api_key = n3wkey'), ('/?token=', '/refuse?token=')
+        )
+        assert site.run('graceful').code == 1
         send(site, stack, '/segv')
         site.expect('crashed, signal SIGSEGV')
         site.expect('has a report: ', 2)
@@ -126,6 +134,7 @@ def test_a_hang_and_a_crash_have_a_report_each_without_secrets(tmp_path, stack):
     assert '  signal = SIGSEGV' in text and told['end']['signal'] == 'SIGSEGV'
     assert [one['path'] for one in told['requests']] == ['/segv']
     assert any('hangs' in one['text'] for one in told['errors'])
+    assert any('no access with ***' in one['text'] for one in told['errors'])
     assert reports(tmp_path, 'kill') == []
 
 
