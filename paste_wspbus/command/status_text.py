@@ -70,6 +70,7 @@ def describe(
     blocks = [
         fold(_first(answer, pid, workers := workers_of(answer))),
         _workers(workers, width) if workers else _one_process(answer),
+        fold(_in_backlog(answer, workers)),
         fold(_silent(workers)),
         fold([Line(one, BAD) for one in failing(answer)]),
         _crashes(workers, width),
@@ -209,6 +210,15 @@ def _fitting(rows: list[tuple[str, ...]], width: int) -> list[str]:
 
 
 # -- what is wrong ----------------------------------------------------------------------
+
+
+def _in_backlog(answer: dict[str, Any], workers: list[dict[str, Any]]) -> list[Line]:
+    """Return a line on the connections that wait for all workers, beside QUEUED of each."""
+    each = sum(number(worker, 'queued') or 0 for worker in workers)
+    waiting = (number(answer, 'queued') or 0) - each if workers else 0
+    if waiting <= 0:
+        return []
+    return [Line(f'Connections that no worker has accepted yet: {waiting:.0f}.', BUSY)]
 
 
 def _silent(workers: list[dict[str, Any]]) -> list[Line]:

@@ -89,6 +89,13 @@ def test_workers():
     )
 
 
+def test_what_waits_for_all_workers_has_a_line():
+    line, both = 'Connections that no worker has accepted yet: 5.', [full(1), full(2)]
+    assert line in text(workers=both, queued=7).splitlines()
+    assert 'accepted' not in text(workers=both, queued=2)
+    assert 'accepted' not in text(**LOAD)
+
+
 def test_the_generation_is_a_column_only_where_there_are_several():
     assert 'GEN' not in text(workers=[full(1), full(2)])
 
