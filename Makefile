@@ -80,6 +80,14 @@ STAY ?= 0
 cluster: $(VENV)/.clustered  ## Show three machines on one: a roll, a failover (STAY=60)
 	$(VENV)/bin/python sample_ini/cluster/demo.py --stay $(STAY)
 
+# The schemas of all versions are 22 MB: no test downloads them.
+KUBERNETES ?= 1.25.0 1.30.0 1.37.0
+manifests:  ## Check sample_ini/kubernetes against the schemas of Kubernetes (KUBERNETES="1.30.0")
+	$(PYTHON) -m venv .venv-manifests
+	.venv-manifests/bin/pip install --quiet --disable-pip-version-check kubernetes-validate
+	set -e; for version in $(KUBERNETES); do .venv-manifests/bin/kubernetes-validate --strict \
+	  --kubernetes-version $$version sample_ini/kubernetes/site.yaml; done
+
 mutants: $(VENV)/.tested  ## Change the code in small ways that a test must notice: half an hour
 	$(VENV)/bin/python -m tests.attacks.mutants
 
