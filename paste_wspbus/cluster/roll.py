@@ -12,6 +12,7 @@ from paste_wspbus.cluster.engine import EngineAway, Member, Message, Record, See
 from paste_wspbus.cluster.rolled import (
     MOST_OF_TEXT,
     OVER,
+    left_by,
     read_note,
     seen_of,
     sentences,
@@ -208,7 +209,9 @@ class Roll:
         has_told = False
         while True:
             before = self.claim.record
-            answer = self._ask(engine, self.claim.wish(clock(), wants=True))
+            wish = self.claim.wish(clock(), wants=True)
+            # What it says of the roll before this one stays there until this one begins.
+            answer = self._ask(engine, wish._replace(note=left_by(before)))
             if self.claim.holds(clock()):
                 if line := sentences(seen_of(before)):
                     self._tell('before', line)
@@ -239,7 +242,7 @@ class Roll:
         who = Member(self.member.id, self._who)
         answer = engine.lease(ROLL, who, wish)
         self.claim.heard(wish, answer, asked, clock())
-        if self.claim.held is not None and answer.record is not None:
+        if answer.granted and answer.record is not None:
             self._entered = answer.record.entered or self._entered
         return answer
 
@@ -268,14 +271,17 @@ class Roll:
             {key: (text or '')[:MOST_OF_TEXT] for key, text in said.items()}
         )
 
-    def _release(self, engine: Engine, line: str) -> None:
-        """Release the lease, if this roll has it: no machine begins after that."""
-        if self.claim.held is not None:
-            wish = Wish('free', '', self.claim.held.fence, self._note(line or OVER))
-            answer = engine.lease(ROLL, self.member, wish)
-            if answer.record is not None and answer.granted:
-                self._entered = answer.record.entered or self._entered
-            self.claim.heard(wish, answer, clock(), clock())
+    def _release(self, engine: Engine, line: str) -> bool:
+        """Release the lease: no machine begins after that.
+
+        :returns: whether this roll had it.
+        """
+        if self.claim.held is None:
+            return False
+        note = self._note(line or OVER) if self.machines else ''
+        return bool(
+            self._ask(engine, Wish('free', '', self.claim.held.fence, note)).granted
+        )
 
     # -- one machine ----------------------------------------------------------------------
 
@@ -338,13 +344,14 @@ class Roll:
         :returns: whether it had begun before that, as the end of a sentence.
         """
         self.outcomes[one.id] = FAILED
-        try:
-            self._release(engine, f'{self._name(one)} has failed')
-        except EngineAway:
-            return '. Whether it restarts is not known'
+        is_released = False
+        with contextlib.suppress(EngineAway):
+            is_released = self._release(engine, f'{self._name(one)} has failed')
         if self._entered == one.id:
             return '. It had begun to replace its processes: see its log'
-        return '. It had replaced no process, and does not begin any more'
+        if is_released:
+            return '. It had replaced no process, and does not begin any more'
+        return '. Whether it restarts is not known'
 
     def _silence(self) -> float:
         """Return the seconds for which the machine in its turn could have answered."""

@@ -46,8 +46,17 @@ def seen_of(record: Record | None, is_current: bool = False) -> dict[str, Any] |
     said = read_note(record.note) if record is not None else {}
     if record is None or not said:
         return None
-    state = 'ended' if not record.holder else 'rolls' if is_current else 'died'
+    has_ended = said['line'] or not record.holder
+    state = 'ended' if has_ended else 'rolls' if is_current else 'died'
     return {**said, 'state': state, 'age': round(max(record.age, 0.0), 3)}
+
+
+def left_by(record: Record | None) -> str:
+    """Return the note of a roll that has not ended well, for the roll after it; or ''."""
+    said = read_note(record.note) if record is not None else {}
+    if not said or said['line'] == OVER:
+        return ''
+    return json.dumps({**said, 'line': said['line'] or 'it has died'})
 
 
 def sentences(roll: Mapping[str, Any] | None) -> str:
@@ -61,7 +70,7 @@ def sentences(roll: Mapping[str, Any] | None) -> str:
             'rolls': f'{roll["who"]} rolls',
             'died': f'{roll["who"]} has rolled, and has said nothing for {age}: that roll has '
             'died',
-            'ended': f'The last roll, by {roll["who"]}, has ended {age} ago: {roll["line"]}',
+            'ended': f'The last roll, by {roll["who"]}, has ended: {roll["line"]}',
         }[state]
     ]
     names = {

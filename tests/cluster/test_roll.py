@@ -190,6 +190,19 @@ def test_a_machine_that_was_at_it_before_it_became_silent_may_have_restarted(mad
     assert 'It had begun to replace its processes: see its log' in failed[2]
 
 
+def test_who_has_lost_the_lease_does_not_know_what_a_silent_machine_does(made):
+    one = made()
+
+    def loses():
+        one.engine.holder = WEB3.id  # another one rolls
+
+    one.engine.answers[WEB1.id] = [loses, None]
+    one._renew = lambda engine: None
+    outcomes(one)
+    (failed,) = [news for news in one.news if news[0] == 'failed']
+    assert failed[2].endswith('. Whether it restarts is not known')
+
+
 def test_the_lease_says_how_far_it_is_and_the_next_roll_how_the_last_one_ended(made):
     one = made()
     one.engine.answers[WEB2.id] = [FAILS]
@@ -457,7 +470,7 @@ def test_what_a_roll_has_left_is_said_in_sentences():
     said |= {'turn': '', 'failed': 'web2', 'rest': 'web3', 'line': 'web2 has failed'}
     freed = record._replace(holder='', note=json.dumps(said))
     assert rolled.sentences(rolled.seen_of(freed)) == (
-        'The last roll, by web1 (for al\\x1b), has ended 12 s ago: web2 has failed. Failed: '
+        'The last roll, by web1 (for al\\x1b), has ended: web2 has failed. Failed: '
         'web2. Restarted: web1. Not restarted: web3. To go on, mend web2, and then: graceful '
         '--cluster --from web2.'
     )

@@ -448,7 +448,7 @@ def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines)
     )
     said = three.run('status', '--cluster').out.text.splitlines()[-1]
     assert re.fullmatch(
-        r'The last roll, by web1 \(for .*\), has ended \d+ s ago: the process that rolled '
+        r'The last roll, by web1 \(for .*\), has ended: the process that rolled '
         r'has died. In its turn: web2. Restarted: web1. Not restarted: web3. To go on, see '
         r'what web2 does, and then: graceful --cluster --from web2.',
         said,
