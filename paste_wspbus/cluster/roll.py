@@ -211,9 +211,11 @@ class Roll:
             before = self.claim.record
             wish = self.claim.wish(clock(), wants=True)
             # What it says of the roll before this one stays there until this one begins.
-            answer = self._ask(engine, wish._replace(note=left_by(before)))
+            note = left_by(before)
+            answer = self._ask(engine, wish._replace(note=note))
             if self.claim.holds(clock()):
-                if line := sentences(seen_of(before)):
+                if before is not None and note:
+                    line = sentences(seen_of(before._replace(note=note)))
                     self._tell('before', line)
                 return
             record = answer.record
