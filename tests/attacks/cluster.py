@@ -4,7 +4,8 @@ Five supervisors share one real redis-server, each through a proxy of its own. O
 the cluster plugin: it locks a file, and writes to a store that refuses old fences. Each round
 kills or stops the plugin's process, its guard, its supervisor, the agent or the engine, or
 empties the engine, sets its clock, or cuts, delays or half-opens the network. Then the plugin
-must run again somewhere. It is an overlap if the plugin starts while the file is locked.
+must run again somewhere. With ``--sentinel``, there are two servers and a Sentinel instead, without
+proxies, and a round may kill the master. It is an overlap if the plugin starts while the file is locked.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from tests.kit.clients import free_port
 from tests.kit.places import ROOT
 from tests.kit.processes import children
-from tests.kit.redis_servers import RedisServer
+from tests.kit.redis_servers import RedisServer, Sentinel
 
 #: Seconds after which a lease that nobody takes fails the run.
 PATIENCE = 60
@@ -43,7 +44,7 @@ soak = 0
 stop_timeout = 5
 cluster_plugins = job
 [cluster:main]
-use = redis://127.0.0.1:{port}/0
+use = {url}
 name = shop
 machine = web{number}
 ttl = {ttl}
@@ -229,8 +230,11 @@ class Machine:
     def __init__(self, folder, number, engine, ttl):
         self.folder, self.name = folder / f'web{number}', f'web{number}'
         self.folder.mkdir()
-        self.proxy = Proxy(engine)
-        text = INI.format(port=self.proxy.port, number=number, ttl=ttl, folder=folder)
+        url = engine.url
+        if isinstance(engine, RedisServer):
+            self.proxy = Proxy(engine.port)
+            url = f'redis://127.0.0.1:{self.proxy.port}/0'
+        text = INI.format(url=url, number=number, ttl=ttl, folder=folder)
         (self.folder / 'site.ini').write_text(text)
         (self.folder / 'job.py').write_text(JOB)
         self.log = open(self.folder / 'log', 'ab')  # noqa: SIM115
@@ -266,18 +270,21 @@ class Machine:
 class Attack:
     """The rounds; ``wrong`` has what must not be."""
 
-    def __init__(self, folder, *, ttl=1, machines=5, seed=0, out=None):
+    def __init__(self, folder, *, ttl=1, machines=5, seed=0, out=None, sentinel=False):
         self.folder, self.ttl, self.out = Path(folder), ttl, out
         self.random = random.Random(seed)
         self.wrong, self.took = [], {}
         self.clock = self.folder / 'clock'
         self.clock.write_text('+0')
         self.store = Store(self.folder / 'store')
-        program = self._engine_program()
         (self.folder / 'engine').mkdir()
-        self.engine = RedisServer(self.folder / 'engine', program=program)
+        if sentinel:
+            self.engine = Sentinel(self.folder / 'engine')
+        else:
+            program = self._engine_program()
+            self.engine = RedisServer(self.folder / 'engine', program=program)
         self.machines = [
-            Machine(self.folder, number, self.engine.port, ttl)
+            Machine(self.folder, number, self.engine, ttl)
             for number in range(1, machines + 1)
         ]
 
@@ -304,9 +311,13 @@ class Attack:
     def faults(self):
         names = [
             *(f'{how} {what}' for how in ('kill', 'stop') for what in _PROCESSES),
+            *('leave leader', 'graceful leader'),
+        ]
+        if isinstance(self.engine, Sentinel):
+            return names + ['failover'] * 6
+        names += [
             *('kill engine', 'stop engine', 'empty engine', 'flush engine'),
             *(f'{how} {who}' for how in _NETWORK for who in ('leader', 'all')),
-            *('leave leader', 'graceful leader'),
         ]
         return names + ['clock'] * (2 * self.sets_clock)
 
@@ -343,6 +354,8 @@ class Attack:
         elif how == 'clock':
             self.clock.write_text(f'{self.random.choice([-3600, -3, 3, 3600]):+d}')
             time.sleep(self.ttl)
+        elif how == 'failover':
+            self.engine.fail_over()
         elif what == 'engine':
             self._engine(how, longer)
         elif how in _NETWORK:
@@ -443,6 +456,7 @@ def main():
     parser.add_argument('--ttl', type=float, default=1)
     parser.add_argument('--machines', type=int, default=5)
     parser.add_argument('--seed', type=int, default=time.time_ns() % 10**6)
+    parser.add_argument('--sentinel', action='store_true')
     args = parser.parse_args()
     print(f'seed {args.seed}')
     with tempfile.TemporaryDirectory() as folder:
@@ -452,6 +466,7 @@ def main():
             machines=args.machines,
             seed=args.seed,
             out=sys.stdout,
+            sentinel=args.sentinel,
         )
         try:
             attack.run(args.rounds)

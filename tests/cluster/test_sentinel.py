@@ -1,8 +1,6 @@
 """The engine behind Redis Sentinel: who asks it finds the master, also after a failover."""
 
 import contextlib
-import shutil
-import subprocess
 import threading
 import time
 
@@ -13,8 +11,8 @@ from paste_wspbus.cluster.engine import EngineAway, Member, Wish
 from paste_wspbus.cluster.redis import RedisEngine
 from paste_wspbus.cluster.settings import Settings
 from paste_wspbus.unix.kernel_timer import boot_clock
-from tests.kit import eventually, free_port
-from tests.kit.redis_servers import RedisServer, released
+from tests.kit import eventually
+from tests.kit.redis_servers import Sentinel, released
 
 ONE = Member('one-1', 'one')
 
@@ -23,33 +21,9 @@ TTL = 2
 
 
 @pytest.fixture
-def pair(tmp_path):
-    """A master, a replica, and the port of a sentinel that watches them."""
-    folders = [tmp_path / name for name in ('master', 'replica')]
-    for folder in folders:
-        folder.mkdir()
-    port, conf = free_port(), tmp_path / 'sentinel.conf'
-    at_once = '--repl-diskless-sync-delay', '0'
-    with (
-        RedisServer(folders[0], *at_once) as master,
-        RedisServer(folders[1]) as replica,
-    ):
-        replica.client().replicaof('127.0.0.1', master.port)
-        conf.write_text(
-            f'port {port}\nbind 127.0.0.1\ndir {tmp_path}\n'
-            f'sentinel monitor shop 127.0.0.1 {master.port} 1\n'
-            'sentinel down-after-milliseconds shop 500\n'
-            'sentinel failover-timeout shop 3000\n'
-        )
-        words = [shutil.which('redis-server'), str(conf), '--sentinel']
-        sentinel = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        try:
-            link = 'master_link_status'
-            eventually(lambda: replica.client().info().get(link) == 'up')
-            yield master, replica, port
-        finally:
-            sentinel.kill()
-            sentinel.wait()
+def sentinel(tmp_path):
+    with Sentinel(tmp_path) as sentinel:
+        yield sentinel
 
 
 class Candidate(threading.Thread):
@@ -98,9 +72,8 @@ class Store:
             self._last, self.writes = (who, fence, until), self.writes + 1
 
 
-def test_a_failover_under_a_lease_gives_it_to_no_two_members(pair):
-    master, replica, port = pair
-    url = f'sentinel://127.0.0.1:{port}/shop/0'
+def test_a_failover_under_a_lease_gives_it_to_no_two_members(sentinel):
+    master, replica, url = sentinel.master, sentinel.replica, sentinel.url
     released(RedisEngine(Settings(master.url, 'shop', 'nobody', ttl=TTL)))
     store = Store()
     both = [Candidate(name, url, store) for name in ('one', 'two')]
@@ -117,9 +90,8 @@ def test_a_failover_under_a_lease_gives_it_to_no_two_members(pair):
     assert (store.overlaps, store.refused) == ([], 0)
 
 
-def test_a_failover_is_another_run_of_the_engine(pair):
-    master, replica, port = pair
-    url = f'sentinel://127.0.0.1:{port}/shop/0'
+def test_a_failover_is_another_run_of_the_engine(sentinel):
+    master, replica, url = sentinel.master, sentinel.replica, sentinel.url
     engine = RedisEngine(Settings(url, 'shop', 'one', ttl=5))
     until = time.monotonic() + 20
     while True:  # the sentinel starts

@@ -69,6 +69,59 @@ class RedisServer:
         self.kill()
 
 
+class Sentinel:
+    """A master, a replica, and a sentinel that watches them; in a ``with`` block."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.url = f'sentinel://127.0.0.1:{self.port}/shop/0'
+        at_once = '--repl-diskless-sync-delay', '0'
+        folders = [folder / name for name in ('first', 'second')]
+        for one in folders:
+            one.mkdir()
+        self.master, self.replica = (RedisServer(one, *at_once) for one in folders)
+        self.process = None
+
+    def __enter__(self):
+        self.master.start()
+        self.replica.start()
+        self._follow()
+        conf = self.folder / 'sentinel.conf'
+        conf.write_text(
+            f'port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n'
+            f'sentinel monitor shop 127.0.0.1 {self.master.port} 1\n'
+            'sentinel down-after-milliseconds shop 500\n'
+            'sentinel failover-timeout shop 3000\n'
+        )
+        words = [shutil.which(PROGRAM), str(conf), '--sentinel']
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        return self
+
+    def _follow(self):
+        self.replica.client().replicaof('127.0.0.1', self.master.port)
+        self._until(self.replica, 'master_link_status', 'up')
+
+    def _until(self, server, key, value):
+        client, until = server.client(), time.monotonic() + 30
+        while client.info('replication').get(key) != value:
+            assert time.monotonic() < until, f'{key} is not {value}'
+            time.sleep(0.02)
+
+    def fail_over(self):
+        """Kill the master, and wait until the replica is the master; then it has a replica again."""
+        self.master.kill()
+        self._until(self.replica, 'role', 'master')
+        self.master, self.replica = self.replica, self.master
+        self.replica.start()
+        self._follow()
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        for server in (self.master, self.replica):
+            server.__exit__()
+
+
 def certified(folder, name):
     """Make a key and a certificate that it has signed itself, for 127.0.0.1.
 
