@@ -44,6 +44,23 @@ def workers(text: str) -> int:
         ) from None
 
 
+#: How other servers call what is called otherwise here.
+ELSEWHERE = {
+    '--listen HOST:PORT': (
+        'host',
+        'port',
+        'p',
+        'bind',
+        'http',
+        'http-socket',
+        'address',
+    ),
+    '--workers N': ('w', 'processes'),
+    '--daemon': ('D', 'd', 'background', 'daemonize'),
+    'threads = N in [server:main]': ('threads',),
+}
+
+
 def explained(message: str, parser: argparse.ArgumentParser) -> str:
     """Return argparse's message in other words, with a hint what may be meant."""
     unknown = re.match(r'unrecognized arguments: (\S+)', message)
@@ -57,6 +74,9 @@ def near(option: str, parser: argparse.ArgumentParser) -> str:
     """Return a hint for the end of a message: the option that is meant, or ''."""
     from difflib import get_close_matches  # only an error needs it
 
+    for ours, theirs in ELSEWHERE.items():
+        if option.lstrip('-') in theirs:
+            return f'; write {ours}'
     known = {one.lstrip('-'): one for one in parser._option_string_actions}
     for name in get_close_matches(option.lstrip('-'), known, 1):
         return f'; did you mean {known[name]!r}?'

@@ -50,6 +50,8 @@ def no_word(prog: str, word: str) -> UsageError:
     if word in WITHOUT_FILE:
         return needs_no_file(word, prog)
     hint = '' if word.endswith('.ini') else nearest(word, SUBCOMMANDS)
+    if word == 'reload':
+        hint = "; 'graceful' loads the new code of a running site, --reload is for development"
     if os.path.isfile(word):
         hint = f'; the file comes first: {prog} {shlex.quote(word)}'
     problem = f'{word!r} is neither a subcommand nor a variable (NAME=VALUE)'

@@ -168,9 +168,11 @@ class Composer:
             context = self.loader.get_context(APP, app_name, with_bus(self.vars, bus))
             site.app = create(context)
         if not callable(site.app):
+            from paste_wspbus.ini.hints import no_application
+
             raise FactoryError(
                 self.file,
-                f'{site.app!r} is not an application: it cannot be called',
+                no_application(site.app),
                 section=getattr(context, 'section', None),
             )
         if not (isinstance(site.app, BusFilter) and site.app.bus is bus):

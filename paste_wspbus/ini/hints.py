@@ -59,6 +59,8 @@ def file_hint(name: str, folder: str) -> str:
         names = os.listdir(folder or '.')
     except OSError:
         return ''
+    if f'{name}.ini' in names:
+        return f"; did you mean '{name}.ini'?"
     return _near_one(name, [one for one in names if one.endswith('.ini')])
 
 
@@ -108,6 +110,10 @@ def section_hint(prefixes: Sequence[str], own: str, sections: Iterable[str]) -> 
     :param own: what stands after it.
     """
     kinds = {one: one.partition(':')[0] for one in sections}
+    for one in kinds:
+        # As [app.main] of TOML, [app main], [[app:main]].
+        if re.sub(r'\W', '', one) in [f'{prefix}{own}' for prefix in prefixes]:
+            return f'; did you mean [{prefixes[0]}:{own}], and not [{one}]?'
     same = [one for one in kinds if one.partition(':')[2].strip() == own]
     named = {kinds[one].lower(): one for one in same}
     for prefix in prefixes:
@@ -130,6 +136,34 @@ def server_hint(sections: Iterable[str]) -> str:
     if near:
         return f'did you mean [{near[0]}]?'
     return NO_SERVER
+
+
+#: What is no key of [wspbus:main], but an option of the command, or a key elsewhere.
+NOT_HERE = {
+    'user': 'write --user NAME on the command line',
+    'group': 'write --group NAME on the command line',
+    'daemon': 'write --daemon on the command line',
+    'reload': 'write --reload on the command line',
+    'server': 'write a section [server:main]',
+    **dict.fromkeys(('host', 'port', 'threads'), 'it is a key of [server:main]'),
+}
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return the message for a key that [wspbus:main] does not have."""
+    elsewhere = NOT_HERE.get(key)
+    return f'unknown key{f"; {elsewhere}" if elsewhere else nearest(key, known)}'
+
+
+def no_application(result: Any) -> str:
+    """Return the message for what a factory has returned, which cannot be called."""
+    if inspect.iscoroutine(result):
+        result.close()  # Python would warn that nobody has awaited it
+        name = result.__qualname__
+        return (
+            f'{name} is an async function, and wspserve serves WSGI: write def {name}'
+        )
+    return f'{result!r} is not an application: it cannot be called'
 
 
 def missing_key(key: str, own: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import threading
 
 from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.plugins.signals import signal_name
-from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint, nearest
+from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -269,9 +269,11 @@ def read_settings(loader: ConfigLoader | None) -> dict[str, Any]:
             settings['signals'].update(_read_signal(loader, section, key))
             continue
         if key not in SETTINGS:
+            from paste_wspbus.ini.hints import unknown_key
+
             raise ConfigError(
                 loader.filename,
-                f'unknown key{nearest(key, [*SETTINGS, "signal.SIGUSR1"])}',
+                unknown_key(key, [*SETTINGS, 'signal.SIGUSR1']),
                 section=section,
                 key=key,
             )

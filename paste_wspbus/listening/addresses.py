@@ -39,8 +39,11 @@ def parse_port(text: str | int, key: str = 'port') -> int:
 
 def parse_host(text: str) -> str:
     """Return the text, unless it cannot be a host name: then raise SettingError."""
-    if not {*'/"\''}.isdisjoint(text) or len(text.split()) > 1:
+    name, colon, port = text.partition(':')  # an IPv6 address has more than one colon
+    has_port = bool(name and colon) and port.isdigit()
+    if has_port or not {*'/"\''}.isdisjoint(text) or len(text.split()) > 1:
         problem = f'{text!r} is not a host name or address'
+        problem += '; the port has a key of its own' if has_port else ''
         raise SettingError('host', f'{problem}{comment_hint(text)}')
     return text
 

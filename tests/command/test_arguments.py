@@ -86,6 +86,8 @@ def test_the_order_of_file_and_subcommand_is_told(folder):
         ('--bogus', ''),
         ('--deamon', "; did you mean '--daemon'?"),
         ('--log-fil=my log', "; did you mean '--log-file'?"),
+        ('--port', '; write --listen HOST:PORT'),
+        ('-w', '; write --workers N'),
     ],
 )
 def test_an_option_that_is_not_known_is_compared_without_its_dashes(option, hint):
