@@ -11,22 +11,26 @@ from waitress.utilities import build_http_date
 
 #: A method, a path from the root, a query, the version. Heads with anything else in their
 #: first line are for waitress: a fragment, a host, a character that is no ASCII or not
-#: visible.
+#: visible, a quotation mark, a backslash, more than 2,000 characters. So an access log can
+#: have such a line as it is.
 _first_line = re.compile(
-    rb"""([A-Z]+) ((/(?!/)[!-"$->@-~]*)(?:\?([!-"$-~]*))?) HTTP/(1\.[01])"""
+    r"""([A-Z]+) ((/(?!/)[!$->@-\[\]-~]{0,999})(?:\?([!$-\[\]-~]{0,999}))?) HTTP/(1\.[01])"""
 ).fullmatch
 
+#: What heads have besides ends of lines.
+_VISIBLE = bytes(range(0x20, 0x7F))
+
 #: The names of headers for which waitress does more than to store them.
-_SPECIAL = {b'TRANSFER-ENCODING', b'CONTENT-LENGTH', b'EXPECT'}
+_SPECIAL = {'TRANSFER-ENCODING', 'CONTENT-LENGTH', 'EXPECT'}
 
 #: An underscore would be the same key as a hyphen: waitress drops such headers.
-_is_name = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,64}").fullmatch
+_is_name = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,64}").fullmatch
 
 #: Clients choose the names: further ones are looked at each time.
 _MOST_NAMES = 1000
 
 #: The keys of the headers that have come.
-_keys: dict[bytes, str] = {}
+_keys: dict[str, str] = {}
 
 #: The names of the headers that applications have sent, as waitress sends them.
 _names: dict[str, str] = {}
@@ -38,49 +42,57 @@ _by_name = itemgetter(0)
 
 
 class FastParser(HTTPRequestParser):  # type: ignore[misc]
-    """Has the same attributes after `parse_header` as waitress's own parser."""
+    """Has the same attributes after `parse_header` as waitress's own parser.
+
+    It has one more if the first line is a usual one: ``line``, which is that line.
+    """
 
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the head of a request, with its empty line."""
-        first, *lines = header_plus.split(b'\r\n')
+        first, *lines = header_plus.decode('latin-1').split('\r\n')
         match = _first_line(first)
-        headers = match and _headers_of(lines)
-        if match is None or headers is None:
+        if match is None:
             super().parse_header(header_plus)
             return
-        command, uri, path, query, version = match.groups(b'')
-        self.first_line, self.headers = first, headers
-        self.command, self.version = command.decode(), version.decode()
-        self.request_uri, self.query = uri.decode(), query.decode()
-        self.path = unquote_bytes_to_wsgi(path) if b'%' in path else path.decode()
+        self.line = first
+        headers = None
+        if header_plus.translate(None, _VISIBLE) == b'\r\n' * len(lines):
+            headers = _headers_of(lines)
+        if headers is None:
+            super().parse_header(header_plus)
+            return
+        self.command, uri, path, self.query, version = match.groups('')
+        self.first_line, self.headers = header_plus[: len(first)], headers
+        self.version, self.request_uri = version, uri
+        self.path = unquote_bytes_to_wsgi(path.encode()) if '%' in path else path
         self.proxy_scheme = self.proxy_netloc = self.fragment = ''
         self.url_scheme = self.adj.url_scheme
         connection = headers.get('CONNECTION', '').lower()
-        if connection == 'close' or (version == b'1.0' and connection != 'keep-alive'):
+        if connection == 'close' or (version == '1.0' and connection != 'keep-alive'):
             self.connection_close = True
 
 
-def _headers_of(lines: list[bytes]) -> dict[str, str] | None:
-    """Return the values by key; None if one of the headers is not a usual one."""
+def _headers_of(lines: list[str]) -> dict[str, str] | None:
+    """Return the values by key; None if one of the headers is not a usual one.
+
+    :param lines: visible ASCII and spaces.
+    """
     headers: dict[str, str] = {}
     for line in lines:
         if not line:
             continue  # the end
-        name, colon, value = line.partition(b':')
+        name, colon, value = line.partition(':')
         key = _keys.get(name) or _key_of(name)
         if key is None or not colon or key in headers:
             return None
-        text = value.decode('latin-1')
-        if not (value.isascii() and text.isprintable()):
-            return None
-        headers[key] = text.strip(' ')
+        headers[key] = value.strip(' ')
     return headers
 
 
-def _key_of(name: bytes) -> str | None:
+def _key_of(name: str) -> str | None:
     if not _is_name(name) or name.upper() in _SPECIAL:
         return None
-    key = name.upper().replace(b'-', b'_').decode()
+    key = name.upper().replace('-', '_')
     if len(_keys) < _MOST_NAMES:
         _keys[name] = key
     return key
