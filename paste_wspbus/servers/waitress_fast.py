@@ -101,6 +101,9 @@ def _major() -> int | None:
 class OneSend(WSGITask):  # type: ignore[misc]
     """A request whose head and first chunk leave in one send(2); waitress makes two of them."""
 
+    #: Writes a chunk as waitress does.
+    write_one = WSGITask.write
+
     def write(self, data: Any) -> None:
         """Write a chunk, the first one together with the head.
 
@@ -114,12 +117,12 @@ class OneSend(WSGITask):  # type: ignore[misc]
             or type(data) is not bytes
             or not 0 < len(data) <= LONGEST_JOINED
         ):
-            super().write(data)
+            self.write_one(data)
             return
         channel, pieces = self.channel, []  # type: ignore[var-annotated]
         channel.write_soon = pieces.append
         try:
-            super().write(data)
+            self.write_one(data)
         finally:
             del channel.write_soon  # its class's own again
             if pieces:
