@@ -8,25 +8,35 @@ from waitress.channel import ClientDisconnected
 from waitress.task import ErrorTask
 from waitress.utilities import InternalServerError
 
-from paste_wspbus.servers.arriving import DONE, RECEIVED_KEY
+from paste_wspbus.servers.arriving import DONE, RECEIVED_KEY, UNUSUAL, Known
+from paste_wspbus.servers.waitress_fast import OneSend
+from paste_wspbus.servers.waitress_heads import FastHead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
-#: How an access log computes fields of a request that was answered, from its task ``x``:
-#: with fewer look-ups than from ``environ``. What is None, or '', is unknown.
-KNOWN = {
-    'client': "x.environ['REMOTE_ADDR']",
-    'user': "('REMOTE_USER' in x.environ and x.environ['REMOTE_USER'])",
-    'method': 'x.request.command',
-    'uri': 'x.request.request_uri',
-    'referer': "('REFERER' in x.request.headers and x.request.headers['REFERER'])",
-    'agent': "('USER_AGENT' in x.request.headers and x.request.headers['USER_AGENT'])",
-    'request_id': "x.environ['wspbus.request_id']",
-    'bytes': 'x.sent',
-    'waited_us': 'trunc((x.since - x.received) * 1e6)',
+#: How the line of a request that was answered is made from its task ``x``.
+KNOWN = Known(
+    arguments='x, since, received',
+    before=('environ = x.environ', 'now = monotonic()'),
+    texts={},
+    status='x.status',
+    numbers={
+        'bytes': 'x.content_bytes_written or x.size()',
+        'waited_us': 'trunc((since - received) * 1e6)',
+        'spent_us': 'trunc((now - since) * 1e6)',
+    },
+    end=DONE,
+)
+
+#: A `FastParser` has a ``line`` only if it has no character that could change another one.
+TEXTS = {
+    'line': 'x.request.line',
+    'uri': 'x.request.line and x.request.request_uri',
+    'path': "x.request.line and x.request.request_uri.partition('?')[0]",
 }
 
 
@@ -43,18 +53,52 @@ def noting(adapter: Any, task: type) -> tuple[type, type]:
     log = adapter.access_log
     if log is None:
         return task, ErrorTask
-    write_of = task.write  # type: ignore[attr-defined]
+    name = 'write_one' if issubclass(task, OneSend) else 'write'
+    write_of = getattr(task, name)
 
     def write(self: Any, data: Any) -> None:
         write_of(self, data)
         if self.content_length is None:
             self.counted += len(data)
 
-    line = staticmethod(log.line_of(KNOWN))
-    logged = {'log': log, 'line': line, 'write': write}
+    known = KNOWN._replace(texts=TEXTS) if issubclass(task, FastHead) else KNOWN
+    logged = {'log': log, 'service': _service(log, known), name: write}
     log.open_in_server = lambda: _in_service(log) if adapter.load_now().busy else []
     refused = type('Refused', (_Refused,), {'log': log})
     return type('Logged', (_Logged, task), logged), refused
+
+
+def _service(log: Any, known: Known) -> Callable[[Any], None]:
+    """Return the method ``service`` of a task that is logged."""
+    line = log.line_of(known)
+
+    def service(self: Any) -> None:
+        received = self.received = self.channel.used
+        since = self.since = monotonic()
+        if log.ids is not None:
+            log.ids.give(self.get_environment())
+        try:
+            self.start()
+            self.execute()
+            self.finish()
+        except BaseException as error:
+            if self.fails(error):
+                raise
+            return
+        self.since = None
+        # This order: `AccessLog.stop` looks later for those that have not ended.
+        if log.is_stopping:
+            self.since = since
+            self.ends(DONE)
+            return
+        try:
+            line(self, since, received)
+        except UNUSUAL:
+            sent, now = self.content_bytes_written or self.size(), monotonic()
+            parts = self.environ, self.status, sent, since, received, now, DONE
+            log.careful(self, *parts)
+
+    return service
 
 
 def _in_service(log: Any) -> list[Any]:
@@ -68,7 +112,7 @@ def _in_service(log: Any) -> list[Any]:
     return [
         task.stopped()
         for task in tasks
-        if isinstance(task, _Logged) and task.log is log and not task.has_ended
+        if isinstance(task, _Logged) and task.log is log and task.is_open()
     ]
 
 
@@ -84,47 +128,30 @@ class _Logged:
     """A request and its response; see `paste_wspbus.ready.accesslog.filter.Exchange`."""
 
     log: Any
-    line: Any
     #: The bytes that the application has given: without Content-Length, waitress does not
     #: count them.
     counted = 0
-    #: Whether its end is known, and the number of bytes that were sent.
-    has_ended, sent = False, None
+    #: Whether it is logged; a request that was answered has no ``since`` any more, either.
+    has_ended = False
+    #: The number of bytes that were sent, if it is known.
+    sent = None
 
-    def service(self: Any) -> None:
-        log = self.log
-        self.since, self.received = monotonic(), self.channel.used
-        if log.ids is not None:
-            log.ids.give(self.get_environment())
-        try:
-            try:
-                self.start()
-                self.execute()
-                self.finish()
-            except OSError as error:  # as waitress's own method
-                self.close_on_finish = True
-                if self.channel.adj.log_socket_errors:
-                    raise
-                self._fails(error, is_answered=False)
-                return
-        except BaseException as error:
-            self._fails(error, is_answered=not self.wrote_header)
-            raise
-        self.has_ended = True
-        # This order: `AccessLog.stop` looks for those that have not ended later.
-        if log.is_stopping:
-            self._ends(DONE)
-            return
-        self.sent = self.content_bytes_written or self._size()
-        try:
-            self.line(self, monotonic(), DONE)
-        except KeyError:  # the application has removed something from environ
-            log.log(self, DONE)
+    def is_open(self) -> bool:
+        """Whether it has begun, and not ended."""
+        return not self.has_ended and getattr(self, 'since', None) is not None
 
-    def _ends(self: Any, end: str) -> None:
+    def fails(self: Any, error: BaseException) -> bool:
+        """Log a request whose task has failed; return whether waitress raises the error."""
+        is_quiet = isinstance(error, OSError) and not self.channel.adj.log_socket_errors
+        if isinstance(error, OSError):
+            self.close_on_finish = True
+        self._fails(error, is_answered=not is_quiet and not self.wrote_header)
+        return not is_quiet
+
+    def ends(self: Any, end: str) -> None:
         """Log the request, unless a stop has done it."""
         if end is DONE:
-            self.sent = self.content_bytes_written or self._size()
+            self.sent = self.content_bytes_written or self.size()
         self.has_ended = True
         if self.log.is_stopping:
             self.log.take_last(self, end)
@@ -139,7 +166,7 @@ class _Logged:
             self.status = ''
         return self
 
-    def _size(self: Any) -> int:
+    def size(self: Any) -> int:
         """Return the bytes of a body that waitress has not counted: of a file, for example."""
         length = self.content_length
         if not self.has_body:
@@ -159,7 +186,7 @@ class _Logged:
         if not self.wrote_header:
             self.status = '500' if is_answered and not is_gone else ''
             self.sent = None
-        self._ends('aborted' if is_gone else 'error')
+        self.ends('aborted' if is_gone else 'error')
 
     @property
     def headers(self: Any) -> Any:

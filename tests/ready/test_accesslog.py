@@ -9,16 +9,16 @@ import socket
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.ready.accesslog import AccessLog, check_settings
+from paste_wspbus.ready.accesslog import lines as making
 from paste_wspbus.ready.accesslog import writer as writing
 from paste_wspbus.ready.accesslog.lines import (
     LONGEST,
-    Format,
+    _Kept,
     local_time,
     read_format,
     waited_since,
@@ -198,20 +198,28 @@ def test_what_the_application_puts_into_environ_may_be_no_text(logged, user):
     assert ' ' not in line[:-4]
 
 
-def test_lines_are_joined_as_they_are_if_nothing_must_be_escaped(monkeypatch):
-    form, pieces = read_format('combined'), []
-    line = form.compiled(pieces.extend, {'worker': 1}, {})
-    exchange = SimpleNamespace(
-        environ={**ENVIRON, 'HTTP_USER_AGENT': 'x' * 500},
-        **{'status': '200 OK', 'sent': 5000, 'since': 1.0, 'received': 0.5},
+def test_what_comes_again_is_kept_but_not_without_end():
+    kept = _Kept('"', '"', str)
+    for number in range(5000):
+        assert kept.find(f'agent {number % 2500}') == f'"agent {number % 2500}"'
+    assert kept.find('x' * 1000) == f'"{"x" * 1000}"'
+    assert 0 < len(kept.texts) <= 1000
+    assert max(map(len, kept.texts)) < 20
+
+
+def test_a_second_is_looked_up_once(monkeypatch, writer):
+    clock, one = [], writer(seconds=60)
+    monkeypatch.setattr(
+        making.time, 'time_ns', lambda: clock.append(1) or 5_250_000_000
     )
-    for _ in range(250):
-        line(exchange, 1.25, 'done')
-    monkeypatch.setattr(Format, '_line', None)  # which escapes
-    made = form.text(pieces).splitlines()
-    assert len(made) == 250
-    assert made[0].endswith(' 500000 250000 1 - done')
-    assert ' 200 5000 "http' in made[0]
+    line = read_format('json time').compiled(one, {})
+    one.asks = False
+    for now in (100.0, 100.0015, 100.7499, 99.5, 100.75):
+        line(None, {}, '200 OK', 5, 0.0, None, now, 'done')
+    times = [json.loads(line)['time'][-6:] for line in one.lines]
+    one.lines.clear()
+    assert times == ['5.250Z', '5.251Z', '5.999Z', '5.250Z', '5.250Z']
+    assert len(clock) == 3
 
 
 def test_the_user_is_the_one_that_the_application_has_found(logged):
@@ -377,7 +385,7 @@ def writer(tmp_path, said):
     made = []
 
     def make(path=tmp_path / 'a.log', seconds=0.01):
-        one = Writer(str(path), ''.join, lambda text, level: said.append(text), seconds)
+        one = Writer(str(path), lambda text, level: said.append(text), seconds)
         made.append(one)
         return one
 
@@ -390,32 +398,32 @@ def test_the_thread_writes_what_was_added(writer, tmp_path):
     one = writer()
     one.start()
     for number in range(1000):
-        one.add((f'{number}\n',))
+        one.add(f'{number}\n')
     one.stop(5)
-    one.add(('late\n',))
+    one.add('late\n')
     lines = (tmp_path / 'a.log').read_text().splitlines()
     assert lines == [*map(str, range(1000)), 'late']
 
 
 def test_a_line_is_written_soon_without_a_stop(writer, tmp_path):
     one = writer()
-    one.add(('a\n',))
+    one.add('a\n')
     eventually(lambda: (tmp_path / 'a.log').exists())
     eventually(lambda: (tmp_path / 'a.log').read_text() == 'a\n')
-    one.add(('b\n',))
+    one.add('b\n')
     eventually(lambda: (tmp_path / 'a.log').read_text() == 'a\nb\n')
 
 
 def test_a_full_disk_is_told_once_and_counted(writer, said):
     one = writer('/dev/full', 0)
     one.start()
-    one.add(('a\n',))
-    one.add(('b\n',))
+    one.add('a\n')
+    one.add('b\n')
     assert said == [
         'The access log /dev/full loses lines: No space left on device; the site serves on'
     ]
     one.path = '/dev/null'
-    one.add(('c\n',))
+    one.add('c\n')
     assert said[1:] == ['The access log /dev/null is written again; 2 lines were lost']
     assert one.lost == 2
 
@@ -435,8 +443,8 @@ def test_a_line_after_one_that_is_torn_begins_anew(writer, tmp_path, monkeypatch
         return real(fd, data[:room])
 
     monkeypatch.setattr(writing.os, 'write', few)
-    one.add(('first line\n',))
-    one.add(('second line\n',))
+    one.add('first line\n')
+    one.add('second line\n')
     assert (tmp_path / 'a.log').read_text() == 'fir\nsecond line\n'
     assert one.lost == 1
 
@@ -446,13 +454,13 @@ def test_a_fifo_without_a_reader_holds_nothing_up(writer, tmp_path, said):
     os.mkfifo(path)
     one = writer(path, 0)
     one.start()
-    one.add(('lost\n',))
+    one.add('lost\n')
     assert said == [
         f'The access log {path} loses lines: nobody reads it; the site serves on'
     ]
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        one.add(('read\n',))
+        one.add('read\n')
         assert os.read(reader, 100) == b'read\n'
     finally:
         os.close(reader)
@@ -468,7 +476,7 @@ def test_a_reader_that_stops_gets_whole_lines_later(writer, tmp_path, monkeypatc
     one.start()
     lines = [f'{number:04} {"x" * 2000}\n' for number in range(100)]
     for line in lines:
-        one.add((line,))
+        one.add(line)
     got = b''
     while True:
         try:
@@ -492,13 +500,42 @@ def select_readable(fd):
     return bool(select.select([fd], [], [], 0)[0])
 
 
+def test_many_lines_do_not_wait_for_their_time(writer, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, 'LONGEST_LOOK', 0.01)
+    one = writer(seconds=600)
+    one.start()
+    for number in range(writing.AT_ONCE):
+        one.add(f'{number}\n')
+    eventually(lambda: (tmp_path / 'a.log').read_text().count('\n') == writing.AT_ONCE)
+
+
+def test_while_a_reader_has_stopped_not_too_many_lines_wait(
+    writer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(writing, 'MOST', 20)
+    monkeypatch.setattr(writing, 'PATIENCE', 0.001)
+    path = tmp_path / 'fifo'
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    one = writer(path)
+    one.start()
+
+    def is_full():
+        one.add('x' * 2000 + '\n')
+        return one.lost > 100
+
+    eventually(is_full)
+    assert len(one.lines) <= 500
+    os.close(reader)
+
+
 def test_a_forked_child_writes_only_its_own_lines(writer, tmp_path):
     one = writer(seconds=60)
     one.start()
-    one.add(('parent\n',))
+    one.add('parent\n')
     pid = os.fork()
     if pid == 0:
-        one.add(('child\n',))
+        one.add('child\n')
         one.stop(5)
         os._exit(0)
     os.waitpid(pid, 0)
@@ -512,7 +549,7 @@ def test_several_threads_lose_no_line(writer, tmp_path):
 
     def add(number):
         for line in range(2000):
-            one.add((f'{number} {line}\n',))
+            one.add(f'{number} {line}\n')
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -693,6 +730,31 @@ def test_waitress_logs_what_it_refuses(tmp_path):
     assert (refused['status'], refused['end'], refused['uri']) == (400, 'refused', '/x')
     assert (failed['status'], failed['end']) == (500, 'error')
     assert (unread['status'], unread['end'], unread['uri']) == (400, 'refused', '')
+
+
+@pytest.mark.parametrize('form', ['json', 'combined'])
+def test_what_a_client_sends_waitress_forges_no_line(tmp_path, form):
+    ini = SITE.format(server='egg:waitress', **PLUGIN).replace('= json', f'= {form}')
+    hostile = ['/a"b', '/a\\b', '/\x7f', '/caf\xc3\xa9?"', '/?' + 'y' * 3000, '//x']
+    with Site(tmp_path, ini, files={'webapp.py': APP}) as site:
+        for target in hostile:
+            ask(site.port, target)
+            ask(site.port, '/', version=f'1.1\r\nReferer: {target}')
+        site.stop()
+    lines = (tmp_path / 'access.log').read_text().splitlines()
+    assert len(lines) == 12
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    if form == 'combined':
+        assert {line.count('"') for line in lines} == {6}
+        assert r'"GET /a\x22b HTTP/1.1"' in lines[0]
+        return
+    found = [json.loads(line) for line in lines]
+    shown = [one['uri'] for one in found[::2]]
+    assert shown[:2] == ['/a"b', '/a\\b']
+    assert shown[4] == '/?' + 'y' * (LONGEST - 2) + '...'
+    referers = [one['referer'] for one in found[1::2]]
+    assert referers[:2] == shown[:2]
+    assert referers[4] == shown[4]
 
 
 def test_workers_share_a_file_and_reopen_it(tmp_path):

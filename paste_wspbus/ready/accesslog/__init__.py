@@ -16,7 +16,7 @@ from paste_wspbus.ready.accesslog.lines import read_format
 from paste_wspbus.ready.accesslog.writer import STANDARD, Writer, writes_at_once
 from paste_wspbus.reference import REQUEST_ID_KEY
 from paste_wspbus.requests.ids import Ids
-from paste_wspbus.servers.arriving import DONE
+from paste_wspbus.servers.arriving import DONE, UNUSUAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paste_wspbus.ready.accesslog.filter import Exchange
     from paste_wspbus.ready.accesslog.lines import Format
     from paste_wspbus.requests.filter import WSGIApp
+    from paste_wspbus.servers.arriving import Known
 
 #: How a request ended that the stop of the site cut.
 CUT = 'cut'
@@ -143,7 +144,7 @@ class AccessLog(Plugin):
         self.key = f'wspbus.accesslog:{path}'
         self.proxies = frozenset(proxies)
         flush = 0 if writes_at_once() else seconds
-        self.writer = Writer(path, form.text, bus.log, flush, form.width)
+        self.writer = Writer(path, bus.log, flush)
         #: The requests in flight.
         self.open: dict[Exchange, None] = {}
         self._asks_id = 'request_id' in form.fields
@@ -234,7 +235,12 @@ class AccessLog(Plugin):
         """
         if end is not DONE and self.is_cutting():
             end = CUT
-        self._line(exchange, monotonic(), end)
+        x, now = exchange, monotonic()
+        parts = x.environ, x.status, x.sent, x.since, x.received, now, end
+        try:
+            self._line(x, *parts)
+        except UNUSUAL:
+            self.careful(x, *parts)
 
     def take_last(self, exchange: Any, end: str) -> None:
         """Make the line of a request that ends while the site stops: it may end twice."""
@@ -242,14 +248,17 @@ class AccessLog(Plugin):
         if self._last.setdefault(exchange, token) is token:
             self.log(exchange, end)
 
-    def line_of(self, server: Mapping[str, str]) -> Callable[[Any, float, str], None]:
+    def line_of(self, known: Known) -> Callable[..., None]:
         """Return the function that makes the line of a request, see `Format.compiled`."""
-        return self._form.compiled(self.writer.add, self._constants, server)
+        return self._form.compiled(self.writer, self._constants, known)
 
     def _compile(self, worker: int | None, generation: int) -> None:
         pid = os.getpid()
         self._constants = {'worker': worker, 'generation': generation, 'pid': pid}
-        self._line = self.line_of({})
+        self._line = self._form.compiled(self.writer, self._constants)
+        self.careful = self._form.compiled(
+            self.writer, self._constants, is_careful=True
+        )
 
     def is_cutting(self) -> bool:
         """Whether the server cuts requests now, or has done it."""

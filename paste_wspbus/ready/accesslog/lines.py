@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.reference import REQUEST_ID_KEY
+from paste_wspbus.servers.arriving import Known
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from paste_wspbus.ready.accesslog.filter import Exchange
+    from paste_wspbus.ready.accesslog.writer import Writer
 
 #: The characters of a text that a line has at most; three points follow one that was longer.
 LONGEST = 2000
@@ -45,45 +46,52 @@ JSON = (
     *('agent', 'waited_us', 'spent_us', 'worker', 'generation', 'request_id', 'end'),
 )
 
-#: Texts that come from a request, or from the application: each one is checked.
+#: Texts that come from a request, or from the application, by their keys in ``environ``.
 _TEXTS = {
-    'client': "get('REMOTE_ADDR')",
-    'user': "get('REMOTE_USER')",
-    'method': "get('REQUEST_METHOD')",
-    'uri': "get('REQUEST_URI') or uri_of(get)",
-    'query': "get('QUERY_STRING')",
-    'protocol': "get('SERVER_PROTOCOL')",
-    'scheme': "get('wsgi.url_scheme')",
-    'host': "get('HTTP_HOST')",
-    'referer': "get('HTTP_REFERER')",
-    'agent': "get('HTTP_USER_AGENT')",
+    'client': 'REMOTE_ADDR',
+    'user': 'REMOTE_USER',
+    'method': 'REQUEST_METHOD',
+    'protocol': 'SERVER_PROTOCOL',
+    'scheme': 'wsgi.url_scheme',
+    'host': 'HTTP_HOST',
+    'referer': 'HTTP_REFERER',
+    'agent': 'HTTP_USER_AGENT',
+}
+
+#: Those that each request has; otherwise its line is made with care.
+_ALWAYS = ('client', 'method', 'protocol')
+
+#: Texts that hardly ever come again: each one is looked at.
+_OTHERS = {
+    'uri': 'uri_of(environ)',
+    'path': "uri_of(environ).partition('?')[0]",
+    'query': "environ.get('QUERY_STRING')",
 }
 
 #: The numbers that each request has; None if one is not known.
-_NUMBERS = {
-    'bytes': 'x.sent',
-    'waited_us': 'None if x.received is None else trunc((x.since - x.received) * 1e6)',
-    'spent_us': 'trunc((now - x.since) * 1e6)',
-}
+NUMBERS = ('bytes', 'waited_us', 'spent_us')
+
+#: How an `Exchange` has the fields of a request, see `AccessLog.log`.
+EXCHANGE = Known(
+    arguments='x, environ, status, sent, since, received, now, end',
+    before=(),
+    texts={},
+    status='status',
+    numbers={
+        'bytes': 'sent',
+        'waited_us': 'None if received is None else trunc((since - received) * 1e6)',
+        'spent_us': 'trunc((now - since) * 1e6)',
+    },
+)
 
 #: ``waited_us`` behind a proxy that says when a request came.
-_WAITED_SINCE_PROXY = 'waited_by(x, now)'
-
-#: The texts that this package makes: they are not checked.
-_OWN = {'request_id': f'get({REQUEST_ID_KEY!r})'}
-
-#: What many requests have in common: it is put together with the texts around it, and kept.
-_COMMON = {
-    'time': '{0}.text if now < {0}.until else {0}.renew(now)',
-    'status': '{0}[x.status]',
-    'end': '{0}[end]',
-}
+_WAITED_SINCE_PROXY = 'waited_by(x, since, received, now)'
 
 #: What all requests of a process have in common; it is not known before the start.
 CONSTANTS = ('worker', 'generation', 'pid')
 
 #: The fields that JSON has without quotes.
-_UNQUOTED = {*_NUMBERS, 'status', *CONSTANTS}
+_UNQUOTED = {*NUMBERS, 'status', *CONSTANTS}
 
 #: The prefixes of fields that are headers: of the request, and of the response.
 HEADER, RESPONSE = 'header.', 'response.'
@@ -96,24 +104,22 @@ _MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()  # noqa: SIM
 #: The characters of a path that need no quoting (RFC 3986, pchar and the slash).
 _SAFE = "/~!$&'()*+,;=:@"
 
-#: Bytes of which one in a text could change the line: all but printable ASCII. They become 0.
-_CHANGING = bytes(
-    byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else 0 for byte in range(256)
-)
+#: The bytes that change no line: printable ASCII, without quotation marks and backslashes.
+_HARMLESS = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 
-#: So many texts of statuses are kept at most: an application can make further ones.
-_MOST = 100
+#: So many texts of a field are kept at most, and none that is longer.
+_MOST, _LONGEST_KEPT = 1000, 300
 
 #: Seconds of waiting that a header may claim at most.
 LONGEST_WAIT = 86400.0
 
 
 class Format:
-    """A format of lines.
+    """A format of lines: it becomes a function that makes the line of a request.
 
-    A line consists of pieces: the values of the fields, and the texts between them. Each
-    request gives the pieces of its line. The pieces of many requests are joined at once. Nobody can forge a line: texts are escaped, unless all of them have only
-    characters that cannot change a line.
+    Nobody can forge a line: each text is escaped, unless it has only characters that
+    cannot change a line. So a text is looked at once, if it comes again: what the line
+    shows of it is kept.
 
     :param parts: the texts and the names of fields in turn.
     :param query: whether lines have the queries of URLs.
@@ -126,164 +132,251 @@ class Format:
     ) -> None:
         self.fields, self.is_json = frozenset(parts[1::2]), is_json
         self._parts = [*parts[:-1], f'{parts[-1]}\n']
+        if not query:
+            hidden = {'uri': 'path', 'query': 'none'}
+            self._parts[1::2] = [hidden.get(name, name) for name in parts[1::2]]
+        self._bare = _bare(self._parts)
         self._is_query_shown, self._has_proxy = query, has_proxy
-        self._unknown = 'null' if is_json else '-'
-        self._values: dict[str, Any] = {
-            'none': '' if is_json else '-',
-            'unknown': self._unknown,
-            'small': _SMALL,
+        self._none, self._unknown = ('', 'null') if is_json else ('-', '-')
+        for name in self.fields:
+            self._check(name)
+
+    def compiled(
+        self,
+        writer: Writer,
+        constants: Mapping[str, int | None],
+        known: Known = EXCHANGE,
+        is_careful: bool = False,
+    ) -> Callable[..., None]:
+        """Return the function that gives a writer the line of a request.
+
+        Each request calls it, so it is compiled for this format alone.
+
+        :param constants: the values of `CONSTANTS`.
+        :param known: its arguments, and how it computes fields.
+        :param is_careful: whether ``environ`` may have anything. Otherwise the function may
+            raise one of `UNUSUAL`, and give no line.
+        """
+        made = _Made(writer)
+        parts = self._parts[:]
+        if 'line' in known.texts:
+            _join_line(parts)
+        before = parts[0]
+        for name, after in zip(parts[1::2], parts[2::2], strict=True):
+            if name in CONSTANTS:
+                value = constants.get(name)
+                before += f'{self._unknown if value is None else value}{after}'
+                continue
+            if name == 'time':
+                made.time(before, after, self.is_json)
+            elif name == 'end' and known.end is not None:
+                made.text(f'{before}{known.end}{after}')
+            elif name in ('status', 'end'):
+                source = known.status if name == 'status' else 'end'
+                made.kept(source, _Kept(before, after, self._shown_word(name)))
+            elif name in _TEXTS and name not in known.texts and not is_careful:
+                kept = _Kept(before, after, self._shown(name))
+                made.from_environ(_TEXTS[name], kept, name in _ALWAYS)
+            else:
+                made.text(before)
+                made.value(self._source(made, name, known, is_careful))
+                before = after
+                continue
+            before = ''
+        made.text(before)
+        return made.function(known)
+
+    def _check(self, name: str) -> None:
+        """Check that there is a field.
+
+        :raises SettingError: if there is none.
+        """
+        known = [*_TEXTS, *_OTHERS, *NUMBERS, 'time', 'status', 'end', 'request_id']
+        known += CONSTANTS
+        if name not in known and _source_of_header(name) is None:
+            known += [f'{HEADER}NAME', f'{RESPONSE}NAME']
+            raise SettingError(
+                None, f'there is no field {name!r}{nearest(name, known)}'
+            )
+
+    def _shown_word(self, name: str) -> Callable[[Any], str]:
+        """Return the function from a status, or an end, to what a line shows of it."""
+        if name == 'status':
+            return lambda status: _code_of(status) or self._unknown
+        return str
+
+    def _source(self, made: _Made, name: str, known: Known, is_careful: bool) -> str:
+        """Return the Python that computes a text which is not kept."""
+        if name in known.texts:
+            return known.texts[name]
+        if name in NUMBERS:
+            is_by_proxy = name == 'waited_us' and self._has_proxy
+            source = _WAITED_SINCE_PROXY if is_by_proxy else known.numbers[name]
+            may_be_none = known is EXCHANGE or is_by_proxy
+            return made.number(source, self._unknown if may_be_none else None)
+        if name == 'none':
+            return repr(self._none)
+        if name == 'request_id':  # this package makes it: it is not looked at
+            if not is_careful:
+                return f'environ[{REQUEST_ID_KEY!r}]'
+            return f'str(environ.get({REQUEST_ID_KEY!r}) or {self._none!r})'
+        if name in _TEXTS:
+            source = f'environ.get({_TEXTS[name]!r})'
+        else:
+            source = _OTHERS.get(name) or _source_of_header(name) or ''
+        return f'{made.name_of(self._shown(name))}({source})'
+
+    def _shown(self, name: str) -> Callable[[Any], str]:
+        """Return the function from a value of a field to what a line shows of it."""
+        is_bare, none = name in self._bare, self._none
+        escaped = _escaped_json if self.is_json else _escaped
+        hides_query = name == 'referer' and not self._is_query_shown
+
+        def shown(value: Any) -> str:
+            if not value:
+                return none
+            # The application may have put something into environ that is no text.
+            text = str.__str__(value) if isinstance(value, str) else ascii(value)
+            if hides_query:
+                text = text.partition('?')[0]
+            return text if _is_plain(text, is_bare) else escaped(text, is_bare)
+
+        return shown
+
+
+class _Made:
+    """The source of a function that makes lines, and what its names stand for."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._names: dict[str, Any] = {
+            'writer': writer,
+            'append': writer.lines.append,
+            'join': ''.join,
+            'monotonic': time.monotonic,
             'trunc': trunc,
             'uri_of': _uri_of,
             'header_of': header_of,
             'waited_by': _waited_by,
         }
-        sources, bare = self._sources({}), _bare(parts)
-        names = [name for _, name, _ in self._pieces({})]
-        #: The number of pieces of a line.
-        self.width = len(names)
-        self._texts = [
-            (number, name in bare)
-            for number, name in enumerate(names)
-            if name in sources and name not in (*_NUMBERS, *_OWN)
-        ]
+        #: The expressions whose values make the line, and the text after them.
+        self._parts: list[str] = []
+        self._text = ''
 
-    def compiled(
-        self,
-        add: Callable[[tuple[str, ...]], object],
-        constants: Mapping[str, int | None],
-        server: Mapping[str, str],
-    ) -> Callable[[Any, float, str], None]:
-        """Return the function that gives ``add`` the pieces of the line of a request.
+    def name_of(self, value: object) -> str:
+        """Return a new name that stands for a value."""
+        name = f'known{len(self._names)}'
+        self._names[name] = value
+        return name
 
-        It takes an `Exchange`, a time.monotonic() and how the request ended. Each request
-        calls it, so it is compiled for this format alone.
+    def text(self, text: str) -> None:
+        """Add a text."""
+        self._text += text
 
-        :param constants: the values of `CONSTANTS`.
-        :param server: Python that computes fields in another way than from an `Exchange`.
-        """
-        known, made = {**self._values, 'add': add}, []
-        sources = self._sources(server)
-        for number, (before, name, after) in enumerate(self._pieces(constants)):
-            if name in _COMMON:
-                kept = f'kept{number}'
-                known[kept] = self._kept(name, before, after)
-                made.append(_COMMON[name].format(kept))
-            else:
-                made.append(sources[name] if name else repr(before))
-        row = ''.join(f'        {one},\n' for one in made)
-        get = '    get = x.environ.get\n' if 'get(' in row else ''
-        exec(f'def line(x, now, end):\n{get}    add((\n{row}    ))', known)
-        return known['line']  # type: ignore[no-any-return]
+    def value(self, source: str) -> None:
+        """Add the text that an expression makes."""
+        if self._text:
+            self._parts.append(repr(self._text))
+            self._text = ''
+        self._parts.append(source)
 
-    def _sources(self, server: Mapping[str, str]) -> dict[str, str]:
-        """Return the Python that computes each field that has a piece of its own.
+    def number(self, source: str, unknown: str | None) -> str:
+        """Return Python for the text of a number; if it may be None, that is ``unknown``."""
+        small = self.name_of(_SMALL)
+        if unknown is None:
+            return f'{small}[n] if (n := {source}) < 1000 else str(n)'
+        shown = f'{small}[n] if n < 1000 else str(n)'
+        return f'{unknown!r} if (n := {source}) is None else {shown}'
 
-        :raises SettingError: if there is no such field.
-        """
-        values = {**_TEXTS, **_OWN, **server}
-        values['path'] = f"str({values['uri']}).partition('?')[0]"
-        if not self._is_query_shown:
-            values |= {'uri': values['path'], 'query': 'None'}
-            values['referer'] = f"str({values['referer']} or '').partition('?')[0]"
-        sources = {name: f'{value} or none' for name, value in values.items()}
-        for name, number in _NUMBERS.items():
-            if name == 'waited_us' and self._has_proxy:
-                sources[name] = _number(_WAITED_SINCE_PROXY)
-            elif name in server:
-                sources[name] = _number_that_is_known(server[name])
-            else:
-                sources[name] = _number(number)
-        for name in self.fields:
-            if name not in sources and name not in (*_COMMON, *CONSTANTS):
-                sources[name] = _source_of_header(name, sources)
-        return sources
+    def kept(self, source: str, kept: _Kept) -> None:
+        """Add what is kept of the value of an expression."""
+        texts, find = self.name_of(kept.texts), self.name_of(kept.find)
+        self.value(f'{texts}[v] if (v := {source}) in {texts} else {find}(v)')
 
-    def _kept(self, name: str, before: str, after: str) -> Any:
-        if name == 'time':
-            return _Clock(before, after, self.is_json)
-        if name == 'end':
-            return _Between(before, after, str)
-        return _Between(before, after, lambda status: _code_of(status) or self._unknown)
+    def from_environ(self, key: str, kept: _Kept, is_always_there: bool) -> None:
+        """Add what is kept of a value of ``environ``; a missing one is as None."""
+        texts, find = self.name_of(kept.texts), self.name_of(kept.find)
+        found = f'{texts}[v] if (v := environ[{key!r}]) in {texts} else {find}(v)'
+        if not is_always_there:
+            found = f'({found}) if {key!r} in environ else {kept.find(None)!r}'
+        self.value(found)
 
-    def _pieces(
-        self, constants: Mapping[str, int | None]
-    ) -> list[tuple[str, str, str]]:
-        """Return each piece as (text, name of a field, text); a name may be ''."""
-        pieces, before = [], self._parts[0]
-        for name, after in zip(self._parts[1::2], self._parts[2::2], strict=True):
-            if name in CONSTANTS:
-                value = constants.get(name)
-                before += f'{self._unknown if value is None else value}{after}'
-            elif name in _COMMON:
-                pieces.append((before, name, after))
-                before = ''
-            else:
-                if before:
-                    pieces.append((before, '', ''))
-                pieces.append(('', name, ''))
-                before = after
-        return [*pieces, (before, '', '')] if before else pieces
+    def time(self, before: str, after: str, has_milliseconds: bool) -> None:
+        """Add the time, with the texts around it."""
+        clock = _Clock(before, '' if has_milliseconds else after, has_milliseconds)
+        name = self.name_of(clock)
+        if has_milliseconds:
+            is_new = f'{name}.since <= now < {name}.until'
+            self.value(f'{name}.text if {is_new} else {name}.renew(now)')
+            ends = self.name_of([f'{one}{after}' for one in _MILLISECONDS])
+            self.value(f'{ends}[trunc((now - {name}.since) * 1e3)]')
+        else:
+            self.value(f'{name}.text if now < {name}.until else {name}.renew(now)')
 
-    def text(self, pieces: list[str]) -> str:
-        """Return lines, with their line feeds.
+    def function(self, known: Known) -> Callable[..., None]:
+        """Compile the function: it joins the parts, and does as `Writer.add`."""
+        if self._text:
+            self._parts.append(repr(self._text))
+        parts = ''.join(f'        {part},\n' for part in self._parts)
+        lines = [*known.before, f'append(join((\n{parts}    )))']
+        lines.append('if writer.asks: writer.ring()')
+        body = ''.join(f'    {line}\n' for line in lines)
+        exec(f'def line({known.arguments}):\n{body}', self._names)
+        return self._names['line']  # type: ignore[no-any-return]
 
-        :param pieces: those of whole lines.
-        """
-        width = self.width
-        try:
-            if all(_is_plain(pieces[n::width], bare) for n, bare in self._texts):
-                return ''.join(pieces)
-        except TypeError:
-            pass  # the application has put something into environ that is no text
-        starts = range(0, len(pieces), width)
-        return ''.join([self._line(pieces[one : one + width]) for one in starts])
 
-    def _line(self, pieces: list[Any]) -> str:
-        """Return a line with texts that are escaped as far as they need it."""
-        escaped = _escaped_json if self.is_json else _escaped
-        made = [one if isinstance(one, str) else ascii(one) for one in pieces]
-        for number, is_bare in self._texts:
-            if not _is_plain(made[number : number + 1], is_bare):
-                made[number] = escaped(made[number], is_bare)
-        return ''.join(made)
+def _join_line(parts: list[str]) -> None:
+    """Let one field, ``line``, take the place of method, uri and protocol."""
+    for number in range(1, len(parts) - 4, 2):
+        if parts[number : number + 5] == ['method', ' ', 'uri', ' ', 'protocol']:
+            parts[number : number + 5] = ['line']
+            return
 
 
 class _Clock:
-    """The present second, or in JSON millisecond, with the texts around it.
+    """The present second, with the texts around it; JSON has milliseconds after it.
 
-    ``text`` is valid until the time.monotonic() ``until``.
+    ``text`` is that from the time.monotonic() ``since`` to ``until``.
     """
 
-    def __init__(self, before: str, after: str, is_json: bool) -> None:
-        self._before, self._after, self._is_json = before, after, is_json
-        self.text, self.until, self._second, self._shown = '', 0.0, -1, ''
+    def __init__(self, before: str, after: str, has_milliseconds: bool) -> None:
+        self._before, self._after = before, after
+        self._shown = utc_time if has_milliseconds else local_time
+        self.text, self.since, self.until = '', 0.0, 0.0
 
     def renew(self, now: float) -> str:
         """Return the present time, and keep it.
 
         :param now: the time.monotonic().
         """
-        milliseconds = time.time_ns() // 1_000_000
-        second, rest = divmod(milliseconds, 1000)
-        if second != self._second:
-            self._shown = (utc_time if self._is_json else local_time)(second)
-            self._second = second
-        ms = f'.{rest:03}Z' if self._is_json else ''
-        text = self.text = f'{self._before}{self._shown}{ms}{self._after}'
-        self.until = now + (0.001 if self._is_json else 1 - rest / 1000)
+        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        text = self.text = f'{self._before}{self._shown(second)}{self._after}'
+        self.since = now - rest / 1e9
+        self.until = self.since + 1
         return text
 
 
-class _Between(dict):  # type: ignore[type-arg]
-    """From statuses, or other words, to what lines show of them, with the texts around it."""
+#: What follows the second in JSON. The last one is for a difference that was rounded up.
+_MILLISECONDS = [f'.{number:03}Z' for number in (*range(1000), 999)]
 
-    def __init__(self, before: str, after: str, find: Callable[[str], str]) -> None:
-        self._before, self._after, self._find = before, after, find
 
-    def __missing__(self, word: str) -> str:
-        text = f'{self._before}{self._find(word)}{self._after}'
-        if len(self) < _MOST:
-            self[word] = text
+class _Kept:
+    """From values to what lines show of them, with the texts around it.
+
+    A request looks into ``texts``, a plain dictionary: Python has no fast way to look into
+    one of another class.
+    """
+
+    def __init__(self, before: str, after: str, shown: Callable[[Any], str]) -> None:
+        self._before, self._after, self._shown = before, after, shown
+        self.texts: dict[str, str] = {}
+
+    def find(self, value: Any) -> str:
+        """Return what lines show of a value, and keep it."""
+        text = f'{self._before}{self._shown(value)}{self._after}'
+        if type(value) is str and len(text) <= _LONGEST_KEPT:
+            if len(self.texts) >= _MOST:
+                self.texts.clear()
+            self.texts[value] = text
         return text
 
 
@@ -324,45 +417,24 @@ def _json_parts(names: list[str]) -> list[str]:
     return parts
 
 
-def _number(source: str) -> str:
-    """Return Python that makes a text of a number, or of None."""
-    known = _number_that_is_known('n')
-    return f'unknown if (n := {source}) is None else {known}'
-
-
-def _number_that_is_known(source: str) -> str:
-    return f'small[n] if (n := {source}) < 1000 else str(n)'
-
-
-def _source_of_header(name: str, sources: Iterable[str]) -> str:
-    """Return the Python that computes a field which is a header.
-
-    :raises SettingError: if there is no such field.
-    """
+def _source_of_header(name: str) -> str | None:
+    """Return the Python that computes a field which is a header; None if it is none."""
     for prefix in (HEADER, RESPONSE):
         header = name.removeprefix(prefix)
         if header != name and re.fullmatch(r"[\w!#$&'*+.^`|~-]+", header, re.ASCII):
             if prefix == RESPONSE:
-                return f'header_of(x.headers, {header.lower()!r}) or none'
+                return f'header_of(x.headers, {header.lower()!r})'
             key = header.upper().replace('-', '_')
             is_cgi = key in ('CONTENT_TYPE', 'CONTENT_LENGTH')
-            return f'get({key if is_cgi else f"HTTP_{key}"!r}) or none'
-    known = [*sources, *_COMMON, *CONSTANTS, f'{HEADER}NAME', f'{RESPONSE}NAME']
-    raise SettingError(None, f'there is no field {name!r}{nearest(name, known)}')
+            return f'environ.get({key if is_cgi else f"HTTP_{key}"!r})'
+    return None
 
 
-def _is_plain(texts: list[str], is_bare: bool) -> bool:
-    """Whether texts have only characters that cannot change a line, and none is too long.
-
-    :raises TypeError: if one of them is no text.
-    """
-    text = ''.join(texts)
-    if len(text) > LONGEST and max(map(len, texts)) > LONGEST:
+def _is_plain(text: str, is_bare: bool) -> bool:
+    """Whether a text has only characters that cannot change a line, and is not too long."""
+    if len(text) > LONGEST or not text.isascii() or (is_bare and ' ' in text):
         return False
-    if not text.isascii() or (is_bare and ' ' in text):
-        return False
-    data = text.encode()
-    return data.translate(_CHANGING) == data
+    return not text.encode().translate(None, _HARMLESS)
 
 
 def _bare(parts: list[str]) -> set[str]:
@@ -379,8 +451,15 @@ def _bare(parts: list[str]) -> set[str]:
 # -- what the functions call --------------------------------------------------------------
 
 
-def _uri_of(get: Any) -> str:
-    """Return the path as a URL has it, and the query: ``environ`` has the path decoded."""
+def _uri_of(environ: Mapping[str, Any]) -> str:
+    """Return the URI as the client has sent it, or made of the path and the query.
+
+    ``environ`` has the path decoded.
+    """
+    get = environ.get
+    uri = get('REQUEST_URI')
+    if uri:
+        return str(uri)
     path = quote(_bytes(f'{get("SCRIPT_NAME", "")}{get("PATH_INFO", "")}'), safe=_SAFE)
     query = get('QUERY_STRING')
     return f'{path}?{query}' if query else path
@@ -392,15 +471,15 @@ def _code_of(status: str) -> str | None:
     return code if len(code) == 3 and code.isascii() and code.isdecimal() else None
 
 
-def _waited_by(exchange: Exchange, now: float) -> int | None:
-    """Return the microseconds since a proxy had the request; else, since the server had it."""
-    get, waited = exchange.environ.get, None
-    if exchange.received is not None:
-        waited = exchange.since - exchange.received
+def _waited_by(x: Any, since: float, received: float | None, now: float) -> int | None:
+    """Return the microseconds since a proxy had the request; else, since the server had it.
+
+    :param x: an `Exchange`, or what has the same attributes.
+    """
+    get, waited = x.environ.get, None if received is None else since - received
     header = get('HTTP_X_REQUEST_START')
-    if header is not None and get('REMOTE_ADDR') in exchange.log.proxies:
-        began = time.time() - (now - exchange.since)
-        by_proxy = waited_since(header, began)
+    if header is not None and get('REMOTE_ADDR') in x.log.proxies:
+        by_proxy = waited_since(header, time.time() - (now - since))
         waited = waited if by_proxy is None else by_proxy
     return None if waited is None else trunc(waited * 1e6)
 

@@ -21,11 +21,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: So many lines are written before the time is over: few enough to be in a processor's cache.
-FULL = 500
+#: About so many lines are written at once, some 64 kB: they are in the processor's cache
+#: then, and requests need the interpreter in between.
+AT_ONCE = 500
 
-#: So many are made and written at once, about 64 kB: requests need the interpreter in between.
-AT_ONCE = 250
+#: Seconds after which the thread looks whether so many wait, at most and at least.
+LONGEST_LOOK, SHORTEST_LOOK = 1.0, 0.02
 
 #: So many lines wait at most if the file cannot be written to; further ones are lost.
 MOST = 10_000
@@ -57,26 +58,20 @@ class Writer:
     nothing else. While there are no lines, the thread sleeps. Each write(2) has whole
     lines, and the file is open for appending, so several processes may share it.
 
+    Who adds a line appends it to ``lines``, and then calls `ring` if the writer ``asks``
+    for it. The thread does so before it looks for lines and sleeps: no line is overlooked.
+
     :param path: the file.
-    :param text_of: returns the text of the pieces of whole lines.
     :param log: is called as `Bus.log`.
     :param seconds: the time after which a line is written; with 0 each line is written at
         once, in the thread that has made it, which may have to wait for a pipe.
-    :param width: the number of pieces of a line.
     """
 
-    def __init__(
-        self,
-        path: str,
-        text_of: Callable[[list[str]], str],
-        log: Callable[..., object],
-        seconds: float,
-        width: int = 1,
-    ) -> None:
-        self.path, self._text_of = path, text_of
-        self._log, self.seconds = log, seconds
-        self._width, self._full = width, FULL * width
+    def __init__(self, path: str, log: Callable[..., object], seconds: float) -> None:
+        self.path, self._log, self.seconds = path, log, seconds
         self._fd = -1
+        #: The lines that are not written, with their line feeds.
+        self.lines: list[str] = []
         #: How many lines were lost since it was reported last, and in all.
         self._lost = self.lost = 0
         self._is_failing = self._is_torn = self._is_started = False
@@ -85,31 +80,31 @@ class Writer:
 
     def _begin_anew(self) -> None:
         """Begin without a thread and without lines: a forked child has those of its parent."""
-        #: The pieces of lines: of the first one, of the second one and so on.
-        self.pieces: list[str] = []
-        #: What was made of them, and not written: a pipe had no room.
+        self.lines.clear()
+        #: What was made of lines, and not written: a pipe had no room.
         self._rest = b''
+        #: Whether `ring` must be called for a line: the thread sleeps, or is writing.
+        self.asks = True
         self._sleeps, self._has_thread, self._ends = True, False, False
         self._writing = threading.Lock()
         self._starting = allocate_lock()
         self._bell, self._done = allocate_lock(), allocate_lock()
 
-    def add(self, pieces: tuple[str, ...]) -> None:
-        """Add the pieces of a line."""
-        waiting = self.pieces
-        waiting += pieces  # at once: no other thread comes between two of them
-        if self._sleeps or len(waiting) >= self._full:
-            self._ring()
+    def add(self, line: str) -> None:
+        """Add a line."""
+        self.lines.append(line)
+        if self.asks:
+            self.ring()
 
     def _lose(self) -> None:
         """Count a line for which there is no room."""
         self._lost += 1
         self.lost += 1
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
         """Wake the thread; without one, start it or write."""
-        if len(self.pieces) > MOST * self._width:
-            del self.pieces[-self._width :]
+        if len(self.lines) > MOST:
+            del self.lines[-1:]
             self._lose()
         if not self.seconds or self._ends:
             self._write(PATIENCE)
@@ -117,6 +112,10 @@ class Writer:
         if not self._has_thread:
             with self._starting:
                 self._start()
+        if self._sleeps:
+            self._wake()
+
+    def _wake(self) -> None:
         if self._bell.locked():
             with contextlib.suppress(RuntimeError):  # another thread was faster
                 self._bell.release()
@@ -137,20 +136,36 @@ class Writer:
 
     def _run(self, bell: threading.Lock, done: threading.Lock) -> None:
         """Write what was added; it ends after `stop`."""
+        look = LONGEST_LOOK
         while True:
             self._sleeps = True
-            if not (
-                self.pieces or self._rest or self._ends
-            ):  # this order overlooks no line
+            if not (self.lines or self._rest or self._ends):
                 bell.acquire()
             self._sleeps = False
-            if not self._ends:
-                bell.acquire(timeout=self.seconds)
+            look = self._collect(bell, look)
             self._write()
             if self._ends:
                 self._has_thread = False
                 done.release()
                 return
+
+    def _collect(self, bell: threading.Lock, look: float) -> float:
+        """Wait until it is time to write, or many lines are there.
+
+        :param look: the seconds after which to look, as the last call has returned them.
+        :returns: in how many seconds about `AT_ONCE` lines come.
+        """
+        since, passed = time.monotonic(), 0.0
+        while not self._ends and passed < self.seconds:
+            # While a reader has stopped, `ring` sees to it that not too many lines wait.
+            self.asks = bool(self._rest)
+            bell.acquire(timeout=min(look, self.seconds - passed))
+            self.asks = True
+            passed = time.monotonic() - since
+            if self._rest or len(self.lines) >= AT_ONCE / 2:
+                break
+        expected = passed * AT_ONCE / max(len(self.lines), 1)
+        return min(max(expected, SHORTEST_LOOK), LONGEST_LOOK)
 
     def start(self) -> None:
         """Open the file.
@@ -178,12 +193,9 @@ class Writer:
         if not has_thread:
             self._write()
         else:
-            if self._bell.locked():
-                with contextlib.suppress(RuntimeError):
-                    self._bell.release()
+            self._wake()
             self._done.acquire(timeout=max(seconds, 0))
-        self._sleeps = True
-        if waiting := len(self.pieces) // self._width + self._rest.count(b'\n'):
+        if waiting := len(self.lines) + self._rest.count(b'\n'):
             self._lost += waiting
             self.lost += waiting
         if self._lost:
@@ -238,7 +250,7 @@ class Writer:
         if not self._writing.acquire(timeout=seconds):
             return False
         try:
-            while self.pieces or self._rest:
+            while self.lines or self._rest:
                 if not self._write_some():
                     return False
             return True
@@ -248,9 +260,9 @@ class Writer:
     def _write_some(self) -> bool:
         batch = []
         if not self._rest:
-            batch = self.pieces[: AT_ONCE * self._width]
-            del self.pieces[: len(batch)]  # what is added meanwhile stays
-        data = self._rest + self._text_of(batch).encode('utf-8', 'backslashreplace')
+            batch = self.lines[:AT_ONCE]
+            del self.lines[: len(batch)]  # what is added meanwhile stays
+        data = self._rest + ''.join(batch).encode('utf-8', 'backslashreplace')
         try:
             self._rest = self._put(data)
         except OSError as error:
