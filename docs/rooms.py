@@ -45,6 +45,7 @@ NOTES = {
     'errors': 'all errors',
     'exits': 'exit codes',
     'forks': 'what a fork closes',
+    'inbox': 'reads messages',
     'report': 'sends messages',
     'role': 'a worker’s task',
     'wire': 'all messages',

@@ -10,7 +10,8 @@ import pytest
 
 import paste_wspbus
 from paste_wspbus import wire
-from paste_wspbus.report import Inbox, Report
+from paste_wspbus.inbox import Inbox
+from paste_wspbus.report import Report
 from paste_wspbus.wire import ORDERS, REPORTS, UnknownWord
 
 PACKAGE = Path(paste_wspbus.__file__).parent

@@ -943,9 +943,10 @@ class Bus(Broadcasting):
         :returns: the thread.
         :raises ChannelFailures, IllegalTransition: as `start` does.
         """
-        return self.waiting.start_and_call(
-            self.start, lambda: func(*(args or ()), **(kwargs or {}))
-        )
+        from paste_wspbus.bus.callback import start_and_call
+
+        call = functools.partial(func, *(args or ()), **(kwargs or {}))
+        return start_and_call(self.waiting, self.start, call)
 
     # -- restart --------------------------------------------------------------
 

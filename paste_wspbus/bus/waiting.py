@@ -118,33 +118,6 @@ class Waiting:
         finally:
             self.forget(watcher)
 
-    def start_and_call(
-        self, start: Callable[[], object], call: Callable[[], object]
-    ) -> threading.Thread:
-        """Start the bus, and call ``call`` in a new thread as soon as it is STARTED.
-
-        :returns: the thread, which ends without the call if the start fails.
-        :raises BaseException: whatever ``start`` raises.
-        """
-        watcher = self.watch(frozenset({State.STARTED, State.STOPPING}))
-
-        def callback() -> None:
-            while (reached := watcher.reached.get()) is None:
-                pass
-            self.forget(watcher)
-            if reached is State.STARTED:
-                call()
-
-        thread = threading.Thread(target=callback)
-        thread.name = 'Bus Callback ' + thread.name
-        thread.start()
-        try:
-            start()
-        except BaseException:
-            watcher.reached.put(State.STOPPING)
-            raise
-        return thread
-
     def sleep(self, watcher: Watcher, interval: float, channel: str | None) -> State:
         """Wait for one of the watcher's states, in any thread.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.asking import NO_TIMELINE, ask_running
-from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.timeline import LOAD, START, Life, Row, lives, own_seconds
 from paste_wspbus.exits import DONE
 

@@ -14,9 +14,10 @@ import time
 from paste_wspbus.bus.deadlines import call_after
 from paste_wspbus.bus.host import WSPSERVE
 from paste_wspbus.bus.places import place_in_site
+from paste_wspbus.command.answer import in_columns, print_answer
 from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.leaving import LINGER, complain, end_at_once
-from paste_wspbus.command.terminal import flush, in_columns, print_answer, print_line
+from paste_wspbus.command.terminal import flush, print_line
 from paste_wspbus.control.timeline import LOAD, own_seconds, rows_of
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError, WSPBusError
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
@@ -28,6 +29,7 @@ from paste_wspbus.ini.settings import section_of
 from paste_wspbus.ops.holding import check as check_ops
 from paste_wspbus.process.idle import idle_keys
 from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.servers.asked import asked_of
 from paste_wspbus.unix.processes import OtherProcess
 
 TYPE_CHECKING = False
@@ -127,7 +129,7 @@ def _addresses_of_site(config: Config, launch: Launch) -> list[Address]:
     options = launch.options
     try:
         server = config.known_server(options.server_name, listen=options.listen)
-        return [] if server is None else server.asked()
+        return [] if server is None else asked_of(server)
     except ConfigError:  # the check has warned of a missing section
         return []
     except SettingError:  # waitress takes addresses that no other server has

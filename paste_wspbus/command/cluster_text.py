@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from paste_wspbus.cluster.rolled import sentences
+from paste_wspbus.command.answer import in_columns
 from paste_wspbus.command.status_text import BAD, BUSY, HEADING, PLAIN, Line, age_text
-from paste_wspbus.command.terminal import in_columns
 from paste_wspbus.control.status import number, plural, text, texts
 
 TYPE_CHECKING = False

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.arguments import SUBCOMMANDS, WITHOUT_FILE
 from paste_wspbus.command.new import KINDS
 from paste_wspbus.command.parser import make_parser
-from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.command.without_file import HELP, NEW
 from paste_wspbus.exits import DONE
 

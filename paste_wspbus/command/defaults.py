@@ -72,7 +72,9 @@ class DefaultPlugins:
     def _restarter(self, bus: Bus) -> Plugin:
         process = self.process
         if process.is_worker and not self.options.reload:
-            return restart.GracefulRestarter(bus, lambda: self.launch.report.renew())
+            from paste_wspbus.plugins.graceful import GracefulRestarter
+
+            return GracefulRestarter(bus, lambda: self.launch.report.renew())
         style = process.restarter if process.is_worker else 'execv'
         return self._replaced('restarter', bus) or RESTARTERS[style](bus)
 

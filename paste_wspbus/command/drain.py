@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.finding import RUNNING, NotDone, find, is_gunicorns, why
-from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.control.status import process_of
 from paste_wspbus.exits import DONE, IS_NOT_RUNNING

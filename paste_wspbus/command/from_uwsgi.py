@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.command.terminal import print_answer
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.exits import DONE
 from paste_wspbus.migration.uwsgi import translate
 

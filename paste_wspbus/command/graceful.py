@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.finding import (
     DEAD,
     LOST,
@@ -21,7 +22,6 @@ from paste_wspbus.command.finding import (
     is_gunicorns,
     why,
 )
-from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.client import NoAnswer, ask, connect, receive, send
 from paste_wspbus.control.progress import ProgressLine
 from paste_wspbus.control.status import (

@@ -7,9 +7,9 @@ import sys
 import time
 from importlib import metadata
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.blame import SHORTEST, blame_line, in_ms
 from paste_wspbus.command.checking import load_in_child
-from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.timeline import LOAD, Row, own_seconds, rows_of
 from paste_wspbus.exits import DONE
 from paste_wspbus.values import printable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.command.terminal import print_answer
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.errors import UsageError
 from paste_wspbus.exits import DONE
 from paste_wspbus.templates.making import make_ini, make_package

@@ -12,8 +12,8 @@ from paste_wspbus.bus.channels import Channel
 from paste_wspbus.bus.deadlines import reserve_of
 from paste_wspbus.bus.lifespan import Lifespan
 from paste_wspbus.bus.needs import arrange
+from paste_wspbus.command.answer import in_columns, print_answer
 from paste_wspbus.command.checking import load_in_child
-from paste_wspbus.command.terminal import in_columns, print_answer
 from paste_wspbus.exits import DONE
 from paste_wspbus.values import printable
 

@@ -6,7 +6,7 @@ import ast
 import json
 from importlib.metadata import EntryPoint, entry_points
 
-from paste_wspbus.command.terminal import in_columns, print_answer
+from paste_wspbus.command.answer import in_columns, print_answer
 from paste_wspbus.errors import UsageError
 from paste_wspbus.exits import DONE
 from paste_wspbus.ini.factories import PLUGIN

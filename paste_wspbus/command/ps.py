@@ -8,6 +8,7 @@ import os
 import sys
 import time
 
+from paste_wspbus.command.answer import in_columns, print_answer
 from paste_wspbus.command.finding import (
     NOT_RUNNING,
     RUNNING,
@@ -17,7 +18,6 @@ from paste_wspbus.command.finding import (
     trusted_users,
     without_replaced,
 )
-from paste_wspbus.command.terminal import in_columns, print_answer
 from paste_wspbus.control.client import NoAnswer, connect, receive, send
 from paste_wspbus.control.register import Entry, read_entries
 from paste_wspbus.control.status import number, text, texts

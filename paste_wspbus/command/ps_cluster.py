@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from paste_wspbus.command.answer import in_columns, print_answer
 from paste_wspbus.command.cluster_text import COLUMNS, machines_of, rows
-from paste_wspbus.command.terminal import in_columns, print_answer
 from paste_wspbus.control.status import text
 
 TYPE_CHECKING = False

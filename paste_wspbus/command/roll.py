@@ -7,6 +7,7 @@ import secrets
 import sys
 import time
 
+from paste_wspbus.command.answer import in_columns, print_answer
 from paste_wspbus.command.finding import (
     RUNNING,
     Found,
@@ -15,7 +16,6 @@ from paste_wspbus.command.finding import (
     is_gunicorns,
     why,
 )
-from paste_wspbus.command.terminal import in_columns, print_answer
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.control.progress import ProgressLine
 from paste_wspbus.control.status import number, text

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace
 
-from paste_wspbus.command.terminal import print_answer
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.exits import DONE
 from paste_wspbus.ini.factories import APP, at_place, one_line, translating

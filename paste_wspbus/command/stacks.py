@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.asking import ask_running
 from paste_wspbus.command.finding import NotDone
-from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.stacks import process_lines
 from paste_wspbus.exits import DONE
 

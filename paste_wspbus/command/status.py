@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.finding import (
     DEAD,
     NOT_RUNNING,
@@ -17,7 +18,6 @@ from paste_wspbus.command.finding import (
     why,
 )
 from paste_wspbus.command.status_text import describe
-from paste_wspbus.command.terminal import print_answer
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.exits import IS_DEAD, IS_NOT_RUNNING, IS_RUNNING, IS_UNKNOWN
 from paste_wspbus.unix.processes import is_stopped, memory_of

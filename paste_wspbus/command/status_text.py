@@ -6,8 +6,8 @@ import re
 import textwrap
 from typing import NamedTuple
 
+from paste_wspbus.command.answer import in_columns
 from paste_wspbus.command.health_text import failing
-from paste_wspbus.command.terminal import in_columns
 from paste_wspbus.control.status import (
     in_flight,
     number,

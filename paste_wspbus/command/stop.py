@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.finding import DEAD, RUNNING, Found, NotDone, find
-from paste_wspbus.command.terminal import print_answer, print_line
+from paste_wspbus.command.terminal import print_line
 from paste_wspbus.control.stop import clean_up, stop_process, stop_site
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, TERMINATED
 

@@ -12,7 +12,7 @@ from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 
 def open_standard_streams() -> None:
@@ -104,35 +104,12 @@ def encodable(text: str, stream: object) -> str:
     return text
 
 
-def print_answer(text: str, *, absolute: bool = False) -> None:
-    """Print the result of a subcommand.
-
-    :param absolute: whether paths stay as they are. If not, they are relative to the
-        working folder.
-    """
-    text = text if absolute else _without_folder(text)
-    text = encodable(printable(text, lines=True), sys.stdout)
-    with contextlib.suppress(OSError):  # the reader may have ended
-        print(text, flush=True)
-
-
-def in_columns(rows: Sequence[tuple[str, ...]], gap: int = 2) -> list[str]:
-    """Return the rows of a table as lines, in aligned columns with ``gap`` spaces between."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        (' ' * gap)
-        .join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        .rstrip()
-        for row in rows
-    ]
-
-
 def one_line(error: BaseException) -> str:
     """Return an error's message as one line; paths are relative to the working folder."""
-    return printable(_without_folder(' '.join(str(error).split('\n'))))
+    return printable(without_folder(' '.join(str(error).split('\n'))))
 
 
-def _without_folder(text: str) -> str:
+def without_folder(text: str) -> str:
     """Shorten paths, but not that of a log ("the traceback is in …"): others read it, too."""
     with contextlib.suppress(FileNotFoundError):
         folder = os.getcwd()

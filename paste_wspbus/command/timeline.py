@@ -7,9 +7,10 @@ import os
 import sys
 import tempfile
 
+from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.asking import NO_TIMELINE, ask_running
 from paste_wspbus.command.finding import NotDone
-from paste_wspbus.command.terminal import print_answer, print_line
+from paste_wspbus.command.terminal import print_line
 from paste_wspbus.control.panels import panels
 from paste_wspbus.control.picture import MARK, draw, page
 from paste_wspbus.errors import UsageError

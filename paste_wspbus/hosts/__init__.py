@@ -16,10 +16,9 @@ from paste_wspbus.bus.host import (
     TESTING,
     WSPSERVE,
     Host,
-    HostCannot,
     host_of,
-    require,
 )
+from paste_wspbus.bus.promises import HostCannot, require
 
 __all__ = [
     'CAPABILITIES',

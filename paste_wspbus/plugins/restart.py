@@ -11,12 +11,6 @@ from paste_wspbus.bus.host import host_of
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins import Plugin, on
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from paste_wspbus.bus import Bus
-
 
 class ExecvRestarter(Plugin):
     """The process replaces itself (execve(2)): same PID, same command line.
@@ -84,30 +78,3 @@ class ForkRestarter(_Succession):
     """The next process is forked from a process that has imported the site's packages."""
 
     style = 'fork'
-
-
-class GracefulRestarter(Plugin):
-    """The supervisor starts a new worker, and stops this one when the new one is READY.
-
-    It does not listen to 'restart', because this worker serves requests until then.
-
-    :param ask: asks the supervisor.
-    """
-
-    def __init__(self, bus: Bus, ask: Callable[[], object]) -> None:
-        super().__init__(bus)
-        self.ask = ask
-
-    def subscribe(self) -> None:
-        """Plug in."""
-        super().subscribe()
-        from paste_wspbus.bus.supervised import supervised
-
-        supervised(self.bus).renew = self.ask
-
-    def unsubscribe(self) -> None:
-        """Unplug."""
-        super().unsubscribe()
-        from paste_wspbus.bus.supervised import supervised
-
-        supervised(self.bus).renew = None

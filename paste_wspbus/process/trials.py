@@ -18,10 +18,10 @@ from paste_wspbus.bus import Bus, ChannelFailures
 from paste_wspbus.bus.replacing import command_line
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.exits import FAILED
+from paste_wspbus.inbox import Inbox
 from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.renewal import Renewal
-from paste_wspbus.report import Inbox
 from paste_wspbus.unix.processes import descendants
 
 TYPE_CHECKING = False

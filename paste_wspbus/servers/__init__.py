@@ -36,28 +36,6 @@ if not TYPE_CHECKING:  # otherwise type checkers would accept any name
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
-def _standalone(
-    name: str, global_conf: Mapping[str, Any], conf: dict[str, str]
-) -> Callable[[Any], None]:
-    """Make a ``server(app)`` for commands that do not know the bus: it makes its own bus."""
-
-    def serve(app: Any) -> None:
-        # Imported here: each import of a module in this package runs this module first.
-        from paste_wspbus.bus import Bus
-        from paste_wspbus.servers.registry import find_adapter
-
-        adapter = find_adapter(name)
-        assert adapter is not None
-        bus = Bus()
-        server = adapter(conf, global_conf)
-        server.plug_in(bus)
-        bus.subscribe('start', server, app)
-        bus.start()
-        bus.block()
-
-    return serve
-
-
 def cheroot_server(
     global_conf: Mapping[str, Any], **conf: str
 ) -> Callable[[Any], None]:
@@ -67,7 +45,9 @@ def cheroot_server(
     timeout, server_name, accepted_queue_size, accepted_queue_timeout,
     ssl_certificate, ssl_private_key, ssl_certificate_chain.
     """
-    return _standalone('paste_wspbus.servers:cheroot_server', global_conf, conf)
+    from paste_wspbus.servers.standalone import standalone
+
+    return standalone('paste_wspbus.servers:cheroot_server', global_conf, conf)
 
 
 def cherrypy_server(
@@ -79,7 +59,9 @@ def cherrypy_server(
     thread_pool, socket_timeout, max_request_body_size, ssl_certificate, …
     ``cherrypy.config`` supplies what is not set here.
     """
-    return _standalone('paste_wspbus.servers:cherrypy_server', global_conf, conf)
+    from paste_wspbus.servers.standalone import standalone
+
+    return standalone('paste_wspbus.servers:cherrypy_server', global_conf, conf)
 
 
 def wsgiref_server(
@@ -89,4 +71,6 @@ def wsgiref_server(
 
     Settings: host, port.
     """
-    return _standalone('paste_wspbus.servers:wsgiref_server', global_conf, conf)
+    from paste_wspbus.servers.standalone import standalone
+
+    return standalone('paste_wspbus.servers:wsgiref_server', global_conf, conf)

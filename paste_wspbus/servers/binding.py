@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from paste_wspbus.listening.written import Address
-
 #: The settings of all servers that say where to listen.
 WHERE = (
     'host',
@@ -201,24 +199,6 @@ class Binding:
             listening = sockets.pop()
             if listening not in self._inherited:
                 listening.close()
-
-    def asked(self) -> list[Address]:
-        """Return the addresses for which `make_sockets` makes sockets, as they are written."""
-        from paste_wspbus.listening.written import Address, parse_address
-
-        conf = self.conf
-        if 'listen_on' in conf:
-            words = conf['listen_on'].splitlines()
-        elif conf.get('unix_socket'):
-            words = [f'unix:{conf["unix_socket"]}']
-        elif conf.get('listen'):
-            words = conf['listen'].split()
-        else:
-            port = conf.get('port')
-            host = (conf.get('host') or self.default_host).strip('[]')
-            port = parse_port(self.default_port if port is None else port)
-            return [Address('tcp', host, port)]
-        return [parse_address(word, 'listen') for word in words]
 
     @property
     def says_where(self) -> bool:

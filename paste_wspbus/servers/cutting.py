@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from paste_wspbus.servers.server import Server
+
 #: The number of requests that the log names one by one, and of stacks that it shows.
 NAMED, SHOWN = 100, 3
 
@@ -69,6 +71,29 @@ class RequestInFlight(NamedTuple):
         if is_computing and self.stack is not None and self.stack.is_at_prompt:
             return self._replace(waits_for=WaitsFor.DEBUGGER)
         return self
+
+
+def cut(server: Server, reloads: bool) -> None:
+    """End the requests that remain: the parts that stop after the server need time, too.
+
+    A slow client must not make the stop fail. So the exit code is 1 only if the
+    application was still computing, and nobody has hurried the stop.
+
+    :param reloads: whether the site stops because of a save, under --reload.
+    """
+    bus = server.bus
+    requests = [one.or_debugger() for one in server.requests_in_flight()]
+    is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
+    server.cut()  # before the log: threads that end leave the interpreter to this one
+    if requests and reloads:
+        bus.log(describe_for_reload(requests), level=30)
+    elif requests:
+        bus.log(describe(requests), level=40 if is_computing else 30)
+    if is_computing and not bus.hurried:
+        bus.exit_code = bus.exit_code or 1
+    if requests:
+        streams = sum(one.waits_for is WaitsFor.STREAM for one in requests)
+        bus.publish('requests_cut', streams, len(requests) - streams)
 
 
 def text_of(value: object) -> str:

@@ -363,7 +363,10 @@ class Server(Binding):
                 backlogs.end(self.bus.hurried)
                 self._wait_until(self.finish)
                 if self.count():
-                    self._cut()
+                    from paste_wspbus.servers.cutting import cut  # rarely needed
+
+                    self.has_cut = True
+                    cut(self, self._is_outdated)
         finally:
             backlogs.end(self.bus.hurried)
             self.end()
@@ -396,29 +399,6 @@ class Server(Binding):
                     how = ''  # the supervisor prints that
                 self.bus.log(f'Stopping: requests in flight: {waiting}{how}', level=30)
             time.sleep(CONFIRM if clean else LOOK)
-
-    def _cut(self) -> None:
-        """End the requests that remain: the parts that stop after the server need time, too.
-
-        A slow client must not make the stop fail. So the exit code is 1 only if the
-        application was still computing, and nobody has hurried the stop.
-        """
-        from paste_wspbus.servers import cutting  # rarely needed
-        from paste_wspbus.servers.cutting import WaitsFor
-
-        self.has_cut = True
-        requests = [one.or_debugger() for one in self.requests_in_flight()]
-        is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
-        self.cut()  # before the log: threads that end leave the interpreter to this one
-        if requests and self._is_outdated:  # under --reload, not at the end of the site
-            self.bus.log(cutting.describe_for_reload(requests), level=30)
-        elif requests:
-            self.bus.log(cutting.describe(requests), level=40 if is_computing else 30)
-        if is_computing and not self.bus.hurried:
-            self.bus.exit_code = self.bus.exit_code or 1
-        if requests:
-            streams = sum(one.waits_for is WaitsFor.STREAM for one in requests)
-            self.bus.publish('requests_cut', streams, len(requests) - streams)
 
     @property
     def time_to_end(self) -> float:

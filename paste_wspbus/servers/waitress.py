@@ -17,7 +17,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer
-from waitress.task import ErrorTask, Task, ThreadedTaskDispatcher, WSGITask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
@@ -37,11 +37,11 @@ from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, nearest, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.servers.cutting import RequestInFlight, Stack
+    from paste_wspbus.servers.cutting import RequestInFlight
 
 #: Converters that refuse what waitress's own accept, but waitress or the system do not.
 _STRICTER: dict[str, Callable[[str], Any]] = {
@@ -324,18 +324,9 @@ class WaitressServer(Server):
 
     def requests_in_flight(self) -> list[RequestInFlight]:
         """List the requests of all channels."""
-        from paste_wspbus.servers.cutting import stacks_by_owner
+        from paste_wspbus.servers.waitress_requests import open_requests
 
-        stacks, found = stacks_by_owner(), []
-        for channel in self._channels:
-            request = channel.request
-            if channel.requests:
-                request = channel.requests[0]
-            elif channel.total_outbufs_len:
-                request = channel.answered
-            if request is not None and not request.empty:
-                found.append(_open_request(channel, request, stacks))
-        return found
+        return open_requests(self._channels)
 
     def load_now(self) -> Load:
         """Return how busy waitress's threads are."""
@@ -462,35 +453,6 @@ def _stage(channel: Any) -> Stage:
     if channel.request is None:
         return Stage.IDLE if channel.has_received else Stage.NEW
     return Stage.BUSY if channel.request.headers_finished else Stage.HEAD
-
-
-def _open_request(
-    channel: Any, request: Any, stacks: Mapping[int, Stack]
-) -> RequestInFlight:
-    from paste_wspbus.servers.cutting import RequestInFlight, WaitsFor, text_of
-
-    stack = stacks.get(id(channel))
-    task = stack.find(Task) if stack is not None else None
-    if channel.total_outbufs_len:
-        waits_for = WaitsFor.CLIENT_READS
-    elif not channel.requests:
-        waits_for = WaitsFor.CLIENT_SENDS
-    elif stack is None:
-        waits_for = WaitsFor.THREAD
-    elif getattr(task, 'wrote_header', False):
-        waits_for = WaitsFor.STREAM
-    else:
-        waits_for = WaitsFor.APPLICATION
-    method = getattr(request, 'command', '')  # of half a head, waitress has none yet
-    target = getattr(request, 'path', '')
-    return RequestInFlight(
-        text_of(method),
-        text_of(target),
-        request.since,
-        waits_for,
-        stack,
-        channel,
-    )
 
 
 class _Request(HTTPRequestParser):  # type: ignore[misc]

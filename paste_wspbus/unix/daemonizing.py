@@ -12,7 +12,8 @@ import time
 
 from paste_wspbus.errors import UsageError, WSPBusError
 from paste_wspbus.exits import FAILED, of_signal
-from paste_wspbus.report import Inbox, Report
+from paste_wspbus.inbox import Inbox
+from paste_wspbus.report import Report
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.processes import OtherProcess
 from paste_wspbus.values import printable

@@ -11,7 +11,7 @@ import socket
 import time
 
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.report import Inbox
+from paste_wspbus.inbox import Inbox
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.role import WITHOUT_BUS, Role
 from paste_wspbus.unix.processes import (

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from paste_wspbus.bus import Bus, State
-from paste_wspbus.bus.host import OWN, WSPSERVE, Host, host_of, require
+from paste_wspbus.bus.host import OWN, WSPSERVE, Host, host_of
+from paste_wspbus.bus.promises import require
 from paste_wspbus.bus.supervised import supervised
 from paste_wspbus.handoff import start_embedded
 from paste_wspbus.hosts.site import HostedSite, Program

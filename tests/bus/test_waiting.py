@@ -9,6 +9,7 @@ import pytest
 
 from paste_wspbus.bus import Bus as RealBus
 from paste_wspbus.bus import State
+from paste_wspbus.bus.callback import start_and_call
 from paste_wspbus.bus.turn import Turn
 from paste_wspbus.bus.waiting import Block, Waiting
 from paste_wspbus.errors import IllegalTransition
@@ -113,7 +114,7 @@ def test_a_start_forgets_what_was_visited_before(bus):
 def test_a_call_in_a_new_thread_comes_when_the_bus_is_started(bus):
     called = threading.Event()
     states = State.STARTING, State.STARTED
-    thread = bus.waiting.start_and_call(lambda: bus.move(*states), called.set)
+    thread = start_and_call(bus.waiting, lambda: bus.move(*states), called.set)
     thread.join(TIMEOUT)
     assert called.is_set()
 
@@ -122,7 +123,7 @@ def test_a_start_that_fails_ends_that_thread_without_a_call(bus):
     called = threading.Event()
     before = set(threading.enumerate())
     with pytest.raises(ZeroDivisionError):
-        bus.waiting.start_and_call(lambda: 1 / 0, called.set)
+        start_and_call(bus.waiting, lambda: 1 / 0, called.set)
     for thread in set(threading.enumerate()) - before:
         thread.join(TIMEOUT)
         assert not thread.is_alive()

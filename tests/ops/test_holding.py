@@ -8,6 +8,7 @@ from paste_wspbus.errors import BindError, ConfigError, UsageError, WSPBusError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.listening.sockets import ListeningSocket, bind_tcp
 from paste_wspbus.ops.holding import Ops, check
+from paste_wspbus.servers.asked import asked_of
 from tests.kit import run
 from tests.kit.sites import APP, SERVED
 
@@ -156,10 +157,10 @@ def test_check_finds_an_address_of_the_site(
     config = Config(str(path), {}, str(tmp_path))
     server = config.known_server()
     if not is_same:
-        assert check(config, [address], server.asked()) == []
+        assert check(config, [address], asked_of(server)) == []
         return
     with pytest.raises(UsageError, match='the site itself has this address'):
-        check(config, [address], server.asked())
+        check(config, [address], asked_of(server))
 
 
 def test_check_warns_of_a_folder_that_is_not_there(tmp_path):

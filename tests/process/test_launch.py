@@ -11,12 +11,13 @@ from paste_wspbus.command.main import choose_runner
 from paste_wspbus.command.single import Single
 from paste_wspbus.command.supervised import Supervised
 from paste_wspbus.errors import UsageError
+from paste_wspbus.inbox import Inbox
 from paste_wspbus.ini.config import Config
 from paste_wspbus.process.early_signals import EarlySignals
 from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.process.launch import Launch
 from paste_wspbus.process.process import Process
-from paste_wspbus.report import Inbox, Report
+from paste_wspbus.report import Report
 
 INI = '[server:main]\nuse = egg:waitress\n[app:main]\nuse = egg:paste_wspbus#hello\n'
 

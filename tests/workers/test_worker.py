@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip('fcntl')
 
 from paste_wspbus import wire
-from paste_wspbus.report import Inbox, Report
+from paste_wspbus.inbox import Inbox
+from paste_wspbus.report import Report
 from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import PRELOAD, SITE, Role
 from paste_wspbus.workers import packages
