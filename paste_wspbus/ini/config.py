@@ -127,7 +127,9 @@ class Config:
         :raises ConfigError: if the section is wrong.
         :raises FactoryError: if the factory fails.
         """
-        return self._server(name, kind, listen).make(bus)
+        from paste_wspbus.ini.unknown_server import make_server
+
+        return make_server(self._server(name, kind, listen), bus)
 
     def bind(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 
-from paste_wspbus.errors import BindError, ConfigError, FactoryError, SettingError
-from paste_wspbus.ini.factories import SERVER, EggLoader, name_of_factory, with_bus
+from paste_wspbus.errors import BindError, ConfigError, SettingError
+from paste_wspbus.ini.factories import SERVER, EggLoader
 from paste_wspbus.listening.addresses import parse_port
-from paste_wspbus.servers.registry import adapter_for, find_adapter, runner_for
+from paste_wspbus.servers.registry import adapter_for, find_adapter
 from paste_wspbus.servers.server import WHERE, Server
 
 TYPE_CHECKING = False
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
     from typing import Any
 
-    from paste_wspbus.bus import Bus
     from paste_wspbus.listening.sockets import ListeningSocket
-    from paste_wspbus.servers.blocking import BlockingServer
 
 
 class ServerSection:
@@ -81,38 +79,6 @@ class ServerSection:
             return None
         section = getattr(context, 'section', None)
         return self._configure(adapter, conf, context.global_conf, section)
-
-    def make(self, bus: Bus) -> BlockingServer:
-        """Make a server without an adapter: call its factory, which returns ``server(app)``.
-
-        :raises ConfigError: if the section is wrong.
-        :raises FactoryError: if the factory fails.
-        """
-        loader = EggLoader('PasteScript') if self.kind else self.loader
-        context = loader.get_context(
-            SERVER, self.kind or self.name, with_bus(self.vars, bus)
-        )
-        section = getattr(context, 'section', None)
-        if self.listen:
-            raise ConfigError(
-                self.file,
-                '--listen (listen in [wspbus:main]) works with waitress, Paste#http, cheroot, CherryPy and '
-                'wsgiref only',
-                section=section,
-            )
-        server = context.create()
-        if not callable(server):
-            raise FactoryError(
-                self.file,
-                f'{server!r} is not a server: it cannot be called',
-                section=section,
-            )
-        name, runner = name_of_factory(context), runner_for(context.object)
-        if runner is not None:
-            return runner(server, name, context.local_conf)
-        from paste_wspbus.servers.blocking import BlockingServer
-
-        return BlockingServer(server, name)
 
     def bind(self, server: Server, left: Iterable[ListeningSocket] = ()) -> None:
         """Bind the sockets of a server that has an adapter.

@@ -6,7 +6,7 @@ import os
 import threading
 
 from paste_wspbus.errors import ConfigError, SettingError
-from paste_wspbus.plugins.signals import signal_name
+from paste_wspbus.plugins.signal_names import signal_name
 from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint
 
 TYPE_CHECKING = False

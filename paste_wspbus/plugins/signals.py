@@ -19,8 +19,9 @@ from paste_wspbus.bus.host import host_of, note_reason
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
 from paste_wspbus.bus.places import is_debugger, is_of_this_package
 from paste_wspbus.bus.states import State
-from paste_wspbus.errors import SettingError, WSPBusError
+from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import exit_code_of
+from paste_wspbus.plugins.signal_names import BadSignal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -504,38 +505,6 @@ class SignalHandler:
         # Not a Thread, whose start() takes locks. The system may start no more threads.
         with contextlib.suppress(RuntimeError):
             start_new_thread(insist, ())
-
-
-class BadSignal(SettingError, ValueError):
-    """A signal does not exist, or cannot be caught. ``name`` is as the caller wrote it."""
-
-    def __init__(self, name: str | int, problem: str) -> None:
-        super().__init__(f'signal.{name}', problem)
-        self.name = name
-
-
-def signal_name(signum: str | int) -> str:
-    """Return the name of a signal that a program may catch, such as 'SIGUSR1'.
-
-    :param signum: its number or its name, in upper or lower case, with 'SIG' or without.
-    :raises BadSignal: (a ValueError) if there is no such signal, or it cannot be caught
-        (signal(7)).
-    """
-    name = str(signum).upper()
-    name = name if name.startswith('SIG') else f'SIG{name}'
-    try:
-        known = (
-            signal.Signals(signum) if isinstance(signum, int) else signal.Signals[name]
-        )
-    except (KeyError, ValueError):
-        from paste_wspbus.values import nearest
-
-        # Without SIG, which all of them have.
-        hint = nearest(name[3:], [one.name[3:] for one in signal.Signals])
-        raise BadSignal(signum, f'there is no such signal{hint}') from None
-    if known.name in ('SIGKILL', 'SIGSTOP'):
-        raise BadSignal(signum, f'{known.name} cannot be caught')
-    return known.name  # for SIGCLD, this is SIGCHLD
 
 
 class Owners:

@@ -44,7 +44,7 @@ frameworks
 ini ini.composing ini.config ini.factories ini.file ini.pastedeploy ini.server
 ini.settings
 listening listening.addresses listening.backlog listening.sockets
-plugins plugins.restart plugins.signals plugins.sitelog plugins.threads
+plugins plugins.restart plugins.signal_names plugins.signals plugins.sitelog plugins.threads
 process process.early_signals process.inheritance process.launch process.names
 process.opening process.options process.process process.succession
 requests requests.filter
