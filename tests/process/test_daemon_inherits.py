@@ -1,5 +1,6 @@
 """What a daemon keeps of the descriptors and of the environment of the command."""
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -25,8 +26,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 def opened(pid):
     """What the descriptors of a process lead to."""
-    folder = f'/proc/{pid}/fd'
-    return {os.readlink(f'{folder}/{name}') for name in os.listdir(folder)}
+    folder, found = f'/proc/{pid}/fd', set()
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it was the file of an import
+            found.add(os.readlink(f'{folder}/{name}'))
+    return found
 
 
 @WAYS
