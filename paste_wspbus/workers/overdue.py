@@ -77,6 +77,8 @@ class Overdue:
             marks.again(entry.number, age + AGAIN)
             return
         marks.again(entry.number, age + APART)  # if the successor fails to start
+        if supervisor.successors.has_begun(worker):
+            return
         wait = self._replaced.get(worker.name, -APART) + APART - now
         if wait > 0:
             marks.again(entry.number, age + wait)

@@ -80,7 +80,7 @@ class Successors:
             worker.problem = worker.problem or (1, f'{worker.title} {why}')
             return None
         is_current = supervisor.current.get(worker.name) is worker
-        if worker.ended or not is_current or self._has_begun(worker):
+        if worker.ended or not is_current or self.has_begun(worker):
             return None
         if bus.state is not State.STARTED or bus.leaving:
             return None
@@ -144,7 +144,7 @@ class Successors:
             if not (is_current or one.was_ready or one.leaving or one.role.spare):
                 supervisor.leaving.let_go(one)
 
-    def _has_begun(self, worker: WorkerHandle) -> bool:
+    def has_begun(self, worker: WorkerHandle) -> bool:
         """Whether another process is already starting in its place."""
         return any(
             one.name == worker.name

@@ -30,26 +30,28 @@ def pid_of(site):
 
 
 @pytest.mark.parametrize('server', SERVERS)
-def test_the_client_gets_503_when_the_successor_is_ready(tmp_path, server):
+def test_the_clients_get_503_when_the_successor_is_ready(tmp_path, server):
     use, status = SERVERS[server]
-    with overdue(tmp_path, server=use) as running, running.connect() as client:
+    with (
+        overdue(tmp_path, server=use) as running,
+        running.connect() as client,
+        running.connect() as other,
+    ):
         client.send('/sleeps', x_request_id='its-id')
-        if status is None:
-            assert client.is_ended()
-        else:
-            response = client.receive()
-            assert (response.status, response.text) == (
-                status,
-                'The request took too long.\n',
-            )
-            assert client.is_ended()
+        other.send('/sleeps')
+        for one in (client, other):
+            if status is not None:
+                response = one.receive()
+                assert response.status == status
+                assert response.text == 'The request took too long.\n'
+            assert one.is_ended()
         running.expect('(request its-id), at ')
         assert f'slow.py line {line_of("sleeps")} in sleeps' in running.err.text
         assert ', past its deadline' in running.err.text
         old = pid_of(running)
         eventually(lambda: not os.path.exists(f'/proc/{old}'))
         assert running.get('/').status == 200
-        assert counts(running) == (0, 1)
+        assert counts(running) == (0, 2)
         told = ask_control(str(tmp_path / 'site.pid.sock'), 'status')
         (last,) = (one['last_replacement'] for one in told['workers'])
         assert (last['why'], last['pid']) == ('deadline', old)
@@ -57,6 +59,7 @@ def test_the_client_gets_503_when_the_successor_is_ready(tmp_path, server):
         assert running.stop()[0] == 0
     assert 'is killed' not in running.err.text
     assert 'The stop cuts' not in running.err.text
+    assert 'less than a minute ago' not in running.err.text  # one goes with the other
     assert running.err.text.count('a new process takes its place') == 1
 
 
