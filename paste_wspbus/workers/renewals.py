@@ -130,8 +130,10 @@ class Renewals:
         unexpected = not isinstance(failed, WSPBusError)
         line = f'Generation {supervisor.latest} failed: {failed}; {who_serves}'
         supervisor.bus.log(line, 40, traceback=unexpected)
+        # Another code is that of a process: 139 would say that the command has crashed.
+        is_wrong = getattr(failed, 'exit_code', 1) == 2
         return {
-            'failed': getattr(failed, 'exit_code', 1),
+            'failed': 2 if is_wrong else 1,
             'line': str(failed),
             'generation': supervisor.generation if supervisor.serving() else None,
             'notes': self.notes,
