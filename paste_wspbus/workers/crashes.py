@@ -55,6 +55,7 @@ class Crashes:
         :returns: what is known about it beyond its exit code, for the log; or ''.
         """
         now, last = time.monotonic(), _describe(worker)
+        more = self._note(worker, last)
         self._counts[worker.name] += 1
         self.replaced += is_replaced
         self._recent.append(now)
@@ -62,6 +63,17 @@ class Crashes:
             self._early.append(now)
         self.last_name = worker.name
         self._last[worker.name] = now, last
+        return more
+
+    def note_early(self, worker: WorkerHandle) -> None:
+        """Note the end of a process that nothing replaces, if it crashed before READY.
+
+        It does not count: the start, or the graceful restart, fails.
+        """
+        if not (worker.was_ready or worker.leaving or worker.problem):
+            worker.end_note = self._note(worker, _describe(worker))
+
+    def _note(self, worker: WorkerHandle, last: dict[str, Any]) -> str:
         self._tell(worker, last)
         texts = _texts(last)
         return f' ({"; ".join(texts)})' if texts else ''

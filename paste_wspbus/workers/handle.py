@@ -106,6 +106,8 @@ class WorkerHandle:
     health_reports = 0
     #: The time.monotonic() of a request for its status that it has not answered yet.
     asked_since: float | None = None
+    #: What is known of its end before READY beyond the exit code: see `Crashes.note`.
+    end_note = ''
     #: Its memory at the last look, in bytes, and the time.monotonic() of that.
     memory: tuple[int, float] | None = None
     #: The calls of listeners that it has reported, how many it has left out, and whether

@@ -245,6 +245,7 @@ class Rolling:
 
     def _forget_candidate(self, worker: WorkerHandle) -> None:
         """Log the end of a worker that was started to take another worker's place."""
+        self.supervisor.crashes.note_early(worker)
         is_alone = not self.supervisor.is_renewing  # else the renewal logs its failure
         if not worker.was_ready and not worker.leaving and is_alone:
             why = worker.problem[1] if worker.problem else how_it_failed(worker)

@@ -477,6 +477,8 @@ class Supervisor:
             self.strategy.has_ended(worker)
         elif self.bus.state is State.STARTING and worker.was_ready:
             self.late.append(worker)  # its last reports, also READY, are not read yet
+        elif self.bus.state is State.STARTING:
+            self.crashes.note_early(worker)
 
     def leave_with(self, code: int) -> None:
         """Stop the site with an exit code, without replacing the process that ended."""

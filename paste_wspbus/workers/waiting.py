@@ -99,6 +99,7 @@ def how_it_crashed(worker: WorkerHandle, more: str = '') -> str:
 def how_it_failed(worker: WorkerHandle) -> str:
     """Return how a process ended that has not reported why."""
     what = f'{worker.title} ended before it was ready, {how(worker.code)}'
+    what += worker.end_note
     if worker.code == 0:
         what += ': a site that becomes a daemon by itself cannot be supervised'
     return what

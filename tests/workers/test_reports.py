@@ -12,7 +12,7 @@ import pytest
 from paste_wspbus.unix import report_files
 from tests.kit import eventually, run
 from tests.kit.processes import has_ended
-from tests.kit.workers import FILES, INI, Workers
+from tests.kit.workers import FILES, INI, Workers, set_up
 
 MORE = """
 import re
@@ -136,6 +136,20 @@ def test_a_hang_and_a_crash_have_a_report_each_without_secrets(tmp_path, stack):
     assert any('hangs' in one['text'] for one in told['errors'])
     assert any('no access with ***' in one['text'] for one in told['errors'])
     assert reports(tmp_path, 'kill') == []
+
+
+def test_a_worker_that_crashes_before_it_is_ready_is_reported(tmp_path):
+    (tmp_path / 'reports').mkdir()
+    with site_of(tmp_path, 'reports = reports', count=1) as site:
+        set_up(tmp_path, at_composition='os.kill(os.getpid(), signal.SIGSEGV)')
+        told = site.run('graceful')
+        assert told.code == 1
+        pid = int(re.search(r'process (\d+)\) ended before', told.err.text)[1])
+        assert site.stop()[0] == 0
+    (crash,) = reports(tmp_path, 'crash')
+    text, told = read(crash)
+    assert (told['pid'], told['end']['signal']) == (pid, 'SIGSEGV')
+    assert '  was_ready = no\n' in text
 
 
 def test_a_worker_that_does_not_stop_is_reported_with_its_stacks(tmp_path, stack):
