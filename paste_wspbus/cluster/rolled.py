@@ -40,15 +40,24 @@ def seen_of(record: Record | None, is_current: bool = False) -> dict[str, Any] |
     """Return what the record of the lease says of the last roll.
 
     :param is_current: whether its holder may still have the lease.
-    :returns: what `read_note` returns, ``state`` ('rolls', 'died' or 'ended'), and ``age``,
-        the seconds since its last word; None if there was no roll.
+    :returns: what `read_note` returns, ``state`` ('rolls', 'died' or 'ended'), ``age``, the
+        seconds since its last word, and ``begun``, whether the machine in its turn had begun
+        to replace its processes; None if there was no roll.
     """
     said = read_note(record.note) if record is not None else {}
     if record is None or not said:
         return None
     has_ended = said['line'] or not record.holder
     state = 'ended' if has_ended else 'rolls' if is_current else 'died'
-    return {**said, 'state': state, 'age': round(max(record.age, 0.0), 3)}
+    # An id is the name and a random number; of two machines of one name, the turn has the id.
+    names = record.entered, record.entered.rpartition('-')[0]
+    begun = bool(said['turn']) and said['turn'] in names
+    return {
+        **said,
+        'state': state,
+        'age': round(max(record.age, 0.0), 3),
+        'begun': begun,
+    }
 
 
 def left_by(record: Record | None) -> str:
@@ -73,8 +82,9 @@ def sentences(roll: Mapping[str, Any] | None) -> str:
             'ended': f'The last roll, by {roll["who"]}, has ended: {roll["line"]}',
         }[state]
     ]
+    did = 'begun to replace its processes' if roll['begun'] else 'replaced no process'
     names = {
-        'In its turn': turn,
+        'In its turn': turn + f', which had {did}' * bool(turn and state != 'rolls'),
         'Failed': failed,
         'Restarted': roll['done'],
         'Not restarted': roll['rest'],

@@ -72,7 +72,8 @@ def _roll(cluster: dict[str, Any]) -> list[Line]:
     words = {key: text(roll.get(key)) for key in _ROLL}
     if words['state'] not in ('rolls', 'died', 'ended'):
         return []
-    said = sentences({**words, 'age': number(roll, 'age') or 0.0})
+    more = {'age': number(roll, 'age') or 0.0, 'begun': roll.get('begun') is True}
+    said = sentences({**words, **more})
     style = PLAIN if words['state'] == 'rolls' else BAD
     return [Line(''), Line(said, style)] if said else []
 

@@ -218,7 +218,10 @@ def test_the_lease_says_how_far_it_is_and_the_next_roll_how_the_last_one_ended(m
     two.engine.holder = ''
     outcomes(two)
     assert two.news[0][:1] == ('before',)
-    assert 'In its turn: web2. Restarted: web1. Not restarted: web3.' in two.news[0][1]
+    assert (
+        'In its turn: web2, which had replaced no process. Restarted: web1.'
+        in (two.news[0][1])
+    )
     three = made()
     three.engine.notes = two.engine.notes
     outcomes(three)
@@ -464,9 +467,13 @@ def test_what_a_roll_has_left_is_said_in_sentences():
     )
     assert rolled.sentences(rolled.seen_of(record)) == (
         'web1 (for al\\x1b) has rolled, and has said nothing for 12 s: that roll has died. '
-        'In its turn: web2. Restarted: web1. To go on, see what web2 does, and then: '
+        'In its turn: web2, which had replaced no process. Restarted: web1. To go on, see what web2 does, and then: '
         'graceful --cluster --from web2.'
     )
+    for entered, begun in ((WEB2.id, True), ('web2', True), (WEB1.id, False)):
+        seen = rolled.seen_of(record._replace(entered=entered))
+        assert seen['begun'] is begun
+        assert ('had begun to replace its processes' in rolled.sentences(seen)) is begun
     said |= {'turn': '', 'failed': 'web2', 'rest': 'web3', 'line': 'web2 has failed'}
     freed = record._replace(holder='', note=json.dumps(said))
     assert rolled.sentences(rolled.seen_of(freed)) == (

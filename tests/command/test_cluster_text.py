@@ -215,3 +215,27 @@ def test_which_subcommands_know_machines(tmp_path, monkeypatch):
     ):
         with pytest.raises(UsageError, match=says):
             parse(words, 'wspserve')
+
+
+ROLL = {
+    **{'state': 'died', 'age': 12.0, 'who': 'web1 (for alice)', 'turn': 'web2'},
+    **{'begun': True, 'done': 'web1', 'failed': '', 'rest': 'web3', 'line': ''},
+}
+
+
+def test_status_of_all_machines_ends_with_a_roll_that_goes_on_or_has_not_gone_well():
+    assert lines(describe, roll=ROLL)[-1] == (
+        'web1 (for alice) has rolled, and has said nothing for 12 s: that roll has died. In '
+        'its turn: web2, which had begun to replace its processes. Restarted: web1. Not '
+        'restarted: web3. To go on, see what web2 does, and then: graceful --cluster --from '
+        'web2.'
+    )
+    assert lines(describe, roll={**ROLL, 'state': 'rolls'})[-1] == (
+        'web1 (for alice) rolls. In its turn: web2. Restarted: web1. Not restarted: web3.'
+    )
+    without = lines(describe)
+    over = {**ROLL, 'state': 'ended', 'line': 'all machines have restarted'}
+    for roll in (None, [], {}, {'state': 'x'}, over):
+        assert lines(describe, roll=roll) == without
+    nonsense = {key: ['\x1b'] for key in ROLL}
+    assert '?' in lines(describe, roll={**nonsense, 'state': 'ended'})[-1]

@@ -449,7 +449,8 @@ def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines)
     said = three.run('status', '--cluster').out.text.splitlines()[-1]
     assert re.fullmatch(
         r'The last roll, by web1 \(for .*\), has ended: the process that rolled '
-        r'has died. In its turn: web2. Restarted: web1. Not restarted: web3. To go on, see '
+        r'has died. In its turn: web2, which had replaced no process. Restarted: web1. Not '
+        r'restarted: web3. To go on, see '
         r'what web2 does, and then: graceful --cluster --from web2.',
         said,
     )
