@@ -12,6 +12,7 @@ import re
 import sys
 from difflib import get_close_matches
 from importlib import metadata
+from signal import Signals
 
 from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.values import nearest
@@ -153,6 +154,13 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     """Return the message for a key that [wspbus:main] does not have."""
     elsewhere = NOT_HERE.get(key)
     return f'unknown key{f"; {elsewhere}" if elsewhere else nearest(key, known)}'
+
+
+def signal_hint(name: str) -> str:
+    """Return the signal that is meant by a name that none has, as the end of a message."""
+    known = [one.name.removeprefix('SIG') for one in Signals]
+    own = name.upper().removeprefix('SIG')
+    return '' if own in known else nearest(own, known)
 
 
 def no_application(result: Any) -> str:

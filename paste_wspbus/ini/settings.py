@@ -311,9 +311,10 @@ def _read_signal(loader: ConfigLoader, section: str, key: str) -> dict[str, str]
     try:
         name = signal_name(key.removeprefix(SIGNAL))
     except SettingError as error:
-        raise ConfigError(
-            loader.filename, error.problem, section=section, key=key
-        ) from None
+        from paste_wspbus.ini.hints import signal_hint
+
+        problem = f'{error.problem}{signal_hint(key.removeprefix(SIGNAL))}'
+        raise ConfigError(loader.filename, problem, section=section, key=key) from None
     return {name: loader.value(section, key).strip()}
 
 

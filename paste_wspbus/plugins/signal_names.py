@@ -29,11 +29,7 @@ def signal_name(signum: str | int) -> str:
             signal.Signals(signum) if isinstance(signum, int) else signal.Signals[name]
         )
     except (KeyError, ValueError):
-        from paste_wspbus.values import nearest
-
-        # Without SIG, which all of them have.
-        hint = nearest(name[3:], [one.name[3:] for one in signal.Signals])
-        raise BadSignal(signum, f'there is no such signal{hint}') from None
+        raise BadSignal(signum, 'there is no such signal') from None
     if known.name in ('SIGKILL', 'SIGSTOP'):
         raise BadSignal(signum, f'{known.name} cannot be caught')
     return known.name  # for SIGCLD, this is SIGCHLD

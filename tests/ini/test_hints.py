@@ -33,6 +33,14 @@ def test_a_key_that_is_an_option_or_belongs_elsewhere_is_named_as_that(key, hint
     assert hints.unknown_key(key, SETTINGS) == f'unknown key{hint}'
 
 
+@pytest.mark.parametrize(
+    ('name', 'hint'),
+    [('SIGUSRR1', "; did you mean 'USR1'?"), ('kill', ''), ('SIGFOO', '')],
+)
+def test_a_signal_is_compared_without_the_letters_that_all_have(name, hint):
+    assert hints.signal_hint(name) == hint
+
+
 def test_an_ini_without_its_ending_is_found(tmp_path):
     (tmp_path / 'web.ini').touch()
     assert hints.file_hint('web', str(tmp_path)) == "; did you mean 'web.ini'?"
