@@ -144,10 +144,15 @@ class Development(Single):
 
         :returns: None if the supervisor does not need this process any more.
         """
+        from paste_wspbus.workers.loading import told_by_itself
+
         process, worker = self.process, self.process.worker
         if worker is None:
-            problem = process.problem
-            site = self._compose_problem(problem[0]) if problem else self.compose()
+            if problem := process.problem:
+                site = self._compose_problem(problem[0])
+            else:
+                with told_by_itself(self._show):
+                    site = self.compose()
             self._make_replaceable(site)
             return site
         if worker.role.kind == LOADING:
@@ -156,6 +161,10 @@ class Development(Single):
         if worker.role.problem:
             return self._compose_problem(worker.role.problem)
         return self._compose_as_worker(worker)
+
+    def _show(self, line: str) -> None:
+        if self.options.verbosity > 0:
+            print_line(line, 'stderr')
 
     def _make_replaceable(self, site: Site) -> None:
         """Let the watcher of this process show a mistake in the place of the site."""

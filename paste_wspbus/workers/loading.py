@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
+
+# The originals, before a site patches Python.
+from _thread import allocate_lock, get_ident, start_new_thread
 
 from paste_wspbus.bus.interrupts import in_main_thread
 from paste_wspbus.bus.places import place_in_site
@@ -32,6 +36,35 @@ BEFORE, EVERY = 0.1, 1.0
 #: By this signal the supervisor asks a process where its load is. A process that has no
 #: handler ignores it, and few sites have one.
 ASKS = getattr(signal, 'SIGWINCH', None)
+
+
+def line(place: str) -> str:
+    """Return what the terminal says of a load that takes long; ``place`` is '' or a line."""
+    where = f', and is at {place}' if place else ''
+    return f'The site has been loading for {LONG:g} s{where}'
+
+
+@contextlib.contextmanager
+def told_by_itself(show: Callable[[str], object]) -> Generator[None]:
+    """Say that the load in the ``with`` block takes long: nobody watches this process.
+
+    A thread does that, and not a signal: SIGALRM may be the site's.
+
+    :param show: prints a line for the developer.
+    """
+    over, loads = allocate_lock(), get_ident()
+    over.acquire()
+
+    def watch() -> None:
+        if not over.acquire(timeout=LONG):
+            show(line(place_in_site(sys._current_frames().get(loads))))
+
+    with contextlib.suppress(RuntimeError):  # the system starts no more threads
+        start_new_thread(watch, ())
+    try:
+        yield
+    finally:
+        over.release()
 
 
 class Loading:
@@ -109,8 +142,7 @@ class Loading:
 
     @property
     def _line(self) -> str:
-        place = f', and is at {self._place}' if self._place else ''
-        return f'The site has been loading for {LONG:g} s{place}'
+        return line(self._place)
 
     def _is_ready(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         if worker is self._page:

@@ -93,6 +93,22 @@ def test_a_browser_is_shown_where_the_load_is_and_other_requests_wait(
         stop(site)
 
 
+def test_a_process_that_reloads_itself_says_that_its_load_takes_long(tmp_path):
+    """Nobody else does: it has no supervisor, and serves nothing meanwhile."""
+    os.mkfifo(tmp_path / 'gate')
+    with Edited(tmp_path, '--reloader=execv') as site:
+        site.save(webapp('two', top=GATED))
+        site.expect('has been loading for 2 s, and is at ')
+        with open(tmp_path / 'gate', 'w'):
+            pass
+        site.until('two')
+        assert 'webapp.py' in site.err.text.rpartition('and is at ')[2]
+        site.save(webapp('three'))
+        site.until('three')
+        assert site.err.text.count('has been loading') == 1
+        stop(site)
+
+
 def names(site):
     from paste_wspbus.control.client import ask
 
