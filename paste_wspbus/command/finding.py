@@ -268,18 +268,19 @@ class Search:
         elif path := socket_out_of_sight(
             self.names.file, self.users, self.is_root, self.entries
         ):
-            found.is_unknown(NotKnown(f'a process {_out_of_sight(ini, path)}'))
+            found.is_unknown(NotKnown(_out_of_sight(ini, path)))
         elif not ini.startswith('egg:') and not os.path.exists(ini):
             found.problem += f', and there is no {ini}'
 
 
 def _out_of_sight(ini: str, path: str) -> str:
-    """Return what a process does whose socket `socket_out_of_sight` names."""
+    """Return what is said of a process whose socket `socket_out_of_sight` names."""
     if path.startswith('@'):
-        return f'runs {ini}, and has no folder for its entry'
+        return f'a process runs {ini}, and has no folder for its entry'
     is_hidden = os.path.isabs(path) and not os.path.lexists(path)
-    looks = 'cannot see it' if is_hidden else 'does not look'
-    return f'listens at {path}, where this command {looks}'
+    if is_hidden:
+        return f'a process listens at {path}, where this command cannot see it'
+    return f'a process listens at {path}, where this command does not look'
 
 
 def trusted_users(file: str, named: int | None = None) -> set[int]:
