@@ -271,6 +271,11 @@ def ten_lines(port: int) -> list[str]:
     return [sys.executable, str(HERE / 'ten_lines.py'), SITE, str(port)]
 
 
+def floor(port: int) -> list[str]:
+    """Return the command of the script that imports as little as a start can."""
+    return [sys.executable, str(HERE / 'floor.py'), SITE, str(port)]
+
+
 def ten_lines_with_logging(port: int) -> list[str]:
     """Return the command of the script that configures logging, too."""
     script = str(HERE / 'ten_lines.py')

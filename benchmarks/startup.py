@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import rounds
+
+#: Python, PasteDeploy and waitress: each start of the site needs these.
+FLOOR = '(the floor)'
 
 IMPORT = """
 import time
@@ -41,6 +45,7 @@ def main():
             pserve: milliseconds_to_response(rounds.pserve),
             gunicorn: milliseconds_to_response(rounds.gunicorn_paste),
             'paster serve': milliseconds_to_response(rounds.paster_serve),
+            FLOOR: milliseconds_to_response(rounds.floor),
             '(waitress-serve, no .ini)': milliseconds_to_response(
                 rounds.waitress_serve
             ),
@@ -55,6 +60,10 @@ def main():
         ('paster serve', 0.35),
     ):
         rounds.judge(f'wspserve ÷ {peer}', ratios.get(peer), at_most=most)
+    if FLOOR in samples and gunicorn in samples:
+        pairs = zip(samples[FLOOR], samples[gunicorn], strict=True)
+        least = statistics.median(low / high for low, high in pairs)
+        print(f'  the least that is possible: {FLOOR} ÷ {gunicorn}: {least:.3g}')
 
     samples = rounds.alternate(
         {

@@ -7,7 +7,6 @@ import stat
 
 from paste_wspbus.listening.passed import what_is_wrong_with
 from paste_wspbus.process.inheritance import descriptors_of
-from paste_wspbus.role import Role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ def _can_listen(fd: object) -> bool:
 
 def is_role(value: object) -> bool:
     """Whether a value has the fields of a `Role`, or the first of them."""
+    from paste_wspbus.role import Role  # it imports typing, which few processes need
+
     fields = Role()
     if not isinstance(value, list) or len(value) > len(fields):
         return False
