@@ -78,6 +78,13 @@ def nearest(word: str, known: Any) -> str:
     return f'; did you mean {found[0]!r}?' if found else ''
 
 
+def split_file(text: str) -> tuple[str, str]:
+    """Split FILE#NAME; '' for what it does not have. A folder may have a # in its name."""
+    folder, slash, rest = text.rpartition('/')
+    file, _, name = rest.partition('#')
+    return f'{folder}{slash}{file}', name
+
+
 def named_path(path: str) -> str:
     """Return an absolute path with its links, also those of the working folder."""
     return os.path.normpath(os.path.join(working_folder(), path))

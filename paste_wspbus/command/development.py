@@ -15,6 +15,7 @@ from paste_wspbus.exits import DONE
 from paste_wspbus.ini.config import Site
 from paste_wspbus.role import LOADING
 from paste_wspbus.servers.server import Server
+from paste_wspbus.values import split_file
 from paste_wspbus.watching.files import Files, is_installed
 from paste_wspbus.watching.imports import missing_modules
 
@@ -39,7 +40,7 @@ GATE = 74
 def watch_file(launch: Launch) -> None:
     """Note the state of the .ini before it is read, so that a later change is noticed."""
     launch.files = Files()
-    launch.files.add(launch.options.config.removeprefix('config:').partition('#')[0])
+    launch.files.add(split_file(launch.options.config.removeprefix('config:'))[0])
 
 
 def watch_more(launch: Launch, config: Config) -> None:

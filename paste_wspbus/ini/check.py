@@ -30,7 +30,7 @@ from paste_wspbus.ini.typed import convert as convert_settings
 from paste_wspbus.listening.written import parse_address
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.unix.report_files import DENIED, problem_of
-from paste_wspbus.values import nearest
+from paste_wspbus.values import nearest, split_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ class _Sections:
                     raise place.error(error.problem) from None
                 self.check(loader, target_kind, target, path)
             elif scheme.lower() == 'config':
-                other, _, fragment = rest.partition('#')
+                other, fragment = split_file(rest)
                 included = loader.included(other)
                 self.check(included, target_kind, fragment or None, path)
             elif scheme.lower() == 'egg':

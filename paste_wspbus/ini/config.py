@@ -17,6 +17,7 @@ from paste_wspbus.ini.factories import SERVER, EggLoader, Terminated
 from paste_wspbus.ini.file import ConfigLoader, find
 from paste_wspbus.ini.server import ServerSection, check_workers
 from paste_wspbus.ini.settings import read_settings
+from paste_wspbus.values import split_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Config:
         if not colon or not re.fullmatch('[a-zA-Z][a-zA-Z]+', scheme):
             scheme, rest = 'config', uri
         self.vars = dict(vars)
-        path, _, name = rest.partition('#')
+        path, name = split_file(rest)
         self.app_name: str | None = name or None
         self.uri = f'{scheme}:{path}'
         self.file: str | None = None

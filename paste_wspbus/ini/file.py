@@ -22,6 +22,7 @@ from paste_wspbus.ini.factories import (
 )
 from paste_wspbus.ini.pastedeploy import loadwsgi
 from paste_wspbus.reference import KEY
+from paste_wspbus.values import split_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
 
     def _load_uri(self, object_type: Any, uri: str, global_conf: Any) -> Any:
         scheme, _, rest = uri.partition(':')
-        path, _, name = rest.partition('#')
+        path, name = split_file(rest)
         if scheme.lower() == 'egg':
             known = known_context(path, object_type, name or 'main', global_conf)
             if known is not None:
@@ -257,7 +258,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             return None
         if not self.absolute_name(use):
             return self.factory_name(kind, use, steps - 1)
-        path, _, target = rest.partition('#')
+        path, target = split_file(rest)
         if scheme == 'egg':
             place = path, kind, target
             if place not in self._factories:
@@ -315,7 +316,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         found[path] = None
         folder = os.path.dirname(path)
         for uri in self._config_uris():
-            name = uri.partition(':')[2].partition('#')[0]
+            name = split_file(uri.partition(':')[2])[0]
             try:
                 self.included(name).add_files(found)
             except ConfigError:  # the error is reported when the file is loaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from paste_wspbus.values import working_folder
+from paste_wspbus.values import split_file, working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def ini_paths(config: str) -> tuple[str, str]:
     :param config: the .ini, as on the command line; an ``egg:`` URI is its own name.
     """
     scheme, _, rest = config.partition(':')
-    path = (rest if scheme == 'config' else config).partition('#')[0]
+    path = split_file(rest if scheme == 'config' else config)[0]
     if scheme == 'egg':
         return path, path
     folder = working_folder()
@@ -51,7 +51,7 @@ class Names:
         self.ini, self.file = ini_paths(options.config)
         default = MAIN if exactly else None
         self.server = options.server_name or default
-        self.app = options.app_name or options.config.partition('#')[2] or default
+        self.app = options.app_name or split_file(options.config)[1] or default
 
     @property
     def fields(self) -> dict[str, str]:
