@@ -429,6 +429,9 @@ def why(error: NoAnswer) -> str:
     """Return why a running site does not answer."""
     # A starting site may have no socket yet, or no thread that answers there.
     starting = errno.ENOENT, errno.ECONNREFUSED, errno.ETIMEDOUT
+    folder = os.path.dirname(error.path)
+    if error.code == errno.ENOENT and not os.path.isdir(folder):
+        return f'there is no folder {folder} for its control socket'
     return (
         'it is still starting, or it hangs'
         if error.code in starting

@@ -64,7 +64,7 @@ class Registering:
                 raise  # what follows would fail, too
             self.process.notes.append(
                 f'the control socket {control.path} cannot be opened: '
-                f'{error.strerror or error}'
+                f'{error.strerror or error}; the site answers no command, only stop works'
             )
         else:
             self.process.control = control

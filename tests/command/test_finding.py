@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+from errno import ENOENT
 from pathlib import Path
 
 import pytest
 
 from paste_wspbus.command import finding
+from paste_wspbus.control.client import NoAnswer
 from tests.kit import BIN, TIMEOUT, Process, Site, eventually, run, write
 from tests.kit.daemons import WEBAPP, ini
 from tests.kit.processes import has_ended, kill
@@ -446,6 +448,13 @@ def test_a_site_that_can_have_no_entry_is_not_said_not_to_run():
                         assert 'has no folder for its entry' in text
                 assert site.stop()[0] == 0
         assert place.run('status').code == 3
+
+
+def test_a_site_whose_control_socket_has_no_folder_is_not_said_to_be_starting(tmp_path):
+    found = finding.why(NoAnswer(f'{tmp_path}/no/x.sock', 'it is not there', ENOENT))
+    assert found == f'there is no folder {tmp_path}/no for its control socket'
+    found = finding.why(NoAnswer(f'{tmp_path}/x.sock', 'it is not there', ENOENT))
+    assert found == 'it is still starting, or it hangs'
 
 
 def test_a_site_with_another_runtime_folder_is_not_said_not_to_run(folder, tmp_path):

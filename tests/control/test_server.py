@@ -391,6 +391,7 @@ def test_a_file_in_its_place_is_left_alone(ground):
     pid = ground.pid
     assert ground.get() == f'hello {pid}'
     assert f'the control socket {ground.control} cannot be opened: ' in ground.log
+    assert 'the site answers no command, only stop works' in ground.log
     assert 'paster.pid.sock' in ground.log
     told = ground.run('site.ini', 'status')
     assert told.code == 0
