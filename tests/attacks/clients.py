@@ -183,7 +183,8 @@ def trial(server, seed, count, args=()):
             problem = 'its lifespan is not closed'
         elif 'Traceback' in text:
             problem = 'traceback'
-        return problem and f'{server} {seed}: {problem}\n{text[-4000:]}', took
+        cut = f'{text[:2000]}\n...\n{text[-2000:]}' if len(text) > 4000 else text
+        return problem and f'{server} {seed}: {problem}\n{cut}', took
 
 
 def attack(server, count, clients=850, first=0, args=()):
