@@ -442,7 +442,6 @@ def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines)
         os.kill(min(children(one.pid)), signal.SIGKILL)  # the agent: the first one
         assert roll.wait() == 1
     assert 'In its turn: web2: see its log. Not restarted: web3.' in roll.out.text
-    app.write_text(loadable)
     eventually(
         lambda: 'that rolled has died' in three.run('status', '--cluster').out.text
     )
@@ -456,21 +455,33 @@ def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines)
     )
     with gate.open('w'):
         two.expect('failed: the roll that has asked for it has ended; generation ')
+    app.write_text(loadable)
     assert two.serves == '43'
 
 
-def test_a_machine_that_dies_in_its_turn_is_a_failure(machines):
-    """This is the last one: nobody starts it again."""
+def test_a_machine_that_is_silent_in_its_turn_fails_and_does_not_restart_later(
+    machines,
+):
     one, two, _ = machines
-    app = two.folder / 'current' / 'webapp.py'
-    app.write_text('import threading\nthreading.Event().wait()\n')
+    app, gate = two.folder / 'current' / 'webapp.py', two.folder.parent / 'gate'
+    app.write_text(f'open({str(gate)!r}).close()\n{app.read_text()}')
     count = two.err.text.count('Asked for a graceful restart')
+    failed = two.err.text.count('the roll that has asked for it has ended')
     with one.command('graceful', '--cluster') as roll:
         two.expect('Asked for a graceful restart', count + 1)
-        os.killpg(two.pid, signal.SIGKILL)
+        os.killpg(two.pid, signal.SIGSTOP)
         assert roll.wait() == 1
-    assert 'web2: it has failed: it has not answered for ' in roll.out.text
+    os.killpg(two.pid, signal.SIGCONT)
+    assert re.search(
+        r'web2: it has failed: it has not answered for \d+ s.*\. It had replaced no process, '
+        r'and does not begin any more$',
+        roll.out.text,
+        re.M,
+    )
     assert rows(roll)['web3'][0] == 'not restarted'
+    with gate.open('w'):
+        two.expect('the roll that has asked for it has ended', failed + 1)
+    assert two.serves == '43'
 
 
 def test_a_site_without_a_cluster_and_wrong_words_are_refused_in_one_line(tmp_path):
