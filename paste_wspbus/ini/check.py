@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from difflib import get_close_matches
 from importlib import metadata
 from typing import NamedTuple
@@ -229,6 +230,14 @@ def _check_values(config: Config) -> Iterator[str]:
                     f'[{section}] {key} is used, although the command line also sets '
                     f'{key}; paster serve would ignore the {key} of this section'
                 )
+
+
+#: From what a composite is to the match of its keys that name applications. It loads them
+#: all (paste.urlmap, paste.cascade).
+COMPOSITES = {
+    'egg:paste#urlmap': re.compile('/|domain |not_found_app$').match,
+    'egg:paste#cascade': re.compile('app').match,
+}
 
 
 class _Sections:
@@ -468,7 +477,10 @@ def _targets(
         yield named(FILTER)
         yield 'next', APP, get('next')
     else:
-        yield named(kind)
+        yield (what := named(kind))
+        names_app = COMPOSITES.get(what[2].strip().lower())
+        if names_app is not None:
+            yield from ((key, APP, get(key)) for key in own if names_app(key))
     if 'filter-with' in own:
         yield 'filter-with', FILTER, get('filter-with')
 

@@ -1168,10 +1168,9 @@ def test_a_plugin_that_exits_gives_the_site_its_code(tmp_path):
 
 def test_check_finds_what_it_can_without_composing(tmp_path):
     """The same line and code, with nothing imported."""
-    # What stands in a module, or is a composite's own affair, it cannot know.
+    # What stands in a module it cannot know.
     unknown = (
         'module in a package',
-        'in a composite',
         'bus distribution',
         'bus function',
     )

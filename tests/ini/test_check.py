@@ -347,3 +347,34 @@ def test_a_ready_made_plugin_whose_library_is_missing(tmp_path, name, library, e
         f'site.ini [plugin:it] use: it needs {library}, which is not installed: '
         f"pip install 'paste_wspbus[{extra}]'\n"
     )
+
+
+MAPPED = """
+[composite:main]
+use = egg:{use}
+{key} = {name}
+
+[app:wiki]
+use = call:webapp:make
+
+[server:main]
+use = egg:waitress
+"""
+
+
+@pytest.mark.parametrize(
+    ('use', 'key'),
+    [
+        ('Paste#urlmap', '/'),
+        ('paste#urlmap', 'domain a.org /x'),
+        ('Paste#cascade', 'app1'),
+    ],
+)
+def test_the_parts_of_a_composite_of_paste_are_checked(tmp_path, use, key):
+    assert check(tmp_path, MAPPED.format(use=use, key=key, name='wiki')) == (0, [])
+    code, said = check(tmp_path, MAPPED.format(use=use, key=key, name='wikki'))
+    assert code == 2
+    assert said == [
+        f'site.ini [composite:main] {key}: there is no section [app:wikki]; '
+        "did you mean 'wiki'?"
+    ]
