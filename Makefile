@@ -74,6 +74,7 @@ chaos: $(VENV)/.tested  ## Random faults under load (MINUTES=10)
 # What docs/proofs.md says is proven. The quick form of each runs with the tests.
 proofs: $(VENV)/.tested  ## Prove what docs/proofs.md promises: some minutes
 	$(VENV)/bin/python -m tests.attacks.lines
+	$(VENV)/bin/python -m tests.attacks.moments
 	$(VENV)/bin/python -m tests.attacks.supervising
 
 # sample_ini/cluster/README.md says what it shows; it ends by itself.

@@ -27,7 +27,7 @@ from paste_wspbus.bus.channels import (
 )
 from paste_wspbus.bus.deadlines import Deadline, with_rlock
 from paste_wspbus.bus.host import OWN, Host, host_of
-from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
+from paste_wspbus.bus.interrupts import Interrupts, in_main_thread, inside
 from paste_wspbus.bus.lifespans import Lifespans, Line, Member
 from paste_wspbus.bus.states import ALIVE, TRANSITIONS, State, states, states_of
 from paste_wspbus.bus.turn import LEAVING, Command, Turn, is_interrupt
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     F = TypeVar('F', bound='Callable[..., Any]')
     T = TypeVar('T')
+    Results = dict[int, list[Any]]
 
 #: The commands whose failure gives the process a non-zero exit code.
 STATE_COMMANDS = LEAVING | {'start'}
@@ -169,8 +170,8 @@ class Bus(Broadcasting):
         self._server_ended = False
         #: The 'stop' and 'exit' listeners that were not called yet; no key before that.
         self._untold: dict[str, deque[Listener]] = {}
-        #: The ids of the owners whose start succeeded, in a start that is not STARTED yet.
-        self._started: set[int] | None = None
+        #: During a start: from the id of an owner to the results of its 'start' listeners.
+        self._started: Results | None = None
         self.deadline = Deadline()  # the deadline of the present stop
         #: It is set during a stop: wspbus.draining.
         self.draining = with_rlock(threading.Event())
@@ -435,10 +436,9 @@ class Bus(Broadcasting):
         ):
             return
         if self.state in ALIVE:
-            self.calls.call('start', lifespan.start_listener)
-            if (
-                self.state not in ALIVE
-            ):  # a stop came meanwhile, and may not have seen the lifespan
+            self.calls.call('start', deque((lifespan.start_listener,)), [])
+            # A stop may have come meanwhile, and may not have seen the lifespan.
+            if self.state not in ALIVE:
                 lifespan.stop()
                 raise LifespanRefused(lifespan.name, self.state)
 
@@ -610,7 +610,7 @@ class Bus(Broadcasting):
 
     def _start(self) -> None:
         self._move(State.STARTING)
-        self._started, self._untold = set(), {}
+        self._started, self._untold = {}, {}
         self.claim_process()
         ending.stop_at_exit(self)
         self._server_ended = False
@@ -633,15 +633,15 @@ class Bus(Broadcasting):
         self._started = None
         self.log('Bus STARTED')
         while (late := self._line.rest()) is not None:
-            self.calls.call('start', late)
+            self.calls.call('start', deque((late,)), [])
         for server in servers:
             if self.state is State.STARTED:
                 self._run_blocking(server)
 
-    def _run_start_listeners(self, started: set[int]) -> list[Listener] | None:
+    def _run_start_listeners(self, started: Results) -> list[Listener] | None:
         """Call the 'start' listeners in order, but not those that block.
 
-        :param started: gets the ids of the owners of the listeners that succeeded.
+        :param started: gets the results of the listeners, by the ids of their owners.
         :returns: the listeners that block; None if a stop or exit ended the start early.
         """
         if self.lifespans.groups:
@@ -654,8 +654,9 @@ class Bus(Broadcasting):
         self._line.open(one for one in ordered if not one.blocking)
         try:
             while not self.leaving and (listener := self._line.next()) is not None:
-                self._call_to_start(listener)
-                started.add(id(listener.owner))
+                self._call_to_start(
+                    listener, started.setdefault(id(listener.owner), [])
+                )
                 self.claim_process()  # this may be the child: a Daemonizer may have forked
         finally:
             self._line.close()
@@ -664,9 +665,9 @@ class Bus(Broadcasting):
             return None
         return [one for one in ordered if one.blocking]
 
-    def _call_to_start(self, listener: Listener) -> None:
+    def _call_to_start(self, listener: Listener, results: list[Any]) -> None:
         try:
-            self.calls.call('start', listener)
+            self.calls.call('start', deque((listener,)), results)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -690,10 +691,7 @@ class Bus(Broadcasting):
     def _roll_back(self) -> None:
         """Call the 'stop' listeners, but not those whose own start has not succeeded."""
         self._line.clear()
-        later = Deferred()
-        with self._stop_limit():
-            self._to_stopped(later)
-        later.raise_interrupt()  # but not the failures: the start's own error is raised
+        self._within_limit(self._to_stopped).raise_interrupt()  # but not the failures
 
     def _roll_back_if_torn(self) -> None:
         if self.state not in (State.STOPPED, State.STARTED, State.EXITING):
@@ -747,12 +745,12 @@ class Bus(Broadcasting):
         is_over = self.state is State.STOPPED and 'stop' in self._untold
         if is_over or self.state is State.EXITING:
             return
-        later = Deferred()
-        with self._stop_limit():
-            if self.state is State.STARTED:
-                later.run(self._drain)
-            self._to_stopped(later)
-        later.raise_it()
+        self._within_limit(self._drain_and_stop).raise_it()
+
+    def _drain_and_stop(self, later: Deferred) -> None:
+        if self.state is State.STARTED:
+            later.run(self._drain)
+        self._to_stopped(later)
 
     def _to_stopped(self, later: Deferred) -> None:
         """Call the 'stop' listeners; go on with that if an interrupt has torn it."""
@@ -775,7 +773,7 @@ class Bus(Broadcasting):
         failed = {
             id(listener.owner)
             for listener in self.channel('start').ordered
-            if id(listener.owner) not in started
+            if not started.get(id(listener.owner))
             # A lifespan listens to 'stop' only if it was entered. If a function listens to
             # both channels, these are two listeners, and not a plugin.
             and not isinstance(listener.owner, Member)
@@ -806,19 +804,19 @@ class Bus(Broadcasting):
     def _exit(self) -> None:
         if self.state is State.EXITING and not self._untold.get('exit', True):
             return
-        later = Deferred()
-        with self._stop_limit():
-            later.run(self._stop)
-            later.run(self._stop)  # it goes on if an interrupt has torn the first call
-            self._move(State.EXITING)
-            ending.forget(self)
-            if 'exit' not in self._untold:
-                later.run(self.log, 'Bus EXITING')
-                self._untold['exit'] = deque(self.channel('exit').ordered)
-            later.run(self._tell_rest, 'exit')
-            later.run(self._tell_rest, 'exit')
-            later.run(self.log, 'Bus EXITED')
-        later.raise_it()
+        self._within_limit(self._stop_and_exit).raise_it()
+
+    def _stop_and_exit(self, later: Deferred) -> None:
+        later.run(self._stop)
+        later.run(self._stop)  # it goes on if an interrupt has torn the first call
+        self._move(State.EXITING)
+        ending.forget(self)
+        if 'exit' not in self._untold:
+            later.run(self.log, 'Bus EXITING')
+            self._untold['exit'] = deque(self.channel('exit').ordered)
+        later.run(self._tell_rest, 'exit')
+        later.run(self._tell_rest, 'exit')
+        later.run(self.log, 'Bus EXITED')
 
     def _graceful(self) -> None:
         self.log('Bus graceful')
@@ -830,14 +828,16 @@ class Bus(Broadcasting):
     def _tell(self, channel: str) -> None:
         self.calls.call_all(channel, deque(self.channel(channel).ordered))
 
-    def _stop_limit(self) -> contextlib.AbstractContextManager[None]:
-        """End the process with exit code 70 if the block takes longer than ``stop_timeout``."""
+    def _within_limit(self, work: Callable[[Deferred], None]) -> Deferred:
+        """Do ``work`` within ``stop_timeout``, or exit with code 70; return its errors."""
+        later = Deferred()
         if self.before_stop is not None:
             self.before_stop()
         self.draining.set()
         deadline, late = self.deadline, lambda why: self.force_exit(why)
         limits = self.stop_timeout, self.stop_reserve
-        return deadline.within(*limits, late, host_of(self))
+        deadline.within(lambda: work(later), *limits, late, host_of(self))
+        return later
 
     def force_exit(self, why: str) -> None:
         """Log ``why``, what does not end, all stacks and the status; exit with code 70."""
@@ -868,11 +868,9 @@ class Bus(Broadcasting):
             return waiting.run_commands(wanted, interval, channel)
         if (now := self.state) in wanted:
             return now
-        with (
-            waiting.watching(wanted) as watcher,
-            self.interrupts_class(wake=watcher.wake),
-        ):
-            return waiting.sleep(watcher, interval, channel)
+        with waiting.watching(wanted) as watcher:
+            sleep = functools.partial(waiting.sleep, watcher, interval, channel)
+            return inside(self.interrupts_class(wake=watcher.wake), sleep)
 
     def block(self, interval: float = 0.1, states: Any = None) -> None:
         """Run the site from this thread: sleep, and carry out the commands of all threads.
@@ -906,8 +904,9 @@ class Bus(Broadcasting):
             leave='stop' if states else 'exit',
             pid=lambda: self.pid,
         )
-        with self.interrupts_class(wake=self.turn.wake):
-            left = run.run(getattr(self.wait, '__func__', None) is Bus.wait)
+        takes_turn = getattr(self.wait, '__func__', None) is Bus.wait
+        interrupts = self.interrupts_class(wake=self.turn.wake)
+        left = inside(interrupts, lambda: run.run(takes_turn))
         if states:
             if left is not None:
                 self._keep_exit_code(left)

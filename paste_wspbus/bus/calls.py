@@ -8,8 +8,14 @@ import threading
 import time
 from collections import deque
 
-from paste_wspbus.bus.channels import STATE_CHANNELS, ChannelFailures, name_of
+from paste_wspbus.bus.channels import (
+    STATE_CHANNELS,
+    ChannelFailures,
+    call_next,
+    name_of,
+)
 from paste_wspbus.bus.deadlines import Cut, TimeLimit
+from paste_wspbus.bus.interrupts import inside
 from paste_wspbus.bus.places import place_of_error
 from paste_wspbus.bus.turn import LEAVING
 from paste_wspbus.errors import TimedOut
@@ -85,9 +91,8 @@ class Calls:
     ) -> list[Any]:
         """Call all listeners of a state channel in order, even if some fail.
 
-        :param listeners: each is taken out of a deque in the line that calls it. So if an
-            interrupt comes between two lines, the deque has those that were not called.
-            Those that could not be called are in it, too.
+        :param listeners: `call_next` takes each out. So if an interrupt comes, the deque
+            has those that were not called. Those that could not be called are in it, too.
         :returns: the result of each listener that did not fail.
         :raises ChannelFailures: at the end, if some failed.
         :raises SystemExit, KeyboardInterrupt: if a listener raises it: at once, but on
@@ -98,15 +103,15 @@ class Calls:
         interrupt: KeyboardInterrupt | SystemExit | None = None
         uncalled: list[Listener] = []
         while listeners:
-            listener, take = listeners[0], listeners.popleft
+            listener = listeners[0]
             try:
                 try:
-                    output.append(self.call(channel, listener, args, kwargs, take))
+                    self.call(channel, listeners, output, args, kwargs)
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException:
                     self.note_failure(channel, listener.name, failures)
-                    if listener in listeners:  # such as: no memory to call it
+                    if listeners and listeners[0] is listener:  # no memory to call it
                         uncalled.append(listeners.popleft())
                 if os.getpid() != pid and channel in LEAVING:
                     # The listener has forked, and this is the child: only its parent
@@ -170,29 +175,27 @@ class Calls:
     def call(
         self,
         channel: str,
-        listener: Listener,
+        listeners: deque[Listener],
+        results: list[Any],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-        take: Callable[[], Listener] | None = None,
-    ) -> Any:
-        """Call one listener, and record the call.
+    ) -> None:
+        """Call the first of the listeners, as `call_next` does, and record the call.
 
-        :param take: returns the listener; it is called in the line that calls the listener.
-        :returns: what the listener returns.
+        :param results: gets what the listener returns, unless it took too long.
         :raises TimedOut: if it took longer than its timeout.
         :raises BaseException: whatever the listener raises.
         """
         start, clock, outcome = time.time(), time.perf_counter(), 'failed'
-        since = time.monotonic()
+        since, listener = time.monotonic(), listeners[0]
         outer, self.calling = self.calling, (channel, listener.name, since)
         try:
             seconds = self._time_for(channel, listener)
-            kwargs, take = kwargs or {}, take or (lambda: listener)
             if seconds is None:
-                result = take().call(*args, **kwargs)
+                call_next(listeners, 'call', results, *args, **kwargs or {})
             else:
                 late = _Late(channel, listener.name, seconds)
-                result = self._call_within(late, take, args, kwargs)
+                self._call_within(late, listeners, results, args, kwargs or {})
             outcome = 'ok'
         except TimedOut:
             outcome = 'timed out'
@@ -201,7 +204,6 @@ class Calls:
             self.calling = outer
             duration = time.perf_counter() - clock
             self.record(channel, listener.name, since, duration, outcome, start)
-        return result
 
     def record(self, *call: Any) -> None:
         """Add a `Call` to the timeline; for what is no call, too.
@@ -222,10 +224,11 @@ class Calls:
     def _call_within(
         self,
         late: _Late,
-        take: Callable[[], Listener],
+        listeners: deque[Listener],
+        results: list[Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Any:
+    ) -> None:
         def cannot_cut(stack: str) -> None:
             self._log(
                 f'{late} and cannot be cut here (not the main thread of a POSIX '
@@ -233,23 +236,24 @@ class Calls:
                 level=40,
             )
 
-        result: Any = None
+        known = len(results)
         error: BaseException | None = None
         limit = TimeLimit(late.seconds, cannot_cut, may_cut=self._may_cut())
         try:
-            with limit:
-                result = take().call(*args, **kwargs)
+            inside(
+                limit, lambda: call_next(listeners, 'call', results, *args, **kwargs)
+            )
         except Cut as cut:
             error = cut
         except Exception as raised:
             error = raised
         if limit.expired:
+            del results[known:]
             if limit.stack:
                 self._log(f'{late}; cut here:\n{limit.stack}', level=40)
             raise TimedOut(late.channel, late.name, late.seconds) from error
         if error is not None:
             raise error
-        return result
 
 
 class _Late:

@@ -6,14 +6,16 @@ import functools
 import itertools
 import sys
 import threading
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from types import ModuleType
 
 from paste_wspbus.errors import BadPriority, NotCallable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable
+    from types import TracebackType
     from typing import Any
 
 #: The channels whose calls of listeners are timed, recorded and limited in time. The
@@ -27,6 +29,10 @@ REVERSED_CHANNELS = frozenset({'stop', 'exit'})
 DEFAULT_PRIORITY = 50
 
 _order = itertools.count()
+
+#: The instruction at the beginning of each function. The two lowest bits of its argument are
+#: 0 there; it also stands behind each ``yield`` and ``await``, with other arguments.
+_RESUME = (lambda: None).__code__.co_code[0]
 
 
 class ChannelFailures(Exception):
@@ -180,6 +186,38 @@ def name_of(callback: object) -> str:
     module = getattr(kind, '__module__', None)
     name = f'{kind.__qualname__}{method}'
     return name if module in (None, 'builtins', '__main__') else f'{module}.{name}'
+
+
+def call_next(
+    owners: deque[Any], method: str, results: list[Any], *args: Any, **kwargs: Any
+) -> None:
+    """Take the first of ``owners`` out of the deque, and call one of its methods.
+
+    If this raises an exception, ``owners`` still has the owner if the method has not begun,
+    and ``results`` has its result if it has returned, also if a signal handler has raised.
+
+    CPython runs signal handlers at the beginning of a function, after the call of a
+    function written in C, and at a jump backward. So none runs inside ``extend``, which
+    takes the owner out, calls the method, and appends the result. If one runs at the
+    beginning of the method, before its first step, the traceback shows that.
+    """
+    owner = owners[0]
+    try:
+        taken = itertools.islice(iter(owners.popleft, None), 1)
+        results.extend(map(methodcaller(method, *args, **kwargs), taken))
+    except BaseException as error:
+        if _has_not_begun(error.__traceback__):
+            owners.appendleft(owner)
+        raise
+
+
+def _has_not_begun(traceback: TracebackType | None) -> bool:
+    """Whether the function that the first function of a traceback called has made no step."""
+    called = traceback and traceback.tb_next
+    if not called:
+        return False
+    code, at = called.tb_frame.f_code.co_code, called.tb_lasti
+    return code[at] == _RESUME and not code[at + 1] & 3
 
 
 class Order:

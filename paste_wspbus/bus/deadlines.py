@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import signal
 import sys
 import threading
 import time
 
 from paste_wspbus.bus.held_gil import MARGIN, end_process_after
-from paste_wspbus.bus.interrupts import in_main_thread
+from paste_wspbus.bus.interrupts import in_main_thread, start_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from types import FrameType, TracebackType
+    from typing import Any
 
     from paste_wspbus.bus.bus import Bus
     from paste_wspbus.bus.host import Host
@@ -78,11 +79,11 @@ AGAIN = 0.05
 
 
 class TimeLimit:
-    """``with TimeLimit(seconds, late) as limit:`` limits the time of the block inside it.
+    """``inside(TimeLimit(seconds, late), work)`` limits the time of ``work``.
 
-    If this thread can be cut (`can_cut`), `Cut` is raised inside the block, and
+    If this thread can be cut (`can_cut`), `Cut` is raised inside ``work``, and
     ``limit.stack`` is the stack at that moment. Otherwise another thread calls
-    ``late(stack)``, and the block continues. In both cases ``limit.expired`` becomes True.
+    ``late(stack)``, and ``work`` continues. In both cases ``limit.expired`` becomes True.
 
     :param seconds: the time limit; at least 0.001.
     :param late: is called with the stack as a text.
@@ -155,7 +156,7 @@ def call_after(
     timer.name, timer.daemon = 'wspbus time limit', True
     with_rlock(timer.finished)  # for cancel()
     try:
-        timer.start()
+        start_thread(timer)
     except RuntimeError:
         may_alarm = may_alarm and can_cut()
         return _alarm_after(seconds, function) if may_alarm else lambda: None
@@ -165,12 +166,26 @@ def call_after(
 def with_rlock(event: threading.Event) -> threading.Event:
     """Give an Event a lock that the thread that holds it can take again; return the Event.
 
-    An interrupt in the middle of `set` leaves the lock to the thread. gevent's Events, which
-    take the place of Python's in a patched site, have no lock.
+    An interrupt in `set` or `clear` does not leave the lock to the thread: others would wait
+    for it for ever. gevent's Events, which take the place of Python's in a patched site, have
+    no lock.
     """
     if hasattr(event, '_cond'):
         event._cond = threading.Condition()
+        event.set = functools.partial(_change, event._cond._lock, event.set)  # type: ignore[method-assign]
+        event.clear = functools.partial(_change, event._cond._lock, event.clear)  # type: ignore[method-assign]
     return event
+
+
+def _change(lock: Any, change: Callable[[], None]) -> None:
+    is_outer = (
+        lock._is_owned()
+    )  # a signal handler may run this in the middle of a change
+    try:
+        change()
+    finally:
+        if lock._is_owned() and not is_outer:
+            lock.release()
 
 
 def reserve_of(limit: float, reserve: float | None) -> float:
@@ -221,17 +236,17 @@ class Deadline:
             self.until = time.monotonic() + seconds
             self.cut_at = self.until - reserve_of(seconds, reserve)
 
-    @contextlib.contextmanager
     def within(
         self,
+        work: Callable[[], None],
         seconds: float | None,
         reserve: float | None,
         late: Callable[[str], None],
         host: Host,
-    ) -> Generator[None]:
-        """Call ``late`` with a text if the ``with`` block takes longer than ``seconds``.
+    ) -> None:
+        """Call ``work``, and call ``late`` with a text if it takes longer than ``seconds``.
 
-        Inside the block of another call it does nothing: the outer call limits both.
+        Inside the ``work`` of another call it limits nothing: the outer call limits both.
 
         :param seconds: the time limit; None stands for no limit.
         :param reserve: see `reserve_of`.
@@ -239,7 +254,7 @@ class Deadline:
             process ends this one if the block holds the GIL, so that ``late`` cannot run.
         """
         if seconds is None or self._cancels is not None:
-            yield
+            work()
             return
         why = f'The site did not stop within {seconds:g} s'
         cancels: list[Callable[[], None]] = []
@@ -258,7 +273,7 @@ class Deadline:
                 cancels.append(call_after(remaining, over, host.owns_alarm))
                 if host.is_alone:
                     cancels.append(end_process_after(remaining + MARGIN))
-                yield
+                work()
             finally:
                 self._end(cancels)
         finally:

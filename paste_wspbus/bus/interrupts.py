@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
     from types import FrameType
-    from typing import ClassVar
+    from typing import ClassVar, TypeVar
+
+    T = TypeVar('T')
 
 
 #: Seconds after which the main thread counts as unable to run signal handlers; and the
@@ -31,13 +33,47 @@ def in_main_thread() -> bool:
     return type(threading.current_thread()).__name__ == '_MainThread'
 
 
+def inside(
+    context: contextlib.AbstractContextManager[object], work: Callable[[], T]
+) -> T:
+    """Enter a context, call ``work``, leave the context, and return the result of ``work``.
+
+    At the end of a ``with`` block, a signal handler can raise before the first step of
+    ``__exit__``. So this calls ``__exit__`` twice, as `Turn.hold` does. The second call must
+    do nothing, also if ``__enter__`` has not begun.
+    """
+    try:
+        try:
+            context.__enter__()
+            result = work()
+        finally:
+            context.__exit__(None, None, None)
+    finally:
+        context.__exit__(None, None, None)
+    return result
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread; raise what a signal handler raises, and not Python's RuntimeError.
+
+    `Thread.start` waits for the thread. If a signal handler raises while the lock of this
+    wait is free, Python fails to release it.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
+            raise error.__context__ from None
+        raise
+
+
 def threads_are_greenlets() -> bool:
     """Whether `threading` starts greenlets (gevent, eventlet) in this process."""
     return not isinstance(threading.get_ident, BuiltinFunctionType)
 
 
 class Interrupts:
-    """``with Interrupts():`` stands around a sleep of the main thread.
+    """``inside(Interrupts(), sleep)`` stands around a sleep of the main thread.
 
     Why a signal is not lost. Python runs signal handlers in the main thread (the
     `signal` module), but the kernel may deliver a signal to any thread (signal(7)), and
@@ -108,9 +144,11 @@ class Interrupts:
             self._close_writer()
             return
         self._entered.append(self)
-        threading.Thread(
-            target=self._watch, args=(reader,), name='wspbus signals', daemon=True
-        ).start()
+        start_thread(
+            threading.Thread(
+                target=self._watch, args=(reader,), name='wspbus signals', daemon=True
+            )
+        )
 
     def _watch_on_windows(self) -> None:
         import socket

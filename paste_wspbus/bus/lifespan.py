@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 
-from paste_wspbus.bus.channels import Listener
+from paste_wspbus.bus.channels import Listener, call_next
 from paste_wspbus.bus.lifespans import Member
 
 TYPE_CHECKING = False
@@ -24,12 +25,12 @@ class Lifespan(Member):
     only a context that it has entered.
 
     Why each context that was entered is left once, although a signal handler can raise an
-    exception between any two steps of the main thread. No line is between the end of
-    ``__enter__`` and the note that it has ended, nor between the note that ``__exit__``
-    is called and the call. Inside these two lines, a generator itself says whether it
-    waits at its ``yield``. So `start` and `stop` know in their ``except`` whether the
-    context is entered. If it is, it stays entered, and listens to 'stop'; the bus calls
-    `stop` once more.
+    exception between any two steps of the main thread. `call_next` calls ``__enter__``
+    and ``__exit__``, so `start` knows in its ``except`` whether the first has returned,
+    and `stop` whether the second has begun. If the exception comes inside one of them, a
+    generator itself says whether it waits at its ``yield``; any other context manager has
+    dealt with the exception itself. If the context is entered, it stays so, and listens
+    to 'stop'; the bus calls `stop` once more.
 
     Why two threads may use one lifespan. The thread that adds a lifespan late enters it,
     and leaves it again if the bus has stopped meanwhile. Other threads may stop and start
@@ -86,7 +87,7 @@ class Lifespan(Member):
             context = self._make()
             resources: list[Any] = []
             try:
-                resources.append(context.__enter__())
+                call_next(deque((context,)), '__enter__', resources)
                 self._note(context, *resources)
             except BaseException as error:
                 if resources or _is_suspended(context, error):
@@ -111,7 +112,7 @@ class Lifespan(Member):
 
         :raises BaseException: whatever the context manager raises.
         """
-        taken: list[contextlib.AbstractContextManager[Any]] = []
+        taken: deque[contextlib.AbstractContextManager[Any]] = deque()
         context = resource = None
         try:
             with self._lock:
@@ -122,7 +123,7 @@ class Lifespan(Member):
                 self._entered = None
                 self.bus.channel('stop').unsubscribe(self.stop)
                 self.bus.resources.pop(self.name, None)
-            taken.pop().__exit__(None, None, None)
+            call_next(taken, '__exit__', [], None, None, None)
         except BaseException as error:
             if context is not None and (taken or _is_suspended(context, error)):
                 self._note(context, resource)

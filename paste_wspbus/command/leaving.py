@@ -14,6 +14,7 @@ from paste_wspbus.bus import ending
 from paste_wspbus.bus.bus import Bus
 from paste_wspbus.bus.deadlines import LEAST, Cut, TimeLimit, call_after
 from paste_wspbus.bus.held_gil import MARGIN, end_process_after
+from paste_wspbus.bus.interrupts import inside
 from paste_wspbus.bus.joining import end_threads
 from paste_wspbus.bus.places import place_in_site
 from paste_wspbus.command.terminal import flush, one_line, print_line
@@ -161,12 +162,16 @@ def run_exit_handlers() -> bool:
     call_after(seconds + REST, leave)
     end_process_after(seconds + REST + MARGIN)
     limit = TimeLimit(seconds, lambda stack: None)
-    with contextlib.suppress(Cut), limit:
-        flush()  # logging's handler flushes the streams, too
-        atexit._run_exitfuncs()
+    with contextlib.suppress(Cut):
+        inside(limit, _run_handlers)
     if limit.stack:
         _complain_of_handlers(f':\n{limit.stack}')
     return not limit.expired
+
+
+def _run_handlers() -> None:
+    flush()  # logging's handler flushes the streams, too
+    atexit._run_exitfuncs()
 
 
 def _complain_of_handlers(where: str) -> None:

@@ -22,6 +22,12 @@ def calls(log):
     )
 
 
+def call(calls, channel, listener):
+    results = []
+    calls.call(channel, deque([listener]), results)
+    return results[0]
+
+
 def raising(error):
     def listener():
         raise error
@@ -30,9 +36,9 @@ def raising(error):
 
 
 def test_a_call_is_recorded_with_its_outcome(calls):
-    assert calls.call('start', Listener(lambda: 'result', name='mine')) == 'result'
+    assert call(calls, 'start', Listener(lambda: 'result', name='mine')) == 'result'
     with pytest.raises(ZeroDivisionError):
-        calls.call('stop', Listener(lambda: 1 / 0))
+        call(calls, 'stop', Listener(lambda: 1 / 0))
     first, second = calls.timeline
     assert (first.channel, first.name, first.outcome) == ('start', 'mine', 'ok')
     assert first.thread == threading.current_thread().name
@@ -43,12 +49,14 @@ def test_the_listener_that_runs_is_named_also_in_a_nested_call(calls):
     seen = []
 
     def outer():
-        calls.call(
-            'graceful', Listener(lambda: seen.append(calls.calling[:2]), name='b')
+        call(
+            calls,
+            'graceful',
+            Listener(lambda: seen.append(calls.calling[:2]), name='b'),
         )
         seen.append(calls.calling[:2])
 
-    calls.call('start', Listener(outer, name='a'))
+    call(calls, 'start', Listener(outer, name='a'))
     assert seen == [('graceful', 'b'), ('start', 'a')]
     assert calls.calling is None
 
@@ -56,7 +64,7 @@ def test_the_listener_that_runs_is_named_also_in_a_nested_call(calls):
 def test_the_timeline_has_an_end(calls):
     listener = Listener(lambda: None)
     for _ in range(TIMELINE_LENGTH + 1):
-        calls.call('start', listener)
+        call(calls, 'start', listener)
     assert len(calls.timeline) == TIMELINE_LENGTH
     assert calls.count == TIMELINE_LENGTH + 1
 
@@ -64,7 +72,7 @@ def test_the_timeline_has_an_end(calls):
 def test_no_number_of_calls_drops_the_load(bus):
     bus.calls.record('factory', '[app:main]', 1.0, 2.0)
     for _ in range(TIMELINE_LENGTH + 1):
-        bus.calls.call('start', Listener(lambda: None))
+        call(bus.calls, 'start', Listener(lambda: None))
     first = bus.timeline[0]
     assert (first.channel, first.name) == ('factory', '[app:main]')
     assert (first.since, first.duration, first.outcome) == (1.0, 2.0, 'ok')
@@ -126,10 +134,10 @@ def test_an_exit_with_0_after_a_failure_exits_with_1(calls):
 def test_a_listener_has_what_is_left_of_the_time_of_the_start(calls, log):
     calls.start_until = 0.0  # long ago
     with pytest.raises(TimedOut):
-        calls.call('start', Listener(lambda: threading.Event().wait(0.2)))
+        call(calls, 'start', Listener(lambda: threading.Event().wait(0.2)))
     assert calls.timeline[-1].outcome == 'timed out'
     assert 'cut here' in log[0]
-    calls.call('stop', Listener(lambda: None))  # not bound by it
+    call(calls, 'stop', Listener(lambda: None))  # not bound by it
 
 
 def test_a_listener_that_must_not_be_cut_goes_on_and_fails(log):
@@ -141,7 +149,7 @@ def test_a_listener_that_must_not_be_cut_goes_on_and_fails(log):
         ended.append(True)
 
     with pytest.raises(TimedOut):
-        calls.call('stop', Listener(slow, timeout=0.01))
+        call(calls, 'stop', Listener(slow, timeout=0.01))
     assert ended == [True]
     assert 'cannot be cut here' in log[0]
 
