@@ -24,6 +24,7 @@ from tests.kit.places import ROOT
 #: From each module to the tests that must notice its changes.
 MODULES = {
     'paste_wspbus.bus.turn': ['tests/bus/test_turn.py'],
+    'paste_wspbus.bus.lifespan': ['tests/bus/test_lifespans.py'],
     'paste_wspbus.bus.lifespans': ['tests/bus/test_lifespans.py'],
     'paste_wspbus.workers.backoff': ['tests/workers/test_backoff.py'],
     'paste_wspbus.cluster.claim': ['tests/cluster/test_claim.py'],

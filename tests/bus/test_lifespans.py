@@ -728,6 +728,15 @@ def test_a_context_that_an_interrupt_has_kept_from_being_left_is_known():
     assert not _is_suspended(contextlib.nullcontext(), KeyboardInterrupt())
 
 
+def test_a_name_that_somebody_chose_and_gave_up_is_free_again():
+    lifespans = Lifespans()
+    lifespans['pool'] = None
+    assert lifespans.free_name('pool') == 'pool-2'
+    lifespans['pool-2'] = None
+    lifespans.pop('pool')
+    assert lifespans.free_name('pool') == 'pool'
+
+
 def test_a_number_that_is_free_again_is_given_again():
     lifespans = Lifespans()
     for _ in range(3):

@@ -207,6 +207,36 @@ def test_what_runs_while_the_turn_is_lent_returns_its_result(bus):
     assert bus.turn.hold(lambda: bus.turn.lend(lambda: 'served')) == 'served'
 
 
+def test_a_turn_that_was_lent_is_taken_back_as_it_was(bus):
+    def work():
+        bus.turn.blocker, bus.turn.current = 7, 'start'
+        bus.turn.lend(lambda: None)
+        assert bus.turn.is_mine
+        return bus.turn.blocker, bus.turn.current
+
+    assert bus.turn.hold(work) == (7, 'start')
+
+
+def test_who_lent_the_turn_waits_for_it(bus):
+    has_it, threads = threading.Event(), []
+
+    def use():
+        has_it.set()
+        threading.Event().wait(0.05)
+
+    def serve():
+        threads.append(threading.Thread(target=bus.turn.hold, args=(use,)))
+        threads[0].start()
+        assert has_it.wait(TIMEOUT)
+
+    def work():
+        bus.turn.lend(serve)
+        return bus.turn.is_mine
+
+    assert bus.turn.hold(work)
+    threads[0].join(TIMEOUT)
+
+
 # -- KeyboardInterrupt at any bytecode ----------------------------------------------------
 
 
