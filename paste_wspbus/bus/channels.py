@@ -203,7 +203,7 @@ def call_next(
     """
     owner = owners[0]
     try:
-        taken = itertools.islice(iter(owners.popleft, None), 1)
+        taken = map(methodcaller('popleft'), (owners,))
         results.extend(map(methodcaller(method, *args, **kwargs), taken))
     except BaseException as error:
         if _has_not_begun(error.__traceback__):

@@ -81,6 +81,17 @@ def test_the_first_step_of_a_function_in_the_method_is_not_its_own():
             assert call.owners[0] == 'next', moment
 
 
+def test_no_owner_is_compared_with_anything():
+    class Owned(Owner):
+        __hash__ = None
+
+        def __eq__(self, other):
+            raise AssertionError
+
+    for call, moment in interrupted(lambda: Call(Owned(), 'method')):
+        assert call.owner.is_called is (call.results == [None]), moment
+
+
 class Inside:
     """A call of `inside`; it is the context, too."""
 
