@@ -442,15 +442,13 @@ def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines)
         os.kill(min(children(one.pid)), signal.SIGKILL)  # the agent: the first one
         assert roll.wait() == 1
     assert 'In its turn: web2: see its log. Not restarted: web3.' in roll.out.text
-    eventually(
-        lambda: 'that rolled has died' in three.run('status', '--cluster').out.text
-    )
+    # The next agent says that; if the engine was too slow for it, the lease ends by itself.
+    eventually(lambda: 'has died' in three.run('status', '--cluster').out.text)
     said = three.run('status', '--cluster').out.text.splitlines()[-1]
     assert re.fullmatch(
-        r'The last roll, by web1 \(for .*\), has ended: the process that rolled '
-        r'has died. In its turn: web2, which had replaced no process. Restarted: web1. Not '
-        r'restarted: web3. To go on, see '
-        r'what web2 does, and then: graceful --cluster --from web2.',
+        r'.*web1 \(for .*\),? has .* has died. In its turn: web2, which had replaced no '
+        r'process. Restarted: web1. Not restarted: web3. To go on, see what web2 does, and '
+        r'then: graceful --cluster --from web2.',
         said,
     )
     with gate.open('w'):
