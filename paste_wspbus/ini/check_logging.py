@@ -9,6 +9,7 @@ import logging
 import logging.handlers
 import os
 import re
+import sys
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.file import interpolation_error
@@ -102,12 +103,25 @@ class LoggingCheck:
             self._fail(section, 'formatter', f'{problem}{hint}')
         self._check_level(section)
         for key in ('args', 'kwargs'):
+            text = self._parser.get(section, key, fallback='()')
             try:
-                compile(self._parser.get(section, key, fallback='()'), key, 'eval')
+                tree = ast.parse(text, key, 'eval')
             except (SyntaxError, ValueError):
                 example = "('site.log', 'a')" if key == 'args' else "{'mode': 'a'}"
                 problem = f'it is not Python; write it as in {key} = {example}'
                 self._fail(section, key, problem)
+            self._check_names_of_sys(section, key, tree)
+
+    def _check_names_of_sys(self, section: str, key: str, tree: ast.AST) -> None:
+        """Check such names as sys.stderr: `logging` evaluates the value."""
+        for node in ast.walk(tree):
+            if not (
+                isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+            ):
+                continue
+            if node.value.id == 'sys' and not hasattr(sys, node.attr):
+                hint = nearest(node.attr, dir(sys))
+                self._fail(section, key, f'sys has no {node.attr!r}{hint}')
 
     def _check_folder(self, section: str) -> Iterator[str]:
         """Refuse a file in a folder that is not there; warn if it may be opened later."""

@@ -589,6 +589,13 @@ LOGGING = {
     'arguments that are not Python': logged(
         '(sys.stderr,)', '(sys.stderr,', '[handler_console] args: it is not Python'
     ),
+    'no such stream': logged(
+        '(sys.stderr,)',
+        '(sys.stderrr,)',
+        '[handler_console] args:',
+        "'stderrr'",
+        "did you mean 'stderr'?",
+    ),
     'a format that is none': logged(
         '%(message)s', '%(message', '[formatter_plain] format: '
     ),
@@ -600,9 +607,6 @@ HANDLERS = {
         'class = StreamHandler\nargs = (sys.stderr,)',
         "class = FileHandler\nargs = ('/no/where.log',)",
         'site.ini [handler_console] args: there is no folder ',
-    ),
-    'no such stream': logged(
-        'sys.stderr', 'sys.stdrr', '[handler_console] args: Attribute'
     ),
     "the site's own handler fails": logged(
         'class = StreamHandler',
