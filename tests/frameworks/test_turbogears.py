@@ -206,7 +206,7 @@ def test_the_example_of_the_page_runs(tmp_path):
 # -- a project as gearbox makes it ----------------------------------------------------
 
 COMPOSED = """
-from paste_wspbus.frameworks import applications
+from paste_wspbus.frameworks.inside import applications
 from paste_wspbus.testing import composed
 from tg.wsgiapp import TGApp
 
