@@ -70,7 +70,9 @@ class Events:
             due = max(self._timers[0][0] - time.monotonic(), 0)
             timeout = due if timeout is None else min(timeout, due)
         for key, _ in self.selector.select(timeout):
-            key.data()
+            # The function before may have closed this descriptor.
+            if (self.selector.get_map() or {}).get(key.fd) is key:
+                key.data()
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
 
