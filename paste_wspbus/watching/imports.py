@@ -110,7 +110,7 @@ class Recorder:
 
     def scan(self) -> None:
         """Note the modules that no finder found; call this when composing has ended or failed."""
-        for name, module in list(sys.modules.items()):
+        for name, module in sys.modules.copy().items():
             if name in self._noted:
                 continue
             # Do not use getattr: a lazy module would import itself.

@@ -27,7 +27,7 @@ def imported(known: Collection[str] = ()) -> list[str]:
     :returns: the names in the order of their imports.
     """
     names = []
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if name not in known and name != '__main__' and _origin(name, module):
             names.append(name)
     return names
