@@ -35,7 +35,8 @@ def completed(text, folder):
     for name in re.split(r'[\s,]+', ' '.join(listed)):
         if name and f'[plugin:{name}]' not in text:
             text += f'\n[plugin:{name}]\nuse = call:example:make\n'
-    for name in re.findall(r'^pipeline =(?:.*\n[ \t]+)*.*?(\w+)$', text, re.M):
+    named = re.findall(r'^pipeline =(?:.*\n[ \t]+)*.*?(\w+)$', text, re.M)
+    for name in named + re.findall(r'^/\S* = (\w+)$', text, re.M):
         if f':{name}]' not in text:
             text += f'\n[app:{name}]\nuse = egg:paste_wspbus#hello\n'
     if not re.search(
