@@ -116,7 +116,7 @@ class Kernel:
 
     def __init__(self, clock):
         self.clock, self._later, self._numbers = clock, [], itertools.count()
-        self.sleeps = 0
+        self.sleeps, self._ready = 0, {}
 
     def after(self, seconds, function):
         due = self.clock.now + seconds
@@ -130,10 +130,14 @@ class Kernel:
         if self._later and self._later[0][0] <= limit:
             due, _, function = heapq.heappop(self._later)
             self.clock.now = max(self.clock.now, due)
-            return [(SimpleNamespace(data=function), 1)]
+            self._ready = {0: SimpleNamespace(fd=0, data=function)}
+            return [(self._ready[0], 1)]
         assert limit < float('inf'), 'the supervisor sleeps for ever'
         self.clock.now = limit
         return []
+
+    def get_map(self):
+        return self._ready
 
     def close(self):
         pass
