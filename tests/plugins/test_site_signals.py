@@ -300,9 +300,16 @@ def test_a_supervisor_shows_its_stacks_and_those_of_its_workers(tmp_path):
 def test_sigquit_reaches_every_process_of_a_site(tmp_path, args, settings, count):
     with site(tmp_path, *args, settings=settings) as running:
         eventually(lambda: len(processes_of_session(running.pid)) == count)
-        running.send(signal.SIGQUIT)
-        for pid in processes_of_session(running.pid):
-            running.expect(f'Stacks of process {pid}:')
+
+        def all_show_stacks():
+            # Again, as a process may have been forked just after the signal.
+            running.send(signal.SIGQUIT)
+            return all(
+                running.err.wait_for(f'Stacks of process {pid}:', timeout=5)
+                for pid in processes_of_session(running.pid)
+            )
+
+        eventually(all_show_stacks)
         assert running.get().status == 200
         assert running.stop()[0] == 0, running.report()
 
