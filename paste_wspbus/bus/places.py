@@ -58,13 +58,17 @@ def place_of_error(error: BaseException) -> str:
 def trace_of(error: BaseException | None) -> str:
     """Return the traceback of an exception, without the frames before the site's code.
 
-    If there are no other frames, all remain: then wspserve itself has failed.
+    If there are no other frames, all remain: then wspserve itself has failed. If Python cannot
+    read the sources, nor what it needs for that (no descriptor is free), the error is all.
     """
     if error is None:
         return 'NoneType: None\n'
-    told = traceback.TracebackException.from_exception(error, compact=True)
-    shorten(told, keeps_last=True)
-    return ''.join(told.format())
+    try:
+        told = traceback.TracebackException.from_exception(error, compact=True)
+        shorten(told, keeps_last=True)
+        return ''.join(told.format())
+    except (OSError, ImportError):
+        return f'{type(error).__name__}: {error}\n'
 
 
 def shorten(told: traceback.TracebackException, keeps_last: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -414,6 +415,8 @@ def _reading(path: str) -> Generator[None]:
     try:
         yield
     except (OSError, configparser.Error, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # no file can be opened now, nor the module below
         from paste_wspbus.ini.mistakes import in_reading
 
         raise in_reading(path, error) from None

@@ -175,3 +175,11 @@ def test_a_report_that_cannot_be_imported_is_one_line(bus, monkeypatch):
     # No descriptor is free, for example.
     monkeypatch.setitem(sys.modules, culprits.__name__, None)
     assert ending._report(bus, 'Too late') == 'Too late; leaving now.'
+
+
+def test_an_error_is_told_of_where_its_traceback_cannot_be_made(monkeypatch):
+    def lack(*args, **kwargs):
+        raise OSError(24, 'Too many open files')  # of the import of tokenize
+
+    monkeypatch.setattr('traceback.TracebackException.from_exception', lack)
+    assert places.trace_of(ValueError('it is bad')) == 'ValueError: it is bad\n'
