@@ -431,25 +431,26 @@ def attack(command, kind, first=1, every=1, tracer=tracer):
         number += every
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--every', type=int, default=1, help='lines')
+def main(doc=__doc__, kinds=KINDS, tracer=tracer, what='exceptions'):
+    """Try each command with each kind, as the command line says; return whether any did harm.
+
+    :param what: what comes: 'exceptions', or 'signals'.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument('--every', type=int, default=1, help='not at each place')
     parser.add_argument('--only', help='the name of a command, such as start')
     options = parser.parse_args()
     total, failed = 0, False
     for command in (*FRESH, *STARTED):
         if options.only not in (None, command.__name__):
             continue
-        for number, kind in enumerate(KINDS):
-            first = 1 + number * options.every // len(KINDS)
-            tries, wrong = attack(command, kind, first, options.every)
+        for number, kind in enumerate(kinds):
+            first = 1 + number * options.every // len(kinds)
+            tries, wrong = attack(command, kind, first, options.every, tracer)
             total, failed = total + tries, failed or bool(wrong)
-            print(
-                f'{command.__name__}: {kind.__name__} before {tries} lines',
-                *wrong,
-                sep='\n',
-            )
-    print(f'{total} exceptions, {"some" if failed else "none"} of which did harm')
+            line = f'{command.__name__}: {kind.__name__}, {tries} {what}'
+            print(line, *wrong, sep='\n', flush=True)
+    print(f'{total} {what}, {"some" if failed else "none"} of which did harm')
     return failed
 
 

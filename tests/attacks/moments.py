@@ -12,7 +12,6 @@ reference ends when the tracer returns.
 """
 
 import _thread
-import argparse
 import dis
 import functools
 import gc
@@ -22,7 +21,7 @@ import threading
 import weakref
 from pathlib import Path
 
-from tests.attacks.lines import FRESH, STARTED, attack
+from tests.attacks.lines import main
 
 
 class Keyboard:
@@ -152,28 +151,5 @@ class Monitored(At):
 tracer = Monitored if hasattr(sys, 'monitoring') else Traced
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--every', type=int, default=1, help='moments')
-    parser.add_argument('--only', help='the name of a command, such as start')
-    options = parser.parse_args()
-    total, failed = 0, False
-    for command in (*FRESH, *STARTED):
-        if options.only not in (None, command.__name__):
-            continue
-        for number, kind in enumerate(KINDS):
-            first = 1 + number * options.every // len(KINDS)
-            tries, wrong = attack(command, kind, first, options.every, tracer)
-            total, failed = total + tries, failed or bool(wrong)
-            print(
-                f'{command.__name__}: {kind.__name__} at {tries} moments',
-                *wrong,
-                sep='\n',
-                flush=True,
-            )
-    print(f'{total} signals, {"some" if failed else "none"} of which did harm')
-    return failed
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(__doc__, KINDS, tracer, 'signals'))
