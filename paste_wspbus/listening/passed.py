@@ -38,10 +38,10 @@ def inherited(number: int, labels: Iterable[str] = ()) -> ListeningSocket:
 
 
 def take(place: str, left: list[ListeningSocket], key: str) -> list[ListeningSocket]:
-    """Take the sockets of fd://N or fd://NAME out of those that were passed.
+    """Return the sockets for fd://N or fd://NAME, and remove them from ``left``.
 
     :param place: the number or the name.
-    :param left: sockets that are not used yet; those that are taken are removed.
+    :param left: the sockets that nobody uses yet.
     :param key: the option or setting that names them.
     :raises BindError: if no socket was passed, or the descriptor is no stream socket.
     :raises SettingError: if no socket of that name was passed.
