@@ -144,11 +144,18 @@ class Interrupts:
             self._close_writer()
             return
         self._entered.append(self)
-        start_thread(
-            threading.Thread(
-                target=self._watch, args=(reader,), name='wspbus signals', daemon=True
-            )
+        thread = threading.Thread(
+            target=self._watch, args=(reader,), name='wspbus signals', daemon=True
         )
+        try:
+            start_thread(thread)
+        except RuntimeError:
+            # The system starts no more threads. The site must not end for that: the kernel
+            # gives most signals to the main thread, if that can take them.
+            self._entered.remove(self)
+            signal.set_wakeup_fd(-1)
+            self._close_writer()
+            os.close(reader)
 
     def _watch_on_windows(self) -> None:
         import socket

@@ -277,7 +277,12 @@ class Process:
         self.notes.clear()
         if self.control is not None and self.answers is not None:
             self.answers.bus = bus
-            self.control.serve(bus, at_once=True)
+            try:
+                self.control.serve(bus, at_once=True)
+            except RuntimeError:  # the site serves already, and must not end for that
+                self.control.close()
+                line = 'The system starts no more threads: the site answers no command'
+                bus.log(line, 30)
 
     def _tries_first(self) -> bool:
         """Whether a restart in place waits until another process has loaded the new code."""

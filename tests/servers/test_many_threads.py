@@ -40,19 +40,25 @@ threads = set()
 released = threading.Event()
 
 
+def fill():
+    try:
+        while True:
+            threading.Thread(target=released.wait, daemon=True).start()
+    except RuntimeError:
+        pass
+
+
 def make(global_conf):
     bus = get_bus(global_conf)
     bus.subscribe('acquire_thread', threads.add)
     bus.subscribe('release_thread', threads.discard)
     bus.subscribe('exit', lambda: os.write(2, b'%d threads\\n' % len(threads)))
+    if 'FILL' in os.environ:
+        bus.subscribe('start', fill, priority=90)  # the server runs, block() does not
 
     def app(environ, start_response):
         if environ['PATH_INFO'] == '/fill':
-            try:
-                while True:
-                    threading.Thread(target=released.wait, daemon=True).start()
-            except RuntimeError:
-                pass
+            fill()
         start_response('200 OK', [])
         return []
     return app
@@ -90,6 +96,17 @@ def test_a_site_that_has_used_all_threads_stops_in_order(tmp_path, args):
         assert site.get('/fill').status == 200
         site.send(signal.SIGQUIT)
         site.expect('Stacks of process', 1 + len(args) // 2)
+        site.send(signal.SIGTERM)
+        assert site.wait() == 0, site.report()
+    assert '0 threads' in site.err.text
+
+
+def test_a_site_whose_threads_are_all_used_before_it_waits_serves_and_stops(tmp_path):
+    ini, files = INI.format(server='egg:waitress'), {'webapp.py': WEBAPP}
+    env = {'FILL': '1'}
+    with Site(tmp_path, ini, files=files, env=env, preexec_fn=limit_memory) as site:
+        assert site.get('/').status == 200
+        site.expect('the site answers no command')
         site.send(signal.SIGTERM)
         assert site.wait() == 0, site.report()
     assert '0 threads' in site.err.text
