@@ -12,6 +12,7 @@ import linecache
 import os
 import pkgutil
 import re
+import stat
 
 from paste_wspbus.bus.places import is_composer
 from paste_wspbus.errorpage.problem import Frame, read
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 #: The number of lines that are shown before and after the line of the error; and the number
 #: of characters of each line.
 AROUND, WIDTH = 3, 400
+
+#: The number of bytes of a source at most: to read more takes seconds, and much memory.
+MAX_LENGTH = 10_000_000
 
 FOOTER = 'Served by wspserve --reload; it tries again when a file changes.'
 
@@ -345,8 +349,10 @@ def _line(number: int, line: str, is_meant: bool, frame: Frame | None = None) ->
 @functools.cache
 def _lines(file: str) -> list[str]:
     """Return the lines of a source, as far as they can be read; [] if there is none."""
-    if os.path.exists(file) and not os.path.isfile(file):
-        return []  # a pipe: reading would wait for somebody who writes there
+    with contextlib.suppress(OSError, ValueError):  # the module of an archive is no file
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_LENGTH:
+            return []  # a pipe: reading would wait for somebody who writes there
     with contextlib.suppress(Exception):  # this may call a loader of the site
         linecache.checkcache(file)
         lines = linecache.getlines(file)

@@ -145,6 +145,15 @@ def test_nobody_waits_for_a_pipe_in_the_place_of_a_source(tmp_path, monkeypatch)
     assert 'data-line' not in page('site.ini: it is a pipe')
 
 
+def test_no_line_is_shown_of_a_file_that_takes_seconds_to_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {'site.ini': '[app:main]\nnonsense\n'})
+    said = "site.ini, line 2: 'nonsense' is neither a [section] nor KEY = VALUE"
+    assert 'data-line' in page(said)
+    os.truncate('site.ini', errorpage.MAX_LENGTH + 1)
+    assert 'data-line' not in page(said)
+
+
 def test_a_failing_factorys_section_shows_who_was_called(load, tmp_path):
     write(tmp_path, {'site.ini': '[app:main]\nuse = call:shop:make\nother = 1\n'})
     error = raised_by(load, 'a = 1\nb = 2\nc = (\n')
