@@ -55,11 +55,13 @@ def distribution_hint(name: str) -> str:
 
 
 def file_hint(name: str, folder: str) -> str:
-    """Return the .ini of a folder that is meant, as the end of a message, or ''."""
+    """Say which .ini of a folder is meant, or that this one is a link; '' if neither."""
     try:
         names = os.listdir(folder or '.')
     except OSError:
         return ''
+    if name in names:
+        return ': it is a link to nothing'
     if f'{name}.ini' in names:
         return f"; did you mean '{name}.ini'?"
     return _near_one(name, [one for one in names if one.endswith('.ini')])

@@ -46,6 +46,11 @@ def test_an_ini_without_its_ending_is_found(tmp_path):
     assert hints.file_hint('web', str(tmp_path)) == "; did you mean 'web.ini'?"
 
 
+def test_an_ini_that_is_a_link_to_nothing_is_not_said_to_be_mistyped(tmp_path):
+    (tmp_path / 'web.ini').symlink_to('../gone/web.ini')
+    assert hints.file_hint('web.ini', str(tmp_path)) == ': it is a link to nothing'
+
+
 def test_an_async_factory_is_called_so_and_warns_of_nothing():
     async def make():
         """Return nothing that a server could call."""
