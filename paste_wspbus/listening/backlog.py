@@ -158,8 +158,8 @@ def _is_half_open(family: int, port: int) -> bool:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(1)
         sock.send(header + request)
-        # The kernel sends one message for each connection, and one of another kind last.
-        (kind,) = struct.unpack_from('H', sock.recv(65536), 4)
+        # The header of the first message: one without a connection is of another kind.
+        (kind,) = struct.unpack_from('H', sock.recv(16), 4)
     if kind == _NLMSG_ERROR:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     return bool(kind == _SOCK_DIAG_BY_FAMILY)
