@@ -41,12 +41,14 @@ def take_over(
 
     status = _status_of(lock)
     if status:
-        old = OtherProcess(pid) if awaits_the_end and (pid := lock.read()) else None
+        old = OtherProcess(pid) if (pid := lock.read()) else None
         came = _ask_for_all(lock, patience(status), identity)
-        if came is not None:
-            if old is not None:
+        if old is not None:
+            # Without a free descriptor it hands over no sockets, and holds them till it ends.
+            if came is not None and (awaits_the_end or not came.sockets):
                 old.is_gone_within(ENDING)
-                old.close()
+            old.close()
+        if came is not None:
             return came
     stop_site(lock)
     return lock.acquire()
