@@ -299,8 +299,15 @@ class Process:
         """
 
         def ask() -> None:
-            from paste_wspbus.process.trials import Trials
-
+            try:
+                from paste_wspbus.process.trials import Trials
+            except Exception as error:  # such as EMFILE
+                said = str(RestartImpossible(str(error)))
+                bus.log(said, 40)
+                bus.post('reload_failed', said)
+                if connection:
+                    connection.answer({'error': said})
+                return
             with self._making:
                 self.trials = trials = self.trials or Trials(self, bus)
             trials.ask(connection)

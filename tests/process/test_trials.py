@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import queue
 import socket
 import sys
 import types
@@ -9,8 +10,11 @@ import types
 import pytest
 import zc.lockfile
 
+from paste_wspbus.bus import Bus
 from paste_wspbus.command.trial import _chain, _is_held
+from paste_wspbus.process.process import Process
 from paste_wspbus.process.trials import _file_storage
+from tests.kit import eventually
 
 ZODB = 'ZODB.FileStorage.FileStorage'
 
@@ -85,3 +89,14 @@ def test_the_causes_of_an_error_count_too_once_each():
     first, second = ValueError('first'), OSError(errno.EADDRINUSE, 'taken')
     first.__cause__, second.__context__ = second, first
     assert list(_chain(first)) == [first, second]
+
+
+def test_a_restart_is_refused_if_what_tries_it_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'paste_wspbus.process.trials', None)
+    bus, answers, failures = Bus(), queue.SimpleQueue(), []
+    bus.subscribe('reload_failed', failures.append)
+    process = Process.__new__(Process)
+    process.try_restart(bus, types.SimpleNamespace(answer=answers.put))
+    refused = answers.get(timeout=10)
+    assert 'Restart refused, the site keeps running: ' in refused['error']
+    eventually(lambda: failures == [refused['error']])
