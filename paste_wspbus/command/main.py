@@ -16,6 +16,7 @@ from paste_wspbus.command.single import Single
 from paste_wspbus.errors import UsageError, WSPBusError, shortage
 from paste_wspbus.exits import DONE, INTERRUPTED, TERMINATED
 from paste_wspbus.ini.config import SERVER, Config, Terminated, site_folder, site_path
+from paste_wspbus.ini.file import wait_for_no_pipe
 from paste_wspbus.process import early_signals
 from paste_wspbus.process.inheritance import TRIAL, Inheritance
 from paste_wspbus.process.launch import Launch
@@ -96,6 +97,7 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
     if inheritance.came_over_execv:
         keep_name_of_folder()
     if inheritance.worker is not None:
+        wait_for_no_pipe()
         connection = os.dup(inheritance.worker[0])
         launch.report = Report(connection, lasting=True)
     config = _read(launch, inheritance)

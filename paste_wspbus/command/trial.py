@@ -27,6 +27,7 @@ from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.exits import DONE, FAILED, TERMINATED
 from paste_wspbus.ini.config import Terminated
 from paste_wspbus.ini.factories import at_place
+from paste_wspbus.ini.file import wait_for_no_pipe
 from paste_wspbus.ini.listed import check_cluster_plugins
 from paste_wspbus.plugins.log_files import log_to_files
 from paste_wspbus.process.inheritance import TRIAL
@@ -88,6 +89,7 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
     connection = socket.socket(fileno=order['fd'])
     report = launch.report = Report(os.dup(connection.fileno()), lasting=True)
     launch.later, pid = True, os.getpid()
+    wait_for_no_pipe()  # the site waits for this process
     if (order['user'], order['group']) != (None, None):
         launch.options.identity = Identity(order['user'], order['group'])
     _end_with_all_children()

@@ -349,7 +349,7 @@ def _line(number: int, line: str, is_meant: bool, frame: Frame | None = None) ->
 @functools.cache
 def _lines(file: str) -> list[str]:
     """Return the lines of a source, as far as they can be read; [] if there is none."""
-    with contextlib.suppress(OSError, ValueError):  # the module of an archive is no file
+    with contextlib.suppress(OSError, ValueError):  # such as of a module in an archive
         status = os.stat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_LENGTH:
             return []  # a pipe: reading would wait for somebody who writes there

@@ -184,6 +184,15 @@ def test_new_code_that_fails_is_not_used(started, app, more, code, words):
     assert started.get() == f'mended {pid}'
 
 
+def test_a_pipe_in_the_place_of_the_ini_does_not_hold_up_the_trial(started):
+    ini, aside = started.folder / 'site.ini', started.folder / 'aside.ini'
+    ini.rename(aside)
+    os.mkfifo(ini)
+    assert 'it is a pipe' in graceful(started, 2).err.text
+    aside.replace(ini)
+    graceful(started, 0)
+
+
 def test_hup_with_new_code_that_fails_keeps_the_old_code_in_the_foreground(ground):
     with Site(ground.folder, None, 'site.ini') as site:
         ground.change(app='make_broken')

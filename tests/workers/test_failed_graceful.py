@@ -249,7 +249,7 @@ def test_a_pipe_in_the_place_of_the_ini_does_not_hold_up_the_supervisor(tmp_path
         assert site.stop()[0] == 0
 
 
-@pytest.mark.parametrize('reloader', ['fork', 'execv'])
+@pytest.mark.parametrize('reloader', ['fork', 'child', 'execv'])
 def test_a_pipe_in_the_place_of_the_ini_does_not_hold_up_a_reload(tmp_path, reloader):
     with Edited(tmp_path, '--reloader', reloader) as site:
         put_a_pipe_there(tmp_path)
