@@ -159,8 +159,10 @@ class _Question:
     def _take(self) -> None:
         """Take the stack that the last thread has written."""
         if self._asks:
-            with contextlib.suppress(OSError):
-                text = os.pread(self.worker.board.fd, MOST, SIZE)
+            # Without memory, the stack is not known, and the supervisor goes on.
+            with contextlib.suppress(OSError, MemoryError):
+                written = os.fstat(self.worker.board.fd).st_size - SIZE
+                text = os.pread(self.worker.board.fd, min(max(written, 0), MOST), SIZE)
                 if frames := parse(text.decode('ascii', 'replace')):
                     self.stacks[self._asks] = frames
             self._asks = 0
