@@ -59,16 +59,13 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
     :raises OSError: if the file cannot be opened; then nothing is changed. See
         `exposed.open_file` for what root opens.
     """
-    from paste_wspbus.unix.exposed import open_file
+    from paste_wspbus.unix.exposed import open_or_make
 
-    append, is_new = os.O_WRONLY | os.O_APPEND, False
-    try:
-        # Without O_NONBLOCK, a pipe without a reader would block here (open(2)).
-        opened = open_file(path, append | getattr(os, 'O_NONBLOCK', 0))
-    except FileNotFoundError:
-        opened, is_new = open_file(path, append | os.O_CREAT, 0o644), True
-        if mode is not None:
-            os.fchmod(opened, mode)
+    # Without O_NONBLOCK, a pipe without a reader would block here (open(2)).
+    flags = os.O_WRONLY | os.O_APPEND | getattr(os, 'O_NONBLOCK', 0)
+    opened, is_new = open_or_make(path, flags, 0o644)
+    if is_new and mode is not None:
+        os.fchmod(opened, mode)
     if hasattr(os, 'O_NONBLOCK'):
         os.set_blocking(opened, True)
     try:

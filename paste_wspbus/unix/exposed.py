@@ -211,6 +211,20 @@ def open_file(path: str, flags: int, mode: int = 0o666) -> int:
     raise _not_regular(path)
 
 
+def open_or_make(path: str, flags: int, mode: int = 0o666) -> tuple[int, bool]:
+    """Open a file by `open_file`, and make it if it is not there; say whether it was made.
+
+    Several processes of a site may do so at the same time.
+
+    :raises OSError: as `open_file`.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return open_file(path, flags), False
+    with contextlib.suppress(FileExistsError):  # another process has just made it
+        return open_file(path, flags | os.O_CREAT, mode), True
+    return open_file(path, flags), False
+
+
 def give_away(path: str, uid: int, gid: int) -> None:
     """Give the socket that this process has bound at a path to another user and group.
 

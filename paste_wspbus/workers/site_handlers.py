@@ -15,7 +15,7 @@ import stat
 import sys
 
 from paste_wspbus.plugins.sitelog import SafeFormatter
-from paste_wspbus.unix.exposed import open_file
+from paste_wspbus.unix.exposed import open_or_make
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ class AppendHandler(logging.Handler):
         """Write to the file, or return the stream that takes the text in its place."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK
         try:
-            try:
-                fd = open_file(self.baseFilename, flags)
-            except FileNotFoundError:
-                fd = open_file(self.baseFilename, flags | os.O_CREAT)
+            fd, _ = open_or_make(self.baseFilename, flags)
         except OSError:
             return sys.stderr
         try:

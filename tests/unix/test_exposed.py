@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from paste_wspbus.plugins.log_files import append_to
+from paste_wspbus.unix import exposed
 from paste_wspbus.unix.exposed import (
     give_away,
     is_exposed,
@@ -451,3 +452,21 @@ def test_links_that_are_swapped_in_meanwhile_lead_root_nowhere():
         assert all(outcomes.values()), outcomes  # both have happened
         assert secret.read_text() == 'precious\n'
         assert [path.name for path in roots.iterdir()] == ['site.log']
+
+
+def test_a_file_that_another_process_makes_at_the_same_time_is_opened(
+    users, monkeypatch
+):
+    path = users / 'access.log'
+    real = exposed.open_file
+
+    def open_file(name, flags, mode=0o666):
+        if not path.exists():
+            path.touch()  # another worker, a moment later
+            raise FileNotFoundError
+        return real(name, flags, mode)
+
+    monkeypatch.setattr(exposed, 'open_file', open_file)
+    fd, is_new = exposed.open_or_make(str(path), WRITE)
+    os.close(fd)
+    assert not is_new

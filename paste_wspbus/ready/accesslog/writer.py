@@ -15,7 +15,7 @@ from _thread import allocate_lock, start_new_thread
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.forks import close_in_child
-from paste_wspbus.unix.exposed import open_file
+from paste_wspbus.unix.exposed import open_or_make
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -236,12 +236,9 @@ class Writer:
         if self.path in STANDARD:
             self._fd = STANDARD[self.path]
             return
-        try:
-            self._fd = open_file(self.path, _WRITE | _CLOEXEC)
-        except FileNotFoundError:
-            self._fd = open_file(self.path, _WRITE | _CLOEXEC | os.O_CREAT, 0o644)
-            if mode is not None:
-                os.fchmod(self._fd, mode)
+        self._fd, is_new = open_or_make(self.path, _WRITE | _CLOEXEC, 0o644)
+        if is_new and mode is not None:
+            os.fchmod(self._fd, mode)
 
     # -- writing ------------------------------------------------------------------------
 
