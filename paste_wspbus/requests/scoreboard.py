@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from _thread import get_ident  # the original, before a site patches Python
@@ -173,22 +174,28 @@ class Reader:
         self._last: list[Entry] = []
 
     def read(self) -> list[Entry]:
-        """Return the requests in flight, the oldest first; after `close`, the last ones."""
+        """Return the requests in flight, the oldest first; after `close`, the last ones.
+
+        Without memory for them, those of the last call stand: a supervisor must not end here.
+        """
         if self.fd >= 0:
-            before, after = self._bytes(), self._bytes()
-            self._last = sorted(_read(before, after), key=lambda entry: entry.since)
+            with contextlib.suppress(MemoryError):
+                before, after = self._bytes(), self._bytes()
+                self._last = sorted(_read(before, after), key=lambda entry: entry.since)
         return self._last
 
     @property
     def missed(self) -> int:
         """The number of requests that had no slot."""
-        return int(_HEAD.unpack_from(self._bytes())[0]) if self.fd >= 0 else 0
+        if self.fd < 0:
+            return 0
+        return int(_HEAD.unpack(self._bytes(_HEAD.size))[0])
 
-    def _bytes(self) -> bytes:
+    def _bytes(self, size: int = SIZE) -> bytes:
         try:
-            return os.pread(self.fd, SIZE, 0).ljust(SIZE, b'\0')
+            return os.pread(self.fd, size, 0).ljust(size, b'\0')
         except OSError:
-            return bytes(SIZE)
+            return bytes(size)
 
     def close(self) -> None:
         """Read for the last time, and close the file."""

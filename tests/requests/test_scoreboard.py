@@ -95,6 +95,18 @@ def test_what_was_in_flight_is_known_after_the_end(shared):
     assert reader.missed == 0
 
 
+def test_without_memory_the_requests_of_the_last_look_stand(shared, monkeypatch):
+    def pread(*args):
+        raise MemoryError
+
+    board, reader = shared
+    board.begin(*ONE)
+    seen = reader.read()
+    monkeypatch.setattr(scoreboard.os, 'pread', pread)
+    reader.close()  # the process has crashed
+    assert reader.read() == seen != []
+
+
 def test_a_process_that_was_killed_leaves_its_requests(shared):
     board, reader = shared
     readable, writable = os.pipe()
