@@ -14,6 +14,7 @@ import threading
 from paste_wspbus.bus import Bus
 from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
 from paste_wspbus.bus.supervised import supervised
+from paste_wspbus.control.timeline import describe_calls
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.process.load import load_of, log_stacks
@@ -204,8 +205,6 @@ class Orders:
         self._report_calls(ends=True)
 
     def _report_calls(self, ends: bool) -> None:
-        from paste_wspbus.control.timeline import describe_calls
-
         described = describe_calls(self.bus)
         self.report.timeline(described['calls'], described['left_out'], ends)
 

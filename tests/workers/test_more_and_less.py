@@ -98,7 +98,10 @@ def test_a_graceful_without_descriptors_fails_with_a_line(tmp_path):
         # One is for whoever asks on the control socket.
         limit(site.pid, resource.RLIMIT_NOFILE, free + 2)
         told = site.run('graceful')
+        limit(site.pid, resource.RLIMIT_NOFILE, free + 1)
+        asked = site.run('timeline')
         limit(site.pid, resource.RLIMIT_NOFILE, usual)
+        assert asked.code == 0, asked.report() + site.report()
         assert told.code == 1, told.report()
         assert 'Too many open files' in told.err.text
         assert len(told.err.text.splitlines()) == 1
