@@ -291,7 +291,7 @@ class Single:
             self.process.is_renewed()
             self.announcement.make(site.server, self.before_ready)
             self.process.register(site.bus)
-            _import_for_later()
+            _import_for_later(site.server)
 
     # -- leaving --------------------------------------------------------------
 
@@ -386,7 +386,7 @@ def _failing(site: Site) -> Generator[None]:
         raise
 
 
-def _import_for_later() -> None:
+def _import_for_later(server: object) -> None:
     """Import what only some later event needs.
 
     By then, no descriptor may be free, and the files may be those of a newer release.
@@ -395,6 +395,10 @@ def _import_for_later() -> None:
     with contextlib.suppress(OSError):
         from paste_wspbus.plugins import log_files  # noqa: F401
         from paste_wspbus.process import handing_over  # noqa: F401
+        from paste_wspbus.servers.server import Server
+
+        if isinstance(server, Server):
+            server.requests_in_flight()  # it imports what a stop needs to cut requests
 
 
 def _check_descriptors() -> None:

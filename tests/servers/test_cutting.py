@@ -56,6 +56,7 @@ def test_a_request_that_computes_is_cut_and_fails_the_stop(tmp_path, server, wor
             assert client.is_ended()
     assert 'GET /compute, in flight for' in site.err.text
     assert ': the application computes' in site.err.text
+    assert 'Traceback' not in site.err.text
     assert site.err.text.count('lifespan closed') == max(workers, 1)
     assert site.has_left_nothing()
 
