@@ -29,6 +29,7 @@ from paste_wspbus.bus.deadlines import Deadline, with_rlock
 from paste_wspbus.bus.host import OWN, Host, host_of
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread, inside
 from paste_wspbus.bus.lifespans import Lifespans, Line, Member
+from paste_wspbus.bus.places import trace_of
 from paste_wspbus.bus.states import ALIVE, TRANSITIONS, State, states, states_of
 from paste_wspbus.bus.turn import LEAVING, Command, Turn, is_interrupt
 from paste_wspbus.bus.waiting import Block, Waiting
@@ -300,8 +301,6 @@ class Bus(Broadcasting):
         :param traceback: whether to append the exception that is being handled.
         """
         if traceback:
-            from paste_wspbus.bus.places import trace_of
-
             msg += f'\n{trace_of(sys.exc_info()[1])}'
         try:
             self.publish('log', msg, level)

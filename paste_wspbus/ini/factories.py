@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from paste_wspbus.bus import Bus
+from paste_wspbus.bus.places import place_of_error
 from paste_wspbus.errors import (
     BadPriority,
     ConfigError,
@@ -180,8 +181,6 @@ def one_line(error: BaseException) -> str:
 
 def at_place(error: BaseException) -> str:
     """Return the end of a message that says where the site's code has failed, or ''."""
-    from paste_wspbus.bus.places import place_of_error  # only an error needs it
-
     place = place_of_error(error)
     return f', at {place}' if place else ''
 

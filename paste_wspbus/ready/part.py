@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from paste_wspbus.errors import ConfigError, SettingError, WSPBusError
-from paste_wspbus.ini.factories import making, one_line
+from paste_wspbus.ini.factories import at_place, making, one_line
 from paste_wspbus.plugins import Plugin
 
 TYPE_CHECKING = False
@@ -140,10 +140,7 @@ class Part(Plugin):
             for attribute in path.split('.'):
                 found = getattr(found, attribute)
         except (Exception, SystemExit) as error:
-            from paste_wspbus.bus.places import place_of_error
-
-            place = place_of_error(error)
-            problem = f'{name}: {one_line(error)}{f", at {place}" if place else ""}'
+            problem = f'{name}: {one_line(error)}{at_place(error)}'
             raise self.wrong(key, problem) from error
         if problem := no_function(found):
             raise self.wrong(key, f'{name} is {problem}')
