@@ -387,18 +387,15 @@ def _failing(site: Site) -> Generator[None]:
 
 
 def _import_for_later(server: object) -> None:
-    """Import what only some later event needs.
-
-    By then, no descriptor may be free, and the files may be those of a newer release.
-    """
+    """Import what only some later event needs, as `ending.import_rest` does."""
     ending.import_rest()
     with contextlib.suppress(OSError):
         from paste_wspbus.plugins import log_files  # noqa: F401
-        from paste_wspbus.process import handing_over  # noqa: F401
+        from paste_wspbus.process import handing_over, renewal  # noqa: F401
         from paste_wspbus.servers.server import Server
 
         if isinstance(server, Server):
-            server.requests_in_flight()  # it imports what a stop needs to cut requests
+            server.requests_in_flight()  # it imports what a cut needs
 
 
 def _check_descriptors() -> None:

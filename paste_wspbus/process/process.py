@@ -301,7 +301,7 @@ class Process:
         def ask() -> None:
             try:
                 from paste_wspbus.process.trials import Trials
-            except Exception as error:  # such as EMFILE
+            except (OSError, ImportError) as error:  # no descriptor is free
                 said = str(RestartImpossible(str(error)))
                 bus.log(said, 40)
                 bus.post('reload_failed', said)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -190,3 +191,19 @@ def test_two_hups_at_once_are_no_accident(tmp_path):
         assert site.stop()[0] == 0, site.report()
     assert 'Error' not in site.err.text
     eventually(site.has_left_nothing)
+
+
+def test_hup_without_descriptors_is_logged_and_the_old_code_keeps_serving(ground):
+    ground.start()
+    pid = ground.pid
+    usual, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(fd) for fd in os.listdir(f'/proc/{pid}/fd')}
+    free = next(fd for fd in range(99) if fd not in used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
+    kill(pid, signal.SIGHUP)
+    eventually(lambda: 'Too many open files' in ground.log)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (usual, hard))
+    assert 'The site does not restart: [Errno 24] Too many open files' in ground.log
+    assert ground.get() == f'hello {pid}'
+    ground.stop()
+    assert 'Traceback' not in ground.log
