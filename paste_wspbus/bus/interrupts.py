@@ -11,7 +11,6 @@ from types import BuiltinFunctionType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from types import FrameType
     from typing import ClassVar, TypeVar
@@ -122,7 +121,9 @@ class Interrupts:
             return self
         try:
             if os.name == 'nt':
-                self._watch_on_windows()
+                from paste_wspbus.bus.windows import watch_signals
+
+                watch_signals(self._wake, self._stack)
             else:
                 self._watch_signals()
             return self
@@ -156,33 +157,6 @@ class Interrupts:
             signal.set_wakeup_fd(-1)
             self._close_writer()
             os.close(reader)
-
-    def _watch_on_windows(self) -> None:
-        import socket
-
-        # A pair of sockets: on Windows, select() and set_wakeup_fd() take no pipes.
-        reader, writer = socket.socketpair()
-        reader.settimeout(None)  # the site may have set a default timeout
-        writer.setblocking(False)
-        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        if previous != -1 or self._wake is None:
-            signal.set_wakeup_fd(previous)
-            reader.close()
-            writer.close()
-            return
-        self._stack.callback(writer.close)
-        self._stack.callback(signal.set_wakeup_fd, -1)
-        threading.Thread(
-            target=self._watch_socket,
-            args=(reader, self._wake),
-            name='wspbus signals',
-            daemon=True,
-        ).start()
-
-    def _watch_socket(self, reader: socket.socket, wake: Callable[[], None]) -> None:
-        with reader:
-            while reader.recv(512):
-                wake()
 
     def __exit__(self, *_: object) -> None:
         try:
