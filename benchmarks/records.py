@@ -98,6 +98,7 @@ PEERS = [
 
 #: Why a peer is better, by the beginning of its name in a table.
 WHY = {
+    'the floor': 'It is Python, PasteDeploy and waitress alone, as any start has them.',
     'no .ini': 'It reads no .ini and composes nothing.',
     'magicbus': 'Its bus is smaller: no deadlines, no timeline.',
     'uWSGI': 'uWSGI is written in C: Python runs only the application.',
