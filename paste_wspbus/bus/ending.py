@@ -70,7 +70,8 @@ def claim_exit_handlers() -> None:
 def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
     """Log ``why``, what does not end, all stacks and the status; then exit with EX_SOFTWARE.
 
-    This ends the process (`os._exit`) within GIVE_UP seconds, even if the log hangs.
+    This ends the process (`os._exit`) within GIVE_UP seconds, even if the log hangs. In that
+    case ``why`` and the stacks go straight to standard error.
 
     :param why: a sentence without a full stop.
     :param runs_handlers: whether to run the handlers of atexit in this thread.
@@ -79,14 +80,17 @@ def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
     call_after(GIVE_UP, lambda: os._exit(EX_SOFTWARE))
     held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)
     try:
-        text = _report(bus, why)
-        dumping = threading.Thread(target=_dump, args=(bus, text), daemon=True)
+        text, is_logged = _report(bus, why), threading.Event()
+        dump = (bus, text, is_logged)
         try:
+            dumping = threading.Thread(target=_dump, args=dump, daemon=True)
             dumping.start()
         except RuntimeError:  # Python starts no more threads
-            _dump(bus, text)
+            _dump(*dump)
         else:
             dumping.join(GIVE_UP / 2)
+        if not is_logged.is_set():
+            os.write(2, f'{text}\n'.encode(errors='backslashreplace'))
         if runs_handlers:
             claim_exit_handlers()
             atexit._run_exitfuncs()
@@ -113,8 +117,9 @@ def _report(bus: Bus, why: str) -> str:
     return report(bus, why)
 
 
-def _dump(bus: Bus, text: str) -> None:
+def _dump(bus: Bus, text: str, is_logged: threading.Event) -> None:
     bus.log(text, level=50)
+    is_logged.set()
     for listener in bus.channel('status').ordered:
         with contextlib.suppress(Exception):
             bus.log(f'Status: {listener.call()}', level=50)

@@ -17,6 +17,7 @@ INI = SERVED + '[wspbus:main]\nplugins = db\n%s\n[plugin:db]\nuse = call:webapp:
 WEBAPP = """
 import asyncio
 import faulthandler
+import logging
 import os
 import signal
 import threading
@@ -128,6 +129,16 @@ def test_a_handler_of_the_site_that_hangs_ends_with_the_time_for_the_stop(tmp_pa
         running.send(signal.SIGTERM)
         assert running.wait() == 70, running.report()
     assert 'The stop has not begun within' in running.err.text
+
+
+def test_it_says_why_it_ends_though_what_hangs_holds_the_locks_of_the_log(tmp_path):
+    locks = '[known().acquire() for known in logging._handlerList]'
+    hangs = f'on("SIGTERM", lambda: [{locks}, threading.Event().wait()])'
+    with site(tmp_path, at_load=hangs, settings='stop_timeout = 1') as running:
+        running.send(signal.SIGTERM)
+        assert running.wait() == 70, running.report()
+    assert running.err.text.count('The stop has not begun within') == 1
+    assert 'in <lambda>' in running.err.text  # the stack
 
 
 MODES = {
