@@ -70,6 +70,7 @@ def test_no_connection_is_refused_or_reset_while_a_site_is_restarted(ground):
 def test_a_site_can_be_restarted_again_and_again(ground):
     ground.start()
     port, seen = ground.port, {ground.pid}
+    assert ground.get() == f'hello {ground.pid}'  # the server's loop has its pipe now
     first = len(os.listdir(f'/proc/{ground.pid}/fd'))
     for _ in range(3):
         ground.find_url(restart(ground))

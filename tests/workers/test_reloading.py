@@ -717,7 +717,8 @@ def test_a_supervisor_that_is_killed_takes_all_with_it(tmp_path, moment):
         site.send(signal.SIGKILL)
         assert site.process.wait(60) == -signal.SIGKILL
         eventually(lambda: not processes_of_session(site.pid))
-        assert is_free(site.port)
+        # A thread of a process that is a zombie may hold the socket a moment longer.
+        eventually(lambda: is_free(site.port))
 
 
 @pytest.mark.parametrize('who', ['packages', 'spare', 'worker'])
