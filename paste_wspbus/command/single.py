@@ -353,7 +353,9 @@ class Single:
             process.close()  # a new process begins, and inherits nothing
             return []
         run_exit_handlers()  # otherwise multiprocessing's children would continue to run
-        return process.succession.leave_to_next_program()
+        from paste_wspbus.process.bequeathing import leave_to_next_program
+
+        return leave_to_next_program(process.succession)
 
 
 @contextlib.contextmanager
@@ -391,7 +393,7 @@ def _import_for_later(server: object) -> None:
     ending.import_rest()
     with contextlib.suppress(OSError):
         from paste_wspbus.plugins import log_files  # noqa: F401
-        from paste_wspbus.process import handing_over, renewal  # noqa: F401
+        from paste_wspbus.process import bequeathing, renewal  # noqa: F401
         from paste_wspbus.servers.server import Server
 
         if isinstance(server, Server):

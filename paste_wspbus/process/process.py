@@ -345,7 +345,9 @@ class Process:
         if self.lock is not None:
             self.lock.stays = False
         if self.answers is not None and self.answers.successor is not None:
-            self.succession.leave_to(self.answers.successor)
+            from paste_wspbus.process.bequeathing import leave_to
+
+            leave_to(self.answers.successor, self.succession)
 
     def close_control(self) -> None:
         """Close the control socket, because this process does not answer there any more."""
