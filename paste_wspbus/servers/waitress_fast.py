@@ -126,7 +126,32 @@ class OneSend(WSGITask):  # type: ignore[misc]
         finally:
             del channel.write_soon  # its class's own again
             if pieces:
-                channel.write_soon(b''.join(pieces))
+                _send(channel, b''.join(pieces))
+
+
+def _send(channel: Any, data: bytes) -> None:
+    """Send bytes as ``channel.write_soon``, which has a buffer for all of them.
+
+    Here only what the system does not take now goes through the buffer. An error is found
+    there again.
+    """
+    lock = channel.outbuf_lock
+    lock.acquire()  # a Condition's __enter__ is Python, this is not
+    try:
+        sent = 0
+        if (
+            channel.connected
+            and not channel.total_outbufs_len
+            and channel.adj.send_bytes <= len(data)
+        ):
+            try:
+                sent = channel.send(data, do_close=False)
+            except OSError:
+                sent = 0
+        if sent < len(data):
+            channel.write_soon(data[sent:])
+    finally:
+        lock.release()
 
 
 class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
@@ -251,7 +276,8 @@ class EpollLoop:
         self.arm, self.register = self._epoll.modify, self._epoll.register
         #: What waitress calls its map: {descriptor: dispatcher}.
         self.map = _Map(self)
-        self._serving = threading.local()
+        #: The channel that this thread serves.
+        self.serving = _Serving()
         #: The channels whose request is to be handed over to a thread.
         self.ready: list[Any] = []
         #: Seconds after which the loop looks at the servers again, at most; and usually.
@@ -290,21 +316,13 @@ class EpollLoop:
         """Whether this descriptor is still that of the server."""
         return self.map.get(fd) is server
 
-    def serve(self, channel: EpollChannel | None) -> None:
-        """Note which channel this thread serves; None: no channel any more."""
-        self._serving.channel = channel
-
-    @property
-    def _served(self) -> EpollChannel | None:
-        """The channel that this thread serves."""
-        return getattr(self._serving, 'channel', None)
-
     def pull_trigger(self, server: BaseWSGIServer) -> None:
         """Do what waitress pulls the trigger of a server for: arm this thread's channel."""
-        if self._served is None:  # a thread of the application
+        served = self.serving.channel
+        if served is None:  # a thread of the application
             server.trigger.pull_trigger()
         else:
-            self._served.arm_from_thread()
+            served.arm_from_thread()
 
     def add_task(self, server: BaseWSGIServer, channel: EpollChannel) -> None:
         """Hand the request of a channel over to a thread; the loop does it before it sleeps.
@@ -312,7 +330,7 @@ class EpollLoop:
         A thread that was woken earlier would wait for the interpreter's lock, which the
         loop holds until then.
         """
-        if self._served is None:
+        if self.serving.channel is None:
             self.ready.append(channel)
         else:
             server.task_dispatcher.add_task(channel)
@@ -379,6 +397,12 @@ class EpollLoop:
                 one.arm()
 
 
+class _Serving(threading.local):
+    """What a thread serves; None is none."""
+
+    channel: EpollChannel | None = None
+
+
 class _Channels(dict):  # type: ignore[type-arg]
     """A server's channels, which waitress goes through while threads close some."""
 
@@ -420,17 +444,18 @@ class EpollChannel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         """Answer a request, in one of the dispatcher's threads."""
-        self._map.loop.serve(self)
+        serving = self._map.loop.serving
+        serving.channel = self
         try:
             super().service()
         finally:
-            self._map.loop.serve(None)
+            serving.channel = None
 
     def arm(self) -> None:
         """Arm the connection for what it waits for; the loop's thread calls this."""
         armed = 0
         while (fd := self._fileno) is not None:
-            wanted = (self.readable() and _IN) | (self.writable() and _OUT)
+            wanted = _IN if self.readable() else _OUT if self.writable() else 0
             if wanted == armed:
                 return
             # OSError: a thread has closed it; ValueError: the loop has ended.
@@ -450,7 +475,9 @@ class EpollChannel(HTTPChannel):  # type: ignore[misc]
         close the connection. It does not read from it meanwhile, unless it looks for
         further requests in advance.
         """
-        with self.outbuf_lock:
+        lock = self.outbuf_lock
+        lock.acquire()
+        try:
             if not self.connected:
                 return
             if (
@@ -464,6 +491,8 @@ class EpollChannel(HTTPChannel):  # type: ignore[misc]
                 self.handle_close()
             else:
                 self.arm()
+        finally:
+            lock.release()
 
     def handle_close(self) -> None:
         """Close the connection: of two threads, the second one finds it closed."""

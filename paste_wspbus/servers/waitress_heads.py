@@ -9,6 +9,10 @@ from waitress.parser import HTTPRequestParser, unquote_bytes_to_wsgi
 from waitress.task import WSGITask
 from waitress.utilities import build_http_date
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 #: A method, a path from the root, a query, the version. Heads with anything else in their
 #: first line are for waitress: a fragment, a host, a character that is no ASCII or not
 #: visible, a quotation mark, a backslash, more than 2,000 characters. So an access log can
@@ -28,6 +32,13 @@ _is_name = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,64}").fullmatch
 
 #: Clients choose the names: further ones are looked at each time.
 _MOST_NAMES = 1000
+
+#: Bytes. Longer parts of heads are not kept, and so many are kept at most.
+_LONGEST_KEPT, _MOST_KEPT = 1000, 200
+
+#: What was made of first lines, and of the headers after them.
+_lines: dict[bytes, tuple[str, ...]] = {}
+_heads: dict[bytes, dict[str, str]] = {}
 
 #: The keys of the headers that have come.
 _keys: dict[str, str] = {}
@@ -49,22 +60,18 @@ class FastParser(HTTPRequestParser):  # type: ignore[misc]
 
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the head of a request, with its empty line."""
-        first, *lines = header_plus.decode('latin-1').split('\r\n')
-        match = _first_line(first)
-        if match is None:
+        first, _, rest = header_plus.partition(b'\r\n')
+        line = _lines.get(first) or _line_of(first)
+        if line is None:
             super().parse_header(header_plus)
             return
-        self.line = first
-        headers = None
-        if header_plus.translate(None, _VISIBLE) == b'\r\n' * len(lines):
-            headers = _headers_of(lines)
+        self.line = line[0]
+        headers = _heads.get(rest) or _headers_of(rest)
         if headers is None:
             super().parse_header(header_plus)
             return
-        self.command, uri, path, self.query, version = match.groups('')
-        self.first_line, self.headers = header_plus[: len(first)], headers
-        self.version, self.request_uri = version, uri
-        self.path = unquote_bytes_to_wsgi(path.encode()) if '%' in path else path
+        _, self.command, self.request_uri, self.path, self.query, version = line
+        self.first_line, self.headers, self.version = first, headers.copy(), version
         self.proxy_scheme = self.proxy_netloc = self.fragment = ''
         self.url_scheme = self.adj.url_scheme
         connection = headers.get('CONNECTION', '').lower()
@@ -72,11 +79,27 @@ class FastParser(HTTPRequestParser):  # type: ignore[misc]
             self.connection_close = True
 
 
-def _headers_of(lines: list[str]) -> dict[str, str] | None:
+def _line_of(first: bytes) -> tuple[str, ...] | None:
+    """Return the line, method, URI, path, query and version; None if it is not a usual one."""
+    match = _first_line(first.decode('latin-1'))
+    if match is None:
+        return None
+    command, uri, path, query, version = match.groups('')
+    if '%' in path:
+        path = unquote_bytes_to_wsgi(path.encode())
+    line = match[0], command, uri, path, query, version
+    _keep(_lines, first, line)
+    return line
+
+
+def _headers_of(rest: bytes) -> dict[str, str] | None:
     """Return the values by key; None if one of the headers is not a usual one.
 
-    :param lines: visible ASCII and spaces.
+    :param rest: a head without its first line.
     """
+    lines = rest.decode('latin-1').split('\r\n')
+    if rest.translate(None, _VISIBLE) != b'\r\n' * (len(lines) - 1):
+        return None
     headers: dict[str, str] = {}
     for line in lines:
         if not line:
@@ -86,7 +109,16 @@ def _headers_of(lines: list[str]) -> dict[str, str] | None:
         if key is None or not colon or key in headers:
             return None
         headers[key] = value.strip(' ')
+    _keep(_heads, rest, headers)
     return headers
+
+
+def _keep(made: dict[bytes, Any], data: bytes, value: Any) -> None:
+    """Keep what was made of a part of a head, since many come again."""
+    if len(data) <= _LONGEST_KEPT:
+        if len(made) >= _MOST_KEPT:
+            made.clear()
+        made[data] = value
 
 
 def _key_of(name: str) -> str | None:

@@ -204,7 +204,7 @@ class SteppedChannel(waitress_fast.EpollChannel):
     def __init__(self):
         self.adj = SimpleNamespace(channel_request_lookahead=1)
         self._fileno, self.connected = 7, True
-        self.outbuf_lock, self.requests = contextlib.nullcontext(), ['a request']
+        self.outbuf_lock, self.requests = threading.Condition(), ['a request']
         self.armed = []
         self._map = SimpleNamespace(loop=SimpleNamespace(arm=self.note))
         self.step = lambda: None
