@@ -116,6 +116,12 @@ class Connection:
         self.close()
 
 
+def failure(error: Exception) -> dict[str, Any]:
+    """Return the answer to a request that has failed."""
+    kind = '' if isinstance(error, WSPBusError) else f'{type(error).__name__}: '
+    return {'error': f'{kind}{error}'}
+
+
 class Control:
     """The server of the control socket. It never waits for a client.
 
@@ -333,9 +339,7 @@ class Control:
         try:
             answer = self.commands[command](connection)
         except Exception as error:
-            is_ours = isinstance(error, WSPBusError)
-            kind = '' if is_ours else f'{type(error).__name__}: '
-            answer = {'error': f'{kind}{error}'}
+            answer = failure(error)
         if answer is not None:
             connection.answer(answer)
         else:

@@ -93,7 +93,8 @@ class Answers:
             return self.describe()
         machines = connection.request.get('machines') is True
         patience = MACHINES_PATIENCE if machines else CLUSTER_PATIENCE
-        self.describe_all(supervisor, connection.answer, connection, machines, patience)
+        answer = supervisor.inquiries.answerer(connection)
+        self.describe_all(supervisor, answer, connection, machines, patience)
         return None
 
     def describe(self) -> dict[str, Any]:
@@ -103,23 +104,23 @@ class Answers:
     def describe_all(
         self,
         supervisor: Any,
-        answer: Callable[[dict[str, Any]], object],
+        answer: Callable[[Callable[[], dict[str, Any]]], object],
         connection: Connection | None = None,
         machines: bool = False,
         patience: float = CLUSTER_PATIENCE,
     ) -> None:
-        """Call ``answer`` with what `status` answers of a site with a supervisor.
+        """Call ``answer`` with what makes the answer to `status`, of a site with a supervisor.
 
         :param machines: whether it shows all machines of its cluster.
         :param patience: seconds to wait for what they say.
         """
 
-        def answer_now() -> None:
+        def make() -> dict[str, Any]:
             told = self._describe() | _readable(supervisor.describe())
-            answer(_with_backlog(told, supervisor.server))
+            return _with_backlog(told, supervisor.server)
 
         def ask_workers() -> None:
-            supervisor.inquire(connection, answer_now)
+            supervisor.inquire(connection, lambda: answer(make))
 
         cluster = supervisor.cluster
         if cluster is None:
@@ -207,8 +208,9 @@ class Answers:
         if supervisor is None and not logs:
             return {'processes': limited([describe_stacks(self.bus)])}
         if not logs:
+            answer = supervisor.inquiries.answerer(connection)
             supervisor.describe_stacks(
-                lambda processes: connection.answer({'processes': processes})
+                lambda make: answer(lambda: {'processes': make()})
             )
             return None
         if supervisor is not None:
@@ -223,7 +225,8 @@ class Answers:
         if supervisor is None:
             connection.answer(self.timelines())
         else:
-            supervisor.history.ask(lambda: connection.answer(self.timelines()))
+            answer = supervisor.inquiries.answerer(connection)
+            supervisor.history.ask(lambda: answer(self.timelines))
 
     def timelines(self, room: int = MAX_CALLS) -> dict[str, Any]:
         """Return the timelines of all processes, as far as they are known now.

@@ -52,7 +52,7 @@ class OpsAnswers:
             answer(limited(answers.describe()))
         else:
             answers.describe_all(
-                supervisor, lambda told: answer(limited(told)), machines=machines
+                supervisor, lambda make: answer(limited(make())), machines=machines
             )
 
     def _stacks(self, answers: Answers, answer: Answer) -> None:
@@ -61,7 +61,7 @@ class OpsAnswers:
             answer(limited_stacks([describe_stacks(answers.bus)], MAX_FRAMES))
         else:
             supervisor.describe_stacks(
-                lambda told: answer(limited_stacks(told, MAX_FRAMES))
+                lambda make: answer(limited_stacks(make(), MAX_FRAMES))
             )
 
     def _timeline(self, answers: Answers, answer: Answer) -> None:

@@ -12,6 +12,8 @@ import time
 from collections import deque
 from queue import Empty
 
+from paste_wspbus.bus.turn import is_interrupt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,11 @@ class Events:
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
+        #: It is called with what a function of the loop raises, and with the function, while
+        #: that is handled. None: what a function raises ends the loop.
+        self.failed: Callable[[BaseException, Callable[..., object]], None] | None = (
+            None
+        )
         #: It is called after each signal.
         self.woken: Callable[[], None] = lambda: None
         #: They are called before each sleep.
@@ -69,17 +76,32 @@ class Events:
         if self._timers:
             due = max(self._timers[0][0] - time.monotonic(), 0)
             timeout = due if timeout is None else min(timeout, due)
+        self.run(self._serve, timeout)
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            self.run(heapq.heappop(self._timers)[2])
+
+    def _serve(self, timeout: float | None) -> None:
         for key, _ in self.selector.select(timeout):
             # The function before may have closed this descriptor.
             if (self.selector.get_map() or {}).get(key.fd) is key:
-                key.data()
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            heapq.heappop(self._timers)[2]()
+                self.run(key.data)
+
+    def run(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function whose failure must not end the loop, if there is `failed`.
+
+        An interrupt (`is_interrupt`) is raised in any case.
+        """
+        try:
+            function(*args)
+        except BaseException as error:
+            if self.failed is None or is_interrupt(error):
+                raise
+            self.failed(error, function)
 
     def about_to_sleep(self) -> None:
         """Call all functions that are called before each sleep."""
         for function in self.before_sleep:
-            function()
+            self.run(function)
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> Timer:
         """Make `step` call ``function`` after ``seconds``; return the timer for `cancel`."""

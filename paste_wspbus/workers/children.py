@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import os
@@ -25,7 +26,7 @@ from paste_wspbus.workers.handle import WorkerHandle
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, NoReturn
 
     from paste_wspbus.watching.loop import Events
 
@@ -38,6 +39,9 @@ AGAIN = 1.0
 
 #: Seconds that a process has to end at once, after it has logged its stacks.
 FORCED = 1.0
+
+#: What a process is not started for: the system lacks processes, descriptors or memory.
+LACKS = OSError, MemoryError
 
 #: The number of reads, of 8 kB at most, from the connection of a process that has ended.
 LAST_READS = 2500
@@ -175,16 +179,16 @@ class Children:
         :param template: the process that forks it; None stands for the supervisor.
         :param limit: seconds until it should be READY.
         :param fresh: whether it becomes a fresh interpreter after the fork.
-        :raises WorkerFailed: if the system has no more processes or descriptors.
+        :raises WorkerFailed: if the system has no more processes, descriptors or memory.
         :raises BecomeWorker: in the child.
         """
         try:
             mine, its = socket.socketpair()
-        except OSError as error:
+        except LACKS as error:
             raise _cannot_start(role, error) from None
         try:
             role, board = self._give_memory(role)
-        except OSError as error:
+        except LACKS as error:
             mine.close()
             its.close()
             raise _cannot_start(role, error) from None
@@ -201,7 +205,7 @@ class Children:
                 self._have_forked(worker, template, its)
             else:
                 self._fork(worker, its, fresh)
-        except OSError as error:
+        except LACKS as error:
             worker.close()
             self.board.give_back(role.place)
             raise _cannot_start(role, error) from None
@@ -242,6 +246,15 @@ class Children:
         if pid:
             worker.is_process(pid)
             return
+        try:
+            self._become(worker, its, fresh)
+        except Exception:  # the child must not go on as a second supervisor
+            os._exit(1)
+
+    def _become(
+        self, worker: WorkerHandle, its: socket.socket, fresh: bool
+    ) -> NoReturn:
+        """Close, in the child, what belongs to the parent."""
         self.events.requests.clear()  # a queued stop is for the parent
         self.events.close()
         # The callers close the originals.
@@ -354,7 +367,8 @@ class Children:
                     own = child.guard or child.pid
                     if own == pid and child.template is None:
                         child.dumped_core = os.WCOREDUMP(status)
-                        self._is_reaped(child, os.waitstatus_to_exitcode(status))
+                        code = os.waitstatus_to_exitcode(status)
+                        self.events.run(self._is_reaped, child, code)
                         break
 
     def _is_reaped(self, child: WorkerHandle, code: int) -> None:
@@ -389,7 +403,7 @@ class Children:
         worker.close()
         worker.has_ended(code)
         self.forget_timers(worker)
-        self.book.fold(worker.role.place)
+        self.events.run(self.book.fold, worker.role.place)
         self.board.give_back(worker.role.place)
         self.alive.remove(worker)
         for child in [child for child in self.alive if child.template is worker]:
@@ -398,8 +412,8 @@ class Children:
         self._ended(worker)
 
 
-def _cannot_start(role: Role, error: OSError) -> WorkerFailed:
-    reason = error.strerror or str(error)
+def _cannot_start(role: Role, error: OSError | MemoryError) -> WorkerFailed:
+    reason = getattr(error, 'strerror', None) or str(error) or os.strerror(errno.ENOMEM)
     return WorkerFailed(1, f'{role.title} cannot be started: {reason}')
 
 

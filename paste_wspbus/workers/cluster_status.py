@@ -96,7 +96,7 @@ class ClusterStatus:
         for waits in [*self._waiting]:
             if machines is not None or is_away or not waits[0]:
                 self._waiting.remove(waits)
-                waits[1]()
+                self._events.run(waits[1])
 
     def has_ended(self) -> None:
         """Call all functions that wait: the agent has ended."""
@@ -104,7 +104,7 @@ class ClusterStatus:
         self._asked_since, waiting = None, self._waiting
         self._waiting = []
         for _, answer in waiting:
-            answer()
+            self._events.run(answer)
 
     # -- what is known --------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class History:
     def _end(self, question: tuple[set[WorkerHandle], Answer]) -> None:
         if question in self._open:
             self._open.remove(question)
-            question[1]()
+            self._events.run(question[1])
 
 
 def _described(worker: WorkerHandle) -> dict[str, Any]:

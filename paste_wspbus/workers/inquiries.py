@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paste_wspbus.control.server import failure
 from paste_wspbus.role import WITHOUT_BUS
 from paste_wspbus.workers.handle import PATIENCE
 
@@ -36,6 +37,23 @@ class Inquiries:
         self._events, self._children = events, children
         self._open: list[Inquiry] = []
         children.hear('status', self._is_answered)
+
+    @staticmethod
+    def answerer(connection: Connection) -> Callable[[Callable[[], Any]], object]:
+        """Return what answers a request with what a function returns, or with its error.
+
+        The error is raised, too: the loop logs it.
+        """
+
+        def answer(make: Callable[[], dict[str, Any]]) -> None:
+            try:
+                message = make()
+            except Exception as error:
+                connection.answer(failure(error))
+                raise
+            connection.answer(message)
+
+        return answer
 
     def inquire(
         self, connection: Connection | None, answer: Callable[[], object]
@@ -73,4 +91,4 @@ class Inquiries:
     def _end(self, inquiry: Inquiry) -> None:
         if inquiry in self._open:
             self._open.remove(inquiry)
-            inquiry.answer()
+            self._events.run(inquiry.answer)

@@ -30,6 +30,7 @@ from paste_wspbus.workers.crashes import Crashes
 from paste_wspbus.workers.describing import describe, in_brief
 from paste_wspbus.workers.draining import Draining
 from paste_wspbus.workers.exchange import Exchange
+from paste_wspbus.workers.faults import Faults
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.history import History
 from paste_wspbus.workers.inquiries import Inquiries
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.ops_feed import OpsFeed
     from paste_wspbus.workers.plan import Configuration, Plan
     from paste_wspbus.workers.strategy import Source, Strategy
+    from paste_wspbus.workers.threads import Answer
 
 #: The meanings of signals that the supervisor handles itself; others go to the workers.
 _OWN = frozenset(
@@ -79,6 +81,7 @@ class SupervisorBus(Bus):
     def __init__(self) -> None:
         super().__init__()
         self.events = Events()
+        self.events.failed = Faults(self).note
         self.turn.commands = self.events  # type: ignore[assignment]
         self.supervisor: Supervisor
 
@@ -448,9 +451,9 @@ class Supervisor:
             self.bus.exit()
 
     def _has_ended(self, worker: WorkerHandle) -> None:
-        self.inquiries.no_need_to_wait_for(worker)
-        self.history.has_ended(worker)
-        self.exchange.forget(worker)
+        self.events.run(self.inquiries.no_need_to_wait_for, worker)
+        self.events.run(self.history.has_ended, worker)
+        self.events.run(self.exchange.forget, worker)
         if worker.role.kind == OPS:
             if self.ops is not None:
                 self.ops.has_ended(worker)
@@ -544,8 +547,8 @@ class Supervisor:
         self.bus.log(f'Stacks of process {os.getpid()}:\n{stacks()}', 30)
         log_all(self)
 
-    def describe_stacks(self, answer: Callable[[list[dict[str, Any]]], object]) -> None:
-        """Call ``answer`` with the stacks of all processes, as `wspserve stacks` shows them."""
+    def describe_stacks(self, answer: Answer) -> None:
+        """Call ``answer`` with what returns the stacks of all processes, as `stacks` shows them."""
         describe_all(self, answer)
 
     def in_brief(self) -> list[str]:

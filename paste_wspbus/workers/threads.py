@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
 
+    #: It is called with a function that returns the processes and their threads.
+    Answer = Callable[[Callable[[], list[dict[str, Any]]]], object]
+
 #: The number of frames of a process that are logged at most.
 LOGGED = 5000
 
@@ -72,10 +75,8 @@ def _log_lines(threads: list[dict[str, Any]], *, full: bool = True) -> list[str]
     return lines
 
 
-def describe_all(
-    supervisor: Supervisor, answer: Callable[[list[dict[str, Any]]], object]
-) -> None:
-    """Call ``answer`` with the processes and their threads when all have written their stacks.
+def describe_all(supervisor: Supervisor, answer: Answer) -> None:
+    """Call ``answer`` with what describes all threads when all have written their stacks.
 
     It is called after `stacks.PATIENCE` seconds at the latest.
     """
@@ -83,22 +84,32 @@ def describe_all(
         supervisor.children.alive,
         key=lambda one: (one.role.kind != WORKER, one.role.number, one.pid),
     )
-    answers: dict[WorkerHandle, dict[str, Any]] = {}
+    answers: dict[WorkerHandle, dict[int, list[Frame]] | None] = {}
+
+    def make() -> list[dict[str, Any]]:
+        return limited([_described(one, answers[one]) for one in asked])
+
     if not asked:
-        answer([])
+        answer(make)
 
     def note(worker: WorkerHandle, stacks: dict[int, list[Frame]] | None) -> None:
-        told = worker.describe()
-        answers[worker] = {
-            **{key: told[key] for key in ('name', 'pid', 'generation', 'state')},
-            'problem': None if stacks else STOPPED if told['is_stopped'] else UNKNOWN,
-            'threads': threads_of(worker, stacks),
-        }
+        answers[worker] = stacks
         if len(answers) == len(asked):
-            answer(limited([answers[one] for one in asked]))
+            answer(make)
 
     for worker in asked:
         supervisor.stacks.ask(worker, functools.partial(note, worker))
+
+
+def _described(
+    worker: WorkerHandle, stacks: dict[int, list[Frame]] | None
+) -> dict[str, Any]:
+    told = worker.describe()
+    return {
+        **{key: told[key] for key in ('name', 'pid', 'generation', 'state')},
+        'problem': None if stacks else STOPPED if told['is_stopped'] else UNKNOWN,
+        'threads': threads_of(worker, stacks),
+    }
 
 
 def log_all(supervisor: Supervisor) -> None:

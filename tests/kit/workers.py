@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paste_wspbus.control.client import ask as ask_control
-from tests.kit import Site, run
+from tests.kit import TIMEOUT, Site, run
 from tests.kit.processes import freeze
 from tests.kit.sites import APP, ask
 from tests.kit.supervised import impatient_command
@@ -126,7 +126,11 @@ class Workers(Site):
         super().__init__(folder, None, *args, files=files, **kwargs)
 
     def status(self):
-        return ask_control(str(self.folder / 'site.pid.sock'), 'status')
+        return self.control('status')
+
+    def control(self, command):
+        """The answer of its control socket."""
+        return ask_control(str(self.folder / 'site.pid.sock'), command, TIMEOUT)
 
     def workers(self):
         """What the supervisor tells of each."""

@@ -45,3 +45,44 @@ def test_a_descriptor_that_was_closed_in_the_same_step_is_not_served():
         events.step(1)
         events.close()
     assert len(served) == 1
+
+
+def fail():
+    raise KeyError('a function of the loop')
+
+
+def test_what_a_function_raises_ends_the_loop_that_has_nobody_for_it():
+    with Events() as events:
+        events.call_later(0, fail)
+        with pytest.raises(KeyError):
+            events.step(1)
+        events.close()
+
+
+def test_what_any_function_raises_is_handed_over_and_the_loop_goes_on():
+    failed, called = [], []
+    mine, its = socket.socketpair()
+    with mine, its, Events() as events:
+        events.failed = lambda error, function: failed.append((type(error), function))
+        events.before_sleep[:] = [fail, lambda: called.append('before sleep')]
+        events.selector.register(mine, selectors.EVENT_READ, fail)
+        its.send(b'.')
+        events.call_later(0, fail)
+        events.call_later(0, lambda: called.append('timer'))
+        events.step(1)
+        events.close()
+    assert failed == [(KeyError, fail)] * 3
+    assert called == ['before sleep', 'timer']
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_ends_the_loop_in_any_case(error):
+    def interrupt():
+        raise error
+
+    with Events() as events:
+        events.failed = lambda *_: None
+        events.call_later(0, interrupt)
+        with pytest.raises(error):
+            events.step(1)
+        events.close()

@@ -25,7 +25,8 @@ class Cluster:
         plan = SimpleNamespace(cluster_plugins=('job',))
         self.supervisor = SimpleNamespace(plan=plan)
         self.events = SimpleNamespace(
-            call_later=lambda _, function: self.late.append(function)
+            call_later=lambda _, function: self.late.append(function),
+            run=lambda function: function(),
         )
         self.look = self.looks.append
         self.mail = SimpleNamespace(counts={'sent': 3, 'dropped': 1})

@@ -1,0 +1,46 @@
+"""What the functions of the supervisor's loop raise: it is logged, and the loop goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paste_wspbus.bus import Bus
+
+#: Seconds for which a failure of the same function, of the same kind, is not logged again.
+MINUTE = 60.0
+
+#: Seconds to sleep after each failure: a descriptor whose function fails again and again is
+#: ready all the time, and must not cost a whole CPU.
+REST = 0.01
+
+
+class Faults:
+    """Logs what a function of the loop has raised, with the traceback."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        #: The time.monotonic() of the last log entry of each kind.
+        self._logged: dict[tuple[str, str], float] = {}
+
+    def note(self, error: BaseException, function: Callable[..., object]) -> None:
+        """Log a failure, at most once a minute of each kind; never raise one.
+
+        :raises BaseException: ``error`` itself in a forked child, which must not run the loop
+            of its parent.
+        """
+        if self._bus.pid != os.getpid():
+            raise error
+        name = getattr(function, '__qualname__', type(function).__qualname__)
+        kind, now = (name, type(error).__name__), time.monotonic()
+        if now - self._logged.get(kind, float('-inf')) >= MINUTE:
+            self._logged[kind] = now
+            line = f'The supervisor goes on, although {name} has failed'
+            with contextlib.suppress(Exception):  # such as no memory for the traceback
+                self._bus.log(line, 40, traceback=True)
+        time.sleep(REST)

@@ -1,0 +1,126 @@
+"""What a function of the supervisor's loop raises: it is logged, and the site serves on."""
+
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from paste_wspbus.control.client import NoAnswer
+from paste_wspbus.workers import faults
+from paste_wspbus.workers.faults import Faults
+from tests.kit.processes import eventually, kill
+from tests.kit.sites import ask
+from tests.kit.workers import Workers
+
+#: A wspserve whose supervisor fails as long as there is a file: in the answers that come
+#: later, when a worker ends, and when it looks whether one has ended.
+BROKEN = """
+import os
+import sys
+
+from paste_wspbus.__main__ import main
+from paste_wspbus.process.answers import Answers
+from paste_wspbus.workers import threads
+from paste_wspbus.workers.exchange import Exchange
+from paste_wspbus.workers.history import History
+from paste_wspbus.workers.supervisor import Supervisor
+
+
+def breaks(owner, name, error):
+    function = getattr(owner, name)
+
+    def broken(*args, **kwargs):
+        if os.path.exists('broken'):
+            raise error(f'{name} is broken')
+        return function(*args, **kwargs)
+
+    setattr(owner, name, broken)
+
+
+breaks(Supervisor, 'describe', KeyError)
+breaks(Answers, 'timelines', MemoryError)
+breaks(threads, '_described', ValueError)
+breaks(Exchange, 'forget', MemoryError)
+breaks(History, 'has_ended', RuntimeError)
+if __name__ == '__main__':
+    sys.exit(main())
+"""
+
+
+def test_a_supervisor_whose_functions_fail_serves_on_and_answers(tmp_path):
+    (tmp_path / 'broken.py').write_text(BROKEN)
+    fault = tmp_path / 'broken'
+    command = [sys.executable, 'broken.py']
+    with Workers(tmp_path, count=1, command=command) as site:
+        (pid,) = site.pids()
+        fault.touch()
+        for _ in range(2):  # it is logged once
+            for question, error in (
+                ('status', 'describe is broken'),
+                ('timeline', 'timelines is broken'),
+                ('stacks', '_described is broken'),
+            ):
+                with pytest.raises(NoAnswer, match=error):
+                    site.control(question)
+        kill(pid, signal.SIGKILL)
+        eventually(lambda: ask(site)['pid'] != pid)
+        fault.unlink()
+        (new,) = site.pids()
+        assert new != pid
+        assert site.control('timeline')['processes']
+        assert site.stop()[0] == 0, site.report()
+        log = site.err.text
+        for name in ('describe', 'timelines', '_described', 'forget', 'has_ended'):
+            assert log.count(f'{name} is broken') == 1, site.report()
+        assert site.has_left_nothing()
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    monkeypatch.setattr(faults, 'REST', 0)
+    return []
+
+
+def note(subject, error, function=print):
+    try:
+        raise error
+    except BaseException as caught:
+        subject.note(caught, function)
+
+
+def test_each_kind_is_logged_once_a_minute(logged, monkeypatch):
+    def log(line, level, traceback):
+        logged.append((line, level, type(sys.exc_info()[1])))
+
+    now = [1000.0]
+    monkeypatch.setattr(faults.time, 'monotonic', lambda: now[0])
+    subject = Faults(SimpleNamespace(pid=os.getpid(), log=log))
+    for _ in range(3):
+        note(subject, KeyError('a'))
+        note(subject, MemoryError())
+        note(subject, KeyError('a'), len)
+    line = 'The supervisor goes on, although {} has failed'
+    assert logged == [
+        (line.format('print'), 40, KeyError),
+        (line.format('print'), 40, MemoryError),
+        (line.format('len'), 40, KeyError),
+    ]
+    now[0] += faults.MINUTE
+    note(subject, MemoryError())
+    assert len(logged) == 4
+
+
+def test_a_log_that_fails_is_no_failure_of_the_loop(logged):
+    def log(*args, **kwargs):
+        logged.append(args)
+        raise MemoryError
+
+    note(Faults(SimpleNamespace(pid=os.getpid(), log=log)), KeyError('a'))
+    assert len(logged) == 1
+
+
+def test_a_forked_child_does_not_run_the_loop_of_its_parent(logged):
+    with pytest.raises(KeyError):
+        note(Faults(SimpleNamespace(pid=os.getppid(), log=print)), KeyError('a'))
