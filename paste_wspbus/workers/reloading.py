@@ -18,6 +18,7 @@ from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.crashes import requests_of
 from paste_wspbus.workers.loading import Loading
 from paste_wspbus.workers.spares import Spares
+from paste_wspbus.workers.strategy import Source
 from paste_wspbus.workers.waiting import how_it_crashed
 
 TYPE_CHECKING = False
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.workers.handle import WorkerHandle
-    from paste_wspbus.workers.strategy import Source
     from paste_wspbus.workers.supervisor import Supervisor
 
 #: Seconds that the old code has to stop before the supervisor orders it to hurry.
@@ -168,9 +168,13 @@ class Reloading:
                 # Do not abandon the start again: a developer who saves all the time
                 # must see the site, too.
                 self._abandons = False
+            except WorkerFailed as failed:  # the system has no process for it now
+                for role in supervisor.roles(supervisor.generation):
+                    self._try_again_unless_it_runs(role, str(failed))
+                raise
         took = (time.monotonic() - began) * 1000
         for worker in [old for old in self.current.values() if old.ended]:
-            if worker.was_ready:
+            if worker.was_ready or worker.role.problem:
                 self._has_crashed(worker)  # it crashed while others started
         self.plan.show(self._outcome(took))
         if self._changed:  # it is too late for this reload to begin again
@@ -232,8 +236,11 @@ class Reloading:
     # -- starting ------------------------------------------------------------------
 
     def source(self, role: Role) -> Source:
-        """Return the process that has imported the packages, if it can fork."""
-        return self.spares.source()
+        """Return the process that has imported the packages, if it can fork.
+
+        What shows a problem is forked from the supervisor: that needs nothing of the site.
+        """
+        return Source(None, False) if role.problem else self.spares.source()
 
     def is_prepared(self, role: Role) -> bool:
         """Return True: this strategy can replace any process at once."""
@@ -324,12 +331,19 @@ class Reloading:
         if role.kind != WORKER:
             return False
         text = (known.problem if known else '') or str(failure)
-        self.current[role.name] = supervisor.children.spawn(
-            role._replace(problem=text, later=supervisor.was_started),
-            None,
-            supervisor.plan.start_timeout,
-        )
+        role = role._replace(problem=text)
+        try:
+            self.current[role.name] = supervisor.spawn(role)
+        except WorkerFailed as failed:
+            self._try_again_unless_it_runs(role, str(failed))
+            return False
         return True
+
+    def _try_again_unless_it_runs(self, role: Role, why: str) -> None:
+        """Start a worker after a wait: the system lacked what it needs, and may have it then."""
+        old = self.current.get(role.name)
+        if self.supervisor.was_started and (old is None or old.ended):
+            self.supervisor.replacing.try_again(role, why, None, excused=True)
 
     def _watch_folders(self) -> None:
         """Watch the folders of the .ini: a process that crashed did not report its files."""
@@ -358,19 +372,23 @@ class Reloading:
             self._has_crashed(worker)
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
-        """Show that a worker crashed; only the next edit starts the site again."""
+        """Show that a worker crashed; only the next edit starts the site again.
+
+        If the worker was one that showed a problem, another one shows it, after a wait.
+        """
         what = how_it_crashed(worker, self.supervisor.crashes.note(worker))
         if had := requests_of(worker):
             self.bus.log(had, 40)
         if worker.role.kind == WORKER and not worker.role.problem:
             self.bus.events.call_later(0, lambda: self._show_crash(worker, what))
+        elif worker.role.problem:
+            self._try_again_unless_it_runs(worker.role, what)
         else:
             self.bus.log(what, 40)
 
     def _show_crash(self, worker: WorkerHandle, what: str) -> None:
         is_current = self.current.get(worker.name) is worker
         if is_current and not self.leaving.is_stopping:
-            with self.spares.logging_failure():
-                self._show_problem(worker.role, worker, WorkerFailed(1, what))
+            self._show_problem(worker.role, worker, WorkerFailed(1, what))
         else:
             self.bus.log(what, 40)

@@ -82,6 +82,8 @@ class Replacing:
             self._waiting.pop(role.name, None)
             self.respawn(role)
 
+        if role.name in self._waiting:  # what waits until now is older
+            self.supervisor.events.cancel(self._waiting[role.name][1])
         timer = self.supervisor.events.call_later(wait, respawn)
         self._waiting[role.name] = role, timer
 

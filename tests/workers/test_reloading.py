@@ -479,6 +479,66 @@ def test_a_site_that_crashes_shows_how_and_heals(tmp_path):
         stop(site)
 
 
+#: A wspserve whose supervisor can start no process as long as there is a file.
+POOR = """
+import os
+import sys
+
+from paste_wspbus.__main__ import main
+from paste_wspbus.workers import children
+
+socketpair = children.socket.socketpair
+
+
+def poor(*args):
+    if os.path.exists('poor'):
+        raise OSError(12, os.strerror(12))
+    return socketpair(*args)
+
+
+children.socket.socketpair = poor
+if __name__ == '__main__':
+    sys.exit(main())
+"""
+
+
+def poor(folder, *args):
+    """A site under --reload for which there is no process while the file 'poor' exists."""
+    (folder / 'command.py').write_text(POOR)
+    return Edited(folder, *args, command=[sys.executable, 'command.py'])
+
+
+def test_a_crash_is_shown_as_soon_as_the_system_has_a_process_for_it(tmp_path):
+    with poor(tmp_path) as site:
+        (tmp_path / 'poor').touch()
+        with pytest.raises(ConnectionError):
+            site.get('/exit3')
+        site.expect('cannot be started: Cannot allocate memory; restarting in 1 s')
+        (tmp_path / 'poor').unlink()
+        site.until_broken('exit code 3')
+        eventually(lambda: len(site.workers('ready')) == 1)
+        (shows,) = site.workers('ready')
+        os.kill(shows, signal.SIGKILL)  # what shows it is shown again, too
+        eventually(lambda: site.workers('ready') not in ([shows], []))
+        site.until_broken('exit code 3')
+        site.edit('mended')
+        stop(site)
+
+
+@pytest.mark.parametrize('reloader', ['fork', 'child'])
+def test_a_reload_for_which_there_is_no_process_is_tried_again(tmp_path, reloader):
+    with poor(tmp_path, '--reloader', reloader) as site:
+        (tmp_path / 'poor').touch()
+        with pytest.raises(ConnectionError):
+            site.get('/exit3')
+        site.expect('cannot be started: Cannot allocate memory; restarting')
+        site.save(webapp('two'))
+        site.expect('Generation 2 failed: ')
+        (tmp_path / 'poor').unlink()
+        site.until('two')
+        stop(site)
+
+
 @pytest.mark.parametrize('mistake', [name for name in BROKEN if name != 'daemon'])
 def test_without_reload_a_site_that_fails_fails(tmp_path, mistake):
     files = {'webapp.py': BROKEN[mistake][0]}
