@@ -79,8 +79,8 @@ def send(sock: socket.socket, command: str, **more: Any) -> None:
     request = {'version': VERSION, 'command': command, **more}
     try:
         sock.sendall(json.dumps(request).encode() + b'\n')
-    except OSError as error:
-        raise NoAnswer('', error.strerror or str(error), errno.ECONNRESET) from None
+    except OSError:
+        raise NoAnswer('', 'it closed the connection', errno.ECONNRESET) from None
 
 
 def receive(sock: socket.socket, seconds: float = ANSWER_TIME) -> dict[str, Any] | None:

@@ -48,7 +48,7 @@ REQUEST_TIME, ANSWER_TIME = 5.0, 30.0
 #: Seconds that a thread keeps the GIL at most while a client gets its answer.
 SHORT_TURN = 0.0005
 
-#: Seconds to sleep when connections can be neither accepted nor refused.
+#: Seconds to sleep when a connection cannot be accepted.
 REST = 0.05
 
 
@@ -141,7 +141,7 @@ class Control:
         #: Calls a function once, later. None: the thread that selects calls `drop_late`.
         self._call_later: Callable[[float, Callable[[], None]], object] | None = None
         self._is_timed = False
-        #: A descriptor that is closed when the system has no free descriptors.
+        #: A descriptor in whose place a client is accepted when no other one is free.
         self._reserve: int | None = None
 
     def open(self, *, shared: bool = False) -> None:
@@ -230,9 +230,36 @@ class Control:
         try:
             sock, _ = self.sock.accept()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._refuse()
-            return
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                return
+            reserved = self._accept_by_reserve()
+            if reserved is None:
+                time.sleep(REST)  # select(2) reports the client again and again
+                self._open_reserve()
+                return
+            sock = reserved
+        try:
+            self._begin(sock)
+        finally:
+            self._open_reserve()
+
+    def _accept_by_reserve(self) -> socket.socket | None:
+        """Accept a client in the place of the reserve, because no descriptor is free.
+
+        `stop` and `status` must work then, too: one client after the other.
+        """
+        assert self.sock is not None
+        if self._reserve is None:
+            return None
+        os.close(self._reserve)
+        self._reserve = None
+        with contextlib.suppress(OSError):  # other code may have used it
+            return self.sock.accept()[0]
+        return None
+
+    def _begin(self, sock: socket.socket) -> None:
+        """Check who the client is, and read its request."""
+        assert self._selector is not None
         # The site may have set a default timeout. The socket of a greenlet waits in spite of
         # MSG_DONTWAIT, and with it the only greenlet that answers here.
         sock.settimeout(0 if threads_are_greenlets() else None)
@@ -285,24 +312,11 @@ class Control:
 
         self._call_later(seconds, look)
 
-    def _refuse(self) -> None:
-        """Close a connection that comes while no descriptor is free.
-
-        select(2) would report it for ever.
-        """
-        assert self.sock is not None
-        if self._reserve is None:
-            time.sleep(REST)
-        else:
-            os.close(self._reserve)
-            self._reserve = None
-            with contextlib.suppress(OSError):
-                self.sock.accept()[0].close()
-        self._open_reserve()
-
     def _open_reserve(self) -> None:
-        with contextlib.suppress(OSError):  # other code may have used the last one
-            self._reserve = os.open(os.devnull, os.O_RDONLY)
+        if self._reserve is None and self.sock is not None:
+            # Other code may have used the last one.
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     def _read(self, connection: Connection) -> bool:
         """Read and answer; return whether the request is complete or the connection closed."""
