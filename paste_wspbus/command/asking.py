@@ -7,7 +7,7 @@ import errno
 from paste_wspbus.command.finding import RUNNING, NotDone, find, is_gunicorns, why
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.exits import IS_NOT_RUNNING
-from paste_wspbus.unix.processes import is_stopped
+from paste_wspbus.unix.processes import why_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def ask_running(
             line = f'The site{found.who} refuses: {error.reason}'
         else:
             reason = why(error)
-            if found.pid and is_stopped(found.pid):
-                reason = 'a signal has stopped it; SIGCONT lets it continue'
+            if found.pid:
+                reason = why_stopped(found.pid) or reason
             line = f'The site is running{found.who}, but does not answer: {reason}.'
         raise NotDone(line) from None

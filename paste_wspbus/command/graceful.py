@@ -35,7 +35,7 @@ from paste_wspbus.control.status import (
     workers_of,
 )
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
-from paste_wspbus.unix.processes import OtherProcess, is_stopped
+from paste_wspbus.unix.processes import OtherProcess, why_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,10 +171,10 @@ class Graceful:
             time.sleep(LOOK)
 
     def _say_that_it_is_silent(self) -> None:
-        stops = bool(self.found.pid) and is_stopped(self.found.pid or 0)
+        why_not = why_stopped(self.found.pid) if self.found.pid else ''
         self.progress.end()
         line = f'The site{self.found.who} does not answer'
-        line += ': a signal has stopped it (SIGSTOP)' if stops else ''
+        line += f': {why_not}' if why_not else ''
         print(f'{line}; waiting for it.', file=sys.stderr, flush=True)
 
     def _silent(self, error: NoAnswer) -> NotDone:

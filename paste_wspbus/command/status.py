@@ -20,7 +20,7 @@ from paste_wspbus.command.finding import (
 from paste_wspbus.command.status_text import describe
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.exits import IS_DEAD, IS_NOT_RUNNING, IS_RUNNING, IS_UNKNOWN
-from paste_wspbus.unix.processes import is_stopped, memory_of
+from paste_wspbus.unix.processes import memory_of, why_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def look(options: Options, **more: Any) -> tuple[Found, dict[str, Any]]:
     if answer:
         # A busy site would wait for the GIL to find it out.
         answer.setdefault('rss', memory_of(found.pid) if found.pid else None)
-    elif found.state == RUNNING and found.pid and is_stopped(found.pid):
-        found.problem = 'a signal has stopped it; SIGCONT lets it continue'
+    elif found.state == RUNNING and found.pid:
+        found.problem = why_stopped(found.pid) or found.problem
     return found, answer
 
 

@@ -227,7 +227,8 @@ def _silent(workers: list[dict[str, Any]]) -> list[Line]:
         state = _state(worker)
         who = f'{text(worker.get("name"))} does not answer'
         if state == 'stopped':
-            who += ': a signal has stopped it. SIGCONT lets it continue.'
+            why = worker.get('why_stopped')  # an earlier version does not say it
+            who += f': {text(why)}.' if why else ': a signal has stopped it.'
         elif state == 'no answer':
             who += ': it hangs, or it is very busy. `stacks` shows where.'
         else:

@@ -181,6 +181,20 @@ def is_stopped(pid: int) -> bool:
     return state_of(pid) in ('T', 't')
 
 
+def why_stopped(pid: int) -> str:
+    """Return what has stopped a process, and what lets it continue; '' if it is not stopped."""
+    if not is_stopped(pid):
+        return ''
+    if tracer := tracer_of(pid):
+        return f'{traced_by(tracer)}, and has stopped it'
+    return 'a signal has stopped it; SIGCONT lets it continue'
+
+
+def traced_by(tracer: int) -> str:
+    """Return the predicate for a process that another one traces."""
+    return f'process {tracer} traces it (a debugger, or strace)'
+
+
 def memory_of(pid: int) -> int | None:
     """Return the bytes of memory that a process uses now (its resident set, proc(5)).
 

@@ -15,10 +15,10 @@ from paste_wspbus.inbox import Inbox
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.role import WITHOUT_BUS, Role
 from paste_wspbus.unix.processes import (
-    is_stopped,
     memory_of,
     parent_of,
     signal_thread,
+    why_stopped,
 )
 from paste_wspbus.wire import NUMBERS, order
 from paste_wspbus.workers.outbox import Outbox
@@ -420,8 +420,14 @@ class WorkerHandle:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a signal such as SIGSTOP has stopped it: then it cannot answer."""
-        return self._is_its_own and not self.ended and is_stopped(self.pid)
+        """Whether a signal such as SIGSTOP, or a debugger, has stopped it: it cannot answer."""
+        return bool(self.why_stopped)
+
+    @property
+    def why_stopped(self) -> str:
+        """What has stopped it; '' if nothing has."""
+        is_there = self._is_its_own and not self.ended
+        return why_stopped(self.pid) if is_there else ''
 
     @property
     def debugger(self) -> str:
@@ -454,7 +460,8 @@ class WorkerHandle:
             'requests': requests,
             **{key: status.get(key) for key in NUMBERS},
             'rss': self.look_at_memory(),
-            'is_stopped': self.is_stopped,
+            'is_stopped': bool(why_not := self.why_stopped),
+            'why_stopped': why_not or None,
             'plugins': status.get('plugins', {}),
         }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from paste_wspbus.unix.processes import traced_by
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -68,10 +70,10 @@ class Seen(NamedTuple):
     @property
     def excuse(self) -> str:
         """Why it does not hang although it does not answer; '' if nothing is known."""
+        if self.tracer:  # it has stopped the process, too, if that is stopped
+            return traced_by(self.tracer)
         if self.is_stopped:
             return 'a signal has stopped it, and SIGCONT lets it continue'
-        if self.tracer:
-            return f'process {self.tracer} traces it (a debugger, or strace)'
         if self.debugger:
             return f'a debugger runs in it ({self.debugger})'
         return ''

@@ -87,7 +87,7 @@ class Soak:
         if worker.problem is not None:
             raise WorkerFailed(1, f'{worker.problem[1]}, {within}')
         if worker.asked_since is not None and now - worker.asked_since >= SILENCE:
-            state = 'a signal has stopped it' if worker.is_stopped else 'it hangs'
+            state = worker.why_stopped or 'it hangs'
             what = f'{worker.title} does not answer: {state}'
             raise WorkerFailed(1, f'{what}, {within}')
 

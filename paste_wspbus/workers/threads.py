@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 #: The number of frames of a process that are logged at most.
 LOGGED = 5000
 
-#: What is said of a process whose stacks are not known.
-STOPPED = 'its stacks are not known: a signal has stopped it'
+#: What is said of a process whose stacks are not known, unless something has stopped it.
 UNKNOWN = (
     'its stacks are not known: it does not handle the signal for them, or not yet, or this '
     'system has no such signal'
 )
+
+
+def _why_unknown(why_stopped: str | None) -> str:
+    return f'its stacks are not known: {why_stopped}' if why_stopped else UNKNOWN
 
 
 def threads_of(
@@ -107,7 +110,7 @@ def _described(
     told = worker.describe()
     return {
         **{key: told[key] for key in ('name', 'pid', 'generation', 'state')},
-        'problem': None if stacks else STOPPED if told['is_stopped'] else UNKNOWN,
+        'problem': None if stacks else _why_unknown(told['why_stopped']),
         'threads': threads_of(worker, stacks),
     }
 

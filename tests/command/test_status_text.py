@@ -196,11 +196,13 @@ def test_a_soak_says_who_serves_beside_whom():
 def test_workers_that_do_not_answer_are_named_with_what_is_known():
     told = text(
         workers=[
-            full(1, requests=None, in_flight=None, is_stopped=True),
+            full(1, requests=None, is_stopped=True, why_stopped='process 9 traces it'),
             full(2, requests=None, in_flight=None),
+            full(3, requests=None, is_stopped=True),  # of an earlier version
         ]
     )
-    assert 'Worker 1 does not answer: a signal has stopped it. SIGCONT' in told
+    assert 'Worker 1 does not answer: process 9 traces it.' in told
+    assert 'Worker 3 does not answer: a signal has stopped it.' in told
     hangs = (
         'Worker 2 does not answer: it hangs, or it is very busy. `stacks` shows where.'
     )

@@ -1,5 +1,6 @@
 """What the system says of a process: its state, its memory, the out-of-memory killer."""
 
+import ctypes
 import os
 import signal
 
@@ -14,6 +15,7 @@ from paste_wspbus.unix.processes import (
     state_of,
     throttled_periods,
     tracer_of,
+    why_stopped,
 )
 from tests.kit import Process, eventually
 from tests.kit.processes import freeze, status_field
@@ -27,6 +29,7 @@ def test_a_process_that_is_stopped_is_known_until_it_continues(tmp_path):
         assert not is_stopped(process.pid)
         freeze(process.pid)
         assert is_stopped(process.pid) and is_alive(process.pid)
+        assert why_stopped(process.pid).startswith('a signal has stopped it; SIGCONT')
         process.send(signal.SIGCONT)
         eventually(lambda: not is_stopped(process.pid))
 
@@ -81,6 +84,18 @@ def test_the_kills_are_counted_where_the_system_counts_them(tmp_path, monkeypatc
 def test_the_process_that_traces_another_one_is_named():
     assert tracer_of(os.getpid()) == 0
     assert tracer_of(1 << 30) is None
+
+
+def test_a_debugger_that_has_stopped_a_process_is_no_signal(tmp_path):
+    attach, detach = 16, 17  # <sys/ptrace.h>
+    ptrace = ctypes.CDLL(None).ptrace
+    with Process(['sleep', '60'], tmp_path) as process:
+        assert ptrace(attach, process.pid, 0, 0) == 0
+        os.waitpid(process.pid, os.WUNTRACED)
+        why = why_stopped(process.pid)
+        ptrace(detach, process.pid, 0, 0)
+        assert why.startswith(f'process {os.getpid()} traces it')
+        eventually(lambda: not why_stopped(process.pid))
 
 
 @pytest.mark.parametrize(

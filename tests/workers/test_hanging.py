@@ -108,6 +108,7 @@ def test_the_looks_are_as_often_as_the_time_asks_for(hung_after, every):
     [
         ({'is_stopped': True}, 'SIGCONT'),
         ({'tracer': 4711}, 'process 4711 traces it'),
+        ({'tracer': 4711, 'is_stopped': True}, 'process 4711 traces it'),
         ({'debugger': 'pydevd'}, 'pydevd'),
     ],
 )
