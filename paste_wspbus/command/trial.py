@@ -6,6 +6,7 @@ import _thread
 import atexit
 import contextlib
 import errno
+import functools
 import io
 import json
 import linecache
@@ -29,6 +30,7 @@ from paste_wspbus.ini.config import Terminated
 from paste_wspbus.ini.factories import at_place
 from paste_wspbus.ini.file import wait_for_no_pipe
 from paste_wspbus.ini.listed import check_cluster_plugins
+from paste_wspbus.ini.masking import without_secrets
 from paste_wspbus.plugins.log_files import log_to_files
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.trials import too_slow
@@ -98,6 +100,7 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
     setting: object = None
     try:
         process = make()
+        launch.mask = functools.partial(without_secrets, config=process.config)
         _use_log(process, order['log_file'])
         setting = process.config.settings['trial']
         if setting is False:
@@ -112,7 +115,7 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
     if failed is None:
         report.composed()
     else:
-        _tell(report, failed, order, is_auto=setting == 'auto')
+        _tell(launch, failed, order, is_auto=setting == 'auto')
     end_at_once(DONE if failed is None else FAILED)
 
 
@@ -196,7 +199,7 @@ def _leave_with_the_site(launch: Launch, connection: socket.socket) -> None:
 
 
 def _tell(
-    report: Report, error: BaseException, order: dict[str, Any], is_auto: bool
+    launch: Launch, error: BaseException, order: dict[str, Any], is_auto: bool
 ) -> None:
     """Report why the site was not loaded."""
     if isinstance(error, (Terminated, KeyboardInterrupt)):
@@ -205,20 +208,20 @@ def _tell(
         line = (
             too_slow(limit) if is_late else 'a signal ended the process that loaded it'
         )
-        _fail(report, order, FAILED, f'{line}{at_place(error)}', trace_of(error)[0])
+        _fail(launch, order, FAILED, f'{line}{at_place(error)}', trace_of(error)[0])
         return
     if not isinstance(error, WSPBusError):
         lack = shortage(error) if isinstance(error, Exception) else None
         text = ''.join(traceback.format_exception_only(error)).strip()
         line = str(lack) if lack is not None else f'{text}{at_place(error)}'
-        _fail(report, order, FAILED, line, trace_of(error)[0])
+        _fail(launch, order, FAILED, line, trace_of(error)[0])
         return
     line, is_held = one_line(error), any(map(_is_held, _chain(error)))
     if is_held and is_auto:
-        report.untried(line)
+        launch.report.untried(line)
     else:
         _fail(
-            report,
+            launch,
             order,
             error.exit_code,
             f'{line}{HINT * is_held}',
@@ -227,13 +230,13 @@ def _tell(
 
 
 def _fail(
-    report: Report, order: dict[str, Any], code: int, line: str, trace: str
+    launch: Launch, order: dict[str, Any], code: int, line: str, trace: str
 ) -> None:
     """Report a failure; for `restart`, log it: the site that runs does not learn of it."""
     if order.get('logs'):
         text = f'The new code fails, and the old site was not stopped: {line}\n{trace}'
         log_to_files(text.rstrip('\n'))
-    report.failed(code, line, trace)
+    launch.report.failed(code, launch.mask(line), trace)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -40,6 +40,9 @@ _SECRETS = (
 )
 
 
+#: The user and password of a URL in a line for people: what follows a / is a path.
+_CREDENTIALS = re.compile(r'://[^\s/@]*@')
+
 #: The password of a URL.
 _PASSWORD = re.compile(r'://[^\s/@:]*:(\S+)@')
 
@@ -54,19 +57,30 @@ def secrets_of(config: Config) -> list[str]:
     """Return the values of an .ini that are secrets, the longest first.
 
     They are the values of keys such as password and token, and the passwords of URLs, as
-    the site gets them: variables are replaced.
+    the site gets them: variables are replaced. What the file says openly, too, is none:
+    ``beaker.session.key = shop`` hides neither egg:shop nor /srv/shop.
     """
     found: set[str] = set()
+    openly = [config.file or '']
     for section in config.loader.parser.sections() if config.file else ():
         if _LOGGING.match(section):
             continue
+        openly.append(section)
         with contextlib.suppress(ConfigError):
             for key, value in config.section(section).items():
+                if key == 'use':
+                    openly.append(value)
                 found.update(_PASSWORD.findall(value))
                 if _SECRET_KEY.search(key):
                     found.add(value.strip())
     return sorted(
-        (one for one in found if len(one) >= _SHORTEST), key=len, reverse=True
+        (
+            one
+            for one in found
+            if len(one) >= _SHORTEST and not any(one in text for text in openly)
+        ),
+        key=len,
+        reverse=True,
     )
 
 
@@ -80,6 +94,16 @@ def masked_text(text: str, secrets: Iterable[str] = ()) -> str:
     for pattern, mask in _SECRETS:
         text = pattern.sub(mask, text)
     return text
+
+
+def without_secrets(text: str, config: Config) -> str:
+    """Return a line for people without the secrets of an .ini, and the passwords of URLs.
+
+    Its other words stay: ``[plugin:db] password: it is missing`` names no secret.
+    """
+    for secret in secrets_of(config):
+        text = text.replace(secret, MASK)
+    return _CREDENTIALS.sub(f'://{MASK}@', text)
 
 
 def masked_value(key: str, value: str) -> str:

@@ -80,7 +80,14 @@ class Answers:
                 else {}
             )
             connection.answer({'exit_code': code, **replaced, **more})
-        self.started({'exit_code': code, 'line': self.failure} if self.failure else {})
+        self.started(
+            {'exit_code': code, 'line': self._masked()} if self.failure else {}
+        )
+
+    def _masked(self) -> str:
+        from paste_wspbus.ini.masking import without_secrets
+
+        return without_secrets(self.failure, self.process.config)
 
     def started(self, answer: dict[str, Any]) -> None:
         """Send an answer to the clients that wait for the end of the start."""
@@ -99,7 +106,7 @@ class Answers:
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` answers of a site of one process."""
-        return _with_backlog(self._describe(), self.process.server)
+        return self._whole(self._describe(), self.process.server)
 
     def describe_all(
         self,
@@ -117,7 +124,7 @@ class Answers:
 
         def make() -> dict[str, Any]:
             told = self._describe() | _readable(supervisor.describe())
-            return _with_backlog(told, supervisor.server)
+            return self._whole(told, supervisor.server)
 
         def ask_workers() -> None:
             supervisor.inquire(connection, lambda: answer(make))
@@ -127,6 +134,18 @@ class Answers:
             ask_workers()
         else:
             cluster.status.ask(ask_workers, machines, patience)
+
+    def _whole(self, status: dict[str, Any], server: Server | None) -> dict[str, Any]:
+        """Add the backlog to a status, and mask secrets in what plugins say of themselves."""
+        saying = [one for one in (status, *status['workers']) if one.get('plugins')]
+        if saying:
+            from paste_wspbus.ini.masking import secrets_of
+            from paste_wspbus.ops.status import public
+
+            secrets = secrets_of(self.process.config)
+            for one in saying:
+                one['plugins'] = public(one['plugins'], secrets)
+        return _with_backlog(status, server)
 
     def _describe(self) -> dict[str, Any]:
         bus, process = self.bus, self.process

@@ -9,7 +9,7 @@ from paste_wspbus.report import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from paste_wspbus.ini.config import Config
     from paste_wspbus.process.early_signals import EarlySignals
@@ -29,6 +29,8 @@ class Launch:
         self.options, self.early = options, early
         #: Reports the result of the start to the process that waits for it.
         self.report = Report()
+        #: Masks secrets in what `fail` reports.
+        self.mask: Callable[[str], str] = str
         #: The turn of `start` and `restart`, until the site is started.
         self.turn: Turn | None = None
         #: A copy of the stderr that --log-file has replaced.
@@ -92,7 +94,7 @@ class Launch:
 
         :returns: ``code``, the exit code.
         """
-        self.report.failed(code, line)
+        self.report.failed(code, self.mask(line))
         return code
 
     def take_turn(self, patience: float) -> None:

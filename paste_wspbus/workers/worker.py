@@ -14,6 +14,7 @@ from paste_wspbus.bus import EX_SOFTWARE
 from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.interrupts import in_main_thread
 from paste_wspbus.forks import close_in_child
+from paste_wspbus.ini.masking import without_secrets
 from paste_wspbus.listening.sockets import ListeningSocket
 from paste_wspbus.process import watched
 from paste_wspbus.process.health import reporter
@@ -64,6 +65,7 @@ class Worker:
         requests: WatchedRequests,
     ) -> None:
         self.process, self.connection, self.role = process, connection, role
+        process.launch.mask = lambda line: without_secrets(line, process.config)
         self.shared = shared
         self.board, self.requests = board, requests
         self._forked = time.monotonic()

@@ -184,6 +184,17 @@ def test_new_code_that_fails_is_not_used(started, app, more, code, words):
     assert started.get() == f'mended {pid}'
 
 
+def test_what_is_shown_of_new_code_that_fails_has_no_secret_of_the_ini(started):
+    started.change(app='make_broken')
+    with open(started.folder / 'site.ini', 'a') as ini:
+        ini.write('\n[app:other]\nuse = call:webapp:make\npassword = out of order\n')
+    told = graceful(started, 1)
+    for shown in told.err.text, *started.status(), repr(status_json(started.folder)):
+        assert 'out of order' not in str(shown)
+    assert 'make_broken failed: ValueError: ***, at ' in told.err.text
+    assert 'ValueError: out of order' in started.log
+
+
 def test_a_pipe_in_the_place_of_the_ini_does_not_hold_up_the_trial(started):
     ini, aside = started.folder / 'site.ini', started.folder / 'aside.ini'
     ini.rename(aside)

@@ -2,7 +2,13 @@
 
 import pytest
 
-from paste_wspbus.ini.masking import masked_text, masked_value
+from paste_wspbus.ini.config import Config
+from paste_wspbus.ini.masking import (
+    masked_text,
+    masked_value,
+    secrets_of,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +56,29 @@ def test_messages_keep_their_words():
     assert masked_text('could not connect to redis://:pw@host/0?db=1 at all') == (
         'could not connect to redis://***@host/0?*** at all'
     )
+
+
+INI = """
+[DEFAULT]
+smtp_password = from-default
+[app:main]
+use = egg:shop
+beaker.session.key = shop
+beaker.session.secret = long-secret
+url = postgresql://me:p@ss@db/shop
+[logger_root]
+key = generic
+"""
+
+
+def test_a_line_for_people_has_no_secret_of_the_ini_and_all_its_other_words(tmp_path):
+    (tmp_path / 'site.ini').write_text(INI)
+    config = Config('site.ini', {}, str(tmp_path))
+    # The file says "shop" openly, too.
+    assert secrets_of(config) == ['from-default', 'long-secret', 'p@ss']
+    line = 'shop.ini [app:main] password: it is no long-secret, at /srv/shop/a.py?x'
+    masked = 'shop.ini [app:main] password: it is no ***, at /srv/shop/a.py?x'
+    assert without_secrets(line, config) == masked
+    line = 'no answer of redis://:other@host/0 and postgresql://me:p@ss@db/shop'
+    masked = 'no answer of redis://***@host/0 and postgresql://***@db/shop'
+    assert without_secrets(line, config) == masked

@@ -85,10 +85,17 @@ def test_a_generation_that_fails_is_dropped_and_reported(tmp_path, case):
 
 
 @pytest.mark.parametrize('hook', ['at_import', 'at_composition', 'at_start'])
-def test_the_traceback_of_a_generation_that_fails_is_in_the_log(tmp_path, hook):
+def test_the_log_has_the_whole_traceback_of_a_generation_that_fails(tmp_path, hook):
     with Workers(tmp_path) as site:
-        set_up(tmp_path, **{hook: "raise RuntimeError('it is broken')"})
-        assert site.run('graceful').code in (1, 2)
+        set_up(tmp_path, **{hook: "raise RuntimeError('it is broken: hunter2')"})
+        new = '[app:other]\nuse = call:app:make\npassword = hunter2\n[server:main]'
+        site.change(('[server:main]', new))
+        told = site.run('graceful')
+        assert told.code in (1, 2)
+        # What others show of it has no secret of the .ini.
+        for shown in told.err.text, repr(site.status()), site.run('status').out.text:
+            assert 'it is broken: ***' in shown and 'hunter2' not in shown
+        assert 'it is broken: hunter2' in site.err.text
         site.expect('Generation 2 failed')
         assert 'Traceback (most recent call last)' in site.err.text
         assert f'{hook}", line 1' in site.err.text
