@@ -296,7 +296,7 @@ def _exporter(
         else:
             how = f'OTEL_* asks for {name}: install the package that has this exporter'
         raise wrong(f'it needs OpenTelemetry, which is not installed: {how}') from None
-    if endpoint is None:
+    if endpoint is None or not name.startswith('otlp_'):
         return exporter  # type: ignore[no-any-return]
     url = endpoint.rstrip('/')
     if protocol == 'http' and not url.endswith(TRACES):

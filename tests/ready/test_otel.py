@@ -333,7 +333,8 @@ def test_the_environment_says_where_spans_go(bus, monkeypatch):
     monkeypatch.setenv('OTEL_TRACES_EXPORTER', 'none')
     assert plugin(bus)._make_exporter is None
     monkeypatch.setenv('OTEL_TRACES_EXPORTER', 'console')
-    assert plugin(bus)._make_exporter.__name__ == 'ConsoleSpanExporter'
+    otel = plugin(bus, endpoint='http://collector.example:4318')
+    assert type(otel._make_exporter()).__name__ == 'ConsoleSpanExporter'
     monkeypatch.setenv('OTEL_TRACES_EXPORTER', 'zipkin')
     with pytest.raises(ConfigError, match='asks for zipkin: install the package'):
         plugin(bus)
