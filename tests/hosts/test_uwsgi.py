@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.environments import environment
 from tests.hosts import promises as hosts
 from tests.hosts.hosted_uwsgi import UWSGI, Threads
 from tests.hosts.watched import Watched
 from tests.kit import eventually, write
+from tests.kit.places import DOCS
+from tests.kit.typed import steps
 
 MASTER = ('--master', '--processes', '1')
 
@@ -108,6 +111,29 @@ def test_under_load_no_worker_loses_its_stop(tmp_path):
 def test_the_site_starts_before_the_first_request(folder, mode):
     with Watching(folder, *MODES[mode], wait=False) as uwsgi:
         eventually(lambda: uwsgi.events() == ['start'])
+
+
+class Printed(Watching):
+    """With the uwsgi.ini of docs/uwsgi.md; HTTP in the place of uWSGI's own protocol."""
+
+    def command(self):
+        page = steps((DOCS / 'uwsgi.md').read_text())
+        text = next(step.text for step in page if step.name == 'uwsgi.ini')
+        socket = f'http-socket = 127.0.0.1:{self.port}'
+        text = text.replace('socket = 127.0.0.1:3031', socket)
+        (self.folder / 'uwsgi.ini').write_text(text)
+        home = environment(self.environment)
+        return [self.bin('uwsgi'), '--ini', 'uwsgi.ini', '--home', home]
+
+
+def test_the_configuration_of_the_page_starts_and_stops_each_worker(folder):
+    with Printed(folder) as uwsgi:
+        (warning,) = warnings(uwsgi)
+        assert 'on its http-socket' in warning
+        eventually(lambda: uwsgi.events().count('start') == 4)
+        uwsgi.process.send(signal.SIGTERM)
+        assert uwsgi.process.wait() == 0
+        assert uwsgi.stops() == 4
 
 
 def test_nothing_starts_in_the_master_nor_in_a_mule(folder):
