@@ -83,10 +83,10 @@ def _copy_sample(name: str, path: str | None) -> int:
         raise no_sample(name, known)
     sample = known[name]
     made = copy_sample(sample, path)
-    following = f'wspserve {made[0]}'
+    following = sample.command.replace(sample.files[0].name, made[0])
     if sample.is_folder:
-        folder, _, ini = made[0].rpartition('/')
-        following = f'cd {folder}; wspserve {ini}'
+        folder, _, _ = made[0].rpartition('/')
+        following = f'cd {folder}; {sample.command}'
     print_answer(f'Made {", ".join(made)}. Next: {following}')
     return DONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from importlib.resources import files
@@ -24,6 +25,8 @@ class Sample(NamedTuple):
     #: The .ini first.
     files: list[Traversable]
     is_folder: bool
+    #: What serves it, in the folder of the .ini: the first command in its comments.
+    command: str
 
 
 def samples() -> dict[str, Sample]:
@@ -57,7 +60,16 @@ def _sample(
     text = ' '.join(line.strip('#; ') for line in lines[:3] if line[:1] in '#;')
     summary = re.split(r'[.:;] ', text)[0].rstrip('.')
     others = sorted(others, key=lambda file: file.name)
-    return Sample(name, summary, [ini, *others], is_folder)
+    command = _command(ini.name, lines)
+    return Sample(name, summary, [ini, *others], is_folder, command)
+
+
+def _command(ini: str, lines: list[str]) -> str:
+    wanted = rf'[#;] {{2,}}((?:\S.*)?\bwspserve {re.escape(ini)}(?: \S+)*)'
+    for line in itertools.takewhile(lambda line: line[:1] in ('#', ';'), lines):
+        if found := re.match(wanted, line):
+            return found[1]
+    return f'wspserve {ini}'
 
 
 def copy_sample(sample: Sample, path: str | None) -> list[str]:

@@ -32,7 +32,14 @@ def test_a_copy_of_a_sample_can_be_served_as_it_is(tmp_path):
     assert checked.out.text == 'shop.ini: no mistakes found\n', checked.report()
     made = run(tmp_path, 'new', 'ini', 'many', '--from', 'cluster').out.text
     assert 'Made many/site.ini, ' in made
-    assert made.endswith('. Next: cd many; wspserve site.ini\n')
+    assert made.endswith('. Next: cd many; wspserve site.ini web=1\n')
+
+
+def test_what_comes_next_is_the_first_command_in_the_comments_of_the_sample(tmp_path):
+    made = run(tmp_path, 'new', 'ini', '--from', 'zope').out.text
+    assert made.endswith('cd zope; mkdir -p var/log var/cache; wspserve zope.ini\n')
+    made = run(tmp_path, 'new', 'ini', 'my.ini', '--from', 'own_restart').out.text
+    assert made.endswith('. Next: wspserve my.ini --reload\n')
 
 
 def test_from_without_a_name_lists_the_samples(tmp_path):
