@@ -28,6 +28,8 @@ def completed(text, folder):
     for key, path in re.findall(r'^(file|reports) = (/.*)', text, re.M):
         named = Path(path)
         (named if key == 'reports' else named.parent).mkdir(parents=True, exist_ok=True)
+    for name in re.findall(r'^ssl_\w+ = %\(here\)s/(\S+)', text, re.M):
+        Path(folder, name).touch()
     for dist in set(re.findall(r'\begg:([\w.-]+)', text)):
         if not is_installed(dist):
             text = re.sub(rf'\begg:{re.escape(dist)}(#\w+)?', 'call:example:make', text)
