@@ -43,7 +43,8 @@ def make_app(global_conf, **app_conf):
     config['pylons.app_globals'] = Globals(config)
     routes = Mapper()
     routes.connect('/{action}', controller='archive:ArchiveController')
-    routes.connect('/', controller='archive:ArchiveController', action='index')
+    for path in ('', '/'):  # below /old, both are the first page
+        routes.connect(path, controller='archive:ArchiveController', action='index')
     routes.create_regs([])
     app = RoutesMiddleware(PylonsApp(config), routes, singleton=False)
     return RegistryManager(app)

@@ -182,6 +182,7 @@ def test_one_signal_stops_all_four_in_reverse_when_all_have_answered(
 ):
     with served(folder, command=command) as site:
         facts = {name: json.loads(site.get(path).body) for name, path in PATHS.items()}
+        assert json.loads(site.get('/old').body) == facts['Pylons']
         answers, code = stop_while_all_four_answer(site, signum)
     assert code == 0, site.report()
     assert site.has_left_nothing()
