@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 #: Seconds between two tries to bind an address.
 LOOK = 0.02
 
-#: The number of connections that wait at most until they are accepted.
-BACKLOG = 64
+#: The number of connections that wait at most until they are accepted. If there is no room,
+#: a client tries it again a second later, and most probes have given up then.
+BACKLOG = 1024
 
 #: Why an address is refused that the site has.
 OF_SITE = 'the site itself has this address'

@@ -1,5 +1,6 @@
 """The settings of the ops listener, and its sockets."""
 
+import contextlib
 import socket
 
 import pytest
@@ -91,6 +92,16 @@ def test_the_port_of_the_site_is_not_that_of_the_pages(tmp_path, host, asked):
     finally:
         ops.close()
         site.close()
+
+
+def test_many_connections_at_once_do_not_keep_a_probe_from_connecting(tmp_path):
+    ops = Ops(config_of(tmp_path, 'ops = 127.0.0.1:0'), None)
+    with contextlib.ExitStack() as opened:
+        ops.open()
+        opened.callback(ops.close)
+        address = ops.sockets[0].sock.getsockname()
+        for _ in range(400):  # nobody accepts; without room, connect(2) waits for ever
+            opened.enter_context(socket.create_connection(address, timeout=10))
 
 
 def test_the_file_of_the_site_is_not_that_of_the_pages(tmp_path):
