@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 
 from paste_wspbus.errors import ConfigError
@@ -11,7 +12,7 @@ from paste_wspbus.ini.settings import section_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from paste_wspbus.ini.config import Config
 
@@ -49,30 +50,35 @@ _PASSWORD = re.compile(r'://[^\s/@:]*:(\S+)@')
 #: The number of characters of a secret at least: shorter ones are parts of other words.
 _SHORTEST = 4
 
+#: The same of a variable of the environment: AUTH=false and TOKEN_TTL=3600 are no secrets.
+_SHORTEST_VARIABLE = 6
+
 #: The sections of logging, whose keys are names of parts.
 _LOGGING = re.compile(r'(loggers|handlers|formatters)$|(logger|handler|formatter)_')
 
 
 def secrets_of(config: Config) -> list[str]:
-    """Return the values of an .ini that are secrets, the longest first.
+    """Return the values of an .ini and of the environment that are secrets, the longest first.
 
     They are the values of keys such as password and token, and the passwords of URLs, as
-    the site gets them: variables are replaced. What the file says openly, too, is none:
-    ``beaker.session.key = shop`` hides neither egg:shop nor /srv/shop.
+    the site gets them: variables are replaced. A password that is quoted in a URL is there
+    in both forms, because libraries show it in both. What the file says openly, too, is
+    none: ``beaker.session.key = shop`` hides neither egg:shop nor /srv/shop.
     """
-    found: set[str] = set()
-    openly = [config.file or '']
+    variables = {
+        key: value
+        for key, value in os.environ.items()
+        if len(value) >= _SHORTEST_VARIABLE
+    }
+    found, openly = _secrets_in(variables), [config.file or '']
     for section in config.loader.parser.sections() if config.file else ():
         if _LOGGING.match(section):
             continue
         openly.append(section)
         with contextlib.suppress(ConfigError):
-            for key, value in config.section(section).items():
-                if key == 'use':
-                    openly.append(value)
-                found.update(_PASSWORD.findall(value))
-                if _SECRET_KEY.search(key):
-                    found.add(value.strip())
+            values = config.section(section)
+            openly.append(values.get('use', ''))
+            found |= _secrets_in(values)
     return sorted(
         (
             one
@@ -82,6 +88,18 @@ def secrets_of(config: Config) -> list[str]:
         key=len,
         reverse=True,
     )
+
+
+def _secrets_in(values: Mapping[str, str]) -> set[str]:
+    from urllib.parse import unquote
+
+    found: set[str] = set()
+    for key, value in values.items():
+        for password in _PASSWORD.findall(value):
+            found |= {password, unquote(password)}
+        if _SECRET_KEY.search(key):
+            found.add(value.strip())
+    return found
 
 
 def masked_text(text: str, secrets: Iterable[str] = ()) -> str:

@@ -82,3 +82,18 @@ def test_a_line_for_people_has_no_secret_of_the_ini_and_all_its_other_words(tmp_
     line = 'no answer of redis://:other@host/0 and postgresql://me:p@ss@db/shop'
     masked = 'no answer of redis://***@host/0 and postgresql://***@db/shop'
     assert without_secrets(line, config) == masked
+
+
+def test_secrets_of_the_environment_and_passwords_in_both_forms_are_known(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / 'site.ini'
+    path.write_text('[app:main]\nurl = db://me:p%%40ss%%2Fword@host/shop\n')
+    monkeypatch.setenv('SHOP_DB_PASSWORD', 'hunter2')
+    monkeypatch.setenv('SHOP_URL', 'redis://:hunter3@host/0')
+    monkeypatch.setenv('SHOP_AUTH', 'false')
+    secrets = secrets_of(Config(str(path), {}, str(tmp_path)))
+    assert {'hunter2', 'hunter3', 'p%40ss%2Fword', 'p@ss/word'} <= {*secrets}
+    assert 'false' not in secrets
+    text = 'p@ss/word, hunter2 and hunter3 were refused: false'
+    assert masked_text(text, secrets) == '***, *** and *** were refused: false'
