@@ -611,6 +611,9 @@ def app(environ, start_response):
     if path == '/stuck':
         print('stuck', flush=True)
         ends.wait(60)
+    if path == '/fifo':
+        print('opens', environ['QUERY_STRING'], flush=True)
+        open(environ['QUERY_STRING']).close()
     if path == '/file':
         return environ.get('wsgi.file_wrapper', list)(open(__file__, 'rb'))
     return [b'12345']
@@ -717,6 +720,49 @@ def test_a_client_that_goes_and_a_request_that_is_cut_have_lines(
         200,
     )
     assert (cut['uri'], cut['end'], cut['status']) == ('/stuck', 'cut', None)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the system must say it')
+def test_what_waits_in_the_backlog_of_busy_workers_has_waited(tmp_path):
+    ini = SITE.format(server='egg:waitress', **PLUGIN)
+    ini = ini.replace('port = 0', 'port = 0\nthreads = 1\nbacklog = 100')
+    ini = ini.replace('[wspbus:main]', '[wspbus:main]\nworkers = 2\nsoak = 0')
+    with (
+        Site(tmp_path, ini, files={'webapp.py': APP}) as site,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def send(target):
+            sock = socket.create_connection(('127.0.0.1', site.port), TIMEOUT)
+            stack.enter_context(sock)
+            sock.sendall(f'GET {target} HTTP/1.1\r\nHost: x\r\n\r\n'.encode())
+            return sock
+
+        for fifo in ('one', 'two'):
+            os.mkfifo(tmp_path / fifo)
+            send(f'/fifo?{fifo}')
+            assert site.out.wait_for(f'opens {fifo}')
+        began = time.monotonic()
+        waiting = send('/length')
+        waited = time.monotonic()
+        threading.Event().wait(0.1)
+        waited = time.monotonic() - waited
+        for fifo in ('one', 'two'):
+            (tmp_path / fifo).write_text('')
+        assert waiting.recv(65536)
+        took = time.monotonic() - began
+        site.stop()
+    (made,) = [one for one in entries(tmp_path) if one['uri'] == '/length']
+    assert waited - 0.02 <= made['waited_us'] / 1e6 <= took + 0.02
+
+
+def test_a_connection_whose_system_says_nothing_has_not_waited():
+    from paste_wspbus.servers.waitress_log import waited_in_backlog
+
+    one, other = socket.socketpair()
+    with one, other:
+        one.send(b'x')
+        assert waited_in_backlog(other) == 0.0
 
 
 def test_waitress_logs_what_it_refuses(tmp_path):
