@@ -242,9 +242,16 @@ def outcome_of(function: Callable[[], object]) -> tuple[bool, str]:
     :returns: whether all is well, and what there is to say.
     """
     try:
-        value = function()
+        return _meaning_of(function())
     except BaseException as error:  # also SystemExit: it is a thread of this package
-        return False, f'{type(error).__name__}: {error}'.removesuffix(': ')[:MAX_TEXT]
+        try:
+            text = str(error)
+        except Exception:
+            text = 'what it says cannot be shown'
+        return False, f'{type(error).__name__}: {text}'.removesuffix(': ')[:MAX_TEXT]
+
+
+def _meaning_of(value: object) -> tuple[bool, str]:
     if value is None or value is True:
         return True, ''
     if value is False:
@@ -278,8 +285,13 @@ def _problem_of(check: Check) -> str:
 
 def _are_same(one: Callable[[], object], other: Callable[[], object]) -> bool:
     """Whether two functions are one: a factory that runs again makes it anew."""
-    places = [
-        (getattr(each, '__module__', None), getattr(each, '__qualname__', None))
+    names = [
+        [getattr(each, key, None) for key in ('__module__', '__qualname__')]
         for each in (one, other)
     ]
-    return one == other or (places[0] == places[1] and None not in places[0])
+    codes = [
+        getattr(getattr(each, '__func__', each), '__code__', None)
+        for each in (one, other)
+    ]
+    are_alike = names[0] == names[1] and None not in names[0] and codes[0] == codes[1]
+    return one == other or are_alike

@@ -24,6 +24,11 @@ def raiser(error):
     return check
 
 
+class Silent(Exception):
+    def __str__(self):
+        raise ValueError('no')
+
+
 @pytest.mark.parametrize(
     'function, ok, text',
     [
@@ -35,6 +40,8 @@ def raiser(error):
         (raiser(OSError('refused')), False, 'OSError: refused'),
         (raiser(ValueError()), False, 'ValueError'),
         (raiser(SystemExit(3)), False, 'SystemExit: 3'),
+        (raiser(Silent()), False, 'Silent: what it says cannot be shown'),
+        (lambda: {'pool': Silent()}, False, 'ValueError: no'),
         (
             lambda: 3,
             False,
@@ -115,6 +122,12 @@ def test_the_same_function_may_come_again_and_another_may_not(started):
     assert len(started.checks.describe()) == 1
     with pytest.raises(BadCheck, match="'db': another check has this name"):
         started.health('db')(lambda: None)
+
+
+def test_two_lambdas_of_one_function_are_two_checks(started):
+    started.health('db')(lambda: 1)
+    with pytest.raises(BadCheck, match="'db': another check has this name"):
+        started.health('db')(lambda: 2)
 
 
 @pytest.mark.parametrize(
