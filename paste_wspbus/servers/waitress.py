@@ -182,7 +182,14 @@ class WaitressServer(Server):
         trigger.handle_read = functools.partial(_run_jobs, trigger, self._jobs)
         # waitress counts what is in the map, and not the connections alone.
         self._adjustments.connection_limit += len(self._map)
-        channel_class = self._channel_class(ways)
+        channel_class = _channel_class(self, ways)
+        if self.sharing is not None:
+            from paste_wspbus.servers.waitress_sharing import expecting
+
+            channel_class = expecting(channel_class, self.sharing)
+        if self._loop is not None:
+            bases = (waitress_fast.EpollChannel, channel_class)
+            channel_class = type('EpollDrainingChannel', bases, {})
         for server in self._servers:
             server.channel_class = channel_class
             server.accept = functools.partial(self._accept_for, server)
@@ -198,21 +205,6 @@ class WaitressServer(Server):
                 trigger._physical_pull = functools.partial(
                     greenlets.wake, trigger.trigger
                 )
-
-    def _channel_class(self, ways: frozenset[str]) -> type[HTTPChannel]:
-        channel_class = _draining_channel(self, ways)
-        if self.sharing is not None:
-            from paste_wspbus.servers.waitress_sharing import expecting
-
-            channel_class = expecting(channel_class, self.sharing)
-        if self.access_log is not None or self.notes_arrival:
-            from paste_wspbus.servers.waitress_log import arriving
-
-            channel_class = arriving(channel_class)
-        if self._loop is not None:
-            bases = (waitress_fast.EpollChannel, channel_class)
-            channel_class = type('EpollDrainingChannel', bases, {})
-        return channel_class
 
     def _make_server(self, app: Any, listening: ListeningSocket) -> None:
         """Make waitress's server on one socket, as its create_server does: it joins the map."""
@@ -519,9 +511,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             super().handle_close()
 
 
-def _draining_channel(
-    adapter: WaitressServer, ways: frozenset[str]
-) -> type[HTTPChannel]:
+def _channel_class(adapter: WaitressServer, ways: frozenset[str]) -> type[HTTPChannel]:
     class DrainingTask(_Task):
         def build_response_header(self) -> Any:
             self.channel.answered = self.request

@@ -49,30 +49,28 @@ TEXTS = {
 }
 
 
-def arriving(base: type[Any]) -> type[Any]:
-    """Return a class of channels that know for how long they have waited in the backlog.
+def arrival(channel: Any) -> float:
+    """Return the time.monotonic() at which the request of a channel had arrived.
 
-    While all threads of all workers are busy, a connection waits there, with its request.
+    While all threads of all workers are busy, a connection waits in the backlog, with its
+    first request: of this time, the system knows more than the channel.
     """
-
-    class Channel(base):  # type: ignore[misc]
-        def received(self, data: Any) -> Any:
-            if not self.has_received:
-                self.used -= waited_in_backlog(self.socket)
-            return super().received(data)
-
-    return Channel
+    used: float = channel.used
+    if channel.answered is None:
+        arrived = monotonic() - has_bytes_for(channel.socket)
+        if arrived < used - _TICK:
+            return arrived
+    return used
 
 
-def waited_in_backlog(sock: socket.socket) -> float:
-    """Return the seconds since the system has the first bytes, which were read just now.
+def has_bytes_for(sock: socket.socket) -> float:
+    """Return the seconds since the system got the last bytes of a connection.
 
     :returns: 0.0 if the system does not say it: Linux does, of TCP.
     """
     with contextlib.suppress(OSError, AttributeError, struct.error):
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _HAS_FOR.size)
-        seconds = float(_HAS_FOR.unpack(info)[0]) / 1000
-        return seconds if seconds > _TICK else 0.0
+        return float(_HAS_FOR.unpack(info)[0]) / 1000
     return 0.0
 
 
@@ -109,7 +107,7 @@ def _service(log: Any, known: Known) -> Callable[[Any], None]:
     line = log.line_of(known)
 
     def service(self: Any) -> None:
-        received = self.received = self.channel.used
+        received = self.received = arrival(self.channel)
         since = self.since = monotonic()
         if log.ids is not None:
             log.ids.give(self.get_environment())
@@ -155,8 +153,8 @@ def _in_service(log: Any) -> list[Any]:
 class _Arriving:
     def get_environment(self: Any) -> Any:
         environ = super().get_environment()  # type: ignore[misc]
-        # When the last byte was received.
-        environ.setdefault(RECEIVED_KEY, self.channel.used)
+        if RECEIVED_KEY not in environ:
+            environ[RECEIVED_KEY] = arrival(self.channel)
         return environ
 
 

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -756,13 +757,16 @@ def test_what_waits_in_the_backlog_of_busy_workers_has_waited(tmp_path):
     assert waited - 0.02 <= made['waited_us'] / 1e6 <= took + 0.02
 
 
-def test_a_connection_whose_system_says_nothing_has_not_waited():
-    from paste_wspbus.servers.waitress_log import waited_in_backlog
+def test_a_connection_whose_system_says_nothing_arrived_when_it_was_read():
+    from paste_wspbus.servers.waitress_log import arrival
 
     one, other = socket.socketpair()
     with one, other:
         one.send(b'x')
-        assert waited_in_backlog(other) == 0.0
+        channel = types.SimpleNamespace(used=1.0, answered=None, socket=other)
+        assert arrival(channel) == 1.0
+        channel.socket = None  # the connection is closed
+        assert arrival(channel) == 1.0
 
 
 def test_waitress_logs_what_it_refuses(tmp_path):
