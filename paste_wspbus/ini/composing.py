@@ -56,7 +56,7 @@ class Site:
         self.file, self.bus, self.server = file, bus, server
         self.app: Any = None
         self.plugins: dict[str, Any] = {}
-        #: From the name of each 'start' listener to the section that it comes from.
+        #: From the name of each 'start' and 'stop' listener to the section it comes from.
         self.origins: dict[str, str] = {}
 
     def place_of(self, listener: str) -> str:
@@ -187,10 +187,11 @@ class Composer:
 
     @contextlib.contextmanager
     def origin(self, site: Site, section: str) -> Generator[None]:
-        """Note that the 'start' listeners that the block subscribes come from a section."""
+        """Note that the listeners that the block subscribes come from a section."""
 
         def names() -> set[str]:
-            return {one.name for one in site.bus.channel('start').ordered}
+            channels = map(site.bus.channel, ('start', 'stop'))
+            return {one.name for channel in channels for one in channel.ordered}
 
         before = names()
         yield

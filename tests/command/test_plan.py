@@ -76,10 +76,15 @@ FILES = {
                 yield
 
             bus.subscribe('stop', say, priority=1)
+            bus.subscribe('stop', bye, priority=99)
             return lambda environ, start_response: []
 
 
         def say():
+            pass
+
+
+        def bye():
             pass
         """,
 }
@@ -124,7 +129,9 @@ def test_a_plan_has_the_order_of_the_starts_and_of_the_stops(tmp_path):
         'cache',
         'database',
         'shop.Cron.begin',
+        'shop.bye',
     ]
+    assert rows['shop.bye']['section'] == 'app:main'
     shop = str(tmp_path / 'shop.py')
     assert rows['cache']['needs'] == ['database']
     assert rows['cache']['section'] == 'plugin:cache'
