@@ -47,7 +47,9 @@ def plan(config: Config, launch: Launch, make_process: MakeProcess) -> int:
     """
 
     def work(load: Any) -> dict[str, Any]:
-        sys.dont_write_bytecode = True  # who only asks may be another user than the site
+        sys.dont_write_bytecode = (
+            True  # who only asks may be another user than the site
+        )
         with noting_places() as places:
             site: Site = load()
         return {'rows': [*rows_of(site, places)]}

@@ -53,6 +53,9 @@ _SHORTEST = 4
 #: The same of a variable of the environment: AUTH=false and TOKEN_TTL=3600 are no secrets.
 _SHORTEST_VARIABLE = 6
 
+#: Variables whose names only look like that of a password.
+_FOLDERS = ('PWD', 'OLDPWD')
+
 #: The sections of logging, whose keys are names of parts.
 _LOGGING = re.compile(r'(loggers|handlers|formatters)$|(logger|handler|formatter)_')
 
@@ -66,9 +69,7 @@ def secrets_of(config: Config) -> list[str]:
     none: ``beaker.session.key = shop`` hides neither egg:shop nor /srv/shop.
     """
     variables = {
-        key: value
-        for key, value in os.environ.items()
-        if len(value) >= _SHORTEST_VARIABLE
+        key: value for key, value in os.environ.items() if not _is_plain(key, value)
     }
     found, openly = _secrets_in(variables), [config.file or '']
     for section in config.loader.parser.sections() if config.file else ():
@@ -87,6 +88,15 @@ def secrets_of(config: Config) -> list[str]:
         ),
         key=len,
         reverse=True,
+    )
+
+
+def _is_plain(variable: str, value: str) -> bool:
+    """Whether a variable of the environment is no secret, whatever its name says."""
+    return (
+        len(value) < _SHORTEST_VARIABLE
+        or variable in _FOLDERS
+        or (os.path.isabs(value) and os.path.exists(value))  # SSH_AUTH_SOCK
     )
 
 

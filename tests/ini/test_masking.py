@@ -92,8 +92,10 @@ def test_secrets_of_the_environment_and_passwords_in_both_forms_are_known(
     monkeypatch.setenv('SHOP_DB_PASSWORD', 'hunter2')
     monkeypatch.setenv('SHOP_URL', 'redis://:hunter3@host/0')
     monkeypatch.setenv('SHOP_AUTH', 'false')
+    monkeypatch.setenv('PWD', '/srv/shop')
+    monkeypatch.setenv('SHOP_KEYS', str(path))
     secrets = secrets_of(Config(str(path), {}, str(tmp_path)))
     assert {'hunter2', 'hunter3', 'p%40ss%2Fword', 'p@ss/word'} <= {*secrets}
-    assert 'false' not in secrets
+    assert not {'false', '/srv/shop', str(path)} & {*secrets}
     text = 'p@ss/word, hunter2 and hunter3 were refused: false'
     assert masked_text(text, secrets) == '***, *** and *** were refused: false'
