@@ -16,6 +16,9 @@ class WSPBusError(Exception):
     #: Whether the log says more of it.
     is_logged = False
 
+    #: The traceback that another process has reported.
+    trace = ''
+
 
 class IllegalTransition(WSPBusError):
     """The bus was asked for a move that is not in its table of transitions.

@@ -68,8 +68,9 @@ REPORTS = {
             (DAEMON, WORKER, FORKER, TRIAL),
             (LAUNCHER, SUPERVISOR, OLD),
             'The launcher prints the line and exits with the code; the supervisor '
-            'notes why the start failed, and under --reload shows it; the old site '
-            'logs the line and the traceback, and keeps serving.',
+            'notes why the start failed, logs the traceback once for all that fail '
+            'alike, and under --reload shows it; the old site logs the line and the '
+            'traceback, and keeps serving.',
             ('failed', 'line', 'traceback', 'file', 'problem'),
         ),
         Word(

@@ -47,6 +47,7 @@ class DefaultPlugins:
         first = options.reload or not self.launch.later
         sitelog.quiet = first and not configured and options.verbosity <= 1
         sitelog.until_started = True
+        sitelog.reports_failure = not process.is_worker  # its supervisor reports it
         if sitelog.quiet and options.verbosity == 1 and self.is_on_terminal:
             sitelog.quiet, sitelog.reports_failure = False, False
         handler = process.signal_handler

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -34,9 +33,6 @@ LINGER = 10.0
 #: Seconds for the other atexit handlers, after one has used all the time and was cut.
 REST = 1.0
 
-#: The end of the line of an error that has a traceback.
-V_SHOWS = ' (-v shows the traceback)'
-
 #: The time.monotonic() at which atexit handlers must have ended, by the site's deadline.
 _until = float('inf')
 
@@ -47,59 +43,28 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
     :param launch: None if the command line is wrong.
     :returns: the exit code.
     """
-    line = one_line(error)
+    line, hint = one_line(error), ''
+    has_more = error.__cause__ is not None or bool(error.trace)
     if launch is None:
-        print_line(f'{line}{V_SHOWS * (error.__cause__ is not None)}', 'stderr')
+        hint = ' (-v shows the traceback)' if has_more else ''
+        print_line(f'{line}{hint}', 'stderr')
         return error.exit_code
     if launch.options.reload and launch.report.outcome_sent:
         return error.exit_code  # the supervisor shows it
     if launch.took_over and not launch.report.lasting:
         line += '; the old site has stopped'
-    hint = _show_traceback(error, launch)
+    if has_more or launch.options.verbosity > 1:
+        from paste_wspbus.command.failure import show_traceback
+
+        hint = show_traceback(error, launch)
+    elif launch.log and error.is_logged:
+        hint = f' (more is in {launch.log})'
     if not launch.is_printed_elsewhere:
         print_line(line if launch.log else f'{line}{hint}', 'stderr', level=40)
         if launch.terminal is not None:
             with contextlib.suppress(OSError):
                 os.write(launch.terminal, f'{line}{hint}\n'.encode())
-    return launch.fail(error.exit_code, f'{line}{hint}')
-
-
-def _show_traceback(error: WSPBusError, launch: Launch) -> str:
-    """Log the traceback of an error, and print it with -v or if the output is a log.
-
-    A log gets it always: nobody can start a daemon of last night once more. It has the
-    frames of the site; those of wspserve and PasteDeploy are shown only with -v.
-
-    :returns: what the line must say of it, or ''.
-    """
-    is_verbose, is_raised = launch.options.verbosity > 1, error.__cause__ is not None
-    log, trace = launch.log, ''
-    if is_raised:
-        from paste_wspbus.errorpage.problem import trace_of
-
-        trace = trace_of(error)[0].rstrip('\n')
-    if trace and launch.later and _is_logging():
-        logging.getLogger('paste_wspbus').error('The start has failed:\n%s', trace)
-        return ''
-    if trace and not log:
-        from paste_wspbus.plugins.log_files import log_to_files
-
-        log = log_to_files(f'The start has failed:\n{trace}')
-    if is_verbose:
-        import traceback
-
-        lines = traceback.format_exception(error.__cause__ or error)
-        print_line(''.join(lines).rstrip('\n'), 'stderr', level=40)
-    elif trace and (launch.later or launch.log):
-        print_line(trace, 'stderr', level=40)
-    if log and (trace or error.is_logged):
-        what = 'the traceback' if trace else 'more'
-        return f' ({what} is in {log})'
-    return '' if not is_raised or is_verbose or launch.later else V_SHOWS
-
-
-def _is_logging() -> bool:
-    return logging.getLogger('paste_wspbus').hasHandlers()
+    return launch.fail(error.exit_code, f'{line}{hint}', error.trace)
 
 
 def limit_handlers(seconds: float) -> None:

@@ -91,7 +91,7 @@ class Supervised:
         # each reload.
         is_shown = self.defaults.is_on_terminal and not configured
         sitelog.quiet = self.options.verbosity <= 1 - is_shown
-        sitelog.reports_failure = self.options.verbosity > 1
+        sitelog.reports_failure = False
         sitelog.until_started = not self.options.reload
         self._prepare()
         code = FAILED
@@ -103,7 +103,7 @@ class Supervised:
         except BecomeWorker as became:
             child = became
         except WSPBusError as error:
-            code = error.exit_code
+            code, error.trace = error.exit_code, self.supervisor.failures.text()
             raise
         finally:
             if bus.pid == os.getpid():

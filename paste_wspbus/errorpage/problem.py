@@ -67,7 +67,7 @@ def trace_of(error: BaseException) -> tuple[str, str | None]:
     for frame in [] if file else told.stack:
         if not frame.filename.startswith('<frozen'):
             file = frame.filename
-    return _cut(text, MOST), file
+    return cut(text, MOST), file
 
 
 def problem_of(error: BaseException, line: str) -> str:
@@ -80,9 +80,9 @@ def problem_of(error: BaseException, line: str) -> str:
     errors = _chain(told)
     if _says_it_all(error, told):
         errors, text = [], ''
-    line = _cut(line, MESSAGE)
+    line = cut(line, MESSAGE)
     for most, shown in ((MOST, errors), (MOST // 10, errors), (MOST // 10, [])):
-        kept = {'line': line, 'text': _cut(text, most), 'errors': shown}
+        kept = {'line': line, 'text': cut(text, most), 'errors': shown}
         problem = json.dumps(kept, ensure_ascii=False)
         if len(json.dumps(problem)) < ROOM:  # a message contains it as JSON
             break
@@ -109,7 +109,7 @@ def _says_it_all(error: BaseException, told: TracebackException) -> bool:
     return isinstance(error, WSPBusError) and error.__cause__ is None and not told.stack
 
 
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int) -> str:
     """Return a text without its middle if it is too long."""
     if len(text) <= most:
         return text
@@ -144,8 +144,8 @@ def _entry(one: TracebackException, depth: int) -> Told:
     parts = (one.exceptions or [])[:GROUP] if depth < DEPTH else []
     return {
         'type': kind.removesuffix(':'),
-        'message': _cut(message, MESSAGE),
-        'notes': _cut(''.join(said[:at] * shows_source + said[at + 1 :]), MESSAGE),
+        'message': cut(message, MESSAGE),
+        'notes': cut(''.join(said[:at] * shows_source + said[at + 1 :]), MESSAGE),
         'frames': frames,
         'parts': [_chain(part, depth + 1) for part in parts],
     }
@@ -189,7 +189,7 @@ def read(problem: str) -> Told:
             return told
     lines = problem.strip().splitlines() or ['The site cannot be served']
     return {
-        'line': _cut(lines[-1], MESSAGE),
+        'line': cut(lines[-1], MESSAGE),
         'text': '\n'.join(lines[:-1]),
         'errors': [],
     }

@@ -89,12 +89,19 @@ class Launch:
             return False
         return self.report.lasting or (self.options.daemon and not self.log)
 
-    def fail(self, code: int, line: str = '') -> int:
+    @property
+    def is_supervised(self) -> bool:
+        """Whether a supervisor reads the report of this process."""
+        return self.report.lasting and self.report.fd is not None
+
+    def fail(self, code: int, line: str = '', trace: str = '') -> int:
         """Report to the process that waits for the start that the start has failed.
 
+        :param trace: the traceback, for a supervisor; a launcher has no use for it.
         :returns: ``code``, the exit code.
         """
-        self.report.failed(code, self.mask(line))
+        told = trace if self.report.lasting else ''
+        self.report.failed(code, self.mask(line), told)
         return code
 
     def take_turn(self, patience: float) -> None:

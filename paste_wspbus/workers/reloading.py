@@ -94,6 +94,8 @@ class Reloading:
         self._abandons = False
         self._failures: dict[WorkerHandle, Failure] = {}
         supervisor.children.hear('failed', self._has_failed)
+        #: The failure that was printed last.
+        self._shown = ''
         supervisor.children.hear('learnt', self._has_learnt)
         supervisor.children.hear('outdated', self._is_outdated)
         supervisor.children.hear('restarts', self._has_stopped)
@@ -325,8 +327,10 @@ class Reloading:
         self._failures.clear()
         if known is None:
             self._watch_folders()
-        if str(failure) != supervisor.renewals.failure:  # all workers fail alike
-            self.plan.fail(f'{trace}{failure}')
+        text = f'{trace}{failure}'
+        if supervisor.renewals.failure is None or text != self._shown:
+            self._shown = text
+            self.plan.fail(text)  # once, if all workers fail alike
         supervisor.renewals.failure = str(failure)
         if role.kind != WORKER:
             return False

@@ -34,6 +34,7 @@ class Rolling:
         self.bus, self.waiting = supervisor.bus, supervisor.waiting
         self.current = supervisor.current
         self._at_a_time = max(cpu_count(), 2)
+        supervisor.children.hear('failed', supervisor.failures.note)
 
     def close_in_child(self) -> None:
         """Do nothing: this strategy has nothing open."""

@@ -30,6 +30,7 @@ from paste_wspbus.workers.crashes import Crashes
 from paste_wspbus.workers.describing import describe, in_brief
 from paste_wspbus.workers.draining import Draining
 from paste_wspbus.workers.exchange import Exchange
+from paste_wspbus.workers.failures import Failures
 from paste_wspbus.workers.faults import Faults
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.history import History
@@ -187,7 +188,7 @@ class Supervisor:
         self.children = make_children(
             bus.events, self._listeners(), self._has_ended, self.successors.babbles
         )
-        self.waiting = Waiting(bus)
+        self.waiting, self.failures = Waiting(bus), Failures(self)
         self.leaving = Leaving(bus, self.children, plan, server)
         self.inquiries = Inquiries(bus.events, self.children)
         self.history = History(bus.events, self.children)

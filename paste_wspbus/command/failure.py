@@ -1,0 +1,62 @@
+"""The traceback of a start that has failed: who gets it, and where it is shown."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+from paste_wspbus.command.terminal import print_line
+from paste_wspbus.errorpage.problem import MOST, cut, trace_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.errors import WSPBusError
+    from paste_wspbus.process.launch import Launch
+
+#: The end of the line of an error that has a traceback.
+V_SHOWS = ' (-v shows the traceback)'
+
+
+def show_traceback(error: WSPBusError, launch: Launch) -> str:
+    """Log the traceback of an error, and print it with -v or if the output is a log.
+
+    A log gets it always: nobody can start a daemon of last night once more. It has the
+    frames of the site; those of wspserve and PasteDeploy are shown only with -v. A worker
+    shows nothing: its supervisor gets the traceback, because the others may fail alike.
+
+    :returns: what the line must say of it, or ''.
+    """
+    is_verbose, is_raised = launch.options.verbosity > 1, error.__cause__ is not None
+    log, trace = launch.log, error.trace
+    if is_raised and not trace:
+        trace = trace_of(error)[0].rstrip('\n')
+    whole = error.trace or _whole(error) if is_verbose else ''
+    if launch.is_supervised:
+        error.trace = cut(whole or trace, MOST)
+        is_unknown = is_raised and not (error.trace or launch.later)
+        return V_SHOWS if is_unknown else ''
+    if trace and launch.later and _is_logging():
+        logging.getLogger('paste_wspbus').error('The start has failed:\n%s', trace)
+        return ''
+    if trace and not log:
+        from paste_wspbus.plugins.log_files import log_to_files
+
+        log = log_to_files(f'The start has failed:\n{trace}')
+    if is_verbose:
+        print_line(whole, 'stderr', level=40)
+    elif trace and (launch.later or launch.log):
+        print_line(trace, 'stderr', level=40)
+    if log and (trace or error.is_logged):
+        what = 'the traceback' if trace else 'more'
+        return f' ({what} is in {log})'
+    has_more = is_raised or bool(trace)
+    return V_SHOWS if has_more and not (is_verbose or launch.later) else ''
+
+
+def _whole(error: WSPBusError) -> str:
+    lines = traceback.format_exception(error.__cause__ or error)
+    return ''.join(lines).rstrip('\n')
+
+
+def _is_logging() -> bool:
+    return logging.getLogger('paste_wspbus').hasHandlers()
