@@ -286,11 +286,11 @@ class Single:
         return rehearsal
 
     def _announce(self, site: Site) -> None:
-        """Say that the site serves, and where commands find it."""
+        """Say that the site serves: from then on, commands find it."""
         with postponed():
             self.process.is_renewed()
-            self.announcement.make(site.server, self.before_ready)
             self.process.register(site.bus)
+            self.announcement.make(site.server, self.before_ready)
             _import_for_later(site.server)
 
     # -- leaving --------------------------------------------------------------

@@ -16,7 +16,7 @@ from paste_wspbus.command.finding import RUNNING, Found
 from paste_wspbus.control import client
 from paste_wspbus.process.options import Options
 from tests.kit import BIN, TIMEOUT, Process, run
-from tests.kit.processes import kill
+from tests.kit.processes import eventually, kill
 from tests.kit.stand_in import StandIn, status_json, worker
 
 # -- of a daemon --------------------------------------------------------------
@@ -47,6 +47,25 @@ def test_status_of_a_site_that_does_not_run(ground):
     assert code == 3
     assert text == 'The site is not running (there is no paster.pid).\n'
     assert not ground.pid_file.exists()
+
+
+def test_a_site_is_found_before_it_says_that_it_serves(ground):
+    """Its standard output is full, so it waits in the line that says it."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    command = [BIN / 'wspserve', 'site.ini']
+    site = subprocess.Popen(command, cwd=ground.folder, stdout=writer)
+    try:
+        eventually(lambda: run(ground.folder, 'site.ini', 'status').code == 0)
+    finally:
+        site.kill()
+        site.wait()
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_killed_site_is_dead_and_can_be_started_again(ground):
