@@ -121,7 +121,7 @@ class DefaultPlugins:
 
             sitelog.extra = fields_of_call
         sitelog.routine_is_debug = self.options.reload
-        sitelog.tells_reason = self.logs_to_file and not configured
+        sitelog.tells_reason = self.tells_reason and not configured
         if process.role is not None:
             sitelog.name(process.name, process.role.generation)
         if process.log_file is not None:
@@ -164,16 +164,18 @@ class DefaultPlugins:
         logging.basicConfig(level=level, handlers=[handler], force=force)
 
     @property
-    def logs_to_file(self) -> bool:
-        """Whether standard error is a log file that has only warnings."""
-        process = self.process
-        is_file = process.log_file is not None and self.options.verbosity == 1
-        return is_file and not process.is_worker and not self.is_on_terminal
+    def tells_reason(self) -> bool:
+        """Whether a log that has only warnings otherwise says why the site stops."""
+        return self.options.verbosity == 1 and not _is_terminal()
 
     @property
     def is_on_terminal(self) -> bool:
         """Whether people read the log on a terminal; --reload shows them other lines."""
-        try:
-            return not self.options.reload and sys.stderr.isatty()
-        except Exception:  # the stream may be anything that the site has put there
-            return False
+        return not self.options.reload and _is_terminal()
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except Exception:  # the stream may be anything that the site has put there
+        return False

@@ -86,7 +86,7 @@ class Supervised:
         set_title('supervisor', process.names.ini)
         configured = self._use_site_handlers() is not None
         sitelog = self.defaults.plug_in_sitelog(bus, configured=True)
-        sitelog.tells_reason = self.defaults.logs_to_file and not configured
+        sitelog.tells_reason = self.defaults.tells_reason and not configured
         # If the first start fails, one line says so. Under --reload, one line says it of
         # each reload.
         is_shown = self.defaults.is_on_terminal and not configured

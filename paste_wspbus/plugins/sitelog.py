@@ -158,6 +158,9 @@ class SiteLog(Plugin):
             and re.fullmatch(_ROUTINE, msg)
         ):
             level = logging.DEBUG
+        if self._tells_anyway(msg, level):
+            self._log_anyway(msg)
+            return
         if self.quiet and level < logging.WARNING:
             return
         if (self.quiet or not self.reports_failure) and re.match(_START_FAILED, msg):
@@ -167,11 +170,12 @@ class SiteLog(Plugin):
             not self.tracebacks or is_shown
         ):  # the command shows the traceback at its end
             msg = without_traceback(msg)
-        if self.tells_reason and level == logging.INFO and msg.startswith(REASON):
-            self._log_anyway(msg)
-        else:
-            extra = self.extra and self.extra(self.bus, msg)
-            self.logger.log(level, '%s', msg, stacklevel=CALLER, extra=extra)
+        extra = self.extra and self.extra(self.bus, msg)
+        self.logger.log(level, '%s', msg, stacklevel=CALLER, extra=extra)
+
+    def _tells_anyway(self, msg: str, level: int) -> bool:
+        is_reason = level == logging.INFO and msg.startswith(REASON)
+        return self.tells_reason and is_reason and not self.logger.isEnabledFor(level)
 
     def _log_anyway(self, msg: str) -> None:
         record = self.logger.makeRecord(

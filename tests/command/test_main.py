@@ -13,6 +13,9 @@ from tests.kit import COMMANDS, Site, eventually, free_port, is_free, run
 from tests.kit.processes import pending
 from tests.kit.sites import APP, ask
 
+#: The line of a site that gets SIGTERM, in a log that has only warnings otherwise.
+STOPS = 'INFO  [paste_wspbus] Stopping: SIGTERM\n'
+
 PARTS = """
 import sys
 
@@ -116,7 +119,7 @@ def test_what_it_prints_in_a_life_without_incidents(tmp_path, command):
         code, out, err = site.stop()
     assert code == 0
     assert out == f'Starting server in PID {site.pid}.\nServing on {site.url}\n'
-    assert err == 'opened\nclosed\n'
+    assert err == f'opened\n{STOPS}closed\n'
     assert is_free(site.port)
 
 
@@ -418,7 +421,7 @@ def test_an_ini_executed_by_paster(tmp_path):
     with executed(tmp_path, '#!/usr/bin/env paster', 'color=red', exe=exe) as site:
         answer = stop_executed(site)
     assert answer['vars']['color'] == 'red'
-    assert site.err.text == 'opened\nclosed\n'
+    assert site.err.text == f'opened\n{STOPS}closed\n'
 
 
 @needs_bash

@@ -121,6 +121,37 @@ def test_stop_names_the_log_that_says_why_it_failed(tmp_path):
     assert f"listener p called sys.exit('no licence'){place}" in log.read_text()
 
 
+#: The ways to run a site whose standard error is a pipe, as in a container.
+CONTAINERS = {
+    'one process': [],
+    'workers': ['--workers', '2'],
+    'reload': ['--reload'],
+    'execv': ['--reload', '--reloader=execv'],
+}
+
+
+@pytest.mark.parametrize('mode', CONTAINERS)
+def test_without_a_terminal_one_line_says_why_the_site_stops(tmp_path, mode):
+    with Site(tmp_path, SERVED, *CONTAINERS[mode], files={'webapp.py': APP}) as site:
+        code, _, err = site.stop()
+        assert code == 0, site.report()
+    assert [line for line in err.splitlines() if 'waitress.queue' not in line] == [
+        'INFO  [paste_wspbus] Stopping: SIGTERM'
+    ]
+
+
+def test_without_a_terminal_the_worker_names_the_code_that_has_asked(tmp_path):
+    with (
+        Site(tmp_path, SERVED, '--workers', '1', files={'webapp.py': APP}) as site,
+        site.connect() as client,
+    ):
+        client.send('/bus_exit')
+        assert site.wait() == 0, site.report()
+    own, of_supervisor = reasons(site)
+    assert f'Stopping: bus.exit() was called at {tmp_path}/webapp.py:' in own
+    assert 'Stopping: Worker 1 (process ' in of_supervisor
+
+
 @pytest.mark.parametrize('mode', MODES)
 def test_the_log_of_a_daemon_says_why_the_site_stops(tmp_path, mode):
     args = ['site.ini', '--pid-file', 'site.pid']

@@ -19,6 +19,7 @@ from paste_wspbus.plugins import Plugin, on
 from paste_wspbus.requests.filter import BusFilter
 from tests.kit import Site, run, write
 from tests.kit.sites import ask
+from tests.kit.supervised import said
 
 PROBE = '''
 import json
@@ -342,7 +343,7 @@ def test_the_bus_keeps_the_rules_of_pep_3333(tmp_path, checks, filters):
         assert ask(site, '/1')['same']
         assert ask(site, '/2')['same']
         assert site.stop()[0] == 0
-    assert site.err.text == ''
+    assert said(site.err.text) == ''
 
 
 class Body:
@@ -521,7 +522,7 @@ def test_plugins_start_in_the_order_of_the_list_and_stop_in_reverse(tmp_path):
     with probe_site(tmp_path, ini) as site:
         answer = ask(site)
         assert site.stop()[0] == 0
-    assert site.err.text.split('\n')[:-1] == [
+    assert said(site.err.text).split('\n')[:-1] == [
         *('open c', 'open a', 'open b'),
         *('close b', 'close a', 'close c'),
     ]
@@ -549,7 +550,7 @@ def test_a_plugin_may_be_a_function_that_subscribes(tmp_path):
     )
     with probe_site(tmp_path, ini) as site:
         assert site.stop()[0] == 0
-    assert site.err.text.splitlines() == ['a function started']
+    assert said(site.err.text).splitlines() == ['a function started']
 
 
 def test_a_plugin_section_that_is_not_listed_is_not_made(tmp_path):
@@ -581,7 +582,7 @@ def test_cherrypys_plugins_ride_in_a_section(tmp_path):
     with probe_site(tmp_path, ini, files={'old.py': plugin}) as site:
         assert ask(site)['same']
         assert site.stop()[0] == 0
-    assert site.err.text.splitlines() == ['start this', 'stop this']
+    assert said(site.err.text).splitlines() == ['start this', 'stop this']
 
 
 def test_a_typo_in_a_plugins_channel_is_an_error_when_it_is_plugged_in():

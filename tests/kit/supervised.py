@@ -208,6 +208,10 @@ def press_ctrl_c_again(site):
 
 
 def said(text):
-    """Return the output of a site without waitress's warning that its threads start slowly."""
+    """Return the output of a site without the line that says why it stops.
+
+    And without waitress's warning that its threads start slowly.
+    """
+    others = re.compile(r'\[waitress\.queue\]|^INFO  \[paste_wspbus\] Stopping: ')
     lines = text.splitlines(keepends=True)
-    return ''.join(line for line in lines if '[waitress.queue]' not in line)
+    return ''.join(line for line in lines if not others.search(line))

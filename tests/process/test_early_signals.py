@@ -100,7 +100,7 @@ def test_a_signal_after_the_site_has_stopped_does_not_change_its_exit_code(
     with Site(tmp_path, SERVED, files=files) as site:
         code, _, err = site.stop()
     assert code == 0, site.report()
-    assert err == ''
+    assert err == 'INFO  [paste_wspbus] Stopping: SIGTERM\n'
 
 
 def test_the_second_signal_ends_an_atexit_handler_that_hangs(tmp_path):

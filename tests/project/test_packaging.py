@@ -54,7 +54,8 @@ def serves(command, cwd):
             process.kill()
     # waitress warns of a queue while its threads are on their way to it.
     err = [line for line in rest[1].splitlines() if 'Task queue depth' not in line]
-    return (process.returncode, rest[0], err) == (0, '', [])
+    stops = ['INFO  [paste_wspbus] Stopping: SIGTERM']
+    return (process.returncode, rest[0], err) == (0, '', stops)
 
 
 @pytest.fixture(scope='module')

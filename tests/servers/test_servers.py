@@ -12,6 +12,7 @@ from paste_wspbus.bus import Bus
 from tests.kit import TIMEOUT, Connection, Site, eventually, is_free, run
 from tests.kit.clients import Load
 from tests.kit.sites import APP
+from tests.kit.supervised import said
 
 #: A site that waits for the end of its standard input where the test must
 #: come first, and tells on standard error where it is.
@@ -515,7 +516,7 @@ def test_an_unknown_server_that_returns_stops_the_site(tmp_path):
     ini = INI + 'use = call:unknown:make_one_that_returns\n'
     site = run(tmp_path, 'site.ini', files={'site.ini': ini, **files})
     assert site.code == 0, site.report()
-    assert site.err.text.splitlines() == [
+    assert said(site.err.text).splitlines() == [
         'lifespan opened',
         'served',
         'lifespan closed',

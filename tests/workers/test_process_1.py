@@ -131,7 +131,7 @@ def test_a_container_is_stopped_while_it_composes(tmp_path):
     with Container(tmp_path, wait=False) as site:
         site.expect('composing')
         assert site.stop()[0] == 143
-    assert site.err.text == 'composing\ncomposition given up\ncleaned up\n'
+    assert said(site.err.text) == 'composing\ncomposition given up\ncleaned up\n'
 
 
 def test_process_1_replaces_its_child(tmp_path):

@@ -29,6 +29,7 @@ from tests.kit.supervised import (
     imported,
     press_ctrl_c,
     press_ctrl_c_again,
+    said,
 )
 
 # -- TERM --------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ def test_sigterm_while_the_child_composes(tmp_path):
         assert site.has_left_nothing()
     assert code == 143
     assert out == ''
-    assert err == 'composing\ncomposition given up\ncleaned up\n'
+    assert said(err) == 'composing\ncomposition given up\ncleaned up\n'
     assert not (tmp_path / 'site.pid').exists()
     assert not (tmp_path / 'site.pid.sock').exists()
 
@@ -226,7 +227,7 @@ def test_ctrl_c_while_the_child_composes(tmp_path):
         press_ctrl_c(site)
         assert site.wait() == 130, site.report()
         assert site.has_left_nothing()
-    assert site.err.text == 'composing\ncomposition given up\ncleaned up\n'
+    assert said(site.err.text) == 'composing\ncomposition given up\ncleaned up\n'
     assert not (tmp_path / 'site.pid').exists()
 
 
