@@ -15,6 +15,7 @@ import sys
 import time
 
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.exits import FAILED, INTERRUPTED, TERMINATED
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.requests.ledger import Book
 from paste_wspbus.role import PRELOAD, WITHOUT_BUS, WORKER, Role
@@ -422,6 +423,18 @@ def exit_code(code: int | None) -> int:
     if code is None:
         return 1
     return code if code >= 0 else 128 - code
+
+
+def site_code(worker: WorkerHandle) -> int:
+    """Return the exit code of a site for the end of one of its processes.
+
+    A process without a number is the site: the code is what a shell, or the init of a
+    container, reports for it. Of several, a signal that one of them has got is only a failure:
+    139 would say that wspserve has crashed, and 143 that the site was told to stop.
+    """
+    code = exit_code(worker.code)
+    is_signal = code in (INTERRUPTED, TERMINATED) or (worker.code or 0) < 0
+    return FAILED if is_signal and worker.name != 'site' else code
 
 
 def how(code: int | None) -> str:

@@ -25,7 +25,13 @@ from paste_wspbus.role import (
 )
 from paste_wspbus.unix.processes import out_of_memory_kills
 from paste_wspbus.watching.loop import Events, Repeat
-from paste_wspbus.workers.children import Children, WorkerFailed, exit_code, how
+from paste_wspbus.workers.children import (
+    Children,
+    WorkerFailed,
+    exit_code,
+    how,
+    site_code,
+)
 from paste_wspbus.workers.crashes import Crashes
 from paste_wspbus.workers.describing import describe, in_brief
 from paste_wspbus.workers.draining import Draining
@@ -562,7 +568,7 @@ def _code_at_stop(bus: SupervisorBus, worker: WorkerHandle) -> int:
 
     One that is not READY gets SIGTERM, also if it was Ctrl-C that has asked for the stop.
     """
-    code = exit_code(worker.code)
-    was_ordered = worker.leaving and not worker.was_ready and code == TERMINATED
-    first = getattr(bus.plugins.get('signals'), 'first', None)
-    return INTERRUPTED if was_ordered and first == signal.SIGINT else code
+    if worker.leaving and not worker.was_ready and exit_code(worker.code) == TERMINATED:
+        first = getattr(bus.plugins.get('signals'), 'first', None)
+        return INTERRUPTED if first == signal.SIGINT else TERMINATED
+    return site_code(worker)

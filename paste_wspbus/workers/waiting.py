@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.workers.children import WorkerFailed, exit_code, how
+from paste_wspbus.workers.children import WorkerFailed, how, site_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Waiting:
 
 def failure_of(worker: WorkerHandle) -> WorkerFailed:
     """Make the exception for a process that did not become READY."""
-    code = exit_code(worker.code) or 1
+    code = site_code(worker) or 1
     return WorkerFailed(*(worker.problem or (code, how_it_failed(worker))))
 
 

@@ -56,7 +56,7 @@ def make(global_conf):
     ('signum', 'code', 'args'),
     [
         ('SIGTERM', 143, []),
-        ('SIGTERM', 143, ['--workers', '1']),
+        ('SIGTERM', 1, ['--workers', '1']),  # of the worker alone
         ('SIGINT', 130, []),  # a worker ignores it: its supervisor has it, too
     ],
 )

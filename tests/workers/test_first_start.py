@@ -87,11 +87,21 @@ def test_a_first_start_that_fails_is_told_once_and_leaves_nothing(tmp_path, case
         site_of_one = Site(tmp_path, None, 'site.ini', wait=False, files=FILES)
         with site_of_one as one:
             expected = one.wait() % 256
-        assert code == {-signal.SIGKILL % 256: 128 + signal.SIGKILL}.get(
-            expected, expected
-        )
+        assert code == (1 if case == 'crash' else expected)
         if 'exit' not in case and case != 'crash':
             assert told(one.err.text) == lines
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGSEGV])
+def test_a_signal_for_a_worker_that_loads_the_site_is_no_stop_of_the_site(
+    tmp_path, signum
+):
+    set_up(tmp_path, at_composition='wait_at_gate()')
+    with Workers(tmp_path, wait=False) as site:
+        site.expect('composing')
+        os.kill(site.says('composing')[0], signum)
+        assert site.wait() == 1, site.report()
+        assert site.has_left_nothing()
 
 
 @pytest.mark.parametrize('case', ['import', 'one alone'])
