@@ -71,7 +71,8 @@ def moments_of(code):
     enter, offsets = ('LOAD_SPECIAL', '__enter__'), []
     before = None
     for one in dis.get_instructions(code):
-        if one.opname.startswith(names) and before != enter:
+        runs = one.opname.startswith(names) and 'INTRINSIC' not in one.opname
+        if runs and before != enter:
             offsets.append(one.offset)
         before = one.opname, one.argrepr
     return frozenset(offsets)
