@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 #: The number of requests that the log names one by one, and of stacks that it shows.
 NAMED, SHOWN = 100, 3
 
+#: Seconds that a request has to end in which the application computes when the others are cut:
+#: it may have begun only then, because a thread was free at last. And seconds between two looks.
+MOMENT, BETWEEN = 0.5, 0.05
+
 #: The number of characters of a path that the log shows.
 LENGTH = 200
 
@@ -77,13 +81,13 @@ def cut(server: Server, reloads: bool) -> None:
     """End the requests that remain: the parts that stop after the server need time, too.
 
     A slow client must not make the stop fail. So the exit code is 1 only if the
-    application was still computing, and nobody has hurried the stop.
+    application was still computing, for longer than a `MOMENT`, and nobody has hurried the
+    stop.
 
     :param reloads: whether the site stops because of a save, under --reload.
     """
     bus = server.bus
-    requests = [one.or_debugger() for one in server.requests_in_flight()]
-    is_computing = any(one.waits_for is WaitsFor.APPLICATION for one in requests)
+    requests, is_computing = _in_flight(server, 0 if reloads else MOMENT)
     server.cut()  # before the log: threads that end leave the interpreter to this one
     if requests and reloads:
         bus.log(describe_for_reload(requests), level=30)
@@ -94,6 +98,28 @@ def cut(server: Server, reloads: bool) -> None:
     if requests:
         streams = sum(one.waits_for is WaitsFor.STREAM for one in requests)
         bus.publish('requests_cut', streams, len(requests) - streams)
+
+
+def _in_flight(server: Server, moment: float) -> tuple[list[RequestInFlight], bool]:
+    """Return the requests in flight, and whether the application computes all the time in one.
+
+    Clients that keep all threads busy let each request that waits begin at any time, also
+    just before the cut. Nobody is to blame for it, and most end within milliseconds.
+
+    :param moment: seconds to wait, at most, for those in which the application computes now.
+    """
+    until, computing = time.monotonic() + server.at_most(moment), None
+    while True:
+        requests = [one.or_debugger() for one in server.requests_in_flight()]
+        found = {
+            (id(one.connection), one.since)
+            for one in requests
+            if one.waits_for is WaitsFor.APPLICATION
+        }
+        computing = found if computing is None else computing & found
+        if not computing or server.bus.hurried or time.monotonic() >= until:
+            return requests, bool(computing)
+        time.sleep(BETWEEN)
 
 
 def text_of(value: object) -> str:

@@ -1,13 +1,16 @@
 """What a stop cuts: the requests of clients, in time for everything else to stop."""
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
 
 import pytest
 
-from paste_wspbus.servers.cutting import stacks_by_owner
+from paste_wspbus.bus import Bus
+from paste_wspbus.servers import cutting
+from paste_wspbus.servers.cutting import RequestInFlight, WaitsFor, stacks_by_owner
 from tests.kit.hostile import CHUNKED, PARTS, SERVERS, Hostile, site_of, stop
 from tests.kit.sites import APP
 
@@ -150,6 +153,57 @@ def test_many_hostile_clients_at_once(tmp_path, server, workers):
     assert site.err.text.count('lifespan closed') == max(workers, 1)
     assert 'Traceback' not in site.err.text
     assert site.has_left_nothing()
+
+
+class Looked:
+    """A server of which each look sees other requests; the last ones stay."""
+
+    def __init__(self, *looks):
+        self.bus, self.looks, self.is_cut = Bus(), [*looks], False
+
+    def at_most(self, seconds):
+        return seconds
+
+    def requests_in_flight(self):
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def cut(self):
+        self.is_cut = True
+
+
+@functools.cache
+def computing(number):
+    """The request of a connection in which the application computes."""
+    kind = WaitsFor.APPLICATION
+    return RequestInFlight(
+        'GET', '/', float(number), kind, None, f'connection {number}'
+    )
+
+
+@pytest.mark.parametrize(
+    ('looks', 'code'),
+    [
+        ([[computing(1), computing(2)], [computing(1)]], 1),
+        ([[computing(1)], [computing(2)]], 0),  # each of them has just begun
+        ([[computing(1)], [computing(1), computing(2)], [computing(2)]], 0),
+        ([[computing(1)], []], 0),
+        ([[]], 0),
+    ],
+)
+def test_a_request_that_has_just_begun_does_not_fail_the_stop(monkeypatch, looks, code):
+    monkeypatch.setattr(cutting, 'MOMENT', 0.02)
+    monkeypatch.setattr(cutting, 'BETWEEN', 0.001)
+    server = Looked(*looks)
+    cutting.cut(server, False)
+    assert (server.bus.exit_code, server.is_cut) == (code, True)
+
+
+def test_who_hurries_does_not_wait_for_requests_that_have_just_begun(monkeypatch):
+    monkeypatch.setattr(cutting.time, 'sleep', lambda seconds: pytest.fail('it waits'))
+    server = Looked([computing(1)])
+    server.bus.hurry()
+    cutting.cut(server, False)
+    assert (server.bus.exit_code, server.is_cut) == (0, True)
 
 
 class Runner:
