@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 
@@ -16,6 +17,7 @@ from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
 from paste_wspbus.bus.supervised import supervised
 from paste_wspbus.control.timeline import describe_calls
 from paste_wspbus.errors import RestartImpossible
+from paste_wspbus.exits import FAILED
 from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.process.load import load_of, log_stacks
 from paste_wspbus.requests.examining import examine, give_up
@@ -32,6 +34,13 @@ if TYPE_CHECKING:
 
 #: Seconds that a worker waits for the supervisor's consent to its stop.
 ANSWER = 2.0
+
+#: Seconds that the supervisor takes to end, at most, when its connections are closed.
+ENDS = 1.0
+
+#: The size of struct ucred, unix(7): the process, the user and the group of the other end,
+#: which are those of the process that made the socket pair.
+_CREDENTIALS = 12
 
 
 class Courier:
@@ -164,8 +173,15 @@ class Orders:
                 word, carried = read_order(line)
                 if word in self._orders:
                     self._orders[word](*carried)
-        self._stop()  # before the log, which may hang
-        self.bus.log('The supervisor is gone: the site stops', 40)
+        # Stop before the log, which may hang.
+        if _is_supervisor_gone(self.connection):
+            self._stop()
+            self.bus.log('The supervisor is gone: the site stops', 40)
+        else:  # another process serves: the listening sockets must stay as they are
+            self.bus.exit_code = self.bus.exit_code or FAILED
+            self.leave()
+            why = 'The connection to the supervisor is closed: this process stops'
+            self.bus.log(why, 40)
 
     def _stop(self) -> None:
         for listening in self._owned:
@@ -242,6 +258,24 @@ def _is_traced(innermost: FrameType) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_supervisor_gone(connection: socket.socket) -> bool:
+    """Whether the supervisor has ended, and not only the connection to it.
+
+    Code of the site can close the connection, too. If this is not known, the supervisor has
+    ended.
+    """
+    try:
+        from paste_wspbus.unix.processes import OtherProcess
+
+        said = connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS
+        )
+        pid, *_ = struct.unpack('iII', said)
+        return OtherProcess(pid, fd=-1).is_gone_within(ENDS)
+    except Exception:  # another system, or no descriptor for the import
+        return True
 
 
 def _ignore(signum: int, frame: object) -> None:

@@ -185,16 +185,17 @@ def babble(environ=None):
                 os.write(report.fd, file.read())
 
 
-def close(environ):
+def close(environ, how=socket.SHUT_WR):
     '''End this side of the connection.'''
     for report in gc.get_objects():
         if isinstance(report, Report) and report.fd is not None:
             with socket.socket(fileno=os.dup(report.fd)) as connection:
-                connection.shutdown(socket.SHUT_WR)
+                connection.shutdown(how)
 
 
 PAGES['/babble'] = babble
 PAGES['/close'] = close
+PAGES['/deaf'] = lambda environ: close(environ, socket.SHUT_RD)
 note('imported')
 obey('when_imported')
 """
@@ -318,6 +319,21 @@ def test_a_worker_that_closes_its_connection_is_replaced(tmp_path):
         eventually(lambda: has_ended(pid))
         eventually(lambda: all_answer(site))
         assert site.stop()[0] in (0, 70), site.report()
+        assert site.has_left_nothing()
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_a_worker_that_hears_its_supervisor_no_more_does_not_end_the_sockets(
+    tmp_path, count
+):
+    with start(tmp_path, f'workers = {count}') as site:
+        pid = ask(site, '/deaf')['pid']
+        site.expect('The connection to the supervisor is closed: this process stops')
+        eventually(lambda: has_ended(pid))
+        eventually(lambda: all_answer(site) and pid not in children(site.pid))
+        for _ in range(5):
+            assert ask(site)['pid'] != pid
+        assert site.stop()[0] == 0, site.report()
         assert site.has_left_nothing()
 
 
