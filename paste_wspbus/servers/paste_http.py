@@ -85,6 +85,10 @@ class _Handler(AnswersOnce, WSGIHandler):  # type: ignore[misc]
             raise RaisedInRequest(self.wsgi_environ, error) from error
 
 
+#: What other servers call the number of threads.
+ELSEWHERE = ('threads', 'numthreads', 'thread_pool')
+
+
 class PasteServer(SocketServer):
     """The adapter for ``use = egg:Paste#http``, with all of its settings."""
 
@@ -104,6 +108,10 @@ class PasteServer(SocketServer):
 
     def read_settings(self, conf: dict[str, str]) -> dict[str, Any]:
         """Convert the settings as Paste does; ``host`` may contain the port."""
+        for key in ELSEWHERE:
+            if key in conf:
+                meant = "unknown setting; did you mean 'threadpool_workers'?"
+                raise SettingError(key, meant)
         converted = convert(conf, self.known)
         host = converted.get('host', '')
         if 'port' not in converted and host.count(':') == 1:

@@ -1071,6 +1071,9 @@ SERVERS |= {
     'no threads': server(
         USED['waitress'] + 'threads = 0', 2, PLACE, 'threads', "'0'", 'from 1'
     ),
+    'Paste#http: threads of another server': server(
+        'use = egg:Paste#http\nthreads = 8', 2, PLACE, 'threads', "'threadpool_workers'"
+    ),
     'cheroot: half a certificate': server(
         USED['cheroot'] + 'ssl_certificate = x.pem', 2, PLACE, 'ssl_private_key'
     ),
