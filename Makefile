@@ -123,12 +123,14 @@ dist: $(VENV)/.built  ## Build and check the sdist and the wheel, in dist/
 	$(VENV)/bin/python -m tests.project.dist dist $(PYTHONS)
 
 # CI installs these versions, and only files with these hashes: `make test PINNED=1` does, too.
+# Those for environments (versions alone, in $(PINS)/environments/) are always used.
 PINS = .ci/requirements
 pins: $(VENV)/.pinned  ## Choose the versions that CI installs, and write .ci/requirements/
 	set -e; for extra in test lint docs dist; do \
 	  $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-annotate --no-header --extra $$extra setup.cfg -o $(PINS)/$$extra.txt; \
 	done
+	$(VENV)/bin/python -m tests.environments.pin
 
 clean:  ## Remove what was built and installed here
 	rm -rf .venv .venv-* build dist *.egg-info

@@ -6,6 +6,9 @@ makes those named, or all that this Python is for, in a cache folder, with this
 checkout in each: $WSPBUS_ENVIRONMENTS, or ~/.cache/paste_wspbus. `make
 environments` does it. A test gets one by ``environment('zope')``: where it is
 missing, the test is skipped with a line that says how to make it, and under CI fails.
+
+The versions are those in .ci/requirements/environments/, which `make pins` chooses. One
+that is there already stays as it is.
 """
 
 import contextlib
@@ -19,6 +22,7 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+PINS = ROOT / '.ci/requirements/environments'
 PYTHON = f'{sys.version_info.major}.{sys.version_info.minor}'
 
 
@@ -41,6 +45,8 @@ class Recipe(NamedTuple):
     pythons: tuple[str, ...] = ('3.11', '3.12', '3.13')
     #: Run with the environment's Python and folder, to finish it.
     script: Path | None = None
+    #: What this script installs, beside that.
+    by_script: tuple[str, ...] = ()
 
 
 RECIPES = {
@@ -103,7 +109,12 @@ RECIPES = {
     # The newest release is the one that its tests' expectations were read from.
     'uwsgi': Recipe(['uWSGI>=2.0.28'], pythons=('3.11',)),
     # Debian's Python, which Apache runs, is a 3.11.
-    'mod_wsgi': Recipe([], pythons=('3.11',), script=HERE / 'install_mod_wsgi.py'),
+    'mod_wsgi': Recipe(
+        [],
+        pythons=('3.11',),
+        script=HERE / 'install_mod_wsgi.py',
+        by_script=('mod_wsgi>=6',),
+    ),
 }
 
 
@@ -131,9 +142,14 @@ def make(name):
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(f'{folder}.lock'):
         if not (folder / 'made').exists():
-            _install(RECIPES[name], folder)
+            _install(RECIPES[name], folder, pins(name))
             (folder / 'made').touch()
     return folder
+
+
+def pins(name):
+    """The file with the version of each distribution that an environment gets."""
+    return PINS / f'{name}.txt'
 
 
 @contextlib.contextmanager
@@ -143,16 +159,17 @@ def _locked(path):
         yield
 
 
-def _install(recipe, folder):
+def _install(recipe, folder, constraint):
     _run(sys.executable, '-m', 'venv', '--clear', folder)
     python = folder / 'bin' / 'python'
     pip = python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check'
+    pip += '--constraint', constraint
     if recipe.requirements:
         _run(*pip, *recipe.requirements)
     with _locked(folder.parent / 'checkout.lock'):  # what it builds is there
         _run(*pip, '--editable', ROOT)
     if recipe.script:
-        _run(python, recipe.script, folder)
+        _run(python, recipe.script, folder, PIP_CONSTRAINT=str(constraint))
 
 
 def _folder(name):
@@ -165,5 +182,6 @@ def _folder(name):
     return Path(cache).expanduser() / f'{name}-{PYTHON}-{digest}'
 
 
-def _run(*command):
-    subprocess.run([str(part) for part in command], check=True)
+def _run(*command, **variables):
+    env = {**os.environ, **variables}
+    subprocess.run([str(part) for part in command], check=True, env=env)
