@@ -305,8 +305,24 @@ class Writer:
         except OSError as error:
             if left is data:
                 raise
-            self._is_torn = not data[: -len(left)].endswith(b'\n')
+            written = data[: -len(left)]
+            torn = len(written) - written.rfind(b'\n') - 1
+            self._is_torn = torn > 0 and not self._takes_back(torn)
             raise _Partly(error, left) from None
+
+    def _takes_back(self, size: int) -> bool:
+        """Remove what was just written of a line, unless another process has written since.
+
+        That process would append its own line to it.
+        """
+        if self._fd <= 2:  # others may write where they were
+            return False
+        with contextlib.suppress(OSError):
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if os.fstat(self._fd).st_size == end:
+                os.ftruncate(self._fd, end - size)
+                return True
+        return False
 
     def _fail(self, error: OSError, data: bytes) -> None:
         """Count the lines that are lost; report it once."""
