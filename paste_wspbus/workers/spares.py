@@ -174,6 +174,9 @@ class Spares:
             self.supervisor.leaving.let_go(spare)
             return None
         spare.role = spare.role._replace(generation=role.generation)
+        spare.since = (
+            time.monotonic()
+        )  # it has waited until now: that is no part of a start
         self.supervisor.go(spare)
         return spare
 

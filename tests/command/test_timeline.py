@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import threading
+import time
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -289,6 +291,21 @@ def test_one_process_says_what_its_start_took_and_draws_it(tmp_path):
     assert any(
         one.startswith('Stop: ') for one in words((tmp_path / 'b.svg').read_text())
     )
+
+
+def test_a_process_that_waited_for_a_change_has_not_started_meanwhile(tmp_path):
+    with Site(tmp_path, SERVED, '--reload', files={'webapp.py': APP}) as site:
+        for number in range(2):  # the second reload has a spare
+            threading.Event().wait(0.5)
+            edited = time.monotonic()
+            (tmp_path / 'webapp.py').write_text(f'{APP}\n# {number}\n')
+            assert site.err.wait_for('served in', count=number + 1)
+        took = time.monotonic() - edited
+        told = run(tmp_path, 'site.ini', 'blame', '--json')
+        known = [one for one in json.loads(told.out.text) if one['ready_after']]
+        (said,) = [one for one in known if one['name'] == 'site']
+        assert 0 < said['ready_after'] <= took
+        site.stop()
 
 
 def test_a_site_that_does_not_run_says_what_can_be_done(tmp_path):
