@@ -7,14 +7,15 @@ import os
 
 from webob import Response
 
-from paste_wspbus.errors import ConfigError, SettingError
+from paste_wspbus.errors import ConfigError, SettingError, WSPBusError
 from paste_wspbus.handoff import get_bus
-from paste_wspbus.ini.masking import masked_text
+from paste_wspbus.ini.masking import masked_text, secrets_of
 from paste_wspbus.ops.found import check_of
 from paste_wspbus.ops.health import Checked
 from paste_wspbus.ops.pages import Asked, as_json, healthy, live, ready, startup
 from paste_wspbus.ops.requests import Request
 from paste_wspbus.ops.snapshot import Snapshot, State
+from paste_wspbus.reference import KEY
 from paste_wspbus.values import boolean, convert
 
 TYPE_CHECKING = False
@@ -49,11 +50,15 @@ class Health:
     ``/health``, or at ``/__heartbeat__``.
 
     :param details: whether it shows the texts of the checks to everybody.
+    :param secrets: what these texts do not show: see `ini.masking.secrets_of`.
     :param version: the text of Dockerflow's version.json; None if there is none.
     """
 
-    def __init__(self, bus: Bus, details: bool, version: str | None) -> None:
+    def __init__(
+        self, bus: Bus, details: bool, secrets: list[str], version: str | None
+    ) -> None:
         self._bus, self._details, self._version = bus, details, version
+        self._secrets = secrets
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request; it does not count for ``max_requests``, nor as one that was served."""
@@ -89,7 +94,10 @@ class Health:
         bus = self._bus
         checks = bus.checks.describe() if bus.checks is not None else []
         if self._details:
-            checks = [{**one, 'text': masked_text(one['text'])} for one in checks]
+            checks = [
+                {**one, 'text': masked_text(one['text'], self._secrets)}
+                for one in checks
+            ]
         state = State(bus.state.name, True, bus.drained, bus.execv)
         return Snapshot(state, {}, [Checked('site', True, checks)])
 
@@ -113,7 +121,22 @@ def make_health(global_conf: Mapping[str, str], **local_conf: str) -> Health:
         raise ConfigError(file, problem, key=error.key) from None
     bus = get_bus(global_conf)
     bus.make_checks().find = check_of
-    return Health(bus, conf.get('details', False), version)
+    details = conf.get('details', False)
+    return Health(bus, details, _secrets(global_conf) if details else [], version)
+
+
+def _secrets(global_conf: Mapping[str, str]) -> list[str]:
+    from paste_wspbus.ini.config import Config
+
+    file = global_conf.get('__file__')
+    if not file:
+        return []
+    own = (KEY, 'here', '__file__')
+    vars = {key: value for key, value in global_conf.items() if key not in own}
+    try:
+        return secrets_of(Config(file, vars, os.curdir))
+    except WSPBusError:  # another program has read it, and does not mind
+        return []
 
 
 def _boolean(text: str) -> bool:

@@ -67,6 +67,18 @@ def test_what_fails_is_said_and_why_only_if_details_are_asked_for(bus, tmp_path)
     assert 'no route to db://***@db' in str(answer(open_, '/health')[1])
 
 
+def test_details_show_no_secret_of_the_ini(bus, tmp_path):
+    path = tmp_path / 'site.ini'
+    path.write_text('[app:main]\napi_key = planted-%(here)s%(more)s\n')
+    conf = {'__file__': str(path), 'more': '-x', 'here': str(tmp_path)}
+    app = make_health({KEY: BusRef(bus), **conf}, details='true')
+    bus.health('mail')(lambda: f'refused: planted-{tmp_path}-x')
+    bus.start()
+    eventually(lambda: 'refused' in str(answer(app, '/health')[1]))
+    (one,) = answer(app, '/health')[1]['checks']['mail']['processes']
+    assert one['text'] == 'refused: ***'
+
+
 def test_health_checks_do_not_count_for_max_requests(bus, tmp_path):
     health = app_of(bus, tmp_path)
 
