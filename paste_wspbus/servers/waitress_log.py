@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from time import monotonic
@@ -26,6 +27,9 @@ _HAS_FOR = struct.Struct('=52xI')
 
 #: Seconds of which the system says nothing for certain: its clock often ticks so slowly.
 _TICK = 0.004
+
+#: How a request has ended whose client did not take the whole response.
+ABORTED = 'aborted'
 
 #: How the line of a request that was answered is made from its task ``x``.
 KNOWN = Known(
@@ -74,6 +78,16 @@ def has_bytes_for(sock: socket.socket) -> float:
     return 0.0
 
 
+def has_gone(sock: socket.socket) -> bool:
+    """Whether the client of a connection has reset it: it takes no more bytes."""
+    poll = select.poll()
+    try:
+        poll.register(sock, 0)  # of POLLHUP and POLLERR, poll(2) always tells
+    except (TypeError, ValueError):
+        return True  # it was closed meanwhile
+    return bool(poll.poll(0))
+
+
 def noting(adapter: Any, task: type) -> tuple[type, type]:
     """Return classes of tasks that note what the adapter of waitress is asked for.
 
@@ -118,6 +132,10 @@ def _service(log: Any, known: Known) -> Callable[[Any], None]:
         except BaseException as error:
             if self.fails(error):
                 raise
+            return
+        if self.channel.total_outbufs_len and has_gone(self.channel.socket):
+            self.sent = self.content_bytes_written or int(self.counted)
+            self.ends(ABORTED)
             return
         self.since = None
         # This order: `AccessLog.stop` looks later for those that have not ended.
@@ -220,7 +238,7 @@ class _Logged:
         if not self.wrote_header:
             self.status = '500' if is_answered and not is_gone else ''
             self.sent = None
-        self.ends('aborted' if is_gone else 'error')
+        self.ends(ABORTED if is_gone else 'error')
 
     @property
     def headers(self: Any) -> Any:

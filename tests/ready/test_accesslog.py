@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -730,6 +731,23 @@ def test_a_client_that_goes_and_a_request_that_is_cut_have_lines(
         200,
     )
     assert (cut['uri'], cut['end'], cut['status']) == ('/stuck', 'cut', None)
+
+
+@pytest.mark.parametrize('server', SERVERS[:2])
+def test_a_short_response_to_a_client_that_has_gone_is_aborted(tmp_path, server):
+    ini = SITE.format(server=server, **PLUGIN)
+    with Site(tmp_path, ini, files={'webapp.py': APP}) as site:
+        os.mkfifo(tmp_path / 'fifo')
+        with socket.create_connection(('127.0.0.1', site.port), TIMEOUT) as sock:
+            sock.sendall(b'GET /fifo?fifo HTTP/1.1\r\nHost: x\r\n\r\n')
+            assert site.out.wait_for('opens fifo')
+            reset = struct.pack('ii', 1, 0)  # close(2) sends RST, tcp(7)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        (tmp_path / 'fifo').write_text('')
+        assert b'12345' in ask(site.port, '/length')
+        site.stop()
+    ends = {one['uri']: one['end'] for one in entries(tmp_path)}
+    assert ends == {'/fifo?fifo': 'aborted', '/length': 'done'}
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the system must say it')
