@@ -33,16 +33,20 @@ class MetricsFolder:
         self.path = os.environ.get(VARIABLE, '')
         #: Whether this has made it, and removes it.
         self.is_own = not self.path
+        place = os.environ.get(RUNTIME, '').partition(':')[0] or None
         try:
             if self.is_own:
-                place = os.environ.get(RUNTIME, '').partition(':')[0] or None
                 self.path = tempfile.mkdtemp(prefix='wspbus-metrics-', dir=place)
             else:
                 os.makedirs(self.path, 0o700, exist_ok=True)
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(13, 'Permission denied', self.path)
         except OSError as error:
-            what = f'there is no folder for the metrics of the site: {error}'
+            why = error.strerror or str(error)
+            what = f'there is no folder for the metrics of the site: {why}'
+            named, value = (RUNTIME, place) if self.is_own else (VARIABLE, self.path)
+            if value:
+                what += f' ({named} is {value})'
             raise WSPBusError(f'[wspbus:main] site_metrics: {what}') from None
 
     def use(self) -> None:

@@ -192,8 +192,8 @@ def test_the_folder_of_the_environment_is_used_and_stays(tmp_path):
 @pytest.mark.parametrize(
     ('env', 'why'),
     [
-        ({'PROMETHEUS_MULTIPROC_DIR': '/dev/null'}, 'File exists'),
-        ({'RUNTIME_DIRECTORY': '/none'}, 'No such file or directory'),
+        ({'PROMETHEUS_MULTIPROC_DIR': '/dev/null'}, ': File exists (PROM'),
+        ({'RUNTIME_DIRECTORY': '/none'}, 'directory (RUNTIME_DIRECTORY is /none)'),
     ],
 )
 def test_without_a_folder_the_site_does_not_start(tmp_path, env, why):
