@@ -117,9 +117,9 @@ class DefaultPlugins:
             self.set_up_logging()
         sitelog = bus.plugins['sitelog'] = SiteLog(bus)
         if process.config.settings['log_format'] == 'json':
-            from paste_wspbus.plugins.json_log import fields_of_call
+            from paste_wspbus.plugins import json_log
 
-            sitelog.extra = fields_of_call
+            json_log.begin(sitelog)
         sitelog.routine_is_debug = self.options.reload
         sitelog.tells_reason = self.tells_reason and not configured
         if process.role is not None:

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import re
+import threading
 import time
 
 from pythonjsonlogger.json import JsonFormatter as BaseFormatter
@@ -34,6 +35,27 @@ _FIELDS = {
 _in_json = functools.partial(json.dumps, allow_nan=False)
 
 _LISTENER = re.compile(r"(?:Error in )?'(\w+)' listener (\S+)")
+
+
+def begin(log: sitelog.SiteLog) -> None:
+    """Give the records of a bus their fields, and make records of what Python would print.
+
+    These are the warnings, and the errors that end a thread.
+    """
+    log.extra = fields_of_call
+    logging.captureWarnings(True)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _log_end_of_thread
+
+
+def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is SystemExit:
+        return  # as in Python's own
+    name = args.thread.name if args.thread is not None else 'unknown'
+    error = args.exc_value or args.exc_type()
+    logging.getLogger('threading').error(
+        'An error has ended the thread %s', name, exc_info=error
+    )
 
 
 class JsonFormatter(BaseFormatter):  # type: ignore[misc]

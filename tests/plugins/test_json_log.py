@@ -46,6 +46,8 @@ format = own %(message)s
 
 WEB = """
 import logging
+import threading
+import warnings
 
 def make(global_conf):
     logging.getLogger('shop').warning('loads')
@@ -56,6 +58,10 @@ def app(environ, start_response):
         raise ValueError('line\\nfeed')
     except ValueError:
         logging.getLogger('shop').exception('no', extra={'cart': 3})
+    warnings.warn('old')
+    thread = threading.Thread(target=lambda: 1 / 0, name='mail')
+    thread.start()
+    thread.join()
     start_response('200 OK', [])
     return [environ['wspbus.request_id'].encode()]
 
@@ -246,6 +252,11 @@ def test_each_line_of_a_site_is_an_object(tmp_path, workers, logs):
     assert shop['cart'] == 3
     assert re.fullmatch('[0-9a-f]{12}-[0-9]+', shop['request_id'])
     assert shop['traceback'].endswith('ValueError: line\nfeed')
+    (mail,) = [one for one in made if one['logger'] == 'threading']
+    assert mail['message'] == 'An error has ended the thread mail'
+    assert mail['traceback'].endswith('ZeroDivisionError: division by zero')
+    (old,) = [one for one in made if one['logger'] == 'py.warnings']
+    assert 'UserWarning: old' in old['message']
     stop = next(one for one in made if one.get('channel') == 'stop')
     assert stop['listener'] == 'part'
     assert stop['traceback'].endswith('ValueError: stop')
