@@ -28,8 +28,10 @@ class Scale:
         )
 
     def text(self, seconds: float) -> str:
-        """Return a time in this unit."""
+        """Return a time in this unit; one that is too short for it, in a smaller one."""
         value = seconds / self.factor
+        if value < 0.1 and self.factor > UNITS[-1][1]:
+            return Scale(seconds).text(seconds)
         return f'{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {self.unit}'
 
     def ticks(self) -> list[tuple[float, str]]:

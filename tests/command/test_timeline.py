@@ -131,6 +131,17 @@ def test_the_scale_fits_the_length(seconds, unit, step):
     assert scale.ticks()[-1][0] <= seconds * (1 + 1e-6)
 
 
+def test_what_is_too_short_for_a_scale_has_a_smaller_unit():
+    hour, minute = Scale(3600), Scale(60)
+    shown = [hour.text(one) for one in (600, 6, 5, 0.003)]
+    assert shown == ['10.0 min', '0.10 min', '5.00 s', '3.00 ms']
+    assert [minute.text(one) for one in (0.1, 0.09, 0)] == [
+        '0.10 s',
+        '90.0 ms',
+        '0.00 ms',
+    ]
+
+
 def test_a_picture_is_bounded_and_says_what_it_leaves_out():
     calls = [call('start', f'lifespan {n}', 100 + n / 1e3, n / 1e6) for n in range(300)]
     many = [process(f'worker {n}', n + 10, 100.1, ready=100.2) for n in range(50)]
