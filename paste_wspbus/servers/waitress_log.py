@@ -79,7 +79,9 @@ def has_bytes_for(sock: socket.socket) -> float:
 
 
 def has_gone(sock: socket.socket) -> bool:
-    """Whether the client of a connection has reset it: it takes no more bytes."""
+    """Whether the client of a connection has reset it, as far as the system says that."""
+    if not hasattr(select, 'poll'):  # Windows
+        return False
     poll = select.poll()
     try:
         poll.register(sock, 0)  # of POLLHUP and POLLERR, poll(2) always tells

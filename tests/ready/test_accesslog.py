@@ -733,6 +733,20 @@ def test_a_client_that_goes_and_a_request_that_is_cut_have_lines(
     assert (cut['uri'], cut['end'], cut['status']) == ('/stuck', 'cut', None)
 
 
+def test_a_client_that_is_there_has_not_gone(monkeypatch):
+    from paste_wspbus.servers.waitress_log import has_gone
+
+    one, other = socket.socketpair()
+    with one:
+        with other:
+            assert not has_gone(one)
+            other.shutdown(socket.SHUT_WR)  # it may still read
+            assert not has_gone(one)
+        assert has_gone(one)
+        monkeypatch.delattr('select.poll')
+        assert not has_gone(one)
+
+
 @pytest.mark.parametrize('server', SERVERS[:2])
 def test_a_short_response_to_a_client_that_has_gone_is_aborted(tmp_path, server):
     ini = SITE.format(server=server, **PLUGIN)
