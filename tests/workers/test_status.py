@@ -85,7 +85,7 @@ def test_a_worker_that_hangs_does_not_stall_status(tmp_path):
         told = site.run('status')
         assert told.code == 0
         assert '1 of 2 workers serve.' in told.out.text
-        assert 'Worker 1 does not answer: a signal has stopped it.' in told.out.text
+        assert 'Worker 1 does not answer: a signal has stopped it;' in told.out.text
         workers = site.workers()
         assert [one['requests'] for one in workers] == [None, []]
         assert [one['is_stopped'] for one in workers] == [True, False]
