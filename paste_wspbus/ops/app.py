@@ -11,7 +11,7 @@ from paste_wspbus.errors import ConfigError, SettingError, WSPBusError
 from paste_wspbus.handoff import get_bus
 from paste_wspbus.ini.masking import masked_text, secrets_of
 from paste_wspbus.ops.found import check_of
-from paste_wspbus.ops.health import Checked
+from paste_wspbus.ops.health import Checked, checks_of
 from paste_wspbus.ops.pages import Asked, as_json, healthy, live, ready, startup
 from paste_wspbus.ops.requests import Request
 from paste_wspbus.ops.snapshot import Snapshot, State
@@ -92,7 +92,7 @@ class Health:
 
     def _snapshot(self) -> Snapshot:
         bus = self._bus
-        checks = bus.checks.describe() if bus.checks is not None else []
+        checks = checks_of(bus)
         if self._details:
             checks = [
                 {**one, 'text': masked_text(one['text'], self._secrets)}

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from paste_wspbus.bus import Bus
+
 #: Seconds by which a result may come later than its check is due. A process that hangs
 #: reports none: then its last result does not count any more.
 LATE = 3.0
@@ -27,6 +29,30 @@ class Checked(NamedTuple):
     process: str
     serves: bool
     checks: list[dict[str, Any]]
+
+
+def checks_of(bus: Bus) -> list[dict[str, Any]]:
+    """Return the health checks of this process, as `bus.health.Check.describe`.
+
+    If nothing ends overdue requests, because there is no supervisor, the check 'overdue'
+    fails as long as there are some.
+    """
+    checks = getattr(bus, 'checks', None)
+    found: list[dict[str, Any]] = [] if checks is None else checks.describe()
+    requests: Any = bus.plugins.get('requests')
+    overdue = requests.past_deadline() if hasattr(requests, 'past_deadline') else []
+    if overdue:
+        verb = '1 request is' if len(overdue) == 1 else f'{len(overdue)} requests are'
+        age = time.monotonic() - overdue[0].since
+        text = f'{verb} past the deadline, and the oldest has run for {age:.1f} s'
+        found.append(failing('overdue', f'{text}: the log says where'))
+    return found
+
+
+def failing(name: str, text: str) -> dict[str, Any]:
+    """Return a check that fails now, as `bus.health.Check.describe`; it decides nothing."""
+    more = {'at': time.monotonic(), 'took': None, 'every': NEVER, 'timeout': 0.0}
+    return {'name': name, 'group': 'health', 'ok': False, 'text': text, **more}
 
 
 def rows(processes: Iterable[Checked]) -> list[dict[str, Any]]:

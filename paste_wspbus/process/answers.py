@@ -177,7 +177,8 @@ class Answers:
         )
 
     def _health(self) -> list[dict[str, Any]]:
-        if getattr(self.bus, 'checks', None) is None:
+        has_overdue = getattr(self.bus.plugins.get('requests'), 'overdue', None)
+        if not has_overdue and getattr(self.bus, 'checks', None) is None:
             return []
         from paste_wspbus.process.health import rows_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paste_wspbus.ini.masking import masked_text, secrets_of
-from paste_wspbus.ops.health import Checked, rows
+from paste_wspbus.ops.health import Checked, checks_of, rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ class Masked:
         self._secrets = secrets_of(config)
 
     def checks_of(self, bus: Bus) -> list[dict[str, Any]]:
-        """Return the checks as they are now: see `Checks.describe`."""
-        checks = getattr(bus, 'checks', None)
-        return [] if checks is None else self.mask(checks.describe())
+        """Return the checks as they are now: see `ops.health.checks_of`."""
+        return self.mask(checks_of(bus))
 
     def mask(self, checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return checks without secrets in their texts."""

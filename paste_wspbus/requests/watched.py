@@ -16,7 +16,7 @@ from paste_wspbus.requests.filter import (
 from paste_wspbus.requests.ids import Ids, request_id
 from paste_wspbus.requests.marks import decoded
 from paste_wspbus.requests.reporting import Counts
-from paste_wspbus.requests.scoreboard import Scoreboard
+from paste_wspbus.requests.scoreboard import Phase, Scoreboard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.requests.filter import WSGIApp
     from paste_wspbus.requests.marks import Seconds
+    from paste_wspbus.requests.scoreboard import Entry
 
 #: The key in ``environ`` of the time.monotonic() at which a request is overdue.
 DEADLINE_KEY = 'wspbus.deadline'
@@ -44,9 +45,25 @@ class WatchedRequests(RequestsInFlight):
         super().__init__()
         self.board = board or Scoreboard()
         self.ids, self.counts = Ids(), Counts()
+        #: The numbers of the requests in flight that are past their deadline; a `Watcher`
+        #: notes them.
+        self.overdue: set[int] = set()
         #: Seconds by path: what ``environ['wspbus.deadline']`` is made of.
         self.deadline: Seconds | None = None
         self.filter_class = WatchedFilter
+
+    def past_deadline(self) -> list[Entry]:
+        """Return the requests that still compute after their deadline, the oldest first."""
+        if not self.overdue:
+            return []
+        return sorted(
+            (
+                entry
+                for entry in self.board.read()
+                if entry.number in self.overdue and entry.phase is Phase.COMPUTING
+            ),
+            key=lambda entry: entry.since,
+        )
 
     def finish(self, key: int) -> bool:
         """End a request, unless it has ended: some servers close a body twice.

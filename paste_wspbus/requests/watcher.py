@@ -56,6 +56,7 @@ class Watcher:
         wait = self.limits.shortest
         while wait is not None and not wake.acquire(timeout=wait):
             entries, now = self.requests.board.read(), time.monotonic()
+            self.requests.overdue &= {entry.number for entry in entries}
             for due in marks.look(entries, now):
                 if examine(self.bus, due.entry.number) != APPLICATION:
                     continue
@@ -74,6 +75,7 @@ class Watcher:
 
     def _overdue(self, entry: Entry, stack: list[Frame]) -> None:
         self.requests.counts.overdue += 1
+        self.requests.overdue.add(entry.number)
         more = ', past its deadline; without workers, nothing ends it'
         self.bus.log(described(entry, time.monotonic(), stack, more), 40)
         reports = self.bus.plugins.get('wspbus.reports')

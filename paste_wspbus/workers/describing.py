@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from paste_wspbus.ops.health import NEVER, Checked, rows
+from paste_wspbus.ops.health import Checked, failing, rows
 from paste_wspbus.role import WORKER
 from paste_wspbus.wire import NUMBERS
 from paste_wspbus.workers.handle import MAX_REQUESTS
@@ -78,14 +76,8 @@ def checked_of(supervisor: Supervisor) -> list[Checked]:
     ]
     own = [] if supervisor.cluster is None else [supervisor.cluster.status.check()]
     if loop := supervisor.crashes.loop:
-        own.append(_crash_loop(loop))
+        own.append(failing('crashes', loop))
     return [*found, Checked('supervisor', False, own)] if own else found
-
-
-def _crash_loop(text: str) -> dict[str, Any]:
-    """Return the check that fails during a crash loop, as `bus.health.Check.describe`."""
-    more = {'at': time.monotonic(), 'took': None, 'every': NEVER, 'timeout': 0.0}
-    return {'name': 'crashes', 'group': 'health', 'ok': False, 'text': text, **more}
 
 
 def in_brief(supervisor: Supervisor) -> list[str]:

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from paste_wspbus.bus import Bus
+from paste_wspbus.ops.health import checks_of
 from paste_wspbus.requests.filter import BusFilter
 from paste_wspbus.requests.ids import Ids, request_id
 from paste_wspbus.requests.scoreboard import Phase
@@ -191,3 +192,25 @@ def test_the_header_counts_more_than_the_trace():
     both = {'HTTP_X_REQUEST_ID': 'mine', 'HTTP_TRACEPARENT': trace}
     assert Ids().of(both, 1) == 'mine'
     assert Ids().of({**both, 'HTTP_X_REQUEST_ID': 'no good'}, 1) == TRACE
+
+
+def test_requests_past_their_deadline_are_a_health_check_that_fails(bus):
+    assert checks_of(bus) == []
+    requests = bus.plugins['requests']
+
+    def app(environ, start_response):
+        requests.overdue.add(shown_numbers(bus)[-1])
+        (check,) = checks_of(bus)
+        assert (check['name'], check['ok']) == ('overdue', False)
+        assert 'has run for 0.0 s' in check['text']
+        assert '/app' not in check['text']  # a page that others see shows it
+        return [b'1']
+
+    _, body = answer(bus, app, PATH_INFO='/app')
+    assert list(body) == [b'1']
+    body.close()
+    assert checks_of(bus) == []
+
+
+def shown_numbers(bus):
+    return [one.number for one in bus.plugins['requests'].board.read()]

@@ -101,12 +101,20 @@ def test_the_application_knows_its_deadline(tmp_path):
         assert running.stop()[0] == 0
 
 
-def test_without_workers_it_is_only_logged_and_counted(tmp_path):
+def test_without_workers_it_is_only_logged_and_counted_and_told_to_health(tmp_path):
     with overdue(tmp_path, workers=0) as running, running.connect() as client:
         client.send('/sleeps')
         running.expect('past its deadline; without workers, nothing ends it')
         assert counts(running) == (0, 1)
         assert running.get('/').status == 200
+        told = ask_control(str(tmp_path / 'site.pid.sock'), 'status')
+        (check,) = told['health']
+        assert (check['name'], check['group'], check['ok']) == (
+            'overdue',
+            'health',
+            False,
+        )
+        assert '1 request is past the deadline, and the oldest has run' in check['text']
         kill(running)
 
 
