@@ -34,6 +34,16 @@ class Soak:
         """Whether a worker is in its soak, or will be as soon as it is READY."""
         return worker is self._worker
 
+    def fails(self, worker: WorkerHandle, why: str) -> bool:
+        """Let the generation of a worker fail, if this is its soak; return whether it is.
+
+        :param why: such as 'was asked to stop'.
+        """
+        if not self.covers(worker):
+            return False
+        worker.problem = worker.problem or (1, f'{worker.title} {why}')
+        return True
+
     def run(self, worker: WorkerHandle, seconds: float) -> None:
         """Wait until a new worker is READY, and then has served for some seconds.
 

@@ -76,8 +76,7 @@ class Successors:
         """
         supervisor, bus = self.supervisor, self.supervisor.bus
         worker.is_succeeded = False
-        if supervisor.soak.covers(worker):  # it has no place yet: its generation fails
-            worker.problem = worker.problem or (1, f'{worker.title} {why}')
+        if supervisor.soak.fails(worker, why):  # it has no place yet
             return None
         is_current = supervisor.current.get(worker.name) is worker
         if worker.ended or not is_current or self.has_begun(worker):

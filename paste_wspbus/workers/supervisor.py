@@ -453,7 +453,7 @@ class Supervisor:
     def _asks_to_leave(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         if worker.leaving:
             self.leaving.ask_again(worker)
-        else:
+        elif not self.soak.fails(worker, 'has asked for a stop of the site'):
             note_reason(self.bus, f'{worker.title} has asked for it')
             self.bus.exit()
 

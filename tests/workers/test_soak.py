@@ -74,6 +74,19 @@ def test_a_new_worker_that_is_asked_to_stop_fails_its_generation(tmp_path):
         assert site.stop()[0] == 0
 
 
+def test_a_new_worker_that_would_stop_the_site_fails_its_generation(tmp_path):
+    with Workers(tmp_path, files=LONG) as site:
+        old = site.pids()
+        exits = "sys._getframe(2).f_locals['bus'].exit"  # of the lifespan that obeys
+        set_up(tmp_path, at_start=f'threading.Timer(0.1, {exits}).start()')
+        told = site.run('graceful')
+        assert told.code == 1
+        assert 'has asked for a stop of the site, ' in told.err.text
+        eventually(lambda: sorted(children(site.pid)) == sorted(old))
+        assert ask(site)['pid'] in old
+        assert site.stop()[0] == 0
+
+
 def test_a_second_sighup_ends_a_soak_and_a_stop_does_not_wait_for_one(tmp_path):
     with Workers(tmp_path, files=LONG) as site:
         site.send(signal.SIGHUP)
