@@ -93,6 +93,11 @@ class Found:
         self.state, self.error, self.problem = UNKNOWN, error, str(error)
         return self
 
+    def may_run(self, problem: str) -> None:
+        """Note that a process may run the site which this command cannot ask."""
+        line = f'It is not known whether the site runs: {problem}'
+        self.is_unknown(NotKnown(line)).problem = problem
+
     def is_there(self) -> bool:
         """Whether the site still runs, or another one that has replaced it."""
         if self.lock is None:
@@ -262,13 +267,13 @@ class Search:
             problem = (
                 f'a process of {user} claims to run {ini}: if it may, add --user {user}'
             )
-            found.is_unknown(NotKnown(problem))
+            found.may_run(problem)
         elif self.problems:
-            found.is_unknown(self.problems[0])
+            found.may_run(str(self.problems[0]))
         elif path := socket_out_of_sight(
             self.names.file, self.users, self.is_root, self.entries
         ):
-            found.is_unknown(NotKnown(_out_of_sight(ini, path)))
+            found.may_run(_out_of_sight(ini, path))
         elif not ini.startswith('egg:') and not os.path.exists(ini):
             found.problem += f', and there is no {ini}'
 

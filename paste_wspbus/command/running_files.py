@@ -5,6 +5,7 @@ from __future__ import annotations
 from paste_wspbus.command import finding
 from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.command.finding import LOST, NotDone, is_gunicorns
+from paste_wspbus.command.terminal import print_line
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.values import named_path
 
@@ -33,6 +34,10 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
     if isinstance(found.error, finding.Ambiguous):
         raise found.error
     if found.entry is None:
+        if isinstance(found.error, finding.NotKnown) and options.verbosity > 0:
+            stops = ', and stops no other process' if options.replaces else ''
+            line = f'{found.error}. `{options.subcommand}` starts it now{stops}'
+            print_line(line, 'stderr', level=30)
         return None  # the lock of the PID file decides
     if found.lock is None:
         return _runs_without_pid_file(found, options)

@@ -465,7 +465,14 @@ def test_a_site_with_another_runtime_folder_is_not_said_not_to_run(folder, tmp_p
     with Site(folder, None, 'site.ini', **env) as site:
         told = run(folder, 'site.ini', 'stop')
         assert told.code == 4, told.report()
+        assert told.err.text.startswith('It is not known whether the site runs: a proc')
         assert 'where this command does not look' in told.err.text
+        for subcommand, what in (('start', ''), ('restart', ', and stops no other')):
+            told = run(folder, 'site.ini', subcommand)
+            assert told.code == 0, told.report()
+            assert told.err.text.startswith('It is not known whether the site runs: ')
+            assert f'. `{subcommand}` starts it now{what}' in told.err.text
+            assert run(folder, 'site.ini', 'stop').code == 0
         assert run(folder, 'site.ini', 'stop', **env).code == 0
         assert site.wait() == 0
 
