@@ -26,6 +26,7 @@ class Failures:
         #: From each traceback to the names of the processes that have sent it.
         self._names: dict[str, list[str]] = {}
         supervisor.bus.subscribe('worker_ready', self._is_ready)
+        supervisor.bus.subscribe('graceful', self.forget, priority=0)
 
     def note(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         """Note the report of a process that does not start; log its traceback if it is new."""

@@ -90,7 +90,6 @@ class Renewals:
         self._enter = enters[-1] if enters and all(enters) else None
         self.soaks, self._hurries = not self._hurries, False
         self.failure, self._cut = None, (0, 0)
-        self.supervisor.failures.forget()
         bus = self.supervisor.bus
         self.last, bus.asked_by = Renewal(bus.asked_by), None
         self.past.appendleft(self.last)

@@ -9,20 +9,23 @@ import pytest
 from paste_wspbus.errorpage.problem import MOST
 from paste_wspbus.workers.failures import KEPT, Failures
 from tests.kit.sites import SERVED, run
-from tests.kit.workers import impatient, set_up
+from tests.kit.workers import Workers, impatient, set_up
 
 
 class Bus:
-    """Takes the lines of the log, and the listener of 'worker_ready'."""
+    """Takes the lines of the log, and the listeners of the supervisor's channels."""
 
     def __init__(self):
-        self.lines = []
+        self.lines, self.listeners = [], {}
 
     def log(self, text, level):
         self.lines.append(text)
 
-    def subscribe(self, channel, listener):
-        self.ready = lambda: listener('worker 1', 1)
+    def subscribe(self, channel, listener, priority=50):
+        self.listeners[channel] = listener
+
+    def ready(self):
+        self.listeners['worker_ready']('worker 1', 1)
 
 
 class Site:
@@ -73,6 +76,9 @@ def test_later_each_text_is_logged_once_until_a_process_was_ready():
     site.bus.ready()
     site.fail(1, 'no db')
     assert len(site.bus.lines) == 3
+    site.bus.listeners['graceful']()
+    site.fail(1, 'no db')
+    assert len(site.bus.lines) == 4
 
 
 def test_a_process_that_sends_always_another_text_uses_no_more_and_more_memory():
@@ -116,3 +122,12 @@ def test_a_generation_and_its_crash_loop_have_one_traceback(tmp_path):
         assert site.err.text.count('Traceback (most recent call last)') == 1
         assert site.err.text.count("RuntimeError('it is broken')") == 1
         assert "Error in 'start' listener" not in site.err.text
+
+
+def test_a_second_graceful_that_fails_alike_has_its_traceback(tmp_path):
+    with Workers(tmp_path) as site:
+        set_up(tmp_path, at_start="raise RuntimeError('it is broken')")
+        for number in (1, 2):
+            assert site.run('graceful').code == 1
+            site.expect(f'Generation {number + 1} failed')
+            assert site.err.text.count('Traceback (most recent call last)') == number
