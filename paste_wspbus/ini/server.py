@@ -175,6 +175,6 @@ def check_workers(file: str | None, workers: int, server: Server | None) -> None
         raise ConfigError(
             file,
             f'this server opens its own socket, which {workers} workers cannot share; '
-            'use waitress, Paste#http, cheroot, CherryPy or wsgiref',
+            'use waitress, Paste#http, CherryPy, wsgiref or egg:paste_wspbus#cheroot',
             section='server:main',
         )

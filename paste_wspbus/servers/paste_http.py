@@ -136,6 +136,8 @@ class PasteServer(SocketServer):
         }
         if 'error_email' in self.global_conf:
             pool.setdefault('error_email', self.global_conf['error_email'])
+        # Paste's default, and it refuses more than there are workers.
+        pool.setdefault('spawn_if_under', min(5, conf.get('threadpool_workers', 10)))
         with _pool_class(_acquiring_pool(self)):
             server = serve(
                 app,

@@ -13,7 +13,7 @@ SERVERS = {
     'waitress': (f'egg:waitress\n{TCP}threads = 2\n', (2, 2, 1)),
     'cheroot': (f'egg:paste_wspbus#cheroot\n{TCP}numthreads = 2\n', (2, 2, 1)),
     'paste': (
-        f'egg:Paste#http\n{TCP}threadpool_workers = 2\nthreadpool_spawn_if_under = 0\n',
+        f'egg:Paste#http\n{TCP}threadpool_workers = 2\n',
         (2, 2, 1),
     ),
     'paste without a pool': (
