@@ -78,11 +78,16 @@ def copy_sample(sample: Sample, path: str | None) -> list[str]:
     :param path: the path of the .ini, beside which its modules are written; of a sample
         with a folder, the path of the folder. None is its own name, in the working folder.
     :returns: the paths of the files; the .ini comes first.
-    :raises UsageError: if one of them exists, or cannot be written.
+    :raises UsageError: if one of them exists or cannot be written, or a folder would be
+        called .ini.
     """
     texts = {one.name: one.read_text(encoding='utf-8') for one in sample.files}
     if sample.is_folder:
         folder = (path or sample.name).rstrip('/')
+        if folder.endswith('.ini'):
+            raise UsageError(
+                f'{sample.name} is a folder: give its copy a name without .ini'
+            )
         return [f'{folder}/{name}' for name in make_folder(folder, texts.items())]
     path = path or sample.files[0].name
     folder = os.path.dirname(path)

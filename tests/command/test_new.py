@@ -61,6 +61,10 @@ def test_from_without_a_name_lists_the_samples(tmp_path):
             "no sample 'worker': choose one of access",
         ),
         (['new', 'site', '--from', 'shop'], 'write new ini --from shop'),
+        (
+            ['new', 'ini', 'my.ini', '--from', 'docker'],
+            'docker is a folder: give its copy a name without .ini',
+        ),
         (['--from'], '--from FILE needs the .ini of a uWSGI site'),
         (['site.ini', 'new'], 'new makes something new: leave out the file'),
     ],
