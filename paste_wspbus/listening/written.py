@@ -60,6 +60,8 @@ def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Ad
     options = _options(text, kind, query, key) if question else {}
     place = where.removeprefix(f'{kind}:').removeprefix('//')
     if kind == 'unix':
+        if not place.strip('@'):  # the system would choose a name, unix(7)
+            raise SettingError(key, f'{text!r} has no path')
         if place.startswith('@'):
             place = f'\0{place[1:]}'
         return Address(kind, place, **options)

@@ -28,6 +28,8 @@ def config_of(folder, lines):
         ('ops = nonsense', "'nonsense' is neither HOST:PORT nor unix:PATH"),
         ('ops = 127.0.0.1:99999', 'is not a port'),
         ('ops = fd://3', "'fd://3' is neither HOST:PORT nor unix:PATH"),
+        ('ops = unix:', "'unix:' has no path"),
+        ('ops = unix:@', "'unix:@' has no path"),
         ('ops = unix:x?mode=9', "'9' is not the mode of a file"),
         ('ops_token =', 'ops_token: it is empty'),
         ('ops_token = short', 'ops_token: it must have 16 characters'),
