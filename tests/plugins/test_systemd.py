@@ -728,8 +728,10 @@ def life_of_a_site(folder, env):
 
 
 def test_what_is_worth_a_warning_is_told_while_a_site_starts_too(tmp_path):
-    (line,) = life_of_a_site(tmp_path, {'NOTIFY_SOCKET': '/nonexistent'}).splitlines()
+    err = life_of_a_site(tmp_path, {'NOTIFY_SOCKET': '/nonexistent'})
+    line, stop = err.splitlines()
     assert 'Cannot notify systemd at /nonexistent: No such file or directory' in line
+    assert 'Stopping: ' in stop
 
 
 def test_a_watchdog_that_no_clock_can_measure_does_no_harm(tmp_path):
