@@ -141,7 +141,10 @@ class Events:
 
 
 class Repeat:
-    """Calls ``function`` every ``seconds`` in the loop, until it returns False or `end`."""
+    """Calls ``function`` every ``seconds`` in the loop, until it returns False or `end`.
+
+    If it fails once, it is called again, too.
+    """
 
     def __init__(
         self, events: Events, seconds: float, function: Callable[[], bool]
@@ -151,8 +154,14 @@ class Repeat:
         events.call_later(seconds, self._call)
 
     def _call(self) -> None:
-        if not self._ended and self._function():
-            self._events.call_later(self._seconds, self._call)
+        if self._ended:
+            return
+        goes_on = True
+        try:
+            goes_on = self._function()
+        finally:
+            if goes_on:
+                self._events.call_later(self._seconds, self._call)
 
     def end(self) -> None:
         """End the repetition."""

@@ -163,8 +163,8 @@ class Children:
         """Send SIGTERM again and again to a process that composes."""
         if worker.ended or worker.was_ready:
             return
-        worker.signal(signal.SIGTERM)
         self.events.call_later(AGAIN, lambda: self.press(worker))
+        worker.signal(signal.SIGTERM)
 
     # -- starting -------------------------------------------------------------
 

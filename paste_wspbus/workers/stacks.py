@@ -94,17 +94,25 @@ class Stacks:
 
         def step() -> None:
             question = self._asked[worker][0]
-            if not question.is_done():
-                self._go_on(worker, min(max(wait * LONGER, LOOK), LONGEST))
-                return
-            self._asked[worker].pop(0)
-            if self._asked[worker]:
-                self._go_on(worker, 0)
-            else:
-                del self._asked[worker]
-            question.answer(question.stacks or None)
+            is_done = True  # also if that fails: the next question has its turn
+            try:
+                is_done = question.is_done()
+            finally:
+                if is_done:
+                    self._end(worker)
+                else:
+                    self._go_on(worker, min(max(wait * LONGER, LOOK), LONGEST))
 
         self._events.call_later(wait, step)
+
+    def _end(self, worker: WorkerHandle) -> None:
+        """Answer the first question to a process, and begin the next one."""
+        question = self._asked[worker].pop(0)
+        if self._asked[worker]:
+            self._go_on(worker, 0)
+        else:
+            del self._asked[worker]
+        question.answer(question.stacks or None)
 
 
 class _Question:

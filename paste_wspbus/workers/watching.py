@@ -65,9 +65,17 @@ class Watching:
 
     def _look(self) -> None:
         """Look at all requests, and plan the next look."""
-        limits, before, self._marks = self._limits, self._marks, {}
+        limits = self._limits
         assert limits is not None
-        waits = [limits.shortest]
+        waits: list[float | None] = [limits.shortest]
+        try:
+            self._look_at_all(limits, waits)
+        finally:  # also if that fails: the next look may not
+            self._look_after(min(wait for wait in waits if wait is not None))
+
+    def _look_at_all(self, limits: Limits, waits: list[float | None]) -> None:
+        """Look at all requests, and add the seconds until each next look."""
+        before, self._marks = self._marks, {}
         for worker in self.supervisor.children.of_kind(WORKER):
             if not worker.is_ready:
                 continue
@@ -76,7 +84,6 @@ class Watching:
             for due in marks.look(entries, now):
                 self._reach(due.mark, worker, due.entry)
             waits.append(marks.next_look(entries, now))
-        self._look_after(min(wait for wait in waits if wait is not None))
 
     def _reach(self, mark: str, worker: WorkerHandle, entry: Entry) -> None:
         if mark == 'slow':

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from paste_wspbus.watching.loop import Events
+from paste_wspbus.watching.loop import Events, Repeat
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='POSIX')
 
@@ -86,3 +86,22 @@ def test_an_interrupt_ends_the_loop_in_any_case(error):
         with pytest.raises(error):
             events.step(1)
         events.close()
+
+
+def test_what_is_repeated_is_repeated_also_if_it_fails_once():
+    calls, failed = [], []
+
+    def look():
+        calls.append(None)
+        if len(calls) == 1:
+            raise KeyError
+        return len(calls) < 3
+
+    with Events() as events:
+        events.failed = lambda error, function: failed.append(type(error))
+        Repeat(events, 0, look)
+        for _ in range(4):
+            events.call_later(0, int)  # a step needs something to wait for
+            events.step(1)
+        events.close()
+    assert (len(calls), failed) == (3, [KeyError])

@@ -117,6 +117,22 @@ def ask(events, worker, times=1):
     return answers
 
 
+def test_a_question_that_fails_is_answered_and_the_next_one_too(
+    events, start, monkeypatch
+):
+    def fail(pid):
+        monkeypatch.undo()
+        raise MemoryError
+
+    failed = []
+    events.failed = lambda error, function: failed.append(type(error))
+    worker, _ = start('sleeps')
+    monkeypatch.setattr('paste_wspbus.workers.stacks._threads', fail)
+    first, second = ask(events, worker, 2)
+    assert (first, failed) == (None, [MemoryError])
+    assert second is None or isinstance(second, dict)
+
+
 def until_in(events, worker, ident, name):
     """Return the frames of a thread as soon as it is in a function."""
     until = time.monotonic() + TIMEOUT
