@@ -397,13 +397,12 @@ class Children:
 
         :param code: its exit code. None if only the process itself may have reported it.
         """
-        self._unregister(worker)
-        reads = LAST_READS  # there is a limit: a child of the process may send for ever
-        while reads and self._read(worker):
-            reads -= 1
-        worker.close()
+        # Whatever fails here, the end must be known: else nothing takes its place.
+        self.events.run(self._unregister, worker)
+        self.events.run(self._read_last, worker)
+        self.events.run(worker.close)
         worker.has_ended(code)
-        self.forget_timers(worker)
+        self.events.run(self.forget_timers, worker)
         self.events.run(self.book.fold, worker.role.place)
         self.board.give_back(worker.role.place)
         self.alive.remove(worker)
@@ -411,6 +410,11 @@ class Children:
             if child.silent:  # no other process can report its end
                 self._has_ended(child, None)
         self._ended(worker)
+
+    def _read_last(self, worker: WorkerHandle) -> None:
+        reads = LAST_READS  # there is a limit: a child of the process may send for ever
+        while reads and self._read(worker):
+            reads -= 1
 
 
 def _cannot_start(role: Role, error: OSError | MemoryError) -> WorkerFailed:

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from paste_wspbus.bus import Bus
+    from paste_wspbus.workers.supervisor import SupervisorBus
 
 #: Seconds for which a failure of the same function, of the same kind, is not logged again.
 MINUTE = 60.0
@@ -19,12 +19,15 @@ MINUTE = 60.0
 #: ready all the time, and must not cost a whole CPU.
 REST = 0.01
 
+#: Seconds after a failure until a look whether all workers are there.
+SOON = 1.0
+
 
 class Faults:
-    """Logs what a function of the loop has raised, with the traceback."""
+    """Logs what a function of the loop has raised, and looks later whether a worker is missing."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, bus: SupervisorBus) -> None:
+        self._bus, self._looks = bus, False
         #: The time.monotonic() of the last log entry of each kind.
         self._logged: dict[tuple[str, str], float] = {}
 
@@ -43,4 +46,13 @@ class Faults:
             line = f'The supervisor goes on, although {name} has failed'
             with contextlib.suppress(Exception):  # such as no memory for the traceback
                 self._bus.log(line, 40, traceback=True)
+        with contextlib.suppress(Exception):
+            if not self._looks:
+                self._bus.events.call_later(SOON, self._look)
+                self._looks = True
         time.sleep(REST)
+
+    def _look(self) -> None:
+        """Start what is missing: the function that has failed may have had to do it."""
+        self._looks = False
+        self._bus.supervisor.replacing.fill_up()

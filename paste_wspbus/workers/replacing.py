@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paste_wspbus.bus import State
 from paste_wspbus.role import WORKER
-from paste_wspbus.workers import backoff
+from paste_wspbus.workers import backoff, faults
 from paste_wspbus.workers.children import WorkerFailed
 
 TYPE_CHECKING = False
@@ -76,6 +76,17 @@ class Replacing:
         for before, role in enumerate(missing):
             wait = self._backoff.turn(supervisor.count, before)
             self._respawn_after(wait, role)
+
+    def fill_up(self) -> None:
+        """Start the workers that are missing, and that nothing waits to start."""
+        supervisor = self.supervisor
+        if supervisor.is_renewing:
+            supervisor.events.call_later(faults.SOON, self.fill_up)
+            return
+        for role in supervisor.roles(supervisor.generation):
+            old = supervisor.current.get(role.name)
+            if role.name not in self._waiting and (old is None or old.ended):
+                self.respawn(role)
 
     def _respawn_after(self, wait: float, role: Role) -> None:
         def respawn() -> None:

@@ -186,7 +186,7 @@ class Supervisor:
         make_children: Callable[..., Children] = Children,
     ) -> None:
         self.bus, self.events, self.configure = bus, bus.events, configure
-        self.count = max(plan.workers, 1)
+        self.count, self._code = max(plan.workers, 1), 0
         #: The generation that serves, and the one that was tried last.
         self.generation = self.latest = 1
         self.current: dict[str, WorkerHandle] = {}
@@ -209,7 +209,6 @@ class Supervisor:
         self.strategy = make_strategy(self)
         #: What this site does in its cluster; None if it belongs to none.
         self.cluster: Clustered | None = None
-        self._code = 0
         #: The processes that died during the start: they are replaced after it.
         self.late: list[WorkerHandle] = []
         self.use(plan, server)
@@ -458,9 +457,10 @@ class Supervisor:
             self.bus.exit()
 
     def _has_ended(self, worker: WorkerHandle) -> None:
-        self.events.run(self.inquiries.no_need_to_wait_for, worker)
-        self.events.run(self.history.has_ended, worker)
-        self.events.run(self.exchange.forget, worker)
+        run = self.events.run
+        run(self.inquiries.no_need_to_wait_for, worker)
+        run(self.history.has_ended, worker)
+        run(self.exchange.forget, worker)
         if worker.role.kind == OPS:
             if self.ops is not None:
                 self.ops.has_ended(worker)
@@ -477,7 +477,7 @@ class Supervisor:
                 self.reports.crashed(worker)
             code = EX_SOFTWARE if forced else _code_at_stop(self.bus, worker)
             self._code = self._code or code
-        self.bus.publish('worker_died', worker.name, worker.pid, worker.code)
+        run(self.bus.publish, 'worker_died', worker.name, worker.pid, worker.code)
         if worker.leaving and worker.code in (EX_SOFTWARE, -signal.SIGKILL):
             note = f'{worker.title} did not stop in time: see {self.log_name}'
             self.renewals.notes.append(note)

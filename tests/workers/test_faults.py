@@ -25,6 +25,7 @@ from paste_wspbus.process.answers import Answers
 from paste_wspbus.workers import threads
 from paste_wspbus.workers.exchange import Exchange
 from paste_wspbus.workers.history import History
+from paste_wspbus.workers.rolling import Rolling
 from paste_wspbus.workers.supervisor import Supervisor
 
 
@@ -44,6 +45,7 @@ breaks(Answers, 'timelines', MemoryError)
 breaks(threads, '_described', ValueError)
 breaks(Exchange, 'forget', MemoryError)
 breaks(History, 'has_ended', RuntimeError)
+breaks(Rolling, 'has_ended', MemoryError)  # it would have replaced the worker
 if __name__ == '__main__':
     sys.exit(main())
 """
@@ -72,8 +74,9 @@ def test_a_supervisor_whose_functions_fail_serves_on_and_answers(tmp_path):
         assert site.control('timeline')['processes']
         assert site.stop()[0] == 0, site.report()
         log = site.err.text
-        for name in ('describe', 'timelines', '_described', 'forget', 'has_ended'):
+        for name in ('describe', 'timelines', '_described', 'forget'):
             assert log.count(f'{name} is broken') == 1, site.report()
+        assert log.count('has_ended is broken') == 2, site.report()
         assert site.has_left_nothing()
 
 
@@ -81,6 +84,16 @@ def test_a_supervisor_whose_functions_fail_serves_on_and_answers(tmp_path):
 def logged(monkeypatch):
     monkeypatch.setattr(faults, 'REST', 0)
     return []
+
+
+class FakeBus(SimpleNamespace):
+    """A bus of this process, or of another one; ``later`` has the timers of its loop."""
+
+    def __init__(self, log, pid=None):
+        super().__init__(log=log, pid=os.getpid() if pid is None else pid, later=[])
+        self.events = SimpleNamespace(
+            call_later=lambda *timer: self.later.append(timer)
+        )
 
 
 def note(subject, error, function=print):
@@ -96,7 +109,7 @@ def test_each_kind_is_logged_once_a_minute(logged, monkeypatch):
 
     now = [1000.0]
     monkeypatch.setattr(faults.time, 'monotonic', lambda: now[0])
-    subject = Faults(SimpleNamespace(pid=os.getpid(), log=log))
+    subject = Faults(FakeBus(log))
     for _ in range(3):
         note(subject, KeyError('a'))
         note(subject, MemoryError())
@@ -107,6 +120,7 @@ def test_each_kind_is_logged_once_a_minute(logged, monkeypatch):
         (line.format('print'), 40, MemoryError),
         (line.format('len'), 40, KeyError),
     ]
+    assert len(subject._bus.later) == 1  # it looks once whether a worker is missing
     now[0] += faults.MINUTE
     note(subject, MemoryError())
     assert len(logged) == 4
@@ -117,10 +131,10 @@ def test_a_log_that_fails_is_no_failure_of_the_loop(logged):
         logged.append(args)
         raise MemoryError
 
-    note(Faults(SimpleNamespace(pid=os.getpid(), log=log)), KeyError('a'))
+    note(Faults(FakeBus(log)), KeyError('a'))
     assert len(logged) == 1
 
 
 def test_a_forked_child_does_not_run_the_loop_of_its_parent(logged):
     with pytest.raises(KeyError):
-        note(Faults(SimpleNamespace(pid=os.getppid(), log=print)), KeyError('a'))
+        note(Faults(FakeBus(print, os.getppid())), KeyError('a'))
