@@ -59,6 +59,8 @@ class Watcher:
             self.requests.overdue &= {entry.number for entry in entries}
             for due in marks.look(entries, now):
                 if examine(self.bus, due.entry.number) != APPLICATION:
+                    if due.mark == 'deadline':  # it may compute later, for ever
+                        marks.again(due.entry.number, 2 * (now - due.entry.since))
                     continue
                 stack = frames_of(sys._current_frames().get(due.entry.ident))
                 if due.mark == 'slow':

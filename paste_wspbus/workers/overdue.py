@@ -48,6 +48,8 @@ class Overdue:
                 line = 'its client keeps it waiting: its connection is closed'
                 self.supervisor.bus.log(f'{worker.title}: {what}; {line}', 30)
                 worker.tell('give_up', entry.number)
+                # It may compute then, although nobody waits for its answer.
+                marks.again(entry.number, time.monotonic() - entry.since + APART)
                 return
             if entry.number in worker.board.overdue:
                 self._replace(worker, entry, marks)
