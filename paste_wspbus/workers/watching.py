@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 #: cannot say it; but then no request of it waits for a client.
 EXAMINE = 0.25
 
+#: Seconds by which a look may be late. If it is later, this process did not run, and the
+#: workers perhaps neither (`docker pause`): they have CATCH_UP seconds to end the requests
+#: that were nearly done.
+LATE, CATCH_UP = 1.0, 1.0
+
 #: What a worker has not said.
 UNKNOWN = 'unknown'
 
@@ -44,6 +49,8 @@ class Watching:
         self._limits: Limits | None = None
         self._marks: dict[WorkerHandle, Marks] = {}
         self._timer: Timer | None = None
+        #: The time.monotonic() at which the next look is due.
+        self._due = 0.0
         #: What is asked about requests: {(process, number): what is called with the answer}.
         self._examined: dict[tuple[WorkerHandle, int], Callable[[str], object]] = {}
         self._overdue = Overdue(supervisor, self)
@@ -61,10 +68,14 @@ class Watching:
     def _look_after(self, seconds: float | None) -> None:
         self._timer = None
         if seconds is not None:
+            self._due = time.monotonic() + seconds
             self._timer = self._events.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """Look at all requests, and plan the next look."""
+        if time.monotonic() - self._due > LATE:
+            self._look_after(CATCH_UP)
+            return
         limits = self._limits
         assert limits is not None
         waits: list[float | None] = [limits.shortest]
