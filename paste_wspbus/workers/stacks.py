@@ -116,7 +116,10 @@ class Stacks:
 
 
 class _Question:
-    """A question for the stacks of a process: it asks one thread after the other."""
+    """A question for the stacks of a process: it asks one thread after the other.
+
+    Those that have a request come first.
+    """
 
     def __init__(
         self, worker: WorkerHandle, answer: Answer, thread: int | None
@@ -138,6 +141,9 @@ class _Question:
         if self._threads is None:
             self._until = time.monotonic() + PATIENCE
             only, all_threads = self._thread, _threads(worker.pid)
+            # On a busy machine, the time may be over before all have answered.
+            busy = {entry.native for entry in worker.board.read()}
+            all_threads.sort(key=lambda one: one not in busy)
             self._threads = all_threads if only is None else [only]
             # An earlier question may have given up: its signals still wait.
             self._waits_for = all_threads

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.role import Role
 from paste_wspbus.watching.loop import Events
+from paste_wspbus.workers import stacks
 from paste_wspbus.workers.handle import WorkerHandle
 from paste_wspbus.workers.stacks import SIGNAL, Stacks
-from tests.kit import TIMEOUT
+from tests.kit import TIMEOUT, eventually
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith('linux'), reason='it reads proc(5)'
@@ -221,3 +223,17 @@ def test_the_worker_is_not_disturbed_by_many_questions(events, start):
 def test_the_signal_is_a_realtime_signal():
     assert signal.SIGRTMIN < SIGNAL < signal.SIGRTMAX
     assert signal.getsignal(SIGNAL) is signal.SIG_DFL
+
+
+def test_threads_that_have_a_request_are_asked_first(monkeypatch):
+    asked = []
+    state = stacks._State(handles=True, blocks=False, waits=False)
+    monkeypatch.setattr(stacks, '_threads', lambda pid: [1, 2, 3, 4])
+    monkeypatch.setattr(stacks, '_state', lambda pid, thread: state)
+    board = SimpleNamespace(fd=-1, read=lambda: [SimpleNamespace(native=3)])
+    worker = SimpleNamespace(
+        ended=False, pid=1, board=board, signal=lambda number, one: asked.append(one)
+    )
+    question = stacks._Question(worker, None, None)
+    eventually(question.is_done)
+    assert asked == [3, 1, 2, 4]
