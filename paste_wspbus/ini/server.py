@@ -7,6 +7,7 @@ import os
 
 from paste_wspbus.errors import BindError, ConfigError, SettingError
 from paste_wspbus.ini.factories import SERVER, EggLoader
+from paste_wspbus.ini.settings import SETTINGS
 from paste_wspbus.listening.addresses import parse_port
 from paste_wspbus.servers.registry import adapter_for, find_adapter
 from paste_wspbus.servers.server import WHERE, Server
@@ -158,8 +159,12 @@ class ServerSection:
         except SettingError as error:
             if error.key == 'listen_on' or (error.key or '').startswith('--'):
                 raise
+            problem, _, meant = error.problem.partition(';')
+            if error.key in SETTINGS and problem.endswith(' setting'):
+                meant = ' it is a key of [wspbus:main]'
+            problem += f';{meant}' if meant else ''
             raise ConfigError(
-                self.file, error.problem, section=section, key=error.key
+                self.file, problem, section=section, key=error.key
             ) from None
         except BindError as error:
             place = f'{self.file} [{section}]' if section and not self.listen else ''

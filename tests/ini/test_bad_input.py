@@ -1004,6 +1004,9 @@ for name, use in USED.items():
         f'{name}: unknown setting': server(
             at_home + 'prot = 0', 2, PLACE, 'prot', "'port'"
         ),
+        f'{name}: workers': server(
+            at_home + 'workers = 2', 2, PLACE, 'workers', 'a key of [wspbus:main]'
+        ),
         f'{name}: path too long': server(
             use + f'unix_socket = {"x" * 200}', 2, PLACE, 'unix_socket', '200', '107'
         ),
