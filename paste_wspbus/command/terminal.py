@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+#: The characters of an error's line: of more, `Output` would lose all.
+LONGEST = 4000
+
+
 def open_standard_streams() -> None:
     """Open the standard streams that are closed.
 
@@ -106,7 +110,9 @@ def encodable(text: str, stream: object) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return an error's message as one line; paths are relative to the working folder."""
-    return printable(without_folder(' '.join(str(error).split('\n'))))
+    line = printable(without_folder(' '.join(str(error).split('\n'))))
+    half = LONGEST // 2
+    return line if len(line) <= LONGEST else f'{line[:half]} … {line[-half:]}'
 
 
 def without_folder(text: str) -> str:

@@ -322,9 +322,13 @@ class Reloading:
     ) -> bool:
         """Print why the site fails; start a worker that serves this; return whether it does."""
         supervisor = self.supervisor
-        known = self._failures.get(worker)
+        known = self._failures.pop(worker, None)
         trace = known.trace if known else ''
-        self._failures.clear()
+        self._failures = {  # of workers that are shown next
+            one: failed
+            for one, failed in self._failures.items()
+            if self.current.get(one.name) is one
+        }
         if known is None:
             self._watch_folders()
         text = f'{trace}{failure}'

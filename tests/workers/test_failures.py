@@ -8,7 +8,7 @@ import pytest
 
 from paste_wspbus.errorpage.problem import MOST
 from paste_wspbus.workers.failures import KEPT, Failures
-from tests.kit.sites import SERVED, run
+from tests.kit.sites import SERVED, Site, run
 from tests.kit.workers import Workers, impatient, set_up
 
 
@@ -28,7 +28,7 @@ class Bus:
         self.listeners['worker_ready']('worker 1', 1)
 
 
-class Site:
+class Stand:
     """A supervisor whose processes fail as the test says."""
 
     def __init__(self, was_started):
@@ -42,7 +42,7 @@ class Site:
 
 
 def test_a_first_start_has_one_text_for_all_workers_that_fail_alike():
-    site = Site(was_started=False)
+    site = Stand(was_started=False)
     for number in (1, 2, 3):
         site.fail(number, 'Traceback: no db\n')
     site.fail(2, '')  # its line says it all
@@ -51,7 +51,7 @@ def test_a_first_start_has_one_text_for_all_workers_that_fail_alike():
 
 
 def test_a_first_start_has_each_text_that_differs_and_whose_it_is():
-    site = Site(was_started=False)
+    site = Stand(was_started=False)
     for number, why in ((1, 'no db'), (2, 'no port'), (3, 'no db')):
         site.fail(number, why)
     assert site.failures.text() == (
@@ -61,7 +61,7 @@ def test_a_first_start_has_each_text_that_differs_and_whose_it_is():
 
 
 def test_later_each_text_is_logged_once_until_a_process_was_ready():
-    site = Site(was_started=True)
+    site = Stand(was_started=True)
     for number, why in ((1, 'no db'), (2, 'no db'), (2, 'no port'), (1, 'no db')):
         site.fail(number, why)
     assert site.bus.lines == [
@@ -82,7 +82,7 @@ def test_later_each_text_is_logged_once_until_a_process_was_ready():
 
 
 def test_a_process_that_sends_always_another_text_uses_no_more_and_more_memory():
-    site = Site(was_started=False)
+    site = Stand(was_started=False)
     for number in range(5 * KEPT):
         site.fail(1, f'{number}' + 3 * MOST * 'x')
     assert len(site.failures.text()) < 2 * KEPT * MOST
@@ -109,6 +109,46 @@ def test_workers_that_fail_alike_have_one_traceback_and_one_line(tmp_path, args)
     assert text.count('[app:main]: make failed: LookupError: no dsn') == 1
     assert process.err.text.count('(-v shows the traceback)') == (not shows)
     assert ('paste_wspbus/ini/factories.py' in text) == ('-v' in args)
+
+
+HUGE = """
+def make(global_conf):
+    raise LookupError('begins' + 'x' * 300_000 + 'ends')
+"""
+
+
+@pytest.mark.parametrize('args', [[], ['--workers', '2']], ids=str)
+def test_an_error_of_many_characters_is_told_without_its_middle(tmp_path, args):
+    files = {'site.ini': SERVED, 'webapp.py': HUGE}
+    process = run(tmp_path, 'site.ini', *args, files=files)
+    assert process.code == 1
+    (line,) = process.err.text.splitlines()
+    assert '[app:main]: make failed: LookupError: beginsxxx' in line
+    assert 'xxx … xxx' in line
+    assert 'xxxends, at webapp.py:' in line
+    assert len(line) < 5000
+
+
+EACH_ITS_OWN = """
+import logging
+
+
+def make(global_conf):
+    raise LookupError(logging.makeLogRecord({}).processName)
+"""
+
+
+def test_under_reload_workers_that_fail_in_different_ways_have_their_tracebacks(
+    tmp_path,
+):
+    files = {'webapp.py': EACH_ITS_OWN}
+    args = ['--reload', '--workers', '2']
+    with Site(tmp_path, SERVED, *args, files=files) as site:
+        for number in (1, 2):
+            assert f'\nLookupError: worker {number}\n' in site.err.text
+            line = f'[app:main]: make failed: LookupError: worker {number}, at '
+            assert site.err.text.count(line) == 1
+        assert site.err.text.count('Traceback (most recent call last)') == 2
 
 
 def test_a_generation_and_its_crash_loop_have_one_traceback(tmp_path):
