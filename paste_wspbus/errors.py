@@ -13,7 +13,7 @@ class WSPBusError(Exception):
 
     exit_code = 1
 
-    #: Whether the log says more of it.
+    #: Whether the log has its traceback.
     is_logged = False
 
     #: The traceback that another process has reported.

@@ -201,8 +201,10 @@ def load_in_child(
         code = _end(child, LINGER if line else 0)
     if line.endswith(b'\n'):
         return _read(config, line)
-    how = f'signal {signal.Signals(-code).name}' if code < 0 else f'exit code {code}'
-    raise FactoryError(config.file, f'the process that loaded it ended with {how}')
+    from paste_wspbus.unix.processes import how
+
+    end = f'the process that loaded it ended with {how(code)}'
+    raise FactoryError(config.file, end)
 
 
 def _read(config: Config, line: bytes) -> dict[str, Any]:

@@ -47,8 +47,7 @@ def show_traceback(error: WSPBusError, launch: Launch) -> str:
     elif trace and (launch.later or launch.log):
         print_line(trace, 'stderr', level=40)
     if log and (trace or error.is_logged):
-        what = 'the traceback' if trace else 'more'
-        return f' ({what} is in {log})'
+        return f' (the traceback is in {log})'
     has_more = is_raised or bool(trace)
     return V_SHOWS if has_more and not (is_verbose or launch.later) else ''
 

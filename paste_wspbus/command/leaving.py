@@ -58,7 +58,7 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
 
         hint = show_traceback(error, launch)
     elif launch.log and error.is_logged:
-        hint = f' (more is in {launch.log})'
+        hint = f' (the traceback is in {launch.log})'
     if not launch.is_printed_elsewhere:
         print_line(line if launch.log else f'{line}{hint}', 'stderr', level=40)
         if launch.terminal is not None:

@@ -22,7 +22,7 @@ from paste_wspbus.inbox import Inbox
 from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.renewal import Renewal
-from paste_wspbus.unix.processes import descendants
+from paste_wspbus.unix.processes import descendants, how
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -260,8 +260,9 @@ class Loading:
         if not in_time:
             return Failed(FAILED, too_slow(self._limit))
         code = self.child.returncode
-        end = f'was ended by signal {-code}' if code < 0 else f'exited with code {code}'
-        line = f'the process that loaded it {end} before the site was loaded'
+        line = (
+            f'the process that loaded it ended before the site was loaded, {how(code)}'
+        )
         return Failed(FAILED, line)
 
     def _wait(self, seconds: float | None) -> bool:

@@ -379,3 +379,15 @@ def signal_thread(pid: int, thread: int, number: int) -> None:
         libc.tgkill(pid, thread, number)
     elif call := _TGKILL.get(os.uname().machine):
         libc.syscall(call, pid, thread, number)
+
+
+def how(code: int | None) -> str:
+    """Describe the end of a process by the number of os.waitstatus_to_exitcode."""
+    if code is None:
+        return 'for an unknown reason'
+    if code >= 0:
+        return f'exit code {code}'
+    try:
+        return f'signal {signal.Signals(-code).name}'
+    except ValueError:
+        return f'signal {-code}'

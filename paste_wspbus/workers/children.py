@@ -439,15 +439,3 @@ def site_code(worker: WorkerHandle) -> int:
     code = exit_code(worker.code)
     is_signal = code in (INTERRUPTED, TERMINATED) or (worker.code or 0) < 0
     return FAILED if is_signal and worker.name != 'site' else code
-
-
-def how(code: int | None) -> str:
-    """Describe the end of a process by the number of os.waitstatus_to_exitcode."""
-    if code is None:
-        return 'for an unknown reason'
-    if code >= 0:
-        return f'exit code {code}'
-    try:
-        return f'signal {signal.Signals(-code).name}'
-    except ValueError:
-        return f'signal {-code}'

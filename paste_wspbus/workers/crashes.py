@@ -8,8 +8,7 @@ import time
 from collections import Counter, deque
 
 from paste_wspbus.unix.cores import describe_core
-from paste_wspbus.unix.processes import out_of_memory_kills
-from paste_wspbus.workers.children import how
+from paste_wspbus.unix.processes import how, out_of_memory_kills
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

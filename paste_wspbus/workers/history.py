@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from paste_wspbus.role import WITHOUT_BUS, WORKER
-from paste_wspbus.workers.children import how
+from paste_wspbus.unix.processes import how
 from paste_wspbus.workers.handle import PATIENCE
 
 TYPE_CHECKING = False

@@ -14,7 +14,7 @@ from paste_wspbus.process.reporting import (
     text_of,
 )
 from paste_wspbus.unix import report_files
-from paste_wspbus.workers.children import how
+from paste_wspbus.unix.processes import how
 from paste_wspbus.workers.threads import threads_of
 
 TYPE_CHECKING = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from paste_wspbus.workers.children import WorkerFailed, how
+from paste_wspbus.unix.processes import how
+from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.crashes import requests_of
 
 TYPE_CHECKING = False

@@ -23,13 +23,12 @@ from paste_wspbus.role import (
     WORKER,
     Role,
 )
-from paste_wspbus.unix.processes import out_of_memory_kills
+from paste_wspbus.unix.processes import how, out_of_memory_kills
 from paste_wspbus.watching.loop import Events, Repeat
 from paste_wspbus.workers.children import (
     Children,
     WorkerFailed,
     exit_code,
-    how,
     site_code,
 )
 from paste_wspbus.workers.crashes import Crashes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paste_wspbus.workers.children import WorkerFailed, how, site_code
+from paste_wspbus.unix.processes import how
+from paste_wspbus.workers.children import WorkerFailed, site_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ def test_restart_with_code_that_cannot_be_loaded_does_not_stop_the_site(ground, 
     assert process.code == 1, ground.report(process)
     (line,) = process.err.text.splitlines()
     assert 'ValueError: out of order, at ' in line
-    assert '; the old site was not stopped (more is in ' in line
+    assert '; the old site was not stopped (the traceback is in ' in line
     assert ground.log.count('Traceback') == 1
     assert ground.get() == before
     ground.change(text='mended')

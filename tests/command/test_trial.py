@@ -151,7 +151,7 @@ def started(ground):
 FAILING = {
     'an error': ('make_broken', {}, 1, 'ValueError: out of order, at webapp.py:'),
     'sys.exit': ('exits', {}, 1, "called sys.exit('no licence')"),
-    'os._exit': ('ends', {}, 1, 'exited with code 3 before the site was loaded'),
+    'os._exit': ('ends', {}, 1, 'ended before the site was loaded, exit code 3'),
     'the .ini': ('make', {'stop_timeot': 3}, 2, 'stop_timeot'),
     'no factory': ('nobody', {}, 2, "no attribute 'nobody'"),
 }
