@@ -29,7 +29,7 @@ EXAMINE = 0.25
 
 #: Seconds by which a look may be late. If it is later, this process did not run, and the
 #: workers perhaps neither (`docker pause`): they have CATCH_UP seconds to end the requests
-#: that were nearly done.
+#: that were nearly done. Not twice in a row: a machine that is too busy is always late.
 LATE, CATCH_UP = 1.0, 1.0
 
 #: What a worker has not said.
@@ -50,7 +50,7 @@ class Watching:
         self._marks: dict[WorkerHandle, Marks] = {}
         self._timer: Timer | None = None
         #: The time.monotonic() at which the next look is due.
-        self._due = 0.0
+        self._due, self._is_late = 0.0, False
         #: What is asked about requests: {(process, number): what is called with the answer}.
         self._examined: dict[tuple[WorkerHandle, int], Callable[[str], object]] = {}
         self._overdue = Overdue(supervisor, self)
@@ -73,7 +73,8 @@ class Watching:
 
     def _look(self) -> None:
         """Look at all requests, and plan the next look."""
-        if time.monotonic() - self._due > LATE:
+        self._is_late = time.monotonic() - self._due > LATE and not self._is_late
+        if self._is_late:
             self._look_after(CATCH_UP)
             return
         limits = self._limits
