@@ -15,6 +15,7 @@ import pytest
 from tests.kit import BIN, TIMEOUT, Site, run
 from tests.kit.places import DOCS, SITES
 from tests.kit.sites import ask
+from tests.kit.supervised import said
 
 # -- real sites ----------------------------------------------------------------
 
@@ -41,10 +42,7 @@ def stop_during_a_request(site, path='/wait'):
         response = connection.receive()
     assert response.status == 200, site.report()
     assert site.wait() == 0, site.report()
-    lines = site.err.text.splitlines()
-    # waitress's "Task queue depth is 1", on a busy machine
-    lines = [line for line in lines if 'waitress.queue' not in line]
-    return json.loads(response.body), lines
+    return json.loads(response.body), said(site.err.text).splitlines()
 
 
 PYRAMID_FACTS = {
