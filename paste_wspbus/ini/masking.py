@@ -107,7 +107,9 @@ def _secrets_in(values: Mapping[str, str]) -> set[str]:
     for key, value in values.items():
         for password in _PASSWORD.findall(value):
             found |= {password, unquote(password)}
-        if _SECRET_KEY.search(key):
+        # A DSN that is a URL without a password is the address of a database.
+        is_address = '://' in value and '@' not in value and 'dsn' in key.lower()
+        if _SECRET_KEY.search(key) and not is_address:
             found.add(value.strip())
     return found
 

@@ -92,6 +92,7 @@ def test_secrets_of_the_environment_and_passwords_in_both_forms_are_known(
     monkeypatch.setenv('SHOP_DB_PASSWORD', 'hunter2')
     monkeypatch.setenv('SHOP_URL', 'redis://:hunter3@host/0')
     monkeypatch.setenv('SHOP_AUTH', 'false')
+    monkeypatch.setenv('SHOP_DSN', 'sqlite:////srv/shop.db')
     monkeypatch.setenv('PWD', '/srv/shop')
     monkeypatch.setenv('SHOP_KEYS', str(path))
     secrets = secrets_of(Config(str(path), {}, str(tmp_path)))
