@@ -7,7 +7,7 @@ import os
 
 from paste_wspbus.errors import BindError, ConfigError, SettingError
 from paste_wspbus.ini.factories import SERVER, EggLoader
-from paste_wspbus.ini.settings import SETTINGS
+from paste_wspbus.ini.settings import DEFAULTS, SETTINGS
 from paste_wspbus.listening.addresses import parse_port
 from paste_wspbus.servers.registry import adapter_for, find_adapter
 from paste_wspbus.servers.server import WHERE, Server
@@ -160,7 +160,8 @@ class ServerSection:
             if error.key == 'listen_on' or (error.key or '').startswith('--'):
                 raise
             problem, _, meant = error.problem.partition(';')
-            if error.key in SETTINGS and problem.endswith(' setting'):
+            is_main = error.key in SETTINGS and error.key not in DEFAULTS
+            if is_main and problem.endswith(' setting'):
                 meant = ' it is a key of [wspbus:main]'
             problem += f';{meant}' if meant else ''
             raise ConfigError(
