@@ -450,7 +450,7 @@ def test_a_daemon_goes_on_when_the_disk_of_its_log_is_full(ground):
 
 
 def test_a_server_that_fails_in_its_start_is_told_of_under_a_supervisor_too(ground):
-    text = ini().replace('threads = 4', 'threadpool_workers = 3')
+    text = ini().replace('threads = 4', 'threadpool_spawn_if_under = 11')
     write(ground.folder, {'site.ini': text.replace('egg:waitress', 'egg:Paste#http')})
     command = ground.run('site.ini', 'start', '--monitor-restart')
     assert command.code == 1

@@ -1051,7 +1051,7 @@ SERVERS |= {
         'protocol_version',
     ),
     'Paste: settings that contradict each other': server(
-        USED['Paste'] + 'port = 0\nthreadpool_workers = 2',
+        USED['Paste'] + 'port = 0\nthreadpool_spawn_if_under = 11',
         None,
         PLACE,
         'spawn_if_under',

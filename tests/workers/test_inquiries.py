@@ -82,7 +82,8 @@ def test_one_that_is_slow_is_waited_for_no_longer(ask, events, monkeypatch):
 
 def test_one_that_is_stopped_is_not_waited_for(ask, children, monkeypatch):
     stopped, answers = children.alive
-    monkeypatch.setattr(handle, 'is_stopped', lambda pid: pid == 4711)
+    why = {4711: 'a signal has stopped it'}
+    monkeypatch.setattr(handle, 'why_stopped', lambda pid: why.get(pid, ''))
     stopped.is_process(4711)
     assert ask() == []
     children.heard['status'](answers, {'status': {'requests': []}})
