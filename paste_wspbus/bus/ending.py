@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from _queue import Empty
+from _thread import allocate_lock, start_new_thread
 
 # A stop must not import: no descriptor may be free, and the files may be a newer release's.
 from paste_wspbus.bus import held_gil, joining
@@ -21,6 +22,8 @@ from paste_wspbus.exits import EX_SOFTWARE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import LockType
+
     from paste_wspbus.bus.bus import Bus
 
 #: Seconds that a forced end takes at most, with its log and the handlers of atexit.
@@ -70,27 +73,30 @@ def claim_exit_handlers() -> None:
 def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
     """Log ``why``, what does not end, all stacks and the status; then exit with EX_SOFTWARE.
 
-    This ends the process (`os._exit`) within GIVE_UP seconds, even if the log hangs. In that
-    case ``why`` and the stacks go straight to standard error.
+    This ends the process (`os._exit`) within GIVE_UP seconds. If the log hangs, ``why`` goes
+    straight to standard error, with the stacks.
 
     :param why: a sentence without a full stop.
     :param runs_handlers: whether to run the handlers of atexit in this thread.
     """
-    # The thread that hangs may hold a lock that the log waits for.
-    call_after(GIVE_UP, lambda: os._exit(EX_SOFTWARE))
-    held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)
+    # What hangs may hold any lock: of the log, of `threading`, of a module's import.
     try:
-        text, is_logged = _report(bus, why), threading.Event()
-        dump = (bus, text, is_logged)
+        start_new_thread(_end_later, ())
+    except RuntimeError:  # Python starts no more threads
+        call_after(GIVE_UP, lambda: os._exit(EX_SOFTWARE))
+    told, ended = [f'{why}; leaving now.'], allocate_lock()
+    ended.acquire()
+    try:
         try:
-            dumping = threading.Thread(target=_dump, args=dump, daemon=True)
-            dumping.start()
-        except RuntimeError:  # Python starts no more threads
-            _dump(*dump)
+            start_new_thread(_tell, (bus, why, told, ended))
+        except RuntimeError:
+            _tell(bus, why, told, ended)
         else:
-            dumping.join(GIVE_UP / 2)
-        if not is_logged.is_set():
-            os.write(2, f'{text}\n'.encode(errors='backslashreplace'))
+            ended.acquire(timeout=GIVE_UP / 2)
+        if told:
+            os.write(2, f'{told[-1]}\n'.encode(errors='backslashreplace'))
+            if len(told) == 1 and 'faulthandler' in sys.modules:
+                sys.modules['faulthandler'].dump_traceback(2)
         if runs_handlers:
             claim_exit_handlers()
             atexit._run_exitfuncs()
@@ -117,13 +123,22 @@ def _report(bus: Bus, why: str) -> str:
     return report(bus, why)
 
 
-def _dump(bus: Bus, text: str, is_logged: threading.Event) -> None:
-    bus.log(text, level=50)
-    is_logged.set()
+def _end_later() -> None:
+    time.sleep(GIVE_UP)
+    os._exit(EX_SOFTWARE)
+
+
+def _tell(bus: Bus, why: str, told: list[str], ended: LockType) -> None:
+    """Log it all; ``told`` is what was not logged, and ``ended`` is released at the end."""
+    held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)
+    told.append(_report(bus, why))
+    bus.log(told[-1], level=50)
+    told.clear()
     for listener in bus.channel('status').ordered:
         with contextlib.suppress(Exception):
             bus.log(f'Status: {listener.call()}', level=50)
     _flush()
+    ended.release()
 
 
 def _flush() -> None:

@@ -54,13 +54,20 @@ print(threading.Event().wait(1.5))
 
 def test_a_thread_that_takes_the_gil_while_threads_are_joined_does_not_keep_the_process():
     done = script("""
-import time
 from paste_wspbus.bus import ending
 
 bus.start()
 bus.stop_timeout = bus.join_timeout = 2
 bus.exit()
-threading.Thread(target=lambda: [time.sleep(0.1), hold_the_gil()]).start()
+is_set, end_process_after = threading.Event(), held_gil.end_process_after
+
+def set_timer(seconds):
+    cancel = end_process_after(seconds)
+    is_set.set()
+    return cancel
+
+held_gil.end_process_after = set_timer
+threading.Thread(target=lambda: [is_set.wait(), hold_the_gil()]).start()
 ending.end_threads(bus)
 """)
     assert done.returncode == 1
