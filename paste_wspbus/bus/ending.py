@@ -129,7 +129,7 @@ def _end_later() -> None:
 
 
 def _tell(bus: Bus, why: str, told: list[str], ended: LockType) -> None:
-    """Log it all; ``told`` is what was not logged, and ``ended`` is released at the end."""
+    """Log it all; ``told`` is what is not logged yet, ``ended`` is released at the end."""
     held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)
     told.append(_report(bus, why))
     bus.log(told[-1], level=50)

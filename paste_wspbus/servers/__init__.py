@@ -21,19 +21,13 @@ __all__ = [
 if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
     def __getattr__(name):
-        """Import the class of the servers when it is first used (PEP 562).
+        """Import the class of the servers when it is first used (PEP 562)."""
+        module = {'Server': 'server', 'BlockingServer': 'blocking'}.get(name)
+        if module is None:
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        from importlib import import_module
 
-        :raises AttributeError: if the name is not one of these.
-        """
-        if name == 'Server':
-            from paste_wspbus.servers.server import Server
-
-            return Server
-        if name == 'BlockingServer':
-            from paste_wspbus.servers.blocking import BlockingServer
-
-            return BlockingServer
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        return getattr(import_module(f'{__name__}.{module}'), name)
 
 
 def cheroot_server(

@@ -107,10 +107,10 @@ class OneSend(WSGITask):  # type: ignore[misc]
     def write(self, data: Any) -> None:
         """Write a chunk, the first one together with the head.
 
-        waitress's own method says what is written, and in which order: for the first
-        chunk, what it writes is collected, and given to the channel at once. Only the
-        thread that runs this request writes to the channel meanwhile. What is not bytes
-        is not joined: waitress sends the head before it refuses such a chunk.
+        waitress's own method says what is written, and in which order: what it writes for
+        the first chunk is collected, and sent at once. Only this thread writes to the
+        channel meanwhile. What is not bytes is not joined: waitress sends the head before
+        it refuses such a chunk.
         """
         if (
             self.wrote_header
@@ -130,10 +130,9 @@ class OneSend(WSGITask):  # type: ignore[misc]
 
 
 def _send(channel: Any, data: bytes) -> None:
-    """Send bytes as ``channel.write_soon``, which has a buffer for all of them.
+    """Send bytes as ``channel.write_soon``, but buffer only what the system does not take.
 
-    Here only what the system does not take now goes through the buffer. An error is found
-    there again.
+    An error is found there again.
     """
     lock = channel.outbuf_lock
     lock.acquire()  # a Condition's __enter__ is Python, this is not
@@ -327,8 +326,7 @@ class EpollLoop:
     def add_task(self, server: BaseWSGIServer, channel: EpollChannel) -> None:
         """Hand the request of a channel over to a thread; the loop does it before it sleeps.
 
-        A thread that was woken earlier would wait for the interpreter's lock, which the
-        loop holds until then.
+        A thread that was woken earlier would wait for the GIL, which the loop holds.
         """
         if self.serving.channel is None:
             self.ready.append(channel)
@@ -398,7 +396,7 @@ class EpollLoop:
 
 
 class _Serving(threading.local):
-    """What a thread serves; None is none."""
+    """What a thread serves."""
 
     channel: EpollChannel | None = None
 
@@ -412,10 +410,7 @@ class _Channels(dict):  # type: ignore[type-arg]
 
 
 class _Map(dict):  # type: ignore[type-arg]
-    """The map of an `EpollLoop`: what is in it is registered, and not armed yet.
-
-    A channel registers itself, and is armed by that.
-    """
+    """The map of an `EpollLoop`: what is in it is registered; channels do it themselves."""
 
     def __init__(self, loop: EpollLoop) -> None:
         super().__init__()
@@ -468,12 +463,11 @@ class EpollChannel(HTTPChannel):  # type: ignore[misc]
     def arm_from_thread(self) -> None:
         """Arm the connection in another thread than the loop's, or close it.
 
-        `handle_close` needs the lock before it closes the descriptor. So the descriptor
-        is this connection's until the lock is released, and no new one's.
+        `handle_close` needs the lock before it closes the descriptor: until the lock is
+        released, no new connection has it.
 
-        The last response of a connection may have left already. Then the loop would only
-        close the connection. It does not read from it meanwhile, unless it looks for
-        further requests in advance.
+        If the last response has left already, the loop would only close the connection.
+        It does not read from it, unless it looks for further requests in advance.
         """
         lock = self.outbuf_lock
         lock.acquire()

@@ -33,7 +33,7 @@ _is_name = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,64}").fullmatch
 #: Clients choose the names: further ones are looked at each time.
 _MOST_NAMES = 1000
 
-#: Bytes. Longer parts of heads are not kept, and so many are kept at most.
+#: The most bytes of a part of a head that is kept, and the most parts.
 _LONGEST_KEPT, _MOST_KEPT = 1000, 200
 
 #: What was made of first lines, and of the headers after them.
