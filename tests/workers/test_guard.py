@@ -100,11 +100,13 @@ def test_both_end_with_the_lease(guarded, case):
 def test_a_renewal_gives_both_more_time(guarded):
     one = guarded("""
         before = lease.remaining
+        print('begun', flush=True)
         while lease.remaining < 2:
             time.sleep(0.01)
         print(before <= 1 and lease.remaining <= 3, flush=True)
         time.sleep(1000)
     """)
+    assert one.process.stdout.readline() == 'begun\n'
     one.renew(3)
     assert one.process.stdout.readline() == 'True\n'
     one.renew(0)
