@@ -29,3 +29,5 @@ def test_after_the_whole_site_was_paused_requests_have_a_second_to_end(monkeypat
     assert pass_time(0.6) == (1, 0.5)
     assert pass_time(60) == (1, 1.0)
     assert pass_time(1.1) == (2, 0.5)
+    assert pass_time(60) == (2, 1.0)
+    assert pass_time(60) == (3, 0.5)  # a machine that is too busy is late each time
