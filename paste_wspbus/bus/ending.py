@@ -129,14 +129,14 @@ def _end_later() -> None:
 
 
 def _tell(bus: Bus, why: str, told: list[str], ended: LockType) -> None:
-    """Log it all; ``told`` is what is not logged yet, ``ended`` is released at the end."""
+    """Log it all; ``told`` is what is not logged yet; ``ended`` is released at last."""
     held_gil.end_process_after(GIVE_UP + held_gil.MARGIN)
     told.append(_report(bus, why))
-    bus.log(told[-1], level=50)
+    bus.log(told[-1], 50)
     told.clear()
     for listener in bus.channel('status').ordered:
         with contextlib.suppress(Exception):
-            bus.log(f'Status: {listener.call()}', level=50)
+            bus.log(f'Status: {listener.call()}', 50)
     _flush()
     ended.release()
 

@@ -389,15 +389,16 @@ def _failing(site: Site) -> Generator[None]:
 
 
 def _import_for_later(server: object) -> None:
-    """Import what only some later event needs, as `ending.import_rest` does."""
+    """Import what later events need, see `ending.import_rest`."""
     ending.import_rest()
     with contextlib.suppress(OSError):
+        from paste_wspbus.ops import status  # noqa: F401
         from paste_wspbus.plugins import log_files  # noqa: F401
         from paste_wspbus.process import bequeathing, renewal  # noqa: F401
         from paste_wspbus.servers.server import Server
 
         if isinstance(server, Server):
-            server.requests_in_flight()  # it imports what a cut needs
+            server.requests_in_flight()  # imports for a cut
 
 
 def _check_descriptors() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from urllib.parse import unquote
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.factories import SERVER
@@ -101,8 +102,6 @@ def _is_plain(variable: str, value: str) -> bool:
 
 
 def _secrets_in(values: Mapping[str, str]) -> set[str]:
-    from urllib.parse import unquote
-
     found: set[str] = set()
     for key, value in values.items():
         for password in _PASSWORD.findall(value):

@@ -65,7 +65,7 @@ class Succession:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def inheritance(self, lock: int | None) -> Inheritance:
-        """Return what the other process gets; ``lock`` is a descriptor of the PID file."""
+        """Return what the other process gets; ``lock`` is that of the PID file."""
         process = self.process
         return Inheritance(
             where=process.server.where if process.server is not None else {},
