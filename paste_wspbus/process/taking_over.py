@@ -41,6 +41,7 @@ def take_over(
 
     status = _status_of(lock)
     if status:
+        _import_what_follows()
         old = OtherProcess(pid) if (pid := lock.read()) else None
         came = _ask_for_all(lock, patience(status), identity)
         if old is not None:
@@ -52,6 +53,17 @@ def take_over(
             return came
     stop_site(lock)
     return lock.acquire()
+
+
+def _import_what_follows() -> None:
+    """Import what this process needs from here until it serves.
+
+    When the running site has handed its sockets over, its clients wait for this process.
+    """
+    from paste_wspbus.bus import culprits, lifespan  # noqa: F401
+    from paste_wspbus.ini import listed  # noqa: F401
+    from paste_wspbus.plugins import pidfile  # noqa: F401
+    from paste_wspbus.process import idle, load, registering  # noqa: F401
 
 
 def _ask_for_all(
