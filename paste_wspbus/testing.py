@@ -283,7 +283,7 @@ def _compose(config: Config, server: Server | None) -> Site:
         bus.host = TESTING
         bus.drain_delay = 0  # there is no load balancer to wait for
         # A deadline must not end the process, which runs the tests.
-        bus.force_exit = partial(_hurry, bus)  # type: ignore[method-assign]
+        bus.before_force = partial(_hurry, bus)
         bus.plugins['sitelog'] = SiteLog(bus)
         bus.plugins['sitelog'].subscribe()
         # Some plugins look for it. It is not subscribed, because the tests handle signals.
@@ -295,8 +295,8 @@ def _compose(config: Config, server: Server | None) -> Site:
         return config.compose(bus, server)
 
 
-def _hurry(bus: Bus, why: str) -> None:
-    """Skip every wait, and fail at the end. This replaces `Bus.force_exit`."""
+def _hurry(bus: Bus, why: str) -> bool:
+    """Skip every wait, and fail at the end: see `Bus.before_force`."""
     from paste_wspbus.bus import EX_SOFTWARE
     from paste_wspbus.bus.deadlines import call_after, stacks
 
@@ -306,6 +306,7 @@ def _hurry(bus: Bus, why: str) -> None:
     bus.log(f'{why}; skipping every wait. Stacks:\n{stacks()}', level=50)
     cancel()
     bus.hurry()
+    return True
 
 
 # -- starting and stopping ---------------------------------------------------------

@@ -86,8 +86,7 @@ class Bus(Broadcasting):
     restarting = False
     #: Whether this process only tries whether the site can be loaded: nothing starts here.
     trial = False
-    #: Whether an operator wants no new requests here (`wspserve site.ini drain`), though
-    #: the site serves: health checks read it.
+    #: Whether an operator wants no new requests here (`drain`): health checks read it.
     drained = False
     #: Called for a restart that a signal asks for, in place of `restart`; it returns at once.
     try_restart: Callable[[], object] | None = None
@@ -102,13 +101,17 @@ class Bus(Broadcasting):
     before_stop: Callable[[], object] | None = None
     #: It is called to end the process if its main thread cannot do that.
     end_process: Callable[[], object] | None = None
+    #: It is called before an end by force; if it returns true, the process does not end.
+    before_force: Callable[[str], object] | None = None
     #: The folder in which the next program starts; if it is a link, it is resolved then.
     startup_folder = _startup_cwd
     #: The program that owns the process, its promises, and its own actions.
     host: Host = OWN
     #: Who has asked for the graceful restart or the restart that comes, for `status`.
     asked_by: str | None = None
-    #: The reason why the process ends, if its host gives one; listeners may read it.
+    #: The `cluster.lease.Lease` of this process, if it has one.
+    lease: Any = None
+    #: The reason why the process ends, if its host gives one: for listeners.
     stop_reason: str | None = None
 
     #: Seconds that drain, stop and exit may take together; then the process ends with
@@ -125,7 +128,7 @@ class Bus(Broadcasting):
     #: The class of the queues that threads sleep in. It has the methods put, empty and
     #: get(timeout=seconds) of a SimpleQueue. Signal handlers call put(), too.
     queue_class: type[SimpleQueue[Any]] = SimpleQueue
-    #: A context manager around each sleep; it makes signals end the sleep.
+    #: A context manager around each sleep: it lets signals end it.
     interrupts_class: Callable[..., contextlib.AbstractContextManager[Any]] = Interrupts
 
     def __init__(self) -> None:
@@ -205,25 +208,16 @@ class Bus(Broadcasting):
         """
         if len(args) == 1 and priority is None and is_priority(args[0]):
             priority, args = args[0], ()
+
+        def add(function: F) -> F:
+            known = self.channel(channel)  # this numbers older ones first
+            known.subscribe(Listener(function, args, priority, timeout, blocking))
+            self.waiting.wake()
+            return function
+
         if callback is None:
-
-            def decorate(function: F) -> F:
-                self.subscribe(
-                    channel,
-                    function,
-                    priority=priority,
-                    timeout=timeout,
-                    blocking=blocking,
-                )
-                return function
-
-            return decorate
-        self.channel(channel).subscribe(
-            Listener(
-                callback, args, priority=priority, timeout=timeout, blocking=blocking
-            )
-        )
-        self.waiting.wake()
+            return add
+        add(callback)
         return None
 
     def unsubscribe(self, channel: str, callback: Any) -> None:
@@ -653,9 +647,8 @@ class Bus(Broadcasting):
         self._line.open(one for one in ordered if not one.blocking)
         try:
             while not self.leaving and (listener := self._line.next()) is not None:
-                self._call_to_start(
-                    listener, started.setdefault(id(listener.owner), [])
-                )
+                results = started.setdefault(id(listener.owner), [])
+                self._call_to_start(listener, results)
                 self.claim_process()  # this may be the child: a Daemonizer may have forked
         finally:
             self._line.close()
@@ -840,7 +833,8 @@ class Bus(Broadcasting):
 
     def force_exit(self, why: str) -> None:
         """Log ``why``, what does not end, all stacks and the status; exit with code 70."""
-        ending.force_exit(self, why, runs_handlers=self.deadline.is_over)
+        if not (self.before_force and self.before_force(why)):
+            ending.force_exit(self, why, runs_handlers=self.deadline.is_over)
 
     # -- waiting ------------------------------------------------------------
 

@@ -111,10 +111,10 @@ class Listener:
         self,
         callback: Callable[..., Any],
         args: tuple[Any, ...] = (),
-        *,
         priority: float | None = None,
         timeout: float | None = None,
         blocking: bool = False,
+        *,
         name: str | None = None,
         order: int | None = None,
     ) -> None:

@@ -377,7 +377,7 @@ class LeasedPlugins:
         stand_down(bus, Host(host.name, host.version, promises))
         bus.stop_timeout = None  # it would end the process; the bus of the site has one
         plug_in(bus, self.config, self.bus.plugins['sitelog'].logger.name)
-        bus.lease = lease  # type: ignore[attr-defined]
+        bus.lease = lease
         return self.config.compose_plugins(bus, 'cluster_plugins')
 
 

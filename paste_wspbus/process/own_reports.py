@@ -53,7 +53,6 @@ class OwnReports:
         self.bus, self._folder, self._about = bus, folder, about
         self.notes, self._not_before = Notes(), float('-inf')
         self._problem = ''
-        self._force_exit = bus.force_exit
 
     def subscribe(self) -> None:
         """Look at each stop, and at each stop by force."""
@@ -61,7 +60,7 @@ class OwnReports:
         bus.plugins[NAME] = self
         bus.subscribe('log', self.notes.note_line)
         bus.subscribe('stop', self._look, priority=float('-inf'))
-        bus.force_exit = self._is_forced  # type: ignore[method-assign]
+        bus.before_force = self._is_forced
 
     def is_overdue(self, what: str) -> None:
         """Report a request past its deadline, but at most one in PAUSE seconds.
@@ -85,7 +84,6 @@ class OwnReports:
             )
             writer.start()
             writer.join(PATIENCE)
-        self._force_exit(why)
 
     def _write(self, kind: str, what: str) -> None:
         try:

@@ -95,7 +95,7 @@ class Keeper:
 
     def __init__(self, cron: Cron, file: StateFile | None) -> None:
         self.cron, self.file = cron, file
-        lease: Any = getattr(cron.bus, 'lease', None)  # see `cluster.lease`
+        lease = cron.bus.lease
         fence = None if lease is None or cron.path is not None else lease.fence
         self.diary = Diary(
             cron.schedule, cron.rules, self._delay, file, cron.say, fence

@@ -101,7 +101,7 @@ class Worker:
         if self.role.lease >= 0:
             from paste_wspbus.cluster.lease import Lease
 
-            bus.lease = Lease(self.role.lease)  # type: ignore[attr-defined]
+            bus.lease = Lease(self.role.lease)
 
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from paste_wspbus import Bus
+from paste_wspbus.bus import ending
 from paste_wspbus.process.own_reports import OwnReports
 from tests.kit import Site, run
 from tests.kit.sites import APP, SERVED
@@ -18,9 +19,12 @@ def forced():
 
 
 @pytest.fixture
-def bus(forced):
+def bus(forced, monkeypatch):
+    def note(bus, why, runs_handlers):
+        forced.append(why)
+
+    monkeypatch.setattr(ending, 'force_exit', note)
     bus = Bus()
-    bus.force_exit = forced.append
     yield bus
     bus.exit()
 
