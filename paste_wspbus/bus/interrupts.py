@@ -136,7 +136,10 @@ class Interrupts:
         self._usual = signal.getsignal(signal.SIGURG) is signal.SIG_DFL
         if self._usual:
             signal.signal(signal.SIGURG, self._handle)
-        reader, self._writer = os.pipe()
+        try:
+            reader, self._writer = os.pipe()
+        except OSError:  # no descriptor is free: as without the thread, see below
+            return
         os.set_blocking(self._writer, False)
         previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if previous != -1:

@@ -216,7 +216,7 @@ class Single:
             if bus.pid != os.getpid():
                 raise  # a listener has forked, and this is the child, which ends
             # Not an interrupt, which block() turns into a stop: a signal handler of the
-            # site has raised something else, or no descriptor is free for block()'s pipe.
+            # site has raised something else.
             contain(bus)
             broken = error
             is_exit = isinstance(error, SystemExit)

@@ -1,11 +1,16 @@
 """A signal at each moment of the steps that must not be torn."""
 
 import itertools
+import os
+import resource
+import signal
 import threading
 from collections import deque
+from functools import partial
 
 import pytest
 
+from paste_wspbus.bus import State
 from paste_wspbus.bus.channels import call_next
 from paste_wspbus.bus.deadlines import with_rlock
 from paste_wspbus.bus.interrupts import inside, start_thread
@@ -151,3 +156,31 @@ def test_an_error_of_a_thread_that_cannot_start_is_raised():
     thread.join(TIMEOUT)
     with pytest.raises(RuntimeError, match='only be started once'):
         start_thread(thread)
+
+
+@pytest.fixture
+def no_descriptor():
+    """No descriptor is free; yield what makes some free again."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = partial(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    yield free
+    free()
+
+
+def test_a_bus_without_a_free_descriptor_blocks_and_hears_a_signal(bus, no_descriptor):
+    bus.start()
+
+    def hear(*_):
+        no_descriptor()
+        bus.exit()
+
+    before = signal.signal(signal.SIGUSR1, hear)
+    try:
+        bus.subscribe('main', lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        bus.block(interval=0.01)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert bus.state is State.EXITING
