@@ -232,27 +232,32 @@ class Control:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 return
-            reserved = self._accept_by_reserve()
-            if reserved is None:
+            accepted = self._accept_in_place()
+            if accepted is None:
                 time.sleep(REST)  # select(2) reports the client again and again
                 self._open_reserve()
                 return
-            sock = reserved
+            sock = accepted
         try:
             self._begin(sock)
         finally:
             self._open_reserve()
 
-    def _accept_by_reserve(self) -> socket.socket | None:
+    def _accept_in_place(self) -> socket.socket | None:
         """Accept a client in the place of the reserve, because no descriptor is free.
 
-        `stop` and `status` must work then, too: one client after the other.
+        `stop` and `status` must work then, too: one client after the other. If a client has
+        the place of the reserve, and the site waits for it, that client loses it.
         """
         assert self.sock is not None
-        if self._reserve is None:
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+        elif waited_for := [*self._connections, *self._sending]:
+            self._end_sending(waited_for[0])
+            self._drop(waited_for[0])
+        else:
             return None
-        os.close(self._reserve)
-        self._reserve = None
         with contextlib.suppress(OSError):  # other code may have used it
             return self.sock.accept()[0]
         return None
