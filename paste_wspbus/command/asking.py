@@ -7,7 +7,6 @@ import errno
 from paste_wspbus.command.finding import RUNNING, NotDone, find, is_gunicorns, why
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.exits import IS_NOT_RUNNING
-from paste_wspbus.unix.processes import why_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +48,6 @@ def ask_running(
         if error.code == errno.EPROTO:
             line = f'The site{found.who} refuses: {error.reason}'
         else:
-            reason = why(error)
-            if found.pid:
-                reason = why_stopped(found.pid) or reason
+            reason = why(error, found.pid)
             line = f'The site is running{found.who}, but does not answer: {reason}.'
         raise NotDone(line) from None

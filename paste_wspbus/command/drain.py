@@ -35,7 +35,8 @@ def drain(options: Options) -> int:
         if error.code == errno.EPROTO:  # an older version, which has no such command
             line = f'The site{found.who} refuses: {error.reason}'
         else:
-            line = f'The site is running{found.who}, but does not answer: {why(error)}.'
+            reason = why(error, found.pid)
+            line = f'The site is running{found.who}, but does not answer: {reason}.'
         raise NotDone(line) from None
     found.pid = process_of(answer) or found.pid
     print_answer(_SAID[command, answer.get('was') is True].format(found.who))

@@ -19,7 +19,7 @@ from paste_wspbus.unix.pid_lock import (
     PIDLock,
     StalePIDFile,
 )
-from paste_wspbus.unix.processes import listener_of, users_of
+from paste_wspbus.unix.processes import listener_of, users_of, why_silent
 from paste_wspbus.unix.users import name_of
 from paste_wspbus.values import named_path, printable, real_path, working_folder
 
@@ -406,7 +406,7 @@ def _find_by_socket(control: str, holder: int | None) -> Found:
     except NoAnswer as error:
         if holder is None and not error.listens:
             found.state = NOT_RUNNING
-        found.problem = why(error)
+        found.problem = why(error, found.pid)
     return found
 
 
@@ -430,8 +430,13 @@ def find_by_pid_file(lock: PIDLock) -> Found:
     return found
 
 
-def why(error: NoAnswer) -> str:
-    """Return why a running site does not answer."""
+def why(error: NoAnswer, pid: int | None) -> str:
+    """Return why a running site does not answer.
+
+    :param pid: its process, if that is known.
+    """
+    if pid and error.code == errno.ETIMEDOUT and (silent := why_silent(pid)):
+        return silent
     # A starting site may have no socket yet, or no thread that answers there.
     starting = errno.ENOENT, errno.ECONNREFUSED, errno.ETIMEDOUT
     folder = os.path.dirname(error.path)

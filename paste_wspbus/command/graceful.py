@@ -35,7 +35,7 @@ from paste_wspbus.control.status import (
     workers_of,
 )
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
-from paste_wspbus.unix.processes import OtherProcess, why_stopped
+from paste_wspbus.unix.processes import OtherProcess, why_silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,15 +171,18 @@ class Graceful:
             time.sleep(LOOK)
 
     def _say_that_it_is_silent(self) -> None:
-        why_not = why_stopped(self.found.pid) if self.found.pid else ''
+        why_not = why_silent(self.found.pid) if self.found.pid else ''
         self.progress.end()
         line = f'The site{self.found.who} does not answer'
         line += f': {why_not}' if why_not else ''
         print(f'{line}; waiting for it.', file=sys.stderr, flush=True)
 
     def _silent(self, error: NoAnswer) -> NotDone:
-        who = self.found.who
-        return NotDone(f'The site is running{who}, but does not answer: {why(error)}.')
+        found = self.found
+        reason = why(error, found.pid)
+        return NotDone(
+            f'The site is running{found.who}, but does not answer: {reason}.'
+        )
 
     def _ask(self, wait: bool, soak: bool) -> socket.socket:
         try:

@@ -130,16 +130,17 @@ class Operator:
         except NoAnswer as error:
             if error.code == errno.ETIMEDOUT and command == NEWS:
                 return {}
+            reason = why(error, found.pid)
             if error.code == errno.EPROTO and 'this site speaks' in error.reason:
                 needs = 'it needs workers, and [cluster:main] in its .ini'
                 line = f'The site{found.who} belongs to no cluster: {needs}.'
             elif error.code == errno.EPROTO:
                 line = f'The site{found.who} refuses: {error.reason}.'
             elif self._has_begun:
-                line = f'The site{found.who} gives no answer any more: {why(error)}. '
+                line = f'The site{found.who} gives no answer any more: {reason}. '
                 line += self._summary('Not restarted before that')
             else:
-                line = f'The site is running{found.who}, but does not answer: {why(error)}.'
+                line = f'The site is running{found.who}, but does not answer: {reason}.'
             raise NotDone(line) from None
 
     def _summary(

@@ -7,6 +7,7 @@ from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.command.finding import LOST, NotDone, is_gunicorns
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.control.client import NoAnswer, ask
+from paste_wspbus.unix.processes import why_silent
 from paste_wspbus.values import named_path
 
 TYPE_CHECKING = False
@@ -76,8 +77,8 @@ def _runs_without_pid_file(found: Found, options: Options) -> str:
     except NoAnswer:
         state = None
     if state != 'STARTED':
-        raise NotDone(
-            f'The site is running{found.who}, but does not answer: '
-            'it is still starting, or it hangs'
-        )
+        why = (
+            found.pid and why_silent(found.pid)
+        ) or 'it is still starting, or it hangs'
+        raise NotDone(f'The site is running{found.who}, but does not answer: {why}')
     return line

@@ -9,6 +9,7 @@ from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import DONE
 from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDFileError, PIDLock
+from paste_wspbus.unix.processes import why_silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def wait_for_other_start(lock: PIDLock, patience: float) -> str | None:
             return f'The site is running already{_who(pid)}.'
         time.sleep(LOOK)
     else:
+        why = (pid and why_silent(pid)) or 'it is still starting, or it hangs'
         raise OtherStartFailed(
-            f'The site is running{_who(pid)}, but does not answer: '
-            'it is still starting, or it hangs'
+            f'The site is running{_who(pid)}, but does not answer: {why}'
         )
     if status.get('state') in STOPS:
         return None

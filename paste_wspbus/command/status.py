@@ -79,7 +79,7 @@ def look(options: Options, **more: Any) -> tuple[Found, dict[str, Any]]:
         try:
             answer = ask(found.control, 'status', **more)
         except NoAnswer as error:
-            found.problem = why(error)
+            found.problem = why(error, found.pid)
     if found.state == RUNNING and found.problem and is_gunicorns(found, options):
         found.state, found.problem = GUNICORNS, 'gunicorn reports nothing else'
     if answer:

@@ -23,7 +23,11 @@ from paste_wspbus.unix.pid_lock import (
     PIDLock,
     StalePIDFile,
 )
-from paste_wspbus.unix.processes import OtherProcess, listener_of
+from paste_wspbus.unix.processes import (
+    OtherProcess,
+    listener_of,
+    used_up_descriptors,
+)
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
@@ -51,6 +55,10 @@ KILL = getattr(signal, 'SIGKILL', signal.SIGTERM)
 _ATTEMPTS = 100
 #: The number of processes of one site that are stopped, if each takes over from the last.
 SUCCESSORS = 5
+
+#: Seconds to wait for an answer before SIGTERM is sent: of any site, and of one that has no
+#: free descriptor, which either answers at once or not at all.
+PATIENCE, LESS_PATIENCE = 2.0, 0.3
 
 #: Seconds to wait for the end of a process after SIGKILL.
 DYING = 10.0
@@ -113,9 +121,10 @@ class Stop:
 
     def _ask(self) -> socket.socket | None:
         """Ask over the control socket; send SIGTERM if the site does not answer there (yet)."""
+        seconds = LESS_PATIENCE if used_up_descriptors(self.pid) else PATIENCE
         try:
-            self.status.update(ask(self.control, 'status'))
-            connection = connect(self.control, 2)
+            self.status.update(ask(self.control, 'status', seconds))
+            connection = connect(self.control, PATIENCE)
             send(connection, 'stop', **({'timeline': True} if self._heard else {}))
         except NoAnswer:
             _ask_to_stop(self.process)

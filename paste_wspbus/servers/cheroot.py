@@ -392,8 +392,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
             self._selector.register(listening.sock.fileno(), 1, data=door)
         #: The listening sockets that the selector does not watch, because accept() failed.
         self._away: list[socket.socket] = []
-        # With it, a stop works without free descriptors. It is closed when it is used:
-        # then two descriptors are free.
+        # With it, a stop works without free descriptors.
         self._spare = [_Wake()]
 
     @property
@@ -410,16 +409,24 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         """Run ``function`` in the loop's thread; the loop reads its settings again afterwards."""
         wake = self._spare.pop() if self._spare else _Wake()
         wake.function = function
-        with contextlib.suppress(
-            KeyError, RuntimeError, ValueError
-        ):  # the loop has ended
+        try:
             self._selector.register(wake.reader.fileno(), 1, data=wake)
             wake.writer.send(b'.')
+        except (KeyError, RuntimeError, ValueError):  # the loop has ended
+            wake.close()
 
     def woken(self, wake: _Wake) -> None:
         """Run the function of ``wake``; `_Server.process_conn` calls this in the loop's thread."""
-        wake.close()
-        wake.function()
+        function = wake.function
+        wake.reader.recv(1)
+        self._spare.append(wake)
+        function()
+
+    def close(self) -> None:
+        """Close the connections and the selector."""
+        super().close()
+        while self._spare:
+            self._spare.pop().close()
 
     def _run(self, expiration_interval: float) -> None:
         """Run the loop; cheroot's own reads its settings only once, and uses the wall clock."""

@@ -190,6 +190,38 @@ def why_stopped(pid: int) -> str:
     return 'a signal has stopped it; SIGCONT lets it continue'
 
 
+def why_silent(pid: int) -> str:
+    """Return why a process cannot answer at a socket; '' if nothing is in its way.
+
+    A signal or a debugger has stopped it, or it has no free descriptor for a connection.
+    """
+    if (why := why_stopped(pid)) or not (limit := used_up_descriptors(pid)):
+        return why
+    return (
+        f'it has no free descriptor (RLIMIT_NOFILE is {limit}); '
+        f'`prlimit --pid {pid} --nofile=NUMBER` sets another limit'
+    )
+
+
+def used_up_descriptors(pid: int) -> int:
+    """Return the limit of a process for descriptors (RLIMIT_NOFILE) if none below it is free.
+
+    :returns: 0 if one is free, or if the system does not say it: without /proc, or to
+        another user.
+    """
+    limit = 0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f'/proc/{pid}/limits') as lines:
+            for line in lines:
+                if line.startswith('Max open files'):
+                    limit = int(line.split()[3])
+        fds = [int(name) for name in os.listdir(f'/proc/{pid}/fd')]
+        if sum(fd < limit for fd in fds) < limit:
+            limit = 0
+        return limit
+    return 0
+
+
 def traced_by(tracer: int) -> str:
     """Return the predicate for a process that another one traces."""
     return f'process {tracer} traces it (a debugger, or strace)'

@@ -27,10 +27,13 @@ from paste_wspbus.control.server import (
     Control,
     ShortTurns,
 )
+from paste_wspbus.control.stop import PATIENCE, Stop
 from paste_wspbus.ini.settings import default_stop_timeout
+from paste_wspbus.unix.processes import OtherProcess, descendants
 from tests.kit import TIMEOUT, Process, eventually
 from tests.kit.daemons import Ground
 from tests.kit.processes import has_ended, kill
+from tests.kit.sites import APP, SERVED, Site, run
 
 
 @pytest.fixture
@@ -718,6 +721,47 @@ def test_a_site_without_descriptors_stops_at_once(ground):
     assert (
         'wspserve stop' in site.log
     )  # asked at the control socket, and not by a signal
+
+
+@pytest.mark.parametrize(
+    ('server', 'workers'),
+    [('egg:waitress', 0), ('egg:paste_wspbus#cheroot', 2)],
+    ids=['one process', 'workers'],
+)
+def test_a_site_whose_limit_is_below_what_is_open_says_so_and_stops(
+    tmp_path, server, workers
+):
+    text = SERVED.replace('egg:waitress', server)
+    with Site(
+        tmp_path,
+        f'{text}[wspbus:main]\nworkers = {workers}\n',
+        files={'webapp.py': APP},
+    ) as site:
+        run(tmp_path, 'site.ini', 'status')  # it answers: everything is open
+        for pid in [site.pid, *descendants(site.pid)]:
+            limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, limits[1]))
+        asked = run(tmp_path, 'site.ini', 'status')
+        assert asked.code == 0
+        assert (
+            f'it has no free descriptor (RLIMIT_NOFILE is 8); `prlimit --pid {site.pid}'
+            in asked.out.text
+        )
+        asked = run(tmp_path, 'site.ini', 'stop')
+        assert asked.code == 0 and site.wait() == 0, site.report()
+
+
+def test_a_stop_does_not_wait_long_for_who_cannot_answer(tmp_path):
+    path = str(tmp_path / 's')
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        with Process(['sleep', '60'], tmp_path) as process:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, 1))
+            began = time.monotonic()
+            Stop(path, OtherProcess(process.pid)).run()
+            assert time.monotonic() - began < PATIENCE
+            assert process.wait() == -signal.SIGTERM
 
 
 def test_a_site_without_descriptors_serves_on_when_some_are_free_again(site):

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 
 import pytest
@@ -15,6 +16,8 @@ from paste_wspbus.unix.processes import (
     state_of,
     throttled_periods,
     tracer_of,
+    used_up_descriptors,
+    why_silent,
     why_stopped,
 )
 from tests.kit import Process, eventually
@@ -32,6 +35,22 @@ def test_a_process_that_is_stopped_is_known_until_it_continues(tmp_path):
         assert why_stopped(process.pid).startswith('a signal has stopped it; SIGCONT')
         process.send(signal.SIGCONT)
         eventually(lambda: not is_stopped(process.pid))
+
+
+def test_a_process_whose_descriptors_are_used_up_is_known_with_its_limit(tmp_path):
+    with Process(['sleep', '60'], tmp_path) as process:
+        assert used_up_descriptors(process.pid) == 0 and why_silent(process.pid) == ''
+        held = len(os.listdir(f'/proc/{process.pid}/fd'))
+        for limit, known in ((held + 1, 0), (held, held), (1, 1)):
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+            assert used_up_descriptors(process.pid) == known
+        assert why_silent(process.pid) == (
+            'it has no free descriptor (RLIMIT_NOFILE is 1); '
+            f'`prlimit --pid {process.pid} --nofile=NUMBER` sets another limit'
+        )
+        freeze(process.pid)
+        assert why_silent(process.pid).startswith('a signal has stopped it')
+    assert used_up_descriptors(NOBODY) == 0
 
 
 def test_the_memory_is_the_resident_set():
