@@ -53,7 +53,7 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
         return error.exit_code  # the supervisor shows it
     if launch.took_over and not launch.report.lasting:
         line += '; the old site has stopped'
-    if has_more or launch.options.verbosity > 1:
+    if has_more or (launch.options.verbosity > 1 and error.has_frames):
         from paste_wspbus.command.failure import show_traceback
 
         hint = show_traceback(error, launch)

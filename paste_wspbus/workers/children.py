@@ -51,6 +51,8 @@ LAST_READS = 2500
 class WorkerFailed(WSPBusError):
     """A process of the site could not be started, was too slow, or ended before it was ready."""
 
+    has_frames = False
+
     def __init__(self, code: int, line: str) -> None:
         super().__init__(line)
         self.exit_code = code

@@ -51,6 +51,8 @@ class SlowStarts:
         is_current = supervisor.current.get(worker.name) is worker
         if not (is_current and supervisor.crashes.loop):  # else they were logged before
             others = 'the report has all' if plan.reports is not None else ''
+            if is_current or supervisor.is_renewing or not supervisor.was_started:
+                line = f'{worker.title} is too slow'  # what it fails repeats the rest
             supervisor.bus.log(f'{line}. {stacks_text(worker, stacks, others)}', 40)
         supervisor.reports.write('hang', worker, what, stacks)
         supervisor.leaving.let_go(worker)

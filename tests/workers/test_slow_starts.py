@@ -27,14 +27,17 @@ def impatient(folder, keys='', **kwargs):
 
 
 def late(text):
-    """Return the line on a worker that was not ready in time, and the stacks that follow."""
-    found = re.search(
-        r'Worker 1 \(process \d+\) was not ready within 1 s \(start_timeout\), at (.*)\. '
-        r'Stacks:\n((?:  ?.*|Thread .*\n)*)',
+    """Return where a worker was that was not ready in time, and the stacks: each once."""
+    stacks = re.findall(
+        r'Worker 1 \(process \d+\) is too slow\. Stacks:\n((?:  ?.*|Thread .*\n)*)', text
+    )
+    where = re.findall(
+        r'Worker 1 \(process \d+\) was not ready within 1 s \(start_timeout\), at '
+        r'(.+?:\d+ in [^;.\s]+)',
         text,
     )
-    assert found, text
-    return found[1], found[2]
+    assert len(where) == len(stacks) == 1, text
+    return where[0], stacks[0]
 
 
 def test_a_replacement_that_hangs_while_it_loads_is_a_crash(tmp_path):
