@@ -26,7 +26,7 @@ from paste_wspbus.command.site_handlers import contain, postponed
 from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import NeedError, TooManyFiles, WSPBusError, shortage
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, exit_code_of
-from paste_wspbus.ini.config import EARLY, Site, StartFailed
+from paste_wspbus.ini.config import Site, StartFailed
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.process.early_signals import (
     hold_those_of_other_threads,
@@ -91,7 +91,9 @@ class Single:
             self.process.finish(code)
         report = self.launch.report
         if not report.outcome_sent and report.fd is not None:
-            early = site.gave_up() or WSPBusError(EARLY)
+            from paste_wspbus.ini.exited import EARLY, gave_up
+
+            early = gave_up(site) or WSPBusError(EARLY)
             early.exit_code = code or FAILED
             complain(early, self.launch)
         self.end(code)
@@ -260,9 +262,12 @@ class Single:
                 _check_descriptors()
             if rehearsal is not None:
                 rehearsal.run(app)
-        if not self._is_asked_to_stop(bus) and (failed := site.gave_up()):
-            _exit(bus)
-            raise failed
+        if not (bus.was_started or self._is_asked_to_stop(bus)):
+            from paste_wspbus.ini.exited import gave_up
+
+            if failed := gave_up(site):
+                _exit(bus)
+                raise failed
         # A signal may come while this thread is printing. With 0, its handler only
         # queues the command, and block() carries it out.
         bus.turn.keep_for(0)

@@ -11,7 +11,7 @@ from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.terminal import one_line, print_line
 from paste_wspbus.errors import ConfigError, WSPBusError
 from paste_wspbus.exits import FAILED
-from paste_wspbus.ini.config import EARLY
+from paste_wspbus.ini.exited import EARLY
 from paste_wspbus.ini.limits import limits_of
 from paste_wspbus.ini.listed import is_clustered
 from paste_wspbus.ini.settings import HUNG_AFTER, section_of

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from typing import Any
 
-#: The message if nothing else is known.
-EARLY = 'The site stopped before it was started'
-
 
 class StartFailed(WSPBusError):
     """A 'start' listener failed. ``place`` is the file and section that it comes from."""
@@ -63,20 +60,6 @@ class Site:
         """Return the file and section that a 'start' listener comes from."""
         section = self.origins.get(listener, 'server:main')
         return f'{self.file} [{section}]' if self.file else f'[{section}]'
-
-    def gave_up(self) -> WSPBusError | None:
-        """Return the error if bus.stop() or bus.exit() ended the start; None if it did not."""
-        calls = [call for call in self.bus.timeline if call.channel == 'start']
-        if self.bus.was_started or self.bus.execv or not calls:
-            return None
-        failed = WSPBusError(EARLY)
-        if not self.bus.exit_code:  # otherwise a failure in another place has ended it
-            name = calls[-1].name
-            why = f': {self.bus.stop_reason}' if self.bus.stop_reason else ''
-            error = WSPBusError(f'the site was stopped while {name} was starting{why}')
-            failed = StartFailed(self.place_of(name), name, error)
-        failed.is_logged = True
-        return failed
 
 
 class Composer:

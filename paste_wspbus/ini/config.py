@@ -6,7 +6,6 @@ import re
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.composing import (
-    EARLY,
     Composer,
     Site,
     StartFailed,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from paste_wspbus.servers.server import Server
 
 __all__ = [
-    'EARLY',
     'SERVER',
     'Config',
     'Site',
