@@ -8,6 +8,7 @@ from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.asking import NO_TIMELINE, ask_running
 from paste_wspbus.control.timeline import LOAD, START, Life, Row, lives, own_seconds
 from paste_wspbus.exits import DONE
+from paste_wspbus.wire import MODULE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 OTHERWISE = 'With --load, blame loads it in another process, and starts nothing.'
 
 #: The last line.
-MORE = '(blame --load shows imports by distribution)'
+MORE = '(import_times = true, and blame --load, show imports by distribution)'
 
 #: The number of rows of a process that are shown without -v, and the seconds of the shortest.
 SHOWN, SHORTEST = 30, 0.001
@@ -32,8 +33,13 @@ class Blame:
 
     def __init__(self, life: Life) -> None:
         self.life = life
-        rows = [row for row in life.rows if row.channel in LOAD + START]
-        self.rows = sorted(own_seconds(rows), key=lambda one: one[1], reverse=True)
+        rows = [row for row in life.rows if row.channel in (*LOAD, *START, MODULE)]
+        found = [one for one in own_seconds(rows) if one[0].channel != MODULE]
+        if life.imported:
+            from paste_wspbus.command import import_times as by
+
+            found += by.by_distribution(life.imported, by.distributions(), counts=False)
+        self.rows = sorted(found, key=lambda one: one[1], reverse=True)
         self.total = sum(seconds for _, seconds in self.rows)
         self.requests = [row for row in life.rows if row.channel == REQUEST]
 
@@ -99,7 +105,9 @@ def blame(options: Options) -> int:
         said = json.dumps([one.as_json() for one in found], indent=2)
         print_answer(said, absolute=True)
         return DONE
-    lines = [*text_of(found, options.verbosity > 1), '', MORE]
+    lines = text_of(found, options.verbosity > 1)
+    if not any(one.life.imported for one in found):
+        lines += ['', MORE]
     print_answer('\n'.join(lines), absolute=True)
     return DONE
 

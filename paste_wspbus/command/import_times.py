@@ -1,4 +1,4 @@
-"""``blame --load``: the site is loaded in a child process; its imports by distribution."""
+"""Imports by distribution, and ``blame --load``: the site is loaded in a child process."""
 
 from __future__ import annotations
 
@@ -12,24 +12,18 @@ from paste_wspbus.command.blame import SHORTEST, blame_line, in_ms
 from paste_wspbus.command.checking import load_in_child
 from paste_wspbus.control.timeline import LOAD, Row, own_seconds, rows_of
 from paste_wspbus.exits import DONE
+from paste_wspbus.ini.import_times import ImportTimes
 from paste_wspbus.values import printable
+from paste_wspbus.wire import MODULE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import ModuleType
     from typing import Any
 
     from paste_wspbus.command.checking import MakeProcess
     from paste_wspbus.ini.config import Config, Site
     from paste_wspbus.process.launch import Launch
-
-#: The channel of modules that no other module has imported: their times are not the sections'.
-MODULE = 'module'
-
-#: The function that the interpreter looks up for each module that is not imported yet.
-LOOKED_UP = '_find_and_load'
-_IMPORTLIB: dict[str, Any] = vars(sys.modules['_frozen_importlib'])
 
 #: The name of what belongs to no distribution, and is no module of Python.
 SITE = "the site's own modules"
@@ -67,83 +61,37 @@ def _work(load: Callable[[], Site]) -> dict[str, Any]:
         began = time.monotonic()
         site = load()
         total = time.monotonic() - began
-    rows = own_seconds([*rows_of(site.bus, *LOAD), *times.outermost])
+    rows = own_seconds(
+        [*rows_of(site.bus, *LOAD), *(Row(MODULE, *one) for one in times.outermost)]
+    )
     found = [(row, own) for row, own in rows if row.channel != MODULE]
-    found += by_distribution(times.own, _distributions())
+    found += by_distribution(times.own, distributions())
     found.sort(key=lambda one: one[1], reverse=True)
     return {'rows': [[*row, own] for row, own in found], 'total': total}
 
 
-class ImportTimes:
-    """Measures each import of a module in the ``with`` block, as ``python -X importtime`` does.
-
-    ``own`` has, for each module, its seconds without those of the modules that it imports.
-    ``outermost`` has a Row for each import that no other import has caused.
-    """
-
-    def __init__(self) -> None:
-        self.own: dict[str, float] = {}
-        self.outermost: list[Row] = []
-        #: For each thread, a number for each import that runs: the seconds of its own imports.
-        self._inside: dict[str, list[float]] = {}
-        self._original: Any = None
-
-    def __enter__(self) -> ImportTimes:
-        self._original = _IMPORTLIB[LOOKED_UP]
-        _IMPORTLIB[LOOKED_UP] = self._import
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _IMPORTLIB[LOOKED_UP] = self._original
-
-    def _import(self, name: str, import_: Any) -> ModuleType:
-        from threading import current_thread
-
-        thread = current_thread().name
-        inside = self._inside.setdefault(thread, [])
-        since = time.monotonic()
-        inside.append(0.0)
-        try:
-            return self._original(name, import_)  # type: ignore[no-any-return]
-        finally:
-            took = time.monotonic() - since
-            self.own[name] = self.own.get(name, 0.0) + took - inside.pop()
-            if inside:
-                inside[-1] += took
-            else:
-                self.outermost.append(Row(MODULE, name, since, took, 'ok', thread))
-
-
-def _distributions() -> Mapping[str, list[str]]:
+def distributions() -> Mapping[str, list[str]]:
     """Return the names of the distributions by the top-level name of their modules."""
     return metadata.packages_distributions()
 
 
 def by_distribution(
-    own: Mapping[str, float], known: Mapping[str, list[str]]
+    own: Mapping[str, float], known: Mapping[str, list[str]], counts: bool = True
 ) -> list[tuple[Row, float]]:
     """Add up the seconds of modules by the distribution that they belong to.
 
     :param own: seconds by module.
     :param known: distributions by top-level name.
+    :param counts: whether to say how many modules of a distribution there are.
     """
     sums: dict[str, list[float]] = {}
     for module, seconds in own.items():
         sums.setdefault(distribution_of(module, known), []).append(seconds)
-    return [
-        (
-            Row(
-                'import',
-                f'{printable(name)} ({_modules(len(each))})',
-                0.0,
-                sum(each),
-                'ok',
-                '',
-            ),
-            sum(each),
-        )
-        for name, each in sums.items()
-    ]
+    rows = []
+    for name, each in sums.items():
+        shown = printable(name) + (f' ({_modules(len(each))})' if counts else '')
+        rows.append((Row('import', shown, 0.0, sum(each), 'ok', ''), sum(each)))
+    return rows
 
 
 def distribution_of(module: str, known: Mapping[str, list[str]]) -> str:

@@ -57,6 +57,7 @@ STYLE = """
 #: From a channel to the class of its bars; others are 'other'.
 KINDS = {
     'import': 'import',
+    'module': 'import',
     'factory': 'factory',
     'start': 'start',
     'request': 'request',

@@ -6,7 +6,7 @@ import time
 from typing import NamedTuple
 
 from paste_wspbus.control.status import number, text
-from paste_wspbus.wire import MAX_CALLS, is_call
+from paste_wspbus.wire import IMPORTED, MAX_CALLS, is_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Life:
 
     The times are those of time.monotonic(), or None: ``began``, when it was forked or its
     program began; ``ready``; ``leaves``, when it was ordered to stop; ``ended``.
-    ``how`` says how it has ended. ``problem`` says why its calls are not known.
+    ``imported`` has the seconds of packages, if they were recorded. ``how`` says how it has ended. ``problem`` says why its calls are not known.
     """
 
     def __init__(self, said: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ class Life:
         self.how = text(said['how']) if said.get('how') else ''
         self.problem = text(said['problem']) if said.get('problem') else ''
         calls = said.get('calls')
-        self.rows = [
+        rows = [
             Row(
                 text(one[0]),
                 text(one[1]),
@@ -119,6 +119,10 @@ class Life:
             for one in (calls if isinstance(calls, list) else ())
             if is_call(one)
         ]
+        self.rows = [row for row in rows if row.channel != IMPORTED]
+        self.imported = {
+            row.name: row.seconds for row in rows if row.channel == IMPORTED
+        }
         self.left_out = int(number(said, 'left_out') or 0)
 
     @property

@@ -124,13 +124,21 @@ class Composer:
         :raises ConfigError: if a section is missing or wrong.
         :raises FactoryError: if a factory fails.
         """
-        with composing(bus):
+        with composing(bus), self.timed(bus):
             site = Site(self.file, bus, server)
             if with_site_plugins:
                 self.make_plugins(site, 'site_plugins')
             self.make_plugins(site, 'plugins')
             self._make_app(site, app_name)
             return site
+
+    def timed(self, bus: Bus) -> contextlib.AbstractContextManager[object]:
+        """Record the imports of a block, if ``import_times`` asks for it."""
+        if not self.settings['import_times']:
+            return contextlib.nullcontext()
+        from paste_wspbus.ini.import_times import recorded
+
+        return recorded(bus)
 
     def make_plugins(self, site: Site, key: str) -> None:
         """Make the plugins that a key of [wspbus:main] lists.

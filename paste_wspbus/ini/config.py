@@ -201,7 +201,8 @@ class Config:
         :raises FactoryError: if a factory fails.
         """
         site = Site(self.file, bus, None)
-        self.make_plugins(site, key)
+        with self._composer.timed(bus):
+            self.make_plugins(site, key)
         return site
 
     def make_plugins(self, site: Site, key: str) -> None:

@@ -218,6 +218,7 @@ SETTINGS = {
     'site_metrics': Setting(
         _one_of('off', 'multiprocess'), 'off or multiprocess', 'off'
     ),
+    'import_times': Setting(boolean, 'true or false', False),
     'slow_request': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
     'request_deadline': Setting(_by('ini.limits', 'read_limit'), _SECONDS),
 }

@@ -6,11 +6,11 @@ import re
 from paste_wspbus.command.import_times import (
     PYTHON,
     SITE,
-    ImportTimes,
     by_distribution,
     distribution_of,
 )
 from paste_wspbus.command.plan import MAX_ROWS, lines_of, processes_of
+from paste_wspbus.ini.import_times import ImportTimes, package_of
 from tests.kit import run
 
 FILES = {
@@ -251,8 +251,9 @@ def test_an_import_inside_another_one_counts_once(tmp_path, monkeypatch):
 
     assert times.own['inner_one'] >= 0.03 > 0.01 <= times.own['outer_one']
     (outermost,) = times.outermost
-    assert outermost.name == 'outer_one'
-    assert outermost.seconds >= times.own['inner_one'] + times.own['outer_one'] - 1e-6
+    name, _, seconds, *_ = outermost
+    assert name == 'outer_one'
+    assert seconds >= times.own['inner_one'] + times.own['outer_one'] - 1e-6
 
 
 def test_an_import_that_fails_fails_as_before(tmp_path):
@@ -262,6 +263,19 @@ def test_an_import_that_fails_fails_as_before(tmp_path):
     except ModuleNotFoundError as error:
         assert error.name == 'no_such_module_anywhere'
     assert [*times.own] == ['no_such_module_anywhere']
+
+
+def test_a_package_of_a_namespace_keeps_the_names_that_tell_distributions_apart():
+    import webob.multidict  # noqa: F401
+    import zope.deprecation  # noqa: F401
+
+    for module, package in (
+        ('webob.multidict', 'webob'),
+        ('json.decoder', 'builtins'),
+        ('no_such_module_anywhere', 'no_such_module_anywhere'),
+        ('zope.deprecation.deprecation', 'zope.deprecation.deprecation'),
+    ):
+        assert package_of(module) == package
 
 
 def test_a_module_belongs_to_the_distribution_of_its_name():

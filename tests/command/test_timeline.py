@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from paste_wspbus.bus import Bus
 from paste_wspbus.command.blame import SHOWN, Blame, text_of
 from paste_wspbus.command.timeline import NotWritten, check, save
 from paste_wspbus.control.panels import Scale, panels
@@ -20,7 +21,7 @@ from paste_wspbus.control.picture import (
     draw,
     page,
 )
-from paste_wspbus.control.timeline import Life
+from paste_wspbus.control.timeline import Life, describe_calls
 from paste_wspbus.errors import UsageError
 from tests.kit import Site, run
 from tests.kit.processes import freeze
@@ -275,17 +276,40 @@ def test_blame_shows_the_slowest_new_worker_and_names_the_others():
     assert len([one for one in blamed(*found, full=True) if one.endswith(':')]) == 5
 
 
+def test_blame_shows_the_imports_by_distribution_if_the_start_has_recorded_them():
+    bus = Bus()
+    for call in (
+        ('import', '[app:main]', 100.0, 1.0),
+        ('module', 'webob', 100.1, 0.75),
+        ('imported', 'webob', 0.0, 0.5),
+        ('imported', 'builtins', 0.0, 0.2),
+        ('imported', 'my_shop', 0.0, 0.05),
+    ):
+        bus.calls.record(*call)
+    told = process(**json.loads(json.dumps(describe_calls(bus))))
+    assert blamed(told)[1:] == [
+        '      500.0 ms  import   WebOb',
+        '      250.0 ms  import   [app:main]',
+        "      200.0 ms  import   Python's own modules",
+        "       50.0 ms  import   the site's own modules",
+    ]
+    assert all('my_shop' not in one for one in words(draw(panels(answer(told)))))
+
+
 # -- for real --------------------------------------------------------------------------
 
 
 def test_one_process_says_what_its_start_took_and_draws_it(tmp_path):
-    with Site(tmp_path, SERVED, files={'webapp.py': APP}) as site:
+    ini = f'[wspbus:main]\nimport_times = true\n{SERVED}'
+    with Site(tmp_path, ini, files={'webapp.py': APP}) as site:
         site.get('/log')
         told = run(tmp_path, 'site.ini', 'blame', '-v')
         assert told.code == 0, told.report()
         assert told.out.text.startswith(f'The site (process {site.pid}):\n')
         assert re.search(r' ms  import   \[app:main\]\n', told.out.text)
         assert re.search(r' ms  start    \S*WaitressServer\n', told.out.text)
+        assert re.search(r" ms  import   Python's own modules\n", told.out.text)
+        assert 'import_times' not in told.out.text
         assert re.search(r'  First request: GET /log took [\d.]+ ms\n', told.out.text)
         (said,) = json.loads(run(tmp_path, 'site.ini', 'blame', '--json').out.text)
         assert said['pid'] == str(site.pid) and said['rows']
