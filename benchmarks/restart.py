@@ -514,9 +514,9 @@ def measure_memory(options):
     for asks in (False, True):
         text = HEAVY.format(asks=asks)
         page = ', asks a database' if asks else ''
-        print(
-            f'  {f"(fork alone{page})":<48}{memory_of_fork(text, options.asked):>9.1f}'
-        )
+        for name, program in (('fork alone', FORK), ('fork and waitress', WAITRESS)):
+            floor = memory_of_fork(program, text, options.asked)
+            print(f'  {f"({name}{page})":<48}{floor:>9.1f}')
         for preload in (True, False):
             for server in options.servers:
                 if isinstance(server, UWSGI) or server.name == 'gunicorn, sync':
@@ -534,17 +534,17 @@ def measure_memory(options):
                 if preload:
                     preloaded[asks][server.name] = max(mine)
     print('  (fork alone): a child that calls the application, and no server')
+    print(
+        '  (fork and waitress): a child in which waitress serves it, and nothing else'
+    )
     print('  others: the processes above the workers')
     what = 'MB of a second worker with preload'
     judge_all(options, what, preloaded[False], at_most=8)
     judge_all(options, f'{what}, database', preloaded[True], at_most=8)
 
 
-def memory_of_fork(text, asked):
-    """Return the megabytes of a forked child without a server: no server can need less."""
-    program = f"""
-{text}
-import sys
+#: The application in a child, without a server.
+FORK = """
 import threading
 import wsgiref.util
 
@@ -561,7 +561,35 @@ thread.start()
 thread.join()
 print(open('/proc/self/smaps_rollup').read())
 """
-    return megabytes(rounds.output_of(program))
+
+#: The application in a child, served by waitress with as many threads as workers have.
+WAITRESS = """
+import signal
+import socket
+import urllib.request
+import waitress.server
+
+listening = socket.create_server(('127.0.0.1', 0))
+gc.freeze()
+child = os.fork()
+if not child:
+    gc.enable()
+    waitress.serve(app, sockets=[listening], threads=4, _quiet=True)
+if not (client := os.fork()):  # what this process wrote, it would share no more
+    url = f'http://127.0.0.1:{{listening.getsockname()[1]}}/'
+    for _ in range({asked}):
+        urllib.request.urlopen(url).read()
+    os._exit(0)
+os.waitpid(client, 0)
+print(open(f'/proc/{{child}}/smaps_rollup').read())
+os.kill(child, signal.SIGKILL)
+"""
+
+
+def memory_of_fork(program, text, asked):
+    """Return the megabytes of a forked child with nothing of ours: no worker needs less."""
+    lines = 'import gc, os, sys', 'gc.disable()', text, program.format(asked=asked)
+    return megabytes(rounds.output_of('\n'.join(lines)))
 
 
 def memory_of_workers(server, text, preload, asked):

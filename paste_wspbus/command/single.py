@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import logging
 import os
 import sys
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from paste_wspbus.command.smoke import Rehearsal
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
-    from paste_wspbus.process.supervised_end import SupervisedEnd
     from paste_wspbus.servers.blocking import BlockingServer
     from paste_wspbus.servers.server import Server
 
@@ -121,9 +119,13 @@ class Single:
         worker = self.process.worker
         if worker is None:
             return self.compose()
-        is_preloaded = worker.role.kind == 'preload'
-        site = self._preload(worker) if is_preloaded else self.compose()
-        worker = self.process.worker  # after a fork, it is another object
+        if worker.role.kind == 'preload':
+            from paste_wspbus.command.preloading import preload
+
+            site = preload(self.compose, worker)
+            worker = self.process.worker  # after the fork, it is another object
+        else:
+            site = self.compose()
         site.bus.drained = self.process.is_drained
         return site if worker is None or worker.waits_to_go() else None
 
@@ -171,18 +173,6 @@ class Single:
         return process.server or process.config.make_server(
             bus, options.server_name, options.server, options.listen
         )
-
-    def _preload(self, worker: SupervisedEnd) -> Site:
-        """Compose the site, and fork the workers; this returns in each of them."""
-        gc.disable()  # a collection would write to the memory that the workers share
-        from paste_wspbus.command.preloading import warn_of_threads
-
-        site = self.compose()
-        warn_of_threads(site.bus)
-        if not worker.fork_workers(site.bus):
-            end_at_once(DONE)
-        gc.enable()
-        return site
 
     # -- running --------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import contextlib
 import enum
 import os
 from _thread import get_ident  # the original, before a site patches Python
-from mmap import mmap
+from mmap import PAGESIZE, mmap
 from struct import Struct
 from threading import get_native_id
 from typing import NamedTuple
@@ -98,14 +98,18 @@ class Scoreboard:
         :raises OSError: if it cannot be mapped.
         """
         shared = mmap(fd, SIZE)
-        shared[:] = bytes(SIZE)
+        for start in range(0, SIZE, PAGESIZE):
+            # A page takes memory when it is written, and when the mapping is read.
+            if any(part := os.pread(fd, min(PAGESIZE, SIZE - start), start)):
+                shared[start : start + len(part)] = bytes(len(part))
         self._use(shared)
 
     def detach(self) -> None:
         """Use memory of its own from now on: a forked child must not write for its parent."""
-        self._use(bytearray(SIZE))
+        # Pages of it take memory when they are written; those of a bytearray always do.
+        self._use(mmap(-1, SIZE))
 
-    def _use(self, memory: mmap | bytearray) -> None:
+    def _use(self, memory: mmap) -> None:
         #: Where the phases are: ``memory[place]``. Writing to place 0 does nothing.
         self.memory, self._missed = memory, 0
         self._thread = local()

@@ -9,6 +9,7 @@ sooner or later.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from paste_wspbus.requests.stacks import parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from paste_wspbus.requests.stacks import Frame
     from paste_wspbus.watching.loop import Events
@@ -51,15 +53,23 @@ def register(fd: int) -> None:
 
     :param fd: a descriptor of the file of a scoreboard: the stacks follow it.
     """
-    if SIGNAL is None:
-        return
+    if SIGNAL is not None:
+        faulthandler = import_faulthandler()
+        faulthandler.register(SIGNAL, file=fd, all_threads=False, chain=False)
+
+
+@functools.cache
+def import_faulthandler() -> Any:
+    """Return the module, and leave `sys.modules` as it was.
+
+    Where it stands there, `plugins.handlers_in_c` looks for handlers of the site in C.
+    """
     was_there = 'faulthandler' in sys.modules
     import faulthandler
 
-    faulthandler.register(SIGNAL, file=fd, all_threads=False, chain=False)
     if not was_there:
-        # Where it stands, `plugins.handlers_in_c` looks for handlers of the site in C.
         del sys.modules['faulthandler']
+    return faulthandler
 
 
 class Stacks:
