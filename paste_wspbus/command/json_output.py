@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from paste_wspbus.command import terminal
-from paste_wspbus.errors import ConfigError
-from paste_wspbus.ini.settings import section_of
+from paste_wspbus.ini.logging import load_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,16 +16,6 @@ def use_json(config: Config, prints: bool) -> None:
     :param prints: whether it prints for a log, and not only for people.
     :raises ConfigError: if python-json-logger is not installed.
     """
-    try:
-        from paste_wspbus.plugins.json_log import one_object
-    except ModuleNotFoundError as error:
-        if (error.name or '').partition('.')[0] != 'pythonjsonlogger':
-            raise
-        how = "pip install 'paste_wspbus[json]'"
-        problem = f'json needs python-json-logger 3 or newer: {how}'
-        section = section_of(config.loader)
-        raise ConfigError(
-            config.file, problem, section=section, key='log_format'
-        ) from None
+    made = load_json(config).one_object
     if prints:
-        terminal.as_json = one_object
+        terminal.as_json = made

@@ -266,7 +266,7 @@ def compose(
         config.configure_logging()
     bus = config.make_bus()
     stand_down(bus, host)
-    plug_in(bus, config, logger)
+    plug_in(bus, config, logger, owns_log=configure_logging)
     site = config.compose(bus, None, app_name, with_site_plugins=site_plugins)
     if not site_plugins:
         _warn_of_site_plugins(bus, config)
@@ -274,14 +274,22 @@ def compose(
     return HostedSite(site)
 
 
-def plug_in(bus: Bus, config: Config, logger: str) -> None:
-    """Make the default plugins, which a site finds in ``bus.plugins``."""
+def plug_in(bus: Bus, config: Config, logger: str, owns_log: bool = False) -> None:
+    """Make the default plugins, which a site finds in ``bus.plugins``.
+
+    :param owns_log: whether the .ini decides how lines of the log look, and not the host.
+    :raises ConfigError: if the log should be JSON, and python-json-logger is not installed.
+    """
     bus.plugins['sitelog'] = SiteLog(bus, logger)
     bus.plugins['sitelog'].subscribe()
     # Some plugins look for it. It is not subscribed, because the host handles signals.
     bus.plugins['signals'] = SignalHandler(bus, config.settings['signals'])
     bus.plugins['threads'] = ThreadManager(bus)
     bus.plugins['threads'].subscribe()
+    if config.logs_json:
+        from paste_wspbus.hosts import json_logs
+
+        json_logs.begin(bus, config, owns_log)
 
 
 def _warn_of_site_plugins(bus: Bus, config: Config) -> None:

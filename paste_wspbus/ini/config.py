@@ -243,11 +243,13 @@ class Config:
         """Set up logging as the .ini says, but do not disable existing loggers.
 
         :returns: whether the .ini configures logging.
-        :raises ConfigError: if its logging sections are wrong.
+        :raises ConfigError: if its logging sections are wrong, or a library is missing.
         """
         if self.file is None or not self.loader.parser.has_section('loggers'):
             return False
-        from paste_wspbus.ini.logging import configure_logging
+        from paste_wspbus.ini.logging import configure_logging, load_json
 
+        if self.logs_json:
+            load_json(self)
         configure_logging(self.file, self.vars, self.logs_json)
         return True

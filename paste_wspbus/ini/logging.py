@@ -15,11 +15,14 @@ from paste_wspbus.ini.file import (
     literal,
     read_lines,
 )
+from paste_wspbus.ini.settings import section_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
+    from paste_wspbus.ini.config import Config
 
 #: The formatter of records in JSON, and the name of its section.
 JSON = 'paste_wspbus.plugins.json_log.JsonFormatter'
@@ -122,6 +125,25 @@ def configure_logging(
             problem += at
             raise FactoryError(file, problem, section=section, key=key) from error
         raise ConfigError(file, problem, section=section, key=key) from None
+
+
+def load_json(config: Config) -> ModuleType:
+    """Return the module that makes JSON.
+
+    :raises ConfigError: if python-json-logger is not installed.
+    """
+    try:
+        from paste_wspbus.plugins import json_log
+    except ModuleNotFoundError as error:
+        if (error.name or '').partition('.')[0] != 'pythonjsonlogger':
+            raise
+        how = "pip install 'paste_wspbus[json]'"
+        problem = f'json needs python-json-logger 3 or newer: {how}'
+        section = section_of(config.loader)
+        raise ConfigError(
+            config.file, problem, section=section, key='log_format'
+        ) from None
+    return json_log
 
 
 def _section_of(error: BaseException) -> str | None:

@@ -1,5 +1,6 @@
 """What every host has in common: capabilities, one start and one stop; and the embedded bus."""
 
+import json
 import re
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from paste_wspbus.bus import Bus
 from paste_wspbus.hosts import OWN, Host, HostCannot, host_of, require
+from paste_wspbus.hosts.site import compose
 from tests.hosts import promises as hosts
 from tests.kit import Process, write
 
@@ -143,6 +145,48 @@ print(site.is_started, site.stop())
         'site.ini: the site stopped as soon as it was started\nFalse 0\n'
     )
     assert events == ['start', 'stop None']
+
+
+LOGGERS = """
+[loggers]
+keys = root
+[handlers]
+keys = all
+[formatters]
+keys = short
+[logger_root]
+level = INFO
+handlers = all
+[handler_all]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = short
+[formatter_short]
+format = %(message)s
+"""
+
+
+@pytest.mark.parametrize('loggers', ['', LOGGERS])
+def test_the_log_of_a_site_is_json_if_the_ini_decides_how_it_looks(tmp_path, loggers):
+    ini = (hosts.SITE / 'site.ini').read_text() + loggers
+    told = 'site.start(); site.bus.log("hello\\nworld"); site.stop()'
+    script = f'import sys; sys.stderr = sys.stdout\n{HOST}{told}'
+    changes = {'[wspbus:main]': '[wspbus:main]\nlog_format = json'}
+    _, text = run(tmp_path, script, ini, **changes)
+    made = [json.loads(line) for line in text.splitlines()]
+    messages = [one['message'] for one in made]
+    assert messages.count('hello\nworld') == 1
+    assert 'Bus STARTED' in messages
+
+
+def test_a_log_whose_lines_the_host_makes_is_one_warning(tmp_path, caplog):
+    ini = '[app:main]\nuse = egg:paste_wspbus#hello\n[wspbus:main]\nlog_format = json\n'
+    (tmp_path / 'site.ini').write_text(ini)
+    host = Host('mine', '1', {'start', 'stop'})
+    compose(tmp_path / 'site.ini', host, configure_logging=False)
+    (said,) = [one.getMessage() for one in caplog.records]
+    assert said.startswith('log_format = json does nothing here, because mine 1 makes')
+    assert 'paste_wspbus.plugins.json_log.JsonFormatter' in said
 
 
 def test_in_a_forked_child_the_parents_site_is_not_stopped(tmp_path):
