@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import threading
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from paste_wspbus.cluster import scripts
@@ -31,7 +32,7 @@ from paste_wspbus.unix.kernel_timer import boot_clock as clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from typing import Any
 
     from paste_wspbus.cluster.engine import Wish
@@ -98,8 +99,9 @@ class RedisEngine:
         self._open = _opener(settings.use)
         self._commands = self._open(self._patience)
         #: A command that fails closes all connections of its client: these have their own.
-        self._receiving: Any = None
-        self._sending: Any = None
+        self._receiving: _Direct | None = None
+        self._sending: _Direct | None = None
+        self._is_sending = threading.Lock()
         self._lease = self._commands.register_script(scripts.LEASE)
         self._join = self._commands.register_script(scripts.JOIN)
         self._members = self._commands.register_script(scripts.MEMBERS)
@@ -174,50 +176,48 @@ class RedisEngine:
     def send(self, message: Message) -> None:
         """See `Engine.send`."""
         data = encoded(message, self._settings.name, self._settings.secret)
-        if self._sending is None:
-            self._sending = self._open(self._patience)
-            self._send = self._sending.register_script(scripts.SEND)
-        args = [data, self._keep, MAX_MESSAGES, MAX_KEPT, secrets.token_hex(8)]
-        with self._asking(self._sending):
-            self._send(self._stream, args)
+        args = data, self._keep, MAX_MESSAGES, MAX_KEPT, secrets.token_hex(8)
+        with self._is_sending:
+            if self._sending is None:
+                self._sending = _Direct(self._open(self._patience))
+            with self._asking(self._sending.client):
+                self._sending.run(scripts.SEND, self._stream, *args)
 
     def receive(self, timeout: float) -> Received:
         """See `Engine.receive`."""
         if self._receiving is None:
-            self._receiving = self._open(self._patience + timeout)
-            self._where = self._receiving.register_script(scripts.WHERE)
-        missed = False
+            self._receiving = _Direct(self._open(self._patience + timeout))
+        missed, wait = False, max(int(timeout * 1000), 1)
+        words = 'XREAD', 'COUNT', BATCH, 'BLOCK', wait, 'STREAMS', self._key('messages')
         try:
-            with self._asking(self._receiving):
+            with self._asking(self._receiving.client):
                 if self._looks:
-                    missed = self._find_where_to_go_on()
-                streams: dict[Any, Any] = {self._key('messages'): self._last}
-                wait = max(int(timeout * 1000), 1)
-                came = self._receiving.xread(streams, count=BATCH, block=wait)
+                    missed = self._find_where_to_go_on(self._receiving)
+                came = self._receiving.ask(*words, self._last)
         except EngineAway:
             self._looks = True
             raise
+        # [[stream, [[id, [name, value, …]], …]]]; nothing if none has come.
         entries = [entry for _, some in came or () for entry in some]
         if entries:
             self._last = _text(entries[-1][0])
         # If it is so far behind, the next ones may be dropped before it reads them.
         self._looks = len(entries) == BATCH
-        texts = [fields.get(b'm', b'') for _, fields in entries]
+        texts = [_message_in(fields) for _, fields in entries]
         return received(texts, self._settings, missed)
 
     @property
     def _stream(self) -> list[str]:
         return [self._key('messages'), self._key('stream')]
 
-    def _find_where_to_go_on(self) -> bool:
+    def _find_where_to_go_on(self, receiving: _Direct) -> bool:
         """Find the message after which to go on; return whether later ones were lost.
 
         A stream that has lost its data, as that of an engine that was restarted, begins
         anew.
         """
-        run, top, dropped, now = map(
-            _text, self._where(self._stream, [secrets.token_hex(8)])
-        )
+        found = receiving.run(scripts.WHERE, self._stream, secrets.token_hex(8))
+        run, top, dropped, now = map(_text, found)
         had, self._run = self._run, run
         if not had:  # the engine may have been away until now
             age = int((clock() - self._made) * 1000)
@@ -246,11 +246,11 @@ class RedisEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        for client in (self._commands, self._receiving, self._sending):
-            if client is not None:
-                with contextlib.suppress(Exception):
-                    client.close()
-                    client.connection_pool.disconnect()
+        direct = [one.client for one in (self._receiving, self._sending) if one]
+        for client in (self._commands, *direct):
+            with contextlib.suppress(Exception):
+                client.close()
+                client.connection_pool.disconnect()
 
     # -- errors -------------------------------------------------------------------------
 
@@ -266,6 +266,57 @@ class RedisEngine:
             with contextlib.suppress(Exception):
                 client.connection_pool.disconnect()
             raise EngineAway(_reason(error)) from error
+
+
+class _Direct:
+    """One connection of a client, for commands that are sent often.
+
+    To take a connection from the pool of redis-py, and to give it back, costs more than the
+    command itself. A connection that was closed is opened anew by the next command.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._single: Any = (
+            None  # it gives the connection back when nobody has it any more
+        )
+        self._hashes: dict[str, str] = {}
+
+    def ask(self, *words: Any) -> Any:
+        """Send a command, and return what the engine answers."""
+        if self._single is None:
+            self._single = self.client.client()
+        connection = self._single.connection
+        if _is_closed(connection):
+            connection.disconnect()
+        connection.send_command(*words)
+        return connection.read_response()
+
+    def run(self, script: str, keys: Sequence[str], *args: Any) -> Any:
+        """Run a script, which the engine knows already as a rule."""
+        from redis.exceptions import NoScriptError
+
+        if script not in self._hashes:
+            self._hashes[script] = self.client.register_script(script).sha
+        try:
+            return self.ask('EVALSHA', self._hashes[script], len(keys), *keys, *args)
+        except NoScriptError:
+            return self.ask('EVAL', script, len(keys), *keys, *args)
+
+
+def _is_closed(connection: Any) -> bool:
+    """Whether the engine has closed a connection, or has said what nobody has asked for."""
+    import redis.exceptions
+
+    try:
+        return bool(connection.can_read(0))
+    except (redis.exceptions.RedisError, OSError):
+        return True
+
+
+def _message_in(fields: Sequence[bytes]) -> bytes:
+    """Return the message in an entry of the stream; b'' if another program has added it."""
+    return fields[1] if len(fields) == 2 and fields[0] == b'm' else b''
 
 
 def _reason(error: Exception) -> str:
