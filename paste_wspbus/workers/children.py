@@ -110,14 +110,16 @@ class Children:
         self._ordered: dict[int, WorkerHandle] = {}
         self._previous: Any = signal.SIG_DFL
 
-    def hear(self, word: str, listener: Listener) -> None:
+    def hear(self, word: str, listener: Listener, first: bool = False) -> None:
         """Call a listener with each report of this name, after the earlier listeners.
 
+        :param first: whether it is called before them instead.
         :raises UnknownWord: if `wire.REPORTS` does not have this name.
         """
         if word not in REPORTS:
             raise UnknownWord(word)
-        self._heard.setdefault(word, []).append(listener)
+        listeners = self._heard.setdefault(word, [])
+        listeners.insert(0 if first else len(listeners), listener)
 
     def watch(self) -> None:
         """Notice from now on when a process ends."""

@@ -66,7 +66,8 @@ class ClusterMail:
             'note': lambda level, text: self.bus.log(text, level),
             'news': lambda *news: self.news(*news),
         }
-        supervisor.children.hear('broadcast', self._broadcasts)
+        # The way to the other machines is longer than that to the processes of this one.
+        supervisor.children.hear('broadcast', self._broadcasts, first=True)
 
     # -- the connection -------------------------------------------------------------------
 

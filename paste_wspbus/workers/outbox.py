@@ -110,6 +110,8 @@ class Outbox:
     def _send(self, line: bytes, fds: list[int]) -> bytes:
         """Send, and return the rest that has no room; b'' also if nobody can read it."""
         try:
+            if not fds:
+                return line[self._connection.send(line) :]
             return line[socket.send_fds(self._connection, [line], fds) :]
         except BlockingIOError:
             return line

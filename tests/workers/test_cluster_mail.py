@@ -15,7 +15,9 @@ def mail(events):
     supervisor = SimpleNamespace(
         events=events,
         bus=SimpleNamespace(log=lambda line, level=20: lines.append(line)),
-        children=SimpleNamespace(hear=heard.__setitem__),
+        children=SimpleNamespace(
+            hear=lambda word, call, first: heard.update({word: call})
+        ),
         exchange=SimpleNamespace(
             deliver=lambda *args: delivered.append(args),
             miss=lambda count: delivered.append(count),
