@@ -1,7 +1,9 @@
 """Measures how long a message takes to all workers of all machines, in round trips of the engine.
 
-Beside it stands the floor: the same number of processes that do nothing but wait for an entry
-of a stream with redis-py (XREAD BLOCK), and another that adds one (XADD).
+Beside it stand two floors. The bare subscribers are as many processes as workers, which do nothing
+but wait for an entry of a stream with redis-py (XREAD BLOCK), and another that adds one (XADD). The
+bare chain has all processes that a message passes, and they do nothing but pass it on: a supervisor
+and an agent that send it, and an agent, a supervisor and the workers of each machine.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ from cluster import Engine, Site
 
 #: The number of messages that are not counted at the beginning.
 WARM_UP = 5
+
+#: Seconds between two messages: processes that have slept for a while are slower.
+PAUSE = 0.02
 
 #: The round trips that a message may take (median).
 ROUND_TRIPS = 10
@@ -74,6 +80,7 @@ def make(global_conf):
     def app(environ, start_response):
         number, at = int(environ['PATH_INFO'][1:]), time.monotonic()
         environ['wspbus.bus'].broadcast('note', number, cluster=True)
+        time.sleep(PAUSE)  # the answer costs time, too, which is not the message's
         start_response('200 OK', [('Content-Type', 'text/plain')])
         return [str(at).encode()]
     return app
@@ -88,7 +95,7 @@ class Machine(Site):
     ) -> None:
         self.listen = rounds.free_port()
         (folder / name).mkdir()
-        (folder / name / 'heard.py').write_text(_HEARD)
+        (folder / name / 'heard.py').write_text(_HEARD.replace('PAUSE', str(PAUSE)))
         text = _INI.format(
             listen=self.listen, workers=workers, to=to, port=port, name=name
         )
@@ -174,46 +181,108 @@ def broadcasts(
         return took[-times:]
 
 
-def bare(port: int, count: int, times: int) -> list[float]:
-    """Return the seconds from each XADD until the last of the bare subscribers has it."""
-    import redis
+class Processes(contextlib.ExitStack):
+    """Forks processes that pass messages on; ``heard`` gets a datagram for each that has come."""
 
-    with contextlib.ExitStack() as stack:
-        heard = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        heard.bind(('127.0.0.1', 0))
-        heard.settimeout(2)
-        for _ in range(count):
-            pid = os.fork()
-            if not pid:
-                try:
-                    _subscribe(port, heard.getsockname())
-                finally:
-                    os._exit(1)
-            stack.callback(os.waitpid, pid, 0)
-            stack.callback(os.kill, pid, signal.SIGKILL)
-        client = stack.enter_context(redis.Redis(port=port))
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.enter_context(self.heard)
+        self.heard.bind(('127.0.0.1', 0))
+        self.heard.settimeout(2)
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """Return the ends of a connection between two of them."""
+        near, far = socket.socketpair()
+        self.enter_context(near)
+        self.enter_context(far)
+        return near, far
+
+    def fork(self, run: Callable[..., object], *args: Any) -> None:
+        """Call a function in a process of its own."""
+        pid = os.fork()
+        if not pid:
+            try:
+                run(*args)
+            finally:
+                os._exit(1)
+        self.callback(os.waitpid, pid, 0)
+        self.callback(os.kill, pid, signal.SIGKILL)
+
+    def says_what_comes(self, comes: Callable[..., object], *args: Any) -> None:
+        """Send a datagram for each message that this function gives to its last argument."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+            end.connect(self.heard.getsockname())
+            comes(*args, lambda text: end.send(_heard(text)))
+
+    def passed(
+        self, send: Callable[[bytes], object], count: int, times: int
+    ) -> list[float]:
+        """Return the seconds that each message takes to the last of so many processes."""
         took: list[float] = []
         for number in range(times + 2 * WARM_UP):
+            time.sleep(PAUSE)
             at = time.monotonic()
-            client.xadd('bare', {'m': number})
-            last = wait_for(heard, number, count)
+            send(b'%d' % number)
+            last = wait_for(self.heard, number, count)
             if last is not None:
                 took.append(last - at)
         return took[-times:]
 
 
-def _subscribe(port: int, to: tuple[str, int]) -> None:
+def bare(port: int, count: int, times: int) -> list[float]:
+    """Return the seconds from each XADD until the last of the bare subscribers has it."""
+    import redis
+
+    with Processes() as all_, redis.Redis(port=port) as client:
+        for _ in range(count):
+            all_.fork(all_.says_what_comes, _receive, port)
+        return all_.passed(lambda text: client.xadd('bare', {'m': text}), count, times)
+
+
+def chain(port: int, machines: int, workers: int, times: int) -> list[float]:
+    """Return the seconds until the last worker of the bare chain has a message."""
+    with Processes() as all_:
+        begin, supervisor = all_.pair()
+        down, agent = all_.pair()
+        all_.fork(_pass_on, supervisor, down.send)
+        all_.fork(_send, port, agent)
+        for _ in range(machines):
+            up, its = all_.pair()
+            pairs = [all_.pair() for _ in range(workers)]
+            all_.fork(_receive, port, up.send)
+            all_.fork(_pass_on, its, *(near.send for near, _ in pairs))
+            for _, far in pairs:
+                all_.fork(all_.says_what_comes, _pass_on, far)
+        return all_.passed(begin.send, machines * workers, times)
+
+
+def _heard(text: bytes) -> bytes:
+    return struct.pack('qd', int(text), time.monotonic())
+
+
+def _pass_on(come: socket.socket, *sends: Callable[[bytes], object]) -> None:
+    while text := come.recv(65536):
+        for send in sends:
+            send(text)
+
+
+def _send(port: int, come: socket.socket) -> None:
+    import redis
+
+    client = redis.Redis(port=port)
+    while text := come.recv(65536):
+        client.xadd('bare', {'m': text})
+
+
+def _receive(port: int, send: Callable[[bytes], object]) -> None:
     import redis
 
     last, client = b'$', redis.Redis(port=port)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(to)
-        while True:
-            for _, entries in client.xread({'bare': last}, block=2000):
-                for _, fields in entries:
-                    number = int(fields[b'm'])
-                    sock.send(struct.pack('qd', number, time.monotonic()))
-                last = entries[-1][0]
+    while True:
+        for _, entries in client.xread({'bare': last}, block=2000):
+            for last, fields in entries:  # noqa: B007
+                send(fields[b'm'])
 
 
 def wait_for(heard: socket.socket, number: int, count: int) -> float | None:
@@ -230,10 +299,10 @@ def wait_for(heard: socket.socket, number: int, count: int) -> float | None:
     return None
 
 
-def measure(distance: float, options: Any) -> tuple[float, list[float], list[float]]:
-    """Return a round trip of the engine, and what each message has taken, in seconds.
+def measure(distance: float, options: Any) -> tuple[float, list[list[float]]]:
+    """Return a round trip of the engine, and what each message takes, all in seconds.
 
-    The last ones are those of the bare subscribers.
+    These are the messages of the site, of the bare subscribers, and of the bare chain.
     """
     times = int(options.times)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
@@ -248,9 +317,12 @@ def measure(distance: float, options: Any) -> tuple[float, list[float], list[flo
             stack.callback(far.close)
             port = far.port
         machines, workers = int(options.machines), int(options.workers)
-        took = broadcasts(port, folder, machines, workers, times)
-        floor = bare(port, machines * workers, times)
-        return round_trip(port, times), took, floor
+        took = [
+            broadcasts(port, folder, machines, workers, times),
+            bare(port, machines * workers, times),
+            chain(port, machines, workers, times),
+        ]
+        return round_trip(port, times), took
 
 
 def main() -> None:
@@ -260,19 +332,21 @@ def main() -> None:
     print(f'  a message to {count} workers on {options.machines:g} machines')
     print(
         f'  {"engine at a distance of":<26}{"round trip":>12}{"message":>12}'
-        f'{"round trips":>12}{"bare XREAD":>12}{"÷":>6}'
+        f'{"round trips":>12}{"bare XREAD":>12}{"÷":>6}{"bare chain":>12}{"÷":>6}'
     )
     ratio = None
     for distance in (0.0, float(options.distance) / 1000):
-        trip, took, floor = measure(distance, options)
-        if not took or not floor:
+        trip, took = measure(distance, options)
+        if not all(took):
             raise rounds.Unavailable('not all workers have heard the messages')
-        message, least = statistics.median(took), statistics.median(floor)
+        message, *floors = map(statistics.median, took)
         ratio = message / trip
         print(
             f'  {distance * 1000:>23g} ms{trip * 1000:>9.3f} ms'
             f'{message * 1000:>9.3f} ms{ratio:>12.1f}'
-            f'{least * 1000:>9.3f} ms{message / least:>6.1f}'
+            + ''.join(
+                f'{least * 1000:>9.3f} ms{message / least:>6.1f}' for least in floors
+            )
         )
     rounds.judge('round trips of a message', ratio, at_most=ROUND_TRIPS)
 
