@@ -240,6 +240,8 @@ class Agent:
                 self._records, self._records_at = False, asked + RECORDS
             asks = clock()
             answer = self._ask()
+            if self._mail is not None and self._mail.rolls is not None:
+                self._mail.rolls.follow(self.engine)
         except EngineAway as away:
             self._is_away(away, clock())
             return

@@ -88,7 +88,9 @@ class Mail:
     - ``missed``: messages of other machines were lost.
     - ``dropped``, reason: a message did not reach the engine. Nothing is sent twice.
     - ``note``, level, text: a line for the log.
-    - ``news``, token, word, …: how a roll goes; see `roll.Roll`.
+    - ``news``, token, word, …: how a roll goes that was asked for here; see `roll.Roll`.
+    - ``roll``, facts: how a roll goes or has ended that some machine carries out; see
+      `rolled.seen_of`.
 
     A message that did not reach the engine leaves a gap in the numbers of its sender. If no
     other one follows, an empty one does as soon as the engine takes it.

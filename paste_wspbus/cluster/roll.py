@@ -12,6 +12,7 @@ from paste_wspbus.cluster.engine import EngineAway, Member, Message, Record, See
 from paste_wspbus.cluster.rolled import (
     MOST_OF_TEXT,
     OVER,
+    Watch,
     left_by,
     read_note,
     seen_of,
@@ -475,6 +476,14 @@ class Rolls:
         self.settings, self.member, self._make, self._say = settings, member, make, say
         self._claim = Claim(member.id, settings.ttl)
         self._roll: Roll | None = None
+        self._watch = Watch(settings.ttl, lambda roll: say('roll', roll))
+
+    def follow(self, engine: Engine) -> None:
+        """Let the supervisor know how a roll goes whose orders come, and that it has died.
+
+        :raises EngineAway: if the engine does not answer.
+        """
+        self._watch.follow(clock(), lambda: engine.lease(ROLL, self.member, Wish()))
 
     def look(self, engine: Engine) -> None:
         """Look at the lease once: who has seen it long ago need not wait for a ttl."""
@@ -486,6 +495,12 @@ class Rolls:
             if record is not None and record.holder == self.member.id:
                 # The agent before this one has rolled, and has died.
                 self._abandon(engine, record, 'the process that rolled has died')
+                answer = engine.lease(ROLL, self.member, wish)
+            roll = seen_of(answer.record, answer.leader is not None)
+            if roll is not None and (
+                answer.record is not record or roll['state'] == 'died'
+            ):
+                self._say('roll', roll)
 
     def end(self, engine: Engine) -> None:
         """Release the lease of a roll that goes on, because this site ends."""
@@ -526,6 +541,8 @@ class Rolls:
         since then.
         """
         order = read_order(text)
+        if order is not None:
+            self._watch.hear(clock())
         if order is None or order['to'] != self.member.id:
             return None
         with contextlib.suppress(EngineAway):

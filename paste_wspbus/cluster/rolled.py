@@ -8,13 +8,16 @@ from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
-    from paste_wspbus.cluster.engine import Record
+    from paste_wspbus.cluster.engine import Answer, Record
 
 #: The number of characters of each of its texts.
 MOST_OF_TEXT = 1000
+
+#: Seconds beyond the ttl after which a roll that orders nothing is looked at.
+MARGIN = 0.25
 
 #: How a roll ends that has not failed.
 OVER = 'all machines have restarted'
@@ -96,3 +99,51 @@ def sentences(roll: Mapping[str, Any] | None) -> str:
             f'To go on, {go_on}, and then: graceful --cluster --from {turn or failed}'
         )
     return '. '.join(said) + '.'
+
+
+def has_gone_wrong(roll: Mapping[str, Any] | None) -> bool:
+    """Whether a roll has died, or has ended before all machines have restarted."""
+    return roll is not None and roll['state'] != 'rolls' and roll['line'] != OVER
+
+
+class Watch:
+    """Sees how a roll goes, and that it has died, by its orders to any machine.
+
+    Who rolls sends an order each second. Without one for a ttl, the roll has ended or died,
+    and its lease says which. While nobody rolls, nothing is asked for this.
+
+    :param ttl: seconds.
+    :param tell: is called with what `seen_of` returns.
+    """
+
+    def __init__(
+        self, ttl: float, tell: Callable[[dict[str, Any] | None], object]
+    ) -> None:
+        self._ttl, self._tell = ttl, tell
+        #: When the last order came, and when to look; whether somebody rolls, as far as is
+        #: known, and whether that was told.
+        self._heard_at = self._due = 0.0
+        self._goes_on = self._has_told = False
+
+    def hear(self, now: float) -> None:
+        """Note that an order has come; any thread may call this."""
+        self._heard_at = now
+        if not self._goes_on:
+            self._goes_on, self._due = True, now
+
+    def follow(self, now: float, look: Callable[[], Answer]) -> None:
+        """Look at the roll if it is time: at its first order, and a ttl after its last one.
+
+        :param look: looks at the lease of rolls.
+        :raises EngineAway: if the engine does not answer; then it is looked at again.
+        """
+        if not self._goes_on or now < self._due:
+            return
+        self._due = self._heard_at + self._ttl + MARGIN
+        if self._has_told and now < self._due:
+            return
+        answer = look()
+        roll = seen_of(answer.record, answer.leader is not None)
+        self._goes_on = self._has_told = roll is not None and roll['state'] == 'rolls'
+        self._due = now + self._ttl + MARGIN
+        self._tell(roll)

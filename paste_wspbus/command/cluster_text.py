@@ -11,6 +11,7 @@ from paste_wspbus.control.status import number, plural, text, texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 COLUMNS = (
@@ -24,6 +25,9 @@ ALONE = 'this machine alone'
 #: The keys of a roll that are texts.
 _ROLL = 'state', 'who', 'turn', 'done', 'failed', 'rest', 'line'
 
+#: The states of a roll.
+_ROLL_STATES = 'rolls', 'died', 'ended'
+
 #: The number of machines whose silence has a sentence.
 SHOWN = 5
 
@@ -34,11 +38,12 @@ def in_brief(cluster: Any) -> list[Line]:
         return []
     members = number(cluster, 'members')
     if cluster.get('engine') == ALONE and members in (1, None):
-        return [*_lease(cluster), *_messages(cluster)]
+        return [*_lease(cluster), *_messages(cluster), *_roll(cluster, ('died',))]
     line = f'This is {text(cluster.get("machine"))} of the cluster {text(cluster.get("name"))}'
     if members is not None:
         line += f', which has {plural(int(members), "machine")}'
-    return [Line(f'{line}.'), *_lease(cluster), *_messages(cluster)]
+    roll = _roll(cluster, ('rolls', 'died'))
+    return [Line(f'{line}.'), *_lease(cluster), *_messages(cluster), *roll]
 
 
 def describe(cluster: Any) -> list[Line]:
@@ -61,21 +66,25 @@ def describe(cluster: Any) -> list[Line]:
         lines += [Line(''), *table(machines)]
         if sentences := _silent(machines):
             lines += [Line(''), *sentences]
-    return lines + _roll(cluster)
+    roll = _roll(cluster, _ROLL_STATES)
+    return [*lines, Line(''), *roll] if roll else lines
 
 
-def _roll(cluster: dict[str, Any]) -> list[Line]:
-    """Return a line on the roll that goes on, or on the last one if it has not gone well."""
+def _roll(cluster: dict[str, Any], states: Sequence[str]) -> list[Line]:
+    """Return a line on the roll that goes on, or on the last one if it has not gone well.
+
+    :param states: its states in which there is a line.
+    """
     roll = cluster.get('roll')
     if not isinstance(roll, dict):
         return []
     words = {key: text(roll.get(key)) for key in _ROLL}
-    if words['state'] not in ('rolls', 'died', 'ended'):
+    if words['state'] not in states:
         return []
     more = {'age': number(roll, 'age') or 0.0, 'begun': roll.get('begun') is True}
     said = sentences({**words, **more})
     style = PLAIN if words['state'] == 'rolls' else BAD
-    return [Line(''), Line(said, style)] if said else []
+    return [Line(said, style)] if said else []
 
 
 def machines_of(cluster: dict[str, Any]) -> list[dict[str, Any]] | None:

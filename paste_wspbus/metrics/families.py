@@ -69,6 +69,13 @@ def _leader(status: Mapping[str, Any]) -> Samples:
     return [((), float(cluster['holds']))] if cluster.get('plugins') else ()
 
 
+def _roll_gone_wrong(status: Mapping[str, Any]) -> Samples:
+    roll = (status.get('cluster') or {}).get('roll')
+    if not roll:
+        return ()
+    return [((), float(roll['state'] != 'rolls' and bool(roll['text'])))]
+
+
 #: What comes from the ledger.
 REQUESTS = Family(
     'requests',
@@ -182,6 +189,12 @@ STATUS = (
         'gauge',
         'Time that a command to the engine of the cluster takes.',
         sample=_of_cluster('round_trip'),
+    ),
+    Family(
+        'cluster_roll_failed',
+        'gauge',
+        'Whether the last roll over all machines has failed or died: 1 or 0.',
+        sample=_roll_gone_wrong,
     ),
     Family(
         'cluster_messages_dropped',

@@ -217,6 +217,10 @@ function showMachines(news) {
   say($('of-cluster'), `(${cluster.name}, seen from ${cluster.machine})`);
   say($('lease'), [engineOf(cluster), leaseOf(cluster)].filter(Boolean).join(' '));
   $('lease').className = cluster.answers === false ? 'bad' : 'soft';
+  const roll = cluster.roll && cluster.roll.text ? cluster.roll : null;
+  $('roll').hidden = !roll;
+  say($('roll'), roll ? roll.text : '');
+  $('roll').className = roll && roll.state !== 'rolls' ? 'bad' : 'soft';
   $('t-machines').hidden = !cluster.machines.length;
   $('more-machines').hidden = !cluster.more;
   say($('more-machines'), `${count(cluster.more)} more machines.`);

@@ -50,6 +50,8 @@ _CLUSTER = (
     ),
 )
 
+_ROLL = 'state', 'text'
+
 _MACHINE = (
     *('machine', 'id', 'age', 'is_silent', 'release', 'version', 'generation', 'state'),
     *('renewing', 'drained', 'serving', 'wanted', 'leads'),
@@ -89,10 +91,12 @@ def _cluster(cluster: Any) -> dict[str, Any] | None:
     """Return what is shown of the cluster: the machines that are silent come first."""
     if not isinstance(cluster, dict):
         return None
+    roll = cluster.get('roll')
     machines = _rows(cluster.get('machines'), _MACHINE, ALL_MACHINES)
     machines.sort(key=lambda one: one['is_silent'] is not True)
     return {
         **_some(cluster, _CLUSTER),
+        'roll': _some(roll, _ROLL) if isinstance(roll, dict) else None,
         'machines': machines[:MAX_MACHINES],
         'more': max(len(machines) - MAX_MACHINES, 0) + (cluster.get('left_out') or 0),
     }

@@ -45,6 +45,8 @@ class ClusterMail:
         #: It is called with how a roll goes that was asked for here; and when the agent ends.
         self.news: Callable[..., object] = lambda *_: None
         self.ended: Callable[[], object] = lambda: None
+        #: It is called with how a roll of any machine goes, or has ended.
+        self.rolled: Callable[[dict[str, Any] | None], object] = lambda _: None
         #: It is called with a fence, and with whether this machine may restart for that roll.
         self.entered: Callable[[int, bool | None], object] = lambda *_: None
         self._numbers = Numbers()
@@ -65,6 +67,7 @@ class ClusterMail:
             'dropped': self._has_dropped,
             'note': lambda level, text: self.bus.log(text, level),
             'news': lambda *news: self.news(*news),
+            'roll': lambda roll: self.rolled(roll),
         }
         # The way to the other machines is longer than that to the processes of this one.
         supervisor.children.hear('broadcast', self._broadcasts, first=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from paste_wspbus.cluster.rolled import has_gone_wrong, sentences
 from paste_wspbus.ops.health import NEVER
 from paste_wspbus.unix.kernel_timer import boot_clock
 
@@ -35,7 +36,9 @@ class ClusterStatus:
         self._cluster, self._events = cluster, cluster.events
         self._machines: list[dict[str, Any]] | None = None
         self._more = 0
+        #: The last roll, and when (boot_clock) it was seen; and what the log has said of it.
         self._roll: dict[str, Any] | None = None
+        self._roll_at, self._roll_told = 0.0, ''
         #: The times (boot_clock) at which the machines came, and the last word on the engine.
         self._machines_at = self._looked_at = float('-inf')
         #: The functions that wait for the agent; whether it must look at all machines.
@@ -91,12 +94,26 @@ class ClusterStatus:
         self._asked_since, self._looked_at = None, boot_clock()
         if machines is not None:
             self._machines, self._machines_at = machines, self._looked_at
-            self._more, self._roll = more, roll
+            self._more, self._roll, self._roll_at = more, roll, self._looked_at
         is_away = bool(self._cluster.engine.get('away'))
         for waits in [*self._waiting]:
             if machines is not None or is_away or not waits[0]:
                 self._waiting.remove(waits)
                 self._events.run(waits[1])
+
+    def has_seen_roll(self, roll: dict[str, Any] | None) -> None:
+        """Take note of a roll; log it once if it has died or failed.
+
+        :param roll: as `cluster.rolled.seen_of` returns it.
+        """
+        self._roll, self._roll_at = roll, boot_clock()
+        if roll is None or not has_gone_wrong(roll):
+            return
+        line = sentences(roll)
+        if (said := sentences({**roll, 'age': 0.0})) != self._roll_told:
+            self._roll_told = said
+            self._cluster.bus.log(f'cluster: {line}', 40)
+            self._cluster.words += 1
 
     def has_ended(self) -> None:
         """Call all functions that wait: the agent has ended."""
@@ -139,6 +156,8 @@ class ClusterStatus:
             ok, text = True, f'{count} member{"s" * (count != 1)}'
             if leader is not None:
                 text += f', {leader or "nobody"} has the lease'
+            if (roll := self._seen_roll(boot_clock())) and roll['state'] == 'died':
+                text += '; a roll has died: see status'
         return {
             'name': 'cluster',
             'group': 'health',
@@ -182,7 +201,7 @@ class ClusterStatus:
             'leader': engine.get('leader') if is_sure else None,
             'leads_for': _age(now, leads) if is_sure else None,
             'machines': machines,
-            'roll': self._roll if machines is not None else None,
+            'roll': self._seen_roll(now),
             'left_out': None if machines is None else self._more,
             'messages': {**cluster.mail.counts},
         }
@@ -198,6 +217,14 @@ class ClusterStatus:
             is_silent = age > (one['ttl'] or own)
             found.append({**one, 'age': age, 'is_silent': is_silent})
         return found
+
+    def _seen_roll(self, now: float) -> dict[str, Any] | None:
+        """Return the last roll, with its age as it is now; None if that is not known."""
+        roll, since = self._roll, now - self._roll_at
+        if roll is None or (roll['state'] == 'rolls' and since > KNOWN):
+            return None
+        roll = {**roll, 'age': round(roll['age'] + since, 3)}
+        return {**roll, 'text': sentences(roll)}
 
 
 def _age(now: float, since: float | None) -> float | None:

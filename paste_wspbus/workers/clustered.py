@@ -91,6 +91,7 @@ class Clustered:
         self.status = ClusterStatus(self)
         #: The messages to and from the other machines.
         self.mail = ClusterMail(supervisor)
+        self.mail.rolled = self.status.has_seen_roll
         self.turn = Turn(supervisor, self.mail, settings.ttl)
         self.operators = Operators(supervisor, self.mail)
         self._connection: socket.socket | None = None

@@ -400,8 +400,13 @@ def test_a_machine_obeys_only_the_roll_that_has_the_lease_now():
 
 @pytest.fixture
 def rolls():
-    one = Rolls(Settings('', 'shop', 'web1', TTL), WEB1, Engine, print)
-    one.engine = Engine()
+    said = []
+
+    def say(*words):
+        said.append(words)
+
+    one = Rolls(Settings('', 'shop', 'web1', TTL), WEB1, Engine, say)
+    one.engine, one.said = Engine(), said
     return one
 
 
@@ -412,12 +417,52 @@ def test_the_next_agent_releases_the_lease_of_a_roll_whose_agent_has_died(rolls)
     engine.holder = WEB2.id  # that roll goes on
     rolls.look(engine)
     assert engine.holder == WEB2.id
+    assert rolls.said == []
     engine.holder, engine.notes = WEB1.id, [json.dumps(dict(NOTE, turn='web2'))]
     rolls.look(engine)
     assert engine.holder == ''
     said = rolled.read_note(engine.notes[-1])
     assert said == {**NOTE, 'turn': 'web2', 'line': 'the process that rolled has died'}
     assert Claim(WEB1.id, TTL).held is None
+    [(word, roll)] = rolls.said
+    assert (word, roll['state'], roll['line']) == ('roll', 'ended', said['line'])
+
+
+def test_a_machine_that_starts_learns_that_a_roll_has_died(rolls):
+    engine, died = rolls.engine, Record(WEB2.id, 7, 1, 'run', 9.0, 9.0, 'web2', TTL)
+    died = died._replace(note=json.dumps({**NOTE, 'who': 'web2', 'turn': 'web3'}))
+    engine.lease = lambda *_: Answer(False, died, 'run', 1.0)
+    rolls.look(engine)
+    assert [roll['state'] for _, roll in rolls.said] == ['died']
+
+
+def test_a_roll_is_looked_at_when_it_begins_and_a_ttl_after_its_last_order():
+    said, looks = [], []
+    record = Record(WEB1.id, 7, 1, 'run', 0.1, 1.0, 'web1', TTL, json.dumps(NOTE))
+
+    def follow(now, record):
+        def look():
+            looks.append(now)
+            return Answer(False, record, 'run', 1.0)
+
+        watch.follow(now, look)
+        return [roll['state'] for roll in said]
+
+    watch = rolled.Watch(10, said.append)
+    assert follow(1, record) == []  # nobody rolls
+    watch.hear(2)
+    assert follow(3, record) == ['rolls']
+    watch.hear(9)
+    assert follow(12, record) == follow(14, record) == ['rolls']
+    assert follow(19.1, record) == ['rolls']
+    assert looks == [3]
+    assert follow(19.3, record) == ['rolls', 'rolls']  # it renews on
+    assert follow(29.0, record) == ['rolls', 'rolls']
+    died = record._replace(age=12.0)
+    assert follow(29.6, died) == ['rolls', 'rolls', 'died']
+    watch.follow(99, None)  # it is over
+    watch.hear(100)
+    assert follow(100, record._replace(holder=''))[-1] == 'ended'
 
 
 def test_a_site_that_ends_releases_the_lease_of_its_roll(rolls):

@@ -233,6 +233,10 @@ def test_status_of_all_machines_ends_with_a_roll_that_goes_on_or_has_not_gone_we
     assert lines(describe, roll={**ROLL, 'state': 'rolls'})[-1] == (
         'web1 (for alice) rolls. In its turn: web2. Restarted: web1. Not restarted: web3.'
     )
+    assert lines(in_brief, roll=ROLL)[-1] == lines(describe, roll=ROLL)[-1]
+    failed = {**ROLL, 'state': 'ended', 'line': 'web2 has failed'}
+    assert lines(in_brief, roll=failed) == lines(in_brief)
+    assert 'web2 has failed' in lines(describe, roll=failed)[-1]
     without = lines(describe)
     over = {**ROLL, 'state': 'ended', 'line': 'all machines have restarted'}
     for roll in (None, [], {}, {'state': 'x'}, over):

@@ -92,6 +92,7 @@ def test_a_site_of_a_cluster_says_what_it_knows_of_that():
     cluster = {
         **{'members': 3, 'plugins': ['job'], 'holds': True, 'last_word': 1.5},
         **{'round_trip': 0.001, 'messages': {'dropped': 4}},
+        'roll': {'state': 'ended', 'text': 'web2 has failed.'},
     }
     found = samples(metrics_page({}, {'cluster': cluster}))
     told = {name: value for (name, *_), value in found.items() if '_cluster_' in name}
@@ -100,9 +101,16 @@ def test_a_site_of_a_cluster_says_what_it_knows_of_that():
         'wspbus_cluster_leader': 1,
         'wspbus_cluster_last_word_seconds': 1.5,
         'wspbus_cluster_round_trip_seconds': 0.001,
+        'wspbus_cluster_roll_failed': 1,
         'wspbus_cluster_messages_dropped_total': 4,
     }
-    nothing = {'members': None, 'plugins': [], 'holds': False}
+    for roll in (
+        {'state': 'rolls', 'text': 'web1 rolls.'},
+        {'state': 'ended', 'text': ''},
+    ):
+        page = metrics_page({}, {'cluster': {**cluster, 'roll': roll}})
+        assert samples(page)['wspbus_cluster_roll_failed',] == 0
+    nothing = {'members': None, 'plugins': [], 'holds': False, 'roll': None}
     for unknown in ({'cluster': None}, {'cluster': nothing}, {}):
         assert '_cluster_' not in metrics_page({}, unknown).body.decode()
 

@@ -105,13 +105,16 @@ def test_a_cluster_has_its_silent_machines_first(monkeypatch):
         'leader': None,
         'machines': [*machines, quiet],
         'left_out': 5,
+        'roll': {'state': 'died', 'text': 'web1 rolls.', 'who': 'web1'},
     }
     monkeypatch.setattr(module, 'MAX_MACHINES', 2)
     told = news({'cluster': cluster})['cluster']
     assert [one['machine'] for one in told['machines']] == ['web3', 'web0']
     assert (told['name'], told['leader'], told['more']) == ('shop', None, 7)
     assert 'secret' not in told['machines'][0]
-    assert news({'cluster': {'machines': None}})['cluster']['machines'] == []
+    assert told['roll'] == {'state': 'died', 'text': 'web1 rolls.'}
+    told = news({'cluster': {'machines': None, 'roll': 'x'}})['cluster']
+    assert (told['machines'], told['roll']) == ([], None)
 
 
 def test_lists_are_short(monkeypatch):

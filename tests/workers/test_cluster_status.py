@@ -30,6 +30,8 @@ class Cluster:
         )
         self.look = self.looks.append
         self.mail = SimpleNamespace(counts={'sent': 3, 'dropped': 1})
+        self.lines = []
+        self.bus = SimpleNamespace(log=lambda line, level: self.lines.append(line))
 
     def learns(self, **facts):
         known = {'away': '', 'members': 2, 'leader': 'web2', 'round_trip': 0.001}
@@ -163,3 +165,33 @@ def test_who_asks_is_answered_without_the_agent_too(cluster, status):
     status.ask(lambda: answered.append('away'), machines=True)
     status.has_looked(None)
     assert answered == ['late', 'ended', 'none', 'away']
+
+
+ROLL = {
+    **{'state': 'died', 'age': 12.0, 'who': 'web1', 'turn': 'web2', 'begun': False},
+    **{'done': '', 'failed': '', 'rest': 'web3', 'line': ''},
+}
+
+
+def test_a_roll_that_has_died_is_logged_once_and_stays_in_the_status(cluster, status):
+    cluster.learns()
+    status.has_seen_roll({**ROLL, 'state': 'rolls'})
+    assert status.describe()['roll']['text'].startswith('web1 rolls. In its turn: web2')
+    status._roll_at -= KNOWN + 1
+    assert status.describe()['roll'] is None  # it may be over since then
+    words = cluster.words
+    for age in (12.0, 13.0):  # two late orders of it
+        status.has_seen_roll({**ROLL, 'age': age})
+    assert cluster.words == words + 1
+    [line] = cluster.lines
+    assert line.startswith('cluster: web1 has rolled, and has said nothing for 12 s')
+    assert status.check()['text'].endswith('; a roll has died: see status')
+    status._roll_at -= 100
+    assert status.describe()['roll']['age'] == pytest.approx(113.0, abs=1)
+    over = {**ROLL, 'state': 'ended', 'line': 'all machines have restarted'}
+    status.has_seen_roll(over)
+    assert status.describe()['roll']['text'] == ''
+    status.has_seen_roll({**over, 'line': 'web2 has failed'})
+    assert len(cluster.lines) == 2
+    status.has_seen_roll(None)
+    assert status.describe()['roll'] is None

@@ -456,6 +456,7 @@ def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines)
         r'then: graceful --cluster --from web2.',
         said,
     )
+    three.expect('died. In its turn: web2, which had replaced no process. Restarted: ')
     with gate.open('w'):
         two.expect('failed: the roll that has asked for it has ended; generation ')
     app.write_text(loadable)
