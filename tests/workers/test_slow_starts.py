@@ -29,7 +29,8 @@ def impatient(folder, keys='', **kwargs):
 def late(text):
     """Return where a worker was that was not ready in time, and the stacks: each once."""
     stacks = re.findall(
-        r'Worker 1 \(process \d+\) is too slow\. Stacks:\n((?:  ?.*|Thread .*\n)*)', text
+        r'Worker 1 \(process \d+\) is too slow\. Stacks:\n((?:  ?.*|Thread .*\n)*)',
+        text,
     )
     where = re.findall(
         r'Worker 1 \(process \d+\) was not ready within 1 s \(start_timeout\), at '
