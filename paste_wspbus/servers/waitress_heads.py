@@ -61,13 +61,15 @@ class FastParser(HTTPRequestParser):  # type: ignore[misc]
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the head of a request, with its empty line."""
         first, _, rest = header_plus.partition(b'\r\n')
-        line = _lines.get(first) or _line_of(first)
-        if line is None:
-            super().parse_header(header_plus)
-            return
-        self.line = line[0]
-        headers = _heads.get(rest) or _headers_of(rest)
-        if headers is None:
+        line = headers = None
+        if (
+            self.headers_finished
+        ):  # waitress adds it to one that expected "100 Continue"
+            self.__dict__.pop('line', None)
+        elif line := _lines.get(first) or _line_of(first):
+            self.line = line[0]
+            headers = _heads.get(rest) or _headers_of(rest)
+        if line is None or headers is None:
             super().parse_header(header_plus)
             return
         _, self.command, self.request_uri, self.path, self.query, version = line

@@ -110,6 +110,21 @@ def test_mutated_heads_are_parsed_as_by_waitress():
     assert 2000 < len(by_waitress) < 9000  # both ways were taken
 
 
+def test_a_head_after_one_that_expects_100_continue_is_added_as_by_waitress():
+    """waitress sends "100 Continue" and reads on, also if there is no body to come."""
+    made = []
+    for kind in (HTTPRequestParser, FastParser):
+        parser = kind(SETTINGS)
+        parser.received(b'GET /a HTTP/1.1\r\nExpect: 100-continue\r\nA: b\r\n\r\n')
+        # What HTTPChannel.send_continue does:
+        parser.expect_continue = parser.completed = False
+        parser.received(b'GET /c HTTP/1.1\r\nD: e\r\n\r\n')
+        made.append({name: getattr(parser, name, None) for name in ATTRIBUTES})
+    assert made[0] == made[1]
+    assert made[1]['headers'] == {'EXPECT': '100-continue', 'A': 'b', 'D': 'e'}
+    assert not hasattr(parser, 'line')  # it would be that of the first head
+
+
 def test_the_names_of_headers_do_not_take_memory_without_end():
     for number in range(2000):
         head = b'GET / HTTP/1.1\r\nX-%d: a\r\n\r\n' % number
