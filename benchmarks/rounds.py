@@ -179,7 +179,7 @@ def child(arguments: list[str], **popen: int) -> Iterator[subprocess.Popen[bytes
         process = subprocess.Popen(
             arguments,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=popen.get('stdin', subprocess.DEVNULL),
             stdout=popen.get('stdout', subprocess.DEVNULL),
             stderr=errors,
         )
