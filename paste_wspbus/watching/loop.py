@@ -72,6 +72,9 @@ class Events:
 
     def step(self, timeout: float | None = None) -> None:
         """Sleep until something happens, at most ``timeout`` seconds, and handle it."""
+        self.run(self._step, timeout)
+
+    def _step(self, timeout: float | None) -> None:
         self.about_to_sleep()
         if self._timers:
             due = max(self._timers[0][0] - time.monotonic(), 0)
@@ -114,6 +117,10 @@ class Events:
         with contextlib.suppress(ValueError):
             self._timers.remove(timer)
             heapq.heapify(self._timers)
+
+    def awaits(self, timer: Timer) -> bool:
+        """Whether the function of a timer is still to be called."""
+        return timer in self._timers
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -21,6 +21,7 @@ from paste_wspbus.requests.ledger import Book
 from paste_wspbus.role import PRELOAD, WITHOUT_BUS, WORKER, Role
 from paste_wspbus.servers.free_threads import Board
 from paste_wspbus.unix.holding import hold
+from paste_wspbus.unix.processes import is_alive
 from paste_wspbus.wire import REPORTS, UnknownWord
 from paste_wspbus.workers.handle import WorkerHandle
 
@@ -389,6 +390,16 @@ class Children:
             self.events.selector.register(fd, selectors.EVENT_READ, ends)
         else:
             self._has_ended(child, code)
+
+    def note_lost(self) -> None:
+        """Note the ends that a failure has hidden: the system reports each of them once."""
+        self._reap()
+        for child in list(self.alive):
+            if child.ended:  # what follows from its end is missing, or a part of that
+                self.alive.remove(child)
+                self._ended(child)
+            elif child.pid and not (child.guard or is_alive(child.pid)):
+                self._has_ended(child, None)
 
     def forget_timers(self, worker: WorkerHandle) -> None:
         """Cancel the calls for a process that has ended, or that has replaced itself."""

@@ -6,6 +6,9 @@ import contextlib
 import os
 import time
 
+from paste_wspbus.bus import State
+from paste_wspbus.exits import FAILED
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +21,10 @@ MINUTE = 60.0
 #: Seconds to sleep after each failure: a descriptor whose function fails again and again is
 #: ready all the time, and must not cost a whole CPU.
 REST = 0.01
+
+#: How often this tries to have the look that follows a failure, without which nothing would
+#: replace what has ended, and how often the loop may fail.
+TRIES = 100
 
 #: Seconds after a failure until a look whether all workers are there.
 SOON = 1.0
@@ -46,13 +53,31 @@ class Faults:
             line = f'The supervisor goes on, although {name} has failed'
             with contextlib.suppress(Exception):  # such as no memory for the traceback
                 self._bus.log(line, 40, traceback=True)
-        with contextlib.suppress(Exception):
-            if not self._looks:
-                self._bus.events.call_later(SOON, self._look)
-                self._looks = True
-        time.sleep(REST)
+        for _ in range(TRIES):
+            time.sleep(REST)
+            with contextlib.suppress(Exception):  # such as no memory for the timer
+                if not self._looks:
+                    self._bus.events.call_later(SOON, self._look)
+                    self._looks = True
+                return
+
+    def block(self) -> None:
+        """Call `Bus.block` until the site has stopped; go on after what it raises.
+
+        That was raised between two functions of the loop, such as for want of memory. If it
+        is raised again and again, the site must stop, which the log says.
+        """
+        for _ in range(TRIES):
+            try:
+                return self._bus.block(states=State.STOPPED)
+            except Exception as error:
+                self.note(error, self._bus.block)
+        self._bus.exit_code = self._bus.exit_code or FAILED
+        self._bus.log('The supervisor stops: its loop has failed too often', 50)
 
     def _look(self) -> None:
-        """Start what is missing: the function that has failed may have had to do it."""
+        """Do what is missing: the function that has failed may have had to do it."""
         self._looks = False
-        self._bus.supervisor.replacing.fill_up()
+        supervisor = self._bus.supervisor
+        self._bus.events.run(supervisor.children.note_lost)
+        self._bus.events.run(supervisor.replacing.fill_up)

@@ -121,7 +121,9 @@ class Leaving:
         began = time.monotonic()
         self.is_stopping = True
         for kinds in ((WORKER,), (SITE, CLUSTER), *((one,) for one in LAST)):
-            group = [one for kind in kinds for one in self.children.of_kind(kind)]
+            all_of = [one for kind in kinds for one in self.children.of_kind(kind)]
+            # One that has ended is still there if a failure has cut short what follows.
+            group = [one for one in all_of if not one.ended]
             for child in group:
                 self._order_stop(child)
             limit = self.plan.time_to_leave(is_last=WORKER not in kinds)

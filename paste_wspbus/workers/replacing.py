@@ -85,7 +85,11 @@ class Replacing:
             return
         for role in supervisor.roles(supervisor.generation):
             old = supervisor.current.get(role.name)
-            if role.name not in self._waiting and (old is None or old.ended):
+            _, timer = self._waiting.get(role.name, (role, None))
+            # A timer whose function has failed is gone.
+            waits = timer is not None and supervisor.events.awaits(timer)
+            if not waits and (old is None or old.ended):
+                self._waiting.pop(role.name, None)
                 self.respawn(role)
 
     def _respawn_after(self, wait: float, role: Role) -> None:

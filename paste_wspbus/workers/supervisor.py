@@ -87,7 +87,8 @@ class SupervisorBus(Bus):
     def __init__(self) -> None:
         super().__init__()
         self.events = Events()
-        self.events.failed = Faults(self).note
+        self.faults = Faults(self)
+        self.events.failed = self.faults.note
         self.turn.commands = self.events  # type: ignore[assignment]
         self.supervisor: Supervisor
 
@@ -268,7 +269,7 @@ class Supervisor:
                 first = self.current.get('worker 1') or self.current.get('site')
                 ready(first.lines if first else [])
                 self.replacing.catch_up()
-            bus.block(states=State.STOPPED)
+            bus.faults.block()
             bus.turn.keep_for(None)
             bus.exit()
         return bus.exit_code

@@ -231,6 +231,9 @@ class SimulatedChildren:
     def press(self, worker):
         worker.signal(signal.SIGTERM)
 
+    def note_lost(self):
+        pass
+
     def spawn(self, role, template, limit, fresh=False):
         fate = self.fates.popleft() if self.fates else self.usual
         if fate.ready == fate.dies == 0.0:

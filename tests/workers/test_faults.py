@@ -7,9 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from paste_wspbus.bus import Bus
 from paste_wspbus.control.client import NoAnswer
+from paste_wspbus.role import WORKER, Role
+from paste_wspbus.watching.loop import Events
 from paste_wspbus.workers import faults
 from paste_wspbus.workers.faults import Faults
+from paste_wspbus.workers.replacing import Replacing
 from tests.kit.processes import eventually, kill
 from tests.kit.sites import ask
 from tests.kit.workers import Workers
@@ -23,6 +27,7 @@ import sys
 from paste_wspbus.__main__ import main
 from paste_wspbus.process.answers import Answers
 from paste_wspbus.workers import threads
+from paste_wspbus.workers.children import Children
 from paste_wspbus.workers.exchange import Exchange
 from paste_wspbus.workers.history import History
 from paste_wspbus.workers.rolling import Rolling
@@ -46,6 +51,7 @@ breaks(threads, '_described', ValueError)
 breaks(Exchange, 'forget', MemoryError)
 breaks(History, 'has_ended', RuntimeError)
 breaks(Rolling, 'has_ended', MemoryError)  # it would have replaced the worker
+breaks(Children, '_is_reaped', OSError)  # the system reports an end once
 if __name__ == '__main__':
     sys.exit(main())
 """
@@ -74,7 +80,7 @@ def test_a_supervisor_whose_functions_fail_serves_on_and_answers(tmp_path):
         assert site.control('timeline')['processes']
         assert site.stop()[0] == 0, site.report()
         log = site.err.text
-        for name in ('describe', 'timelines', '_described', 'forget'):
+        for name in ('describe', 'timelines', '_described', 'forget', '_is_reaped'):
             assert log.count(f'{name} is broken') == 1, site.report()
         assert log.count('has_ended is broken') == 2, site.report()
         assert site.has_left_nothing()
@@ -133,6 +139,65 @@ def test_a_log_that_fails_is_no_failure_of_the_loop(logged):
 
     note(Faults(FakeBus(log)), KeyError('a'))
     assert len(logged) == 1
+
+
+def test_a_loop_that_fails_goes_on_but_not_for_ever(logged):
+    errors = [MemoryError()]
+
+    def block(states):
+        if errors:
+            raise errors.pop()
+
+    bus = FakeBus(lambda line, *_, **__: logged.append(line))
+    bus.block, bus.exit_code = block, 0
+    Faults(bus).block()
+    assert bus.exit_code == 0 and len(logged) == 1
+    errors += [ValueError()] * faults.TRIES
+    Faults(bus).block()
+    assert bus.exit_code == 1 and 'too often' in logged[-1]
+
+
+def test_the_look_is_tried_again_if_it_cannot_be_had(logged):
+    bus = FakeBus(print)
+    tries = iter([MemoryError, MemoryError])
+    put = bus.later.append
+
+    def call_later(*timer):
+        for error in tries:
+            raise error
+        put(timer)
+
+    bus.events.call_later = call_later
+    note(Faults(bus), KeyError('a'))
+    assert len(bus.later) == 1
+
+
+def test_a_worker_whose_timer_is_lost_is_started_by_the_look():
+    role = Role(WORKER, 1, 1)
+    bus, spawned = Bus(), []
+    bus.subscribe('start', lambda: None)
+    bus.start()
+    supervisor = SimpleNamespace(
+        bus=bus,
+        events=Events(),
+        count=1,
+        current={},
+        generation=1,
+        is_renewing=False,
+        roles=lambda generation: [role],
+        strategy=SimpleNamespace(is_prepared=lambda role: True),
+        spawn=spawned.append,
+        late=[],
+    )
+    replacing = Replacing(supervisor)
+    replacing.catch_up()
+    replacing.fill_up()
+    assert spawned == []  # its turn comes
+    supervisor.events._timers.clear()  # its function was called, and has failed
+    replacing.fill_up()
+    assert [one.number for one in spawned] == [1]
+    supervisor.events.close()
+    bus.exit()
 
 
 def test_a_forked_child_does_not_run_the_loop_of_its_parent(logged):
