@@ -41,14 +41,14 @@ def daemonize(launch: Launch, keep: Iterable[int], config: Config) -> None:
             clean_up(PIDLock(str(launch.options.pid_file), launch.options.control))
         launch.end_turn()
 
-    passed = _activated()
+    passed, log = _activated(), os.path.abspath(str(launch.options.log_file))
     become = fork_daemon
     if 'daemonizer' in config.settings['defaults']:
         from paste_wspbus.ini.defaults import daemonizer
 
         become = daemonizer(config, fork_daemon)
     launch.report = become(
-        lambda inbox, child: wait_for_start(inbox, child, clean_up),
+        lambda inbox, child: wait_for_start(inbox, child, clean_up, log),
         {*keep, *passed, *_named(launch.options.listen)},
     )
     launch.turn = None  # the launching process has it

@@ -15,7 +15,7 @@ from paste_wspbus.exits import FAILED, of_signal
 from paste_wspbus.inbox import Inbox
 from paste_wspbus.report import Report
 from paste_wspbus.unix.holding import hold
-from paste_wspbus.unix.processes import OtherProcess
+from paste_wspbus.unix.processes import OtherProcess, adopt_orphans, how
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
@@ -37,9 +37,12 @@ class ThreadsAlive(WSPBusError):
 #: Seconds that a daemon has to clean up after its start has failed.
 GOING = 10.0
 
-#: The descriptors that the launching process needs at a time: two pipes, a module, a file.
+#: The descriptors that the launching process needs at a time: three pipes, a module, a file.
 #: Without them it would end with an error, and the daemon would start all the same.
-LAUNCHER_NEEDS = 6
+LAUNCHER_NEEDS = 8
+
+#: Seconds within which a process that reports nothing more must have ended.
+ENDED = 1.0
 
 
 def daemonize(
@@ -59,27 +62,28 @@ def daemonize(
     """
     if not hasattr(os, 'fork'):
         raise UsageError('cannot daemonize: this system has no fork(2)')
-    others = [
-        thread.name
-        for thread in threading.enumerate()
-        if thread is not threading.current_thread()
-    ]
-    if others:
-        raise ThreadsAlive(others)
+    _check_threads()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # it may be the site's own
             stream.flush()
     _check_descriptors(LAUNCHER_NEEDS)
     reader, writer = os.pipe()
+    waits, adopts = os.pipe()
     hold(True)  # until `launch` handles signals, and until the daemon can report
     child = os.fork()
     if child:
         os.close(writer)
+        os.close(waits)
+        adopt_orphans()  # only the parent of the daemon learns how it ends
+        os.close(adopts)
         launch(Inbox(reader), child)
     os.close(reader)
+    os.close(adopts)
     os.setsid()
     if os.fork():
+        os.read(waits, 1)  # the end: the launching process will be the parent
         os._exit(0)
+    os.close(waits)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
@@ -89,6 +93,20 @@ def daemonize(
     report.pid()
     hold(False)
     return report
+
+
+def _check_threads() -> None:
+    """Check that no other thread runs.
+
+    :raises ThreadsAlive: if one does.
+    """
+    others = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread()
+    ]
+    if others:
+        raise ThreadsAlive(others)
 
 
 def _check_descriptors(count: int) -> None:
@@ -115,7 +133,10 @@ def _close_all_but(kept: set[int]) -> None:
 
 
 def wait_for_start(
-    inbox: Inbox, child: int, clean_up: Callable[[bool], None] | None = None
+    inbox: Inbox,
+    child: int,
+    clean_up: Callable[[bool], None] | None = None,
+    log: str | None = None,
 ) -> NoReturn:
     """Wait until the daemon's start has succeeded or failed, and exit with its code.
 
@@ -123,8 +144,9 @@ def wait_for_start(
 
     :param clean_up: is called at the end, with True if the start has failed and the
         daemon has ended.
+    :param log: the absolute path of the daemon's log.
     """
-    launch = _Launch(inbox)
+    launch = _Launch(inbox, log)
     launch.handle_signals()
     with contextlib.suppress(ChildProcessError):  # other code has waited for it
         os.waitpid(child, 0)
@@ -148,8 +170,8 @@ class _Launch:
     process, and then the daemon would not get the signal.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, inbox: Inbox, log: str | None) -> None:
+        self._inbox, self._log = inbox, log
         #: The daemon's exit code, or 0 when it is started.
         self.code: int | None = None
         #: The exit code of the launching process if it was interrupted, else 0.
@@ -205,22 +227,37 @@ class _Launch:
                 self._read()
 
     def _read(self) -> None:
-        what = 'ended before it was ready'
+        what = ''
         try:
             messages = self._inbox.read()
         except ValueError:  # the site has sent something that is not a report
             messages = None
-            what = (
-                'has sent something that is not a report; `status` says whether it runs'
-            )
+            what = 'has sent something that is not a report'
         for message in messages or ():
             if self.code is None:
                 self._understand(message)
         if messages is None:
-            pid = self._daemon.pid if self._daemon is not None else 0
-            if not self.interrupted:
-                _write(2, f'The site (process {pid}) {what}.\n')
-            self.code = FAILED
+            self._has_no_outcome(what)
+
+    def _has_no_outcome(self, what: str) -> None:
+        """Print how the daemon has ended, or why nobody knows how its start goes.
+
+        :param what: what the daemon has sent instead of a report; '' if it has closed the pipe.
+        """
+        daemon, self.code = self._daemon, FAILED
+        if self.interrupted:
+            return
+        if daemon is not None and daemon.is_gone_within(ENDED):
+            code = _reap(daemon.pid)
+            self.code = code if code is not None and code > 0 else FAILED
+            end = '' if code is None else f', {how(code)}'
+            log = '' if self._log is None else f': see {self._log}'
+            what = f'ended before it was ready{end}{log}'
+        else:
+            what = what or 'reports nothing more'
+            what += '; `status` says whether it runs'
+        pid = 0 if daemon is None else daemon.pid
+        _write(2, f'The site (process {pid}) {what}.\n')
 
     def _understand(self, message: dict[str, Any]) -> None:
         if 'pid' in message:
@@ -241,8 +278,18 @@ class _Launch:
 
     def wait_for_end(self) -> None:
         """Wait for the daemon's end, because it may have to clean up."""
-        if self._daemon is not None:
-            self._daemon.is_gone_within(GOING)
+        if self._daemon is not None and self._daemon.is_gone_within(GOING):
+            _reap(self._daemon.pid)
+
+
+def _reap(pid: int) -> int | None:
+    """Return how a process has ended, as os.waitstatus_to_exitcode; None if nobody says it."""
+    with contextlib.suppress(
+        ChildProcessError
+    ):  # this system lets no process adopt another
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)
+    return None
 
 
 def _has_terminal() -> bool:
