@@ -9,7 +9,7 @@ from paste_wspbus.bus import Bus
 from paste_wspbus.bus.host import WSPSERVE
 from paste_wspbus.command.leaving import end_at_once
 from paste_wspbus.command.single import Single
-from paste_wspbus.command.terminal import one_line, print_line
+from paste_wspbus.command.terminal import one_line, print_line, without_folder
 from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.exits import DONE
 from paste_wspbus.ini.config import Site
@@ -276,12 +276,13 @@ class Development(Single):
 
         launch, process = self.launch, self.process
         (trace, file), line = trace_of(error), one_line(error)
-        problem = problem_of(error, line)
+        shown = without_folder(line)
+        problem = problem_of(error, shown)
         if process.is_worker:
             self.before_ready()
             launch.report.failed(error.exit_code, line, trace, file, problem)
         elif process.problem is None:
-            print_line(f'{trace}{line}', 'stderr')
+            print_line(f'{trace}{shown}', 'stderr')
             process.problem = problem, self._own_files(error)
             if process.renewal is not None:
                 process.renewal.reason = line

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import traceback
 
+from paste_wspbus.command import terminal
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.errorpage.problem import MOST, cut, trace_of
+from paste_wspbus.plugins.sitelog import SafeFormatter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,14 +44,25 @@ def show_traceback(error: WSPBusError, launch: Launch) -> str:
         from paste_wspbus.plugins.log_files import log_to_files
 
         log = log_to_files(f'The start has failed:\n{trace}')
-    if is_verbose:
-        print_line(whole, 'stderr', level=40)
-    elif trace and (launch.later or launch.log):
-        print_line(trace, 'stderr', level=40)
+    text = whole if is_verbose else trace
+    if launch.log and text:
+        print_to_log(f'The start has failed:\n{text}')
+    elif is_verbose or (trace and launch.later):
+        print_line(text, 'stderr', level=40)
     if log and (trace or error.is_logged):
         return f' (the traceback is in {log})'
     has_more = is_raised or bool(trace)
     return V_SHOWS if has_more and not (is_verbose or launch.later) else ''
+
+
+def print_to_log(text: str) -> None:
+    """Print an error to the log file that stderr is, in the format of its other lines."""
+    if terminal.as_json is None:
+        fields = {'name': 'paste_wspbus', 'levelname': 'ERROR', 'levelno': 40}
+        record = logging.makeLogRecord({**fields, 'msg': '%s', 'args': (text,)})
+        form = '%(asctime)s %(levelname)-5.5s [%(name)s] %(message)s'
+        text = SafeFormatter(form).format(record)
+    print_line(text, 'stderr', level=40)
 
 
 def _whole(error: WSPBusError) -> str:

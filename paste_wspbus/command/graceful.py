@@ -221,6 +221,8 @@ class Graceful:
         elif 'generation' in answer:
             who_serves = ', and no worker serves'
         line = text(answer.get('line') or self.found.see_log)
+        if answer.get('log'):
+            line += f' (the traceback is in {text(answer["log"])})'
         if answer.get('is_new') and answer.get('generation') is not None:
             generation = text(answer['generation'])
             return NotDone(

@@ -16,8 +16,14 @@ from paste_wspbus.bus.held_gil import MARGIN, end_process_after
 from paste_wspbus.bus.interrupts import inside
 from paste_wspbus.bus.joining import end_threads
 from paste_wspbus.bus.places import place_in_site
-from paste_wspbus.command.terminal import flush, one_line, print_line
+from paste_wspbus.command.terminal import (
+    flush,
+    one_line,
+    print_line,
+    without_folder,
+)
 from paste_wspbus.exits import EX_SOFTWARE
+from paste_wspbus.values import followed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,24 +53,32 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
     has_more = error.__cause__ is not None or bool(error.trace)
     if launch is None:
         hint = ' (-v shows the traceback)' if has_more else ''
-        print_line(f'{line}{hint}', 'stderr')
+        print_line(f'{without_folder(line)}{hint}', 'stderr')
         return error.exit_code
     if launch.options.reload and launch.report.outcome_sent:
         return error.exit_code  # the supervisor shows it
     if launch.took_over and not launch.report.lasting:
-        line += '; the old site has stopped'
+        line = followed(line, 'the old site has stopped')
     if has_more or (launch.options.verbosity > 1 and error.has_frames):
         from paste_wspbus.command.failure import show_traceback
 
         hint = show_traceback(error, launch)
     elif launch.log and error.is_logged:
         hint = f' (the traceback is in {launch.log})'
+    # Who waits for this start has its working folder; who reads a log may be anywhere.
+    shown = f'{without_folder(line)}{hint}'
     if not launch.is_printed_elsewhere:
-        print_line(line if launch.log else f'{line}{hint}', 'stderr', level=40)
+        if launch.log:
+            from paste_wspbus.command.failure import print_to_log
+
+            print_to_log(line)
+        else:
+            print_line(shown, 'stderr', level=40)
         if launch.terminal is not None:
             with contextlib.suppress(OSError):
-                os.write(launch.terminal, f'{line}{hint}\n'.encode())
-    return launch.fail(error.exit_code, f'{line}{hint}', error.trace)
+                os.write(launch.terminal, f'{shown}\n'.encode())
+    told = f'{line}{hint}' if launch.is_supervised else shown
+    return launch.fail(error.exit_code, told, error.trace)
 
 
 def limit_handlers(seconds: float) -> None:

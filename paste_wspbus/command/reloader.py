@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from paste_wspbus.command.terminal import one_line, print_line
+from paste_wspbus.command.terminal import one_line, print_line, without_folder
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.plugins import on
@@ -124,7 +124,7 @@ class Reloader(Autoreloader):
         from paste_wspbus.errorpage.page import make_app
         from paste_wspbus.errorpage.problem import problem_of
 
-        line = one_line(error)
+        line = without_folder(one_line(error))
         print_line(f'{line}\nthe site cannot be served', 'stderr')
         if self.shown is not None:
             self.shown.app = make_app(problem_of(error, line))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
-from paste_wspbus.command.terminal import print_line
+from paste_wspbus.command.failure import print_to_log
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.process.opening import Opening
 from paste_wspbus.process.trials import Failed, Loading, Untried
 from paste_wspbus.unix.pid_lock import PIDFileError, PIDLock
+from paste_wspbus.values import followed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class NotLoaded(WSPBusError):
     """The new code cannot be loaded, so the old site was not asked to stop."""
 
     def __init__(self, failed: Failed) -> None:
-        super().__init__(f'{failed.line}; the old site was not stopped')
+        super().__init__(followed(failed.line, 'the old site was not stopped'))
         self.exit_code, self.is_logged = failed.code, bool(failed.trace)
 
 
@@ -57,7 +58,7 @@ def load_beside(launch: Launch, process: Process) -> bool:
         outcome = Loading(process, settings['start_timeout'], logs=True).outcome()
     if isinstance(outcome, Failed):
         if outcome.trace:
-            print_line(outcome.trace.rstrip('\n'), 'stderr')
+            print_to_log(f'The new code fails:\n{outcome.trace.rstrip()}')
         raise NotLoaded(outcome)
     check_not_stopped(launch)
     if isinstance(outcome, Untried):

@@ -8,7 +8,7 @@ import sys
 
 from paste_wspbus.command.announcing import Announcement
 from paste_wspbus.command.defaults import DefaultPlugins
-from paste_wspbus.command.terminal import one_line, print_line
+from paste_wspbus.command.terminal import one_line, print_line, without_folder
 from paste_wspbus.errors import ConfigError, WSPBusError
 from paste_wspbus.exits import FAILED
 from paste_wspbus.ini.exited import EARLY
@@ -191,7 +191,8 @@ class Supervised:
 
         def fail(text: str) -> None:
             if options.verbosity > 0:
-                print_line(text, 'stderr')
+                trace, end, line = text.rpartition('\n')
+                print_line(f'{trace}{end}{without_folder(line)}', 'stderr')
                 log_to_files(text)
             else:
                 bus.log(text, 40)

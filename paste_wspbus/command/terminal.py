@@ -109,8 +109,8 @@ def encodable(text: str, stream: object) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message as one line; paths are relative to the working folder."""
-    line = printable(without_folder(' '.join(str(error).split('\n'))))
+    """Return an error's message as one line."""
+    line = printable(' '.join(str(error).split('\n')))
     half = LONGEST // 2
     return line if len(line) <= LONGEST else f'{line[:half]} … {line[-half:]}'
 

@@ -37,6 +37,7 @@ from paste_wspbus.process.trials import too_slow
 from paste_wspbus.report import Report
 from paste_wspbus.unix.processes import adopt_orphans, descendants, state_of
 from paste_wspbus.unix.users import Identity
+from paste_wspbus.values import followed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ ENDING = 1.0
 ROUNDS, PAUSE = 20, 0.01
 
 #: The end of a line that says why the new code was not loaded, with trial = true.
-HINT = '; with trial = auto in [wspbus:main] the site restarts without a trial'
+HINT = 'with trial = auto in [wspbus:main] the site restarts without a trial'
 
 
 class Trial(Single):
@@ -224,7 +225,7 @@ def _tell(
             launch,
             order,
             error.exit_code,
-            f'{line}{HINT * is_held}',
+            followed(line, HINT) if is_held else line,
             trace_of(error)[0],
         )
 

@@ -21,6 +21,12 @@ def log_file() -> str | None:
     return next((_path_of(handler) for handler in _handlers_with_files()), None)
 
 
+def path_of_log(bus: Any) -> str | None:
+    """Return the absolute path of the file in which the lines of a bus are; None if in none."""
+    files = getattr(bus.plugins.get('sitelog'), 'files', ())
+    return log_file() or (files[0][0] if files else None)
+
+
 def log_to_files(text: str, level: int = logging.ERROR) -> str | None:
     """Log a text to the site's log files alone: it is printed in another way.
 

@@ -19,6 +19,7 @@ from paste_wspbus.bus.replacing import command_line
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.exits import FAILED
 from paste_wspbus.inbox import Inbox
+from paste_wspbus.plugins.log_files import path_of_log
 from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.renewal import Renewal
@@ -156,7 +157,8 @@ class Trials:
             notifier.end_trial(failed.line)
         if renewal is not None:
             renewal.ends(None, failed.line)
-        answer = {'failed': failed.code, 'line': failed.line}
+        log = path_of_log(bus) if failed.trace else None
+        answer = {'failed': failed.code, 'line': failed.line, 'log': log}
         self._answer({**answer, 'serves': 'the old code'})
 
     def _answer(self, answer: dict[str, object]) -> None:

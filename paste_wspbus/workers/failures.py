@@ -25,6 +25,8 @@ class Failures:
         self._supervisor = supervisor
         #: From each traceback to the names of the processes that have sent it.
         self._names: dict[str, list[str]] = {}
+        #: The number of tracebacks that the log has.
+        self.logged = 0
         supervisor.bus.subscribe('worker_ready', self._is_ready)
         supervisor.bus.subscribe('graceful', self.forget, priority=0)
 
@@ -37,6 +39,7 @@ class Failures:
         if supervisor.was_started and not names:
             who = f'{worker.name} (process {worker.pid})'
             supervisor.bus.log(f'The start of {who} has failed:\n{trace}', 40)
+            self.logged += 1
         if worker.name not in names:
             names.append(worker.name)
         while len(self._names) > KEPT:

@@ -12,6 +12,7 @@ from paste_wspbus.bus.host import note_reason
 from paste_wspbus.errors import BindError
 from paste_wspbus.role import CLUSTER, SITE, WORKER, Role
 from paste_wspbus.unix.tty import Terminal
+from paste_wspbus.values import followed
 from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
 from paste_wspbus.workers.children import WorkerFailed
@@ -287,7 +288,7 @@ class Reloading:
             worker, failure = self.current[role.name], failed
         if self._may_be_the_forks(worker) and self._starts_afresh(role):
             self.spares.renounce_for_good()
-            line = f'{failure}; it starts in a fresh interpreter'
+            line = followed(str(failure), 'it starts in a fresh interpreter')
             self.bus.log(f'{line}, and so will each later reload', 30)
         elif self._show_problem(role, worker, failure):
             # This may fail, too: the server may be code of the broken site.
@@ -324,6 +325,7 @@ class Reloading:
         supervisor = self.supervisor
         known = self._failures.pop(worker, None)
         trace = known.trace if known else ''
+        supervisor.failures.logged += bool(trace)
         self._failures = {  # of workers that are shown next
             one: failed
             for one, failed in self._failures.items()

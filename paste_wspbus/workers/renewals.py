@@ -6,7 +6,9 @@ from collections import deque
 
 from paste_wspbus.bus import State
 from paste_wspbus.errors import WSPBusError
+from paste_wspbus.plugins.log_files import path_of_log
 from paste_wspbus.process.renewal import Renewal
+from paste_wspbus.values import followed
 from paste_wspbus.workers.waiting import StopRequested
 
 TYPE_CHECKING = False
@@ -93,6 +95,7 @@ class Renewals:
         bus = self.supervisor.bus
         self.last, bus.asked_by = Renewal(bus.asked_by), None
         self.past.appendleft(self.last)
+        logged = self.supervisor.failures.logged
         try:
             self.supervisor.strategy.renew()
             answer = self._it_serves()
@@ -104,6 +107,8 @@ class Renewals:
         except Exception as failed:
             answer = self._it_failed(failed)
         self.last.ends(self.supervisor.generation, answer.get('line'))
+        if 'failed' in answer and self.supervisor.failures.logged > logged:
+            answer['log'] = path_of_log(bus)
         for connection in waiting:
             connection.answer(answer)
 
@@ -128,8 +133,9 @@ class Renewals:
         supervisor.bus.publish('reload_failed', self.failure)
         who_serves, is_mixed = self._who_serves()
         unexpected = not isinstance(failed, WSPBusError)
-        line = f'Generation {supervisor.latest} failed: {failed}; {who_serves}'
+        line = followed(f'Generation {supervisor.latest} failed: {failed}', who_serves)
         supervisor.bus.log(line, 40, traceback=unexpected)
+        supervisor.failures.logged += unexpected
         # Another code is that of a process: 139 would say that the command has crashed.
         is_wrong = getattr(failed, 'exit_code', 1) == 2
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paste_wspbus.bus import State
 from paste_wspbus.role import WORKER
+from paste_wspbus.values import followed
 from paste_wspbus.workers import backoff, faults
 from paste_wspbus.workers.children import WorkerFailed
 
@@ -59,7 +60,7 @@ class Replacing:
                 f'{crash.number} {"crash" if crash.number == 1 else "crashes"} in a row'
             )
             why = f'{times}, and no worker serves'
-            self.bus.log(f'{what}. {why}: wspserve gives up and stops', 50)
+            self.bus.log(followed(what, f'{why}: wspserve gives up and stops'), 50)
             self.bus.exit_code = 1
             self.bus.exit()
             return
@@ -128,12 +129,12 @@ class Replacing:
         soon = f' in {wait:g} s' if wait else ''
         crashes = self.supervisor.crashes
         if not crashes.loop:
-            self.bus.log(f'{what}; restarting{soon}', 40)
+            self.bus.log(followed(what, f'restarting{soon}'), 40)
         elif not self._is_loop:
             self._is_loop = True
             self.bus.log(
-                f'{what}; restarting{soon}. Crash loop: {crashes.early} crashes in the '
-                'last minute. Further crashes are not logged one by one: `status` shows '
+                f'{followed(what, "restarting")}{soon}. Crash loop: {crashes.early} crashes '
+                'in the last minute. Further crashes are not logged one by one: `status` shows '
                 'them',
                 40,
             )

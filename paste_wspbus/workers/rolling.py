@@ -9,6 +9,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.role import CLUSTER, PRELOAD, SITE, WORKER, Role
 from paste_wspbus.unix.cpus import cpu_count
 from paste_wspbus.unix.processes import how
+from paste_wspbus.values import followed
 from paste_wspbus.workers.children import WorkerFailed, exit_code
 from paste_wspbus.workers.crashes import requests_of
 from paste_wspbus.workers.strategy import Source
@@ -249,12 +250,13 @@ class Rolling:
         """Log the end of a worker that was started to take another worker's place."""
         self.supervisor.crashes.note_early(worker)
         is_alone = not self.supervisor.is_renewing  # else the renewal logs its failure
-        if not worker.was_ready and not worker.leaving and is_alone:
+        stopped = worker.leaving and not worker.too_slow
+        if not (worker.was_ready or stopped) and is_alone:
             why = worker.problem[1] if worker.problem else how_it_failed(worker)
             old = self.current.get(worker.name)
             hangs = old is not None and old.is_late
             remains = 'stays, and does not answer' if hangs else 'keeps serving'
-            self.bus.log(f'{why}; {worker.name} {remains}', 40)
+            self.bus.log(followed(why, f'{worker.name} {remains}'), 40)
 
     def _has_crashed(self, worker: WorkerHandle) -> None:
         what = how_it_crashed(worker, self.supervisor.crashes.note(worker))

@@ -10,7 +10,7 @@ from paste_wspbus.bus import State
 from paste_wspbus.cluster.mail import AGAIN
 from paste_wspbus.cluster.roll import DONE, FAILED, LATER, ROLLED, read_order
 from paste_wspbus.unix.kernel_timer import boot_clock
-from paste_wspbus.values import printable
+from paste_wspbus.values import followed, printable
 from paste_wspbus.workers.children import WorkerFailed
 
 TYPE_CHECKING = False
@@ -129,14 +129,14 @@ class Turn:
             return  # another roll wants another restart
         generation, notes = message.get('generation'), message.get('notes') or ()
         if 'failed' in message:
-            serves = '; no worker serves'
+            serves = 'no worker serves'
             if generation:
-                serves = f'; generation {generation} keeps serving'
+                serves = f'generation {generation} keeps serving'
             if message.get('mixed'):
-                serves = f'; {message["mixed"]}'
+                serves = f'{message["mixed"]}'
             elif message.get('is_new') and generation:
-                serves = f'; generation {generation} serves'
-            state, line = FAILED, f'{message.get("line")}{serves}'
+                serves = f'generation {generation} serves'
+            state, line = FAILED, followed(str(message.get('line')), serves)
         else:
             state = DONE
             line = '. '.join([f'generation {generation} serves', *notes])

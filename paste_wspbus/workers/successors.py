@@ -8,6 +8,7 @@ from collections import Counter
 
 from paste_wspbus.bus import State
 from paste_wspbus.role import WORKER
+from paste_wspbus.values import followed
 from paste_wspbus.workers.children import WorkerFailed
 
 TYPE_CHECKING = False
@@ -93,7 +94,7 @@ class Successors:
             self.counts[reason] += 1
             return new
         except WorkerFailed as failed:
-            bus.log(f'{failed}; {worker.title} keeps serving', 40)
+            bus.log(followed(str(failed), f'{worker.title} keeps serving'), 40)
             return None
 
     def note(

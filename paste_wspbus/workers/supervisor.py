@@ -11,7 +11,7 @@ from paste_wspbus.bus import EX_SOFTWARE, Bus, ChannelFailures, State
 from paste_wspbus.bus.deadlines import stacks
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.exits import INTERRUPTED, TERMINATED
-from paste_wspbus.plugins.log_files import log_file
+from paste_wspbus.plugins.log_files import path_of_log
 from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.role import (
     BESIDE_SITE,
@@ -521,8 +521,7 @@ class Supervisor:
     @property
     def log_name(self) -> str:
         """How a message names the log: by the path of its file, if that is known."""
-        files = getattr(self.bus.plugins.get('sitelog'), 'files', ())
-        path = log_file() or (files[0][0] if files else None)
+        path = path_of_log(self.bus)
         return f'the log in {path}' if path else 'the log'
 
     @property

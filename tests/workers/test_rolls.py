@@ -177,6 +177,7 @@ def test_an_operator_of_the_machine_asks_no_roll():
     def renewals(*waiting):
         supervisor = SimpleNamespace(
             bus=SimpleNamespace(state=State.STARTED, asked_by=None),
+            failures=SimpleNamespace(logged=0),
             strategy=SimpleNamespace(renew=lambda: one.enter() or fakes.append(one)),
         )
         one = Renewals(supervisor)
