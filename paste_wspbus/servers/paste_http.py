@@ -85,8 +85,26 @@ class _Handler(AnswersOnce, WSGIHandler):  # type: ignore[misc]
             raise RaisedInRequest(self.wsgi_environ, error) from error
 
 
+#: Paste's defaults: the number of threads; the seconds after which one counts as hung, and is
+#: killed.
+WORKERS, HUNG, KILLED = 10, 30, 1800
+
 #: What other servers call the number of threads.
 ELSEWHERE = ('threads', 'numthreads', 'thread_pool')
+
+
+def _check_pool(conf: dict[str, Any]) -> None:
+    """Refuse limits of the pool that contradict each other, as Paste's `ThreadPool` does."""
+    workers = conf.get('threadpool_workers', WORKERS)
+    spawned = conf.get('threadpool_spawn_if_under', 0)
+    if spawned > workers:
+        problem = f'{spawned} is more than threadpool_workers, {workers}'
+        raise SettingError('threadpool_spawn_if_under', problem)
+    hung = conf.get('threadpool_hung_thread_limit', HUNG)
+    killed = conf.get('threadpool_kill_thread_limit', KILLED)
+    if killed and hung > killed:  # 0 kills no thread
+        problem = f'{hung} s is more than threadpool_kill_thread_limit, {killed} s'
+        raise SettingError('threadpool_hung_thread_limit', problem)
 
 
 class PasteServer(SocketServer):
@@ -117,6 +135,8 @@ class PasteServer(SocketServer):
         if 'port' not in converted and host.count(':') == 1:
             converted['host'], port = host.split(':')
             converted.update(convert({'port': port}, self.known))
+        if converted.get('use_threadpool', True):
+            _check_pool(converted)
         return converted
 
     def handler_class(self) -> type[Any]:
@@ -137,7 +157,9 @@ class PasteServer(SocketServer):
         if 'error_email' in self.global_conf:
             pool.setdefault('error_email', self.global_conf['error_email'])
         # Paste's default, and it refuses more than there are workers.
-        pool.setdefault('spawn_if_under', min(5, conf.get('threadpool_workers', 10)))
+        pool.setdefault(
+            'spawn_if_under', min(5, conf.get('threadpool_workers', WORKERS))
+        )
         with _pool_class(_acquiring_pool(self)):
             server = serve(
                 app,

@@ -450,13 +450,15 @@ def test_a_daemon_goes_on_when_the_disk_of_its_log_is_full(ground):
 
 
 def test_a_server_that_fails_in_its_start_is_told_of_under_a_supervisor_too(ground):
-    text = ini().replace('threads = 4', 'threadpool_spawn_if_under = 11')
-    write(ground.folder, {'site.ini': text.replace('egg:waitress', 'egg:Paste#http')})
+    lines = 'ssl_certificate = site.ini\nssl_private_key = site.ini'
+    text = ini().replace('threads = 4', lines)
+    text = text.replace('egg:waitress', 'egg:paste_wspbus#cheroot')
+    write(ground.folder, {'site.ini': text})
     command = ground.run('site.ini', 'start', '--monitor-restart')
     assert command.code == 1
     (line,) = command.err.text.splitlines()
     assert line.startswith('site.ini [server:main]: ')
-    assert 'spawn_if_under' in line
+    assert 'cannot listen on https:' in line
 
 
 def test_start_works_without_standard_streams(ground):

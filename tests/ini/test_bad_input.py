@@ -1052,10 +1052,15 @@ SERVERS |= {
     ),
     'Paste: settings that contradict each other': server(
         USED['Paste'] + 'port = 0\nthreadpool_spawn_if_under = 11',
-        None,
+        2,
         PLACE,
-        'spawn_if_under',
-        cause=True,
+        'threadpool_spawn_if_under: 11 is more than threadpool_workers, 10',
+    ),
+    'Paste: a thread is killed before it counts as hung': server(
+        USED['Paste'] + 'port = 0\nthreadpool_kill_thread_limit = 10',
+        2,
+        PLACE,
+        'threadpool_hung_thread_limit: 30 s is more than threadpool_kill_thread_limit, 10 s',
     ),
     'cheroot: threads': server(
         USED['cheroot'] + 'numthreads = many', 2, PLACE, 'numthreads', "'many'"
