@@ -11,6 +11,7 @@ import pytest
 import paste_wspbus
 from paste_wspbus import wire
 from paste_wspbus.inbox import Inbox
+from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.report import Report
 from paste_wspbus.wire import ORDERS, REPORTS, UnknownWord
 
@@ -50,7 +51,7 @@ def test_every_order_has_a_receiver(word):
 
 @pytest.mark.parametrize('word', REPORTS)
 def test_every_report_has_a_method_that_somebody_calls(word):
-    assert callable(getattr(Report, word))
+    assert callable(getattr(SupervisedReport, word))
     assert re.search(rf'report\.{word}\b', SOURCE)
 
 
@@ -79,7 +80,7 @@ def test_there_is_no_other_report():
     own = {'close'}
     methods = {
         name
-        for name, _ in inspect.getmembers(Report, inspect.isfunction)
+        for name, _ in inspect.getmembers(SupervisedReport, inspect.isfunction)
         if not name.startswith('_')
     }
     assert methods - own == set(REPORTS)
@@ -128,7 +129,7 @@ def test_an_unknown_order_is_nobodys(line):
 @pytest.fixture
 def report():
     reader, writer = os.pipe()
-    report = Report(writer, lasting=True)
+    report = SupervisedReport(writer)
     report.inbox = Inbox(reader)
     yield report
     report.close()
@@ -225,7 +226,7 @@ def test_a_report_that_does_not_last_ends_when_it_is_ready():
 
 def test_nobody_hears_of_a_reader_that_is_gone():
     reader, writer = os.pipe()
-    report = Report(writer, lasting=True)
+    report = SupervisedReport(writer)
     os.close(reader)
     report.exits(0)
     report.close()

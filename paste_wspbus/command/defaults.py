@@ -75,7 +75,11 @@ class DefaultPlugins:
         if process.is_worker and not self.options.reload:
             from paste_wspbus.plugins.graceful import GracefulRestarter
 
-            return GracefulRestarter(bus, lambda: self.launch.report.renew())
+            def renew() -> None:
+                if process.worker is not None:  # after a fork, it is another object
+                    process.worker.report.renew()
+
+            return GracefulRestarter(bus, renew)
         style = process.restarter if process.is_worker else 'execv'
         return self._replaced('restarter', bus) or RESTARTERS[style](bus)
 

@@ -196,7 +196,7 @@ class Development(Single):
             named.add(path)
         learner.files.merge(named.news())  # without news: the supervisor knows them
         if not launch.later and process.restarter == 'fork':
-            learner.report_early(launch.report)
+            learner.report_early(worker.report)
         learner.gate = gate = self._make_gate(learner.files)
         if gate is not None:
             gate.reopen(at_all=True)  # nothing of the site has been read yet
@@ -212,7 +212,7 @@ class Development(Single):
             reconfigure(process)
         for path in process.config.files:
             learner.files.add(path)
-        self._whereabouts = Whereabouts(launch.report)
+        self._whereabouts = Whereabouts(worker.report)
         site = self.compose()
         self._put_before(site, gate)
         return site if is_spare or worker.waits_to_go() else None
@@ -225,9 +225,9 @@ class Development(Single):
         from paste_wspbus.watching.gate import Gate
 
         process = self.process
-        if process.server is None or not process.is_worker or self.launch.poll:
+        if process.server is None or process.worker is None or self.launch.poll:
             return None
-        gate = Gate(files, self.launch.report.outdated)
+        gate = Gate(files, process.worker.report.outdated)
         files.search()
         gate.prepare()
         return gate
@@ -308,8 +308,8 @@ class Development(Single):
         """Report the files of the site: the supervisor watches them."""
         if self._whereabouts is not None:
             self._whereabouts.end()
-        if self.learner is not None:
-            self.learner.report_to(self.launch.report)
+        if self.learner is not None and self.process.worker is not None:
+            self.learner.report_to(self.process.worker.report)
 
     def end(self, code: int) -> None:
         """End a worker at once: the worker that replaces it waits for that."""

@@ -338,8 +338,8 @@ class Process:
 
     def finish(self, code: int) -> None:
         """After the stop: answer the requests for it, and hand everything to the successor."""
-        if self.is_worker:
-            self.launch.report.exits(code)
+        if self.worker is not None:
+            self.worker.report.exits(code)
         if self.answers is not None:
             self.answers.stopped(code)
         if self.lock is not None:

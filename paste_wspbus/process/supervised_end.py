@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
     from paste_wspbus.listening.sockets import ListeningSocket
+    from paste_wspbus.process.supervised_report import SupervisedReport
     from paste_wspbus.requests.watched import WatchedRequests
     from paste_wspbus.role import Role
 
@@ -37,6 +38,10 @@ class SupervisedEnd(Protocol):
     @property
     def runs_plugins(self) -> str:
         """The key of [wspbus:main] whose plugins it runs, and nothing else; '' for the site."""
+
+    @property
+    def report(self) -> SupervisedReport:
+        """The reports to the supervisor."""
 
     @property
     def time_to_start(self) -> float:

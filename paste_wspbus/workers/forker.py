@@ -11,6 +11,7 @@ import socket
 import sys
 from collections import deque
 
+from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.report import Report
 from paste_wspbus.role import Role
 from paste_wspbus.unix.holding import hold
@@ -41,7 +42,7 @@ class Forker:
     def __init__(
         self,
         connection: socket.socket,
-        report: Report,
+        report: SupervisedReport,
         reopen_logs: Callable[[], object],
         import_all: Callable[[list[str]], object] | None = None,
     ) -> None:

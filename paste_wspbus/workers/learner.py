@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.report import Report
+    from paste_wspbus.process.supervised_report import SupervisedReport
     from paste_wspbus.watching.files import Path
     from paste_wspbus.watching.gate import Gate
 
@@ -34,7 +34,7 @@ class Learner:
         self.files = Files(ignore)
         #: It follows the files that are noted, if there is one.
         self.gate: Gate | None = None
-        self._report: Report | None = None
+        self._report: SupervisedReport | None = None
         self._bus: Bus | None = None
         self._known = set(sys.modules)
         self._recorder = Recorder(
@@ -67,7 +67,7 @@ class Learner:
         """Also watch a file, a folder, or the files that match a glob."""
         self.files.add(path)
 
-    def report_early(self, report: Report) -> None:
+    def report_early(self, report: SupervisedReport) -> None:
         """Report modules already while the site is composed for the first time.
 
         The packages' process imports them at the same time, so that it can fork a worker
@@ -88,7 +88,7 @@ class Learner:
 
         self.files.announce(report_modules)
 
-    def report_to(self, report: Report) -> None:
+    def report_to(self, report: SupervisedReport) -> None:
         """Report all files and modules that are known, and later each new one."""
         self._report = report
         self._recorder.scan()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from paste_wspbus.report import Report
+    from paste_wspbus.process.supervised_report import SupervisedReport
     from paste_wspbus.watching.loop import Timer
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
@@ -156,7 +156,7 @@ class Whereabouts:
     computes, but not inside a call of C code that does not return.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: SupervisedReport) -> None:
         self._report = report
         self._listens = ASKS is not None and signal.getsignal(ASKS) == signal.SIG_DFL
         if self._listens:

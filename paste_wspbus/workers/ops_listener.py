@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.ops.holding import Ops
-    from paste_wspbus.report import Report
+    from paste_wspbus.process.supervised_report import SupervisedReport
 
 #: The number of bytes that are read at once, and that an order has at most.
 READ, MAX_ORDER = 1 << 16, 4 << 20
@@ -35,7 +35,7 @@ _IGNORED = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2')
 
 
 def answer_requests(
-    connection: socket.socket, ops: Ops, report: Report, numbers: Numbers
+    connection: socket.socket, ops: Ops, report: SupervisedReport, numbers: Numbers
 ) -> None:
     """Answer the requests of the ops listener, until the supervisor orders an end.
 
@@ -61,7 +61,7 @@ class Feed:
     def __init__(
         self,
         connection: socket.socket,
-        report: Report,
+        report: SupervisedReport,
         numbers: Numbers,
         secrets: list[str],
     ) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.listening.sockets import ListeningSocket
-    from paste_wspbus.report import Report
+    from paste_wspbus.process.supervised_report import SupervisedReport
 
 #: Seconds that a worker waits for the supervisor's consent to its stop.
 ANSWER = 2.0
@@ -51,7 +51,7 @@ class Courier:
 
     __slots__ = ('reader', 'report')
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: SupervisedReport) -> None:
         self.report = report
         #: The thread that reads what the supervisor sends; None before it runs.
         self.reader: threading.Thread | None = None
@@ -68,7 +68,7 @@ class Orders:
         self,
         bus: Bus,
         connection: socket.socket,
-        report: Report,
+        report: SupervisedReport,
         owned: list[ListeningSocket],
     ) -> None:
         self.bus, self.connection, self.report = bus, connection, report

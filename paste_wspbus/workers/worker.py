@@ -19,7 +19,7 @@ from paste_wspbus.listening.sockets import ListeningSocket
 from paste_wspbus.process import watched
 from paste_wspbus.process.health import reporter
 from paste_wspbus.process.inheritance import Inheritance
-from paste_wspbus.report import Report
+from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.requests.scoreboard import Scoreboard
 from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import CLUSTER, LOADING, OPS, SITE, WORKER, Role
@@ -82,6 +82,13 @@ class Worker:
         return PLUGINS.get(self.role.kind, '')
 
     @property
+    def report(self) -> SupervisedReport:
+        """The reports to the supervisor."""
+        report = self.process.launch.report
+        assert isinstance(report, SupervisedReport)
+        return report
+
+    @property
     def time_to_start(self) -> float:
         """The remaining seconds of ``start_timeout``: the supervisor waits no longer."""
         limit: float = self.process.config.settings['start_timeout']
@@ -105,12 +112,11 @@ class Worker:
 
     def ride(self, bus: Bus) -> None:
         """Let the bus carry out the supervisor's orders."""
-        report = self.process.launch.report
         meter = bus.plugins.get('wspbus.meter')
         if meter is not None:
             meter.ledger.attach(self.role.ledger, self.role.place)
-        bus.tell_health = reporter(self.process.config, report.health)
-        self._orders = Orders(bus, self.connection, report, self.shared)
+        bus.tell_health = reporter(self.process.config, self.report.health)
+        self._orders = Orders(bus, self.connection, self.report, self.shared)
         self._orders.subscribe()
         if self.role.lease >= 0:
             self._watch_lease(bus, self._orders)
@@ -170,9 +176,8 @@ class Worker:
         signal.signal(signal.SIGTERM, early.handle)
         hold(False)  # the signals were held for the fork
         process.launch.report.close()
-        report = Report(os.dup(self.connection.fileno()), lasting=True)
-        process.launch.report = report
-        report.pid()
+        process.launch.report = SupervisedReport(os.dup(self.connection.fileno()))
+        self.report.pid()
         # A child of the site must not keep the connection open: when it closes, the
         # supervisor knows that this process has ended.
         close_in_child(self.connection, socket.socket.close)
@@ -232,7 +237,7 @@ class Worker:
         """After composing, wait for an order of the supervisor; return whether it is 'go'."""
         if not self.role.hold and not self.runs_plugins:
             return True
-        self.process.launch.report.composed()
+        self.report.composed()
         goes = wait_to_go(self.connection)
         if self.role.spare:
             self._forked = time.monotonic()
@@ -250,8 +255,7 @@ class Worker:
         if self.connection.fileno() < 0:  # the site has forked, and this is the child
             raise IsSupervised
         sitelog = bus.plugins['sitelog']
-        report = self.process.launch.report
-        if not self._fork(Forker(self.connection, report, sitelog.reopen_logs)):
+        if not self._fork(Forker(self.connection, self.report, sitelog.reopen_logs)):
             return False
         bus.claim_process()
         # The list contains children of the parent: only the parent may wait for them.
@@ -270,29 +274,30 @@ class Worker:
         """
         from paste_wspbus.workers.forker import Forker
 
-        report = self.process.launch.report
-        return self._fork(Forker(self.connection, report, lambda: None, import_all))
+        return self._fork(
+            Forker(self.connection, self.report, lambda: None, import_all)
+        )
 
     def show_loading(self) -> None:
         """Answer browsers while another process loads the site, until it serves."""
         from paste_wspbus.workers.loading_page import show_loading
 
-        server, report = self.process.server, self.process.launch.report
+        server = self.process.server
         if server is not None:
-            show_loading(self.connection, server.sockets, report.ready)
+            show_loading(self.connection, server.sockets, self.report.ready)
 
     def answer_requests(self) -> None:
         """Answer the requests of the ops listener, until the supervisor orders an end."""
         from paste_wspbus.workers.ops_listener import answer_requests
 
-        if self.process.ops is not None:
+        ops = self.process.ops
+        if ops is not None:
             from paste_wspbus.ops.snapshot import Numbers
             from paste_wspbus.requests.ledger import Book
 
-            process, book = self.process, Book(self.role.ledger)
-            numbers = Numbers(book.read, process.metrics_folder)
-            report = process.launch.report
-            answer_requests(self.connection, self.process.ops, report, numbers)
+            book = Book(self.role.ledger)
+            numbers = Numbers(book.read, self.process.metrics_folder)
+            answer_requests(self.connection, ops, self.report, numbers)
 
     def _fork(self, forker: Forker) -> bool:
         if self.process.server is not None:
@@ -309,7 +314,7 @@ class Worker:
         :returns: what the next program needs: the connection, the fields of its role, and
             the scoreboard.
         """
-        self.process.launch.report.restarts('execv')
+        self.report.restarts('execv')
         drained = (
             self.role.drained if self._orders is None else self._orders.bus.drained
         )

@@ -12,7 +12,7 @@ pytest.importorskip('fcntl')
 
 from paste_wspbus import wire
 from paste_wspbus.inbox import Inbox
-from paste_wspbus.report import Report
+from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import PRELOAD, SITE, Role
 from paste_wspbus.workers import packages
@@ -25,7 +25,7 @@ def supervisor():
     """The supervisor's end, and what the process says."""
     mine, its = socket.socketpair()
     reader, writer = os.pipe()
-    report = Report(writer, lasting=True)
+    report = SupervisedReport(writer)
     supervisor = SimpleNamespace(
         connection=mine, its=its, report=report, inbox=Inbox(reader)
     )
