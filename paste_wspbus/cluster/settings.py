@@ -55,7 +55,6 @@ class Settings(NamedTuple):
     the site, ``machine`` the name that is shown of this member. ``ttl`` is the time of a
     lease, in seconds. ``secret`` signs messages. ``require`` says whether the site starts only if the
     engine answers. ``keep`` is the number of seconds for which the engine keeps messages.
-    ``is_given`` says whether the .ini has the section.
     """
 
     use: str
@@ -65,7 +64,6 @@ class Settings(NamedTuple):
     secret: str = ''
     require: bool = False
     keep: float = 300.0
-    is_given: bool = True
 
     @property
     def scheme(self) -> str:
@@ -112,7 +110,7 @@ def read(loader: ConfigLoader, file: str) -> Settings:
     """
     section = section_of(loader)
     if section is None:
-        return Settings('', _name_of(file), machine_name(), is_given=False)
+        return Settings('', _name_of(file), machine_name())
 
     def wrong(key: str, problem: str) -> ConfigError:
         return ConfigError(loader.filename, problem, section=section, key=key)

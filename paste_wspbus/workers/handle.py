@@ -98,9 +98,8 @@ class WorkerHandle:
     about to end.
     """
 
-    #: The last report of its status, and the time.monotonic() at which it came.
+    #: The last report of its status.
     status: dict[str, Any] | None = None
-    reported_at = 0.0
     #: The last report of its health checks, and the number of these reports.
     health: list[dict[str, Any]] | None = None
     health_reports = 0
@@ -397,7 +396,6 @@ class WorkerHandle:
         """Note the status that it reports."""
         requests = [_shortened(one) for one in status['requests'][:MAX_REQUESTS]]
         self.status, self.asked_since = {**status, 'requests': requests}, None
-        self.reported_at = time.monotonic()
         self.look_at_memory()
 
     def reports_health(self, checks: list[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ def settings(tmp_path, text, name='site.ini'):
 
 def test_without_the_section_it_is_this_machine_under_a_name_of_its_own(tmp_path):
     one, two = settings(tmp_path, ''), settings(tmp_path, '', 'other.ini')
-    assert (one.use, one.is_given, one.machine) == ('', False, machine_name())
+    assert (one.use, one.machine) == ('', machine_name())
     assert one.name.startswith('site-') and two.name.startswith('other-')
     (tmp_path / 'sub').mkdir()
     assert settings(tmp_path / 'sub', '').name != one.name
@@ -30,7 +30,7 @@ def test_all_keys(tmp_path):
     text += 'ttl = 20s\nsecret = sesame\nrequire = true\nkeep = 2m\n'
     read = settings(tmp_path, text)
     assert (read.name, read.machine, read.ttl) == ('shop', 'web3', 20)
-    assert (read.secret, read.require, read.is_given) == ('sesame', True, True)
+    assert (read.secret, read.require) == ('sesame', True)
     assert read.shown == 'redis://10.0.0.5/0'
     assert read.keep == 120
 
