@@ -182,9 +182,8 @@ class Client:
 
     def _exchange(self):
         """Send one request; return whether its response is the last of the connection."""
-        with contextlib.suppress(
-            ConnectionError
-        ):  # there may be a response nevertheless
+        # There may be a response nevertheless.
+        with contextlib.suppress(ConnectionError):
             self._socket.sendall(self._request)
         response = b''
         while b'\r\n\r\n' not in response:

@@ -87,9 +87,8 @@ def requests_a_second(serve, case, seconds, times, sleeps):
         port = rounds.free_port()
         with rounds.child(serve(port)) as server:
             rounds.wait_for_response(port, server)
-            wrk(
-                port, connections, closes, 1
-            )  # what the first requests import and allocate
+            # The first requests import and allocate more than later ones.
+            wrk(port, connections, closes, 1)
             before, slept = processor_time(server.pid), switches(server.pid)
             count, rate = wrk(port, connections, closes, seconds)
             times.append((processor_time(server.pid) - before) / count * 1e6)

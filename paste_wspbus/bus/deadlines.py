@@ -178,9 +178,8 @@ def with_rlock(event: threading.Event) -> threading.Event:
 
 
 def _change(lock: Any, change: Callable[[], None]) -> None:
-    is_outer = (
-        lock._is_owned()
-    )  # a signal handler may run this in the middle of a change
+    # A signal handler may run this in the middle of a change.
+    is_outer = lock._is_owned()
     try:
         change()
     finally:

@@ -120,9 +120,8 @@ class ServerRun:
 
         :returns: False if the thread has not done so within a second.
         """
-        interrupts = (
-            self._interrupts
-        )  # read it once, because the server's thread may reset it
+        # Read it once, because the server's thread may reset it.
+        interrupts = self._interrupts
         return None if interrupts is None else interrupts.poke()
 
     def interrupt(self) -> None:

@@ -174,9 +174,8 @@ def _find_now(
 
 def _settings(options: Options) -> dict[str, Any]:
     """Return the settings of [wspbus:main]; {} if they are wrong."""
-    from paste_wspbus.ini.config import (
-        Config,
-    )  # a site that has an entry does not need it
+    # A site that has an entry does not need it.
+    from paste_wspbus.ini.config import Config
 
     try:
         config = Config(options.config, options.vars, working_folder())

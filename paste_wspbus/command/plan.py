@@ -138,9 +138,8 @@ def rows_of(
     owners: dict[int, list[Listener]] = {}
     for listener in stops:
         owners.setdefault(id(listener.owner), []).append(listener)
-    ordered = sorted(
-        starts, key=lambda one: one.blocking
-    )  # a server that blocks is last
+    # A server that blocks is last.
+    ordered = sorted(starts, key=lambda one: one.blocking)
     for number, listener in enumerate(ordered, 1):
         own = owners.pop(id(listener.owner), [])
         numbers = [place_of.pop(id(one)) for one in own]

@@ -46,9 +46,8 @@ def ps(options: Options) -> int:
 
     :returns: 0; 4 if there is a place that cannot be read.
     """
-    from concurrent.futures import (
-        ThreadPoolExecutor,
-    )  # a site that hangs holds up no other
+    # A site that hangs holds up no other.
+    from concurrent.futures import ThreadPoolExecutor
 
     is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
     entries, problems = read_entries((), everybody=is_root)

@@ -223,9 +223,8 @@ def stop_site(lock: PIDLock, heard: Heard | None = None) -> int | None:
             if pid is None:
                 return code
             stop = Stop(lock.control, OtherProcess(pid), heard)
-            if (
-                lock.read() != pid
-            ):  # it has released the lock: the ID may belong to another process now
+            # It has released the lock: the ID may belong to another process now.
+            if lock.read() != pid:
                 stop.process.close()
                 continue
             code = stop.run()

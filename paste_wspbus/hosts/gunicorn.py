@@ -260,9 +260,8 @@ def _compose(
     vars: Mapping[str, str] | None,
     app_name: str | None = None,
 ) -> HostedSite:
-    configured = bool(
-        master.app.cfg.logconfig
-    )  # then gunicorn has set up logging from the same file
+    # With logconfig, gunicorn has set up logging from the same file.
+    configured = bool(master.app.cfg.logconfig)
     host = master.host
     hosted = compose(
         uri,

@@ -304,9 +304,8 @@ class LeasedPlugins:
         :raises WSPBusError: if it does not answer.
         :raises UnsafeFolder: if no folder can have the files of a cluster on this machine.
         """
-        if (
-            threads_are_greenlets()
-        ):  # a plugin could keep its own lease from being renewed
+        # A plugin could keep its own lease from being renewed.
+        if threads_are_greenlets():
             refuse(self.bus, self.config)
             return
         settings = self.settings

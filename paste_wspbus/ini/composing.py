@@ -106,9 +106,8 @@ class Composer:
                     key='use',
                 )
         for target in self.settings['signals'].values():
-            if (
-                target not in NO_CHANNELS
-            ):  # plugins may listen to it: see Plugin.subscribe
+            # Plugins may listen to it: see Plugin.subscribe.
+            if target not in NO_CHANNELS:
                 bus.listeners.setdefault(target, set())
         for name, setting in SETTINGS.items():
             if setting.is_of_bus:

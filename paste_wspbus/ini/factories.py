@@ -128,9 +128,8 @@ def measured(section: str | None, step: str) -> Generator[None]:
 
 def name_of_factory(context: Any) -> str:
     """Return the name of the factory of a section for messages."""
-    while (
-        context.object is None
-    ):  # with filter-with, PasteDeploy's own context is around that of the section
+    # With filter-with, PasteDeploy's own context is around that of the section.
+    while context.object is None:
         context = context.next_context
     return getattr(context.object, '__qualname__', type(context.object).__name__)
 

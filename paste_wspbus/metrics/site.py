@@ -258,10 +258,8 @@ def _complete(folder: str) -> None:
             )
     except FileNotFoundError:
         return
-    except (
-        ValueError,
-        TypeError,
-    ):  # it is not ours: that has its name when it is whole
+    except (ValueError, TypeError):
+        # It is not ours: that has its name when it is whole.
         os.unlink(path)
         return
     for name in made:

@@ -166,9 +166,8 @@ class SiteLog(Plugin):
         if (self.quiet or not self.reports_failure) and re.match(_START_FAILED, msg):
             return
         is_shown = self.until_started and re.match(_START_FAILED, msg)
-        if (
-            not self.tracebacks or is_shown
-        ):  # the command shows the traceback at its end
+        # The command shows the traceback at its end.
+        if not self.tracebacks or is_shown:
             msg = without_traceback(msg)
         extra = self.extra and self.extra(self.bus, msg)
         self.logger.log(level, '%s', msg, stacklevel=CALLER, extra=extra)

@@ -356,9 +356,8 @@ class SystemdNotifier(Plugin):
                 self._tell_reloading('Restarting')
         limit = self.bus.stop_timeout
         if limit is not None and self._until > time.monotonic():
-            limit = (
-                self._until - time.monotonic()
-            )  # drain, stop and exit have one limit
+            # Drain, stop and exit have one limit.
+            limit = self._until - time.monotonic()
         elif limit is not None:
             self._until = time.monotonic() + limit
         self._begin_transition(limit, status)

@@ -7,10 +7,9 @@ import os
 import sys
 import threading
 import time
-from _thread import (
-    get_ident,
-    start_new_thread,
-)  # the original, before a site patches Python
+
+# The original, before a site patches Python.
+from _thread import get_ident, start_new_thread
 
 from paste_wspbus.bus.deadlines import stacks
 

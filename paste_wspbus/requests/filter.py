@@ -67,9 +67,8 @@ class RequestsInFlight(dict):  # type: ignore[type-arg]
     @property
     def served(self) -> int:
         """The number of requests that have ended, without those that are ``not_counted``."""
-        begun = int(
-            repr(self._numbers)[6:-1]
-        )  # count(7): nothing else shows the number
+        # count(7): nothing else shows the number.
+        begun = int(repr(self._numbers)[6:-1])
         return max(begun - len(self) - self.not_counted, 0)
 
     def describe(self) -> list[dict[str, Any]]:

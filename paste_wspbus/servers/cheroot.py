@@ -111,9 +111,8 @@ class CherootServer(Server):
     def _error_log(
         self, msg: str = '', level: int = 20, traceback: bool = False
     ) -> None:
-        if (
-            self.has_cut or self._has_given_up
-        ):  # the log has named the requests that fail now
+        # The log has named the requests that fail now.
+        if self.has_cut or self._has_given_up:
             level, traceback = 20, False
         self.bus.log(f'cheroot: {msg}', level, traceback)
 
@@ -476,9 +475,8 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
 
     def come_back(self) -> None:
         """Watch the listening sockets again; any thread may call this."""
-        with contextlib.suppress(
-            IndexError, KeyError, ValueError
-        ):  # the stop closes them
+        # The stop closes them.
+        with contextlib.suppress(IndexError, KeyError, ValueError):
             while True:
                 sock = self._away.pop()
                 self._selector.register(sock.fileno(), 1, data=self._doors[sock])

@@ -350,9 +350,8 @@ class Server(Binding):
             return
         self.drain()
         self.has_cut = False
-        if any(
-            one.owned for one in self.sockets
-        ):  # nobody else answers what waits there
+        # Nobody else answers what waits there.
+        if any(one.owned for one in self.sockets):
             self.gate = None
         backlogs = Backlogs(self.sockets)
         try:

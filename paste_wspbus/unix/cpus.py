@@ -32,9 +32,8 @@ def _quotas(root: str) -> Iterator[int]:
             *_read(f'{folder}/cpu.cfs_quota_us').split(),
             *_read(f'{folder}/cpu.cfs_period_us').split(),
         ]
-        if len(words) == 2 and all(
-            word.isdecimal() for word in words
-        ):  # 'max' and -1 stand for no quota
+        # 'max' and -1 stand for no quota.
+        if len(words) == 2 and all(word.isdecimal() for word in words):
             quota, period = map(int, words)
             if period:
                 yield -(-quota // period)

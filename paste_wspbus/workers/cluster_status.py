@@ -180,9 +180,8 @@ class ClusterStatus:
         # Without a word for a ttl, another one may have the lease.
         is_sure = answers and now <= (engine['since'] or 0.0) + cluster.settings.ttl
         machines = self._seen(now) if answers else None
-        if (
-            machines is not None and not self._more
-        ):  # that is newer than the last word of this machine
+        # That is newer than the last word of this machine.
+        if machines is not None and not self._more:
             members = sum(not one['is_silent'] for one in machines)
         return {
             'name': cluster.settings.name,

@@ -120,9 +120,8 @@ class Orders:
         self.bus.subscribe('ask_to_leave', self.report.leave)
         self.bus.subscribe('ask_for_successor', self.report.succeed)
         self.bus.courier = Courier(self.report)
-        self.bus.subscribe(
-            'start', self.catch_up, priority=74
-        )  # then the server starts
+        # The server starts after this, at 75.
+        self.bus.subscribe('start', self.catch_up, priority=74)
         if self.bus.messages is not None:
             self.bus.messages.announce(self.bus.messages.accepted)
 
@@ -141,9 +140,8 @@ class Orders:
         if self.connection.fileno() < 0:
             raise IsSupervised
         self._listens = True
-        self._is_ordered = (
-            threading.Event()
-        )  # made now, because the site may have patched the class
+        # Made now, because the site may have patched the class.
+        self._is_ordered = threading.Event()
         if in_main_thread():
             watch_for_the_end(self.connection, None)
         reader = threading.Thread(target=self._run, name='supervisor', daemon=True)
@@ -351,12 +349,10 @@ def wait_to_go(connection: socket.socket) -> bool:
         line = b''
         while not line.endswith(b'\n'):
             try:
-                came = connection.recv(
-                    1
-                )  # the thread of `Orders` reads the later orders
-            except (
-                ConnectionResetError
-            ):  # the supervisor ended before it read everything
+                # The thread of `Orders` reads the later orders.
+                came = connection.recv(1)
+            except ConnectionResetError:
+                # The supervisor ended before it read everything.
                 return False
             if not came:
                 return False

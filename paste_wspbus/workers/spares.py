@@ -174,9 +174,8 @@ class Spares:
             self.supervisor.leaving.let_go(spare)
             return None
         spare.role = spare.role._replace(generation=role.generation)
-        spare.since = (
-            time.monotonic()
-        )  # it has waited until now: that is no part of a start
+        # It has waited until now: that is no part of a start.
+        spare.since = time.monotonic()
         self.supervisor.go(spare)
         return spare
 

@@ -52,9 +52,8 @@ def test_who_listens_to_restart_is_asked_before_the_host(bus):
     bus.subscribe('restart', lambda: None)
     bus.restart()
     assert bus.host.asked == []
-    assert (
-        bus.execv and bus.state is State.EXITING
-    )  # the thread in block() publishes it
+    # The thread in block() publishes 'restart'.
+    assert bus.execv and bus.state is State.EXITING
 
 
 def test_the_bus_does_what_a_host_leaves_to_it(bus):

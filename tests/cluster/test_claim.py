@@ -225,9 +225,8 @@ def test_never_two_whatever_happens_to_the_engine():
             what = chance.random()
             if what < 0.01:
                 engine.restart(empty=chance.random() < 0.5)
-            elif (
-                what < 0.03 and now > set_at + TTL
-            ):  # not forth and back between two looks
+            # Not forth and back between two looks.
+            elif what < 0.03 and now > set_at + TTL:
                 engine.step, set_at = engine.step + chance.choice([-20, -9, 9, 20]), now
             elif what < 0.04:  # another process takes the place of one
                 number = chance.randrange(5)

@@ -95,9 +95,8 @@ def test_workers_that_start_later_are_drained_as_well(checked, preload):
     assert status_json(checked.folder)[1]['drained'] is True
     command(checked, 'undrain')
     eventually(lambda: {flags(checked) for _ in range(20)} == {'False'})
-    kill(
-        int(checked.get().split()[2])
-    )  # the preloaded code was loaded for a drained site
+    # The preloaded code was loaded for a drained site.
+    kill(int(checked.get().split()[2]))
     eventually(lambda: _all_are_ready(checked))
     assert {flags(checked) for _ in range(20)} == {'False'}
 

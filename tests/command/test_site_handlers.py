@@ -52,9 +52,8 @@ def test_a_request_in_flight_is_answered_and_every_part_stops(tmp_path, server, 
         if mode == 'reload':  # the lines of the bus are on the level DEBUG there
             site.expect('Stopping: requests in flight')
         else:
-            site.expect(
-                'Bus STOPPING', 2 if args else 1
-            )  # the supervisor has a bus, too
+            # The supervisor has a bus, too.
+            site.expect('Bus STOPPING', 2 if args else 1)
         for count in (1, 2):
             os.kill(int((tmp_path / 'serving').read_text()), signal.SIGWINCH)
             site.expect('mine', count)
@@ -202,6 +201,5 @@ def test_an_exception_while_the_site_is_announced_ends_it_in_order(
     assert 'mine' in site.err.text
     assert f'{error.partition("(")[0]} in the main thread' in site.err.text
     assert 'lifespan closed' in site.err.text
-    assert (
-        'automatically' not in site.err.text
-    )  # the bus of a program that has no block()
+    # The log says it of the bus of a program that has no block().
+    assert 'automatically' not in site.err.text

@@ -718,9 +718,8 @@ def test_a_site_without_descriptors_stops_at_once(ground):
     assert site.run('site.ini', 'status').code == 0
     asked = site.run('site.ini', 'stop')
     assert (asked.code, asked.out.text) == (0, 'The site has stopped.\n')
-    assert (
-        'wspserve stop' in site.log
-    )  # asked at the control socket, and not by a signal
+    # Asked at the control socket, and not by a signal.
+    assert 'wspserve stop' in site.log
 
 
 @pytest.mark.parametrize(
@@ -949,9 +948,8 @@ def test_turns_with_the_gil_are_short_while_a_client_gets_its_answer():
     with ShortTurns():
         assert sys.getswitchinterval() < before
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                'ignore', DeprecationWarning
-            )  # of other tests' threads
+            # The threads of other tests may warn.
+            warnings.simplefilter('ignore', DeprecationWarning)
             child = os.fork()  # such as by the site, in another thread
         if not child:
             os._exit(round(sys.getswitchinterval() * 1000))

@@ -111,9 +111,8 @@ def test_the_second_signal_ends_an_atexit_handler_that_hangs(tmp_path):
         site.expect('hangs')
         site.send_again(signal.SIGTERM)
         site.send_again(signal.SIGTERM)
-        assert site.wait(8) == 70, (
-            site.report()
-        )  # not after the 10 s of `limit_the_end`
+        # Not after the 10 s of `limit_the_end`.
+        assert site.wait(8) == 70, site.report()
 
 
 def test_ctrl_c_while_the_command_is_imported_ends_with_one_line(tmp_path):

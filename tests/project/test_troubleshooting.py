@@ -92,8 +92,7 @@ def test_errors_are_found_by_their_bases(name):
 def test_texts_are_found_through_variables_and_constants():
     said = {one.pattern for one in messages()}
     assert 'The site stopped before it was started' in said  # a constant of the module
-    assert (
-        'the plugin … is listed twice' in said
-    )  # problem = …, then ConfigError(problem)
+    # The code says problem = …, then ConfigError(problem).
+    assert 'the plugin … is listed twice' in said
     assert 'The HTTP server failed: the site stops' in said  # level=50
     assert PACKAGE.is_dir()

@@ -376,9 +376,8 @@ def test_a_job_that_hangs_at_the_stop_is_told_and_does_not_hold_it_up(tmp_path):
         assert '[tick] The run does not end within the stop' in site.err.text
         assert 'in hang' in site.err.text
     state = json.loads((tmp_path / 'state.json').read_text())
-    assert (
-        state['run']['ended'] is None
-    )  # the next process says that it was interrupted
+    # The next process says that it was interrupted.
+    assert state['run']['ended'] is None
 
 
 def test_check_says_what_the_start_would_say(tmp_path):

@@ -172,9 +172,8 @@ def test_it_is_logged_once_with_its_traceback_the_method_and_the_path(tmp_path, 
         assert log.count('raise error\n') == 1
 
 
-@pytest.mark.parametrize(
-    'server', ['waitress', 'wsgiref']
-)  # the others have no wrapper
+# The others have no wrapper.
+@pytest.mark.parametrize('server', ['waitress', 'wsgiref'])
 @pytest.mark.parametrize('place', ['file', 'closed_file'])
 def test_a_file_that_the_server_reads_may_raise_it(tmp_path, server, place):
     with site_of(tmp_path, server) as site:

@@ -120,9 +120,8 @@ def test_it_runs_on_one_machine_and_moves_at_once_when_that_stops(tmp_path, engi
             stop(one)
             assert has_ended(job) and has_ended(guard)
             folder, _, _, second, _ = wait_for_job(tmp_path, 2)
-            assert (
-                time.monotonic() - began < TTL
-            )  # it does not wait for the end of the lease
+            # It does not wait for the end of the lease.
+            assert time.monotonic() - began < TTL
             assert folder.endswith('/more/one')
             assert second > fence
             stop(two)
@@ -135,9 +134,8 @@ def test_alone_it_needs_no_server(tmp_path):
     with machine(tmp_path, 'one') as site:
         _, job, _, fence, _ = wait_for_job(tmp_path, 1)
         assert job in processes_of_session(site.pid)
-        graceful(
-            site
-        )  # the old one stops before the new one starts, or the lock is taken
+        # The old one stops before the new one starts, or the lock is taken.
+        graceful(site)
         _, new, _, same, _ = wait_for_job(tmp_path, 2)
         assert new != job and same == fence
         assert has_ended(job)

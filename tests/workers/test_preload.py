@@ -664,9 +664,8 @@ def test_a_site_that_composes_while_its_supervisor_is_killed_ends(tmp_path):
         site.expect('composing')
         site.send(signal.SIGKILL)
         site.process.wait()
-        eventually(
-            lambda: not processes_of_session(site.pid)
-        )  # though the gate is closed still
+        # They end, although the gate is still closed.
+        eventually(lambda: not processes_of_session(site.pid))
     assert life(tmp_path, 'opened') == []
 
 

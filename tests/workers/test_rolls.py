@@ -121,9 +121,8 @@ def test_what_is_old_or_nonsense_is_not_obeyed(turn):
     assert order(turn, fence=9, age=60) == []  # it was stopped for so long
     assert turn.site.asked == []
     order(turn, fence=9)
-    assert (
-        order(turn, fence=9, age=60)[0]['state'] == 'running'
-    )  # it has obeyed already
+    # It has obeyed already.
+    assert order(turn, fence=9, age=60)[0]['state'] == 'running'
     for wrong in ({'fence': 8, 'token': 'b'}, {'soak': 1}, {'by': 7}):
         assert order(turn, **{'fence': 9, **wrong}) == []
     for text in ('', '[]', '{}', '[' * 10**5):
