@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextvars import ContextVar
+from itertools import chain, count, repeat
 
 from paste_wspbus.reference import REQUEST_ID_KEY
 
@@ -38,6 +39,9 @@ class RequestId:
 #: The id of the request that this thread handles.
 request_id = RequestId()
 
+#: A hundred ids without their beginning: they are made at once.
+_BLOCK = ' '.join(f'@{number:02}' for number in range(100))
+
 #: What an id that a client sends may be.
 _is_id = re.compile(r'[A-Za-z0-9._-]{1,64}').fullmatch
 
@@ -57,11 +61,15 @@ class Ids:
     def renew(self) -> None:
         """Begin anew: no other process makes the same ids."""
         self.prefix = f'{os.urandom(6).hex()}-'
+        # It is all C: no thread can come in between, and so two threads get two ids.
+        begins = map(self.prefix.__add__, map(str, count(1)))
+        blocks = map(str.split, map(_BLOCK.replace, repeat('@'), begins))
+        #: Returns an id that no other request has: the prefix, and a number above 99.
+        self.new = chain.from_iterable(blocks).__next__
 
-    def of(self, environ: dict[str, Any], number: int) -> str:
+    def of(self, environ: dict[str, Any]) -> str:
         """Return the id of a request.
 
-        :param number: that of the request in this process, for a new id.
         :returns: that of X-Request-ID, or of the trace in traceparent; a new one if there
             is neither, or if it is not valid.
         """
@@ -73,4 +81,4 @@ class Ids:
         # Only later versions have more fields.
         if trace is not None and (trace[1] != '00' or trace[3] is None):
             return trace[2]
-        return self.prefix + str(number)
+        return self.new()

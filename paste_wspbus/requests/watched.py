@@ -119,9 +119,9 @@ class WatchedFilter(BusFilter):
         requests = self.requests
         number, since, ident = self._count(), monotonic(), get_ident()
         if 'HTTP_X_REQUEST_ID' in environ or 'HTTP_TRACEPARENT' in environ:
-            name = requests.ids.of(environ, number)
+            name = requests.ids.of(environ)
         else:
-            name = requests.ids.prefix + str(number)
+            name = requests.ids.new()
         environ[REQUEST_ID_KEY] = name
         path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
         if requests.deadline is not None:

@@ -93,7 +93,7 @@ def test_the_combined_format_is_that_of_apache_with_more_at_its_end(logged):
     assert re.fullmatch(
         r'192\.0\.2\.1 - - \[\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] '
         r'"GET /shop/caf%C3%A9\?q=1 HTTP/1\.1" 200 12 '
-        r'"http://example\.com/\?token=secret" "Test/1\.0" - \d+ - [0-9a-f]+-1 done',
+        r'"http://example\.com/\?token=secret" "Test/1\.0" - \d+ - [0-9a-f]+-100 done',
         line,
     )
 

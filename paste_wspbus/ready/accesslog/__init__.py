@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -107,18 +106,14 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 class OwnIds(Ids):
     """Gives each request its id in a site whose filter does not do that."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._next = count(1).__next__
-
     def give(self, environ: dict[str, Any]) -> None:
         """Put the id of a request into ``environ``, unless it has one."""
         if REQUEST_ID_KEY in environ:
             return
         if 'HTTP_X_REQUEST_ID' in environ or 'HTTP_TRACEPARENT' in environ:
-            environ[REQUEST_ID_KEY] = self.of(environ, self._next())
+            environ[REQUEST_ID_KEY] = self.of(environ)
         else:
-            environ[REQUEST_ID_KEY] = f'{self.prefix}{self._next()}'
+            environ[REQUEST_ID_KEY] = self.new()
 
 
 class AccessLog(Plugin):
