@@ -36,16 +36,22 @@ port = {port}
 [wspbus:main]
 workers = {workers}
 slow_request = off
-request_deadline = 60
-    /stuck 1
+{keys}
 """
 
+#: What has the worker replaced; and, if the request holds the GIL, what has it killed.
+DEADLINE = 'request_deadline = 60\n    /stuck 1'
+HUNG = 'hung_after = 1'
+
 SITE = """
+import re
 import threading
 
 def app(environ, start_response):
     if environ['PATH_INFO'] == '/stuck':
         threading.Event().wait()
+    if environ['PATH_INFO'] == '/gil':
+        re.match('(a*)*b', 'a' * 100)
     start_response('200 OK', [('Content-Length', '2')])
     return [b'ok']
 
@@ -87,12 +93,12 @@ class Client(threading.Thread):
         return http.client.HTTPConnection('127.0.0.1', self.port, timeout=30)
 
 
-def answer_to_stuck(port: int) -> str:
+def answer_to_stuck(port: int, path: str) -> str:
     """Send a request that never ends by itself; return the status, or 'closed'."""
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
     with contextlib.closing(connection):
         try:
-            connection.request('GET', '/stuck')
+            connection.request('GET', path)
             return str(connection.getresponse().status)
         except (OSError, http.client.HTTPException):
             return 'closed'
@@ -104,13 +110,13 @@ def is_alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def site(use: str, workers: int):
+def site(use: str, workers: int, keys: str):
     """Start the site in a new folder; yield its port, its process and the path of its log."""
     port = rounds.free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / 'site.ini').write_text(
-            INI.format(use=use, port=port, workers=workers)
+            INI.format(use=use, port=port, workers=workers, keys=keys)
         )
         (folder / 'watched_site.py').write_text(SITE)
         log = folder / 'log'
@@ -136,16 +142,18 @@ def site(use: str, workers: int):
             process.wait()
 
 
-def measure(name: str, workers: int, clients: int, least: int) -> bool:
+def measure(name: str, workers: int, clients: int, least: int, path: str) -> bool:
     """Have one worker replaced under load; return whether nobody lost anything."""
-    with site(SERVERS[name], workers) as (port, process, log):
+    keys = HUNG if path == '/gil' else DEADLINE
+    with site(SERVERS[name], workers, keys) as (port, process, log):
         busy = [Client(port, keeps=bool(number % 2)) for number in range(clients)]
         for client in busy:
             client.start()
         begun = time.monotonic()
-        status = answer_to_stuck(port)
+        status = answer_to_stuck(port, path)
         took = time.monotonic() - begun
-        old = int(re.findall(r'\(process (\d+)\): GET /stuck', log.read_text())[0])
+        said = r'\(process (\d+)\)(?:: GET /stuck| hangs)'
+        old = int(re.findall(said, log.read_text())[0])
         until = time.monotonic() + 60
         while is_alive(old) or sum(one.answers for one in busy) < least:
             if time.monotonic() > until:
@@ -174,12 +182,18 @@ def main() -> None:
     parser.add_argument('--clients', type=int, default=15)
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--requests', type=int, default=5_000, help='at least so many')
+    parser.add_argument(
+        '--gil',
+        action='store_true',
+        help='the request holds the GIL: it hangs the worker',
+    )
     options = parser.parse_args()
+    path = '/gil' if options.gil else '/stuck'
     print(
         f'{"server":10}{"clients":>8}{"answers":>10}{"failed":>8}{"overdue":>10}{"after":>10}'
     )
     fine = [
-        measure(name, options.workers, options.clients, options.requests)
+        measure(name, options.workers, options.clients, options.requests, path)
         for name in options.servers or SERVERS
     ]
     met = 'met' if all(fine) else 'missed'

@@ -343,6 +343,15 @@ ORDERS = {
             ('number',),
         ),
         Word(
+            'take',
+            (SUPERVISOR,),
+            (WORKER,),
+            'The process serves a connection of another one, which was killed. Its '
+            'descriptor comes along. What the other one has read of it, and not answered, '
+            'is in base64.',
+            ('read',),
+        ),
+        Word(
             'drain',
             (SUPERVISOR,),
             (WORKER,),

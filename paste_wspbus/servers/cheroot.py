@@ -20,6 +20,7 @@ from paste_wspbus.bus import greenlets
 from paste_wspbus.errors import SettingError
 from paste_wspbus.listening.backlog import readable
 from paste_wspbus.servers.accepting import GRACE, Stage
+from paste_wspbus.servers.cheroot_doors import Door, Listener, Wake, bind_addr
 from paste_wspbus.servers.cheroot_fast import OneSend, faster, take_faster_queue
 from paste_wspbus.servers.cheroot_gateway import contained
 from paste_wspbus.servers.cheroot_threads import Worker
@@ -99,6 +100,11 @@ class CherootServer(Server):
     def prepare(self) -> None:
         """Let cheroot start its threads; if it cannot start all, end the others."""
         self._spawned: list[Worker] = []
+        if self.untouched is not None and self.scheme == 'http':
+            from paste_wspbus.servers.cheroot_untouched import marking
+
+            kind = marking(self._server.ConnectionClass, self.untouched)
+            self._server.ConnectionClass = kind
         try:
             self._server.prepare()
         except RuntimeError:  # the system starts no more threads
@@ -217,6 +223,12 @@ class CherootServer(Server):
         """Let cheroot's selector watch the listening sockets again."""
         self._server._connections.come_back()
 
+    def take(self, connection: socket.socket, read: bytes) -> bool:
+        """Serve a connection of another worker, if this is possible."""
+        from paste_wspbus.servers.cheroot_untouched import take
+
+        return take(connection, read, self._server._connections, self.at_most(1))
+
     def give_up(self, request: RequestInFlight) -> bool:
         """Answer 503 where there is no TLS, and shut the connection down."""
         self._has_given_up, conn = True, request.connection
@@ -324,59 +336,6 @@ class _Connection(AnswersOnce, HTTPConnection):  # type: ignore[misc]
             self.is_at(Stage.IDLE)
 
 
-class _Wake:
-    """Wakes the selector like a readable connection; runs a function in the loop's thread."""
-
-    since = float('inf')
-
-    function: Callable[[], object]
-
-    def __init__(self) -> None:
-        self.reader, self.writer = socket.socketpair()
-
-    def close(self) -> None:
-        self.reader.close()
-        self.writer.close()
-
-
-class _Listener:
-    """Takes the place of a listening socket of cheroot's, and accepts for it."""
-
-    def __init__(self, adapter: Server, sock: socket.socket) -> None:
-        self._adapter, self._sock = adapter, sock
-        self.address: Any = (None, None)
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; a Unix socket has no address."""
-        sock, address = self._adapter.accept(self._sock)
-        self.address = address if isinstance(address, tuple) else (None, None)
-        return sock, self.address
-
-
-class _Door:
-    """A second or further listening socket. The selector treats it as a readable connection."""
-
-    since = float('inf')
-
-    def __init__(self, server: _Server, listening: ListeningSocket) -> None:
-        self.sock = listening.sock
-        #: cheroot's classes find this as the server of a connection that came in here.
-        self.server = _At(server, bind_addr(listening))
-
-    def close(self) -> None:
-        self.sock.close()
-
-
-class _At:
-    """The server with one of its other addresses: SERVER_PORT is that of the connection."""
-
-    def __init__(self, server: _Server, bind_addr: Any) -> None:
-        self._server, self.bind_addr = server, bind_addr
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._server, name)
-
-
 class _Connections(ConnectionManager):  # type: ignore[misc]
     _stop_requested: bool
 
@@ -387,12 +346,12 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         #: server. Only the loop's thread uses this; a closed socket is not in it any more.
         self._doors: dict[socket.socket, Any] = {first.sock: server}
         for listening in others:
-            self._doors[listening.sock] = door = _Door(server, listening)
+            self._doors[listening.sock] = door = Door(server, listening)
             self._selector.register(listening.sock.fileno(), 1, data=door)
         #: The listening sockets that the selector does not watch, because accept() failed.
         self._away: list[socket.socket] = []
         # With it, a stop works without free descriptors.
-        self._spare = [_Wake()]
+        self._spare = [Wake()]
 
     @property
     def listeners(self) -> list[socket.socket]:
@@ -402,11 +361,13 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
     @property
     def _num_connections(self) -> int:
         watched = len(self._doors) - len(self._away)
-        return len(self._selector) - watched
+        # len() of cheroot's selector waits for its lock: then another thread may take the
+        # GIL between the application and its response.
+        return len(self._selector._selector.get_map() or ()) - watched
 
     def wake(self, function: Callable[[], object]) -> None:
         """Run ``function`` in the loop's thread; the loop reads its settings again afterwards."""
-        wake = self._spare.pop() if self._spare else _Wake()
+        wake = self._spare.pop() if self._spare else Wake()
         wake.function = function
         try:
             self._selector.register(wake.reader.fileno(), 1, data=wake)
@@ -414,7 +375,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         except (KeyError, RuntimeError, ValueError):  # the loop has ended
             wake.close()
 
-    def woken(self, wake: _Wake) -> None:
+    def woken(self, wake: Wake) -> None:
         """Run the function of ``wake``; `_Server.process_conn` calls this in the loop's thread."""
         function = wake.function
         wake.reader.recv(1)
@@ -462,7 +423,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         if first is None:
             return None  # it was closed in the pass in which a client connected
         adapter = self.server.adapter
-        found = super()._from_server_socket(_Listener(adapter, first))
+        found = super()._from_server_socket(Listener(adapter, first))
         if adapter.is_paused:
             self._selector.unregister(first.fileno())
             self._go_away(first)
@@ -481,12 +442,27 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
                 sock = self._away.pop()
                 self._selector.register(sock.fileno(), 1, data=self._doors[sock])
 
-    def come_in(self, door: _Door) -> None:
+    def watch(
+        self, listener: Any, listening: socket.socket | None, read: bytes
+    ) -> bool:
+        """Watch a connection of another worker: ``listener`` accepts it; see `Server.take`."""
+        door = self._doors.get(listening) if listening else None
+        if door is None or self.server.adapter.draining:
+            return False
+        found = super()._from_server_socket(listener)
+        found.raw.is_given(read)
+        if door is not self.server:
+            found.server = door.server
+            found.remote_addr, found.remote_port = listener.address[:2]
+        self.put(found)
+        return True
+
+    def come_in(self, door: Door) -> None:
         """Accept at a second or further listening socket, which `_run` has unregistered."""
         if door.sock not in self._doors:
             return  # it was closed, as above
         adapter = self.server.adapter
-        listener = _Listener(adapter, door.sock)
+        listener = Listener(adapter, door.sock)
         found = super()._from_server_socket(listener)
         if adapter.is_paused:
             self._go_away(door.sock)
@@ -568,20 +544,14 @@ class _Server(wsgi.Server):  # type: ignore[misc]
         return not self.adapter.draining and super().can_add_keepalive_connection
 
     def process_conn(self, conn: Any) -> None:
-        if isinstance(conn, _Wake):
+        if isinstance(conn, Wake):
             self._connections.woken(conn)
-        elif isinstance(conn, _Door):
+        elif isinstance(conn, Door):
             self._connections.come_in(conn)
         else:
             if self.adapter.sharing is not None:
                 self.in_pool.add(conn)
             super().process_conn(conn)
-
-
-def bind_addr(listening: ListeningSocket) -> Any:
-    """Return the address of a socket as cheroot writes it: for a Unix socket, a text."""
-    name = listening.name
-    return os.fsdecode(name) if listening.is_unix else name[:2]
 
 
 @contextlib.contextmanager

@@ -37,8 +37,8 @@ class Reader(io.BufferedReader):
 
     raw: _Raw
 
-    def __init__(self, sock: socket.socket, size: int) -> None:
-        super().__init__(_Raw(sock, 'r'), size)
+    def __init__(self, sock: socket.socket, size: int, raw: Any = None) -> None:
+        super().__init__(raw or _Raw(sock, 'r'), size)
         #: cheroot's statistics show it.
         self.bytes_read = 0
 

@@ -15,8 +15,8 @@ from paste_wspbus.servers.cheroot import (
     _Connection,
     _Request,
     _Server,
-    bind_addr,
 )
+from paste_wspbus.servers.cheroot_doors import bind_addr
 from paste_wspbus.servers.server import ADDRESS
 from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 
 from paste_wspbus.listening.backlog import is_filling
+from paste_wspbus.servers.untouched import Marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,10 +43,14 @@ class Board:
     def __init__(self) -> None:
         self._bytes = mmap.mmap(-1, PLACES)
         self._free = list(range(PLACES - 1, 0, -1))
+        #: Which connections of each worker another one can take.
+        self.marks = Marks()
 
     def take(self) -> int:
         """Return the number of a place that no process has; 0 if there is none."""
-        return self._free.pop() if self._free else 0
+        number = self._free.pop() if self._free else 0
+        self.marks.clear(number)
+        return number
 
     def give_back(self, number: int) -> None:
         """Note that the process with this place has ended; it has no free threads any more."""
@@ -53,9 +58,18 @@ class Board:
             self._bytes[number : number + 1] = _BUSY
             self._free.append(number)
 
-    def share(self, number: int, server: Server) -> Sharing:
-        """Return what the worker does that has this place; the worker itself calls this."""
-        return Sharing(self._bytes, number, server)
+    def share(self, number: int, server: Server, several: bool) -> None:
+        """Give the server of a worker what the worker shares; the worker itself calls this.
+
+        :param number: that of its place.
+        :param several: whether there are others at the same time, and not only a successor.
+        """
+        if several and number:
+            server.sharing = Sharing(self._bytes, number, server)
+        if (
+            server.scheme == 'http'
+        ):  # with TLS, nobody else has the keys of a connection
+            server.untouched = self.marks.of(number)
 
 
 class Sharing:

@@ -19,6 +19,7 @@ from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Generator, Mapping
     from typing import Any
 
@@ -145,6 +146,12 @@ class PasteServer(SocketServer):
 
     def make(self, app: Any, handler: type[Any]) -> Any:
         """Let Paste make the server; the port does not matter."""
+        #: The connections of another worker, and what that has read of them.
+        self.given: dict[Any, bytes] = {}
+        if self.untouched is not None:
+            from paste_wspbus.servers.paste_untouched import marking
+
+            handler = marking(handler, self.untouched, self.given)
         conf = {key: value for key, value in self.conf.items() if key not in ADDRESS}
         conf.pop('request_queue_size', None)
         # A request that the stop has cut must not keep the process alive.
@@ -193,6 +200,25 @@ class PasteServer(SocketServer):
             return False
         with contextlib.suppress(OSError, ValueError):
             handler.connection.send(refusal(method))
+        return True
+
+    def has_accepted(self, connection: Any, listening: socket.socket) -> None:
+        """Note a new connection, and mark it."""
+        super().has_accepted(connection, listening)
+        if self.untouched is not None:
+            self.untouched.add(connection.fileno())
+
+    def take(self, connection: socket.socket, read: bytes) -> bool:
+        """Queue a connection of another worker for a thread, if this is possible."""
+        from paste_wspbus.servers.untouched import came_in_at
+
+        listening = came_in_at(connection, self.accepts_on())
+        address = connection.getpeername() or ('127.0.0.1', 0)
+        if listening is None or self.draining or not self._runs():
+            return False
+        self.given[connection] = read
+        super().has_accepted(connection, listening)
+        self._server.process_request(connection, address)
         return True
 
     def load_now(self) -> Load:

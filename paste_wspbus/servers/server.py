@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from paste_wspbus.listening.sockets import ListeningSocket
     from paste_wspbus.servers.cutting import RequestInFlight
     from paste_wspbus.servers.free_threads import Board, Sharing
+    from paste_wspbus.servers.untouched import Untouched
     from paste_wspbus.watching.gate import Gate
 
 #: Seconds between two checks whether a stopping server is done.
@@ -74,6 +75,8 @@ class Server(Binding):
 
     priority = 75  # that of CherryPy: the server starts after the parts that it needs
     scheme = 'http'
+    #: Serves a connection of another worker, if it can.
+    take: Callable[[socket.socket, bytes], bool] | None = None
     blocking = False  # a start returns before the server stops
     #: Whether one thread accepts a connection, and another one reads from it.
     passes_connections = True
@@ -85,9 +88,10 @@ class Server(Binding):
         self.shared = False
         #: Whether other processes accept from the same sockets at the same time.
         self.competes = False
-        #: The places of all workers; and what a worker among several does with its own.
+        #: The places of all workers; and what a worker does with its own (`Board.share`).
         self.board: Board | None = None
         self.sharing: Sharing | None = None
+        self.untouched: Untouched | None = None
         # A child that the site forks must not keep the port open: nobody accepts there
         # after the site has ended, and clients that connect would wait.
         close_in_child(self, Server.after_fork)
@@ -200,11 +204,6 @@ class Server(Binding):
     def share(self, board: Board) -> None:
         """Let forked children keep the sockets: they are workers, with places on this board."""
         self.shared, self.board = True, board
-
-    def take_place(self, number: int) -> None:
-        """Share connections with the other workers, in a place on their board, if there is one."""
-        if self.board is not None and number:
-            self.sharing = self.board.share(number, self)
 
     def adopt(self, sockets: list[ListeningSocket]) -> None:
         """Use these sockets, which another process has bound."""

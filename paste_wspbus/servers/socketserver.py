@@ -123,8 +123,7 @@ class SocketServer(Server):
             connection, address = self.accept(server.socket)
             if connection.gettimeout() is None:
                 connection.setblocking(True)  # on BSD, it has the listener's mode
-            self._open[connection] = _Connection(server.socket)
-            self._served.add(connection)
+            self.has_accepted(connection, server.socket)
             return connection, address or ('127.0.0.1', 0)
 
         def close_request(connection: Any) -> None:
@@ -145,6 +144,11 @@ class SocketServer(Server):
         server.handle_error = handle_error_unless_cut
         for listening in self.sockets:
             listening.sock.listen(self.conf.get('request_queue_size') or 128)
+
+    def has_accepted(self, connection: Any, listening: socket.socket) -> None:
+        """Note a new connection."""
+        self._open[connection] = _Connection(listening)
+        self._served.add(connection)
 
     def accepts_on(self) -> list[socket.socket]:
         """Return the sockets that the loop watches."""

@@ -183,10 +183,10 @@ class WaitressServer(Server):
         # waitress counts what is in the map, and not the connections alone.
         self._adjustments.connection_limit += len(self._map)
         channel_class = _channel_class(self, ways)
-        if self.sharing is not None:
-            from paste_wspbus.servers.waitress_sharing import expecting
+        if self.board is not None:
+            from paste_wspbus.servers.waitress_sharing import in_worker
 
-            channel_class = expecting(channel_class, self.sharing)
+            channel_class = in_worker(channel_class, self, self._servers)
         if self._loop is not None:
             bases = (waitress_fast.EpollChannel, channel_class)
             channel_class = type('EpollDrainingChannel', bases, {})
@@ -280,7 +280,7 @@ class WaitressServer(Server):
             use_poll=use_poll,
         )
 
-    def _in_loop(self, function: Callable[[], bool | None]) -> bool:
+    def in_loop(self, function: Callable[[], bool | None]) -> bool:
         """Run ``function`` in the loop's thread; return its result, or False if it takes too long."""
         if not self._runs():
             return bool(function())
@@ -294,7 +294,7 @@ class WaitressServer(Server):
 
     def stop_accepting(self) -> None:
         """Close the listening sockets only; their triggers stay open."""
-        self._in_loop(self._close_listeners)
+        self.in_loop(self._close_listeners)
 
     def _close_listeners(self) -> None:
         for server in self._servers:
@@ -302,7 +302,7 @@ class WaitressServer(Server):
 
     def finish(self) -> bool:
         """Close idle channels; return whether no channel remains."""
-        return self._in_loop(self._close_idle)
+        return self.in_loop(self._close_idle)
 
     @property
     def _channels(self) -> list[Any]:
@@ -340,11 +340,11 @@ class WaitressServer(Server):
         from paste_wspbus.servers.refusing import refuse_channel
 
         self._has_given_up, channel = True, request.connection
-        return self._in_loop(lambda: refuse_channel(channel, request.method))
+        return self.in_loop(lambda: refuse_channel(channel, request.method))
 
     def cut(self) -> None:
         """Close all channels in the loop's thread; a thread that writes to one is woken."""
-        self._in_loop(self._close_channels)
+        self.in_loop(self._close_channels)
 
     def _close_channels(self) -> None:
         for channel in self._channels:
@@ -353,7 +353,7 @@ class WaitressServer(Server):
     def end(self) -> None:
         """Stop the threads and close the remaining channels; the loop ends with an empty map."""
         self._dispatcher.shutdown(timeout=self.time_to_end)
-        self._in_loop(self._close_all)
+        self.in_loop(self._close_all)
 
     def _close_all(self) -> None:
         self._close_channels()
@@ -418,7 +418,7 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
 
 
 def _run_jobs(trigger: Any, jobs: deque[Callable[[], object]]) -> None:
-    """Run what `_in_loop` was given.
+    """Run what `in_loop` was given.
 
     waitress's own trigger runs such functions under its lock. If one takes long, who pulls
     the trigger for the next one waits, and knows no limit.

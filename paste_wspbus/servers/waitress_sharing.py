@@ -1,12 +1,35 @@
-"""The channels of waitress in a worker among several: a thread is kept free for each new one."""
+"""The channels of waitress in a worker: a thread is kept free for each new one."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from typing import Any
 
     from paste_wspbus.servers.free_threads import Sharing
+    from paste_wspbus.servers.waitress import WaitressServer
+
+
+def in_worker(
+    channel_class: type[Any], server: WaitressServer, servers: list[Any]
+) -> type[Any]:
+    """Return the class of the channels of a server in a worker; give it its method ``take``.
+
+    :param servers: those of waitress.
+    """
+    if server.sharing is not None:
+        channel_class = expecting(channel_class, server.sharing)
+    if server.untouched is not None:
+        from paste_wspbus.servers.waitress_untouched import accept, marking
+
+        channel_class = marking(channel_class, server.untouched)
+
+        def take(connection: socket.socket, read: bytes) -> bool:
+            return server.in_loop(lambda: accept(server, connection, read, servers))
+
+        server.take = take
+    return channel_class
 
 
 def expecting(base: type[Any], sharing: Sharing) -> type[Any]:

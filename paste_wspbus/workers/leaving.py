@@ -42,9 +42,9 @@ class Leaving:
     ) -> None:
         self.bus, self.events, self.children = bus, bus.events, children
         self.plan, self.server = plan, server
-        #: They are called with a process shortly before it is killed, and when it is.
+        #: They are called with a process half a second before it is killed, and just before.
         self.soon: Callable[[WorkerHandle], None] = lambda worker: None
-        self.killed: Callable[[WorkerHandle], None] = lambda worker: None
+        self.killed: list[Callable[[WorkerHandle], None]] = []
         #: Whether the whole site stops.
         self.is_stopping = False
 
@@ -101,7 +101,8 @@ class Leaving:
         was_killed, worker.killed = worker.killed, True
         if not was_killed:
             self.bus.log(f'{worker.title} did not stop in time: it is killed', 50)
-            self.killed(worker)
+            for function in self.killed:
+                self.events.run(function, worker)
         worker.signal(signal.SIGKILL)
         template = worker.template
         if template is not None and (was_killed or worker.silent or not worker.pid):

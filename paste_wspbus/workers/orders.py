@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import binascii
 import contextlib
 import fcntl
 import os
@@ -11,6 +12,7 @@ import socket
 import struct
 import sys
 import threading
+from collections import deque
 
 from paste_wspbus.bus import Bus
 from paste_wspbus.bus.interrupts import in_main_thread, threads_are_greenlets
@@ -25,7 +27,7 @@ from paste_wspbus.wire import MESSAGES, read_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
     from typing import Any
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 #: Seconds that a worker waits for the supervisor's consent to its stop.
 ANSWER = 2.0
+
+#: The bytes and descriptors of one recvmsg(2).
+MAX_BYTES, MAX_FDS = 65536, 64
 
 #: Seconds that the supervisor takes to end, at most, when its connections are closed.
 ENDS = 1.0
@@ -100,7 +105,10 @@ class Orders:
             'missed': self._receive('receive_missed'),
             'examine': self._examine,
             'give_up': lambda number: give_up(bus, number),
+            'take': self._take,
         }
+        #: The descriptors that have come along with orders.
+        self._fds: deque[int] = deque()
 
     def _receive(self, method: str) -> Callable[..., None]:
         def receive(content: Any = ()) -> None:
@@ -161,11 +169,12 @@ class Orders:
         self._is_ordered.wait(ANSWER)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError), self.connection.makefile('rb') as stream:
-            lines: Iterable[bytes] = stream
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            lines = self._lines()
             if threads_are_greenlets():
                 from paste_wspbus.bus import greenlets
 
+                stream = stack.enter_context(self.connection.makefile('rb'))
                 lines = greenlets.lines(stream)
             for line in lines:
                 word, carried = read_order(line)
@@ -180,6 +189,27 @@ class Orders:
             self.leave()
             why = 'The connection to the supervisor is closed: this process stops'
             self.bus.log(why, 40)
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines that the supervisor sends; their descriptors come before them."""
+        rest = b''
+        while True:
+            came, fds, _, _ = socket.recv_fds(self.connection, MAX_BYTES, MAX_FDS)
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            self._fds.extend(fds)
+            if not came:
+                return
+            *whole, rest = (rest + came).split(b'\n')
+            yield from (line + b'\n' for line in whole)
+
+    def _take(self, text: str) -> None:
+        if not self._fds:  # greenlets get none
+            return
+        from paste_wspbus.servers.untouched import take
+
+        fd, read = self._fds.popleft(), binascii.a2b_base64(text)
+        take(self.bus.plugins.get('server'), fd, read)
 
     def _stop(self) -> None:
         for listening in self._owned:

@@ -48,6 +48,8 @@ class Reports:
         self._problem = ''
         self.bus.subscribe('worker_started', self._note_start)
         self.bus.subscribe('worker_died', self._note_end)
+        supervisor.leaving.soon = self.look
+        supervisor.leaving.killed.append(self.killed)
         self.bus.subscribe('log', self.notes.note_line)
 
     # -- what happens -----------------------------------------------------------------

@@ -37,6 +37,7 @@ from paste_wspbus.workers.draining import Draining
 from paste_wspbus.workers.exchange import Exchange
 from paste_wspbus.workers.failures import Failures
 from paste_wspbus.workers.faults import Faults
+from paste_wspbus.workers.handing_on import HandingOn
 from paste_wspbus.workers.handle import Stage, WorkerHandle
 from paste_wspbus.workers.history import History
 from paste_wspbus.workers.inquiries import Inquiries
@@ -200,7 +201,7 @@ class Supervisor:
         self.history = History(bus.events, self.children)
         self.draining = Draining(bus, self.children)
         self.stacks, self.reports = Stacks(bus.events), Reports(self)
-        self.leaving.soon, self.leaving.killed = self.reports.look, self.reports.killed
+        self.handing_on = HandingOn(self)
         self.exchange = Exchange(bus.events, self.children, bus.log)
         self.renewals, self.crashes = Renewals(self), Crashes(self.reports.crashed)
         self.replacing, self.soak = Replacing(self), Soak(self)

@@ -201,8 +201,8 @@ class Worker:
             return
         server.shared = False  # children of the site do not get the sockets
         server.competes = self.role.several
-        if self.role.several:
-            server.take_place(self.role.place)
+        if server.board is not None:
+            server.board.share(self.role.place, server, self.role.several)
         owned = [listening for listening in server.sockets if listening.owned]
         for listening in owned:
             listening.owned = False  # the order 'stop' changes that

@@ -197,7 +197,7 @@ class SimulatedProcess(WorkerHandle):
 class SimulatedChildren:
     """Takes the place of `Children`: forks, orders, and what is heard of the processes."""
 
-    board = None
+    board = SimpleNamespace(marks=SimpleNamespace(read=lambda place: {}))
 
     def __init__(self, kernel, model, events, heard, ended, babbles):
         self.kernel, self.model, self.events, self._ended = kernel, model, events, ended

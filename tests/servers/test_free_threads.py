@@ -14,6 +14,8 @@ from paste_wspbus.servers.free_threads import PLACES, Board
 class Threads:
     """A server, as far as it is asked: its free threads, and how often it was resumed."""
 
+    scheme = 'http'
+
     def __init__(self, free, sockets):
         self.free, self.resumed, self.sockets = free, 0, sockets
 
@@ -42,9 +44,9 @@ def start(board, listening):
 
     def start(free):
         server = Threads(free, [listening])
-        sharing = board.share(board.take(), server)
-        sharing.begin()
-        return sharing, server
+        board.share(board.take(), server, several=True)
+        server.sharing.begin()
+        return server.sharing, server
 
     return start
 
@@ -199,7 +201,9 @@ def test_each_place_is_given_once(board):
 
 def test_the_children_of_a_process_see_each_other(board, start, fill):
     sharing, _ = start(0)
-    other = board.share(board.take(), Threads(1, []))
+    server = Threads(1, [])
+    board.share(board.take(), server, several=True)
+    other = server.sharing
     pid = os.fork()
     if not pid:
         other.begin()

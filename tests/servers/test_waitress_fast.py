@@ -287,13 +287,13 @@ def test_a_loop_that_is_held_up_holds_up_nobody_who_asks_it(monkeypatch):
             entered.set()
             release.wait(TIMEOUT)
 
-        served.server._in_loop(lambda: None)  # the loop runs
-        first = threading.Thread(target=served.server._in_loop, args=[hold])
+        served.server.in_loop(lambda: None)  # the loop runs
+        first = threading.Thread(target=served.server.in_loop, args=[hold])
         first.start()
         assert entered.wait(TIMEOUT)
         answers = []
         second = threading.Thread(
-            target=lambda: answers.append(served.server._in_loop(lambda: True))
+            target=lambda: answers.append(served.server.in_loop(lambda: True))
         )
         second.start()
         second.join(TIMEOUT / 2)
@@ -301,7 +301,7 @@ def test_a_loop_that_is_held_up_holds_up_nobody_who_asks_it(monkeypatch):
         first.join()
         second.join()
         assert answers == [False]
-        eventually(lambda: served.server._in_loop(lambda: True))
+        eventually(lambda: served.server.in_loop(lambda: True))
 
 
 def test_channels_may_be_closed_while_waitress_goes_through_them(monkeypatch):

@@ -65,7 +65,7 @@ def test_a_worker_that_holds_the_gil_is_replaced_and_nobody_else_loses_anything(
             eventually(lambda: has_ended(old))
             eventually(lambda: sum(w['hung'] for w in site.workers()) == 1)
             clients.stop()
-            # A client of each may have been accepted just before the worker held the GIL.
+            # The application may have had a request of each just before.
             assert len(clients.failures) <= 2, clients.failures
         told = site.run('status').out.text
         told = ' '.join(told.split())

@@ -1,0 +1,102 @@
+"""The connections of cheroot in a worker: those on which no request has begun are marked."""
+
+from __future__ import annotations
+
+import queue
+
+from paste_wspbus.servers import cheroot_fast
+from paste_wspbus.servers.untouched import Reader, came_in_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from paste_wspbus.servers.untouched import Untouched
+
+
+class _Raw(Reader):
+    """A reader that reads nothing from the socket while it ``is_quiet``."""
+
+    is_quiet = False
+
+    def readinto(self, buffer: Any) -> int | None:
+        return None if self.is_quiet and not self.given else super().readinto(buffer)
+
+
+def marking(base: type[Any], untouched: Untouched) -> type[Any]:
+    """Return a class of connections that are marked as `Untouched` says.
+
+    Between two requests, nothing reads from a connection but the thread that serves it.
+    """
+
+    class Request(base.RequestHandlerClass):  # type: ignore[misc, name-defined]
+        def simple_response(self, *args: Any, **kwargs: Any) -> None:
+            untouched.remove(self.conn.fd)
+            super().simple_response(*args, **kwargs)
+
+    class Connection(base):  # type: ignore[misc]
+        RequestHandlerClass = Request
+        rfile: Any
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.fd, self.raw = self.socket.fileno(), _Raw(self.socket, untouched)
+            self.rfile.close()
+            self.rfile = cheroot_fast.Reader(self.socket, self.rbufsize, self.raw)
+            untouched.add(self.fd)
+
+        def begins_request(self) -> None:
+            untouched.remove(self.fd)
+            super().begins_request()
+
+        def communicate(self) -> Any:
+            keeps = super().communicate()
+            if keeps and not self.rfile.has_data():
+                self.raw.is_first = True
+                untouched.add(self.fd)
+            return keeps
+
+        def close(self) -> None:
+            untouched.remove(self.fd)
+            super().close()
+
+    return Connection
+
+
+class _Accepted:
+    """Takes the place of a listening socket of cheroot's: it has accepted a connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        name = connection.getpeername()
+        #: A Unix socket has none.
+        self.address = name[:2] if isinstance(name, tuple) else (None, None)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        return self._connection, self.address
+
+
+def take(connection: socket.socket, read: bytes, manager: Any, patience: float) -> bool:
+    """Have cheroot's loop watch a connection, as if it had been served before.
+
+    :param read: what the other worker has read of it, and not answered.
+    :param manager: cheroot's connection manager: its `wake` and `watch` do the work.
+    :param patience: seconds that the loop has.
+    :returns: False if this is not possible: the caller closes the connection.
+    :raises OSError: if the client has gone.
+    """
+    accepted = _Accepted(connection)
+    listening = came_in_at(connection, manager.listeners)
+    done: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def watch() -> None:
+        # If this is late, the caller has closed the connection.
+        is_open = connection.fileno() >= 0
+        done.put(is_open and manager.watch(accepted, listening, read))
+
+    manager.wake(watch)
+    try:
+        return done.get(timeout=patience)
+    except queue.Empty:
+        return False
