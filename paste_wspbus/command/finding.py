@@ -246,9 +246,11 @@ class Search:
                 return found
         if not sites or sites[0].state == DEAD:
             return None
-        which = ' and '.join(_described(one) for one in exact or sites)
+        running = [_described(one) for one in exact or sites]
+        runs = 'run' if len(running) > 1 else 'runs'
         how = '--pid-file' if exact else '--server-name or --app-name'
-        problem = f'{which} run {self.names.ini}: say by {how} which one is meant'
+        which = f'{" and ".join(running)} {runs} {self.names.ini}'
+        problem = f'{which}: say by {how} which one is meant'
         return Found(UNKNOWN, '', None).is_unknown(Ambiguous(problem))
 
     def _is_direct(self, entry: Entry) -> bool:
@@ -436,6 +438,8 @@ def why(error: NoAnswer, pid: int | None) -> str:
     """
     if pid and error.code == errno.ETIMEDOUT and (silent := why_silent(pid)):
         return silent
+    if error.code == errno.EACCES and pid and (users := users_of(pid)):
+        return f'permission denied: it belongs to {name_of(max(users))}'
     # A starting site may have no socket yet, or no thread that answers there.
     starting = errno.ENOENT, errno.ECONNREFUSED, errno.ETIMEDOUT
     folder = os.path.dirname(error.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -37,6 +38,9 @@ PATIENCE, AT_A_TIME = 1.0, 16
 
 #: The same if it says what all machines of its cluster do: its engine may be slow.
 MACHINES_PATIENCE = 8.0
+
+#: The states of a site that does not say its own.
+SILENT, FORBIDDEN = 'does not answer', 'not permitted'
 
 HEADING = ('PROCESS', 'USER', 'STATE', 'GENERATION', 'SINCE', 'SERVING', 'SITE')
 
@@ -78,11 +82,11 @@ def _describe(found: Found, machines: bool) -> dict[str, Any] | None:
         return None
     if found.state != RUNNING and (found.state == NOT_RUNNING or not entry.holder):
         return None
-    status = _ask(entry, found, machines)
+    status, state = _ask(entry, found, machines)
     return {
         'pid': found.pid or entry.holder or None,
         'user': name_of(entry.owner if not is_own(entry.owner) else _runs_as(found)),
-        'state': text(status.get('state')) if status else 'does not answer',
+        'state': text(status.get('state')) if status else state,
         'generation': status.get('generation'),
         'since': number(status, 'since'),
         'urls': texts(status, 'urls'),
@@ -102,17 +106,17 @@ def _runs_as(found: Found) -> int:
     return max(users) if users else os.geteuid()
 
 
-def _ask(entry: Entry, found: Found, machines: bool) -> dict[str, Any]:
-    """Return the status that the site tells; {} if it does not answer in time."""
+def _ask(entry: Entry, found: Found, machines: bool) -> tuple[dict[str, Any], str]:
+    """Return the status that the site tells; or {}, and the state that is shown instead."""
     try:
         patience = MACHINES_PATIENCE if machines else PATIENCE
         with connect(found.control, PATIENCE) as sock:
             if not is_own(entry.owner) and not _is_of(sock, entry.owner):
-                return {}
+                return {}, SILENT
             send(sock, 'status', machines=machines)
-            return receive(sock, patience) or {}
-    except NoAnswer:
-        return {}
+            return receive(sock, patience) or {}, SILENT
+    except NoAnswer as error:
+        return {}, FORBIDDEN if error.code == errno.EACCES else SILENT
 
 
 def _is_of(sock: socket.socket, user: int) -> bool:

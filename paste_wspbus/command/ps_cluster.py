@@ -6,11 +6,16 @@ import json
 
 from paste_wspbus.command.answer import in_columns, print_answer
 from paste_wspbus.command.cluster_text import COLUMNS, machines_of, rows
+from paste_wspbus.command.ps import FORBIDDEN, SILENT
 from paste_wspbus.control.status import text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+#: What is said of a site that does not say its state.
+SAID = {SILENT: SILENT, FORBIDDEN: 'does not answer this user: permission denied'}
 
 
 def show(sites: list[dict[str, Any]], as_json: bool) -> None:
@@ -45,8 +50,8 @@ def show(sites: list[dict[str, Any]], as_json: bool) -> None:
                 f'{why}.',
                 absolute=True,
             )
-    silent = [site for site in sites if site['state'] == 'does not answer']
+    silent = [site for site in sites if site['state'] in SAID]
     for site in silent:
-        print_answer(f'{site["ini"]} does not answer.', absolute=True)
+        print_answer(f'{site["ini"]} {SAID[site["state"]]}.', absolute=True)
     if not found and not silent:
         print_answer('No site that runs here belongs to a cluster.')

@@ -101,7 +101,7 @@ def without_answer(found: Found) -> str:
     if found.state == DEAD:
         return f'The site is dead: {found.problem}'
     if isinstance(found.error, Ambiguous):
-        return f'Several sites run: {found.problem}'
+        return f'It is not known which site is meant: {found.problem}'
     return f'It is not known whether the site runs: {found.problem}'
 
 

@@ -307,7 +307,8 @@ def test_of_two_sites_of_one_ini_the_named_one_is_stopped(ground):
             assert told.code == 4, told.report()
             assert '--server-name' in told.err.text
             told = ground.run('site.ini', 'status')
-            assert told.code == 4 and told.out.text.startswith('Several sites run: ')
+            start = 'It is not known which site is meant: process '
+            assert told.code == 4 and told.out.text.startswith(start)
             assert ' and process ' in told.out.text, told.report()
             assert ' run site.ini: say by --server-name or' in told.out.text
             assert ground.run('site.ini', 'stop', *names[1]).code == 0
@@ -331,7 +332,7 @@ def test_of_two_sites_of_one_ini_the_one_with_its_pid_file_is_meant(ground):
             told = ground.run('site.ini', 'status', *words)
             assert f'process {site.pid}' in told.out.text, told.report()
         told = ground.run('site.ini', 'status', 'n=3')
-        assert 'Several sites run: ' in told.out.text, told.report()
+        assert 'not known which site is meant: ' in told.out.text, told.report()
         assert ground.run('site.ini', 'stop', 'n=2').code == 0
         assert two.wait() == 0
         assert one.process.poll() is None

@@ -1,14 +1,18 @@
 """`wspserve ps` lists the running sites; of other users' sites it shows only a part."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from paste_wspbus.command import ps
+from paste_wspbus.control.client import NoAnswer
 from tests.kit import Process, Site, eventually, run, write
 from tests.kit.daemons import WEBAPP, ini
 from tests.kit.stand_in import StandIn
@@ -76,6 +80,22 @@ def test_a_site_that_does_not_answer_holds_up_nothing(sites):
         silent.pid,
     )
     assert there['one.ini']['pid'] == one.pid
+
+
+@pytest.mark.parametrize(
+    ('code', 'state'),
+    [(errno.EACCES, 'not permitted'), (errno.ECONNREFUSED, 'does not answer')],
+)
+def test_a_site_that_this_user_may_not_ask_is_not_said_to_be_silent(
+    monkeypatch, code, state
+):
+    def refuse(path, seconds):
+        raise NoAnswer(path, os.strerror(code), code)
+
+    monkeypatch.setattr(ps, 'connect', refuse)
+    entry = SimpleNamespace(owner=os.geteuid())
+    found = SimpleNamespace(control='/run/site.sock')
+    assert ps._ask(entry, found, False) == ({}, state)
 
 
 def test_control_characters_of_a_site_are_escaped(sites):

@@ -918,7 +918,7 @@ sys.exit(main())
 @pytest.mark.parametrize(
     ('args', 'code', 'line'),
     [
-        (['status'], 0, 'is running (process {}), but does not answer: permission'),
+        (['status'], 0, 'but does not answer: permission denied: it belongs to root.'),
         (['graceful'], 1, 'is running (process {}), but does not answer: permission'),
         (['stop'], 4, 'process {} belongs to another user: permission denied'),
     ],
