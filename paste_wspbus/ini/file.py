@@ -228,7 +228,14 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
                 relative_to=os.path.dirname(self.filename),
                 global_conf=global_conf,
             )
-        loader = self.included(path)
+        try:
+            loader = self.included(path)
+        except ConfigError as error:
+            if os.path.exists(error.file or ''):
+                raise
+            from paste_wspbus.ini.mistakes import no_included
+
+            raise no_included(self, uri, error) from None
         # The keys of [DEFAULT] here are defaults there, except the vars.
         inherited = {
             k: literal(v)

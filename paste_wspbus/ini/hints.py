@@ -122,7 +122,7 @@ def section_hint(prefixes: Sequence[str], own: str, sections: Iterable[str]) -> 
     for prefix in prefixes:
         # [filter:…] is another kind, and no typo of [filter-app:…].
         for one in get_close_matches(prefix, named, 1, 0.8):
-            return f'; did you mean [{named[one]}]?'
+            return f'; did you mean [{prefixes[0]}:{own}], and not [{named[one]}]?'
     # Sections of each kind are called main, so this name alone says nothing.
     alike = [one for one in kinds if kinds[one] in prefixes]
     there = alike if own == 'main' else [*same, *alike]
@@ -137,7 +137,7 @@ def server_hint(sections: Iterable[str]) -> str:
     """Return the section that is meant by a missing [server:main], or how to do without."""
     near = get_close_matches('server:main', list(sections), 1, NEAR)
     if near:
-        return f'did you mean [{near[0]}]?'
+        return f'did you mean [server:main], and not [{near[0]}]?'
     return NO_SERVER
 
 
@@ -162,16 +162,23 @@ def signal_hint(name: str) -> str:
     """Return the signal that is meant by a name that none has, as the end of a message."""
     known = [one.name.removeprefix('SIG') for one in Signals]
     own = name.upper().removeprefix('SIG')
-    return '' if own in known else nearest(own, known)
+    hint = '' if own in known else nearest(own, known)
+    return hint if own == name.upper() else hint.replace("'", "'SIG", 1)
 
 
 def no_application(result: Any) -> str:
-    """Return the message for what a factory has returned, which cannot be called."""
+    """Return the message for what a factory has returned, and which is no WSGI application."""
     if inspect.iscoroutine(result):
         result.close()  # Python would warn that nobody has awaited it
         name = result.__qualname__
         return (
             f'{name} is an async function, and wspserve serves WSGI: write def {name}'
+        )
+    if callable(result):
+        name = getattr(result, '__qualname__', type(result).__name__)
+        return (
+            f'{name} is an async application (ASGI), and wspserve serves WSGI: wrap it, as '
+            'a2wsgi.ASGIMiddleware does'
         )
     return f'{result!r} is not an application: it cannot be called'
 
@@ -216,6 +223,16 @@ def call_hint(context: Any, error: BaseException) -> str:
         return f'; it is an application and no factory: write {wsgi_object(name)}'
     wanted, result = SIGNATURES[kind]
     return f'; a factory takes {wanted} and returns {result}'
+
+
+def call_meant(text: str) -> str:
+    """Return the call: that is meant by MODULE:NAME, or by MODULE.NAME, or ''."""
+    if re.fullmatch(r'[^\W\d][\w.]*:[^\W\d][\w.]*', text):
+        return f'; did you mean call:{text}?'
+    module, _, name = text.removesuffix('()').rpartition('.')
+    if name != 'py' and re.fullmatch(r'[^\W\d][\w.]*', module):
+        return f'; did you mean call:{module}:{name}?'
+    return ''
 
 
 def wsgi_object(name: str) -> str:

@@ -18,6 +18,7 @@ from paste_wspbus.ini.factories import NO_NAME, making, one_line
 from paste_wspbus.ini.hints import (
     IS_INDENTED,
     as_elsewhere,
+    call_meant,
     distribution_hint,
     entry_points,
     file_hint,
@@ -28,11 +29,11 @@ from paste_wspbus.ini.hints import (
     section_hint,
 )
 from paste_wspbus.ini.pastedeploy import importlib_metadata, loadwsgi
-from paste_wspbus.values import nearest
+from paste_wspbus.values import comment_hint, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from paste_wspbus.ini.file import ConfigLoader
@@ -223,7 +224,7 @@ def _in_words(
         return key, f'{use}: {NO_NAME}'
     if isinstance(error, importlib_metadata.PackageNotFoundError):
         name = error.name or said
-        hint = distribution_hint(name)
+        hint = comment_hint(use or '') or distribution_hint(name)
         return key, f'{use}: the distribution {name!r} is not installed{hint}'
     if isinstance(error, ModuleNotFoundError):
         hint = module_hint(error.name or '', file)
@@ -236,6 +237,11 @@ def _in_words(
         if hidden := hidden_hint(module, file, found):
             return key, f'{use}{hidden}'
         return key, f'{use}: {said}{nearest(error.name or "", dir(error.obj))}'
+    if isinstance(error, IndexError) and not own.get('pipeline', ' ').split():
+        return (
+            'pipeline',
+            'it names no application: filters first, the application last',
+        )
     if type(error) is not LookupError:  # this one is PasteDeploy's own error
         return key, f'{use or section}: {one_line(error)}'
     if said.startswith('Entry point'):
@@ -245,7 +251,8 @@ def _in_words(
     if said.startswith('URI scheme not known'):
         return key, f'{use}: {bad_scheme(use or "")}'
     if said.startswith('Configuration not in'):
-        return key, f'{use}: write call:MODULE:FUNCTION'
+        meant = call_meant((use or '').removeprefix('call:'))
+        return key, f'{use}: write call:MODULE:FUNCTION{meant}'
     lacks = re.search(r"missing a '(.+?)' setting", said)
     if lacks:
         return lacks[1], missing_key(lacks[1], own)
@@ -276,6 +283,44 @@ def _names_nothing(use: str | None) -> bool:
     return scheme.lower() == 'egg' and not rest.partition('#')[0]
 
 
+def no_included(loader: ConfigLoader, uri: str, error: ConfigError) -> ConfigError:
+    """Return the error for a ``config:`` URI in an .ini that leads to no file."""
+    section = loader.resolving[-1][2] if loader.resolving else None
+    own = loader.parser._sections.get(section, {})
+    key = next((key for key, value in own.items() if uri in value.split()), None)
+    problem = f'{uri}: {error.problem}'
+    return ConfigError(loader.filename, problem, section=section, key=key)
+
+
+def _section_meant(
+    loader: ConfigLoader,
+    prefixes: Sequence[str],
+    name: str,
+    known: Sequence[str],
+    asks: str | None,
+) -> str:
+    """Return what is meant by a section that does not exist, as the end of a message, or ''.
+
+    :param known: the names of the sections of its kind.
+    :param asks: the section that names it; None if it is the command line.
+    """
+    if name[:1] in '\'"':
+        return '; a value has no quotes'
+    if name.endswith(','):
+        return '; spaces separate the names, and no commas'
+    near = nearest(name, known)
+    if (
+        near and not asks and name == 'main'
+    ):  # then the section is wrong, and not the name
+        found = near.split("'")[1]
+        return f'; did you mean [{prefixes[0]}:main], and not [{prefixes[0]}:{found}]?'
+    if hint := near or (call_meant(name) if asks else ''):
+        return hint
+    others = [one for one in loader.parser.sections() if one != asks]
+    what = '; it names a section, egg:DIST#NAME, call:MODULE:FUNCTION or config:FILE'
+    return section_hint(prefixes, name, others) or (what if asks else '')
+
+
 def no_section(
     loader: ConfigLoader, object_type: Any, name: str, error: LookupError
 ) -> ConfigError:
@@ -300,6 +345,6 @@ def no_section(
             for one in parser.sections()
             if one.partition(':')[0] in prefixes
         ]
-        hint = nearest(name, known) or section_hint(prefixes, name, parser.sections())
+        hint = _section_meant(loader, prefixes, name, known, section)
         problem = f'there is no section [{prefixes[0]}:{name}]{hint}'
     return ConfigError(loader.filename, problem, section=section, key=key)

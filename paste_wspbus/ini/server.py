@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 
 from paste_wspbus.errors import BindError, ConfigError, SettingError
 from paste_wspbus.ini.factories import SERVER, EggLoader
@@ -140,13 +141,20 @@ class ServerSection:
             yield
         except ModuleNotFoundError as error:
             package = str(error.name).partition('.')[0]
+            problem = (
+                f'this server needs the package {package}, which is not installed: '
+            )
+            problem += f'pip install {package}'
+            if package in sys.stdlib_module_names:
+                problem = (
+                    f'this user cannot import {package}, a module of Python itself'
+                )
             section = None
             if self.file and not self.kind:
                 section = self.loader.find_config_section(SERVER, self.name)
             raise ConfigError(
                 self.file,
-                f'this server needs the package {package}, which is not installed: '
-                f'pip install {package}',
+                problem,
                 section=section,
                 key='use' if section else None,
             ) from None

@@ -269,4 +269,6 @@ def bind_error(address: str, error: OSError) -> BindError:
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     if error.errno == errno.EADDRINUSE and address.startswith('unix:'):
         reason = 'another process listens there'
+    elif error.errno == errno.ENOENT and address.startswith('unix:'):
+        reason = 'there is no such folder'
     return BindError(address, reason)

@@ -8,7 +8,7 @@ import time
 
 from paste_wspbus.errors import BindError, ConfigError, SettingError, UsageError
 from paste_wspbus.ini.settings import section_of
-from paste_wspbus.listening.sockets import ListeningSocket
+from paste_wspbus.listening.sockets import ListeningSocket, bind_error
 from paste_wspbus.listening.written import parse_address
 from paste_wspbus.ops.access import Access
 from paste_wspbus.servers.binding import Binding
@@ -133,12 +133,13 @@ class Ops:
         except SettingError as error:
             raise self._error('ops', error.problem) from None
         except BindError as error:
-            place = '--ops' if self._of_command else f'ops in {self._config.file}'
+            file = f'{self._config.file} [{section_of(self._config.loader)}] ops'
+            place = '--ops' if self._of_command else file
             raise BindError(error.address, error.reason, place) from None
         except OSError as error:  # another process listens since a moment ago
             address = ', '.join(self.addresses)
             self.close()
-            raise BindError(address, error.strerror or str(error), 'ops') from None
+            raise BindError(address, bind_error(address, error).reason, 'ops') from None
 
     @property
     def urls(self) -> list[str]:

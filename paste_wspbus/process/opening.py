@@ -130,8 +130,13 @@ class Opening:
             is_denied = error.errno in (errno.EACCES, errno.EPERM)
             if not (is_denied and was_another_user):
                 reason = (error.strerror or str(error)).lower()
-                if error.errno == errno.ENOENT:
-                    reason = f'there is no folder {os.path.dirname(path)}'
+                folder = os.path.dirname(path)
+                if error.errno == errno.ENOENT and not os.path.isdir(folder):
+                    reason = f'there is no folder {folder}'
+                elif error.errno == errno.ENOENT:  # such as in /proc
+                    reason = 'the system makes no file there'
+                elif error.errno == errno.EISDIR:
+                    reason = 'it is a directory'
                 raise UsageError(f'log file {path}: {reason}') from None
             process.notes.append(f'log file {path}: this user cannot open it')
             return

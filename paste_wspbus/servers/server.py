@@ -10,7 +10,7 @@ import time
 
 from paste_wspbus.bus import Bus, State
 from paste_wspbus.bus.host import host_of
-from paste_wspbus.errors import BindError, shortage
+from paste_wspbus.errors import shortage
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.servers.accepting import GRACE, Backlogs, Courtesy, Pauses, Stage
 from paste_wspbus.servers.binding import ADDRESS, WHERE, Binding
@@ -236,7 +236,9 @@ class Server(Binding):
             self.close()
             if shortage(error) is not None:
                 raise
-            raise BindError(urls, error.strerror or str(error)) from error
+            from paste_wspbus.listening.sockets import bind_error
+
+            raise bind_error(urls, error) from error
         except BaseException:
             self.close()
             raise

@@ -433,9 +433,10 @@ class PIDLock:
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
-            raise UnreadablePIDFile(
-                self.path, f'there is no folder {os.path.dirname(path)}'
-            ) from None
+            problem = f'there is no folder {os.path.dirname(path)}'
+            if os.path.isdir(os.path.dirname(path)):  # such as /proc
+                problem = 'the system makes no file there'
+            raise UnreadablePIDFile(self.path, problem) from None
         except OSError as error:
             if shortage(error) is not None:
                 raise
@@ -443,6 +444,8 @@ class PIDLock:
             problem = error.strerror or str(error)
             if linked and os.path.islink(path):
                 problem = 'it is a symbolic link, which is not followed'
+            elif error.errno == errno.EISDIR:
+                problem = 'it is a directory'
             raise UnreadablePIDFile(
                 self.path, f'{which}{problem}', error.errno or 0
             ) from None

@@ -139,7 +139,7 @@ SERVER = 'use = egg:waitress\n        port = %(port)s'
     'old, new, code, said',
     [
         (SERVER, 'use = call:webapp:no_server', 1, 'no_server returned None instead'),
-        ('[server:main]', '[serve:main]', 2, 'did you mean [serve:main]?'),
+        ('[server:main]', '[serve:main]', 2, '[server:main], and not [serve:main]?'),
         ('plugins = pool', 'pid_file = none/a.pid', 2, 'there is no folder none'),
         (SERVER, f'{SERVER}\n{{logging}}', 2, 'there is no folder '),
     ],

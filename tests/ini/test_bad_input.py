@@ -166,11 +166,15 @@ FILES = {
     'a file as a directory': command('site.ini/x.ini', words=['site.ini/x.ini']),
     'no [app:main]': Case(SERVER, 2, 'site.ini', 'no section [app:main]'),
     '[app:mian]': Case(
-        SERVER + '[app:mian]\nuse = call:webapp:make', 2, '[app:main]', "'mian'"
+        SERVER + '[app:mian]\nuse = call:webapp:make',
+        2,
+        'did you mean [app:main], and not [app:mian]?',
     ),
     'no [server:main]': Case(APP, 2, 'site.ini', '[server:main]', '--listen'),
     '[server:mian]': Case(
-        APP + SERVER.replace('main', 'mian'), 2, 'did you mean [server:mian]?'
+        APP + SERVER.replace('main', 'mian'),
+        2,
+        'did you mean [server:main], and not [server:mian]?',
     ),
     'no [app:other]': command(
         'site.ini', '-n', 'other', words=['site.ini', '[app:other]']
@@ -305,7 +309,7 @@ TYPOS = {
     'capital letter': Case(
         '[App:main]\nuse = call:webapp:make\n' + SERVER,
         2,
-        'there is no section [app:main]; did you mean [App:main]?',
+        'there is no section [app:main]; did you mean [app:main], and not [App:main]?',
     ),
     'application of the command line': command(
         'site.ini#shop', words=['no section [app:shop]; there is a section [app:main]']
@@ -353,12 +357,12 @@ TYPOS = {
         '[server:main] use: this key is missing; it names what to load: egg:DIST#NAME',
     ),
     'section': Case(
-        '[ap:main]\nuse = call:webapp:make\n' + SERVER, 2, 'did you mean [ap:main]?'
+        '[ap:main]\nuse = call:webapp:make\n' + SERVER, 2, 'and not [ap:main]?'
     ),
     'kind of a section': Case(
         '[wspbus:main]\n[aplication:main]\nuse = call:webapp:make\n' + SERVER,
         2,
-        'there is no section [app:main]; did you mean [aplication:main]?',
+        'did you mean [app:main], and not [aplication:main]?',
     ),
     'section of another name': Case(
         '[wspbus:main]\n[app:shop]\nuse = call:webapp:make\n' + SERVER,

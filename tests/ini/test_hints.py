@@ -2,10 +2,11 @@
 
 import pytest
 
-from paste_wspbus.errors import SettingError
+from paste_wspbus.errors import ConfigError, FactoryError, SettingError
 from paste_wspbus.ini import hints
 from paste_wspbus.ini.settings import SETTINGS
 from paste_wspbus.listening.addresses import parse_host
+from paste_wspbus.testing import composed
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,12 @@ def test_a_key_that_is_an_option_or_belongs_elsewhere_is_named_as_that(key, hint
 
 @pytest.mark.parametrize(
     ('name', 'hint'),
-    [('SIGUSRR1', "; did you mean 'USR1'?"), ('kill', ''), ('SIGFOO', '')],
+    [
+        ('SIGUSRR1', "; did you mean 'SIGUSR1'?"),
+        ('usrr1', "; did you mean 'USR1'?"),
+        ('kill', ''),
+        ('SIGFOO', ''),
+    ],
 )
 def test_a_signal_is_compared_without_the_letters_that_all_have(name, hint):
     assert hints.signal_hint(name) == hint
@@ -57,6 +63,78 @@ def test_an_async_factory_is_called_so_and_warns_of_nothing():
 
     assert 'make is an async function' in hints.no_application(make())
     assert hints.no_application(5) == '5 is not an application: it cannot be called'
+
+
+MISTAKEN = {
+    '[App:main]\n': '[app:main]; did you mean [app:main], and not [App:main]?',
+    '[app:mian]\n': '[app:main]; did you mean [app:main], and not [app:mian]?',
+    '[app:main]\nuse = "call:shop:make"\n': '; a value has no quotes',
+    '[app:main]\nuse = shop:make\n': '; did you mean call:shop:make?',
+    '[app:main]\nuse = shop.make\n': '; did you mean call:shop:make?',
+    '[app:main]\nuse = call:shop.make\n': '; did you mean call:shop:make?',
+    '[app:main]\nuse = shop\n': (
+        '[app:shop]; it names a section, egg:DIST#NAME, call:MODULE:FUNCTION or config:FILE'
+    ),
+    '[app:main]\nuse = egg:shop  # ours\n': '; a comment needs a line of its own',
+    '[app:main]\nuse = config:othr.ini\n': (
+        'site.ini [app:main] use: config:othr.ini: there is no such file; did you mean '
+        "'other.ini'?"
+    ),
+    '[pipeline:main]\npipeline = gzip, shop\n[filter:gzip]\n[app:shop]\n'
+    'use = egg:paste_wspbus#hello\n': (
+        '[filter:gzip,]; spaces separate the names, and no commas'
+    ),
+    '[pipeline:main]\npipeline =\n': (
+        '[pipeline:main] pipeline: it names no application: filters first, the '
+        'application last'
+    ),
+}
+
+
+@pytest.mark.parametrize('text', MISTAKEN)
+def test_a_mistake_of_an_app_section_says_what_would_be_right(tmp_path, text):
+    (tmp_path / 'site.ini').write_text(text)
+    (tmp_path / 'other.ini').touch()
+    with pytest.raises(ConfigError) as caught, composed(tmp_path / 'site.ini'):
+        pass
+    assert str(caught.value).endswith(MISTAKEN[text])
+
+
+SEVERAL = """
+class Starlette:
+    async def __call__(self, scope, receive, send):
+        pass
+
+def starlette(global_conf):
+    return Starlette()
+
+def asgi(global_conf):
+    async def app(scope, receive, send):
+        pass
+    return app
+
+NUMBER = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ('factory', 'problem'),
+    [
+        (
+            'starlette',
+            'Starlette is an async application (ASGI), and wspserve serves WSGI',
+        ),
+        ('asgi', 'asgi.<locals>.app is an async application (ASGI)'),
+        ('NUMBER', '[app:main]: 3 is no factory: it cannot be called'),
+    ],
+)
+def test_what_makes_no_wsgi_application_is_refused(tmp_path, factory, problem):
+    (tmp_path / 'several_apps.py').write_text(SEVERAL)
+    ini = f'[app:main]\nuse = call:several_apps:{factory}\n'
+    (tmp_path / 'site.ini').write_text(ini)
+    with pytest.raises(FactoryError) as caught, composed(tmp_path / 'site.ini'):
+        pass
+    assert problem in str(caught.value)
 
 
 @pytest.mark.parametrize(
