@@ -42,6 +42,9 @@ MACHINES_PATIENCE = 8.0
 #: The states of a site that does not say its own.
 SILENT, FORBIDDEN = 'does not answer', 'not permitted'
 
+#: The states in which a site serves nowhere.
+IDLE = ('STARTING', 'STOPPED', 'STOPPING', 'EXITING')
+
 HEADING = ('PROCESS', 'USER', 'STATE', 'GENERATION', 'SINCE', 'SERVING', 'SITE')
 
 
@@ -149,7 +152,7 @@ def _row(site: dict[str, Any]) -> tuple[str, ...]:
             site['state'],
             '?' if site['generation'] is None else site['generation'],
             since,
-            ' '.join(site['urls']) or '?',
+            '-' if site['state'] in IDLE else ' '.join(site['urls']) or '?',
             f'{"claims to be " * site["is_claim"]}{site["ini"]}{sections}',
         )
     )

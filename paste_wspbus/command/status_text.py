@@ -102,6 +102,13 @@ def _folded(lines: list[Line], width: int) -> Iterator[Line]:
 # -- the first lines --------------------------------------------------------------------
 
 
+#: What a site that does not serve now does at its addresses; '' if nothing.
+DOES = {
+    'STARTING': 'It will serve on',
+    **dict.fromkeys(('STOPPED', 'STOPPING', 'EXITING'), ''),
+}
+
+
 def _first(
     answer: dict[str, Any], pid: int | None, workers: list[dict[str, Any]]
 ) -> list[Line]:
@@ -120,7 +127,8 @@ def _first(
             verb = 'serves' if wanted == 1 else 'serve'
             some = f'{serving} of {plural(wanted, "worker")} {verb}.'
             lack = [Line(some, BUSY if serving else BAD)]
-    urls = [Line(f'Serving on {url}') for url in texts(answer, 'urls')]
+    does = DOES.get(state, 'Serving on')
+    urls = [Line(f'{does} {url}') for url in texts(answer, 'urls') if does]
     return [Line(f'{line}.', style), *lack, *urls]
 
 

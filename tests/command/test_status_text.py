@@ -393,3 +393,18 @@ def test_nothing_is_too_odd_to_be_shown():
         for line in describe(answer(**odd), None):
             assert line.text.isprintable(), (odd, line)
     assert describe({}, None)[0].text == 'The site is running (process ?).'
+
+
+@pytest.mark.parametrize(
+    ('state', 'line'),
+    [
+        ('STARTED', 'Serving on http://127.0.0.1:80'),
+        ('DRAINING', 'Serving on http://127.0.0.1:80'),
+        ('STARTING', 'It will serve on http://127.0.0.1:80'),
+        ('STOPPING', None),
+        ('EXITING', None),
+    ],
+)
+def test_a_site_is_said_to_serve_only_while_it_does(state, line):
+    told = text(state=state, urls=['http://127.0.0.1:80']).splitlines()
+    assert [one for one in told if 'http://' in one] == [line] * (line is not None)
