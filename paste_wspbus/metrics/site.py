@@ -37,6 +37,9 @@ PATIENCE, SHORT = 2.0, 0.1
 #: more for each kind of metric.
 ROOM = 1 << 20
 
+#: How often the metrics are read at most until no files were added meanwhile.
+LOOKS = 10
+
 _LOCK, _JOURNAL, _NEW, _BEGUN = 'wspbus.lock', 'wspbus.journal', '.new', '.begun'
 
 #: The kind of a file, and the process that writes it.
@@ -122,40 +125,65 @@ class SiteCollector:
         self.folder = folder
 
     def collect(self) -> list[Any]:
-        """Return the metrics. Files that are broken are left out."""
-        from prometheus_client.multiprocess import MultiProcessCollector
+        """Return the metrics. Files that are broken are left out.
 
+        Another process may add files of the dead meanwhile, and be slow, or stopped: then
+        what was read is right only if that has changed nothing.
+        """
+        found: list[Any] = []
         with contextlib.suppress(OSError), _locked(self.folder, SHORT) as is_locked:
             if is_locked:
                 # If it is full, there are only more files to read.
                 with contextlib.suppress(OSError):
                     _fold(self.folder)
-            for _ in range(3):
-                files = _files(self.folder)
-                with contextlib.suppress(Exception):
-                    return list(MultiProcessCollector.merge(files))
-                files = [file for file in files if _is_whole(file)]
-                with contextlib.suppress(Exception):
-                    return list(MultiProcessCollector.merge(files))
-        return []
+            for _ in range(LOOKS):
+                before, files = _sums(self.folder), _files(self.folder)
+                is_read, found = _merged(files)
+                if not is_read:
+                    is_read, found = _merged(list(filter(_is_whole, files)))
+                if is_read and _sums(self.folder) == before:
+                    break
+        return found
 
 
-def _files(folder: str) -> list[str]:
-    return [
-        os.path.join(folder, name)
-        for name in sorted(os.listdir(folder))
-        if name.endswith('.db')
-    ]
-
-
-def _is_whole(path: str) -> bool:
+def _merged(files: list[str]) -> tuple[bool, list[Any]]:
+    """Return whether all files could be read, and the metrics."""
     from prometheus_client.multiprocess import MultiProcessCollector
 
     try:
-        MultiProcessCollector.merge([path])
+        return True, list(MultiProcessCollector.merge(files))
     except Exception:
-        return False
-    return True
+        return False, []
+
+
+def _sums(folder: str) -> list[tuple[str, int, int]]:
+    """Return what changes if files of the dead are added."""
+    found = []
+    for name in sorted(os.listdir(folder)):
+        if name == _JOURNAL or name.endswith('_dead.db'):
+            with contextlib.suppress(FileNotFoundError):
+                about = os.stat(os.path.join(folder, name))
+                found.append((name, about.st_ino, about.st_mtime_ns))
+    return found
+
+
+def _files(folder: str) -> list[str]:
+    """Return the files that count, also while other ones are added to the sums."""
+    try:
+        made, gone = _read_journal(folder)
+    except (FileNotFoundError, ValueError, TypeError):
+        made, gone = [], []
+    names = set(os.listdir(folder))
+    counted = {name for name in names if name.endswith('.db')} - set(gone)
+    for name in made:
+        if name + _NEW in names:
+            counted.discard(name)
+            counted.add(name + _NEW)
+    return [os.path.join(folder, name) for name in sorted(counted)]
+
+
+def _is_whole(path: str) -> bool:
+    return _merged([path])[0]
 
 
 @contextlib.contextmanager
@@ -248,14 +276,22 @@ def _process_of(name: str) -> int | None:
     return int(number) if number != name and number.isdigit() else None
 
 
+def _read_journal(folder: str) -> tuple[list[str], list[str]]:
+    """Return the names of the sums that are made anew, and of the files that are in them.
+
+    :raises FileNotFoundError: if no sums are being changed.
+    :raises ValueError, TypeError: if it is nonsense.
+    """
+    with open(os.path.join(folder, _JOURNAL)) as file:
+        made, gone = (list(map(os.path.basename, names)) for names in json.load(file))
+    return made, gone
+
+
 def _complete(folder: str) -> None:
     """Put the sums in their places, and remove what was added, as the journal says."""
     path = os.path.join(folder, _JOURNAL)
     try:
-        with open(path) as file:
-            made, gone = (
-                list(map(os.path.basename, names)) for names in json.load(file)
-            )
+        made, gone = _read_journal(folder)
     except FileNotFoundError:
         return
     except (ValueError, TypeError):

@@ -134,8 +134,30 @@ def test_after_an_interruption_each_number_counts_once(folder, dead, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         fold(folder)
     monkeypatch.undo()
+    with site._locked(folder, 0) as is_locked:  # it is not killed, but stopped
+        assert is_locked
+        assert shown(folder) == {'items_total': 7}
+        assert 'wspbus.journal' in files(folder)
     assert shown(folder) == {'items_total': 7}
     assert files(folder) == ['counter_dead.db']
+
+
+def test_who_reads_while_files_are_added_reads_again(folder, dead, monkeypatch):
+    write(folder, 'counter', dead, 3)
+    fold(folder)
+    write(folder, 'counter', dead, 4)
+    merged, reads = site._merged, []
+
+    def fold_meanwhile(files):
+        reads.append(files)
+        if len(reads) == 1:
+            site._fold(folder)  # in another process, which has the lock
+        return merged(files)
+
+    monkeypatch.setattr(site, '_merged', fold_meanwhile)
+    with site._locked(folder, 0):
+        assert shown(folder) == {'items_total': 7}
+    assert len(reads) > 1
 
 
 def test_a_full_folder_loses_nothing(folder, dead, monkeypatch):
