@@ -148,9 +148,10 @@ def in_interpolation(file: str, error: configparser.InterpolationError) -> Confi
     elif isinstance(error, configparser.InterpolationDepthError):
         problem = 'the value names itself, or others that name it'
     else:
-        problem = str(error).splitlines()[-1]
-        if 'must be followed by' in problem:
-            problem += '; for a percent sign, write %%'
+        # What follows the percent sign is not shown: it may be the rest of a password.
+        problem = (
+            "'%' must be followed by '%' or '(NAME)s'; for a percent sign, write %%"
+        )
     return ConfigError(file, problem, section=error.section, key=error.option)
 
 

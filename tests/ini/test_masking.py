@@ -1,5 +1,7 @@
 """What a report shows of settings and messages: no password, no secret, no query."""
 
+import configparser
+
 import pytest
 
 from paste_wspbus.ini.config import Config
@@ -9,6 +11,7 @@ from paste_wspbus.ini.masking import (
     secrets_of,
     without_secrets,
 )
+from paste_wspbus.ini.mistakes import in_interpolation
 
 
 @pytest.mark.parametrize(
@@ -100,3 +103,14 @@ def test_secrets_of_the_environment_and_passwords_in_both_forms_are_known(
     assert not {'false', '/srv/shop', str(path)} & {*secrets}
     text = 'p@ss/word, hunter2 and hunter3 were refused: false'
     assert masked_text(text, secrets) == '***, *** and *** were refused: false'
+
+
+@pytest.mark.parametrize(
+    'value', ['redis://u:pa%ssword@h/0', 'redis://u:pa%(ssword@h/0']
+)
+def test_a_wrong_percent_sign_shows_nothing_of_the_value(value):
+    parser = configparser.ConfigParser()
+    parser.read_string(f'[cluster:main]\nuse = {value}')
+    with pytest.raises(configparser.InterpolationError) as failed:
+        parser.get('cluster:main', 'use')
+    assert 'ssword' not in str(in_interpolation('site.ini', failed.value))
