@@ -388,6 +388,7 @@ class Clustered:
             return  # a new one that was not needed; who has started it says why it failed
         if not self.holds:
             self._waits = True
+            del supervisor.current[worker.name]  # it has not crashed
             bus.log(
                 f'{worker.title} has ended: the lease could not be renewed in time', 30
             )

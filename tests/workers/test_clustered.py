@@ -40,7 +40,7 @@ class Supervisor:
             call_later=lambda _, function: function(), before_sleep=[]
         )
         self.children = SimpleNamespace(
-            of_kind=lambda kind: self.alive, hear=lambda *_: None
+            of_kind=lambda kind: self.alive, hear=lambda *_, **__: None
         )
         self.exchange = None
         self.replacing = SimpleNamespace(
@@ -162,6 +162,7 @@ def test_what_has_ended_with_its_lease_starts_again_at_the_next_renewal(part):
     """Until then there would be no time for it."""
     ends(part, 0, boot_clock() + 1)
     assert part.supervisor.respawned == part.supervisor.crashed == []
+    assert part.supervisor.current == {}  # the status calls nothing crashed
     part._is_held(7, boot_clock() + TTL)
     assert len(part.supervisor.respawned) == 1
 
