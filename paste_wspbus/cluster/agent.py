@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -240,8 +241,6 @@ class Agent:
                 self._records, self._records_at = False, asked + RECORDS
             asks = clock()
             answer = self._ask()
-            if self._mail is not None and self._mail.rolls is not None:
-                self._mail.rolls.follow(self.engine)
         except EngineAway as away:
             self._is_away(away, clock())
             return
@@ -251,6 +250,8 @@ class Agent:
             self._is_back(now)
         self._tell_of_untold(now)
         self._tell_of_engine('', now - asks if answer else None, answer)
+        if self._mail is not None and self._mail.rolls is not None:
+            self._mail.rolls.follow(self.engine)
         every = self._every * random.uniform(0.9, 1.0)
         self._next = self.claim.next_look(now, every, self._wants)
         if self._records:
@@ -399,8 +400,9 @@ class Agent:
                 took = clock() - asked
                 if machines:
                     found = self.engine.members()
-                    rolls = self.engine.lease(ROLL, self.member, Wish())
-                    roll = seen_of(rolls.record, rolls.leader is not None)
+                    with contextlib.suppress(EngineAway):  # another program has its key
+                        rolls = self.engine.lease(ROLL, self.member, Wish())
+                        roll = seen_of(rolls.record, rolls.leader is not None)
                 self._last_word = clock()
                 self._tell_of_engine('', took, answer, anew=True)
             except EngineAway as away:

@@ -479,11 +479,9 @@ class Rolls:
         self._watch = Watch(settings.ttl, lambda roll: say('roll', roll))
 
     def follow(self, engine: Engine) -> None:
-        """Let the supervisor know how a roll goes whose orders come, and that it has died.
-
-        :raises EngineAway: if the engine does not answer.
-        """
-        self._watch.follow(clock(), lambda: engine.lease(ROLL, self.member, Wish()))
+        """Let the supervisor know how a roll goes whose orders come, and that it has died."""
+        with contextlib.suppress(EngineAway):  # it looks again
+            self._watch.follow(clock(), lambda: engine.lease(ROLL, self.member, Wish()))
 
     def look(self, engine: Engine) -> None:
         """Look at the lease once: who has seen it long ago need not wait for a ttl."""

@@ -18,6 +18,7 @@ from paste_wspbus.cluster.engine import (
     Record,
     Seen,
 )
+from paste_wspbus.cluster.roll import ROLL
 from paste_wspbus.cluster.settings import Settings
 from paste_wspbus.unix.kernel_timer import boot_clock
 
@@ -240,6 +241,16 @@ def test_it_looks_at_all_machines_for_who_asks_and_not_while_the_engine_is_away(
     assert (first['machine'], second['id']) == ('one', 'two-2')
     assert first['release'] is None and first['age'] == 0
     assert said['engine'][0]['round_trip'] >= 0
+
+    def lease(name, *_):
+        if name == ROLL:
+            raise EngineAway('another program has its key')
+        return Engine.lease(one.engine, name, *_)
+
+    one.engine.lease = lease
+    one.tell('look', True)
+    said = one.said()
+    assert len(said['looked'][0]) == 2 and said['engine'][0]['away'] == ''
     one.engine.away = 'it is full'
     one.tell('look', True)
     said = one.said()
