@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import time
 from typing import NamedTuple
 
 from paste_wspbus.cluster.claim import MARGIN, Claim
@@ -171,6 +172,7 @@ class Roll:
         until = clock() + self.settings.ttl / 2 + LATER
         while True:
             found = engine.members()
+            found = [one for one in found if not self._is_replaced(one, found)]
             silent = [one for one in found if one.age >= self._ttl_of(one)]
             if not silent or clock() >= until or self._is_stopped:
                 break
@@ -196,6 +198,19 @@ class Roll:
         """Return the name of a machine; its id if others have the same name."""
         names = [other.member.machine for other in self.machines]
         return one.machine if names.count(one.machine) == 1 else one.id
+
+    def _is_replaced(self, one: Seen, found: list[Seen]) -> bool:
+        """Whether a machine has died, and was started again: its name has begun since then."""
+        if one.age < self._ttl_of(one):
+            return False
+        died_at = time.time() - one.age
+        namesakes = (
+            other.facts.get('since')
+            for other in found
+            if other.member.machine == one.member.machine
+            and other.age < self._ttl_of(other)
+        )
+        return any(isinstance(at, (int, float)) and at > died_at for at in namesakes)
 
     def _ttl_of(self, seen: Seen) -> float:
         ttl = seen.facts.get('ttl')
@@ -369,7 +384,9 @@ class Roll:
             )
         if held.until - clock() < self.settings.ttl * 3 / 4 or not self._has_said:
             wish = self.claim.wish(clock(), wants=True)
-            self._ask(engine, wish._replace(note=self._note()))
+            # Before it begins, the note says how the roll before this one has ended.
+            note = self._note() if self.machines else ''
+            self._ask(engine, wish._replace(note=note))
             self._has_said = True
 
     def _order(self, engine: Engine, one: Member) -> None:
@@ -442,8 +459,6 @@ def _listed(names: list[str]) -> str:
 
 def message(member: Member, kind: str, content: dict[str, Any]) -> Message:
     """Make a message of this kind."""
-    import time
-
     return Message(member.id, kind, json.dumps(content), 0, time.time())
 
 

@@ -82,7 +82,8 @@ def sentences(roll: Mapping[str, Any] | None) -> str:
             'rolls': f'{roll["who"]} rolls',
             'died': f'{roll["who"]} has rolled, and has said nothing for {age}: that roll has '
             'died',
-            'ended': f'The last roll, by {roll["who"]}, has ended: {roll["line"]}',
+            'ended': f'The last roll, by {roll["who"]}, has ended: '
+            + (roll['line'] or 'it is not known how'),
         }[state]
     ]
     did = 'begun to replace its processes' if roll['begun'] else 'replaced no process'

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -350,8 +351,24 @@ def test_the_lease_is_renewed_while_a_silent_machine_is_waited_for(made):
         return [known._replace(age=43.0 * is_held) for known in one.engine.seen]
 
     one.engine.members = members
+    one.engine.notes = [note := json.dumps(dict(NOTE, who='web2', line='it has died'))]
     assert 'no word from web1 for 43 s' in outcomes(one)[0]
     assert 'renew' in one.engine.acts
+    assert {*one.engine.notes} == {note}  # nothing has begun: that is not forgotten
+
+
+def test_a_machine_that_was_killed_and_started_again_is_one_machine(made):
+    one = made()
+    dead = Seen(Member('web2-old', 'web2'), 3.0, {'since': time.time() - 99})
+    one.engine.seen[1] = one.engine.seen[1]._replace(facts={'since': time.time() - 2})
+    one.engine.seen.insert(1, dead)
+    assert outcomes(one)[0] == ''
+    assert [order['to'] for order in one.engine.orders] == [WEB1.id, WEB2.id, WEB3.id]
+    for since in (time.time() - 5, None):  # that is another machine of this name
+        other = made()
+        other.engine.seen[1] = one.engine.seen[2]._replace(facts={'since': since})
+        other.engine.seen.insert(1, dead)
+        assert 'no word from web2 for 3 s' in outcomes(other)[0]
 
 
 def test_an_operator_who_stops_it_lets_the_machine_in_its_turn_go_on(made):
