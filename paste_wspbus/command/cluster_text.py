@@ -42,8 +42,8 @@ def in_brief(cluster: Any) -> list[Line]:
     line = f'This is {text(cluster.get("machine"))} of the cluster {text(cluster.get("name"))}'
     if members is not None:
         line += f', which has {plural(int(members), "machine")}'
-    roll = _roll(cluster, ('rolls', 'died'))
-    return [Line(f'{line}.'), *_lease(cluster), *_messages(cluster), *roll]
+    died = _roll(cluster, ('died',))
+    return [Line(f'{line}.'), *_lease(cluster), *_messages(cluster), *died]
 
 
 def describe(cluster: Any) -> list[Line]:

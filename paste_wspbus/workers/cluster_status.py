@@ -106,7 +106,9 @@ class ClusterStatus:
 
         :param roll: as `cluster.rolled.seen_of` returns it.
         """
-        self._roll, self._roll_at = roll, boot_clock()
+        # How far a roll is that goes on is known only to who looks.
+        goes_on = roll is not None and roll['state'] == 'rolls'
+        self._roll, self._roll_at = None if goes_on else roll, boot_clock()
         if roll is None or not has_gone_wrong(roll):
             return
         line = sentences(roll)

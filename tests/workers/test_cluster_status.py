@@ -176,6 +176,8 @@ ROLL = {
 def test_a_roll_that_has_died_is_logged_once_and_stays_in_the_status(cluster, status):
     cluster.learns()
     status.has_seen_roll({**ROLL, 'state': 'rolls'})
+    assert status.describe()['roll'] is None  # how far it is now, only the engine knows
+    status.has_looked([WEB2], 0, {**ROLL, 'state': 'rolls'})
     assert status.describe()['roll']['text'].startswith('web1 rolls. In its turn: web2')
     status._roll_at -= KNOWN + 1
     assert status.describe()['roll'] is None  # it may be over since then
