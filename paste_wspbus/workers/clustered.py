@@ -283,6 +283,10 @@ class Clustered:
         held, ttl = self.held, self.settings.ttl
         return held is not None and boot_clock() < end_of(held, ttl) - ttl * ASKS
 
+    def starts_later(self) -> None:
+        """Start the process of the plugins at the next renewal: the lease ends too soon now."""
+        self._waits = True
+
     def has_lost(self, worker: WorkerHandle | None) -> bool:
         """Whether a new process has failed for want of a lease: its code is not at fault."""
         return worker is None or not self.holds or worker.code == -signal.SIGKILL
@@ -387,7 +391,7 @@ class Clustered:
         if supervisor.current.get(worker.name) is not worker:
             return  # a new one that was not needed; who has started it says why it failed
         if not self.holds:
-            self._waits = True
+            self.starts_later()
             del supervisor.current[worker.name]  # it has not crashed
             bus.log(
                 f'{worker.title} has ended: the lease could not be renewed in time', 30

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paste_wspbus.bus import State
-from paste_wspbus.role import WORKER
+from paste_wspbus.role import CLUSTER, WORKER
 from paste_wspbus.values import followed
 from paste_wspbus.workers import backoff, faults
 from paste_wspbus.workers.children import WorkerFailed
@@ -32,6 +32,8 @@ class Replacing:
         supervisor = self.supervisor
         old = supervisor.current.get(role.name)
         wanted = role.kind == WORKER or role.kind in supervisor.singles()
+        if role.kind == CLUSTER and not wanted and supervisor.cluster is not None:
+            supervisor.cluster.starts_later()
         if self.bus.state is not State.STARTED or self.bus.leaving or not wanted:
             return
         if role.number > supervisor.count or (old and not old.ended):

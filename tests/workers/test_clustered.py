@@ -12,6 +12,7 @@ from paste_wspbus.role import CLUSTER, Role
 from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.clustered import Clustered
+from paste_wspbus.workers.replacing import Replacing
 from paste_wspbus.workers.waiting import StopRequested
 
 TTL = 10
@@ -165,6 +166,20 @@ def test_what_has_ended_with_its_lease_starts_again_at_the_next_renewal(part):
     assert part.supervisor.current == {}  # the status calls nothing crashed
     part._is_held(7, boot_clock() + TTL)
     assert len(part.supervisor.respawned) == 1
+
+
+def test_what_could_not_start_when_the_lease_was_about_to_end_starts_later(part):
+    """Else this site would hold the lease, and nobody would run the plugins."""
+    supervisor = part.supervisor
+    supervisor.cluster, supervisor.count = part, 1
+    supervisor.singles = lambda: [CLUSTER] if part.holds else []
+    part.adjust()
+    part._is_held(7, boot_clock() + TTL)
+    supervisor.respawned.clear()
+    part._is_held(7, boot_clock() + 1)
+    Replacing(supervisor).respawn(Role(CLUSTER))  # the wait after a crash is over
+    part._is_held(7, boot_clock() + TTL)
+    assert len(supervisor.respawned) == 1
 
 
 def test_a_process_needs_a_lease(part):
