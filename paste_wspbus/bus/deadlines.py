@@ -166,9 +166,9 @@ def call_after(
 def with_rlock(event: threading.Event) -> threading.Event:
     """Give an Event a lock that the thread that holds it can take again; return the Event.
 
-    An interrupt in `set` or `clear` does not leave the lock to the thread: others would wait
-    for it for ever. gevent's Events, which take the place of Python's in a patched site, have
-    no lock.
+    If an interrupt comes in `set` or `clear`, the thread gives the lock back; otherwise all
+    others would wait for it. gevent's Events, which take the place of Python's in a patched
+    site, have no lock.
     """
     if hasattr(event, '_cond'):
         event._cond = threading.Condition()

@@ -113,7 +113,7 @@ class Checks:
         """Add a check.
 
         :param function: it returns None or True if all is well, or a text or a dictionary
-            that says more of that; False, or an error that it raises, means that it is not.
+            with details; False, or an error that it raises, means that something is wrong.
         :param group: one of GROUPS.
         :param every: seconds between two calls.
         :param timeout: seconds after which a call counts as failed.

@@ -59,7 +59,8 @@ def trace_of(error: BaseException | None) -> str:
     """Return the traceback of an exception, without the frames before the site's code.
 
     If there are no other frames, all remain: then wspserve itself has failed. If Python cannot
-    read the sources, nor what it needs for that (no descriptor is free), the error is all.
+    read the sources, nor what it needs for that (no descriptor is free), only the
+    error is returned.
     """
     if error is None:
         return 'NoneType: None\n'

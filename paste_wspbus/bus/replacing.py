@@ -59,7 +59,7 @@ def replace(
 ) -> NoReturn:
     """Replace this process with another program; this does not return.
 
-    :param folder: the folder in which it starts. It becomes $PWD as it is: links in it
+    :param folder: the folder in which it starts. It becomes $PWD unchanged: links in it
         are not resolved.
     :param words: its command line, see `command_line`.
     :param kept: the file descriptors that stay open.

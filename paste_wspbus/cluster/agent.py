@@ -367,7 +367,7 @@ class Agent:
         answer: Answer | None,
         anew: bool = False,
     ) -> None:
-        """Tell the supervisor what has changed; each failure, and if it has asked, all.
+        """Report changes and each failure to the supervisor; everything, if it has asked.
 
         ``away`` is the reason why the engine does not answer; '' if it does. ``since`` is
         the time of its last word, ``members`` the number of members, ``leader`` the machine

@@ -100,7 +100,7 @@ def parse(argv: list[str], prog: str) -> Options:
 
 
 def _names_no_file(options: Options, prog: str) -> bool:
-    """Whether the command line is one that names no file; then its words are taken."""
+    """Take the words of a command line that names no file; return whether it is one."""
     if options.cluster or 'graceful' in options.args:  # --from names a machine there
         options.machine, options.from_file = options.from_file, None
     if options.from_file is not None or options.completion is not None:

@@ -152,7 +152,7 @@ def _measure(load: Callable[[], Site]) -> dict[str, Any]:
 
 
 def _times(bus: Bus) -> dict[str, dict[str, float]]:
-    """Return the seconds of 'import' and 'factory' by section, each without others inside it."""
+    """Return the seconds of 'import' and 'factory' by section, without sections inside it."""
     times: dict[str, dict[str, float]] = {}
     rows = rows_of(bus, *LOAD)
     for row, seconds in own_seconds(rows):

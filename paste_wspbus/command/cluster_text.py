@@ -155,7 +155,7 @@ def table(machines: list[dict[str, Any]]) -> list[Line]:
 
 
 def rows(machines: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the cells of each machine. What one does that is silent is not known."""
+    """Return the cells of each machine. What a silent machine does is not known."""
     names = Counter(text(one.get('machine')) for one in machines)
     return [_row(one, names[text(one.get('machine'))] > 1) for one in machines]
 
@@ -187,7 +187,7 @@ def _long_ago(age: float) -> str:
 
 
 def _silent(machines: list[dict[str, Any]]) -> list[Line]:
-    """Return a line for each machine of which nothing is known now, for SHOWN at most."""
+    """Return a line for each silent machine, for SHOWN of them at most."""
     silent = [one for one in machines if one.get('is_silent') is True]
     lines = []
     for one in silent[:SHOWN]:

@@ -93,7 +93,7 @@ class DefaultPlugins:
         return made(config, key, bus)
 
     def naming(self, key: str) -> AbstractContextManager[None]:
-        """Return a context manager: the error of a key's plugin names the key."""
+        """Return a context manager that makes the error of a key's plugin name the key."""
         config = self.process.config
         if key not in config.settings['defaults']:
             return contextlib.nullcontext()

@@ -218,7 +218,7 @@ class Development(Single):
         return site if is_spare or worker.waits_to_go() else None
 
     def _make_gate(self, files: Files) -> Gate | None:
-        """Return a gate that the supervisor hears of when it shuts.
+        """Return a gate that reports to the supervisor when it shuts.
 
         :returns: None if this process has no server that would ask, or polls.
         """

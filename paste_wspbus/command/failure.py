@@ -22,7 +22,7 @@ V_SHOWS = ' (-v shows the traceback)'
 def show_traceback(error: WSPBusError, launch: Launch) -> str:
     """Log the traceback of an error, and print it with -v or if the output is a log.
 
-    A log gets it always: nobody can start a daemon of last night once more. It has the
+    A log always gets it: the failure of a daemon cannot be repeated to see it. It has the
     frames of the site; those of wspserve and PasteDeploy are shown only with -v. A worker
     shows nothing: its supervisor gets the traceback, because the others may fail alike.
 

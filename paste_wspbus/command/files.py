@@ -19,7 +19,7 @@ def choose_files(
 ) -> tuple[str | None, list[str]]:
     """Set the PID file, the log file and the control socket of a process that runs the site.
 
-    The command line goes first, then [wspbus:main]. `start` and `restart` take those of
+    The command line counts first, then [wspbus:main]. `start` and `restart` take those of
     the site that runs, from whichever folder they are called.
 
     :param settings: those of [wspbus:main].

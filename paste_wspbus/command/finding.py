@@ -94,7 +94,7 @@ class Found:
         return self
 
     def may_run(self, problem: str) -> None:
-        """Note that a process may run the site which this command cannot ask."""
+        """Note that the site may run in a process that this command cannot ask."""
         line = f'It is not known whether the site runs: {problem}'
         self.is_unknown(NotKnown(line)).problem = problem
 
@@ -117,8 +117,8 @@ def find(
 ) -> Found:
     """Find the site: by --pid-file; else by its entry; else by the PID file in this folder.
 
-    That a site does not run is certain only if each place could be read where its entry
-    could be. Else the state is UNKNOWN.
+    It is certain that the site does not run only if this could read each place where its
+    entry may be. Otherwise the state is UNKNOWN.
 
     :param exactly: whether a section that the command line does not name is ``main``. If
         not, it may be any section of a site that runs alone.
@@ -290,7 +290,7 @@ def _out_of_sight(ini: str, path: str) -> str:
 
 
 def trusted_users(file: str, named: int | None = None) -> set[int]:
-    """Return the users whose word counts: root, the caller, the .ini's owner, --user."""
+    """Return the users whose entries count: root, the caller, the .ini's owner, --user."""
     if not hasattr(os, 'geteuid'):
         return set()
     users = {0, os.geteuid()}

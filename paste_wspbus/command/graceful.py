@@ -281,7 +281,7 @@ class Failure:
         self._thread.start()
 
     def line(self) -> str:
-        """Return the line, if the process has said it before its end; or ''."""
+        """Return the line that the process has reported before its end; '' if there is none."""
         self._thread.join(1)
         return self._line
 

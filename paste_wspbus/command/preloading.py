@@ -1,4 +1,4 @@
-"""What a process that loads the site, and forks workers, says of it."""
+"""The preload process: it loads the site and what workers share, and forks them."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _runs_as(found: Found) -> int:
 
 
 def _ask(entry: Entry, found: Found, machines: bool) -> tuple[dict[str, Any], str]:
-    """Return the status that the site tells; or {}, and the state that is shown instead."""
+    """Return the status that the site reports; or {}, and the state that is shown instead."""
     try:
         patience = MACHINES_PATIENCE if machines else PATIENCE
         with connect(found.control, PATIENCE) as sock:

@@ -131,7 +131,7 @@ class Reloader(Autoreloader):
 
     @on('reload_failed')
     def keep_serving(self, reason: str) -> None:
-        """Open the gate again: the restart was refused, and this process serves on."""
+        """Open the gate again: the restart was refused, and this process keeps serving."""
         if self._gate is not None:
             self._gate.reopen()
 

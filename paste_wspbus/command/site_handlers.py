@@ -77,8 +77,8 @@ def contain(bus: Bus) -> None:
 def postponed() -> Generator[None]:
     """Raise what the site's signal handlers raise only at the end of the ``with`` block.
 
-    Code that takes an OSError for that of a file would swallow it. In other threads than
-    the main thread this does nothing, because handlers do not run there.
+    Other code could swallow it: it may take an OSError for that of a file. In threads
+    other than the main thread this does nothing, because handlers do not run there.
     """
     raised: list[BaseException] = []
     theirs = _those_of_the_site() if in_main_thread() else {}

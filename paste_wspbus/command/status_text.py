@@ -458,7 +458,7 @@ def cut(line: str, width: int) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Return an age in the largest unit of which it has at least two: '3 days'."""
+    """Return an age in the largest unit that it has at least two of: '3 days'."""
     for unit, length in (('day', 86400), ('hour', 3600), ('minute', 60)):
         if seconds >= 2 * length:
             return plural(int(seconds // length), unit)

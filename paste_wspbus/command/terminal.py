@@ -66,9 +66,9 @@ as_json: Callable[[str, int], str] | None = None
 def print_line(text: str, to: str = 'stdout', level: int = 20) -> None:
     """Print to standard output or standard error, for as long as a site runs.
 
-    That nobody reads it, or that the disk is full, is no reason to end a site. If the site
-    has put something in the stream's place that cannot be written to, the line goes to the
-    stream that was there before.
+    The site does not end because nobody reads the line, or because the disk is full. If
+    the site has put something in the stream's place that cannot be written to, the
+    line goes to the stream that was there before.
 
     :param text: a line or several; control characters in them are escaped.
     :param to: 'stdout' or 'stderr'.

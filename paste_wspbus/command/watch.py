@@ -57,7 +57,7 @@ def watch(options: Options) -> int:
     """Show the status of a site until the key q, Ctrl-C or a signal ends this.
 
     :returns: 0.
-    :raises UsageError: without a terminal that can do it.
+    :raises UsageError: if there is no terminal that can do it.
     """
     _check_terminal()
     try:

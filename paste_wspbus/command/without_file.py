@@ -74,7 +74,7 @@ def take_option(options: Options, prog: str) -> None:
 
 
 def needs_no_file(name: str, prog: str) -> UsageError:
-    """Return the error for a subcommand of these that stands behind a file."""
+    """Return the error for a subcommand that needs no file, and stands behind one."""
     does = {
         PS: 'lists all sites',
         PLUGINS: 'lists what is installed',

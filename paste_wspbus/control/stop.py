@@ -71,7 +71,7 @@ class DoesNotDie(WSPBusError):
 
 
 class NotNamed(WSPBusError):
-    """The system does not tell which process runs a site."""
+    """The system does not say which process runs a site."""
 
 
 def patience(status: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""Who makes a default in the place of wspserve: the keys of [wspbus:main] that name factories."""
+"""The keys of [wspbus:main] whose factories replace the defaults of wspserve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a site that a part of it has ended at its start, by sys.exit() or the bus."""
+"""The errors of a site that a part of it has ended during the start, by sys.exit() or the bus."""
 
 from __future__ import annotations
 

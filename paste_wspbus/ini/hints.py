@@ -1,4 +1,4 @@
-"""What somebody may have meant who has mistyped a name: the ends of error messages.
+"""The ends of error messages that say what a mistyped name may mean.
 
 Only an error needs this module.
 """

@@ -222,7 +222,7 @@ class BusCollector:
         self.sums, self.status = sums, status
 
     def collect(self) -> Iterator[Any]:
-        """Yield the metrics; those of which nothing is known are missing."""
+        """Yield the metrics, without those that have no value yet."""
         from prometheus_client import core
 
         kinds = {

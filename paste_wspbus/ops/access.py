@@ -74,7 +74,7 @@ class Access(NamedTuple):
         return bool(self.token) and hmac.compare_digest(given, self.token.encode())
 
     def demand(self) -> Refusal:
-        """Return the answer for somebody who may not see a page."""
+        """Return the answer to a client that may not see a page."""
         if self.token:
             return Refusal(401, 'this page takes the ops_token', _CHALLENGES)
         return Refusal(

@@ -101,7 +101,7 @@ class Ops:
 
         :param of_site: the sockets of the site, which does not listen yet: so the system
             would not refuse their addresses.
-        :param patience: seconds in which another process may leave an address.
+        :param patience: seconds in which another process may give up an address.
         :raises BindError: if an address is taken, or cannot be bound.
         :raises ConfigError, UsageError: if an address has a group that is not there.
         """

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Maker:
     """Makes one page after the other; there is a thread only while there is one to make.
 
-    Who asks for the same page while another one is made gets the next one, together with
-    all that wait: so many clients cost two pages at most.
+    Clients that ask for a page while the same page is being made all get the next one. So
+    many clients cost two pages at most.
 
     :param wake: any thread may call this; `take` should be called soon then.
     """

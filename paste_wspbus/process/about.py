@@ -1,4 +1,4 @@
-"""What a report says of a site beside what has happened: versions, and settings."""
+"""The part of a report that describes the site: its versions and its settings."""
 
 from __future__ import annotations
 

@@ -163,8 +163,8 @@ class EarlySignals:
     def give_to(self, signals: Any) -> None:
         """Let a plugin handle all signals from now on, also the one that was noted.
 
-        :param signals: a `SignalHandler`, or the site's plugin in its place. A signal that
-            that one does not take does what it does in any program of Python.
+        :param signals: a `SignalHandler`, or the site's plugin in its place. A signal
+            that this plugin does not handle does what it does in any Python program.
         :raises Terminated, KeyboardInterrupt: if a signal was noted that the site's plugin
             cannot get.
         """

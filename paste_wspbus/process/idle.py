@@ -14,7 +14,7 @@ def idle_keys(process: Process) -> list[str]:
     """Return a sentence on each key or section that does nothing in this process.
 
     The same .ini may serve one process by ``--workers 0`` or ``--reload``: whoever writes
-    that knows it.
+    that knows that such keys do nothing.
 
     :raises ConfigError: if cluster plugins have no process here.
     """

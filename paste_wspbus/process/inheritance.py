@@ -106,8 +106,8 @@ class Inheritance:
     def take_sockets(self) -> list[ListeningSocket]:
         """Return the sockets; from now on the caller must close them.
 
-        Only one thing counts that another process says of its sockets: the labels of the
-        sockets that were passed to it (fd://NAME), whose files this process never removes.
+        If another process has sent them, only one thing counts that it says of them: the
+        labels of passed sockets (fd://NAME), whose files this process never removes.
         A descriptor that is not a listening socket is closed; ``rejected`` gets the reason.
         """
         fds, self.sockets = self.sockets, []
@@ -237,7 +237,7 @@ class Inheritance:
 
 
 def descriptors_of(worker: Any) -> list[int]:
-    """Return those of a worker: its connection, its scoreboard, the ledger, its lease."""
+    """Return the descriptors of a worker: its connection, scoreboard, ledger and lease."""
     from paste_wspbus.role import Role
 
     connection, role, *boards = worker

@@ -55,7 +55,7 @@ class Names:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What a site tells of itself."""
+        """What a site reports of its names."""
         return {
             'ini': self.ini,
             'file': self.file,
@@ -64,7 +64,7 @@ class Names:
         }
 
     def has_ini(self, fields: Mapping[str, str]) -> bool:
-        """Whether a site has this .ini; ``fields`` are what the site tells."""
+        """Whether a site has this .ini; ``fields`` are what the site reports."""
         # A deployment may have changed a link in the path since the site has started.
         names = {fields['ini'], fields['file'], os.path.realpath(fields['ini'])}
         return bool(names & {self.ini, self.file})
@@ -81,7 +81,7 @@ class Names:
 
 
 def names_of(status: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a status tells of the site's names; '' for what it does not tell."""
+    """Return the site's names as a status has them; '' for a name that it lacks."""
     names = {}
     for key in ('ini', 'file', 'server', 'app'):
         value = status.get(key)

@@ -56,7 +56,7 @@ class Succession:
             self._sockets = server.bequeath()
 
     def repeat_stop(self) -> None:
-        """Send this process SIGTERM again if the signal came too late for this program.
+        """Send this process SIGTERM again if it came too late for this program.
 
         The system holds the signal until the next program unblocks it.
         """

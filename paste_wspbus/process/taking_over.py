@@ -30,8 +30,8 @@ def take_over(
 
     :param lock: the lock of the PID file that the running site holds.
     :param identity: the user to which this process will change; None if it does not.
-    :param awaits_the_end: whether to wait for the end of its process, which may hold a lock
-        for as long as it is there.
+    :param awaits_the_end: whether to wait for the end of its process, which may hold a
+        lock until then.
     :returns: what the site hands over; if it ends without that, the result of
         `PIDLock.acquire`.
     :raises AlreadyRunning: if another site holds the PID file afterwards.

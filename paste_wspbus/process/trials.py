@@ -148,7 +148,7 @@ class Trials:
                 return
 
     def _has_failed(self, failed: Failed) -> None:
-        """Log why the old code keeps serving; answer who has asked before this trial."""
+        """Log why the old code keeps serving; answer those who asked before this trial."""
         bus, renewal = self.bus, self.process.renewal
         line = f'The new code fails, and the old code keeps serving: {failed.line}'
         with _tracebacks(bus):

@@ -1,4 +1,4 @@
-"""A part of a site that a ready-made plugin makes: it knows its section, and what it lacks."""
+"""The base of ready-made plugins: it knows its section, and which library is missing."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class WatchedRequests(RequestsInFlight):
 
     The tuples also have the place of the request there, and its number.
 
-    Who plugs this in as ``bus.plugins['requests']`` before the application is composed
-    has it wrapped in a `WatchedFilter`.
+    If this is ``bus.plugins['requests']`` before the application is composed, a
+    `WatchedFilter` wraps the application.
     """
 
     def __init__(self, board: Scoreboard | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a server tells others of the begin and the end of a request."""
+"""What a server reports of the beginning and the end of a request."""
 
 from __future__ import annotations
 

@@ -448,8 +448,9 @@ def site_code(worker: WorkerHandle) -> int:
     """Return the exit code of a site for the end of one of its processes.
 
     A process without a number is the site: the code is what a shell, or the init of a
-    container, reports for it. Of several, a signal that one of them has got is only a failure:
-    139 would say that wspserve has crashed, and 143 that the site was told to stop.
+    container, reports for it. If there are several, a signal that ended one of them is
+    only a failure: 139 would say that wspserve has crashed, and 143 that somebody has
+    ordered the site to stop.
     """
     code = exit_code(worker.code)
     is_signal = code in (INTERRUPTED, TERMINATED) or (worker.code or 0) < 0

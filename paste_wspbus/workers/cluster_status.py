@@ -29,7 +29,7 @@ PATIENCE = 0.3
 class ClusterStatus:
     """Asks the agent what it sees, and describes what is known.
 
-    Nothing is asked for nobody: an idle site costs the engine nothing for this.
+    It asks only when somebody wants to know: an idle site costs the engine nothing for this.
     """
 
     def __init__(self, cluster: Clustered) -> None:
@@ -128,7 +128,7 @@ class ClusterStatus:
     # -- what is known --------------------------------------------------------------------
 
     def problem(self) -> tuple[str, float | None]:
-        """Return why this site has no word from the engine, and since when (boot_clock).
+        """Return why the engine does not answer this site, and since when (boot_clock).
 
         The text is '' if there is one, or before that; the time is None if there was none.
         """

@@ -59,7 +59,7 @@ class Clustered:
     """Holds the lease of the cluster plugins for this site, and runs them meanwhile.
 
     The agent, a process of its own, talks to the engine: this process never waits for it.
-    The supervisor runs no code of the site, so nothing delays its words to the guard.
+    The supervisor runs no code of the site, so nothing delays what it sends to the guard.
 
     :param settings: what [cluster:main] says.
     :param make: makes the engine, in the agent.
@@ -243,7 +243,7 @@ class Clustered:
         self._say('look', machines)
 
     def adjust(self) -> None:
-        """Want the lease if the site serves and has cluster plugins; else do without it."""
+        """Ask for the lease if the site serves and has cluster plugins; otherwise release it."""
         serves = self.bus.state is State.STARTED and not self.bus.leaving
         wants = serves and bool(self.supervisor.plan.cluster_plugins)
         if wants != self._wants:
@@ -288,7 +288,7 @@ class Clustered:
         self._waits = True
 
     def has_lost(self, worker: WorkerHandle | None) -> bool:
-        """Whether a new process has failed for want of a lease: its code is not at fault."""
+        """Whether a new process has failed because it lacked a lease: its code is not at fault."""
         return worker is None or not self.holds or worker.code == -signal.SIGKILL
 
     def _is_held(self, fence: int, until: float) -> None:

@@ -107,7 +107,7 @@ class Crashes:
     def loop(self) -> str:
         """What a crash loop is called in one line; '' if there is none.
 
-        Processes that have served for long, and end once, are none.
+        Processes that have served for long, and end once, do not make one.
         """
         early = self.early
         if early < LOOP:

@@ -35,9 +35,9 @@ def stand_guard(words: socket.socket, held: Held, ttl: float) -> int:
     """Make this process the guard of a child, the job; return in the job alone.
 
     The guard carries a timer of the kernel that kills it at the end of the lease, also if
-    it is stopped. Each word of the supervisor moves the timer. If the guard ends, the
-    kernel kills the job (PR_SET_PDEATHSIG). So the job ends in time whoever is stopped or
-    killed, and whoever holds the GIL. If the job ends, the guard ends in the same way. The
+    it is stopped. Each line from the supervisor moves the timer. If the guard ends, the
+    kernel kills the job (PR_SET_PDEATHSIG). So the job ends in time, whichever process is
+    stopped, killed, or holds the GIL. If the job ends, the guard ends in the same way. The
     guard has one thread, and runs no code of the site.
 
     :param words: the end of the connection on which the supervisor says the `end_of` the
@@ -105,7 +105,7 @@ def _watch(
 
 
 def _end_as(job: int, status: int) -> NoReturn:
-    """Kill what is left of the job's group, and end as the job has ended."""
+    """Kill what still runs in the job's process group, and end as the job has ended."""
     with contextlib.suppress(OSError):
         os.killpg(job, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(status)

@@ -372,7 +372,7 @@ class WorkerHandle:
                     signal_thread(self.pid, thread, number)
 
     def kill_group(self) -> None:
-        """Kill what a process with a guard has left in the process group that it leads."""
+        """Kill what still runs in the process group that a process with a guard leads."""
         if self._is_its_own and self.pid:
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)

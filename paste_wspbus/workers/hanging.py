@@ -117,7 +117,7 @@ class Hanging:
         """Decide on all workers that are READY.
 
         :param may_replace: whether a worker may be replaced now. If not, a later look
-            says it.
+            decides that.
         :returns: what is to be done, and about which worker. At most one is replaced.
         """
         self._count(machine, workers)

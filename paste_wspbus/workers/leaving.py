@@ -66,7 +66,7 @@ class Leaving:
         self.call_later(worker, limit, lambda: self.kill(worker))
 
     def _announce(self, worker: WorkerHandle, limit: float) -> None:
-        """Have `soon` called just before a process is killed, which is in ``limit`` seconds."""
+        """Call `soon` just before a process is killed: that is in ``limit`` seconds."""
         self.call_later(worker, max(limit - SOON, 0), lambda: self.soon(worker))
 
     def have_restart(self, worker: WorkerHandle, patience: float) -> None:

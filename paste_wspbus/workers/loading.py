@@ -46,7 +46,7 @@ def line(place: str) -> str:
 
 @contextlib.contextmanager
 def told_by_itself(show: Callable[[str], object]) -> Generator[None]:
-    """Say that the load in the ``with`` block takes long: nobody watches this process.
+    """Print that the load in the ``with`` block takes long: nobody watches this process.
 
     A thread does that, and not a signal: SIGALRM may be the site's.
 
@@ -150,7 +150,7 @@ class Loading:
 
 
 class Whereabouts:
-    """In the process that loads the site: answers the supervisor's question where it is.
+    """Answers, in the process that loads the site, the supervisor's question where it is.
 
     The answer comes from a signal handler. It runs while the code of the site waits or
     computes, but not inside a call of C code that does not return.

@@ -1,4 +1,4 @@
-"""The supervisor's side of the ops listener: it starts the process, and tells it what it asks."""
+"""The supervisor's side of the ops listener: it starts the process, and answers it."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ MAX_ANSWER = 1 << 20
 
 
 class OpsFeed:
-    """Keeps the process of the ops listener running, and tells it about the site.
+    """Keeps the process of the ops listener running, and sends it the state of the site.
 
-    The process learns each change of the state before the supervisor sleeps. It learns the
-    rest only when somebody asks it: nothing is made for nobody.
+    The process learns each change of the state before the supervisor sleeps. It learns
+    the rest only when it has a client that wants it.
 
     :param ask: calls a function with an answer of a kind about the site: see `OpsAnswers`.
     """

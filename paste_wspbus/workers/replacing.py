@@ -106,7 +106,7 @@ class Replacing:
         self._waiting[role.name] = role, timer
 
     def _is_ready(self, name: str, pid: int) -> None:
-        """Look later whether what waits can start at once: this one may have settled then."""
+        """Later, start what waits at once if nothing has crashed meanwhile."""
         worker = self.supervisor.current.get(name)
 
         def look() -> None:

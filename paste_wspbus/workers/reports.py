@@ -71,7 +71,7 @@ class Reports:
             self.write('crash', worker, f'crashed, {how(worker.code)}', end=last)
 
     def look(self, worker: WorkerHandle) -> None:
-        """Ask a process for its stacks that is about to be killed."""
+        """Ask a process that is about to be killed for its stacks."""
 
         def note(stacks: dict[int, list[Frame]] | None) -> None:
             if stacks and not worker.ended:
@@ -87,7 +87,7 @@ class Reports:
             self.write('kill', worker, 'did not stop in time: it is killed', stacks)
 
     def _end_is_news(self, worker: WorkerHandle) -> bool:
-        """Whether no report says why it ends: one on a deadline does not, it may serve on."""
+        """Whether no report says why it ends. One on a deadline does not: it may keep serving."""
         return self._reported.get(worker.pid, 'deadline') == 'deadline'
 
     def is_overdue(self, worker: WorkerHandle, what: str) -> None:

@@ -92,7 +92,7 @@ class Turn:
     def _enter(self, fence: int, check: Callable[[], object]) -> None:
         """Wait until the engine has noted that this machine replaces its processes.
 
-        Who rolls may have given up on this machine, or have died, since the order came.
+        The agent that rolls may have given up on this machine, or have died, meanwhile.
 
         :param check: is called again and again meanwhile; it may raise an error.
         :raises WorkerFailed: if the roll has ended, or if nobody knows.
@@ -124,7 +124,7 @@ class Turn:
             self._may = may
 
     def _is_over(self, token: str, message: dict[str, Any]) -> None:
-        """Send the answer of the graceful restart to who rolls."""
+        """Send the answer of the graceful restart to the agent that rolls."""
         if token != self._token:
             return  # another roll wants another restart
         generation, notes = message.get('generation'), message.get('notes') or ()

@@ -353,7 +353,7 @@ class Supervisor:
         return [Role(WORKER, number, generation) for number in numbers]
 
     def singles(self) -> list[str]:
-        """List the kinds of processes of which the site has one now: preload, site plugins, …"""
+        """List the kinds of single processes that the site needs now: preload, site plugins, …"""
         wanted = {PRELOAD: self.plan.preload, SITE: self.plan.site_plugins}
         if self.cluster is not None:
             wanted[CLUSTER] = bool(self.plan.cluster_plugins) and self.cluster.holds
@@ -559,14 +559,14 @@ class Supervisor:
         describe_all(self, answer)
 
     def in_brief(self) -> list[str]:
-        """Return what systemd shows of the workers, as far as it is worth a word."""
+        """Return what systemd shows of the workers: only what is unusual."""
         return in_brief(self)
 
 
 def _code_at_stop(bus: SupervisorBus, worker: WorkerHandle) -> int:
-    """Return the exit code of a site for one of its processes, which was ordered to stop.
+    """Return the exit code that the ordered stop of a process gives to the site.
 
-    One that is not READY gets SIGTERM, also if it was Ctrl-C that has asked for the stop.
+    A process that is not READY gets SIGTERM, even if Ctrl-C has asked for the stop.
     """
     if worker.leaving and not worker.was_ready and exit_code(worker.code) == TERMINATED:
         first = getattr(bus.plugins.get('signals'), 'first', None)

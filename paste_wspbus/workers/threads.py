@@ -54,7 +54,7 @@ def stacks_text(
 ) -> str:
     """Return the stacks of a process and its requests for the log: a sentence, and lines.
 
-    :param others: who shows the threads and frames that are not the site's, such as
+    :param others: what shows the threads and frames that are not the site's, such as
         '`stacks -v` shows all'; '' to have all of them here.
     """
     threads = threads_of(worker, stacks)

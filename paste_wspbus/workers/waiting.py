@@ -85,7 +85,7 @@ def failure_of(worker: WorkerHandle) -> WorkerFailed:
 
 
 def how_it_crashed(worker: WorkerHandle, more: str = '') -> str:
-    """Return how a process ended that is replaced.
+    """Return how a process that is replaced has ended.
 
     :param more: what `Crashes.note` knows beyond that.
     """
@@ -98,7 +98,7 @@ def how_it_crashed(worker: WorkerHandle, more: str = '') -> str:
 
 
 def how_it_failed(worker: WorkerHandle) -> str:
-    """Return how a process ended that has not reported why."""
+    """Return how a process that has not reported the reason has ended."""
     what = f'{worker.title} ended before it was ready, {how(worker.code)}'
     what += worker.end_note
     if worker.code == 0:
