@@ -31,6 +31,8 @@ class Known(NamedTuple):
     :param status: the status line.
     :param numbers: ``bytes``, ``waited_us`` and ``spent_us``.
     :param end: how each request ended; None if that is an argument.
+    :param head: a dictionary of headers, by key, with room for attributes: requests with the
+        same headers may have the same one. None if there is none.
     """
 
     arguments: str
@@ -39,3 +41,4 @@ class Known(NamedTuple):
     status: str
     numbers: Mapping[str, str]
     end: str | None = None
+    head: str | None = None

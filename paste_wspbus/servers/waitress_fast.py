@@ -79,7 +79,7 @@ def ways() -> frozenset[str]:
 
 
 def _major() -> int | None:
-    """Return the major version of the waitress that is installed, or None if nothing says it."""
+    """Return the major version of the installed waitress, or None if nothing says it."""
     folder = os.path.dirname(os.path.dirname(wasyncore.__file__))
     try:
         names = [name for name in os.listdir(folder) if name.startswith('waitress-')]
@@ -101,28 +101,29 @@ def _major() -> int | None:
 class OneSend(WSGITask):  # type: ignore[misc]
     """A request whose head and first chunk leave in one send(2); waitress makes two of them."""
 
-    #: Writes a chunk as waitress does.
-    write_one = WSGITask.write
+    #: Both write a chunk as waitress does; ``joined`` is the length of the first one.
+    write_one = write_more = WSGITask.write
+    joined = 0
 
     def write(self, data: Any) -> None:
         """Write a chunk, the first one together with the head.
 
-        waitress's own method says what is written, and in which order: what it writes for
-        the first chunk is collected, and sent at once. Only this thread writes to the
-        channel meanwhile. What is not bytes is not joined: waitress sends the head before
-        it refuses such a chunk.
+        What waitress's own method writes for the first chunk is collected, and sent at once.
+        Only this thread writes to the channel meanwhile. What is not bytes is not joined:
+        waitress sends the head before it refuses it.
         """
         if (
             self.wrote_header
             or type(data) is not bytes
             or not 0 < len(data) <= LONGEST_JOINED
         ):
-            self.write_one(data)
+            self.write_more(data)
             return
         channel, pieces = self.channel, []  # type: ignore[var-annotated]
         channel.write_soon = pieces.append
         try:
             self.write_one(data)
+            self.joined = len(data)
         finally:
             del channel.write_soon  # its class's own again
             if pieces:
@@ -156,8 +157,8 @@ def _send(channel: Any, data: bytes) -> None:
 class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
     """Threads that get their requests from a `HandOver`.
 
-    waitress has a Condition, which is Python: each request makes a lock and waits for
-    another one, and a thread that wakes up has to wait for the lock of whoever woke it.
+    waitress has a Condition: each request makes a lock and waits for another one, and a
+    thread that wakes up waits for the lock of whoever woke it.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -182,9 +183,8 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
     def _busy(self) -> int:
         """Return how many threads have a request to answer.
 
-        When a channel has another first request than the one that a thread began with,
-        or none, that thread has answered and is on its way to the queue. waitress takes
-        it for busy, and warns of a queue although each request has its thread.
+        A thread whose channel has another first request than it began with, or none, has
+        answered and is on its way to the queue. waitress takes it for busy, and warns.
         """
         served = list(self._served.values())
         return sum(channel.requests[:1] == first for channel, first in served)
@@ -431,6 +431,7 @@ class EpollChannel(HTTPChannel):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.total_outbufs_len = 0  # it is found faster than that of the class
         try:
             self._map.loop.register(self._fileno, _IN | _ONCE)
         except OSError as error:  # the system watches no more descriptors

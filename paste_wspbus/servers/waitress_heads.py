@@ -36,9 +36,16 @@ _MOST_NAMES = 1000
 #: The most bytes of a part of a head that is kept, and the most parts.
 _LONGEST_KEPT, _MOST_KEPT = 1000, 200
 
+
+class Head(dict):  # type: ignore[type-arg]
+    """Headers that may come again; an access log notes here what it shows of them."""
+
+    has_id, shown_by = True, None
+
+
 #: What was made of first lines, and of the headers after them.
 _lines: dict[bytes, tuple[str, ...]] = {}
-_heads: dict[bytes, dict[str, str]] = {}
+_heads: dict[bytes, Head] = {}
 
 #: The keys of the headers that have come.
 _keys: dict[str, str] = {}
@@ -55,7 +62,7 @@ _by_name = itemgetter(0)
 class FastParser(HTTPRequestParser):  # type: ignore[misc]
     """Has the same attributes after `parse_header` as waitress's own parser.
 
-    It has one more if the first line is a usual one: ``line``, which is that line.
+    A usual head has two more: ``line``, the first line, and ``head``, which nobody changes.
     """
 
     def parse_header(self, header_plus: bytes) -> None:
@@ -72,6 +79,7 @@ class FastParser(HTTPRequestParser):  # type: ignore[misc]
         if line is None or headers is None:
             super().parse_header(header_plus)
             return
+        self.head = headers
         _, self.command, self.request_uri, self.path, self.query, version = line
         self.first_line, self.headers, self.version = first, headers.copy(), version
         self.proxy_scheme = self.proxy_netloc = self.fragment = ''
@@ -94,7 +102,7 @@ def _line_of(first: bytes) -> tuple[str, ...] | None:
     return line
 
 
-def _headers_of(rest: bytes) -> dict[str, str] | None:
+def _headers_of(rest: bytes) -> Head | None:
     """Return the values by key; None if one of the headers is not a usual one.
 
     :param rest: a head without its first line.
@@ -102,7 +110,7 @@ def _headers_of(rest: bytes) -> dict[str, str] | None:
     lines = rest.decode('latin-1').split('\r\n')
     if rest.translate(None, _VISIBLE) != b'\r\n' * (len(lines) - 1):
         return None
-    headers: dict[str, str] = {}
+    headers = Head()
     for line in lines:
         if not line:
             continue  # the end

@@ -12,6 +12,7 @@ from waitress.channel import ClientDisconnected
 from waitress.task import ErrorTask
 from waitress.utilities import InternalServerError
 
+from paste_wspbus.reference import REQUEST_ID_KEY
 from paste_wspbus.servers.arriving import DONE, RECEIVED_KEY, UNUSUAL, Known
 from paste_wspbus.servers.waitress_fast import OneSend
 from paste_wspbus.servers.waitress_heads import FastHead
@@ -103,7 +104,7 @@ def noting(adapter: Any, task: type) -> tuple[type, type]:
     log = adapter.access_log
     if log is None:
         return task, ErrorTask
-    name = 'write_one' if issubclass(task, OneSend) else 'write'
+    name = 'write_more' if issubclass(task, OneSend) else 'write'
     write_of = getattr(task, name)
 
     def write(self: Any, data: Any) -> None:
@@ -111,22 +112,36 @@ def noting(adapter: Any, task: type) -> tuple[type, type]:
         if self.content_length is None:
             self.counted += len(data)
 
-    known = KNOWN._replace(texts=TEXTS) if issubclass(task, FastHead) else KNOWN
-    logged = {'log': log, 'service': _service(log, known), name: write}
+    service = _service(log, issubclass(task, FastHead))
+    logged = {'log': log, 'service': service, name: write}
     log.open_in_server = lambda: _in_service(log) if adapter.load_now().busy else []
     refused = type('Refused', (_Refused,), {'log': log})
     return type('Logged', (_Logged, task), logged), refused
 
 
-def _service(log: Any, known: Known) -> Callable[[Any], None]:
-    """Return the method ``service`` of a task that is logged."""
-    line = log.line_of(known)
+def _service(log: Any, has_head: bool) -> Callable[[Any], None]:
+    """Return the method ``service`` of a task that is logged.
+
+    :param has_head: whether most of its requests have a ``head``, see `FastParser`.
+    """
+    known = KNOWN._replace(texts=TEXTS, head='x.request.head') if has_head else KNOWN
+    line, ids = log.line_of(known), log.ids
 
     def service(self: Any) -> None:
-        received = self.received = arrival(self.channel)
+        channel = self.channel
+        received = channel.used if channel.answered is not None else arrival(channel)
+        self.received = received
         since = self.since = monotonic()
-        if log.ids is not None:
-            log.ids.give(self.get_environment())
+        if ids is not None:
+            environ = self.get_environment()
+            try:
+                gives = self.request.head.has_id
+            except AttributeError:
+                gives = True
+            if gives:
+                _give_id(ids, environ, self.request)
+            else:
+                environ[REQUEST_ID_KEY] = ids.new()
         try:
             self.start()
             self.execute()
@@ -135,8 +150,8 @@ def _service(log: Any, known: Known) -> Callable[[Any], None]:
             if self.fails(error):
                 raise
             return
-        if self.channel.total_outbufs_len and has_gone(self.channel.socket):
-            self.sent = self.content_bytes_written or int(self.counted)
+        if channel.total_outbufs_len and has_gone(channel.socket):
+            self.sent = self.content_bytes_written or self.given()
             self.ends(ABORTED)
             return
         self.since = None
@@ -153,6 +168,14 @@ def _service(log: Any, known: Known) -> Callable[[Any], None]:
             log.careful(self, *parts)
 
     return service
+
+
+def _give_id(ids: Any, environ: dict[str, Any], request: Any) -> None:
+    """Give a request its id, and note whether others with the same head need more than a new one."""
+    ids.give(environ)
+    head = getattr(request, 'head', None)
+    if head is not None:
+        head.has_id = 'X_REQUEST_ID' in head or 'TRACEPARENT' in head
 
 
 def _in_service(log: Any) -> list[Any]:
@@ -182,9 +205,9 @@ class _Logged:
     """A request and its response; see `paste_wspbus.ready.accesslog.filter.Exchange`."""
 
     log: Any
-    #: The bytes that the application has given: without Content-Length, waitress does not
-    #: count them.
-    counted = 0
+    #: The bytes that the application has given after the chunk that `OneSend` has joined:
+    #: without Content-Length, waitress does not count them.
+    counted = joined = 0
     #: Whether it is logged; a request that was answered has no ``since`` any more, either.
     has_ended = False
     #: The number of bytes that were sent, if it is known.
@@ -215,10 +238,14 @@ class _Logged:
     def stopped(self: Any) -> Any:
         """Note what was sent when the site stopped; return this."""
         if self.wrote_header:
-            self.sent = self.content_bytes_written or int(self.counted)
+            self.sent = self.content_bytes_written or self.given()
         else:
             self.status = ''
         return self
+
+    def given(self: Any) -> int:
+        """Return the bytes of a body without Content-Length: waitress does not count them."""
+        return int(self.joined + self.counted) if self.content_length is None else 0
 
     def size(self: Any) -> int:
         """Return the bytes of a body that waitress has not counted: of a file, for example."""
@@ -226,7 +253,7 @@ class _Logged:
         if not self.has_body:
             return 0
         if length is None:
-            return int(self.counted)
+            return int(self.given())
         is_head = self.environ['REQUEST_METHOD'] == 'HEAD'
         return 0 if is_head else int(length)
 
@@ -236,7 +263,7 @@ class _Logged:
         :param is_answered: whether waitress answers 500, if the client is there.
         """
         is_gone = isinstance(error, ClientDisconnected) or not self.channel.connected
-        self.sent = self.content_bytes_written or int(self.counted)
+        self.sent = self.content_bytes_written or self.given()
         if not self.wrote_header:
             self.status = '500' if is_answered and not is_gone else ''
             self.sent = None

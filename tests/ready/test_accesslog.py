@@ -18,14 +18,11 @@ from paste_wspbus.errors import SettingError
 from paste_wspbus.ready.accesslog import AccessLog, check_settings
 from paste_wspbus.ready.accesslog import lines as making
 from paste_wspbus.ready.accesslog import writer as writing
-from paste_wspbus.ready.accesslog.lines import (
-    LONGEST,
-    _Kept,
-    local_time,
-    read_format,
-    waited_since,
-)
+from paste_wspbus.ready.accesslog.kept import Kept, local_time
+from paste_wspbus.ready.accesslog.lines import LONGEST, read_format, waited_since
 from paste_wspbus.ready.accesslog.writer import CannotOpen, Writer
+from paste_wspbus.servers import waitress_log
+from paste_wspbus.servers.waitress_heads import Head
 from tests.kit import TIMEOUT, Site, eventually, run, write
 
 ENVIRON = {
@@ -201,12 +198,30 @@ def test_what_the_application_puts_into_environ_may_be_no_text(logged, user):
 
 
 def test_what_comes_again_is_kept_but_not_without_end():
-    kept = _Kept('"', '"', str)
+    kept = Kept('"', '"', str)
     for number in range(5000):
-        assert kept.find(f'agent {number % 2500}') == f'"agent {number % 2500}"'
-    assert kept.find('x' * 1000) == f'"{"x" * 1000}"'
-    assert 0 < len(kept.texts) <= 1000
-    assert max(map(len, kept.texts)) < 20
+        assert kept[f'agent {number % 2500}'] == f'"agent {number % 2500}"'
+    assert kept['x' * 1000] == f'"{"x" * 1000}"'
+    assert 0 < len(kept) <= 1000
+    assert max(map(len, kept)) < 20
+
+
+def test_two_logs_show_the_same_head_each_in_its_own_way(writer):
+    known = waitress_log.KNOWN._replace(head='x.head')
+    head = Head(REFERER='http://a/?q=1', USER_AGENT='a "b"')
+    task = types.SimpleNamespace(head=head, environ={}, content_bytes_written=5)
+    one, forms = writer(seconds=60), ('"{referer}" {agent} {bytes}', 'json agent')
+    lines = [read_format(form).compiled(one, {}, known) for form in forms]
+    one.asks = False
+    for line in lines * 2:
+        line(task, 1.0, 1.0)
+    del head['REFERER']
+    head.shown_by = None
+    lines[0](task, 1.0, 1.0)
+    shown = r'a\x20\x22b\x22 5'
+    expected = [f'"http://a/?q=1" {shown}\n', '{"agent": "a \\"b\\""}\n']
+    assert one.lines == [*expected * 2, f'"-" {shown}\n']
+    one.lines.clear()
 
 
 def test_a_second_is_looked_up_once(monkeypatch, writer):

@@ -9,6 +9,13 @@ from math import trunc
 from urllib.parse import quote
 
 from paste_wspbus.errors import SettingError
+from paste_wspbus.ready.accesslog.kept import (
+    MILLISECONDS,
+    Clock,
+    Kept,
+    OfHead,
+    small_numbers,
+)
 from paste_wspbus.reference import REQUEST_ID_KEY
 from paste_wspbus.servers.arriving import Known
 from paste_wspbus.values import nearest
@@ -58,6 +65,9 @@ _TEXTS = {
     'agent': 'HTTP_USER_AGENT',
 }
 
+#: Those that come from the headers of a request, by their keys there.
+_OF_HEAD = {'referer': 'REFERER', 'agent': 'USER_AGENT'}
+
 #: Those that each request has; otherwise its line is made with care.
 _ALWAYS = ('client', 'method', 'protocol')
 
@@ -96,10 +106,6 @@ _UNQUOTED = {*NUMBERS, 'status', *CONSTANTS}
 #: The prefixes of fields that are headers: of the request, and of the response.
 HEADER, RESPONSE = 'header.', 'response.'
 
-#: The texts of small numbers, which are the most frequent ones.
-_SMALL = [str(number) for number in range(1000)]
-
-_MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()  # noqa: SIM905
 
 #: The characters of a path that need no quoting (RFC 3986, pchar and the slash).
 _SAFE = "/~!$&'()*+,;=:@"
@@ -107,8 +113,8 @@ _SAFE = "/~!$&'()*+,;=:@"
 #: The bytes that change no line: printable ASCII, without quotation marks and backslashes.
 _HARMLESS = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 
-#: So many texts of a field are kept at most, and none that is longer.
-_MOST, _LONGEST_KEPT = 1000, 300
+#: The characters of a text that each small number is joined with, at most.
+_LONGEST_JOINED = 20
 
 #: Seconds of waiting that a header may claim at most.
 LONGEST_WAIT = 86400.0
@@ -158,33 +164,48 @@ class Format:
             raise one of `UNUSUAL`, and give no line.
         """
         made = _Made(writer)
-        parts = self._parts[:]
+        parts = self._with_constants({**constants, 'end': known.end}, known)
         if 'line' in known.texts:
             _join_line(parts)
         before = parts[0]
         for name, after in zip(parts[1::2], parts[2::2], strict=True):
-            if name in CONSTANTS:
-                value = constants.get(name)
-                before += f'{self._unknown if value is None else value}{after}'
-                continue
             if name == 'time':
                 made.time(before, after, self.is_json)
-            elif name == 'end' and known.end is not None:
-                made.text(f'{before}{known.end}{after}')
             elif name in ('status', 'end'):
                 source = known.status if name == 'status' else 'end'
-                made.kept(source, _Kept(before, after, self._shown_word(name)))
+                made.kept(source, Kept(before, after, self._shown_word(name)))
+            elif name in _OF_HEAD and known.head is not None and made.may_have_head():
+                made.of_head(known.head, name, Kept(before, after, self._shown(name)))
             elif name in _TEXTS and name not in known.texts and not is_careful:
-                kept = _Kept(before, after, self._shown(name))
+                kept = Kept(before, after, self._shown(name))
                 made.from_environ(_TEXTS[name], kept, name in _ALWAYS)
+            elif name in NUMBERS and len(after) <= _LONGEST_JOINED:
+                made.text(before)
+                made.number(*self._number(name, known), after)
             else:
                 made.text(before)
-                made.value(self._source(made, name, known, is_careful))
+                if name in NUMBERS:
+                    made.number(*self._number(name, known), '')
+                else:
+                    made.value(self._source(made, name, known, is_careful))
                 before = after
                 continue
             before = ''
         made.text(before)
         return made.function(known)
+
+    def _with_constants(
+        self, constants: Mapping[str, str | int | None], known: Known
+    ) -> list[str]:
+        """Return texts and names of fields in turn; what has always one value is text."""
+        parts = self._parts[:1]
+        for name, after in zip(self._parts[1::2], self._parts[2::2], strict=True):
+            if name in CONSTANTS or (name == 'end' and known.end is not None):
+                value = constants.get(name)
+                parts[-1] += f'{self._unknown if value is None else value}{after}'
+            else:
+                parts += [name, after]
+        return parts
 
     def _check(self, name: str) -> None:
         """Check that there is a field.
@@ -209,11 +230,6 @@ class Format:
         """Return the Python that computes a text which is not kept."""
         if name in known.texts:
             return known.texts[name]
-        if name in NUMBERS:
-            is_by_proxy = name == 'waited_us' and self._has_proxy
-            source = _WAITED_SINCE_PROXY if is_by_proxy else known.numbers[name]
-            may_be_none = known is EXCHANGE or is_by_proxy
-            return made.number(source, self._unknown if may_be_none else None)
         if name == 'none':
             return repr(self._none)
         if name == 'request_id':  # this package makes it: it is not looked at
@@ -225,6 +241,15 @@ class Format:
         else:
             source = _OTHERS.get(name) or _source_of_header(name) or ''
         return f'{made.name_of(self._shown(name))}({source})'
+
+    def _number(self, name: str, known: Known) -> tuple[str, str | None]:
+        """Return the Python that computes a number, and what is shown if it is None.
+
+        :returns: for the latter None, if it never is.
+        """
+        is_by_proxy = name == 'waited_us' and self._has_proxy
+        source = _WAITED_SINCE_PROXY if is_by_proxy else known.numbers[name]
+        return source, self._unknown if known is EXCHANGE or is_by_proxy else None
 
     def _shown(self, name: str) -> Callable[[Any], str]:
         """Return the function from a value of a field to what a line shows of it."""
@@ -261,6 +286,7 @@ class _Made:
         #: The expressions whose values make the line, and the text after them.
         self._parts: list[str] = []
         self._text = ''
+        self._of_head = OfHead()
 
     def name_of(self, value: object) -> str:
         """Return a new name that stands for a value."""
@@ -279,35 +305,48 @@ class _Made:
             self._text = ''
         self._parts.append(source)
 
-    def number(self, source: str, unknown: str | None) -> str:
-        """Return Python for the text of a number; if it may be None, that is ``unknown``."""
-        small = self.name_of(_SMALL)
-        if unknown is None:
-            return f'{small}[n] if (n := {source}) < 1000 else str(n)'
-        shown = f'{small}[n] if n < 1000 else str(n)'
-        return f'{unknown!r} if (n := {source}) is None else {shown}'
+    def number(self, source: str, unknown: str | None, after: str) -> None:
+        """Add a number and the text after it; if it may be None, that is ``unknown``."""
+        small = self.name_of(small_numbers(after))
+        found = f'(n := {source})' if unknown is None else 'n'
+        shown = f'{small}[n] if {found} < 1000 else str(n) + {after!r}'
+        if unknown is not None:
+            shown = f'{unknown + after!r} if (n := {source}) is None else {shown}'
+        self.value(shown)
 
-    def kept(self, source: str, kept: _Kept) -> None:
+    def kept(self, source: str, kept: Kept) -> None:
         """Add what is kept of the value of an expression."""
-        texts, find = self.name_of(kept.texts), self.name_of(kept.find)
-        self.value(f'{texts}[v] if (v := {source}) in {texts} else {find}(v)')
+        self.value(f'{self.name_of(kept)}[{source}]')
 
-    def from_environ(self, key: str, kept: _Kept, is_always_there: bool) -> None:
+    def from_environ(self, key: str, kept: Kept, is_always_there: bool) -> None:
         """Add what is kept of a value of ``environ``; a missing one is as None."""
-        texts, find = self.name_of(kept.texts), self.name_of(kept.find)
-        found = f'{texts}[v] if (v := environ[{key!r}]) in {texts} else {find}(v)'
+        found = f'{self.name_of(kept)}[environ[{key!r}]]'
         if not is_always_there:
-            found = f'({found}) if {key!r} in environ else {kept.find(None)!r}'
+            found = f'{found} if {key!r} in environ else {kept[None]!r}'
         self.value(found)
+
+    def may_have_head(self) -> bool:
+        """Whether a field of a head can be added: they are beside each other."""
+        return not self._of_head.fields or self._parts[-1] == self._of_head.source
+
+    def of_head(self, head: str, name: str, kept: Kept) -> None:
+        """Add a field of a head, to others before it."""
+        of_head = self._of_head
+        of_head.fields.append((_OF_HEAD[name], kept))
+        if len(of_head.fields) == 1:
+            own = self.name_of(of_head)
+            is_own = f'(h := {head}).shown_by is {own}'
+            of_head.source = f'h.shown if {is_own} else {own}.find(h)'
+            self.value(of_head.source)
 
     def time(self, before: str, after: str, has_milliseconds: bool) -> None:
         """Add the time, with the texts around it."""
-        clock = _Clock(before, '' if has_milliseconds else after, has_milliseconds)
+        clock = Clock(before, '' if has_milliseconds else after, has_milliseconds)
         name = self.name_of(clock)
         if has_milliseconds:
             is_new = f'{name}.since <= now < {name}.until'
             self.value(f'{name}.text if {is_new} else {name}.renew(now)')
-            ends = self.name_of([f'{one}{after}' for one in _MILLISECONDS])
+            ends = self.name_of([f'{one}{after}' for one in MILLISECONDS])
             self.value(f'{ends}[trunc((now - {name}.since) * 1e3)]')
         else:
             self.value(f'{name}.text if now < {name}.until else {name}.renew(now)')
@@ -330,54 +369,6 @@ def _join_line(parts: list[str]) -> None:
         if parts[number : number + 5] == ['method', ' ', 'uri', ' ', 'protocol']:
             parts[number : number + 5] = ['line']
             return
-
-
-class _Clock:
-    """The present second, with the texts around it; JSON has milliseconds after it.
-
-    ``text`` is that from the time.monotonic() ``since`` to ``until``.
-    """
-
-    def __init__(self, before: str, after: str, has_milliseconds: bool) -> None:
-        self._before, self._after = before, after
-        self._shown = utc_time if has_milliseconds else local_time
-        self.text, self.since, self.until = '', 0.0, 0.0
-
-    def renew(self, now: float) -> str:
-        """Return the present time, and keep it.
-
-        :param now: the time.monotonic().
-        """
-        second, rest = divmod(time.time_ns(), 1_000_000_000)
-        text = self.text = f'{self._before}{self._shown(second)}{self._after}'
-        self.since = now - rest / 1e9
-        self.until = self.since + 1
-        return text
-
-
-#: What follows the second in JSON. The last one is for a difference that was rounded up.
-_MILLISECONDS = [f'.{number:03}Z' for number in (*range(1000), 999)]
-
-
-class _Kept:
-    """From values to what lines show of them, with the texts around it.
-
-    A request looks into ``texts``, a plain dictionary: Python has no fast way to look into
-    one of another class.
-    """
-
-    def __init__(self, before: str, after: str, shown: Callable[[Any], str]) -> None:
-        self._before, self._after, self._shown = before, after, shown
-        self.texts: dict[str, str] = {}
-
-    def find(self, value: Any) -> str:
-        """Return what lines show of a value, and keep it."""
-        text = f'{self._before}{self._shown(value)}{self._after}'
-        if type(value) is str and len(text) <= _LONGEST_KEPT:
-            if len(self.texts) >= _MOST:
-                self.texts.clear()
-            self.texts[value] = text
-        return text
 
 
 def read_format(text: str, query: bool = True, has_proxy: bool = False) -> Format:
@@ -540,17 +531,3 @@ def _escaped_json(text: object, is_bare: bool) -> str:
     more = '...' if len(shown) > LONGEST else ''
     escaped = encode_basestring_ascii(f'{shown[:LONGEST]}{more}')[1:-1]
     return escaped.replace('\x7f', '\\u007f')
-
-
-def local_time(second: int) -> str:
-    """Return a time.time() as Apache's logs have it: ``29/Nov/2026:22:20:57 +0100``."""
-    t = time.localtime(second)
-    sign, minutes = '-' if t.tm_gmtoff < 0 else '+', abs(t.tm_gmtoff) // 60
-    day = f'{t.tm_mday:02}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year}'
-    zone = f'{sign}{minutes // 60:02}{minutes % 60:02}'
-    return f'{day}:{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} {zone}'
-
-
-def utc_time(second: int) -> str:
-    """Return a time.time() as ``2026-11-29T21:20:57``, in UTC."""
-    return time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))
