@@ -306,7 +306,10 @@ def main():
         'modules': modules,
     }
     for what in options.what or SIZES:
-        compare(what, measures[what], options)
+        try:
+            compare(what, measures[what], options)
+        except rounds.Unavailable as why:
+            print(f'{what} are left out: {why}')
 
 
 if __name__ == '__main__':
