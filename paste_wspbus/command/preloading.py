@@ -32,12 +32,15 @@ _FOR_ALL = (
     'encodings.idna',
 )
 
-#: What the workers of one server import, too.
+#: What the workers of one server import, too, by the module of its adapter.
 _FOR_SERVERS = {
+    'paste_wspbus.servers.cheroot': ('paste_wspbus.servers.cheroot_untouched',),
+    'paste_wspbus.servers.paste_http': ('paste_wspbus.servers.paste_untouched',),
     'paste_wspbus.servers.waitress': (
         'paste_wspbus.servers.waitress_requests',
         'paste_wspbus.servers.waitress_sharing',
-    )
+        'paste_wspbus.servers.waitress_untouched',
+    ),
 }
 
 
@@ -58,8 +61,11 @@ def import_for_workers(server: object) -> None:
     from paste_wspbus.workers.stacks import import_faulthandler
 
     with contextlib.suppress(OSError):  # no descriptor is free: each worker tries again
-        for name in _FOR_ALL + _FOR_SERVERS.get(type(server).__module__, ()):
+        for name in _FOR_ALL:
             importlib.import_module(name)
+        for adapter in type(server).__mro__:
+            for name in _FOR_SERVERS.get(adapter.__module__, ()):
+                importlib.import_module(name)
         import_faulthandler()
 
 
