@@ -20,8 +20,10 @@ def addresses(text: str) -> list[str]:
     :raises SettingError: if one is neither.
     """
     words = text.replace(',', ' ').split()
-    for word in words:
+    for number, word in enumerate(words):
         parse_address(word, 'ops', takes_fd=False)
+        if word in words[:number]:
+            raise SettingError('ops', f'{word!r} is listed twice')
     return words
 
 

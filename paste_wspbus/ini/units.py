@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from paste_wspbus.errors import SettingError
@@ -145,9 +146,26 @@ def by_path(read: Callable[[str], Any], takes: str) -> Callable[[str], ByPath]:
                 problem = f'{line!r} is not a path that begins with / and its value'
                 raise SettingError(None, f'{problem}, as "/export 600"')
             path = words[0].rstrip('/')
+            if mistake := _problem_of(path, read):
+                raise SettingError(None, f'{line!r} {mistake}')
             if path in paths:
                 raise SettingError(None, f'the path {words[0]} is listed twice')
             paths[path] = value(words[1])
         return ByPath(default, paths)
 
     return converter
+
+
+def _problem_of(path: str, read: Callable[[str], Any]) -> str | None:
+    """Return why a path would never be that of a request, as it was meant; or None."""
+    _, *words = path.split() or ['']
+    if any(word.startswith('/') for word in words):
+        return 'has several paths: each has a line of its own'
+    with contextlib.suppress(ValueError):
+        read(words[-1].rstrip(',') if words else '')
+        return 'has two values'
+    if path.endswith('/*'):
+        return (
+            'ends with /*: a path is also for all that is below it, so leave that out'
+        )
+    return 'has a query: only the path counts' if '?' in path else None

@@ -27,10 +27,8 @@ def parse_port(text: str | int, key: str = 'port') -> int:
 
     :raises SettingError: if ``text`` is not a number from 0 to 65535.
     """
-    try:
-        port = int(text)
-    except ValueError:
-        port = -1
+    word = str(text).strip()
+    port = int(word) if word.isascii() and word.isdigit() and len(word) < 6 else -1
     if not 0 <= port <= 65535:
         problem = f'{text!r} is not a port: a number from 0 to 65535'
         raise SettingError(key, f'{problem}{comment_hint(str(text))}')

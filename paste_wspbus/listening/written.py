@@ -79,8 +79,25 @@ def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Ad
         if not takes_fd:
             forms = 'neither HOST:PORT nor unix:PATH'
         raise SettingError(key, f'{text!r} is {forms}')
-    host = host.strip('[]') or '127.0.0.1'
+    if host.startswith('[') and host.endswith(']'):
+        host = host[1:-1]
+    elif '[' in host or ']' in host:
+        raise SettingError(key, f'{text!r} has no pair of brackets')
+    host = host or '127.0.0.1'
     return Address(kind, host, parse_port(port, key), **options)
+
+
+def addresses(text: str) -> list[str]:
+    """Read values of ``--listen`` with spaces, lines or commas between them.
+
+    :raises SettingError: if one is wrong, or is there twice.
+    """
+    words = [word.rstrip(',') for word in text.split() if word != ',']
+    for number, word in enumerate(words):
+        parse_address(word, 'listen')
+        if word in words[:number]:
+            raise SettingError('listen', f'{word!r} is listed twice')
+    return words
 
 
 def _options(text: str, kind: str, query: str, key: str) -> dict[str, Any]:

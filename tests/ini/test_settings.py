@@ -73,7 +73,7 @@ def test_a_drain_delay_that_leaves_no_time_to_stop_is_refused(tmp_path):
     'key',
     ['stop_timeout', 'start_timeout', 'drain_delay', 'stop_reserve', 'smoke_timeout'],
 )
-@pytest.mark.parametrize('value', ['inf', '1e400', '1e15'])
+@pytest.mark.parametrize('value', ['inf', '1e3', '1e15', '1_0', '+5', '-0', '\u0663'])
 def test_a_time_that_no_clock_can_measure_is_refused(tmp_path, key, value):
     line = f'site.ini [wspbus:main] {key}: {value!r} is not {DURATION}'
     assert refusal(tmp_path, f'{key} = {value}') == line
@@ -85,6 +85,32 @@ def test_a_time_that_no_clock_can_measure_is_refused(tmp_path, key, value):
 def test_other_times_say_the_same_of_a_wrong_one(tmp_path, key):
     line = f"site.ini [wspbus:main] {key}: 'yes' is not {DURATION}"
     assert refusal(tmp_path, f'{key} = yes').startswith(line)
+
+
+@pytest.mark.parametrize('key', ['control', 'pid_file', 'log_file', 'reports'])
+@pytest.mark.parametrize('value', ['a\n  b', 'a ; the log', 'a # the log', 'a\x1bb'])
+def test_a_path_that_was_meant_otherwise_is_refused(tmp_path, key, value):
+    line = refusal(tmp_path, f'{key} = {value}')
+    assert line.startswith(f'site.ini [wspbus:main] {key}: ')
+    assert ' is not a path' in line or ' is not the path of a folder' in line
+    assert '\n' not in line
+    assert line.endswith('; a comment needs a line of its own') == ('the log' in value)
+
+
+@pytest.mark.parametrize(
+    ('value', 'problem'),
+    [
+        ('localhost:80 localhost:80', "'localhost:80' is listed twice"),
+        ('[::1', "'[::1' has no pair of brackets"),
+        ('localhost:\u0663', 'is not a port: a number from 0 to 65535'),
+        ('localhost:8_0', 'is not a port: a number from 0 to 65535'),
+    ],
+)
+@pytest.mark.parametrize('key', ['listen', 'ops'])
+def test_addresses_that_were_meant_otherwise_are_refused(tmp_path, key, value, problem):
+    line = refusal(tmp_path, f'{key} = {value}')
+    assert line.startswith(f'site.ini [wspbus:main] {key}: ')
+    assert line.endswith(problem)
 
 
 @pytest.mark.parametrize(

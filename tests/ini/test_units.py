@@ -100,6 +100,12 @@ def test_the_root_is_a_prefix_of_each_path():
         ),
         ('60\n/export', "'/export' is not a path that begins with / and its value"),
         ('60\n/a 1\n/a/ 2', 'the path /a/ is listed twice'),
+        ('/x 5 6', "'/x 5 6' has two values"),
+        ('60\n/x\t5m 6', 'has two values'),
+        ('60\n/x 5, 6', 'has two values'),
+        ('60\n/x 5 /y 6', "'/x 5 /y 6' has several paths: each has a line of its own"),
+        ('60\n/x? 5', "'/x? 5' has a query: only the path counts"),
+        ('60\n/x/* 5', "'/x/* 5' ends with /*"),
     ],
 )
 def test_mistakes_in_values_by_path_are_named(text, problem):
