@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 #: What `examine` may find.
 CLIENT, STREAM, APPLICATION, GONE = 'client', 'stream', 'application', 'gone'
+DEBUGGER = 'debugger'
 
 
 class _Found(NamedTuple):
@@ -26,7 +27,7 @@ def examine(bus: Bus, number: int) -> str:
     :param number: that of its `scoreboard.Entry`.
     :returns: CLIENT if the server or the application waits until the client sends or
         reads; STREAM if a part of the response is on its way; GONE if the request has
-        ended; else APPLICATION, also if the server does not say it.
+        ended; DEBUGGER if pdb waits for a command in it; else APPLICATION, also if the server does not say it.
     """
     return _find(bus, number).waits
 
@@ -61,5 +62,7 @@ def _find(bus: Bus, number: int) -> _Found:
         WaitsFor.CLIENT_SENDS: CLIENT,
         WaitsFor.CLIENT_READS: CLIENT,
         WaitsFor.STREAM: STREAM,
+        WaitsFor.DEBUGGER: DEBUGGER,
     }
+    request = request.or_debugger()
     return _Found(kinds.get(request.waits_for, APPLICATION), server, request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from paste_wspbus.bus import State
-from paste_wspbus.requests.examining import CLIENT, GONE, STREAM
+from paste_wspbus.requests.examining import CLIENT, DEBUGGER, GONE, STREAM
 from paste_wspbus.requests.reporting import named
 
 TYPE_CHECKING = False
@@ -42,6 +42,9 @@ class Overdue:
 
         def decide(waits: str) -> None:
             if waits in (STREAM, GONE):
+                return
+            if waits == DEBUGGER:  # the developer may let it compute for ever
+                marks.again(entry.number, time.monotonic() - entry.since + APART)
                 return
             if waits == CLIENT:
                 what = named(entry, time.monotonic())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from paste_wspbus.requests.examining import CLIENT, GONE, STREAM
+from paste_wspbus.requests.examining import CLIENT, DEBUGGER, GONE, STREAM
 from paste_wspbus.requests.marks import Marks
 from paste_wspbus.requests.reporting import Counts, described
 from paste_wspbus.requests.stacks import innermost
@@ -106,7 +106,7 @@ class Watching:
     # -- slow -----------------------------------------------------------------------
 
     def _slow(self, worker: WorkerHandle, entry: Entry, waits: str) -> None:
-        if waits in (CLIENT, STREAM, GONE):
+        if waits in (CLIENT, STREAM, GONE, DEBUGGER):
             return
 
         def log(stack: list[Frame] | None) -> None:
