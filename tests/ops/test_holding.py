@@ -88,7 +88,7 @@ def test_the_port_of_the_site_is_not_that_of_the_pages(tmp_path, host, asked):
     ops = Ops(config_of(tmp_path, f'ops = {asked}:{port}'), None)
     try:
         with pytest.raises(
-            BindError, match=r'ops in .*: the site itself has this address'
+            BindError, match=r'\] ops: cannot .*: the site itself has this address'
         ):
             ops.open(of_site=[site])
     finally:
