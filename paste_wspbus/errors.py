@@ -16,7 +16,7 @@ class WSPBusError(Exception):
     #: Whether the log has its traceback.
     is_logged = False
 
-    #: Whether its own traceback tells something: it does not, if another process has failed.
+    #: Whether its own traceback is of use.
     has_frames = True
 
     #: The traceback that another process has reported.

@@ -70,16 +70,6 @@ def comment_hint(value: str) -> str:
     return '; a comment needs a line of its own' if holds else ''
 
 
-def followed(text: str, more: str) -> str:
-    """Return a message of another place with more after it: a sentence of its own after '?'.
-
-    :param more: a sentence without a capital and a full stop.
-    """
-    if text.endswith(('.', '?', '!')):
-        return f'{text} {more[:1].upper()}{more[1:]}'
-    return f'{text}; {more}'
-
-
 def nearest(word: str, known: Any) -> str:
     """Return a hint for the end of a message: the nearest known word, or ''."""
     from difflib import get_close_matches  # only an error needs it

@@ -23,7 +23,6 @@ from paste_wspbus.command.terminal import (
     without_folder,
 )
 from paste_wspbus.exits import EX_SOFTWARE
-from paste_wspbus.values import followed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
     if launch.options.reload and launch.report.outcome_sent:
         return error.exit_code  # the supervisor shows it
     if launch.took_over and not launch.report.lasting:
+        from paste_wspbus.control.status import followed
+
         line = followed(line, 'the old site has stopped')
     if has_more or (launch.options.verbosity > 1 and error.has_frames):
         from paste_wspbus.command.failure import show_traceback
@@ -65,7 +66,6 @@ def complain(error: WSPBusError, launch: Launch | None) -> int:
         hint = show_traceback(error, launch)
     elif launch.log and error.is_logged:
         hint = f' (the traceback is in {launch.log})'
-    # Who waits for this start has its working folder; who reads a log may be anywhere.
     shown = f'{without_folder(line)}{hint}'
     if not launch.is_printed_elsewhere:
         if launch.log:

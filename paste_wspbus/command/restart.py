@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from paste_wspbus.command.failure import print_to_log
+from paste_wspbus.control.status import followed
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.process.opening import Opening
 from paste_wspbus.process.trials import Failed, Loading, Untried
 from paste_wspbus.unix.pid_lock import PIDFileError, PIDLock
-from paste_wspbus.values import followed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

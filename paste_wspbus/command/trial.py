@@ -23,6 +23,7 @@ from logging.handlers import BaseRotatingHandler
 from paste_wspbus.command.leaving import end_at_once
 from paste_wspbus.command.single import Single
 from paste_wspbus.command.terminal import one_line
+from paste_wspbus.control.status import followed
 from paste_wspbus.errorpage.problem import trace_of
 from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.exits import DONE, FAILED, TERMINATED
@@ -37,7 +38,6 @@ from paste_wspbus.process.trials import too_slow
 from paste_wspbus.report import Report
 from paste_wspbus.unix.processes import adopt_orphans, descendants, state_of
 from paste_wspbus.unix.users import Identity
-from paste_wspbus.values import followed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

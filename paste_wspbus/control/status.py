@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 MAX_NUMBER = 1e15
 
 
+def followed(text: str, more: str) -> str:
+    """Return a message of another place with more after it: a sentence of its own after '?'.
+
+    :param more: a sentence without a capital and a full stop.
+    """
+    if text.endswith(('.', '?', '!')):
+        return f'{text} {more[:1].upper()}{more[1:]}'
+    return f'{text}; {more}'
+
+
 def number(status: dict[str, Any], key: str) -> float | None:
     """Return a value of the status, if it is a number that can be a time; else None."""
     value = status.get(key)

@@ -157,7 +157,9 @@ class Composer:
         with self.origin(site, 'app:main'):
             context = self.loader.get_context(APP, app_name, with_bus(self.vars, bus))
             site.app = create(context)
-        if not callable(site.app) or _is_async(site.app):
+        call = getattr(type(site.app), '__call__', None)  # noqa: B004
+        code = getattr(site.app, '__code__', getattr(call, '__code__', None))
+        if call is None or getattr(code, 'co_flags', 0) & 0x80:  # CO_COROUTINE: ASGI
             from paste_wspbus.ini.hints import no_application
 
             raise FactoryError(
@@ -186,12 +188,6 @@ class Composer:
         before = names()
         yield
         site.origins.update(dict.fromkeys(names() - before, section))
-
-
-def _is_async(app: Any) -> bool:
-    """Whether the call of an application is a coroutine (CO_COROUTINE), as in ASGI."""
-    call = app if hasattr(app, '__code__') else type(app).__call__
-    return bool(getattr(getattr(call, '__code__', None), 'co_flags', 0) & 0x80)
 
 
 def _record_steps(bus: Bus) -> None:

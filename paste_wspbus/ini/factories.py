@@ -153,14 +153,9 @@ def translating(context: Any, file: str | None, section: str | None) -> Generato
         name, problem = name_of_factory(context), f'failed: {one_line(error)}'
         at = at_place(error)
         if isinstance(error, TypeError) and not at:
-            from paste_wspbus.ini.hints import call_hint
+            from paste_wspbus.ini.hints import call_problem
 
-            at = call_hint(context, error)
-            # What PasteDeploy adds to the message are the values that it has passed.
-            problem = problem.partition('; got (')[0] if at else problem
-        if isinstance(error, TypeError) and not (at or callable(context.object)):
-            what = f'{context.object!r} is no factory: it cannot be called'
-            raise FactoryError(file, what, section=section) from None
+            name, problem = call_problem(context, error, name, problem)
         if isinstance(error, SystemExit):
             called = '' if error.code is None else repr(error.code)
             made = context.object_type.name

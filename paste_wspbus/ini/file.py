@@ -231,8 +231,6 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         try:
             loader = self.included(path)
         except ConfigError as error:
-            if os.path.exists(error.file or ''):
-                raise
             from paste_wspbus.ini.mistakes import no_included
 
             raise no_included(self, uri, error) from None

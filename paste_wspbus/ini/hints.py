@@ -192,6 +192,20 @@ def missing_key(key: str, own: Iterable[str]) -> str:
     return f'{missing}{typo}{what if key == "use" else ""}'
 
 
+def call_problem(
+    context: Any, error: BaseException, name: str, problem: str
+) -> tuple[str, str]:
+    """Return what is named, and its problem, if the call of a factory raises a TypeError.
+
+    :param context: the context of its section.
+    """
+    if not callable(factory := context.object):
+        return repr(factory), 'is no factory: it cannot be called'
+    hint = call_hint(context, error)
+    # What PasteDeploy adds to the message are the values that it has passed.
+    return name, f'{problem.partition("; got (")[0]}{hint}' if hint else problem
+
+
 def call_hint(context: Any, error: BaseException) -> str:
     """Return how a factory must look, if it cannot take what PasteDeploy passes, or ''.
 
@@ -223,6 +237,16 @@ def call_hint(context: Any, error: BaseException) -> str:
         return f'; it is an application and no factory: write {wsgi_object(name)}'
     wanted, result = SIGNATURES[kind]
     return f'; a factory takes {wanted} and returns {result}'
+
+
+def no_package(package: str) -> str:
+    """Return the message for a server that needs a package that cannot be imported."""
+    if package in sys.stdlib_module_names:
+        return f'this user cannot import {package}, a module of Python itself'
+    return (
+        f'this server needs the package {package}, which is not installed: '
+        f'pip install {package}'
+    )
 
 
 def call_meant(text: str) -> str:

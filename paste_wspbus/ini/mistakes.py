@@ -285,7 +285,9 @@ def _names_nothing(use: str | None) -> bool:
 
 
 def no_included(loader: ConfigLoader, uri: str, error: ConfigError) -> ConfigError:
-    """Return the error for a ``config:`` URI in an .ini that leads to no file."""
+    """Return the error for a ``config:`` URI in an .ini, which names it if there is no file."""
+    if os.path.exists(error.file or ''):
+        return error
     section = loader.resolving[-1][2] if loader.resolving else None
     own = loader.parser._sections.get(section, {})
     key = next((key for key, value in own.items() if uri in value.split()), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 
 from paste_wspbus.errors import BindError, ConfigError, SettingError
 from paste_wspbus.ini.factories import SERVER, EggLoader
@@ -140,21 +139,14 @@ class ServerSection:
         try:
             yield
         except ModuleNotFoundError as error:
-            package = str(error.name).partition('.')[0]
-            problem = (
-                f'this server needs the package {package}, which is not installed: '
-            )
-            problem += f'pip install {package}'
-            if package in sys.stdlib_module_names:
-                problem = (
-                    f'this user cannot import {package}, a module of Python itself'
-                )
+            from paste_wspbus.ini.hints import no_package
+
             section = None
             if self.file and not self.kind:
                 section = self.loader.find_config_section(SERVER, self.name)
             raise ConfigError(
                 self.file,
-                problem,
+                no_package(str(error.name).partition('.')[0]),
                 section=section,
                 key='use' if section else None,
             ) from None

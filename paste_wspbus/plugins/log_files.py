@@ -91,6 +91,18 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
     return is_new
 
 
+def why_not_made(path: str, error: OSError) -> str:
+    """Return why a log file cannot be opened."""
+    folder = os.path.dirname(path)
+    if isinstance(error, FileNotFoundError):
+        is_there = os.path.isdir(folder)  # such as /proc
+        missing = f'there is no folder {folder}'
+        return 'the system makes no file there' if is_there else missing
+    if isinstance(error, IsADirectoryError):
+        return 'it is a directory'
+    return (error.strerror or str(error)).lower()
+
+
 def reopen(files: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, Exception]:
     """Open log files anew by their paths: see `SiteLog.reopen_logs`.
 

@@ -116,7 +116,7 @@ class Opening:
         process, launch = self.process, self.launch
         if not self.options.log_file or process.log_file is not None:
             return
-        from paste_wspbus.plugins.log_files import append_to
+        from paste_wspbus.plugins.log_files import append_to, why_not_made
 
         path = os.path.abspath(self.options.log_file)
         terminal = None if self.options.daemon else os.dup(2)
@@ -129,14 +129,7 @@ class Opening:
             was_another_user = bool(process.inheritance.descriptors)
             is_denied = error.errno in (errno.EACCES, errno.EPERM)
             if not (is_denied and was_another_user):
-                reason = (error.strerror or str(error)).lower()
-                folder = os.path.dirname(path)
-                if error.errno == errno.ENOENT and not os.path.isdir(folder):
-                    reason = f'there is no folder {folder}'
-                elif error.errno == errno.ENOENT:  # such as in /proc
-                    reason = 'the system makes no file there'
-                elif error.errno == errno.EISDIR:
-                    reason = 'it is a directory'
+                reason = why_not_made(path, error)
                 raise UsageError(f'log file {path}: {reason}') from None
             process.notes.append(f'log file {path}: this user cannot open it')
             return

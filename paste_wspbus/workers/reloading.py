@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
+from paste_wspbus.control.status import followed
 from paste_wspbus.errors import BindError
 from paste_wspbus.role import CLUSTER, SITE, WORKER, Role
 from paste_wspbus.unix.tty import Terminal
-from paste_wspbus.values import followed
 from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
 from paste_wspbus.workers.children import WorkerFailed

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 from paste_wspbus.bus import State
+from paste_wspbus.control.status import followed
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.plugins.log_files import path_of_log
 from paste_wspbus.process.renewal import Renewal
-from paste_wspbus.values import followed
 from paste_wspbus.workers.waiting import StopRequested
 
 TYPE_CHECKING = False

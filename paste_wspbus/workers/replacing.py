@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from paste_wspbus.bus import State
+from paste_wspbus.control.status import followed
 from paste_wspbus.role import CLUSTER, WORKER
-from paste_wspbus.values import followed
 from paste_wspbus.workers import backoff, faults
 from paste_wspbus.workers.children import WorkerFailed
 

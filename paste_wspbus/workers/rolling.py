@@ -6,10 +6,10 @@ import contextlib
 import signal
 
 from paste_wspbus.bus import State
+from paste_wspbus.control.status import followed
 from paste_wspbus.role import CLUSTER, PRELOAD, SITE, WORKER, Role
 from paste_wspbus.unix.cpus import cpu_count
 from paste_wspbus.unix.processes import how
-from paste_wspbus.values import followed
 from paste_wspbus.workers.children import WorkerFailed, exit_code
 from paste_wspbus.workers.crashes import requests_of
 from paste_wspbus.workers.strategy import Source

@@ -9,8 +9,9 @@ import socket
 from paste_wspbus.bus import State
 from paste_wspbus.cluster.mail import AGAIN
 from paste_wspbus.cluster.roll import DONE, FAILED, LATER, ROLLED, read_order
+from paste_wspbus.control.status import followed
 from paste_wspbus.unix.kernel_timer import boot_clock
-from paste_wspbus.values import followed, printable
+from paste_wspbus.values import printable
 from paste_wspbus.workers.children import WorkerFailed
 
 TYPE_CHECKING = False

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 
 from paste_wspbus.bus import State
+from paste_wspbus.control.status import followed
 from paste_wspbus.role import WORKER
-from paste_wspbus.values import followed
 from paste_wspbus.workers.children import WorkerFailed
 
 TYPE_CHECKING = False
