@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
+#: Seconds of the shortest import that has a place of its own in a timeline.
+SHORTEST = 0.0001
+
 #: The function that the interpreter looks up for each module that is not imported yet.
 LOOKED_UP = '_find_and_load'
 _IMPORTLIB: dict[str, Any] = vars(sys.modules['_frozen_importlib'])
@@ -70,7 +73,7 @@ def recorded(bus: Bus) -> Generator[None]:
         yield
     if not hasattr(bus, 'calls'):
         return
-    found = [Call(MODULE, *one[:-1]) for one in times.outermost]
+    found = [Call(MODULE, *one[:-1]) for one in times.outermost if one[2] >= SHORTEST]
     sums: dict[str, float] = {}
     for module, seconds in times.own.items():
         package = package_of(module)
