@@ -126,9 +126,11 @@ def judge_edits(site, options, samples, contenders):
         if any(one.name == PSERVE for one in options.servers):
             ratio = times_as_long(peer, mine) if peer else None
             rounds.judge(f'times as fast as pserve, {site}', ratio, at_least=20)
+    cold = samples.get(COLD)
     for name in (CHILD, EXECV):
         if name in samples:
-            more = statistics.median(samples[name]) - statistics.median(samples[COLD])
+            ours = statistics.median(samples[name])
+            more = ours - statistics.median(cold) if cold else None
             rounds.judge(
                 f'ms more than a cold start, {name}, {site}', more, at_most=100
             )

@@ -252,18 +252,22 @@ class Wspserve(Server):
 
     def restart(self, running: Running) -> tuple[int | None, str]:
         site = running.site
-        said = subprocess.run(
-            [
-                rounds.command('wspserve'),
-                str(site.folder / 'site.ini'),
-                'graceful',
-                f'--pid-file={site.pid_file}',
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=rounds.PATIENCE * 3,
-            text=True,
-        )
+        try:
+            said = subprocess.run(
+                [
+                    rounds.command('wspserve'),
+                    str(site.folder / 'site.ini'),
+                    'graceful',
+                    f'--pid-file={site.pid_file}',
+                ],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=rounds.PATIENCE * 3,
+                text=True,
+            )
+        except subprocess.TimeoutExpired as late:
+            why = f'graceful did not end within {late.timeout:g} s'
+            raise rounds.Unavailable(why) from None
         return said.returncode, (said.stdout + said.stderr).strip()
 
 
