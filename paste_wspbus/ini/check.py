@@ -163,6 +163,8 @@ def _check_names(config: Config, seen: set[str]) -> Iterator[str]:
             )
         elif kind == 'wspbus' and name not in ('', 'main'):
             yield f'[{section}] is not used: did you mean [wspbus:main]?'
+        elif kind == 'cluster' and section != 'cluster:main':
+            yield f'[{section}] is not used: did you mean [cluster:main]?'
         elif kind not in (*KINDS, *LISTS) and not is_logging(section):
             known = KINDS if colon else [*LISTS]
             for near in get_close_matches(kind, known, 1, NEAR):

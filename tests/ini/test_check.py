@@ -89,6 +89,10 @@ WARNINGS = {
         '[plugin:first] is not used: write plugins = first in [wspbus:main]',
         '[wspbus:mian] is not used: did you mean [wspbus:main]?',
     ),
+    'another cluster': (
+        USED + '[cluster:two]\nname = shop\n',
+        '[cluster:two] is not used: did you mean [cluster:main]?',
+    ),
     'a plugin that is not listed': (
         '',
         '[plugin:first] is not used: write plugins = first in [wspbus:main]',
