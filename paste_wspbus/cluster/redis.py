@@ -50,8 +50,10 @@ MAX_KEPT_FACTS = 4 * MAX_FACTS
 #: Whether a text may be the name or the id of a machine: see `settings.read`.
 _NAMES = re.compile(r'[A-Za-z0-9._-]{1,100}').fullmatch
 
-#: The parts of a URL behind the ? that name files.
+#: The parts of a URL behind the ? that name files, and those beside ``ssl_…`` that change
+#: nothing which this module decides.
 _FILES = 'ssl_ca_certs', 'ssl_certfile', 'ssl_keyfile'
+_HARMLESS = 'db', 'username', 'password', 'client_name'
 
 #: What the engine says, and what it means for who runs it. redis-py takes some of the words
 #: away, and raises an error of a class of its own.
@@ -439,8 +441,22 @@ def _sentinels(text: str) -> list[tuple[str, int]]:
         host, colon, port = one.strip().rpartition(':')
         if not colon or port.endswith(']'):
             host, port = one.strip(), '26379'
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError(f'{port!r} is not the number of a port')
         found.append((host.strip('[]'), int(port)))
     return found
+
+
+def _check_query(url: str) -> str:
+    """Return what is wrong with the part of a URL behind the ?; '' if nothing is."""
+    for key, values in parse_qs(urlsplit(url).query, keep_blank_values=True).items():
+        if key in _FILES and not os.path.isfile(values[-1]):
+            return f'{key}: there is no file {values[-1]}'
+        if not key.startswith('ssl_') and key not in _HARMLESS:
+            return (
+                f'{key} cannot be set here: only ssl_ca_certs and others of ssl_… can'
+            )
+    return ''
 
 
 def check(url: str) -> str:
@@ -461,9 +477,8 @@ def check(url: str) -> str:
             whole = urlsplit(url)
             if not whole.hostname or whole.port == 0:
                 return f'write {parts.scheme}://HOST:6379/0'
-            for key, values in parse_qs(whole.query).items():
-                if key in _FILES and not os.path.isfile(values[-1]):
-                    return f'{key}: there is no file {values[-1]}'
+        if parts.scheme != 'sentinel' and (problem := _check_query(url)):
+            return problem
         if database and not (database.isascii() and database.isdigit()):
             return f'{database!r} is not the number of a database'
     except ValueError as error:

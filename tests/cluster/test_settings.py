@@ -43,6 +43,11 @@ WRONG = {
     'no url': ('use = 10.0.0.5\nname = a', "'10.0.0.5' is not a URL"),
     'local': ('use = local\nname = a', 'leave this key out: then it is this machine'),
     'database': ('use = redis://h/x\nname = a', "'x' is not the number of a database"),
+    'parameter': (
+        'use = redis://h/0?timeout=3\nname = a',
+        'timeout cannot be set here',
+    ),
+    'port': ('use = sentinel://h:x/n\nname = a', "'x' is not the number of a port"),
     'no name': ('use = redis://h/0', 'name: this key is missing'),
     'name': ('name = my shop', "name: 'my shop' is not a name"),
     'path': ('name = ../shop', "'../shop' is not a name"),
