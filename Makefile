@@ -65,6 +65,7 @@ attack: $(VENV)/.tested  ## Attack sites for hours: signals, .ini files, clients
 	$(VENV)/bin/python -m tests.attacks.control --count 10000
 	$(VENV)/bin/python -m tests.attacks.cycles --count 300
 	$(VENV)/bin/python -m tests.attacks.cluster --rounds 200
+	$(VENV)/bin/python -m tests.attacks.cluster --rounds 100 --pairs
 	$(VENV)/bin/python -m tests.attacks.cluster --rounds 100 --sentinel
 
 MINUTES ?= 10

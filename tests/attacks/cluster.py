@@ -4,7 +4,7 @@ Five supervisors share one real redis-server, each through a proxy of its own. O
 the cluster plugin: it locks a file, and writes to a store that refuses old fences. Each round
 kills or stops the plugin's process, its guard, its supervisor, the agent or the engine, or
 empties the engine, sets its clock, or cuts, delays or half-opens the network. Then the plugin
-must run again somewhere. With ``--sentinel``, there are two servers and a Sentinel instead, without
+must run again somewhere. With ``--pairs``, another fault begins during the first. With ``--sentinel``, there are two servers and a Sentinel instead, without
 proxies, and a round may kill the master. It is an overlap if the plugin starts while the file is locked.
 """
 
@@ -256,7 +256,11 @@ class Machine:
     @property
     def agent(self):
         """The process that talks to the engine: the first one that the supervisor forks."""
-        return min(children(self.process.pid), default=0)
+        with contextlib.suppress(
+            OSError
+        ):  # another fault may have killed the supervisor
+            return min(children(self.process.pid), default=0)
+        return 0
 
     def end(self):
         if self.process is not None:
@@ -270,8 +274,18 @@ class Machine:
 class Attack:
     """The rounds; ``wrong`` has what must not be."""
 
-    def __init__(self, folder, *, ttl=1, machines=5, seed=0, out=None, sentinel=False):
-        self.folder, self.ttl, self.out = Path(folder), ttl, out
+    def __init__(
+        self,
+        folder,
+        *,
+        ttl=1,
+        machines=5,
+        seed=0,
+        out=None,
+        sentinel=False,
+        pairs=False,
+    ):
+        self.folder, self.ttl, self.out, self.pairs = Path(folder), ttl, out, pairs
         self.random = random.Random(seed)
         self.wrong, self.took = [], {}
         self.clock = self.folder / 'clock'
@@ -338,10 +352,35 @@ class Attack:
         self._read_notes()
 
     def _round(self, number, fault):
+        began = time.monotonic()
+        faults = [fault, self._second(fault)] if self.pairs else [fault]
+        threads = [threading.Thread(target=self._inflict, args=[one]) for one in faults]
+        for thread in threads:
+            thread.start()
+            time.sleep(self.ttl * self.random.random() * self.pairs)
+        for thread in threads:
+            thread.join()
+        if self.pairs or fault.partition(' ')[0] not in ('leave', 'kill'):
+            began = time.monotonic()
+        self._wait_for_job(fault, began)
+        for one in self.machines:
+            one.start()
+        if self.out:
+            took = self.took[fault][-1]
+            print(f'{number:4} {" + ".join(faults):38} {took:6.2f} s', file=self.out)
+            self.out.flush()
+
+    def _second(self, fault):
+        """Return another fault; the engine has one at a time."""
+        names = [one for one in self.faults() if one not in (fault, 'failover')]
+        return self.random.choice(
+            [one for one in names if not ('engine' in fault and 'engine' in one)]
+        )
+
+    def _inflict(self, fault):
         machine, _, pid, guard, _ = self.store.last
         leader = next(one for one in self.machines if one.name == machine)
         how, _, what = fault.partition(' ')
-        began = time.monotonic()
         pids = {
             'job': pid,
             'guard': guard,
@@ -365,16 +404,9 @@ class Attack:
             leader.process.terminate()
             leader.process.wait()
         else:
-            os.kill(leader.process.pid, signal.SIGHUP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leader.process.pid, signal.SIGHUP)
             time.sleep(self.ttl)
-        self._wait_for_job(
-            fault, began if how in ('leave', 'kill') else time.monotonic()
-        )
-        for one in self.machines:
-            one.start()
-        if self.out:
-            print(f'{number:4} {fault:18} {self.took[fault][-1]:6.2f} s', file=self.out)
-            self.out.flush()
 
     def _signal(self, pid, how, longer, leader):
         if not pid:
@@ -457,6 +489,7 @@ def main():
     parser.add_argument('--machines', type=int, default=5)
     parser.add_argument('--seed', type=int, default=time.time_ns() % 10**6)
     parser.add_argument('--sentinel', action='store_true')
+    parser.add_argument('--pairs', action='store_true')
     args = parser.parse_args()
     print(f'seed {args.seed}')
     with tempfile.TemporaryDirectory() as folder:
@@ -467,6 +500,7 @@ def main():
             seed=args.seed,
             out=sys.stdout,
             sentinel=args.sentinel,
+            pairs=args.pairs,
         )
         try:
             attack.run(args.rounds)
