@@ -6,7 +6,7 @@ from tests.attacks.cluster import Attack
 FAULTS = ['kill supervisor', 'stop guard', 'empty engine', 'cut leader', 'kill guard']
 
 
-def test_never_two_at_once(tmp_path):
+def test_cluster_plugins_never_run_twice_at_once(tmp_path):
     attack = Attack(tmp_path, machines=2, seed=3)
     attack.run(len(FAULTS), FAULTS)
     assert not attack.wrong, '\n'.join(attack.wrong)

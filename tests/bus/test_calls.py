@@ -188,5 +188,5 @@ def test_steps_that_go_well_raise_nothing():
 
 
 @pytest.mark.parametrize('code, expected', [(None, 1), (0, 1), (5, 5), ('why', 'why')])
-def test_not_zero(code, expected):
+def test_an_exit_after_failures_has_no_code_0(code, expected):
     assert not_zero(SystemExit(code)).code == expected

@@ -23,7 +23,7 @@ def test_without_the_section_it_is_this_machine_under_a_name_of_its_own(tmp_path
     assert settings(tmp_path / 'sub', '').name != one.name
 
 
-def test_all_keys(tmp_path):
+def test_all_keys_of_the_section_are_read(tmp_path):
     text = (
         '[cluster:main]\nuse = redis://:word@10.0.0.5/0\nname = shop\nmachine = web3\n'
     )

@@ -162,7 +162,7 @@ def test_version(tmp_path, command):
 
 
 @each_command
-def test_help(tmp_path, command):
+def test_help_names_options_and_subcommands(tmp_path, command):
     process = run(tmp_path, '--help', command=command)
     assert process.code == 0
     assert 'CONFIG_FILE' in process.out.text

@@ -46,7 +46,7 @@ def style_of(start, **more):
 # -- the whole ------------------------------------------------------------------------
 
 
-def test_one_process():
+def test_one_process_shows_its_urls_and_requests():
     assert text(
         **LOAD, rss=RSS, urls=['http://127.0.0.1:80'], requests=[request()]
     ) == (
@@ -254,7 +254,7 @@ def test_a_reload_that_has_failed():
     )
 
 
-def test_a_reload_in_progress():
+def test_a_reload_in_progress_says_for_how_long():
     told = text(**reload(outcome='in progress', took=None, age=3))
     last = told.splitlines()[-1]
     assert last == 'A reload by signal SIGHUP has been in progress for 3 seconds.'

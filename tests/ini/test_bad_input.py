@@ -1237,14 +1237,14 @@ needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 
 
 @needs_linux
-def test_an_unreadable_file(tmp_path):
+def test_an_unreadable_file_is_one_line(tmp_path):
     (tmp_path / 'secret.ini').touch(0o000)
     case = command('secret.ini', words=['secret.ini', 'permission denied'])
     check_one_line(run_as_plain_user(tmp_path, case), case)
 
 
 @needs_linux
-def test_an_unreadable_file_that_is_included(tmp_path):
+def test_an_unreadable_file_that_is_included_is_one_line(tmp_path):
     (tmp_path / 'secret.ini').touch(0o000)
     case = app('config:secret.ini', 2, 'secret.ini', 'permission denied')
     check_one_line(run_as_plain_user(tmp_path, case), case)
@@ -1252,7 +1252,7 @@ def test_an_unreadable_file_that_is_included(tmp_path):
 
 @needs_linux
 @pytest.mark.parametrize('name', USED)
-def test_a_privileged_port(tmp_path, name):
+def test_a_privileged_port_is_one_line(tmp_path, name):
     first = Path('/proc/sys/net/ipv4/ip_unprivileged_port_start')
     if first.exists() and int(first.read_text()) <= 81:
         pytest.skip('no port is privileged here')

@@ -228,7 +228,7 @@ class TestAsRoot:
     def test_plugins_act_later(self, conf):
         refuse_untrusted(conf(threads=f'{OURS}:plugin'))
 
-    def test_the_command_refuses_it(self, tmp_path):
+    def test_the_command_refuses_code_that_others_can_change(self, tmp_path):
         (tmp_path / 'mine.py').write_text('raise SystemExit("imported as root")\n')
         (tmp_path / 'site.ini').write_text(
             '[wspbus:main]\nprivileges = call:mine:x\n'

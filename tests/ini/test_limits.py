@@ -34,7 +34,7 @@ def settings(tmp_path, key, value):
         ),  # longer than stop_timeout, which only ends a stop
     ],
 )
-def test_seconds_by_path(tmp_path, key, value, expected):
+def test_limits_become_seconds_by_path(tmp_path, key, value, expected):
     assert settings(tmp_path, key, value)[key] == expected
 
 

@@ -25,7 +25,7 @@ from paste_wspbus.ini.urls import Parts, split
         ('', ()),
     ],
 )
-def test_the_parts_of_a_url(url, parts):
+def test_a_url_is_split_into_its_parts(url, parts):
     assert split(url) == Parts(*parts)
 
 

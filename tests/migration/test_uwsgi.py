@@ -54,7 +54,7 @@ def configured(folder, text):
         ('daemonize = 10.0.0.1:514', 'log_file', None),
     ],
 )
-def test_keys_of_the_bus(tmp_path, text, key, value):
+def test_options_of_uwsgi_become_keys_of_the_bus(tmp_path, text, key, value):
     assert configured(tmp_path, text).settings[key] == value
 
 
@@ -93,7 +93,7 @@ def test_as_many_workers_as_cpus(tmp_path, one):
         ('http-timeout = 120', {'channel_timeout': '120'}),
     ],
 )
-def test_keys_of_the_server(tmp_path, text, server):
+def test_options_of_uwsgi_become_keys_of_the_server(tmp_path, text, server):
     section = configured(tmp_path, text).section('server:main')
     assert server.items() <= section.items()
     assert section['use'] == 'egg:waitress'
@@ -110,7 +110,7 @@ def test_keys_of_the_server(tmp_path, text, server):
         ('module = a\nenv = A=b=c%%d', {'env.A': 'b=c%d'}),
     ],
 )
-def test_the_application(tmp_path, text, app):
+def test_the_application_of_uwsgi_becomes_that_of_the_ini(tmp_path, text, app):
     assert app.items() <= configured(tmp_path, text).section('app:main').items()
 
 

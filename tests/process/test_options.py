@@ -49,7 +49,7 @@ def test_a_subcommand_says_what_becomes_of_the_process(
     ('line', 'verbosity'),
     [('site.ini', 1), ('site.ini -q', 0), ('site.ini -v', 2), ('site.ini -vq', 1)],
 )
-def test_how_much_is_printed(line, verbosity):
+def test_v_and_q_set_the_verbosity(line, verbosity):
     assert parsed(line).verbosity == verbosity
 
 

@@ -146,7 +146,7 @@ def test_workers_that_crash_are_stopped_and_fail_to_reload(tmp_path):
         assert site.stop()[0] == 0
 
 
-def test_under_reload(tmp_path):
+def test_the_schema_fits_a_site_under_reload(tmp_path):
     with Edited(tmp_path) as site:
         site.edit('the second')
         site.expect('served in')
@@ -154,7 +154,7 @@ def test_under_reload(tmp_path):
         stop(site)
 
 
-def test_without_an_answer(tmp_path, monkeypatch):
+def test_the_schema_fits_a_site_without_an_answer(tmp_path, monkeypatch):
     monkeypatch.setenv('RUNTIME_DIRECTORY', str(tmp_path))
     (tmp_path / 'site.ini').write_text('[app:main]\n')
     check(status(tmp_path))

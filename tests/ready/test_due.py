@@ -23,7 +23,7 @@ def test_missed_runs_can_be_skipped():
     assert judge(due(10, 95), 100, None, rules) == (95, [(10, MISSED)])
 
 
-def test_or_each_of_them_begins():
+def test_with_misfire_all_each_missed_run_begins():
     rules = Rules(grace=60, misfire='all')
     assert judge(due(10, 20, 95), 100, None, rules) == (10, [])
     assert judge(due(20, 95), 100, Busy(10.0, 11.0), rules) == (20, [])

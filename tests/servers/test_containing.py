@@ -184,7 +184,7 @@ def test_a_file_that_the_server_reads_may_raise_it(tmp_path, server, place):
 
 @pytest.mark.parametrize('server', ['waitress', 'cheroot'])
 @pytest.mark.parametrize('args', [('--workers', '2'), ('--reload',)])
-def test_a_worker_goes_on(tmp_path, server, args):
+def test_a_worker_keeps_serving_after_each_error(tmp_path, server, args):
     with site_of(tmp_path, server, *args) as site:
         for name in ERRORS * 2:
             assert ask(site, f'/call/{name}')[0] == 500

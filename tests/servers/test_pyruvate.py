@@ -138,7 +138,7 @@ def test_what_is_no_exception_costs_one_request_and_none_remains_open(tmp_path):
         assert site.stop()[0] == 0, site.report()
 
 
-def test_a_restart_in_place(tmp_path):
+def test_it_serves_after_a_restart_in_place(tmp_path):
     with site_of(tmp_path) as site:
         site.send(signal.SIGHUP)
         site.wait_until_served(2)

@@ -559,7 +559,7 @@ def test_listen_host_port_serves_a_file_without_a_server(tmp_path):
 
 
 @pytest.mark.parametrize('server', [None, *OVER_TCP])
-def test_listen_on_ipv6(tmp_path, server):
+def test_each_server_listens_on_ipv6(tmp_path, server):
     try:
         socket.create_server(('::1', 0), family=socket.AF_INET6).close()
     except OSError:

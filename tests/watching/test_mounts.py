@@ -35,7 +35,7 @@ def test_a_file_system_that_reports_nothing_is_named(kind, mounts, tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['ext4', 'overlay', 'virtiofs', 'fuse.gvfsd-fuse'])
-def test_another_one_is_not(kind, mounts, tmp_path):
+def test_a_file_system_that_reports_changes_is_not_named(kind, mounts, tmp_path):
     assert silent_file_system(str(tmp_path / 'code'), mounts(kind)) == ''
 
 

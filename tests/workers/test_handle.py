@@ -46,7 +46,7 @@ def test_each_stage_has_its_moves():
 @pytest.mark.parametrize(
     'old, new', [move for move in MOVES if move[1] in TRANSITIONS[move[0]]]
 )
-def test_a_legal_move(make, old, new):
+def test_a_legal_move_changes_the_stage(make, old, new):
     worker = make(old)
     worker.move(new)
     assert worker.stage is new
