@@ -724,8 +724,8 @@ class Bus(Broadcasting):
                     server.call()
         except KeyboardInterrupt:
             pass
-        except SystemExit as left:
-            self._keep_exit_code(left)
+        except SystemExit as exited:
+            self._keep_exit_code(exited)
         except Exception as error:
             self.log(f"Error in 'start' listener {server.name}", 40, traceback=True)
             return error
@@ -899,13 +899,13 @@ class Bus(Broadcasting):
         )
         takes_turn = getattr(self.wait, '__func__', None) is Bus.wait
         interrupts = self.interrupts_class(wake=self.turn.wake)
-        left = inside(interrupts, lambda: run.run(takes_turn))
+        exited = inside(interrupts, lambda: run.run(takes_turn))
         if states:
-            if left is not None:
-                self._keep_exit_code(left)
+            if exited is not None:
+                self._keep_exit_code(exited)
             return
-        if left is not None:
-            raise left
+        if exited is not None:
+            raise exited
         with contextlib.suppress(KeyboardInterrupt):
             self.log('Waiting for child threads to terminate...')
         self.join_threads()

@@ -218,8 +218,10 @@ class Calls:
     def _time_for(self, channel: str, listener: Listener) -> float | None:
         if channel != 'start' or self.start_until is None:
             return listener.timeout
-        left = self.start_until - time.monotonic()
-        return left if listener.timeout is None else min(left, listener.timeout)
+        remaining = self.start_until - time.monotonic()
+        return (
+            remaining if listener.timeout is None else min(remaining, listener.timeout)
+        )
 
     def _call_within(
         self,

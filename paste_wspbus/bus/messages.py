@@ -414,9 +414,9 @@ class Messages:
                 item.reply(None, _STOPPING)
         if thread is None or thread is threading.current_thread():
             return
-        left = max(self.bus.deadline.until - time.monotonic(), 0) / 4
+        remaining = max(self.bus.deadline.until - time.monotonic(), 0) / 4
         with contextlib.suppress(RuntimeError):  # it has not begun yet
-            thread.join(min(JOIN, left))
+            thread.join(min(JOIN, remaining))
         if thread.is_alive():
             self.bus.log(
                 'A listener of a message still runs: the stop waits for it no longer',
@@ -486,8 +486,8 @@ def _collect(answers: Any, timeout: float) -> list[Answer]:
     count: int | None = None
     try:
         while count is None or len(found) < count:
-            left = until - time.monotonic()
-            count, index, answer = answers.get(timeout=max(left, 0))
+            remaining = until - time.monotonic()
+            count, index, answer = answers.get(timeout=max(remaining, 0))
             if answer is not None:
                 found[index] = _answer(*answer)
     except Empty:

@@ -77,15 +77,15 @@ def shorten(told: traceback.TracebackException, keeps_last: bool = False) -> Non
 
     :param keeps_last: whether to keep all frames of an exception that has no others.
     """
-    left = [told]
-    while left:
-        one = left.pop()
+    todo = [told]
+    while todo:
+        one = todo.pop()
         files = [frame.filename for frame in one.stack]
         own = next((at for at, file in enumerate(files) if not is_composer(file)), None)
         if own is None:
             own = 0 if keeps_last else len(files)
         del one.stack[:own]
-        left += filter(None, (one.__cause__, one.__context__, *(one.exceptions or ())))
+        todo += filter(None, (one.__cause__, one.__context__, *(one.exceptions or ())))
 
 
 def is_composer(file: str) -> bool:

@@ -215,7 +215,7 @@ class Block:
         self._notice = ''
         self._is_told = self._is_trapped = self._is_over = False
         #: The first SystemExit that was trapped.
-        self.left: SystemExit | None = None
+        self.exited: SystemExit | None = None
 
     def run(self, takes_turn: bool) -> SystemExit | None:
         """Wait until the goal is reached.
@@ -233,7 +233,7 @@ class Block:
             except (KeyboardInterrupt, SystemExit, IllegalTransition) as error:
                 self._trap(error)
         self._turn.run()
-        return self.left
+        return self.exited
 
     def _hold(self) -> None:
         self._turn.blocker = threading.get_ident()
@@ -280,4 +280,4 @@ class Block:
                 self._notice = 'SystemExit raised: shutting down bus'
         if isinstance(error, SystemExit):
             # The frames in its traceback have commands that nobody will carry out.
-            self.left = self.left or error.with_traceback(None)
+            self.exited = self.exited or error.with_traceback(None)

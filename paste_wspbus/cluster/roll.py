@@ -238,19 +238,19 @@ class Roll:
             if record is not None and record.holder not in ('', self.member.id):
                 is_current = record.epoch == answer.epoch
                 if is_current and record.age < record.ttl + MARGIN:
-                    left = record.ttl + MARGIN - record.age
+                    remaining = record.ttl + MARGIN - record.age
                     turn = read_note(record.note).get('turn')
                     raise Ended(
                         f'{record.machine} rolls already, for {record.held_for:.0f} s'
                         + f'; {turn} is in its turn' * bool(turn)
                         + '. Nothing was restarted. If that roll has died, another one '
-                        f'can begin in {max(left, 1):.0f} s'
+                        f'can begin in {max(remaining, 1):.0f} s'
                     )
-            left = (self.claim.free_at or clock()) - clock()
-            if left > 1 and not has_told:
+            remaining = (self.claim.free_at or clock()) - clock()
+            if remaining > 1 and not has_told:
                 has_told = True
-                self._tell('waits', round(left, 1))
-            self._pause(min(max(left, 0.01), self._every))
+                self._tell('waits', round(remaining, 1))
+            self._pause(min(max(remaining, 0.01), self._every))
             if self._is_stopped:
                 raise Ended('the operator has stopped it. Nothing was restarted')
 
@@ -342,8 +342,8 @@ class Roll:
                     ) from None
                 self._tell('doing', self._name(one), f'no word from the engine: {away}')
             until = clock() + self._every
-            while (left := until - clock()) > 0:
-                answer = self._next(left)
+            while (remaining := until - clock()) > 0:
+                answer = self._next(remaining)
                 if answer is None or answer['id'] != one.id:
                     continue
                 self._heard_at = clock()
@@ -418,8 +418,8 @@ class Roll:
 
     def _pause(self, seconds: float) -> None:
         until = clock() + seconds
-        while (left := until - clock()) > 0:
-            self._next(left)
+        while (remaining := until - clock()) > 0:
+            self._next(remaining)
 
     # -- which machine has what -----------------------------------------------------------
 

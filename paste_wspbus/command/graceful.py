@@ -309,10 +309,10 @@ def _under_way(status: dict[str, Any]) -> list[str]:
     if (age := number(status, 'trial')) is not None:
         starting.append(f'another process loads the new code, {age:.0f} s')
     soak = status.get('soak')
-    if isinstance(soak, dict) and (left := number(soak, 'remaining')) is not None:
+    if isinstance(soak, dict) and (remaining := number(soak, 'remaining')) is not None:
         new = text(soak.get('worker'))
         starting.append(
-            f'the new {new} serves beside the old workers, {left:.1f} s more'
+            f'the new {new} serves beside the old workers, {remaining:.1f} s more'
         )
     for worker in workers_of(status):
         name, state = worker.get('name'), worker.get('state')

@@ -382,10 +382,10 @@ def _what_happens(answer: dict[str, Any]) -> list[Line]:
 
 def _soak(soak: dict[str, Any]) -> Line:
     worker, generation = text(soak.get('worker')), text(soak.get('generation'))
-    left = number(soak, 'remaining') or 0.0
+    remaining = number(soak, 'remaining') or 0.0
     who = f'{worker[:1].upper()}{worker[1:]} of generation {generation}'
     return Line(
-        f'{who} serves beside the old workers, for {left:.1f} s more (soak).', BUSY
+        f'{who} serves beside the old workers, for {remaining:.1f} s more (soak).', BUSY
     )
 
 

@@ -156,8 +156,8 @@ class Job:
 
     def _wait(self) -> bool:
         """Wait until the plugins are to stop; return False if their lease is in danger."""
-        while (left := self.lease.read()[2] - clock()) > 0:
-            if self._asked.wait(left):
+        while (remaining := self.lease.read()[2] - clock()) > 0:
+            if self._asked.wait(remaining):
                 return True
         return self._asked.is_set()
 

@@ -198,13 +198,13 @@ def start_bus(site: Site) -> None:
     except ChannelFailures as failures:
         listener, error = failures.listener or '', failures.get_instances()[0]
         raise StartFailed(site.place_of(listener), listener, error) from error
-    except SystemExit as left:
+    except SystemExit as exited:
         from paste_wspbus.ini.exited import failure_of
 
-        failed = failure_of(site, left)
+        failed = failure_of(site, exited)
         if failed is None:
             raise
-        raise failed from left
+        raise failed from exited
     if bus.state is not State.STARTED:
         raise NotStarted(site.file)
 
@@ -293,10 +293,10 @@ def plug_in(bus: Bus, config: Config, logger: str, owns_log: bool = False) -> No
 
 
 def _warn_of_site_plugins(bus: Bus, config: Config) -> None:
-    left = config.settings['site_plugins']
-    if left:
+    names = config.settings['site_plugins']
+    if names:
         bus.log(
-            f'site_plugins = {" ".join(left)}: these plugins do not run, because '
+            f'site_plugins = {" ".join(names)}: these plugins do not run, because '
             f'{host_of(bus)} has no process that exists once per site',
             logging.WARNING,
         )

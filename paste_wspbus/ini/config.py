@@ -135,14 +135,14 @@ class Config:
         server: Server,
         name: str | None,
         listen: Sequence[str] | None,
-        left: Iterable[ListeningSocket] = (),
+        offered: Iterable[ListeningSocket] = (),
     ) -> None:
         """Bind the sockets of a server that has an adapter.
 
-        :param left: inherited sockets of the predecessor.
+        :param offered: sockets that the predecessor or another program has bound.
         :raises ConfigError, BindError: if the address is wrong or taken.
         """
-        self._server(name, None, listen).bind(server, left)
+        self._server(name, None, listen).bind(server, offered)
 
     def forget_where(self, name: str | None = None) -> None:
         """Remove the address of ``[server:NAME]``: it may use variables that have no value."""

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 EARLY = 'The site stopped before it was started'
 
 
-def failure_of(site: Site, left: SystemExit) -> StartFailed | None:
+def failure_of(site: Site, exited: SystemExit) -> StartFailed | None:
     """Return the error if a component called sys.exit at its start; None if none did."""
     calls = [call for call in site.bus.timeline if call.channel == 'start']
-    code = exit_code_of(left)
+    code = exit_code_of(exited)
     if not calls or site.bus.was_started:
         return None
     name = calls[-1].name
-    why = left.code if isinstance(left.code, str) else f'exit code {code}'
-    error = WSPBusError(f'{name} exited instead of starting: {why}{at_place(left)}')
+    why = exited.code if isinstance(exited.code, str) else f'exit code {code}'
+    error = WSPBusError(f'{name} exited instead of starting: {why}{at_place(exited)}')
     failed = StartFailed(site.place_of(name), name, error)
     failed.exit_code = code or FAILED
     return failed

@@ -81,17 +81,17 @@ class ServerSection:
         section = getattr(context, 'section', None)
         return self._configure(adapter, conf, context.global_conf, section)
 
-    def bind(self, server: Server, left: Iterable[ListeningSocket] = ()) -> None:
+    def bind(self, server: Server, offered: Iterable[ListeningSocket] = ()) -> None:
         """Bind the sockets of a server that has an adapter.
 
-        :param left: inherited sockets of the predecessor.
+        :param offered: sockets that the predecessor or another program has bound.
         :raises ConfigError, BindError: if the address is wrong or taken.
         """
         section = None
         if self.file and (self.name or self._is_there()):
             section = self.loader.find_config_section(SERVER, self.name)
         with self._naming(section):
-            server.bind(left)
+            server.bind(offered)
 
     def forget_where(self) -> None:
         """Remove the keys of the address, because ``--listen`` replaces them.

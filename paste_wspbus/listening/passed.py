@@ -37,19 +37,19 @@ def inherited(number: int, labels: Iterable[str] = ()) -> ListeningSocket:
     return ListeningSocket(sock, owned=False, labels=[f'fd://{number}', *labels])
 
 
-def take(place: str, left: list[ListeningSocket], key: str) -> list[ListeningSocket]:
-    """Return the sockets for fd://N or fd://NAME, and remove them from ``left``.
+def take(place: str, offered: list[ListeningSocket], key: str) -> list[ListeningSocket]:
+    """Return the sockets for fd://N or fd://NAME, and remove them from ``offered``.
 
     :param place: the number or the name.
-    :param left: the sockets that nobody uses yet.
+    :param offered: the sockets that nobody uses yet.
     :param key: the option or setting that names them.
     :raises BindError: if no socket was passed, or the descriptor is no stream socket.
     :raises SettingError: if no socket of that name was passed.
     """
-    label, passed = f'fd://{place}', [one for one in left if one.is_passed]
+    label, passed = f'fd://{place}', [one for one in offered if one.is_passed]
     found = [one for one in passed if label in one.labels]
     for listening in found:
-        left.remove(listening)
+        offered.remove(listening)
     if found:
         return found
     if place.isascii() and place.isdigit():

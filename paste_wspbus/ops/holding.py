@@ -105,26 +105,26 @@ class Ops:
         :raises BindError: if an address is taken, or cannot be bound.
         :raises ConfigError, UsageError: if an address has a group that is not there.
         """
-        left, until = list(inherited), time.monotonic() + patience
+        offered, until = list(inherited), time.monotonic() + patience
         names = [one.sock.getsockname() for one in of_site]
         try:
             while True:
                 try:
-                    return self._open(left, names)
+                    return self._open(offered, names)
                 except BindError:
                     if time.monotonic() >= until:
                         raise
                 time.sleep(LOOK)
         finally:
-            for listening in left:
+            for listening in offered:
                 if listening not in self.sockets:
                     listening.close()
 
-    def _open(self, left: list[ListeningSocket], names: list[Any]) -> None:
+    def _open(self, offered: list[ListeningSocket], names: list[Any]) -> None:
         binding = Binding({'listen_on': '\n'.join(self.addresses)}, {})
         try:
             _refuse_files_of_site(self.addresses, names)
-            binding.bind(left)
+            binding.bind(offered)
             self.sockets = binding.sockets
             for listening in self.sockets:
                 if any(_is_same(listening.sock.getsockname(), name) for name in names):

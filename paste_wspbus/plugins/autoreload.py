@@ -183,8 +183,11 @@ class Autoreloader(Plugin):
             self.bus.publish('changed', paths)
         except ChannelFailures:  # the log has each error
             pass
-        except (SystemExit, KeyboardInterrupt) as left:  # the next change must be seen
-            name = type(left).__name__
+        except (
+            SystemExit,
+            KeyboardInterrupt,
+        ) as exited:  # the next change must be seen
+            name = type(exited).__name__
             self.bus.log(f"A listener of 'changed' has raised {name}", 40)
         if self.bus.is_told_to_leave:
             return  # a restart would start a site that was asked to stop

@@ -42,9 +42,9 @@ class PIDFile(Plugin):
         :raises PIDFileError: if the file cannot be used.
         """
         if self.lock.fd is None:
-            left = self.lock.acquire()
-            if left is not None:
-                self.bus.log(f'{left}; taken over.')
+            note = self.lock.acquire()
+            if note is not None:
+                self.bus.log(f'{note}; taken over.')
         self.lock.write()
         self.bus.log(f'PID {os.getpid()} written to {self.pidfile!r}.')
 

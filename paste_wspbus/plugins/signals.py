@@ -195,8 +195,8 @@ class SignalHandler:
         elif self._is_main_thread():
             self._escalation, self._called, self._is_asked = Escalation(), set(), False
             self._terminal = os.isatty(0)
-            left = [name for name in self.handlers if not self._install_or_leave(name)]
-            self._warn_of_those_left(left)
+            kept = [name for name in self.handlers if not self._install_or_leave(name)]
+            self._warn_of_kept(kept)
 
     def unsubscribe(self) -> None:
         """Set the previous handlers of all signals again."""
@@ -255,7 +255,7 @@ class SignalHandler:
         self._install(name)
         return True
 
-    def _warn_of_those_left(self, names: list[str]) -> None:
+    def _warn_of_kept(self, names: list[str]) -> None:
         if names:
             what = ', '.join(names)
             self.bus.log(
@@ -273,7 +273,7 @@ class SignalHandler:
         """
         if not in_main_thread() or os.getpid() != self.bus.pid:
             return
-        left, lost = [], []
+        kept, lost = [], []
         for number in list(self._previous):
             name = signal.Signals(number).name
             target = self.handlers.get(name)
@@ -284,14 +284,14 @@ class SignalHandler:
             if current in _RESET:
                 lost.append(name)
             elif target not in _STOPS:
-                left.append(name)
+                kept.append(name)
                 del self._previous[number]  # the site handles it now
                 continue
             else:
                 self._owners.takes(name, current)
             signal.signal(number, wanted)
         Interrupts.renew_all()
-        self._warn_of_those_left(left)
+        self._warn_of_kept(kept)
         if lost:
             self.bus.log(
                 f'{", ".join(lost)}: code of the site, such as asyncio, gave the signal '
@@ -387,8 +387,8 @@ class SignalHandler:
         self._called.add(name)
         try:
             theirs(signum, frame)
-        except SystemExit as left:
-            self.bus.exit_code = self.bus.exit_code or exit_code_of(left)
+        except SystemExit as exited:
+            self.bus.exit_code = self.bus.exit_code or exit_code_of(exited)
         except KeyboardInterrupt:
             pass
         except BaseException:  # such as asyncio's CancelledError

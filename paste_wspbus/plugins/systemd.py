@@ -378,13 +378,13 @@ class SystemdNotifier(Plugin):
         until = time.monotonic() + limit
 
         def extend() -> bool:
-            left = until - time.monotonic()
-            if left > 0:
+            remaining = until - time.monotonic()
+            if remaining > 0:
                 self.notify(
                     STATUS=status(),
-                    EXTEND_TIMEOUT_USEC=_usec(min(left, self.extend_by)),
+                    EXTEND_TIMEOUT_USEC=_usec(min(remaining, self.extend_by)),
                 )
-            return left > 0
+            return remaining > 0
 
         extend()
         self._transition = self._repeat('systemd timeout', self.extend_every, extend)

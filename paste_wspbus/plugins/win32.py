@@ -143,10 +143,10 @@ class EventQueue:
         milliseconds = self._api.INFINITE
         if until is not None:
             # Before Python 3.13, time.monotonic() has steps of 16 ms on Windows.
-            left = until - time.perf_counter()
-            if left <= 0:
+            remaining = until - time.perf_counter()
+            if remaining <= 0:
                 raise Empty
-            milliseconds = min(math.ceil(left * 1000), _LONGEST)
+            milliseconds = min(math.ceil(remaining * 1000), _LONGEST)
         events = [self._arrived]
         if self._sigint is not None and _in_main_thread():
             # A Ctrl-C before this line is raised in it. A later Ctrl-C ends the wait.

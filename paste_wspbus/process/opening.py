@@ -154,18 +154,18 @@ class Opening:
             )
         for listening in inherited_sockets:
             listening.take_new()
-        left = [*inherited_sockets, *_passed()]
+        offered = [*inherited_sockets, *_passed()]
         try:
-            self._choose_sockets(server, left, inherited_sockets)
+            self._choose_sockets(server, offered, inherited_sockets)
         finally:
-            for listening in left:
+            for listening in offered:
                 if listening not in server.sockets:
                     listening.close()
 
     def _choose_sockets(
         self,
         server: Server,
-        left: list[ListeningSocket],
+        offered: list[ListeningSocket],
         inherited_sockets: list[ListeningSocket],
     ) -> None:
         inheritance, addresses = self.process.inheritance, server.where.get('listen_on')
@@ -175,14 +175,14 @@ class Opening:
             and bool(inherited_sockets)
             and all(listening.is_reachable for listening in inherited_sockets)
         )
-        passed = [one for one in left if one.is_passed]
+        passed = [one for one in offered if one.is_passed]
         if passed and addresses is None and not inheritance.came_from_another:
             server.adopt(passed)
         elif is_complete and server.where == inheritance.where:
             server.adopt(inherited_sockets)
         else:
             try:
-                self._bind(server, left)
+                self._bind(server, offered)
             except BindError as error:
                 if not (is_complete and inheritance.reload):
                     raise
@@ -191,19 +191,19 @@ class Opening:
                 server.adopt(inherited_sockets)
                 stays = ', '.join(server.urls)
                 self.process.notes.append(f'{error}; until then {stays} stays')
-        unused = [one for one in left if one not in server.sockets]
+        unused = [one for one in offered if one not in server.sockets]
         if any(one.is_passed for one in unused) and 'fd://' not in (addresses or ''):
             self.process.notes.append(
                 f'--listen {addresses}: sockets that systemd passed (LISTEN_FDS) are not '
                 f'used: {len(unused)}'
             )
 
-    def _bind(self, server: Server, left: list[ListeningSocket]) -> None:
+    def _bind(self, server: Server, offered: list[ListeningSocket]) -> None:
         until = time.monotonic() + (ORPHANS if self._took_over_from_the_dead else 0)
         name, listen = self.options.server_name, self.options.listen
         while True:
             try:
-                return self.config.bind(server, name, listen, left)
+                return self.config.bind(server, name, listen, offered)
             except BindError:
                 if time.monotonic() > until:
                     raise

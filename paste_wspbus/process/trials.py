@@ -271,12 +271,14 @@ class Loading:
         """Read its reports until it ends; return False if the time is over."""
         until = None if seconds is None else time.monotonic() + seconds
         while True:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
+            remaining = None if until is None else until - time.monotonic()
+            if remaining is not None and remaining <= 0:
                 return False
             if self._pidfd == -1:  # only a look shows its end
-                left = min(LOOK, LOOK if left is None else left)
-            ready = dict(self._poll.poll(None if left is None else left * 1000))
+                remaining = min(LOOK, LOOK if remaining is None else remaining)
+            ready = dict(
+                self._poll.poll(None if remaining is None else remaining * 1000)
+            )
             if self._ours.fileno() in ready:
                 self._read()
             has_ended = self._pidfd in ready

@@ -71,23 +71,23 @@ class Binding:
         #: While this server binds: all sockets of the predecessor, and those that it has
         #: not used yet.
         self._inherited: list[ListeningSocket] = []
-        self._left: list[ListeningSocket] = []
+        self._unused: list[ListeningSocket] = []
 
-    def bind(self, left: Iterable[ListeningSocket] = ()) -> None:
+    def bind(self, offered: Iterable[ListeningSocket] = ()) -> None:
         """Bind without listening, so that a port that is taken is noticed early.
 
-        :param left: inherited sockets of the predecessor: the server uses those that
+        :param offered: sockets that others have bound: the server uses those that
             fit; the caller must close the others.
         :raises BindError: if the server cannot bind an address.
         """
         if self.sockets:
             return
-        self._inherited = [*left]
-        self._left = [*self._inherited]
+        self._inherited = [*offered]
+        self._unused = [*self._inherited]
         try:
             self.sockets = self.make_sockets()
         finally:
-            self._inherited, self._left = [], []
+            self._inherited, self._unused = [], []
 
     def bind_anew(self) -> list[ListeningSocket]:
         """Bind the Unix sockets anew whose file is gone, or belongs to another process now.
@@ -114,18 +114,18 @@ class Binding:
         """Return a socket at an address: an inherited socket if there is one."""
         if ipv6only is None:
             ipv6only = boolean(self.conf.get('ipv6only', self.ipv6only))
-        left = self._take_left(family, address)
-        if left is not None and left.keeps_to_ipv6 in (None, ipv6only):
-            return left
-        if left is not None:
-            left.close()
+        offered = self._take_offered(family, address)
+        if offered is not None and offered.keeps_to_ipv6 in (None, ipv6only):
+            return offered
+        if offered is not None:
+            offered.close()
         try:
             return bind_tcp(family, address, ipv6only)
         except BindError:
             # An inherited socket may use the same port at another address, such as 0.0.0.0.
-            rivals = [one for one in self._left if one.has_port(address[1])]
+            rivals = [one for one in self._unused if one.has_port(address[1])]
             for rival in rivals:
-                self._left.remove(rival)
+                self._unused.remove(rival)
                 rival.close()
             if not rivals:
                 raise
@@ -148,19 +148,19 @@ class Binding:
             # The adapter of waitress does not convert it.
             mode = parse_mode(said) if isinstance(said, str) else said
             mode = self.unix_mode if mode is None else mode
-        left = self._take_left(socket.AF_UNIX, path)
-        if left is not None:
-            return left
+        offered = self._take_offered(socket.AF_UNIX, path)
+        if offered is not None:
+            return offered
         from paste_wspbus.listening.unix_sockets import bind_unix
 
         return bind_unix(path, mode, key, group)
 
-    def _take_left(
+    def _take_offered(
         self, family: int, address: tuple[str, int] | str
     ) -> ListeningSocket | None:
-        for listening in self._left:
+        for listening in self._unused:
             if listening.is_reachable and listening.is_at(family, address):
-                self._left.remove(listening)
+                self._unused.remove(listening)
                 return listening
         return None
 
@@ -178,7 +178,7 @@ class Binding:
         if asked.kind == 'fd':
             from paste_wspbus.listening.passed import take
 
-            return take(asked.place, self._left, key)
+            return take(asked.place, self._unused, key)
         family, resolved = resolve(asked.place, asked.port)[0]
         return [self.bind_tcp(family, resolved, asked.ipv6only)]
 

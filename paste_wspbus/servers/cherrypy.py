@@ -80,15 +80,15 @@ class CherryPyServer(CherootServer):
                 raise SettingError(key, f'there is no file {converted[key]}')
         return converted
 
-    def bind(self, left: Iterable[ListeningSocket] = ()) -> None:
+    def bind(self, offered: Iterable[ListeningSocket] = ()) -> None:
         """Bind now, or when the site starts if ``cherrypy.config`` says where to listen.
 
         :raises BindError: if the server cannot bind an address.
         """
         if self.says_where:
-            super().bind(left)
+            super().bind(offered)
         elif not self.sockets:
-            self.sockets = list(left)  # they may have the address of cherrypy.config
+            self.sockets = list(offered)  # they may have the address of cherrypy.config
 
     def __call__(self, app: Any) -> None:
         """Serve ``app``: the bus calls this as a 'start' listener.
@@ -96,16 +96,16 @@ class CherryPyServer(CherootServer):
         :raises BindError: if the server cannot listen on an address.
         """
         if not self.says_where and not any(one.is_passed for one in self.sockets):
-            left, self.sockets = self.sockets, []
+            offered, self.sockets = self.sockets, []
             try:
-                self._bind_as_configured(left)
+                self._bind_as_configured(offered)
             finally:
-                for listening in left:
+                for listening in offered:
                     if listening not in self.sockets:
                         listening.close()
         super().__call__(app)
 
-    def _bind_as_configured(self, left: list[ListeningSocket]) -> None:
+    def _bind_as_configured(self, offered: list[ListeningSocket]) -> None:
         address = cherrypy.server.bind_addr
         if host_of(self.bus).restarts:
             raise BindError(
@@ -116,7 +116,7 @@ class CherryPyServer(CherootServer):
         keys = ('unix_socket',) if isinstance(address, str) else ('host', 'port')
         values = (address,) if isinstance(address, str) else address
         self.conf = {**self.conf, **dict(zip(keys, values, strict=True))}
-        super().bind(left)
+        super().bind(offered)
         for listening in self.sockets:
             listening.claim()
 

@@ -64,10 +64,10 @@ class Events:
         """Wait for a request; raise queue.Empty after ``timeout`` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         while not self.requests:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
+            remaining = None if until is None else until - time.monotonic()
+            if remaining is not None and remaining <= 0:
                 raise Empty
-            self.step(left)
+            self.step(remaining)
         return self.requests.popleft()
 
     def step(self, timeout: float | None = None) -> None:

@@ -173,9 +173,9 @@ class Watcher:
             return
         if self._repeat is not None:
             self._read()
-        left = min(self._until, self._latest) - monotonic()
-        if left > 0:
-            self.events.call_later(left, self._settle)
+        remaining = min(self._until, self._latest) - monotonic()
+        if remaining > 0:
+            self.events.call_later(remaining, self._settle)
             return
         changed, self._changed = self._changed, {}
         insisted, self._insisted = self._insisted, set()

@@ -155,8 +155,8 @@ class Children:
                 poll.register(child.connection, 0)  # it reports only the end
         killed = [child for child in self.alive if child.silent]
         until = time.monotonic() + FORCED
-        while remaining and (left := until - time.monotonic()) > 0:
-            for fd, _ in poll.poll(left * 1000):
+        while remaining and (seconds := until - time.monotonic()) > 0:
+            for fd, _ in poll.poll(seconds * 1000):
                 poll.unregister(fd)
                 del remaining[fd]
         killed += remaining.values()

@@ -262,8 +262,8 @@ class Clustered:
         self._say('bye')
         limit = self.supervisor.plan.stop_timeout * PATIENCE_SHARE
         until = boot_clock() + min(PATIENCE, limit)
-        while self._connection is not None and (left := until - boot_clock()) > 0:
-            self.events.step(left)
+        while self._connection is not None and (remaining := until - boot_clock()) > 0:
+            self.events.step(remaining)
         if self._connection is not None:
             os.kill(self._agent, signal.SIGKILL)
             self._close()
