@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 #: Seconds, at least, between two early reports.
 EARLY = 0.02
 
+#: How many times as long as such a look takes pass until the next one: a site may have
+#: thousands of modules.
+EARLY_SHARE = 50
+
 
 class Learner:
     """Notes the imported modules and their files, and reports them after `report_to`.
@@ -79,11 +83,12 @@ class Learner:
             nonlocal due
             now = time.monotonic()
             if now >= due:
-                due = now + EARLY
                 names = imported(self._known)
-                self._known.update(names)
+                self._known.update(sys.modules)
                 if names:
                     report.learnt([], names)
+                taken = time.monotonic() - now
+                due = now + max(EARLY, taken * EARLY_SHARE)
             return False
 
         self.files.announce(report_modules)
