@@ -41,6 +41,8 @@ class Events:
         self.woken: Callable[[], None] = lambda: None
         #: They are called before each sleep.
         self.before_sleep: list[Callable[[], None]] = []
+        #: What is called again and again.
+        self.repeats: list[Repeat] = []
         self.requests: deque[Any] = deque()
         self._timers: list[Timer] = []
         self._numbers = itertools.count()
@@ -157,19 +159,29 @@ class Repeat:
         self, events: Events, seconds: float, function: Callable[[], bool]
     ) -> None:
         self._events, self._seconds, self._function = events, seconds, function
-        self._ended = False
-        events.call_later(seconds, self._call)
+        self._timer: Timer | None = None
+        events.repeats.append(self)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for the next call, if nothing does: its timer may have been lost in a failure."""
+        waits = self._timer is not None and self._events.awaits(self._timer)
+        if self in self._events.repeats and not waits:
+            self._timer = self._events.call_later(self._seconds, self._call)
 
     def _call(self) -> None:
-        if self._ended:
+        if self not in self._events.repeats:
             return
         goes_on = True
         try:
             goes_on = self._function()
         finally:
             if goes_on:
-                self._events.call_later(self._seconds, self._call)
+                self.wait()
+            else:
+                self.end()
 
     def end(self) -> None:
         """End the repetition."""
-        self._ended = True
+        with contextlib.suppress(ValueError):
+            self._events.repeats.remove(self)

@@ -21,7 +21,7 @@ from paste_wspbus.requests.ledger import Book
 from paste_wspbus.role import PRELOAD, WITHOUT_BUS, WORKER, Role
 from paste_wspbus.servers.free_threads import Board
 from paste_wspbus.unix.holding import hold
-from paste_wspbus.unix.processes import is_alive
+from paste_wspbus.unix.processes import parent_of
 from paste_wspbus.wire import REPORTS, UnknownWord
 from paste_wspbus.workers.handle import WorkerHandle
 
@@ -316,7 +316,8 @@ class Children:
         """Read once the reports of a process.
 
         A process runs the site, and may send anything. If it sends something that is not
-        a report, the supervisor ignores its later reports; nothing else happens.
+        a report, the supervisor ignores its later reports; nothing else happens. It does
+        the same if a report is lost for want of memory.
 
         :returns: None if there is nothing to read now; False if the connection is closed.
         """
@@ -342,7 +343,12 @@ class Children:
     def _has_babbled(self, worker: WorkerHandle, error: Exception) -> None:
         if not worker.babbles:
             worker.babbles = True
-            self._babbles(worker, error)
+            self._tell_that_it_babbles(worker, error)
+
+    def _tell_that_it_babbles(self, worker: WorkerHandle, error: Exception) -> None:
+        worker.untold = error  # if this fails, `note_lost` does it
+        self._babbles(worker, error)
+        worker.untold = None
 
     def _has_forked(self, template: WorkerHandle, message: dict[str, Any]) -> None:
         worker = self._ordered.get(message['forked'])
@@ -398,8 +404,12 @@ class Children:
             if child.ended:  # what follows from its end is missing, or a part of that
                 self.alive.remove(child)
                 self._ended(child)
-            elif child.pid and not (child.guard or is_alive(child.pid)):
-                self._has_ended(child, None)
+            elif child.untold is not None:
+                self._tell_that_it_babbles(child, child.untold)
+            elif child.pid and not child.guard and parent_of(child.pid) == 0:
+                self._has_ended(
+                    child, None
+                )  # there is no such process, not even a zombie
 
     def forget_timers(self, worker: WorkerHandle) -> None:
         """Cancel the calls for a process that has ended, or that has replaced itself."""

@@ -79,5 +79,8 @@ class Faults:
         """Do what is missing: the function that has failed may have had to do it."""
         self._looks = False
         supervisor = self._bus.supervisor
-        self._bus.events.run(supervisor.children.note_lost)
-        self._bus.events.run(supervisor.replacing.fill_up)
+        events = self._bus.events
+        for repeat in [*events.repeats]:
+            events.run(repeat.wait)
+        events.run(supervisor.children.note_lost)
+        events.run(supervisor.replacing.fill_up)

@@ -119,6 +119,8 @@ class WorkerHandle:
     #: A predicate, if it was ordered to stop because it was not READY in time: 'was not
     #: ready within 60 s (start_timeout), at …'. Else ''.
     too_slow = ''
+    #: The error in what it has sent that is not a report, as long as nothing was done about it.
+    untold: Exception | None = None
     #: Whether the system says that it has dumped core at its end.
     dumped_core = False
 

@@ -46,6 +46,8 @@ class Successors:
     def babbles(self, worker: WorkerHandle, error: Exception) -> None:
         """Replace a process that sends no valid reports: the supervisor cannot watch it."""
         what = f'{worker.title} has sent something that is not a report ({error})'
+        if isinstance(error, MemoryError):
+            what = f'A report of {worker.name} was lost for want of memory'
         line = f'{what}: its later reports are ignored'
         self.supervisor.bus.log(line, 40)
         if worker.leaving or self.supervisor.is_stopping:
@@ -61,12 +63,12 @@ class Successors:
     def _plan(self, worker: WorkerHandle, wait: float, why: str, reason: str) -> None:
         """Replace a process soon; if it asks several times, replace it only once."""
         if not worker.is_succeeded:
-            worker.is_succeeded = True
 
             def begin() -> None:
                 self.start(worker, why, reason)
 
             self.supervisor.events.call_later(wait, begin)
+            worker.is_succeeded = True
 
     def start(self, worker: WorkerHandle, why: str, reason: str) -> WorkerHandle | None:
         """Start the successor: the old process stops when the successor is READY.

@@ -105,3 +105,17 @@ def test_what_is_repeated_is_repeated_also_if_it_fails_once():
             events.step(1)
         events.close()
     assert (len(calls), failed) == (3, [KeyError])
+
+
+def test_a_repetition_whose_timer_is_lost_is_had_again():
+    events, calls = Events(), []
+    repeat = Repeat(events, 0, lambda: calls.append(1))
+    repeat.wait()
+    assert len(events._timers) == 1  # it waits already
+    events._timers.clear()
+    repeat.wait()
+    events.step(1)
+    assert calls == [1]  # it returns nothing: that is the end
+    repeat.wait()
+    assert events._timers == events.repeats == []
+    events.close()

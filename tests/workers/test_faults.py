@@ -12,6 +12,7 @@ from paste_wspbus.control.client import NoAnswer
 from paste_wspbus.role import WORKER, Role
 from paste_wspbus.watching.loop import Events
 from paste_wspbus.workers import faults
+from paste_wspbus.workers.children import Children
 from paste_wspbus.workers.faults import Faults
 from paste_wspbus.workers.replacing import Replacing
 from tests.kit.processes import eventually, kill
@@ -198,6 +199,26 @@ def test_a_worker_whose_timer_is_lost_is_started_by_the_look():
     assert [one.number for one in spawned] == [1]
     supervisor.events.close()
     bus.exit()
+
+
+def child(**kwargs):
+    return SimpleNamespace(
+        **{'ended': False, 'untold': None, 'pid': os.getpid(), 'guard': 0, **kwargs}
+    )
+
+
+def test_what_a_failure_has_hidden_of_a_process_is_dealt_with():
+    told, ended, gone = [], [], 2**22 + 1  # no process has this number
+    events = Events()
+    children = Children(events, {}, ended.append, lambda *what: told.append(what))
+    children._has_ended = lambda *what: told.append(what)
+    error = MemoryError()
+    lost, half, babbles = child(pid=gone), child(ended=True), child(untold=error)
+    children.alive += [child(), lost, half, babbles, child(pid=gone, guard=1)]
+    children.note_lost()
+    assert told == [(lost, None), (babbles, error)] and ended == [half]
+    assert half not in children.alive and babbles.untold is None
+    events.close()
 
 
 def test_a_forked_child_does_not_run_the_loop_of_its_parent(logged):
