@@ -157,9 +157,11 @@ class Composer:
         with self.origin(site, 'app:main'):
             context = self.loader.get_context(APP, app_name, with_bus(self.vars, bus))
             site.app = create(context)
-        call = getattr(type(site.app), '__call__', None)  # noqa: B004
+        call = getattr(type(site.app), '__call__', 0)  # noqa: B004
         code = getattr(site.app, '__code__', getattr(call, '__code__', None))
-        if call is None or getattr(code, 'co_flags', 0) & 0x80:  # CO_COROUTINE: ASGI
+        if (
+            not callable(site.app) or getattr(code, 'co_flags', 0) & 0x80
+        ):  # CO_COROUTINE: ASGI
             from paste_wspbus.ini.hints import no_application
 
             raise FactoryError(

@@ -113,6 +113,9 @@ def asgi(global_conf):
         pass
     return app
 
+def text(global_conf):
+    return 'Starlette'
+
 NUMBER = 3
 """
 
@@ -126,6 +129,7 @@ NUMBER = 3
         ),
         ('asgi', 'asgi.<locals>.app is an async application (ASGI)'),
         ('NUMBER', '[app:main]: 3 is no factory: it cannot be called'),
+        ('text', "'Starlette' is not an application: it cannot be called"),
     ],
 )
 def test_what_makes_no_wsgi_application_is_refused(tmp_path, factory, problem):
