@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from types import FunctionType, MethodType
 
 from paste_wspbus.bus import Bus
 from paste_wspbus.errors import FactoryError, TimedOut, WSPBusError, shortage
@@ -157,11 +158,10 @@ class Composer:
         with self.origin(site, 'app:main'):
             context = self.loader.get_context(APP, app_name, with_bus(self.vars, bus))
             site.app = create(context)
-        call = getattr(type(site.app), '__call__', 0)  # noqa: B004
-        code = getattr(site.app, '__code__', getattr(call, '__code__', None))
-        if (
-            not callable(site.app) or getattr(code, 'co_flags', 0) & 0x80
-        ):  # CO_COROUTINE: ASGI
+        is_function = isinstance(site.app, (FunctionType, MethodType))
+        call = site.app if is_function else type(site.app).__call__
+        flags = getattr(getattr(call, '__code__', None), 'co_flags', 0)
+        if not callable(site.app) or flags & 0x80:  # CO_COROUTINE, as in ASGI
             from paste_wspbus.ini.hints import no_application
 
             raise FactoryError(
