@@ -64,6 +64,8 @@ def file_hint(name: str, folder: str) -> str:
         return ': it is a link to nothing'
     if f'{name}.ini' in names:
         return f"; did you mean '{name}.ini'?"
+    if name == 'help':
+        return '; wspserve --help explains the command'
     return _near_one(name, [one for one in names if one.endswith('.ini')])
 
 

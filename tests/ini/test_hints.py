@@ -50,6 +50,7 @@ def test_a_signal_is_compared_without_the_letters_that_all_have(name, hint):
 def test_an_ini_without_its_ending_is_found(tmp_path):
     (tmp_path / 'web.ini').touch()
     assert hints.file_hint('web', str(tmp_path)) == "; did you mean 'web.ini'?"
+    assert 'wspserve --help' in hints.file_hint('help', str(tmp_path))
 
 
 def test_an_ini_that_is_a_link_to_nothing_is_not_said_to_be_mistyped(tmp_path):
