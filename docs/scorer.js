@@ -2,7 +2,7 @@
 "use strict";
 
 // Pages about how it is built and what has changed come after those for users.
-const LATER = /^(CHANGES|CONTRIBUTING|SECURITY|tests\/|benchmarks\/)|docs\/(decisions|architecture|proofs|comparison|index)$/;
+const LATER = /^(CHANGES|CONTRIBUTING|SECURITY|tests\/|benchmarks\/)|docs\/(decisions|architecture|proofs|records|comparison|index)$/;
 
 // The page that has questions and their pages.
 const QUESTIONS = "docs/README";
