@@ -74,7 +74,8 @@ def _option(action: argparse.Action) -> Option:
         metavar,
         VALUES.get(metavar, '') if has_value else '',
         choices,
-        repeats=type(action).__name__ in ('_AppendAction', '_CountAction'),
+        repeats=type(action).__name__
+        in ('_AppendAction', '_CountAction', '_ExtendAction'),
     )
 
 

@@ -13,7 +13,7 @@ from paste_wspbus.command.arguments import (
     SUMMARY,
 )
 from paste_wspbus.command.terminal import encodable
-from paste_wspbus.errors import UsageError
+from paste_wspbus.errors import SettingError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _add_serving(add: Callable[..., object]) -> None:
     )
     add(
         '--ops',
-        action='append',
+        action='extend',
         type=_ops,
         metavar='ADDRESS',
         help='Answer probes and show what the site does at HOST:PORT or unix:PATH, '
@@ -106,10 +106,13 @@ def _add_serving(add: Callable[..., object]) -> None:
     )
 
 
-def _ops(text: str) -> str:
+def _ops(text: str) -> list[str]:
     from paste_wspbus.ini.ops import addresses
 
-    return ' '.join(addresses(text))
+    found = addresses(text, '--ops')
+    if not found:
+        raise SettingError('--ops', 'it is empty')
+    return found
 
 
 def _add_production(add: Callable[..., object]) -> None:

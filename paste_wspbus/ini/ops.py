@@ -14,16 +14,17 @@ _TOKEN = re.compile(r'[A-Za-z0-9._~+/-]{16,}=*')
 _HOST = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?')
 
 
-def addresses(text: str) -> list[str]:
+def addresses(text: str, key: str = 'ops') -> list[str]:
     """Read the values of ``ops``: HOST:PORT and unix:PATH.
 
+    :param key: the key or option that has them.
     :raises SettingError: if one is neither.
     """
     words = text.replace(',', ' ').split()
     for number, word in enumerate(words):
-        parse_address(word, 'ops', takes_fd=False)
+        parse_address(word, key, takes_fd=False)
         if word in words[:number]:
-            raise SettingError('ops', f'{word!r} is listed twice')
+            raise SettingError(key, f'{word!r} is listed twice')
     return words
 
 

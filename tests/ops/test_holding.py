@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from paste_wspbus.command.arguments import parse
 from paste_wspbus.errors import BindError, ConfigError, UsageError, WSPBusError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.listening.sockets import ListeningSocket, bind_tcp
@@ -47,6 +48,24 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, lines, problem):
         check(config, None)
     assert problem in str(caught.value) and caught.value.exit_code == 2
     assert 'planted' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'text, problem',
+    [
+        ('fd://3', "--ops: 'fd://3' is neither HOST:PORT nor unix:PATH"),
+        (' ', '--ops: it is empty'),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_names_it(text, problem):
+    with pytest.raises(WSPBusError) as caught:
+        parse(['site.ini', '--ops', text], 'wspserve')
+    assert (str(caught.value), caught.value.exit_code) == (problem, 2)
+
+
+def test_the_option_takes_several_addresses_as_the_key_does():
+    options = parse(['site.ini', '--ops', ':1 unix:x', '--ops=:2'], 'wspserve')
+    assert options.ops == [':1', 'unix:x', ':2']
 
 
 def test_keys_that_do_nothing_are_warned_of(tmp_path):
