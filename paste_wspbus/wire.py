@@ -543,10 +543,6 @@ def _is_status(value: object) -> bool:
     return _is_text(channel) and _is_text(listener) and is_time
 
 
-#: The channels of what ``import_times`` adds to a timeline: MODULE is an import that no other
-#: module has caused; IMPORTED is a package, with the sum of its own times and no beginning.
-MODULE, IMPORTED = 'module', 'imported'
-
 #: The fields of a call in a timeline: channel, name, start (time.monotonic), seconds,
 #: outcome and thread. And the number of calls in a report at most.
 CALL, MAX_CALLS = (str, str, float, float, str, str), 300

@@ -8,7 +8,7 @@ from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.asking import NO_TIMELINE, ask_running
 from paste_wspbus.control.timeline import LOAD, START, Life, Row, lives, own_seconds
 from paste_wspbus.exits import DONE
-from paste_wspbus.wire import MODULE
+from paste_wspbus.ini.import_times import MODULE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

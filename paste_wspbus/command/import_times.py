@@ -12,9 +12,8 @@ from paste_wspbus.command.blame import SHORTEST, blame_line, in_ms
 from paste_wspbus.command.checking import load_in_child
 from paste_wspbus.control.timeline import LOAD, Row, own_seconds, rows_of
 from paste_wspbus.exits import DONE
-from paste_wspbus.ini.import_times import ImportTimes
+from paste_wspbus.ini.import_times import MODULE, ImportTimes
 from paste_wspbus.values import printable
-from paste_wspbus.wire import MODULE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

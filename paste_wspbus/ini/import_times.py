@@ -7,7 +7,6 @@ import sys
 import time
 
 from paste_wspbus.bus.calls import Call
-from paste_wspbus.wire import IMPORTED, MODULE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paste_wspbus.bus import Bus
+
+#: The channels of what this module adds to a timeline: MODULE is an import that no other
+#: module has caused; IMPORTED is a package, with the sum of its own times and no beginning.
+MODULE, IMPORTED = 'module', 'imported'
 
 #: Seconds of the shortest import that has a place of its own in a timeline.
 SHORTEST = 0.0001
