@@ -362,13 +362,15 @@ class Roll:
         :returns: whether it had begun before that, as the end of a sentence.
         """
         self.outcomes[one.id] = FAILED
-        is_released = False
+        is_released, left = False, ''
         with contextlib.suppress(EngineAway):
             is_released = self._release(engine, f'{self._name(one)} has failed')
+            if one not in [other.member for other in engine.members()]:
+                left = '. It is no longer in the cluster'
         if self._entered == one.id:
-            return '. It had begun to replace its processes: see its log'
+            return f'. It had begun to replace its processes: see its log{left}'
         if is_released:
-            return '. It had replaced no process, and does not begin any more'
+            return f'. It had replaced no process, and does not begin any more{left}'
         return '. Whether it restarts is not known'
 
     def _silence(self) -> float:

@@ -184,11 +184,14 @@ def test_a_machine_that_was_at_it_before_it_became_silent_may_have_restarted(mad
 
     def enters():
         one.engine.entered = WEB1.id
+        del one.engine.seen[0]  # then somebody has stopped it
 
     one.engine.answers[WEB1.id] = [enters, None]
     outcomes(one)
     (failed,) = [news for news in one.news if news[0] == 'failed']
-    assert 'It had begun to replace its processes: see its log' in failed[2]
+    assert failed[2].endswith(
+        '. It had begun to replace its processes: see its log. It is no longer in the cluster'
+    )
 
 
 def test_who_has_lost_the_lease_does_not_know_what_a_silent_machine_does(made):
