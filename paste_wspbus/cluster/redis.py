@@ -407,11 +407,15 @@ def _opener(url: str) -> Callable[[float], Any]:
     parts = urls.split(url)
     if parts.scheme != 'sentinel':
         unix = parts.scheme == 'unix'
+        asks = parse_qs(urlsplit(url).query).get('ssl_cert_reqs')
+        is_checked = parts.scheme == 'rediss' and asks != ['none']
 
         def connect(patience: float) -> Any:
             more = options(patience)
             if unix:
                 del more['socket_keepalive']
+            if is_checked:  # redis-py 5 does not look at the name
+                more['ssl_check_hostname'] = True
             return redis.Redis.from_url(url, **more)
 
         return connect
