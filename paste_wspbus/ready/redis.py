@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.ini.factories import one_line
@@ -44,6 +44,15 @@ def _passwords_of(url: str) -> list[str]:
     return [one for one in {password, unquote(password)} if one]
 
 
+def _checks_of(url: str) -> dict[str, Any]:
+    """Return what redis-py 5 must be told over TLS: it does not look at the server's name."""
+    parts = urlsplit(url)
+    asks = parse_qs(parts.query).get('ssl_cert_reqs')
+    if parts.scheme != 'rediss' or asks == ['none']:
+        return {}
+    return {'ssl_check_hostname': True}
+
+
 class Redis(Resource):
     """Makes a client of Redis or Valkey a resource of the site.
 
@@ -75,6 +84,7 @@ class Redis(Resource):
                 decode_responses=decode_responses,
                 socket_timeout=timeout,
                 socket_connect_timeout=timeout,
+                **_checks_of(url),
             )
         except (ValueError, TypeError) as error:
             problem = without([url, *self._secrets], one_line(error))

@@ -90,6 +90,21 @@ def test_a_wrong_url_is_one_line_without_the_password(bus, url, problem):
     assert 's3cr3t' not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    'url, is_checked',
+    [
+        ('rediss://h/0', True),
+        ('rediss://h/0?ssl_check_hostname=false', False),
+        ('rediss://h/0?ssl_cert_reqs=none', None),
+        ('redis://h/0', None),
+    ],
+)
+def test_over_tls_the_name_in_the_certificate_is_checked(bus, url, is_checked):
+    pool = plugin(bus, url).client.connection_pool
+    assert pool.connection_kwargs.get('ssl_check_hostname') is is_checked
+    pool.make_connection()
+
+
 def test_without_redis_py_the_error_says_how_to_install_it(bus, monkeypatch):
     monkeypatch.setitem(sys.modules, 'redis', None)
     with pytest.raises(ConfigError) as caught:
