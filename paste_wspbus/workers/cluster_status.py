@@ -156,7 +156,8 @@ class ClusterStatus:
         elif engine:
             count, leader = engine['members'], engine['leader']
             ok, text = True, f'{count} member{"s" * (count != 1)}'
-            if leader is not None:
+            wants = bool(self._cluster.supervisor.plan.cluster_plugins)
+            if leader or (leader == '' and wants):
                 text += f', {leader or "nobody"} has the lease'
             if (roll := self._seen_roll(boot_clock())) and roll['state'] == 'died':
                 text += '; a roll has died: see status'

@@ -56,6 +56,8 @@ def test_the_check_says_since_when_there_is_no_word(cluster, status):
     assert status.check()['text'] == '1 member, web1 has the lease'
     cluster.learns(leader='')
     assert status.check()['text'] == '2 members, nobody has the lease'
+    cluster.supervisor.plan.cluster_plugins = ()  # then nobody needs it
+    assert status.check()['text'] == '2 members'
     cluster.learns(leader=None)  # it wants no lease, and has not looked
     assert status.check()['text'] == '2 members'
     cluster.learns(away='it does not answer in time', since=boot_clock() - 12)
