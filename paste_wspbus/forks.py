@@ -1,9 +1,10 @@
-"""What a forked child closes: descriptors whose end shows others that the parent has ended."""
+"""What a fork needs: streams without buffered text, and descriptors that the child closes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import weakref
 
 TYPE_CHECKING = False
@@ -17,6 +18,16 @@ _functions: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = (
     weakref.WeakKeyDictionary()
 )
 _watching = False
+
+
+def flush_streams() -> None:
+    """Write what the standard streams have buffered, before a fork, execv(2) or os._exit.
+
+    The site may have put objects of its own there: their errors are ignored.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def close_in_child(held: T, close: Callable[[T], object]) -> None:

@@ -19,6 +19,7 @@ from paste_wspbus.bus.host import host_of
 from paste_wspbus.bus.states import State
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import EX_SOFTWARE
+from paste_wspbus.forks import flush_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def force_exit(bus: Bus, why: str, runs_handlers: bool) -> None:
         if runs_handlers:
             claim_exit_handlers()
             atexit._run_exitfuncs()
-        _flush()
+        flush_streams()
     finally:
         os._exit(EX_SOFTWARE)
 
@@ -137,14 +138,8 @@ def _tell(bus: Bus, why: str, told: list[str], ended: LockType) -> None:
     for listener in bus.channel('status').ordered:
         with contextlib.suppress(Exception):
             bus.log(f'Status: {listener.call()}', 50)
-    _flush()
+    flush_streams()
     ended.release()
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
 
 
 def stop_at_exit(bus: Bus) -> None:

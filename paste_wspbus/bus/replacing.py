@@ -7,6 +7,7 @@ import os
 import sys
 
 from paste_wspbus.errors import RestartImpossible
+from paste_wspbus.forks import flush_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,9 +74,7 @@ def replace(
         _close_at_execv()
     for fd in kept:
         os.set_inheritable(fd, True)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    flush_streams()
     os.execv(words[0], words)
 
 

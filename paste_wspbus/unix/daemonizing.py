@@ -6,12 +6,12 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import threading
 import time
 
 from paste_wspbus.errors import UsageError, WSPBusError
 from paste_wspbus.exits import FAILED, of_signal
+from paste_wspbus.forks import flush_streams
 from paste_wspbus.inbox import Inbox
 from paste_wspbus.report import Report
 from paste_wspbus.unix.holding import hold
@@ -63,9 +63,7 @@ def daemonize(
     if not hasattr(os, 'fork'):
         raise UsageError('cannot daemonize: this system has no fork(2)')
     _check_threads()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # it may be the site's own
-            stream.flush()
+    flush_streams()
     _check_descriptors(LAUNCHER_NEEDS)
     reader, writer = os.pipe()
     waits, adopts = os.pipe()

@@ -11,11 +11,11 @@ import select
 import selectors
 import signal
 import socket
-import sys
 import time
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import FAILED, INTERRUPTED, TERMINATED
+from paste_wspbus.forks import flush_streams
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.requests.ledger import Book
 from paste_wspbus.role import PRELOAD, WITHOUT_BUS, WORKER, Role
@@ -239,9 +239,7 @@ class Children:
             self.events.selector.modify(worker.connection, events, serve)
 
     def _fork(self, worker: WorkerHandle, its: socket.socket, fresh: bool) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # it may be the site's own
-                stream.flush()
+        flush_streams()
         pid = -1
         hold(True)  # until the child has its own handlers
         try:

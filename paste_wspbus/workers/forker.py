@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import selectors
 import signal
 import socket
-import sys
 from collections import deque
 
+from paste_wspbus.forks import flush_streams
 from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.report import Report
 from paste_wspbus.role import Role
@@ -94,9 +93,7 @@ class Forker:
 
     def _fork(self, token: int, role: Role, connection: socket.socket) -> bool:
         """Fork a worker; return whether this process is the worker."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # it may be the site's own
-                stream.flush()
+        flush_streams()
         pid = -1
         hold(True)  # until the child has its own handlers
         try:
