@@ -256,7 +256,7 @@ class Roll:
 
     def _ask(self, engine: Engine, wish: Wish) -> Any:
         asked = clock()
-        # The record says who rolls to whoever else wants to.
+        # The record names this roll to others who want to begin one.
         who = Member(self.member.id, self._who)
         answer = engine.lease(ROLL, who, wish)
         self.claim.heard(wish, answer, asked, clock())
