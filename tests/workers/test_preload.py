@@ -72,6 +72,7 @@ PAGES.update({
     '/wait': wait_for_release,
     '/log': log_and_say,
     '/thread': thread,
+    '/restart': lambda environ: bus_of(environ).restart(),
     '/facts': lambda environ: {
         'enabled': gc.isenabled(),
         'frozen': gc.get_freeze_count(),
@@ -370,6 +371,15 @@ def test_a_graceful_restart_composes_anew_in_a_new_process(tmp_path):
         stop(site)
     assert sorted(life(tmp_path, 'opened')) == sorted(life(tmp_path, 'closed'))
     assert 'crashed' not in site.err.text
+
+
+def test_a_preloaded_worker_that_asks_for_a_restart_gets_a_graceful_one(tmp_path):
+    ini = INI.replace('workers = 2', 'workers = 1')
+    with preloaded(tmp_path, ini=ini) as site:
+        deploy(tmp_path, 'two')
+        ask(site, '/restart')
+        eventually(lambda: ask(site)['version'] == 'two')
+        stop(site)
 
 
 @pytest.mark.parametrize('ini', [INI, UNIX], ids=['tcp', 'unix'])
