@@ -391,18 +391,6 @@ def _opener(url: str) -> Callable[[float], Any]:
     :raises ValueError: if the URL is wrong.
     """
     import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    def options(patience: float) -> dict[str, Any]:
-        return {
-            'socket_timeout': patience,
-            'socket_connect_timeout': patience,
-            'socket_keepalive': True,
-            'retry': Retry(NoBackoff(), 0),  # `Agent` decides when to ask again
-            'retry_on_error': [],
-            'protocol': 2,  # the same answers from all versions of redis-py
-        }
 
     parts = urls.split(url)
     if parts.scheme != 'sentinel':
@@ -411,7 +399,7 @@ def _opener(url: str) -> Callable[[float], Any]:
         is_checked = parts.scheme == 'rediss' and asks != ['none']
 
         def connect(patience: float) -> Any:
-            more = options(patience)
+            more = _options(patience)
             if unix:
                 del more['socket_keepalive']
             if is_checked:  # redis-py 5 does not look at the name
@@ -430,12 +418,27 @@ def _opener(url: str) -> Callable[[float], Any]:
     def connect_by_sentinel(patience: float) -> Any:
         from redis.sentinel import Sentinel
 
-        few = options(min(patience, PATIENCE))
+        few = _options(min(patience, PATIENCE))
         asked = Sentinel(sentinels, sentinel_kwargs=few, **few)
-        own = {**options(patience), **login, 'db': int(database or 0)}
+        own = {**_options(patience), **login, 'db': int(database or 0)}
         return asked.master_for(unquote(service), **own)
 
     return connect_by_sentinel
+
+
+def _options(patience: float) -> dict[str, Any]:
+    """Return the options of a client that waits for so many seconds."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return {
+        'socket_timeout': patience,
+        'socket_connect_timeout': patience,
+        'socket_keepalive': True,
+        'retry': Retry(NoBackoff(), 0),  # `Agent` decides when to ask again
+        'retry_on_error': [],
+        'protocol': 2,  # the same answers from all versions of redis-py
+    }
 
 
 def _sentinels(text: str) -> list[tuple[str, int]]:
