@@ -574,6 +574,7 @@ gc.freeze()
 child = os.fork()
 if not child:
     gc.enable()
+    signal.alarm(60)  # also if nobody ends it
     waitress.serve(app, sockets=[listening], threads=4, _quiet=True)
 if not (client := os.fork()):  # what this process wrote, it would share no more
     url = f'http://127.0.0.1:{{listening.getsockname()[1]}}/'
