@@ -36,6 +36,7 @@ def open_pid_file(process: Process, path: str | None) -> bool:
         except AlreadyRunning:
             if not options.replaces:
                 raise
+            lock.check()  # else the old site stops, and the new one does not start
             stale = _take_over(process, lock)
     if isinstance(stale, Inheritance):
         process.inheritance, launch.took_over = stale, True

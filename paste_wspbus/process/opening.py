@@ -125,13 +125,13 @@ class Opening:
         except OSError as error:
             if terminal is not None:
                 os.close(terminal)
-            # If it has inherited descriptors, this process may have been another user.
-            was_another_user = bool(process.inheritance.descriptors)
-            is_denied = error.errno in (errno.EACCES, errno.EPERM)
-            if not (is_denied and was_another_user):
-                reason = why_not_made(path, error)
+            reason = why_not_made(path, error)
+            if not process.inheritance.descriptors:
                 raise UsageError(f'log file {path}: {reason}') from None
-            process.notes.append(f'log file {path}: this user cannot open it')
+            # The site has run here, perhaps as another user: it must not end for that.
+            if error.errno in (errno.EACCES, errno.EPERM):
+                reason = 'this user cannot open it'
+            process.notes.append(f'log file {path}: {reason}')
             return
         process.log_file, launch.terminal, launch.log = path, terminal, path
         for stream in (sys.stdout, sys.stderr):

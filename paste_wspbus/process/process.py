@@ -10,7 +10,7 @@ import time
 from _thread import allocate_lock, start_new_thread  # before a site patches Python
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
-from paste_wspbus.errors import RestartImpossible
+from paste_wspbus.errors import RestartImpossible, WSPBusError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.ini.file import wait_for_no_pipe
 from paste_wspbus.plugins.signals import SignalHandler
@@ -227,6 +227,11 @@ class Process:
         if file is not None and not os.access(file, os.R_OK):
             why = 'cannot be read by this user' if os.path.exists(file) else 'is gone'
             raise RestartImpossible(f'{file} {why}')
+        if self.lock is not None:
+            try:
+                self.lock.check()
+            except (WSPBusError, OSError) as error:
+                raise RestartImpossible(str(error)) from None
 
     def ride(self, bus: Bus) -> None:
         """Attach to the bus: control requests and orders act on it from now on."""

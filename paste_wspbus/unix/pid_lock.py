@@ -262,6 +262,13 @@ class PIDLock:
         except OSError as error:
             raise PIDFileError(self.path, error.strerror or str(error)) from None
 
+    def check(self) -> None:
+        """Raise UnreadablePIDFile or OSError if who gets this lock could not write its ID."""
+        if os.path.lexists(self.path):  # else `write` makes it
+            fd = self._open_own(os.getpid())
+            if fd is not None:
+                os.close(fd)
+
     def chown(self, uid: int, gid: int) -> None:
         """Give the files to the user to which the process is going to change."""
         for fd in (self.fd, self._file):

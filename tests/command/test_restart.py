@@ -311,6 +311,27 @@ def test_restart_to_a_log_file_that_cannot_be_had_does_not_stop_the_site(ground)
     assert ground.get() == f'hello {pid}'
 
 
+def test_a_pid_file_that_cannot_be_had_again_stops_no_site(ground):
+    ground.start()
+    first, site = ground.get(), ground.pid
+    ground.pid_file.unlink()
+    ground.pid_file.symlink_to('site.ini')
+    why = 'PID file paster.pid: it is a symbolic link, which is not followed'
+    asked = ground.run('site.ini', 'graceful')
+    assert asked.code == 1 and why in asked.err.text, ground.report(asked)
+    asked = ground.run('site.ini', 'restart')
+    assert (asked.code, asked.err.text) == (2, f'{why}\n'), ground.report(asked)
+    assert ground.get() == first
+    ground.pid_file.unlink()
+    ground.log_file.unlink()
+    ground.log_file.mkdir()  # the site writes to the file that it has
+    asked = ground.run('site.ini', 'graceful')
+    assert asked.code == 0, asked.report()
+    assert ground.pid == site
+    ground.log_file.rmdir()
+    ground.stop()
+
+
 def test_ctrl_c_of_a_restart_while_the_old_site_stops_leaves_nothing(ground):
     ground.start()
     first = ground.pid
