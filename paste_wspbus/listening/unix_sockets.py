@@ -94,6 +94,35 @@ def _give_to_group(listening: ListeningSocket, path: str, gid: int) -> None:
         raise BindError(f'unix:{path}', reason) from error
 
 
+def check(listening: ListeningSocket) -> None:
+    """Check that the address of a socket can be bound again, if that will be necessary.
+
+    :raises BindError: if another kind of file is there now, or a process that listens.
+    """
+    if listening.is_unix and not listening.is_reachable:
+        with contextlib.suppress(OSError):  # who binds it says so
+            _stale(os.fspath(listening.name), listening.url())
+
+
+def _stale(path: str, address: str) -> os.stat_result | None:
+    """Return what the system says of the socket file of a process that has ended, if it is there.
+
+    :raises BindError, OSError: see `_remove_stale`.
+    """
+    from paste_wspbus.unix.exposed import place_of
+
+    with place_of(path) as (name, folder):
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+    if not stat.S_ISSOCK(status.st_mode):
+        raise BindError(address, 'a file is there that is not a socket')
+    if _answers(path):
+        raise BindError(address, 'another process listens there')
+    return status
+
+
 def _remove_stale(path: str, address: str) -> None:
     """Remove the socket file of a process that has ended.
 
@@ -101,17 +130,11 @@ def _remove_stale(path: str, address: str) -> None:
     :raises OSError: if it cannot be removed, or if the path leads over a link that
         others than root can change (see `exposed.place_of`).
     """
-    from paste_wspbus.unix.exposed import place_of, remove
+    from paste_wspbus.unix.exposed import remove
 
-    with place_of(path) as (name, folder):
-        try:
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise BindError(address, 'a file is there that is not a socket')
-    if _answers(path):
-        raise BindError(address, 'another process listens there')
+    status = _stale(path, address)
+    if status is None:
+        return
     with contextlib.suppress(FileNotFoundError):
         remove(path, (status.st_dev, status.st_ino))
 

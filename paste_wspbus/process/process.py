@@ -227,11 +227,16 @@ class Process:
         if file is not None and not os.access(file, os.R_OK):
             why = 'cannot be read by this user' if os.path.exists(file) else 'is gone'
             raise RestartImpossible(f'{file} {why}')
-        if self.lock is not None:
-            try:
+        try:
+            if self.lock is not None:
                 self.lock.check()
-            except (WSPBusError, OSError) as error:
-                raise RestartImpossible(str(error)) from None
+            if self.server is not None and any(s.is_unix for s in self.server.sockets):
+                from paste_wspbus.listening.unix_sockets import check
+
+                for listening in self.server.sockets:
+                    check(listening)
+        except (WSPBusError, OSError) as error:
+            raise RestartImpossible(str(error)) from None
 
     def ride(self, bus: Bus) -> None:
         """Attach to the bus: control requests and orders act on it from now on."""

@@ -8,8 +8,9 @@ import socket
 import pytest
 
 from tests.kit import eventually, free_port, is_free
-from tests.kit.daemons import Clients, LockWatch
+from tests.kit.daemons import Clients, LockWatch, ini
 from tests.kit.processes import has_ended, kill
+from tests.kit.sites import write
 
 MORE = """
 def make_with_lock(global_conf):
@@ -330,6 +331,21 @@ def test_a_pid_file_that_cannot_be_had_again_stops_no_site(ground):
     assert ground.pid == site
     ground.log_file.rmdir()
     ground.stop()
+
+
+def test_another_file_in_the_place_of_the_socket_stops_no_site(ground):
+    conf = ini(listen='unix:site.sock').replace('host = 127.0.0.1\nport = 0\n', '')
+    write(ground.folder, {'site.ini': conf})
+    assert ground.run('site.ini', 'start').code == 0
+    pid, file = ground.pid, ground.folder / 'site.sock'
+    file.unlink()
+    file.write_text('precious')
+    asked = ground.run('site.ini', 'graceful')
+    why = 'cannot listen on unix:site.sock: a file is there that is not a socket'
+    assert asked.code == 1 and why in asked.err.text, ground.report(asked)
+    assert ground.pid == pid
+    ground.stop()
+    assert file.read_text() == 'precious'
 
 
 def test_ctrl_c_of_a_restart_while_the_old_site_stops_leaves_nothing(ground):
