@@ -28,6 +28,9 @@ READERS, READ, ROOM = 32, 256, 4088
 #: The bytes of a number, and of a number with what is read.
 _NUMBER, _SLOT = 8, 4096
 
+#: The numbers that have room in a slot.
+_WORDS = _SLOT // _NUMBER
+
 #: struct tcp_info, <linux/tcp.h>: tcpi_bytes_received, and a value of tcpi_state.
 _BYTES_RECEIVED, _ESTABLISHED = slice(128, 136), 1
 
@@ -108,6 +111,8 @@ class Untouched:
         self._numbers, self._slots = numbers, slots
         self._totals = slots.cast('Q')
         self._next = itertools.count(2, 2).__next__
+        #: The part of each slot for what is read, as soon as a descriptor needs it.
+        self._parts: dict[int, memoryview | None] = {}
 
     def add(self, fd: int) -> None:
         """Mark a connection: it is new, or all that was read of it is answered."""
@@ -119,14 +124,23 @@ class Untouched:
 
         :param total: the number of bytes that were read of the connection before.
         """
-        if not 0 <= fd < READ or not self._slots:
+        try:
+            part = self._parts[fd]
+        except KeyError:
+            part = self._parts[fd] = self._part(fd)
+        if part is None:
             self.remove(fd)
             return None
-        begin = fd * _SLOT
-        self._numbers[fd] = 0
-        self._totals[begin // _NUMBER] = total
-        self._numbers[fd] = self._next() + 1
-        return self._slots[begin + _NUMBER : begin + _SLOT]
+        numbers = self._numbers
+        numbers[fd] = 0
+        self._totals[fd * _WORDS] = total
+        numbers[fd] = self._next() + 1
+        return part
+
+    def _part(self, fd: int) -> memoryview | None:
+        if not self._slots or not 0 <= fd < READ:
+            return None
+        return self._slots[fd * _SLOT + _NUMBER : (fd + 1) * _SLOT]
 
     def remove(self, fd: int) -> None:
         """Remove the mark of a connection."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from waitress.channel import HTTPChannel
-from waitress.task import WSGITask
+from waitress.task import Task
 
-from paste_wspbus.servers.untouched import came_in_at, consumed
+from paste_wspbus.servers.untouched import ROOM, came_in_at, consumed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,71 +20,86 @@ if TYPE_CHECKING:
 
 def marking(base: type[Any], untouched: Untouched) -> type[Any]:
     """Return a class of channels that are marked as `Untouched` says."""
-    task = type('MarkingTask', (_Task, base.task_class), {})
-    more = {'untouched': untouched, 'task_class': task}
+    more = {
+        'untouched': untouched,
+        'task_class': type('MarkingTask', (_Task, base.task_class), {}),
+        'error_task_class': type(
+            'MarkingErrorTask', (_Begun, base.error_task_class), {}
+        ),
+    }
     return type('MarkingChannel', (_Channel, base), more)
 
 
-class _Task(WSGITask):  # type: ignore[misc]
+class _Begun(Task):  # type: ignore[misc]
     def service(self) -> None:
+        channel = self.channel
+        if (fd := channel.fd) is not None:
+            channel.untouched.remove(fd)
         super().service()
-        if not self.close_on_finish:
-            self.channel.has_answered()
+
+
+class _Task(Task):  # type: ignore[misc]
+    def service(self) -> None:
+        channel = self.channel
+        untouched, fd = channel.untouched, channel.fd
+        if fd is None:
+            super().service()
+            return
+        untouched.remove(fd)
+        super().service()
+        if self.close_on_finish or channel.total_outbufs_len:
+            return
+        # Mark the channel, if all that was read of it is answered. Its request does not
+        # leave `requests` before that: until then, the loop does not read. But the loop may
+        # not be done with what it has read; and another thread may close the channel.
+        channel.requests_lock.acquire()
+        channel.outbuf_lock.acquire()
+        if len(channel.requests) == 1 and channel.request is None and channel.connected:
+            untouched.add(fd)
+        channel.outbuf_lock.release()
+        channel.requests_lock.release()
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A channel that is marked when it is made, and when a response has left.
-
-    Then its request does not leave `requests` yet: until that, the loop does not read.
-    """
+    """A channel that is marked when it is made, and when a response has left."""
 
     untouched: Untouched
     #: The number of bytes that were read.
     total = 0
+    #: Its descriptor; None when it is closed.
+    fd: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self._fileno is not None:
-            self.untouched.add(self._fileno)
+        self.fd = self._fileno
+        if self.fd is not None:
+            self.untouched.add(self.fd)
 
     def recv(self, size: int) -> bytes:
-        slot, fd = None, self._fileno
-        if fd is not None and self.request is None and not self.requests:
+        fd = self.fd
+        if fd is None:
+            return super().recv(size)  # type: ignore[no-any-return]
+        if self.request is None and not self.requests:
             slot = self.untouched.reads(fd, self.total)
-        elif fd is not None:
-            self.untouched.remove(fd)
-        if slot is None:
-            data: bytes = super().recv(size)
+            if slot is not None and size >= ROOM:
+                try:
+                    count = self.socket.recv_into(slot)
+                except OSError:  # waitress finds it again
+                    count = 0
+                if count:
+                    self.total += count
+                    return bytes(slot[:count])
         else:
-            data = self._recv_into(slot[:size]) or super().recv(size)
+            self.untouched.remove(fd)
+        data: bytes = super().recv(size)
         self.total += len(data)
         return data
 
-    def _recv_into(self, slot: memoryview) -> bytes:
-        """Read into a slot; if that fails, or at the end, return b''."""
-        try:
-            return bytes(slot[: self.socket.recv_into(slot)])
-        except OSError:
-            return b''
-
-    def service(self) -> None:
-        if self._fileno is not None:
-            self.untouched.remove(self._fileno)
-        super().service()
-
-    def has_answered(self) -> None:
-        """Mark the channel, if all that was read of it is answered."""
-        # The loop may not be done with what it has read; another thread may close.
-        with self.requests_lock, self.outbuf_lock:
-            is_read = len(self.requests) == 1 and self.request is None
-            is_sent = self.connected and not self.total_outbufs_len
-            if is_read and is_sent and not self.adj.channel_request_lookahead:
-                self.untouched.add(self._fileno)
-
     def handle_close(self) -> None:
         with self.outbuf_lock:
-            if self._fileno is not None:
-                self.untouched.remove(self._fileno)
+            if self.fd is not None:
+                self.untouched.remove(self.fd)
+                self.fd = None
             super().handle_close()
 
     def is_given(self, read: bytes) -> None:
@@ -92,8 +107,8 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         # Of another socket, or if the client has closed it, nobody will ask for it.
         with contextlib.suppress(OSError):
             self.total = consumed(self.socket)
-        if read:
-            self.untouched.remove(self._fileno)
+        if read and self.fd is not None:
+            self.untouched.remove(self.fd)
             self.received(read)
 
 
