@@ -105,7 +105,7 @@ def test_it_gives_up_a_site_that_crashes_again_and_again(tmp_path):
     assert 'crashed, signal SIGSEGV; restarting in 0.1 s\n' in site.err.text
     last = site.err.text.splitlines()[-1]
     assert last.endswith(
-        'crashed, exit code 3. 3 crashes in a row, and no worker serves: wspserve gives '
+        'crashed, exit code 3; 3 crashes in a row, and no worker serves: wspserve gives '
         'up and stops'
     )
     assert has_cleaned_up(site)
@@ -116,7 +116,7 @@ def test_it_gives_up_a_site_that_does_not_start_any_more(tmp_path):
         (tmp_path / 'broken').write_text("raise RuntimeError('broken meanwhile')")
         crash(site)
         assert site.wait() == 1
-    assert site.err.text.count('failed to start: site.ini [app:main]') == 2
+    assert site.err.text.count(f'failed to start: {tmp_path}/site.ini [app:main]') == 2
     assert 'Traceback' in site.err.text
     assert (
         '3 crashes in a row, and no worker serves: wspserve gives up' in site.err.text
