@@ -452,7 +452,9 @@ def test_a_site_that_can_have_no_entry_is_not_said_not_to_run():
 
 
 def test_a_site_whose_control_socket_has_no_folder_is_not_said_to_be_starting(tmp_path):
-    found = finding.why(NoAnswer(f'{tmp_path}/no/x.sock', 'it is not there', ENOENT), None)
+    found = finding.why(
+        NoAnswer(f'{tmp_path}/no/x.sock', 'it is not there', ENOENT), None
+    )
     assert found == f'there is no folder {tmp_path}/no for its control socket'
     found = finding.why(NoAnswer(f'{tmp_path}/x.sock', 'it is not there', ENOENT), None)
     assert found == 'it is still starting, or it hangs'

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 
-from tests.kit import eventually
+from tests.kit import eventually, run
 from tests.kit.supervised import graceful
 from tests.kit.workers import FILES, INI, Workers
 
@@ -57,6 +57,18 @@ def test_a_replacement_that_hangs_while_it_loads_is_a_crash(tmp_path):
         eventually(lambda: site.workers()[0]['state'] == 'ready')
         assert list(tmp_path.glob('*-hang-worker-1-*.txt'))
         assert site.stop()[0] == 0
+
+
+def test_a_first_start_that_hangs_is_told_once_also_with_v(tmp_path):
+    files = {
+        **FILES,
+        'site.ini': INI.replace('soak = 0', 'soak = 0\nstart_timeout = 1'),
+    }
+    files['webapp.py'] += f'\n{HANGS}\n'
+    started = run(tmp_path, 'site.ini', '-v', '--workers', '1', files=files)
+    assert started.code == 1
+    assert started.err.text.count('was not ready within 1 s (start_timeout)') == 1
+    assert 'Traceback' not in started.err.text
 
 
 def test_a_generation_that_hangs_in_warm_up_fails_and_the_log_says_where(tmp_path):
