@@ -32,6 +32,7 @@ LoadModule mpm_event_module {modules}/mod_mpm_event.so
 LoadModule authz_core_module {modules}/mod_authz_core.so
 LoadModule wsgi_module {module}
 StartServers 1
+MinSpareThreads 1
 ServerLimit 2
 ThreadsPerChild 16
 MaxRequestWorkers 32
