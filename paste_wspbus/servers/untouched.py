@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import itertools
@@ -26,7 +25,15 @@ WORKERS, DESCRIPTORS = 256, 1024
 READERS, READ, ROOM = 32, 256, 4088
 
 #: The bytes of a number, and of a number with what is read.
-_NUMBER, _SLOT = 8, 4096
+_NUMBER = 8
+_SLOT = _NUMBER + ROOM
+
+#: An empty slot.
+_EMPTY = bytes(_SLOT)
+
+#: The number of bytes that were read of a connection, if it is not known: with it,
+#: `Marks.unanswered` knows nothing either.
+UNKNOWN = 1 << 62
 
 #: The numbers that have room in a slot.
 _WORDS = _SLOT // _NUMBER
@@ -81,14 +88,17 @@ class Marks:
     def unanswered(self, place: int, fd: int, consumed: int) -> bytes | None:
         """Return what a worker has read of a connection with an odd number, and not answered.
 
+        Urgent data makes the system count wrongly, and a client may send that on purpose. So
+        the slot, which was empty, must agree: it ends where its last byte other than 0 is. A
+        request that ends with a byte of 0 is lost.
+
         :param consumed: what `consumed` returns of the connection.
         :returns: None if this cannot be.
         """
         slot = self._slots_of(place)[fd * _SLOT : (fd + 1) * _SLOT]
         length = consumed - int.from_bytes(slot[:_NUMBER], sys.byteorder)
-        if not 0 <= length <= ROOM:
-            return None
-        return bytes(slot[_NUMBER : _NUMBER + length])
+        read = bytes(slot[_NUMBER:]).rstrip(b'\0')
+        return read if len(read) == length else None
 
 
 class Untouched:
@@ -133,6 +143,7 @@ class Untouched:
             return None
         numbers = self._numbers
         numbers[fd] = 0
+        self._slots[fd * _SLOT : (fd + 1) * _SLOT] = _EMPTY
         self._totals[fd * _WORDS] = total
         numbers[fd] = self._next() + 1
         return part
@@ -163,9 +174,7 @@ class Reader(socket.SocketIO):
 
     def is_given(self, read: bytes) -> None:
         """Read a connection that another worker has had, and what it has read of it."""
-        # Of another socket, or if the client has closed it, nobody will ask for the total.
-        with contextlib.suppress(OSError):
-            self.total = consumed(self._sock)  # type: ignore[attr-defined]
+        self.total = total_of(self._sock)  # type: ignore[attr-defined]
         self.given, self.is_first = read, not read
         if read:
             self._untouched.remove(self._fd)
@@ -207,6 +216,14 @@ def consumed(connection: socket.socket) -> int:
         if received == before:  # nothing has come meanwhile
             return received - int.from_bytes(waiting, sys.byteorder)
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def total_of(connection: socket.socket) -> int:
+    """Return how many bytes were read of a connection; `UNKNOWN` if the system does not say it."""
+    try:
+        return consumed(connection)
+    except OSError:
+        return UNKNOWN
 
 
 def _received(connection: socket.socket) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from waitress.channel import HTTPChannel
 from waitress.task import Task
 
-from paste_wspbus.servers.untouched import ROOM, came_in_at, consumed
+from paste_wspbus.servers.untouched import ROOM, came_in_at, total_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,8 +87,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
                 if count:
                     self.total += count
                     return bytes(slot[:count])
-        else:
-            self.untouched.remove(fd)
+        self.untouched.remove(fd)  # what is read now does not stand in a slot
         data: bytes = super().recv(size)
         self.total += len(data)
         return data
@@ -104,9 +101,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     def is_given(self, read: bytes) -> None:
         """Serve a connection that another worker has had, and what it has read of it."""
-        # Of another socket, or if the client has closed it, nobody will ask for it.
-        with contextlib.suppress(OSError):
-            self.total = consumed(self.socket)
+        self.total = total_of(self.socket)
         if read and self.fd is not None:
             self.untouched.remove(self.fd)
             self.received(read)

@@ -8,12 +8,15 @@ from paste_wspbus.servers.untouched import (
     DESCRIPTORS,
     READ,
     ROOM,
+    UNKNOWN,
     WORKERS,
     Marks,
     Reader,
     came_in_at,
     consumed,
+    total_of,
 )
+from tests.kit import eventually
 
 REQUEST = b'GET / HTTP/1.1\r\n\r\n'
 
@@ -89,6 +92,33 @@ def test_a_number_of_bytes_that_cannot_be_is_refused(marks):
     assert marks.unanswered(1, 5, 99) is None
     assert marks.unanswered(1, 5, 100) == b''
     assert marks.unanswered(1, 5, 100 + ROOM + 1) is None
+
+
+def test_urgent_data_lets_nobody_have_the_request_of_another_client(
+    marks, listening, client, accepted
+):
+    untouched, fd = marks.of(1), accepted.fileno()
+    client.sendall(REQUEST)
+    accepted.recv_into(untouched.reads(fd, 0))
+    untouched.add(fd)
+    untouched.reads(fd, len(REQUEST))
+    client.send(b'!', socket.MSG_OOB)  # the system counts what waits up to here
+    client.sendall(REQUEST)
+    eventually(lambda: consumed(accepted) > len(REQUEST))  # though nobody has read it
+    assert marks.unanswered(1, fd, consumed(accepted)) is None
+
+
+def test_what_was_read_before_in_an_unknown_number_of_bytes_makes_all_unknown(
+    marks, client, accepted
+):
+    fd = accepted.fileno()
+    client.sendall(REQUEST)
+    accepted.recv_into(marks.of(1).reads(fd, UNKNOWN))
+    assert marks.unanswered(1, fd, consumed(accepted)) is None
+    one, other = socket.socketpair()
+    with one, other:
+        assert total_of(one) == UNKNOWN
+    assert total_of(accepted) == len(REQUEST)
 
 
 def test_nobody_knows_what_was_read_of_a_connection_that_its_client_has_closed(
