@@ -347,9 +347,9 @@ ORDERS = {
             (SUPERVISOR,),
             (WORKER,),
             'The process serves a connection of another one, which was killed. Its '
-            'descriptor comes along. What the other one has read of it, and not answered, '
-            'is in base64.',
-            ('read',),
+            'descriptor comes along, and is that of the socket with this inode. What the '
+            'other one has read of it, and not answered, is in base64.',
+            ('inode', 'read'),
         ),
         Word(
             'drain',

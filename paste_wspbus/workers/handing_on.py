@@ -10,20 +10,62 @@ import binascii
 import contextlib
 import errno
 import os
+import select
 import socket
+import struct
 
+from paste_wspbus.forks import close_in_child
 from paste_wspbus.role import WORKER
 from paste_wspbus.servers.untouched import came_in_at, consumed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
 
 #: The number of pidfd_getfd(2) on all systems but alpha: the standard library lacks it.
 _PIDFD_GETFD = 438
+
+#: The number of descriptors that the supervisor keeps free while it has connections of a
+#: worker: it starts other processes meanwhile.
+KEPT = 64
+
+#: struct linger: close(2) does not wait, whatever the worker has set.
+_NO_LINGER = struct.pack('ii', 0, 0)
+
+
+class _Taken:
+    """The connections of a process that is killed.
+
+    :raises OSError: if there is no such process, or the kernel is too old.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.process = os.pidfd_open(pid)
+        #: Each with its descriptor in the process, and its mark.
+        self.connections: list[tuple[socket.socket, int, int]] = []
+        # Else the client would not see that the next process closes its connection.
+        close_in_child(self, _Taken.close)
+
+    def has_ended(self) -> bool:
+        """Whether the process and all its threads have ended, as the system says.
+
+        A report can be wrong: a process that another one has forked may have closed its
+        connection to the supervisor, and live.
+        """
+        poll = select.poll()
+        poll.register(self.process, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        process, self.process = self.process, -1
+        if process >= 0:
+            os.close(process)
+        while self.connections:
+            _close(self.connections.pop()[0])
 
 
 class HandingOn:
@@ -36,8 +78,7 @@ class HandingOn:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        #: From a process to its connections, each with its descriptor there and its mark.
-        self._taken: dict[WorkerHandle, list[tuple[socket.socket, int, int]]] = {}
+        self._taken: dict[WorkerHandle, _Taken] = {}
         supervisor.leaving.killed.append(self.take)
         supervisor.bus.subscribe('worker_died', self.pass_on)
 
@@ -54,33 +95,40 @@ class HandingOn:
         if not marks or not worker.pid or worker in self._taken:
             return
         listening = [one.sock for one in server.sockets]
-        taken: list[tuple[socket.socket, int, int]] = []
-        self._taken[worker] = taken
-        with _descriptors_of(worker.pid) as get:
+        # OSError, AttributeError: the kernel is too old, or another user may not trace the
+        # process, or no descriptor is free.
+        with contextlib.suppress(OSError, AttributeError, ImportError):
+            taken = self._taken[worker] = _Taken(worker.pid)
+            get = _descriptors_of(taken.process)
             for fd, mark in marks.items():
                 connection = _connection(get(fd), listening)
                 if connection is not None:
-                    taken.append((connection, fd, mark))
+                    taken.connections.append((connection, fd, mark))
 
     def pass_on(self, name: str, pid: int, code: int | None) -> None:
         """Give the connections of a process that has ended to a worker that serves."""
         for worker in [one for one in self._taken if one.pid == pid]:
-            self._give(worker, self._taken.pop(worker))
+            taken = self._taken.pop(worker)
+            try:
+                new = self._successor(worker)
+                if new is not None and taken.has_ended():
+                    self._give(worker, taken, new)
+            finally:
+                taken.close()
 
-    def _give(
-        self, worker: WorkerHandle, taken: list[tuple[socket.socket, int, int]]
-    ) -> None:
+    def _give(self, worker: WorkerHandle, taken: _Taken, new: WorkerHandle) -> None:
         marks, count = self._supervisor.children.board.marks.read(worker.role.place), 0
-        new = self._successor(worker)
-        for connection, fd, mark in taken:
-            if new is not None and marks.get(fd) == mark:
+        while taken.connections:
+            connection, fd, mark = taken.connections.pop()
+            if marks.get(fd) == mark:
                 read = self._read_of(worker.role.place, connection, fd, mark)
                 if read is not None:
                     text = binascii.b2a_base64(read, newline=False).decode()
-                    new.tell('take', text, fds=[connection.fileno()])
+                    own = connection.fileno()
+                    new.tell('take', os.fstat(own).st_ino, text, fds=[own])
                     count += 1
-            connection.close()
-        if count and new is not None:
+            _close(connection)  # what waits for the worker to read has a copy
+        if count:
             noun = 'connection' if count == 1 else 'connections'
             self._supervisor.bus.log(
                 f'{new.title} takes {count} {noun} of {worker.title} on which no request '
@@ -123,34 +171,40 @@ def _connection(fd: int | None, listening: list[socket.socket]) -> socket.socket
         accepts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         if not accepts and came_in_at(connection, listening) is not None:
             return connection
-    connection.close()
+    _close(connection)
     return None
 
 
-@contextlib.contextmanager
-def _descriptors_of(pid: int) -> Generator[Callable[[int], int | None]]:
-    """Yield a function that copies a descriptor of another process.
+def _close(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    connection.close()
 
-    It returns None if the process has closed it. If the system does not allow it, or no
-    descriptor is free, that ends the ``with`` block.
+
+def _descriptors_of(process: int) -> Callable[[int], int | None]:
+    """Return a function that copies a descriptor of another process.
+
+    It returns None if the process has closed it. It raises OSError if the system does not
+    allow it, or too few descriptors are free.
+
+    :param process: the descriptor of the process: pidfd_open(2).
     """
-    # OSError, AttributeError: the kernel is too old, or another user may not trace it.
-    with contextlib.suppress(OSError, AttributeError, ImportError):
-        import ctypes  # a supervisor rarely needs it
+    import ctypes  # a supervisor rarely needs them
+    import resource
 
-        syscall = ctypes.CDLL(None, use_errno=True).syscall
-        process = os.pidfd_open(pid)
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-        def get(fd: int) -> int | None:
-            found: int = syscall(_PIDFD_GETFD, process, fd, 0)
-            if found >= 0:
-                return found
-            number = ctypes.get_errno()
-            if number == errno.EBADF:
-                return None
-            raise OSError(number, os.strerror(number))
+    def get(fd: int) -> int | None:
+        found: int = syscall(_PIDFD_GETFD, process, fd, 0)
+        number = ctypes.get_errno()
+        if found >= 0 and found + KEPT > limit >= 0:
+            os.close(found)
+            found, number = -1, errno.EMFILE
+        if found >= 0:
+            return found
+        if number == errno.EBADF:
+            return None
+        raise OSError(number, os.strerror(number))
 
-        try:
-            yield get
-        finally:
-            os.close(process)
+    return get

@@ -1,11 +1,21 @@
 """A worker that hangs is killed: another one answers what it has not begun, for real."""
 
+import base64
 import contextlib
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
+from paste_wspbus.bus import Bus
+from paste_wspbus.role import WORKER
+from paste_wspbus.servers.untouched import Marks
+from paste_wspbus.workers import handing_on
 from tests.kit import eventually
 from tests.kit.processes import has_ended
 from tests.kit.workers import FILES, INI, Workers
@@ -74,3 +84,131 @@ def test_what_a_worker_that_hangs_has_not_begun_is_answered_by_its_successor(
         with pytest.raises(ConnectionError):
             hangs.receive()  # it had begun
         assert site.stop()[0] == 0
+
+
+#: A process that has accepted a connection, and says which descriptor it has.
+HAS_ACCEPTED = """
+import socket, sys
+connection, _ = socket.socket(fileno=int(sys.argv[1])).accept()
+print(connection.fileno(), flush=True)
+sys.stdin.read()
+"""
+
+
+class _Worker:
+    """A worker that is killed."""
+
+    name = title = 'worker 1'
+    role = SimpleNamespace(kind=WORKER, place=1)
+
+    def __init__(self, pid):
+        self.pid = pid
+
+
+class _Other:
+    """A worker that gets orders."""
+
+    name, title, leaving, silent = 'worker 2', 'worker 2', False, False
+
+    def __init__(self):
+        self.told = []
+
+    def tell(self, *order, fds):
+        self.told.append((*order, [os.fstat(fd).st_ino for fd in fds]))
+
+
+@pytest.fixture
+def killed():
+    """Yield a process with a connection, and what the supervisor knows of both."""
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+        fd = str(listening.fileno())
+        child = subprocess.Popen(
+            [sys.executable, '-c', HAS_ACCEPTED, fd],
+            pass_fds=[int(fd)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with child, socket.create_connection(listening.getsockname()) as client:
+            other, bus = _Other(), Bus()
+            bus.log = lambda *_: None
+            supervisor = SimpleNamespace(
+                bus=bus,
+                server=SimpleNamespace(sockets=[SimpleNamespace(sock=listening)]),
+                is_stopping=False,
+                leaving=SimpleNamespace(killed=[]),
+                children=SimpleNamespace(board=SimpleNamespace(marks=Marks())),
+                serving=lambda: [other],
+            )
+            worker = _Worker(child.pid)
+            yield SimpleNamespace(
+                child=child,
+                client=client,
+                fd=int(child.stdout.readline()),
+                handing_on=handing_on.HandingOn(supervisor),
+                marks=supervisor.children.board.marks.of(1),
+                other=other,
+                worker=worker,
+            )
+            child.kill()
+
+
+def _die(killed):
+    killed.child.kill()
+    killed.child.wait()
+    killed.handing_on.pass_on('worker 1', killed.child.pid, -9)
+
+
+def test_an_order_names_the_socket_whose_descriptor_comes_along(killed):
+    killed.marks.add(killed.fd)
+    killed.handing_on.take(killed.worker)
+    _die(killed)
+    ((word, inode, text, inodes),) = killed.other.told
+    assert (word, base64.b64decode(text)) == ('take', b'')
+    assert inodes == [inode]
+    killed.client.settimeout(10)
+    assert killed.client.recv(1) == b''  # nobody has kept it
+
+
+def test_a_process_that_is_said_to_have_ended_and_lives_keeps_its_connections(killed):
+    killed.marks.add(killed.fd)
+    killed.handing_on.take(killed.worker)
+    killed.handing_on.pass_on('worker 1', killed.child.pid, None)
+    _die(killed)  # once more, for real: they are given back already
+    assert killed.other.told == []
+
+
+def test_a_connection_that_is_no_longer_the_marked_one_is_lost(killed):
+    killed.marks.add(killed.fd)
+    killed.handing_on.take(killed.worker)
+    killed.marks.add(killed.fd)
+    _die(killed)
+    assert killed.other.told == []
+
+
+def test_the_supervisor_keeps_descriptors_free(killed, monkeypatch):
+    monkeypatch.setattr(handing_on, 'KEPT', 1 << 62)
+    killed.marks.add(killed.fd)
+    killed.handing_on.take(killed.worker)
+    _die(killed)
+    assert killed.other.told == []
+
+
+@pytest.mark.filterwarnings('ignore:.*multi-threaded:DeprecationWarning')
+def test_a_child_that_is_forked_meanwhile_keeps_no_connection_open(killed):
+    killed.marks.add(killed.fd)
+    killed.handing_on.take(killed.worker)
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(writes)
+        os.read(reads, 1)  # the end of the test
+        os._exit(0)
+    os.close(reads)
+    try:
+        killed.marks.remove(killed.fd)
+        _die(killed)
+        killed.client.settimeout(10)
+        assert killed.client.recv(1) == b''
+    finally:
+        os.close(writes)
+        os.waitpid(pid, 0)
