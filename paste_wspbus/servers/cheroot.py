@@ -223,11 +223,11 @@ class CherootServer(Server):
         """Let cheroot's selector watch the listening sockets again."""
         self._server._connections.come_back()
 
-    def take(self, connection: socket.socket, read: bytes) -> bool:
+    def take(self, connection: socket.socket, read: bytes) -> None:
         """Serve a connection of another worker, if this is possible."""
         from paste_wspbus.servers.cheroot_untouched import take
 
-        return take(connection, read, self._server._connections, self.at_most(1))
+        take(connection, read, self._server._connections, self.at_most(1))
 
     def give_up(self, request: RequestInFlight) -> bool:
         """Answer 503 where there is no TLS, and shut the connection down."""
@@ -444,18 +444,19 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
 
     def watch(
         self, listener: Any, listening: socket.socket | None, read: bytes
-    ) -> bool:
+    ) -> None:
         """Watch a connection of another worker: ``listener`` accepts it; see `Server.take`."""
         door = self._doors.get(listening) if listening else None
         if door is None or self.server.adapter.draining:
-            return False
+            return
         found = super()._from_server_socket(listener)
+        if found is None:
+            return
         found.raw.is_given(read)
         if door is not self.server:
             found.server = door.server
             found.remote_addr, found.remote_port = listener.address[:2]
         self.put(found)
-        return True
 
     def come_in(self, door: Door) -> None:
         """Accept at a second or further listening socket, which `_run` has unregistered."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 
 from paste_wspbus.servers import cheroot_fast
-from paste_wspbus.servers.untouched import Reader, came_in_at
+from paste_wspbus.servers.untouched import Reader, came_in_at, own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,29 +75,26 @@ class _Accepted:
         self.address = name[:2] if isinstance(name, tuple) else (None, None)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        return self._connection, self.address
+        return own(self._connection), self.address
 
 
-def take(connection: socket.socket, read: bytes, manager: Any, patience: float) -> bool:
-    """Have cheroot's loop watch a connection, as if it had been served before.
+def take(connection: socket.socket, read: bytes, manager: Any, patience: float) -> None:
+    """Have cheroot's loop watch a connection, as if it had been served before, if it can.
 
     :param read: what the other worker has read of it, and not answered.
     :param manager: cheroot's connection manager: its `wake` and `watch` do the work.
     :param patience: seconds that the loop has.
-    :returns: False if this is not possible: the caller closes the connection.
     :raises OSError: if the client has gone.
     """
     accepted = _Accepted(connection)
     listening = came_in_at(connection, manager.listeners)
-    done: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def watch() -> None:
-        # If this is late, the caller has closed the connection.
-        is_open = connection.fileno() >= 0
-        done.put(is_open and manager.watch(accepted, listening, read))
+        with contextlib.suppress(OSError):  # the client has gone; or this is late
+            manager.watch(accepted, listening, read)
+        done.put(None)
 
     manager.wake(watch)
-    try:
-        return done.get(timeout=patience)
-    except queue.Empty:
-        return False
+    with contextlib.suppress(queue.Empty):
+        done.get(timeout=patience)

@@ -208,18 +208,23 @@ class PasteServer(SocketServer):
         if self.untouched is not None:
             self.untouched.add(connection.fileno())
 
-    def take(self, connection: socket.socket, read: bytes) -> bool:
+    def take(self, connection: socket.socket, read: bytes) -> None:
         """Queue a connection of another worker for a thread, if this is possible."""
-        from paste_wspbus.servers.untouched import came_in_at
+        from paste_wspbus.servers.untouched import came_in_at, own
 
         listening = came_in_at(connection, self.accepts_on())
         address = connection.getpeername() or ('127.0.0.1', 0)
         if listening is None or self.draining or not self._runs():
-            return False
-        self.given[connection] = read
-        super().has_accepted(connection, listening)
-        self._server.process_request(connection, address)
-        return True
+            return
+        taken = own(connection)
+        self.given[taken] = read
+        super().has_accepted(taken, listening)
+        try:
+            self._server.process_request(taken, address)
+        except Exception:  # the loop of socketserver does the same
+            self.given.pop(taken, None)
+            self._server.handle_error(taken, address)
+            self._server.shutdown_request(taken)
 
     def load_now(self) -> Load:
         """Return how busy the threads of Paste's pool are, if it has one."""

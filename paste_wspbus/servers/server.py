@@ -75,8 +75,8 @@ class Server(Binding):
 
     priority = 75  # that of CherryPy: the server starts after the parts that it needs
     scheme = 'http'
-    #: Serves a connection of another worker, if it can.
-    take: Callable[[socket.socket, bytes], bool] | None = None
+    #: Serves a connection of another worker, if it can: then it has made it its `own`.
+    take: Callable[[socket.socket, bytes], object] | None = None
     blocking = False  # a start returns before the server stops
     #: Whether one thread accepts a connection, and another one reads from it.
     passes_connections = True

@@ -259,12 +259,25 @@ def take(server: Any, fd: int, read: bytes) -> None:
 
     :param read: what the other worker has read of it, and not answered.
     """
-    connection, is_taken = socket.socket(fileno=fd), False
+    connection = socket.socket(fileno=fd)
     try:
         if getattr(server, 'take', None) is not None:
-            is_taken = server.take(connection, read)
+            server.take(connection, read)
     except OSError:  # the client has gone
         pass
     finally:
-        if not is_taken:
-            connection.close()
+        connection.close()  # this does nothing if the server owns it
+
+
+def own(connection: socket.socket) -> socket.socket:
+    """Take a connection away from the thread that offers it, and that may give it up meanwhile.
+
+    :returns: another object; the given one is closed from here on.
+    :raises OSError: if it is given up.
+    """
+    fd = connection.detach()
+    if fd < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    taken = socket.socket(fileno=fd)
+    taken.settimeout(taken.gettimeout())  # the system may have it otherwise
+    return taken

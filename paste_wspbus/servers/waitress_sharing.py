@@ -25,7 +25,7 @@ def in_worker(
 
         channel_class = marking(channel_class, server.untouched)
 
-        def take(connection: socket.socket, read: bytes) -> bool:
+        def take(connection: socket.socket, read: bytes) -> object:
             return server.in_loop(lambda: accept(server, connection, read, servers))
 
         server.take = take

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from waitress.channel import HTTPChannel
 from waitress.task import Task
 
-from paste_wspbus.servers.untouched import ROOM, came_in_at, total_of
+from paste_wspbus.servers.untouched import ROOM, came_in_at, own, total_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,29 +111,25 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
 def accept(
     server: Server, connection: socket.socket, read: bytes, servers: list[Any]
-) -> bool:
+) -> None:
     """Make a channel for a connection, as if it had just been accepted; the loop calls this.
 
     :param read: what was read of it, and not answered.
     :param servers: those of waitress.
-    :returns: False if this is not possible, for example because the client has gone.
     """
-    try:
+    with contextlib.suppress(OSError):  # its client has gone; or this is late
         listening = came_in_at(connection, [one.socket for one in servers])
-        accepted = connection, connection.getpeername()
-        connection.setblocking(False)
-    except OSError:  # its client has gone; or this is late, and it is closed
-        return False
-    found = [one for one in servers if one.socket is listening]
-    if not found or server.draining:
-        return False
-    (accepting,) = found
-    own, accepting.accept = accepting.accept, lambda: accepted
-    try:
-        accepting.handle_accept()
-    finally:
-        accepting.accept = own
-    channel = accepting.active_channels.get(connection.fileno())
-    if channel is not None:
-        channel.is_given(read)
-    return True
+        found = [one for one in servers if one.socket is listening]
+        if not found or server.draining:
+            return
+        address, (accepting,) = connection.getpeername(), found
+        taken = own(connection)
+        taken.setblocking(False)
+        normal, accepting.accept = accepting.accept, lambda: (taken, address)
+        try:
+            accepting.handle_accept()
+        finally:
+            accepting.accept = normal
+        channel = accepting.active_channels.get(taken.fileno())
+        if channel is not None:
+            channel.is_given(read)

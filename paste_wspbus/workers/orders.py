@@ -211,7 +211,10 @@ class Orders:
         from paste_wspbus.servers.untouched import take
 
         fd, read = self._fds.popleft(), binascii.a2b_base64(text)
-        take(self.bus.plugins.get('server'), fd, read)
+        try:
+            take(self.bus.plugins.get('server'), fd, read)
+        except Exception:  # later orders must be read
+            self.bus.log('A connection of another worker is lost', 40, traceback=True)
 
     def _stop(self) -> None:
         for listening in self._owned:

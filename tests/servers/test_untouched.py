@@ -14,6 +14,8 @@ from paste_wspbus.servers.untouched import (
     Reader,
     came_in_at,
     consumed,
+    own,
+    take,
     total_of,
 )
 from tests.kit import eventually
@@ -177,3 +179,33 @@ def test_where_a_connection_came_in(listening, accepted):
             sock, _ = wild.accept()
             with sock:
                 assert came_in_at(sock, [listening, other, wild]) is wild
+
+
+class _Server:
+    """A server that owns each connection, or is too late."""
+
+    def __init__(self, is_late):
+        self.is_late, self.taken = is_late, []
+
+    def take(self, connection, read):
+        if self.is_late:
+            connection.close()
+        self.taken.append((own(connection), read))
+
+
+def test_a_connection_belongs_to_one_thread(client, accepted):
+    server = _Server(is_late=False)
+    take(server, accepted.detach(), b'read')
+    ((taken, read),) = server.taken
+    with taken:
+        assert read == b'read'
+        client.sendall(b'more')
+        assert taken.recv(4) == b'more'
+
+
+@pytest.mark.parametrize('server', [_Server(is_late=True), object(), None])
+def test_a_connection_that_no_server_owns_is_closed(client, accepted, server):
+    take(server, accepted.detach(), b'')
+    client.settimeout(10)
+    assert client.recv(1) == b''
+    assert not getattr(server, 'taken', [])
