@@ -9,7 +9,7 @@ from tests.kit.places import DOCS
 
 PAGE = (DOCS / 'timeline.md').read_text()
 BLOCKS = re.findall(r'```(\w*)\n(.*?)```', PAGE, re.S)
-INI, SHOP = (text.partition('\n')[2] for kind, text in BLOCKS if kind)
+INI, SHOP, _ = (text.partition('\n')[2] for kind, text in BLOCKS if kind)
 PLAN, BLAME, LOAD = (text for kind, text in BLOCKS if not kind)
 
 
