@@ -49,22 +49,25 @@ class Marks:
     of it but requests that it has answered. If the number is odd, the worker may have read
     more, once; this stands here, and no request in it has begun. No number comes twice.
 
-    The supervisor makes it, and its children inherit it.
+    The supervisor makes it, and its children inherit it. If the system does not give the
+    memory (RLIMIT_AS), there is no room for anybody.
     """
 
     def __init__(self) -> None:
-        numbers = mmap.mmap(-1, WORKERS * DESCRIPTORS * _NUMBER)
-        self._numbers = memoryview(numbers).cast('Q')
-        self._slots = memoryview(mmap.mmap(-1, READERS * READ * _SLOT))
+        self._numbers = _shared(WORKERS * DESCRIPTORS * _NUMBER).cast('Q')
+        self._slots = _shared(READERS * READ * _SLOT)
 
     def of(self, place: int) -> Untouched | None:
         """Return what sets the marks of a worker; None if it has no room here.
 
         :param place: that of the worker; 0 stands for none.
         """
-        if not 0 < place <= WORKERS:
+        if not self._has_room(place):
             return None
         return Untouched(self._numbers_of(place), self._slots_of(place))
+
+    def _has_room(self, place: int) -> bool:
+        return 0 < place <= WORKERS and len(self._numbers) > 0
 
     def _numbers_of(self, place: int) -> memoryview:
         return self._numbers[(place - 1) * DESCRIPTORS : place * DESCRIPTORS]
@@ -76,13 +79,13 @@ class Marks:
 
     def clear(self, place: int) -> None:
         """Remove the marks of a worker: another one gets its place."""
-        if 0 < place <= WORKERS:
+        if self._has_room(place):
             zeros = memoryview(bytes(DESCRIPTORS * _NUMBER)).cast('Q')
             self._numbers_of(place)[:] = zeros
 
     def read(self, place: int) -> dict[int, int]:
         """Return the descriptors of a worker that are marked, and the numbers."""
-        numbers = self._numbers_of(place) if 0 < place <= WORKERS else ()
+        numbers = self._numbers_of(place) if self._has_room(place) else ()
         return {fd: number for fd, number in enumerate(numbers) if number}
 
     def unanswered(self, place: int, fd: int, consumed: int) -> bytes | None:
@@ -99,6 +102,13 @@ class Marks:
         length = consumed - int.from_bytes(slot[:_NUMBER], sys.byteorder)
         read = bytes(slot[_NUMBER:]).rstrip(b'\0')
         return read if len(read) == length else None
+
+
+def _shared(size: int) -> memoryview:
+    try:
+        return memoryview(mmap.mmap(-1, size))
+    except OSError:
+        return memoryview(b'')
 
 
 class Untouched:

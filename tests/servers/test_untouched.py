@@ -1,5 +1,7 @@
 """Which connections of a worker another one can take, and what was read of them."""
 
+import errno
+import os
 import socket
 
 import pytest
@@ -73,6 +75,25 @@ def test_no_place_and_high_descriptors_have_no_room(marks):
     assert untouched.reads(5, 0) is None
     assert marks.read(WORKERS) == {}
     assert marks.of(1).reads(READ, 0) is None
+
+
+@pytest.mark.parametrize('fails', [{2 << 20, 32 << 20}, {32 << 20}])
+def test_without_memory_there_is_no_room_and_no_error(monkeypatch, fails):
+    def allocate(fd, size):
+        if size in fails:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return bytearray(size)
+
+    monkeypatch.setattr('mmap.mmap', allocate)
+    marks = Marks()
+    untouched = marks.of(1)
+    marks.clear(1)
+    assert (untouched is None) == (len(fails) > 1)
+    if untouched is not None:
+        untouched.add(5)
+        assert set(marks.read(1)) == {5}
+        assert untouched.reads(5, 0) is None
+    assert marks.read(1) == {}
 
 
 def test_what_a_worker_has_read_is_known_though_it_notes_nothing(
