@@ -20,7 +20,8 @@ def in_worker(
     """
     if server.sharing is not None:
         channel_class = expecting(channel_class, server.sharing)
-    if server.untouched is not None:
+    # If waitress reads further requests in advance, it does so while a response leaves.
+    if server.untouched is not None and not servers[0].adj.channel_request_lookahead:
         from paste_wspbus.servers.waitress_untouched import accept, marking
 
         channel_class = marking(channel_class, server.untouched)

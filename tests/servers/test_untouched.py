@@ -3,8 +3,11 @@
 import errno
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
 
 from paste_wspbus.servers.untouched import (
     DESCRIPTORS,
@@ -20,6 +23,7 @@ from paste_wspbus.servers.untouched import (
     take,
     total_of,
 )
+from paste_wspbus.servers.waitress_sharing import in_worker
 from tests.kit import eventually
 
 REQUEST = b'GET / HTTP/1.1\r\n\r\n'
@@ -230,3 +234,11 @@ def test_a_connection_that_no_server_owns_is_closed(client, accepted, server):
     client.settimeout(10)
     assert client.recv(1) == b''
     assert not getattr(server, 'taken', [])
+
+
+@pytest.mark.parametrize('ahead', [0, 1])
+def test_waitress_marks_nothing_if_it_reads_while_a_response_leaves(marks, ahead):
+    server = SimpleNamespace(sharing=None, untouched=marks.of(1), take=None)
+    servers = [SimpleNamespace(adj=Adjustments(channel_request_lookahead=ahead))]
+    kind = in_worker(HTTPChannel, server, servers)
+    assert (kind is HTTPChannel) == (server.take is None) == bool(ahead)
