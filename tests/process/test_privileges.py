@@ -395,7 +395,7 @@ def test_root_opens_no_log_but_a_plain_file_in_a_folder_of_the_users(
         problem = 'it has other names (hard links)'
     elif kind == 'folder':
         log.mkdir()
-        problem = 'is a directory'
+        problem = 'it is a directory'
     else:
         os.mkfifo(log)
     args = [*AS_NOBODY, *way, '--log-file', 'run/out.log', '--pid-file', 'run/site.pid']

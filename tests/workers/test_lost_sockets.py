@@ -61,7 +61,7 @@ def test_a_graceful_restart_fails_where_it_cannot_be_bound_again(serve, tmp_path
             told = graceful(tmp_path)
             assert told.code == 1, told.report()
             assert 'generation 1 keeps serving' in told.err.text
-            assert 'No such file or directory' in told.err.text
+            assert 'there is no such folder' in told.err.text
             assert connection.get('/').body == old
         os.rename(tmp_path / 'moved', tmp_path / 'run')
         told = graceful(tmp_path)
