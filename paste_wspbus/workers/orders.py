@@ -169,12 +169,12 @@ class Orders:
         self._is_ordered.wait(ANSWER)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        # With the stream, the descriptor stays open when this process closes its end.
+        with contextlib.suppress(OSError), self.connection.makefile('rb') as stream:
             lines = self._lines()
             if threads_are_greenlets():
                 from paste_wspbus.bus import greenlets
 
-                stream = stack.enter_context(self.connection.makefile('rb'))
                 lines = greenlets.lines(stream)
             for line in lines:
                 word, carried = read_order(line)
