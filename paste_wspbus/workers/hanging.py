@@ -137,7 +137,12 @@ class Hanging:
     def _hung(
         self, workers: Mapping[Hashable, Seen], may_replace: bool
     ) -> list[tuple[Hashable, Verdict]]:
-        longest = max(self._silent, key=self.silence, default=None)
+        # After the wait for all, they have equal times: the one that hangs longest comes first.
+        longest = max(
+            self._silent,
+            key=lambda worker: (self.silence(worker), -self._silent[worker].since),
+            default=None,
+        )
         if longest is None or self.silence(longest) < self.hung_after:
             return []
         all_hang = all(self.silence(one) >= self.hung_after / 2 for one in workers)

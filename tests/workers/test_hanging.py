@@ -230,3 +230,14 @@ def test_one_at_a_time_is_replaced_the_longest_first():
     site.may_replace = True
     site.look()
     assert site.of(REPLACE)[1:] == [(60.0, 'a')]
+
+
+def test_after_the_wait_for_all_the_longest_comes_first_too():
+    site = Site(workers='abc')
+    site.hang('b', 'c')
+    site.pass_time(10)
+    site.hang('a')
+    site.pass_time(20)
+    assert site.of(WAIT)[0][0] == 30.0
+    site.pass_time(30)
+    assert site.of(REPLACE) == [(60.0, 'b')]
