@@ -347,9 +347,8 @@ ORDERS = {
             (SUPERVISOR,),
             (WORKER,),
             'The process serves a connection of another one, which was killed. Its '
-            'descriptor comes along, and is that of the socket with this inode. What the '
-            'other one has read of it, and not answered, is in base64.',
-            ('inode', 'read'),
+            'descriptor comes along, and is that of the socket with this inode.',
+            ('inode',),
         ),
         Word(
             'drain',

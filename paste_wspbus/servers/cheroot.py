@@ -223,11 +223,11 @@ class CherootServer(Server):
         """Let cheroot's selector watch the listening sockets again."""
         self._server._connections.come_back()
 
-    def take(self, connection: socket.socket, read: bytes) -> None:
+    def take(self, connection: socket.socket) -> None:
         """Serve a connection of another worker, if this is possible."""
         from paste_wspbus.servers.cheroot_untouched import take
 
-        take(connection, read, self._server._connections, self.at_most(1))
+        take(connection, self._server._connections, self.at_most(1))
 
     def give_up(self, request: RequestInFlight) -> bool:
         """Answer 503 where there is no TLS, and shut the connection down."""
@@ -442,9 +442,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
                 sock = self._away.pop()
                 self._selector.register(sock.fileno(), 1, data=self._doors[sock])
 
-    def watch(
-        self, listener: Any, listening: socket.socket | None, read: bytes
-    ) -> None:
+    def watch(self, listener: Any, listening: socket.socket | None) -> None:
         """Watch a connection of another worker: ``listener`` accepts it; see `Server.take`."""
         door = self._doors.get(listening) if listening else None
         if door is None or self.server.adapter.draining:
@@ -452,7 +450,6 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
         found = super()._from_server_socket(listener)
         if found is None:
             return
-        found.raw.is_given(read)
         if door is not self.server:
             found.server = door.server
             found.remote_addr, found.remote_port = listener.address[:2]

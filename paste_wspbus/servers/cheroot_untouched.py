@@ -22,7 +22,7 @@ class _Raw(Reader):
     is_quiet = False
 
     def readinto(self, buffer: Any) -> int | None:
-        return None if self.is_quiet and not self.given else super().readinto(buffer)
+        return None if self.is_quiet else super().readinto(buffer)
 
 
 def marking(base: type[Any], untouched: Untouched) -> type[Any]:
@@ -33,7 +33,11 @@ def marking(base: type[Any], untouched: Untouched) -> type[Any]:
 
     class Request(base.RequestHandlerClass):  # type: ignore[misc, name-defined]
         def simple_response(self, *args: Any, **kwargs: Any) -> None:
-            untouched.remove(self.conn.fd)
+            try:
+                self.conn.raw.receive()
+            except OSError:
+                self.close_connection = True
+                return
             super().simple_response(*args, **kwargs)
 
     class Connection(base):  # type: ignore[misc]
@@ -48,7 +52,7 @@ def marking(base: type[Any], untouched: Untouched) -> type[Any]:
             untouched.add(self.fd)
 
         def begins_request(self) -> None:
-            untouched.remove(self.fd)
+            self.raw.receive()
             super().begins_request()
 
         def communicate(self) -> Any:
@@ -59,7 +63,9 @@ def marking(base: type[Any], untouched: Untouched) -> type[Any]:
             return keeps
 
         def close(self) -> None:
-            untouched.remove(self.fd)
+            # Else the client could lose what was sent last.
+            with contextlib.suppress(OSError):
+                self.raw.receive()
             super().close()
 
     return Connection
@@ -78,10 +84,9 @@ class _Accepted:
         return own(self._connection), self.address
 
 
-def take(connection: socket.socket, read: bytes, manager: Any, patience: float) -> None:
+def take(connection: socket.socket, manager: Any, patience: float) -> None:
     """Have cheroot's loop watch a connection, as if it had been served before, if it can.
 
-    :param read: what the other worker has read of it, and not answered.
     :param manager: cheroot's connection manager: its `wake` and `watch` do the work.
     :param patience: seconds that the loop has.
     :raises OSError: if the client has gone.
@@ -92,7 +97,7 @@ def take(connection: socket.socket, read: bytes, manager: Any, patience: float) 
 
     def watch() -> None:
         with contextlib.suppress(OSError):  # the client has gone; or this is late
-            manager.watch(accepted, listening, read)
+            manager.watch(accepted, listening)
         done.put(None)
 
     manager.wake(watch)

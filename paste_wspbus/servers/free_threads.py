@@ -66,9 +66,8 @@ class Board:
         """
         if several and number:
             server.sharing = Sharing(self._bytes, number, server)
-        if (
-            server.scheme == 'http'
-        ):  # with TLS, nobody else has the keys of a connection
+        # With TLS, nobody else has the keys of a connection.
+        if server.scheme == 'http':
             server.untouched = self.marks.of(number)
 
 

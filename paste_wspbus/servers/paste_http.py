@@ -146,12 +146,10 @@ class PasteServer(SocketServer):
 
     def make(self, app: Any, handler: type[Any]) -> Any:
         """Let Paste make the server; the port does not matter."""
-        #: The connections of another worker, and what that has read of them.
-        self.given: dict[Any, bytes] = {}
         if self.untouched is not None:
             from paste_wspbus.servers.paste_untouched import marking
 
-            handler = marking(handler, self.untouched, self.given)
+            handler = marking(handler, self.untouched)
         conf = {key: value for key, value in self.conf.items() if key not in ADDRESS}
         conf.pop('request_queue_size', None)
         # A request that the stop has cut must not keep the process alive.
@@ -208,7 +206,7 @@ class PasteServer(SocketServer):
         if self.untouched is not None:
             self.untouched.add(connection.fileno())
 
-    def take(self, connection: socket.socket, read: bytes) -> None:
+    def take(self, connection: socket.socket) -> None:
         """Queue a connection of another worker for a thread, if this is possible."""
         from paste_wspbus.servers.untouched import came_in_at, own
 
@@ -217,12 +215,10 @@ class PasteServer(SocketServer):
         if listening is None or self.draining or not self._runs():
             return
         taken = own(connection)
-        self.given[taken] = read
-        super().has_accepted(taken, listening)
+        self.has_accepted(taken, listening)
         try:
             self._server.process_request(taken, address)
         except Exception:  # the loop of socketserver does the same
-            self.given.pop(taken, None)
             self._server.handle_error(taken, address)
             self._server.shutdown_request(taken)
 

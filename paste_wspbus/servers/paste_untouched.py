@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 from paste_wspbus.servers.untouched import Reader
@@ -13,14 +14,10 @@ if TYPE_CHECKING:
     from paste_wspbus.servers.untouched import Untouched
 
 
-def marking(
-    base: type[Any], untouched: Untouched, given: dict[Any, bytes]
-) -> type[Any]:
+def marking(base: type[Any], untouched: Untouched) -> type[Any]:
     """Return a class of handlers of connections that are marked as `Untouched` says.
 
     Only the first request of a connection counts: its thread waits for the next one.
-
-    :param given: the connections of another worker, and what that has read of them.
     """
 
     class Handler(base):  # type: ignore[misc]
@@ -28,22 +25,22 @@ def marking(
 
         def setup(self) -> None:
             super().setup()
-            self.fd, raw = self.connection.fileno(), Reader(self.connection, untouched)
-            if (read := given.pop(self.request, None)) is not None:
-                raw.is_given(read)
+            self.raw = Reader(self.connection, untouched)
             self.rfile.close()
-            self.rfile = io.BufferedReader(raw)
+            self.rfile = io.BufferedReader(self.raw)
 
         def begins_request(self) -> None:
-            untouched.remove(self.fd)
+            self.raw.receive()
             super().begins_request()
 
         def send_error(self, *args: Any, **kwargs: Any) -> None:
-            untouched.remove(self.fd)
+            self.raw.receive()
             super().send_error(*args, **kwargs)
 
         def finish(self) -> None:
-            untouched.remove(self.fd)
+            # Else the client could lose what was sent last.
+            with contextlib.suppress(OSError):
+                self.raw.receive()
             super().finish()
 
     return Handler

@@ -35,6 +35,8 @@ def refuse_channel(channel: Any, method: str) -> bool:
         is_new = bool(requests) and requests[0] is not channel.answered
         answers = is_new and channel.connected and not channel.total_outbufs_len
         if answers:
+            if hasattr(channel, 'receive'):  # of a worker: see `Untouched`
+                channel.receive()
             with contextlib.suppress(OSError):
                 channel.socket.send(refusal(method))
         channel.handle_close()

@@ -10,6 +10,7 @@ import time
 
 from paste_wspbus.bus import Bus, State
 from paste_wspbus.bus.host import host_of
+from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import shortage
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.servers.accepting import GRACE, Backlogs, Courtesy, Pauses, Stage
@@ -76,7 +77,7 @@ class Server(Binding):
     priority = 75  # that of CherryPy: the server starts after the parts that it needs
     scheme = 'http'
     #: Serves a connection of another worker, if it can: then it has made it its `own`.
-    take: Callable[[socket.socket, bytes], object] | None = None
+    take: Callable[[socket.socket], object] | None = None
     blocking = False  # a start returns before the server stops
     #: Whether one thread accepts a connection, and another one reads from it.
     passes_connections = True
@@ -225,6 +226,8 @@ class Server(Binding):
         """
         self.bind()
         self._drains = False
+        if threads_are_greenlets():  # they get no descriptors of another worker
+            self.untouched = None
         try:
             self.open(app)
             self._check_sockets()

@@ -26,8 +26,8 @@ def in_worker(
 
         channel_class = marking(channel_class, server.untouched)
 
-        def take(connection: socket.socket, read: bytes) -> object:
-            return server.in_loop(lambda: accept(server, connection, read, servers))
+        def take(connection: socket.socket) -> object:
+            return server.in_loop(lambda: accept(server, connection, servers))
 
         server.take = take
     return channel_class

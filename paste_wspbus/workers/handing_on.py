@@ -6,7 +6,6 @@ by pidfd_getfd(2), which needs no help from the worker.
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import errno
 import os
@@ -16,7 +15,7 @@ import struct
 
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.role import WORKER
-from paste_wspbus.servers.untouched import came_in_at, consumed
+from paste_wspbus.servers.untouched import came_in_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,12 +120,9 @@ class HandingOn:
         while taken.connections:
             connection, fd, mark = taken.connections.pop()
             if marks.get(fd) == mark:
-                read = self._read_of(worker.role.place, connection, fd, mark)
-                if read is not None:
-                    text = binascii.b2a_base64(read, newline=False).decode()
-                    own = connection.fileno()
-                    new.tell('take', os.fstat(own).st_ino, text, fds=[own])
-                    count += 1
+                own = connection.fileno()
+                new.tell('take', os.fstat(own).st_ino, fds=[own])
+                count += 1
             _close(connection)  # what waits for the worker to read has a copy
         if count:
             noun = 'connection' if count == 1 else 'connections'
@@ -134,19 +130,6 @@ class HandingOn:
                 f'{new.title} takes {count} {noun} of {worker.title} on which no request '
                 'had begun'
             )
-
-    def _read_of(
-        self, place: int, connection: socket.socket, fd: int, mark: int
-    ) -> bytes | None:
-        """Return what was read of a connection and not answered; None if it is not known."""
-        if mark % 2 == 0:
-            return b''
-        try:
-            return self._supervisor.children.board.marks.unanswered(
-                place, fd, consumed(connection)
-            )
-        except OSError:  # its client has closed it, or it is no TCP connection
-            return None
 
     def _successor(self, worker: WorkerHandle) -> WorkerHandle | None:
         serving = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _socket
-import binascii
 import contextlib
 import fcntl
 import os
@@ -203,16 +202,15 @@ class Orders:
             *whole, rest = (rest + came).split(b'\n')
             yield from (line + b'\n' for line in whole)
 
-    def _take(self, inode: int, text: str) -> None:
+    def _take(self, inode: int) -> None:
         # Greenlets get no descriptors. If none was free here, this one is missing, and the
         # next one belongs to the next order.
         if not self._fds or os.fstat(self._fds[0]).st_ino != inode:
             return
         from paste_wspbus.servers.untouched import take
 
-        fd, read = self._fds.popleft(), binascii.a2b_base64(text)
         try:
-            take(self.bus.plugins.get('server'), fd, read)
+            take(self.bus.plugins.get('server'), self._fds.popleft())
         except Exception:  # later orders must be read
             self.bus.log('A connection of another worker is lost', 40, traceback=True)
 

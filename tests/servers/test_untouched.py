@@ -1,4 +1,4 @@
-"""Which connections of a worker another one can take, and what was read of them."""
+"""Which connections of a worker another one can take."""
 
 import errno
 import os
@@ -9,21 +9,19 @@ import pytest
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 
+from paste_wspbus.bus import Bus
 from paste_wspbus.servers.untouched import (
     DESCRIPTORS,
-    READ,
-    ROOM,
-    UNKNOWN,
     WORKERS,
     Marks,
     Reader,
     came_in_at,
-    consumed,
     own,
     take,
-    total_of,
 )
+from paste_wspbus.servers.waitress import WaitressServer
 from paste_wspbus.servers.waitress_sharing import in_worker
+from paste_wspbus.servers.waitress_untouched import marking
 from tests.kit import eventually
 
 REQUEST = b'GET / HTTP/1.1\r\n\r\n'
@@ -71,126 +69,69 @@ def test_no_place_and_high_descriptors_have_no_room(marks):
     assert marks.of(0) is None and marks.of(WORKERS + 1) is None
     marks.clear(0)
     assert marks.read(0) == {}
-    untouched = marks.of(WORKERS)  # there are no slots so far back
+    untouched = marks.of(WORKERS)
     for fd in (-1, DESCRIPTORS):
         untouched.add(fd)
         untouched.remove(fd)
-    untouched.add(5)
-    assert untouched.reads(5, 0) is None
     assert marks.read(WORKERS) == {}
-    assert marks.of(1).reads(READ, 0) is None
 
 
-@pytest.mark.parametrize('fails', [{2 << 20, 32 << 20}, {32 << 20}])
-def test_without_memory_there_is_no_room_and_no_error(monkeypatch, fails):
+def test_without_memory_there_is_no_room_and_no_error(monkeypatch):
     def allocate(fd, size):
-        if size in fails:
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-        return bytearray(size)
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr('mmap.mmap', allocate)
     marks = Marks()
-    untouched = marks.of(1)
     marks.clear(1)
-    assert (untouched is None) == (len(fails) > 1)
-    if untouched is not None:
-        untouched.add(5)
-        assert set(marks.read(1)) == {5}
-        assert untouched.reads(5, 0) is None
+    assert marks.of(1) is None
     assert marks.read(1) == {}
 
 
-def test_what_a_worker_has_read_is_known_though_it_notes_nothing(
-    marks, client, accepted
-):
-    client.sendall(REQUEST + REQUEST)
-    fd = accepted.fileno()
-    assert accepted.recv(len(REQUEST)) == REQUEST  # this is answered
-    slot = marks.of(1).reads(fd, len(REQUEST))
-    assert marks.read(1)[fd] % 2 == 1
-    assert marks.unanswered(1, fd, consumed(accepted)) == b''
-    accepted.recv_into(slot)
-    client.sendall(b'more')  # this waits in the socket
-    assert marks.unanswered(1, fd, consumed(accepted)) == REQUEST
+def _waits(sock):
+    return sock.recv(10_000, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
-def test_a_number_of_bytes_that_cannot_be_is_refused(marks):
-    marks.of(1).reads(5, 100)
-    assert marks.unanswered(1, 5, 99) is None
-    assert marks.unanswered(1, 5, 100) == b''
-    assert marks.unanswered(1, 5, 100 + ROOM + 1) is None
-
-
-def test_urgent_data_lets_nobody_have_the_request_of_another_client(
-    marks, listening, client, accepted
-):
-    untouched, fd = marks.of(1), accepted.fileno()
-    client.sendall(REQUEST)
-    accepted.recv_into(untouched.reads(fd, 0))
+def test_a_reader_only_looks_the_first_time(marks, client, accepted):
+    untouched, fd, buffer = marks.of(1), accepted.fileno(), bytearray(10_000)
     untouched.add(fd)
-    untouched.reads(fd, len(REQUEST))
-    client.send(b'!', socket.MSG_OOB)  # the system counts what waits up to here
-    client.sendall(REQUEST)
-    eventually(lambda: consumed(accepted) > len(REQUEST))  # though nobody has read it
-    assert marks.unanswered(1, fd, consumed(accepted)) is None
-
-
-def test_what_was_read_before_in_an_unknown_number_of_bytes_makes_all_unknown(
-    marks, client, accepted
-):
-    fd = accepted.fileno()
-    client.sendall(REQUEST)
-    accepted.recv_into(marks.of(1).reads(fd, UNKNOWN))
-    assert marks.unanswered(1, fd, consumed(accepted)) is None
-    one, other = socket.socketpair()
-    with one, other:
-        assert total_of(one) == UNKNOWN
-    assert total_of(accepted) == len(REQUEST)
-
-
-def test_nobody_knows_what_was_read_of_a_connection_that_its_client_has_closed(
-    client, accepted
-):
-    assert consumed(accepted) == 0
-    client.close()
-    with pytest.raises(OSError, match='not connected'):
-        consumed(accepted)
-    one, other = socket.socketpair()
-    with one, other, pytest.raises(OSError, match=r'supported|available'):
-        consumed(one)
-
-
-def test_a_reader_reads_the_first_time_into_a_slot(marks, client, accepted):
-    with Reader(accepted, marks.of(1)) as reader:
-        fd, buffer = accepted.fileno(), bytearray(10_000)
+    with Reader(accepted, untouched) as reader:
         client.sendall(REQUEST)
         assert reader.readinto(buffer) == len(REQUEST)
         assert buffer.startswith(REQUEST)
-        assert marks.unanswered(1, fd, consumed(accepted)) == REQUEST
+        assert set(marks.read(1)) == {fd} and _waits(accepted) == REQUEST
+        client.sendall(b'rest')
+        eventually(lambda: len(_waits(accepted)) > len(REQUEST))
+        assert reader.readinto(buffer) == len(b'rest')
+        assert marks.read(1) == {}
+        untouched.add(fd)
+        reader.is_first = True
         client.sendall(REQUEST)
         reader.readinto(buffer)
-        assert marks.read(1) == {}  # what was read does not stand in a slot
+        client.sendall(REQUEST)  # the next one
+        reader.receive()
+        assert marks.read(1) == {}
+        assert accepted.recv(10_000) == REQUEST
+        client.shutdown(socket.SHUT_WR)
         reader.is_first = True
-        client.sendall(b'next')
-        reader.readinto(buffer)
-        assert marks.unanswered(1, fd, consumed(accepted)) == b'next'
+        assert reader.readinto(buffer) == 0
 
 
-def test_a_reader_gives_first_what_another_worker_has_read(marks, client, accepted):
-    client.sendall(REQUEST + b'rest')
-    accepted.recv(len(REQUEST))
-    untouched = marks.of(1)
-    untouched.add(accepted.fileno())
-    with Reader(accepted, untouched) as reader:
-        reader.is_given(REQUEST)
-        assert marks.read(1) == {}  # the next worker would not get it
-        buffer = bytearray(4)
-        reader.readinto(buffer)
-        assert (bytes(buffer), reader.given) == (REQUEST[:4], REQUEST[4:])
-        reader.readinto(bytearray(100))
-        reader.readinto(buffer)
-        assert bytes(buffer) == b'rest'
-        assert reader.total == len(REQUEST) + len(b'rest') == consumed(accepted)
+def test_a_request_does_not_begin_if_something_else_comes_than_was_seen(
+    marks, client, accepted
+):
+    with Reader(accepted, marks.of(1)) as reader:
+        client.sendall(REQUEST)
+        reader.readinto(bytearray(10_000))
+        accepted.recv(4)  # as if the last byte that was seen was urgent
+        with pytest.raises(ConnectionResetError):
+            reader.receive()
+        reader.receive()  # it is over
+        reader.is_first = True
+        client.sendall(REQUEST)
+        reader.readinto(bytearray(10_000))
+        accepted.close()
+        with pytest.raises(ConnectionResetError):
+            reader.receive()
 
 
 def test_where_a_connection_came_in(listening, accepted):
@@ -212,25 +153,24 @@ class _Server:
     def __init__(self, is_late):
         self.is_late, self.taken = is_late, []
 
-    def take(self, connection, read):
+    def take(self, connection):
         if self.is_late:
             connection.close()
-        self.taken.append((own(connection), read))
+        self.taken.append(own(connection))
 
 
 def test_a_connection_belongs_to_one_thread(client, accepted):
     server = _Server(is_late=False)
-    take(server, accepted.detach(), b'read')
-    ((taken, read),) = server.taken
+    take(server, accepted.detach())
+    (taken,) = server.taken
     with taken:
-        assert read == b'read'
         client.sendall(b'more')
         assert taken.recv(4) == b'more'
 
 
 @pytest.mark.parametrize('server', [_Server(is_late=True), object(), None])
 def test_a_connection_that_no_server_owns_is_closed(client, accepted, server):
-    take(server, accepted.detach(), b'')
+    take(server, accepted.detach())
     client.settimeout(10)
     assert client.recv(1) == b''
     assert not getattr(server, 'taken', [])
@@ -242,3 +182,127 @@ def test_waitress_marks_nothing_if_it_reads_while_a_response_leaves(marks, ahead
     servers = [SimpleNamespace(adj=Adjustments(channel_request_lookahead=ahead))]
     kind = in_worker(HTTPChannel, server, servers)
     assert (kind is HTTPChannel) == (server.take is None) == bool(ahead)
+
+
+class _WaitressServer:
+    """What a channel of waitress needs; its tasks wait until a test runs them."""
+
+    application = effective_port = server_name = None
+
+    def __init__(self):
+        self.active_channels, self.tasks = {}, []
+
+    add_task = property(lambda self: self.tasks.append)
+
+    def pull_trigger(self):
+        """Do nothing: there is no loop."""
+
+
+@pytest.fixture
+def channel(marks, accepted):
+    accepted.setblocking(False)
+    kind = marking(HTTPChannel, marks.of(1))
+    server = _WaitressServer()
+    channel = kind(server, accepted, ('127.0.0.1', 1), Adjustments(), map={})
+    channel.served = []
+
+    def application(environ, start_response):
+        assert marks.read(1) == {}
+        channel.served.append(environ['wsgi.input'].read())
+        start_response('200 OK', [('Content-Length', '2')])
+        return [b'ok']
+
+    server.application, server.adj = application, channel.adj
+    server.effective_port, server.server_name = 80, 'localhost'
+    yield channel
+    channel.handle_close()
+
+
+def _run(channel):
+    while channel.server.tasks:
+        channel.server.tasks.pop(0).service()
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_waitress_receives_a_request_when_it_begins(
+    marks, client, accepted, channel, count
+):
+    fd, (first,) = accepted.fileno(), marks.read(1).values()
+    client.sendall(REQUEST * count)
+    channel.handle_read()
+    assert marks.read(1) == {fd: first} and _waits(accepted) == REQUEST * count
+    assert not channel.readable()  # else the loop would spin
+    _run(channel)
+    assert len(channel.served) == count
+    assert marks.read(1)[fd] > first
+    with pytest.raises(BlockingIOError):
+        _waits(accepted)
+
+
+POST = b'POST / HTTP/1.1\r\nContent-Length: %d\r\n' % len(REQUEST)
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        [REQUEST[:5], REQUEST[5:]],
+        [POST + b'\r\n', REQUEST],
+        [POST + b'\r\n' + REQUEST[:5], REQUEST[5:]],
+        [POST + b'Expect: 100-continue\r\n\r\n', REQUEST],
+        [b'\r\n', REQUEST],
+    ],
+    ids=['head', 'body', 'half a body', 'expect', 'empty'],
+)
+def test_waitress_marks_no_connection_of_which_it_has_half_a_request(
+    marks, client, accepted, channel, parts
+):
+    client.sendall(parts[0])
+    channel.handle_read()
+    assert marks.read(1) == {} and channel.readable()
+    with pytest.raises(BlockingIOError):
+        _waits(accepted)
+    client.sendall(parts[1])
+    channel.handle_read()
+    _run(channel)
+    assert len(channel.served) == 1 and len(marks.read(1)) == 1
+
+
+def test_waitress_begins_no_request_that_is_no_longer_there(
+    marks, client, accepted, channel
+):
+    client.sendall(REQUEST)
+    channel.handle_read()
+    client.send(b'!', socket.MSG_OOB)
+    accepted.recv(4)
+    _run(channel)
+    assert channel.served == [] and marks.read(1) == {}
+    assert channel.close_when_flushed
+
+
+def test_waitress_resets_nobody_whose_request_it_drops(
+    marks, client, accepted, channel
+):
+    client.sendall(REQUEST)
+    channel.handle_read()
+    accepted.send(b'so far')
+    channel.handle_close()
+    client.settimeout(10)
+    assert client.recv(10) == b'so far' and client.recv(10) == b''
+    assert marks.read(1) == {}
+
+
+@pytest.mark.parametrize('greenlets', [False, True])
+def test_greenlets_which_get_no_descriptors_have_no_marks(
+    monkeypatch, marks, greenlets
+):
+    found = 'paste_wspbus.servers.server.threads_are_greenlets'
+    monkeypatch.setattr(found, lambda: greenlets)
+    server = WaitressServer({'host': '127.0.0.1', 'port': '0'}, {})
+    server.bus, server.untouched, server.holds = Bus(), marks.of(1), True
+    server.board = SimpleNamespace(marks=marks)  # it is a worker
+    server(None)
+    try:
+        assert (server.take is None) == greenlets
+    finally:
+        server.end()
+        server.close()
