@@ -42,6 +42,7 @@ def test_the_site_closes_its_database_after_the_last_response(tmp_path, port):
             with client.makefile('rb') as answer:
                 body = answer.read().decode()
         screen.ends(0)
+        screen.shows('EXITED')  # the shell says the end elsewhere
     assert body.endswith(block('', 'curl').splitlines()[1] + '\n')
     said = re.sub(r'\x1b\[\d*m|\^C', '', screen.text).replace('asked\r\n', '')
     told = begins.split('\n', 1)[1] + ends
