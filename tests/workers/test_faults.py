@@ -221,6 +221,21 @@ def test_what_a_failure_has_hidden_of_a_process_is_dealt_with():
     events.close()
 
 
+def test_a_process_whose_end_nobody_has_waited_for_is_reaped():
+    told, events = [], Events()
+    children = Children(events, {}, told.append, lambda *what: told.append(what))
+    children._has_ended = lambda *what: told.append(what)
+    pid = os.fork()
+    if not pid:
+        os._exit(3)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie
+    ended = child(pid=pid, pidfd=-1, template=None)
+    children.alive += [ended]
+    children.note_lost()
+    assert told[0] == (ended, 3)
+    events.close()
+
+
 def test_a_forked_child_does_not_run_the_loop_of_its_parent(logged):
     with pytest.raises(KeyError):
         note(Faults(FakeBus(print, os.getppid())), KeyError('a'))

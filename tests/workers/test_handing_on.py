@@ -13,8 +13,10 @@ import pytest
 
 from paste_wspbus.bus import Bus
 from paste_wspbus.role import WORKER
+from paste_wspbus.servers import untouched
 from paste_wspbus.servers.untouched import Marks
 from paste_wspbus.workers import handing_on
+from paste_wspbus.workers.orders import Orders
 from tests.kit import eventually
 from tests.kit.processes import has_ended
 from tests.kit.workers import FILES, INI, Workers
@@ -168,6 +170,24 @@ def test_an_order_names_the_socket_whose_descriptor_comes_along(killed):
     assert (word, inodes) == ('take', [inode])
     killed.client.settimeout(10)
     assert killed.client.recv(1) == b''  # nobody has kept it
+
+
+def test_a_worker_takes_the_descriptor_of_its_order_and_of_no_other(monkeypatch):
+    taken = []
+    monkeypatch.setattr(untouched, 'take', lambda server, fd: taken.append(fd))
+    bus = SimpleNamespace(
+        plugins={}, hurry=None, force_exit=None, log=lambda *_, **__: None
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.socket() as connection:
+        orders = Orders(bus, ours, None, [])
+        inode, fd = os.fstat(connection.fileno()).st_ino, connection.fileno()
+        orders._take(inode)  # its descriptor is missing: none was free
+        orders._fds.append(fd)
+        orders._take(inode + 1)
+        assert taken == []
+        orders._take(inode)
+        assert taken == [fd]
 
 
 def test_a_process_that_is_said_to_have_ended_and_lives_keeps_its_connections(killed):
