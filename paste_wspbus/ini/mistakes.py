@@ -312,9 +312,8 @@ def _section_meant(
     if name.endswith(','):
         return '; spaces separate the names, and no commas'
     near = nearest(name, known)
-    if (
-        near and not asks and name == 'main'
-    ):  # then the section is wrong, and not the name
+    if near and not asks and name == 'main':
+        # The section is wrong, and not the name.
         found = near.split("'")[1]
         return f'; did you mean [{prefixes[0]}:main], and not [{prefixes[0]}:{found}]?'
     if hint := near or (call_meant(name) if asks else ''):

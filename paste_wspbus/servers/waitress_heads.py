@@ -69,9 +69,8 @@ class FastParser(HTTPRequestParser):  # type: ignore[misc]
         """Parse the head of a request, with its empty line."""
         first, _, rest = header_plus.partition(b'\r\n')
         line = headers = None
-        if (
-            self.headers_finished
-        ):  # waitress adds it to one that expected "100 Continue"
+        if self.headers_finished:
+            # waitress adds it to one that expected "100 Continue".
             self.__dict__.pop('line', None)
         elif line := _lines.get(first) or _line_of(first):
             self.line = line[0]

@@ -282,9 +282,8 @@ class _Launch:
 
 def _reap(pid: int) -> int | None:
     """Return how a process has ended, as os.waitstatus_to_exitcode; None if nobody says it."""
-    with contextlib.suppress(
-        ChildProcessError
-    ):  # this system lets no process adopt another
+    # ChildProcessError: this system lets no process adopt another.
+    with contextlib.suppress(ChildProcessError):
         _, status = os.waitpid(pid, 0)
         return os.waitstatus_to_exitcode(status)
     return None

@@ -405,9 +405,8 @@ class Children:
             elif child.untold is not None:
                 self._tell_that_it_babbles(child, child.untold)
             elif child.pid and not child.guard and parent_of(child.pid) == 0:
-                self._has_ended(
-                    child, None
-                )  # there is no such process, not even a zombie
+                # There is no such process, not even a zombie.
+                self._has_ended(child, None)
 
     def forget_timers(self, worker: WorkerHandle) -> None:
         """Cancel the calls for a process that has ended, or that has replaced itself."""
