@@ -353,6 +353,9 @@ def _lines(file: str) -> list[str]:
         status = os.stat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_LENGTH:
             return []  # a pipe: reading would wait for somebody who writes there
+    if os.path.isfile(file):
+        # linecache looks for a relative one on sys.path, too.
+        file = os.path.abspath(file)
     with contextlib.suppress(Exception):  # this may call a loader of the site
         linecache.checkcache(file)
         lines = linecache.getlines(file)

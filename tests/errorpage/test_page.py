@@ -138,6 +138,17 @@ def test_a_line_of_the_ini_that_is_named_is_shown(tmp_path, monkeypatch):
     assert re.findall(r'data-line="(\d+)">(.*)', shown) == [('3', 'nonsense')]
 
 
+def test_no_file_of_that_name_elsewhere_on_sys_path_is_shown(tmp_path, monkeypatch):
+    for folder, line in (('elsewhere', 'other = 1'), ('site', 'own = 1')):
+        write(tmp_path, {f'{folder}/site.ini': line})
+    monkeypatch.syspath_prepend(tmp_path / 'elsewhere')
+    monkeypatch.chdir(tmp_path)
+    said = 'site.ini, line 1: it is neither a [section] nor KEY = VALUE'
+    page(said)
+    monkeypatch.chdir(tmp_path / 'site')
+    assert re.findall(r'data-line="1">(.*)', page(said)) == ['own = 1']
+
+
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='a platform without named pipes')
 def test_nobody_waits_for_a_pipe_in_the_place_of_a_source(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
