@@ -189,6 +189,7 @@ def state(pid):
 
 
 def freeze(pid):
+    """Stop a process; one with threads goes on until the thread that gets the signal runs."""
     os.kill(pid, signal.SIGSTOP)
     eventually(lambda: state(pid) in 'Tt')
 

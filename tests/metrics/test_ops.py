@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit import Site, eventually, free_port, ops
+from tests.kit.processes import freeze
 from tests.kit.sites import APP, SERVED
 
 each_mode = pytest.mark.parametrize('workers', [0, 2], ids=['alone', 'workers'])
@@ -58,7 +59,7 @@ def test_a_worker_that_is_stopped_or_killed_is_counted_all_the_same(tmp_path, ad
     with served(tmp_path, address, 1) as site:
         site.get('/')
         pid = ops_pid(site)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         assert metrics(address)[GOT] == 1
         os.kill(pid, signal.SIGKILL)
         site.get('/')

@@ -10,7 +10,7 @@ from paste_wspbus.ops.pages import PAGES
 from tests.kit import Site, free_port, ops
 from tests.kit.browser import DRIVER, Browser
 from tests.kit.clients import Connection
-from tests.kit.processes import eventually
+from tests.kit.processes import eventually, freeze
 from tests.kit.sites import APP, SERVED
 
 #: What no page may show: in the query, a header, the body and deep in the path of a request,
@@ -152,7 +152,7 @@ def test_the_console_in_a_browser(site, browser):
 
     # A listener that does not answer, and one that is started again.
     pid = process_of_ops(site)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     browser.shows('No news since', '#live')
     browser.shows('The ops listener has not answered since', '#notice')
     os.kill(pid, signal.SIGCONT)

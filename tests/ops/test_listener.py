@@ -12,7 +12,7 @@ from paste_wspbus.role import Role
 from paste_wspbus.workers.handle import WorkerHandle
 from paste_wspbus.workers.ops_feed import SILENT, is_silent
 from tests.kit import Site, free_port, ops, run
-from tests.kit.processes import children, eventually, kill
+from tests.kit.processes import children, eventually, freeze, kill
 from tests.kit.sites import APP, SERVED
 
 FILES = {'webapp.py': APP}
@@ -110,7 +110,7 @@ def test_a_process_that_hangs_holds_up_no_stop_and_no_supervisor(tmp_path, addre
     with served(tmp_path, address, 1, more='stop_timeout = 60') as site:
         rows = ops.told(str(tmp_path / 'ops.sock'), '/status')[1]['status']['workers']
         pid = next(row['pid'] for row in rows if row['name'] == 'ops')
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         assert run(tmp_path, 'site.ini', 'drain').code == 0
         assert run(tmp_path, 'site.ini', 'graceful').code == 0
         began = time.monotonic()
@@ -122,7 +122,7 @@ def test_a_site_whose_worker_hangs_is_not_ready(tmp_path, address):
     with served(tmp_path, address, 1) as site:
         rows = ops.told(str(tmp_path / 'ops.sock'), '/status')[1]['status']['workers']
         pid = next(row['pid'] for row in rows if row['name'] == 'worker 1')
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         ops.becomes(address, '/ready', 503)
         assert ops.told(address, '/ready')[1]['why'] == 'no worker serves'
         assert ops.told(address, '/live') == (200, {'live': True})
@@ -135,7 +135,7 @@ def test_a_process_that_hangs_is_replaced(tmp_path, address):
     with served(tmp_path, address, 1, more='hung_after = 1') as site:
         rows = ops.told(str(tmp_path / 'ops.sock'), '/status')[1]['status']['workers']
         pid = next(row['pid'] for row in rows if row['name'] == 'ops')
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         assert site.err.wait_for('hangs: it has not answered for')
         ops.becomes(address, '/ready', 200)
         assert pid not in children(site.pid)
@@ -180,7 +180,7 @@ def test_stacks_and_timeline_are_for_those_who_see_all(tmp_path, address, worker
 
 def test_a_supervisor_that_hangs_is_not_live(tmp_path, address):
     with served(tmp_path, address, 1) as site:
-        os.kill(site.pid, signal.SIGSTOP)
+        freeze(site.pid)
         assert ops.told(address, '/ready')[0] == 200
         waits = ops.told(str(tmp_path / 'ops.sock'), '/status')
         assert waits == (503, {'error': 'the site has not answered yet'})

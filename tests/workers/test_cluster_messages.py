@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.kit import Site, eventually
-from tests.kit.processes import children
+from tests.kit.processes import children, freeze
 from tests.kit.redis_servers import RedisServer
 from tests.kit.sites import ask
 
@@ -138,7 +138,7 @@ def test_all_processes_of_all_machines_hear_it_in_order_and_once(machines):
 @pytest.mark.parametrize('machines', ['redis'], indirect=True)
 def test_who_is_cut_off_for_a_while_reads_what_was_sent_and_no_machine_waits(machines):
     one, two = machines
-    os.kill(agent(two), signal.SIGSTOP)
+    freeze(agent(two))
     ask(one, '/send/late/100')
     eventually(lambda: heard(one, 'late') == [*range(100)])
     assert heard(two, 'late') == []

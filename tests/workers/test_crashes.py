@@ -9,7 +9,7 @@ import pytest
 
 from tests.kit import eventually
 from tests.kit.clients import Clients
-from tests.kit.processes import children
+from tests.kit.processes import children, freeze
 from tests.kit.sites import ask
 from tests.kit.supervised import crash, has_cleaned_up, imported
 from tests.kit.workers import (
@@ -232,7 +232,7 @@ def test_the_requests_of_a_worker_that_is_killed_are_named(tmp_path, how):
     ):
         pid = site.workers()[0]['pid']
         site.wait_in(pid, stack)
-        os.kill(pid, signal.SIGSTOP)  # it cannot say anything any more
+        freeze(pid)  # it cannot say anything any more
         os.kill(pid, signal.SIGKILL)
         had = f'Worker 1 (process {pid}) had 1 request in flight: GET /wait for '
         site.expect(had)
