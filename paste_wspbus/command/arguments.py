@@ -26,7 +26,7 @@ SUBCOMMANDS = {
     'setup-app': 'Prepare what the application needs: its tables, folders, first users',
 }
 
-#: Those that can show what they know as JSON.
+#: The subcommands that can print JSON.
 SHOWING = ('status', 'stacks', 'plan', 'blame', 'timeline')
 
 #: The subcommand that the file may follow, as with paster.
@@ -38,14 +38,15 @@ WITHOUT_FILE = ('ps', 'plugins', 'new')
 #: The names that paster uses for the files of a daemon, in the working directory.
 PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
 
-#: With this pserve's URIs of an .ini begin; what follows is a path, and perhaps #NAME.
+#: The beginning of an .ini's URI, as pserve accepts it; a path follows, and perhaps
+#: #NAME.
 URI = r'(?i)^(?:pastedeploy(?:\+ini)?|file\+ini):(?://)?'
 
 
 def _parse(argv: list[str], prog: str) -> Options:
     options = Options()
     if any(arg.startswith('-') for arg in argv):
-        # With argparse, it takes as long as this package.
+        # argparse takes as long to import as this package.
         from paste_wspbus.command.parser import make_parser
 
         make_parser(prog).parse_intermixed_args(argv, options)

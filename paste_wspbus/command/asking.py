@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Seconds that the site has to answer: a supervisor gives its processes a second.
 PATIENCE = 5.0
 
-#: What gunicorn says nothing of.
+#: The end of a message: what a site of gunicorn lacks.
 NO_TIMELINE = 'it has no timeline'
 
 
@@ -28,7 +28,7 @@ def ask_running(
     """Find a running site, and ask it.
 
     :param command: the word for the control socket.
-    :param lacks: what gunicorn does not have: `NO_TIMELINE`, for example.
+    :param lacks: what a site of gunicorn lacks, such as `NO_TIMELINE`.
     :param otherwise: what the user can do if the site does not run: a sentence.
     :returns: the site, and its answer; for 'timeline', `control.timeline.lives` reads it.
     :raises NotDone: with 3 if the site does not run; with 1 if it does not answer.

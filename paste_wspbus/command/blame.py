@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.options import Options
 
-#: What `blame` can do without a running site.
+#: The sentence for a site that does not run: what `blame` can do then.
 OTHERWISE = 'With --load, blame loads it in another process, and starts nothing.'
 
-#: The last line.
+#: The last line of the output.
 MORE = '(import_times = true, and blame --load, show imports by distribution)'
 
 #: The number of rows of a process that are shown without -v, and the seconds of the shortest.
@@ -146,7 +146,7 @@ def _chosen(found: list[Blame]) -> list[Blame]:
 
 
 def blame_line(row: Row, seconds: float) -> str:
-    """Return the line on one row."""
+    """Return the line for one row: its time, its channel, its name."""
     outcome = '' if row.outcome == 'ok' else f' ({row.outcome})'
     return f'  {seconds * 1000:9.1f} ms  {row.channel:<8} {row.name}{outcome}'
 

@@ -46,13 +46,15 @@ if TYPE_CHECKING:
     from paste_wspbus.servers.server import Server
 
     MakeProcess = Callable[[Config, Launch, Inheritance], Process]
-    #: It is called with what loads the site, and returns what the parent gets.
+    #: The work of the child: it gets a function that loads the site, and returns what
+    #: the parent gets.
     Work = Callable[[Callable[[], Site]], dict[str, Any]]
 
 #: Seconds that the process has to end after its deadline, or after an interrupt.
 PATIENCE = 1.0
 
-#: The number of characters that a message quotes of what is no report.
+#: If the child has sent something that is not a report: how many characters of it a
+#: message quotes.
 QUOTED = 40
 
 

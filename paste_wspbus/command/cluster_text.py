@@ -28,7 +28,7 @@ _ROLL = 'state', 'who', 'turn', 'done', 'failed', 'rest', 'line'
 #: The states of a roll.
 _ROLL_STATES = 'rolls', 'died', 'ended'
 
-#: The number of machines whose silence has a sentence.
+#: The number of silent machines that get a sentence each, at most.
 SHOWN = 5
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.options import Options
 
-#: What the value of an option is, by its name in `--help`.
+#: From the name of a value in `--help` to its kind.
 VALUES = {
     'FILE': 'file',
     'FILE|MACHINE': 'file',

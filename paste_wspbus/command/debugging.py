@@ -1,4 +1,4 @@
-"""What a debugger at its prompt must not hold up, and the terminal that it leaves behind."""
+"""Debuggers: a stop does not wait at their prompts, and the terminal is restored after them."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Development(Single):
 
     #: Notes which files the site consists of; None in a process that reloads itself.
     learner: Learner | None = None
-    #: Answers the supervisor, which asks where a load is that takes long.
+    #: Answers the supervisor's question at which line a long load is.
     _whereabouts: Whereabouts | None = None
 
     def plug_in(self, bus: Bus) -> None:

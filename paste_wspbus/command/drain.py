@@ -43,12 +43,10 @@ def drain(options: Options) -> int:
     return DONE
 
 
-#: From the subcommand, and whether the site was drained before, to the line.
+#: From the subcommand, and whether the site was drained before, to the line that is
+#: printed.
 _SAID = {
-    (
-        'drain',
-        False,
-    ): 'The site{} is drained: bus.drained is true, and it keeps serving.',
+    ('drain', False): 'The site{} is drained (bus.drained is true), and keeps serving.',
     ('drain', True): 'The site{} was drained already.',
     ('undrain', True): 'The site{} is not drained any more: bus.drained is false.',
     ('undrain', False): 'The site{} was not drained.',

@@ -26,7 +26,7 @@ def show_traceback(error: WSPBusError, launch: Launch) -> str:
     frames of the site; those of wspserve and PasteDeploy are shown only with -v. A worker
     shows nothing: its supervisor gets the traceback, because the others may fail alike.
 
-    :returns: what the line must say of it, or ''.
+    :returns: the end of the error's line, which says where the traceback is; or ''.
     """
     is_verbose, is_raised = launch.options.verbosity > 1, error.__cause__ is not None
     log, trace = launch.log, error.trace

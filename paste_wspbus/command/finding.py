@@ -127,8 +127,8 @@ def find(
     for _ in range(LOOKS):
         before = _holders(options)
         found = _find_now(options, exactly, settings)
-        # A process that takes over registers, and the one before ends: who has read the
-        # entries in between has seen neither.
+        # While one process takes over from another, both change their entries: a look
+        # at that moment may find neither. So look again if something has changed.
         if found.state not in (NOT_RUNNING, DEAD) or before == _holders(options):
             break
     return found
@@ -174,13 +174,13 @@ def _find_now(
 
 def _settings(options: Options) -> dict[str, Any]:
     """Return the settings of [wspbus:main]; {} if they are wrong."""
-    # A site that has an entry does not need it.
+    # Imported late: a site that has an entry is found without it.
     from paste_wspbus.ini.config import Config
 
     try:
         config = Config(options.config, options.vars, working_folder())
     except (WSPBusError, OSError):
-        return {}  # a site of a wrong .ini is found by its entry
+        return {}  # if the .ini is wrong, the site is found by its entry
     return config.settings
 
 
@@ -191,7 +191,7 @@ class Search:
         self.names = Names(options, exactly)
         #: Running sites of the same .ini with other sections.
         self.others: list[Found] = []
-        #: The entries of users whose word does not count.
+        #: The entries of users who are not trusted.
         self.claims: list[Entry] = []
         uid = options.identity.uid if options.identity is not None else None
         self.users = trusted_users(self.names.file, uid)
@@ -235,7 +235,7 @@ class Search:
 
     def _choose(self, sites: list[Found]) -> Found | None:
         exact = [one for one in sites if one.entry and self.names.are(one.entry.names)]
-        # The others have it because of a link that a deployment has changed.
+        # The entries of the others match only because a deployment has changed a link.
         direct = [one for one in exact if one.entry and self._is_direct(one.entry)]
         for certain in (exact, direct):
             if len(certain) == 1:
@@ -375,7 +375,8 @@ def find_by_entry(entry: Entry) -> Found:
         lock = PIDLock(entry.pid_file)
         lock.control = entry.control
         found = find_by_pid_file(lock)
-        if entry.has_ended and found.state == RUNNING:  # it is another site's now
+        # The PID file is another site's now.
+        if entry.has_ended and found.state == RUNNING:
             found.state = NOT_RUNNING
         elif found.state == NOT_RUNNING and entry.holder and not lock.exists:
             found = _find_by_socket(entry.control, entry.holder)

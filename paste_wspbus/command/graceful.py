@@ -286,7 +286,8 @@ class Failure:
         return self._line
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the command is at its end
+        # The command ends, and does not need the answer any more.
+        with contextlib.suppress(OSError, ValueError):
             self._ask()
 
     def _ask(self) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from paste_wspbus.ini.config import Config, Site
     from paste_wspbus.process.launch import Launch
 
-#: The name of what belongs to no distribution, and is no module of Python.
+#: The names of the rows for modules that belong to no distribution.
 SITE = "the site's own modules"
 PYTHON = "Python's own modules"
 

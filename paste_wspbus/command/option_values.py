@@ -1,4 +1,4 @@
-"""The values of options, and what is wrong with options: a start without one needs none of it."""
+"""The values of options, and the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def workers(text: str) -> int:
         ) from None
 
 
-#: How other servers call what is called otherwise here.
+#: From each option here to the names that other servers have for it.
 ELSEWHERE = {
     '--listen HOST:PORT': (
         'host',

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
-#: The three that stand above all others.
+#: The examples at the end of `--help`.
 EXAMPLES = """
 examples:
   %(prog)s site.ini --reload             Develop: restart when a file changes

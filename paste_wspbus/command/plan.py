@@ -34,7 +34,7 @@ HEADING = ('START', 'PRIORITY', 'NAME', 'FROM', 'ADDED AT', 'STOP')
 #: The number of lines of the table at most, and of characters of a name.
 MAX_ROWS, MAX_NAME = 500, 100
 
-#: The folders whose code only passes a listener on.
+#: The code that only passes a listener on: the listener was added by its caller.
 OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 PASSING = (OURS, contextlib.__file__)
 
@@ -47,9 +47,8 @@ def plan(config: Config, launch: Launch, make_process: MakeProcess) -> int:
     """
 
     def work(load: Any) -> dict[str, Any]:
-        sys.dont_write_bytecode = (
-            True  # who only asks may be another user than the site
-        )
+        # The user of this command may be another one than that of the site.
+        sys.dont_write_bytecode = True
         with noting_places() as places:
             site: Site = load()
         return {'rows': [*rows_of(site, places)]}

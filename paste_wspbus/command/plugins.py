@@ -40,7 +40,8 @@ def plugins(options: Options) -> int:
     :returns: 0.
     :raises UsageError: if there is no plugin of that name.
     """
-    put_last()  # otherwise root finds nothing of a package that is installed from here
+    # Otherwise root would not find a package that is installed from the working folder.
+    put_last()
     found = installed()
     name = options.args[1] if options.args[1:] else None
     chosen = [one for one in found if name in (None, one.name, _use(one))]

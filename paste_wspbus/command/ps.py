@@ -39,7 +39,7 @@ PATIENCE, AT_A_TIME = 1.0, 16
 #: The same if it says what all machines of its cluster do: its engine may be slow.
 MACHINES_PATIENCE = 8.0
 
-#: The states of a site that does not say its own.
+#: The states that are shown for a site that does not report its own.
 SILENT, FORBIDDEN = 'does not answer', 'not permitted'
 
 #: The states in which a site serves nowhere.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-#: What is said of a site that does not say its state.
+#: The state that is shown for a site that does not report its own.
 SAID = {SILENT: SILENT, FORBIDDEN: 'does not answer this user: permission denied'}
 
 

@@ -68,7 +68,8 @@ class Reloader(Autoreloader):
         self._gate = server.gate = gate = Gate(self.learnt, self.insist)
         self.learnt.search()
         gate.prepare()
-        # After a program that was outdated before it served, this one must serve.
+        # If the program before this one was outdated before it served, this one must
+        # serve.
         self._was_open = gate.begin(at_all=True, insists=bool(reload and not reload[1]))
 
     @on('stop')
@@ -93,7 +94,9 @@ class Reloader(Autoreloader):
         since = self.watcher.noticed if self.watcher is not None else time.monotonic()
         if options.verbosity > 0:
             print_line(what_changed(paths), 'stderr')
-        try:  # the next program reads it first, and could show no page without it
+        # Without a correct .ini, the next program could not even serve the page of the
+        # error.
+        try:
             self._check(paths)
         except WSPBusError as error:
             self._show(error)

@@ -35,7 +35,7 @@ NEWS, WAIT = 'roll_news', 10.0
 #: Seconds that a site has to answer, and to end a roll that the operator stops.
 PATIENCE = 5.0
 
-#: What the column ROLL of the last table says.
+#: From each outcome to the text for it in the column ROLL of the last table.
 _OUTCOMES = {
     'done': 'restarted',
     'failed': 'failed',
@@ -84,9 +84,11 @@ class Operator:
 
     def __init__(self, found: Found, options: Options) -> None:
         self.found, self.options, self.progress = found, options, ProgressLine()
-        # Who makes the token can stop the roll before it has an answer.
+        # With a token of its own, the command can stop the roll before the site has
+        # answered.
         self._token, self._since, self._said = secrets.token_hex(8), 0, 0
-        #: Whether the site has accepted the roll; whether it was said that the site hangs.
+        #: Whether the site has accepted the roll; whether a line has said that the site
+        #: hangs.
         self._has_begun = self._hangs = False
         #: The machine in its turn, and since when.
         self._turn, self._began = '', time.monotonic()
@@ -96,9 +98,10 @@ class Operator:
         self._failed = ''
         #: Whether it is certain that no other machine gets its turn.
         self._is_stopped = False
-        #: What ``ends`` has said.
+        #: What the news ``ends`` has carried.
         self._end: tuple[str, list[dict[str, Any]]] | None = None
-        #: From each word of `cluster.roll.Roll` to what it means here.
+        #: From the name of each piece of news of `cluster.roll.Roll` to the method that
+        #: takes it.
         self._heard: dict[str, Callable[..., None]] = {
             'waits': self._waits,
             'before': self._print,
@@ -203,7 +206,7 @@ class Operator:
             self._read_news(1)
         self.progress.end()
         if self._end is not None and not self._end[0]:
-            return self.follow()  # it was at its end
+            return self.follow()  # the roll was over before it could be stopped
         line = f'The roll is stopped. {self._summary(goes_on=True)}'
         print(printable(line), file=sys.stderr)
         return INTERRUPTED

@@ -92,7 +92,8 @@ def postponed() -> Generator[None]:
             while signal.getsignal(number) is handler:
                 try:
                     signal.signal(number, theirs[number])
-                except BaseException as error:  # of a handler that is back already
+                except BaseException as error:
+                    # A handler that is set again already has raised it.
                     raised.append(error)
     if raised:
         raise raised[0]

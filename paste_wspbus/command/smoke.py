@@ -75,7 +75,7 @@ class Rehearsal:
         return notifier if isinstance(notifier, SystemdNotifier) else None
 
     def _before(self, app: Any) -> bool:
-        """Make the requests in the thread of a server that blocks; return whether it serves."""
+        """Make the requests in the thread of a server that blocks; return whether to serve."""
         try:
             self._ask_all(app)
         except SmokeFailed as failed:

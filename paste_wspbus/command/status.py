@@ -83,7 +83,7 @@ def look(options: Options, **more: Any) -> tuple[Found, dict[str, Any]]:
     if found.state == RUNNING and found.problem and is_gunicorns(found, options):
         found.state, found.problem = GUNICORNS, 'gunicorn reports nothing else'
     if answer:
-        # A busy site would wait for the GIL to find it out.
+        # This process looks itself: in a busy site, the answer would wait for the GIL.
         answer.setdefault('rss', memory_of(found.pid) if found.pid else None)
     elif found.state == RUNNING and found.pid:
         found.problem = why_stopped(found.pid) or found.problem
@@ -109,6 +109,6 @@ def _without_answer(found: Found) -> dict[str, Any]:
     """Return what `status --json` prints for a site that does not answer."""
     return {
         'state': 'NO ANSWER' if found.state == RUNNING else found.state,
-        'pid': found.pid or None,  # 0 stands for a site that is about to write it
+        'pid': found.pid or None,  # 0: the site is about to write its process ID
         'problem': found.problem,
     }

@@ -41,7 +41,7 @@ PLAIN, HEADING, GOOD, BUSY, BAD = 'plain', 'heading', 'good', 'busy', 'bad'
 _STYLES = {'ready': GOOD, 'crashed': BAD, 'stopped': BAD, 'no answer': BAD}
 
 
-#: The states of a worker that ought to answer, and does not.
+#: The states of a worker that should answer and does not.
 SILENT = 'stopped', 'no answer'
 
 

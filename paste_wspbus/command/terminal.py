@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-#: The characters of an error's line: of more, `Output` would lose all.
+#: The number of characters of an error's line at most: `Output` drops a line that is
+#: too long.
 LONGEST = 4000
 
 
@@ -55,7 +56,8 @@ def flush() -> None:
             os.close(null)
         except ValueError:
             pass  # closed
-        except Exception:  # what the site has put there is no whole stream
+        except Exception:
+            # The site has put something there that lacks methods of a stream.
             setattr(sys, name, getattr(sys, f'__{name}__'))
 
 

@@ -1,4 +1,4 @@
-"""A command line that names no file, or has a word too much: what may have been meant."""
+"""A command line that names no file, or has one word too many: hints on what was meant."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from paste_wspbus.command.screen import Screen
     from paste_wspbus.process.options import Options
 
-#: From each key that acts on the site to the command of its control socket, and to what
-#: is said when the site has accepted it.
+#: From each key that acts on the site to the command for its control socket, and to the
+#: line that is shown when the site has accepted it.
 COMMANDS = {
     'g': ('graceful', 'The site was asked for a graceful restart.'),
     's': ('stacks', 'The stacks of all threads are in the log'),
@@ -35,7 +35,7 @@ COMMANDS = {
     '-': ('remove_worker', 'The site was asked for one worker less.'),
 }
 
-#: The last line.
+#: The last line on the screen.
 KEYS = 'q quit   g graceful   s stacks   + one more worker   - one less'
 
 #: Seconds between two looks at a site, if the command line does not say it.

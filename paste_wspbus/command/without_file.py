@@ -20,10 +20,10 @@ HELP = {
     NEW: 'Make a package of a plugin or of a site, a commented .ini, or a copy of a sample',
 }
 
-#: How a site is served, and asked.
+#: The usage of a command line with a file.
 USAGE = '%(prog)s [options] CONFIG_FILE [SUBCOMMAND] [var=value …]'
 
-#: The lines that follow the usage of a site.
+#: The usages of command lines without a file, which follow.
 USAGES = f"""
        %(prog)s {PS} [--cluster] [--json]
        %(prog)s {PLUGINS} [NAME] [--json]

@@ -42,7 +42,9 @@ def test_a_drained_site_keeps_serving_until_it_is_undrained(checked):
     checked.start()
     pid = checked.pid
     assert flags(checked) == 'False'
-    line = f'The site (process {pid}) is drained: bus.drained is true, and it keeps serving.'
+    line = (
+        f'The site (process {pid}) is drained (bus.drained is true), and keeps serving.'
+    )
     assert command(checked, 'drain') == f'{line}\n'
     assert checked.get() == f'STARTED True {pid}'
     assert (
