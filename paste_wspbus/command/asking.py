@@ -42,6 +42,7 @@ def ask_running(
         raise NotDone(f'{line} {otherwise}'.rstrip(), IS_NOT_RUNNING)
     if is_gunicorns(found, options):
         raise NotDone(f'gunicorn{found.who} serves the site: {lacks}')
+    found.check_answers()
     try:
         return found, ask(found.control, command, PATIENCE)
     except NoAnswer as error:

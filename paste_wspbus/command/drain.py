@@ -29,6 +29,7 @@ def drain(options: Options) -> int:
         raise NotDone(f'The site is not running: {found.problem}.', IS_NOT_RUNNING)
     if is_gunicorns(found, options):
         raise NotDone(f'gunicorn{found.who} serves the site: it has no {command}')
+    found.check_answers()
     try:
         answer = ask(found.control, command)
     except NoAnswer as error:

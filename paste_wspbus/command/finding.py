@@ -36,6 +36,9 @@ LOOKS = 5
 #: What is wrong with a site whose folder a deployment has removed.
 LOST = 'its PID file and its control socket were removed: stop it, and start it again'
 
+#: What is wrong with a site whose control socket somebody has removed, or nobody could make.
+DEAF = 'its control socket {} is missing: stop it, and start it again'
+
 #: The states of a site, as far as the command knows them.
 RUNNING, DEAD, NOT_RUNNING, UNKNOWN = 'RUNNING', 'DEAD', 'NOT RUNNING', 'UNKNOWN'
 
@@ -64,10 +67,11 @@ class Found:
     ``control`` is the path of its control socket. ``pid`` is None if it is not known.
     ``lock`` is its PID file, if it has one. ``error`` is the reason why nobody can know
     whether the site runs. ``entry`` is its entry among the running sites, if it has one.
-    ``other`` names the site that has the PID file, if it is another one.
+    ``other`` names the site that has the PID file, if it is another one. ``lost`` says which
+    files of a running site are missing, without which it can never answer.
     """
 
-    problem = other = ''
+    problem = other = lost = ''
     error: WSPBusError | None = None
     entry: Entry | None = None
 
@@ -97,6 +101,11 @@ class Found:
         """Note that the site may run in a process that this command cannot ask."""
         line = f'It is not known whether the site runs: {problem}'
         self.is_unknown(NotKnown(line)).problem = problem
+
+    def check_answers(self) -> None:
+        """Raise NotDone if the site runs, and can never answer."""
+        if self.lost:
+            raise NotDone(f'The site is running{self.who}, but {self.lost}')
 
     def is_there(self) -> bool:
         """Whether the site still runs, or another one that has replaced it."""
@@ -131,7 +140,22 @@ def find(
         # at that moment may find neither. So look again if something has changed.
         if found.state not in (NOT_RUNNING, DEAD) or before == _holders(options):
             break
+    if found.state == RUNNING and found.pid and not os.path.lexists(found.control):
+        found.lost = found.lost or _deaf(found.control, found.pid)
+        found.problem = found.lost or found.problem
     return found
+
+
+def _deaf(control: str, pid: int) -> str:
+    """Return what is wrong with a running site that has no control socket; '' if it starts.
+
+    A site opens its control socket before it writes its entry, and removes its entry first.
+    """
+    is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
+    entries, _ = read_entries((), everybody=is_root)
+    path = real_path(control)
+    is_open = any(one.control == path and one.holder == pid for one in entries)
+    return DEAF.format(path) if is_open and not os.path.lexists(path) else ''
 
 
 def _holders(options: Options) -> list[tuple[str, int]]:
@@ -380,7 +404,7 @@ def find_by_entry(entry: Entry) -> Found:
             found.state = NOT_RUNNING
         elif found.state == NOT_RUNNING and entry.holder and not lock.exists:
             found = _find_by_socket(entry.control, entry.holder)
-            found.problem = found.problem and LOST
+            found.problem = found.lost = found.problem and LOST
     else:
         found = _find_by_socket(entry.control, entry.holder)
     found.entry = entry

@@ -14,7 +14,6 @@ import time
 from paste_wspbus.command.answer import print_answer
 from paste_wspbus.command.finding import (
     DEAD,
-    LOST,
     NOT_RUNNING,
     Found,
     NotDone,
@@ -87,8 +86,7 @@ def graceful(options: Options) -> int:
             f'gunicorn{found.who} was asked to reload; its log says how that ended.'
         )
         return DONE
-    if found.problem == LOST:
-        raise NotDone(f'The site is running{found.who}, but {LOST}')
+    found.check_answers()
     restart = Graceful(found)
     try:
         line = restart.run(not options.no_wait, not options.no_soak)

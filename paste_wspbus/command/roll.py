@@ -58,6 +58,7 @@ def roll(options: Options) -> int:
         raise NotDone(f'The site is not running here: {found.problem}.')
     if is_gunicorns(found, options):
         raise NotDone(f'gunicorn{found.who} serves the site: it belongs to no cluster')
+    found.check_answers()
     one = Operator(found, options)
     try:
         one.begin()

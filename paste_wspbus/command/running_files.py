@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paste_wspbus.command import finding
 from paste_wspbus.command.arguments import PID_FILE
-from paste_wspbus.command.finding import LOST, NotDone, is_gunicorns
+from paste_wspbus.command.finding import NotDone, is_gunicorns
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.unix.processes import why_silent
@@ -34,6 +34,8 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
         )
     if isinstance(found.error, finding.Ambiguous):
         raise found.error
+    if found.lock is None or not options.replaces:
+        found.check_answers()
     if found.entry is None:
         if isinstance(found.error, finding.NotKnown) and options.verbosity > 0:
             stops = ', and stops no other process' if options.replaces else ''
@@ -62,8 +64,6 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
 
 
 def _runs_without_pid_file(found: Found, options: Options) -> str:
-    if found.problem == LOST:
-        raise NotDone(f'The site is running{found.who}, but {LOST}')
     if options.replaces:
         raise NotDone(
             f'The site is running{found.who} without a PID file, so restart cannot '

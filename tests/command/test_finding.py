@@ -1,5 +1,6 @@
 """A site without a PID file: how the commands find it, and whom they believe."""
 
+import json
 import os
 import signal
 import subprocess
@@ -458,6 +459,47 @@ def test_a_site_whose_control_socket_has_no_folder_is_not_said_to_be_starting(tm
     assert found == f'there is no folder {tmp_path}/no for its control socket'
     found = finding.why(NoAnswer(f'{tmp_path}/x.sock', 'it is not there', ENOENT), None)
     assert found == 'it is still starting, or it hangs'
+
+
+@pytest.mark.parametrize(
+    ('mode', 'files'),
+    [
+        ([], []),
+        ([], ['--pid-file=x.pid']),
+        (['--workers', '1'], ['--pid-file=x.pid']),
+        (['--reload'], []),
+    ],
+)
+def test_a_site_whose_control_socket_was_removed_is_not_said_to_be_starting(
+    folder, mode, files
+):
+    write(folder, {'site.ini': ini(), 'webapp.py': WEBAPP})
+    with Site(folder, None, 'site.ini', *files, *mode) as site:
+        path = control_of(folder, *files)
+        path.unlink()
+        why = f'{path.name} is missing: stop it, and start it again'
+        for subcommand, code in (
+            ('status', 0),
+            ('graceful', 1),
+            ('drain', 1),
+            ('timeline', 1),
+            ('start', 1),
+        ):
+            told = run(folder, 'site.ini', subcommand, *files)
+            text = told.out.text + told.err.text
+            assert f'The site is running (process {site.process.pid}), but' in text
+            assert why in text, text
+            assert told.code == code, told.report()
+        assert run(folder, 'site.ini', 'stop', *files).code == 0
+        assert site.wait() == 0, site.report()
+
+
+def control_of(folder, *files):
+    answer = status_json(folder, *files)[1]
+    assert answer['state'] == 'STARTED'
+    listed = json.loads(run(folder, 'ps', '--json').out.text)
+    (control,) = [one['control'] for one in listed if one['pid'] == answer['pid']]
+    return Path(control)
 
 
 def test_a_site_with_another_runtime_folder_is_not_said_not_to_run(folder, tmp_path):
