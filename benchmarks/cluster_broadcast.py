@@ -4,11 +4,15 @@ Beside it stand two floors. The bare subscribers are as many processes as worker
 but wait for an entry of a stream with redis-py (XREAD BLOCK), and another that adds one (XADD). The
 bare chain has all processes that a message passes, and they do nothing but pass it on: a supervisor
 and an agent that send it, and an agent, a supervisor and the workers of each machine.
+
+A burst is many messages that one worker sends in one request, as fast as it can: what is printed
+is how many of them a worker of another machine hears, and how many of them in a second.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -34,6 +38,9 @@ PAUSE = 0.02
 #: The round trips that a message may take (median).
 ROUND_TRIPS = 10
 
+#: Seconds without another message after which a burst counts as over.
+QUIET = 2.0
+
 _INI = """
 [app:main]
 use = call:heard:make
@@ -58,9 +65,13 @@ secret = sesame
 """
 
 _HEARD = """
+import json
 import socket
 import struct
 import time
+
+
+BURST = []  # when this process has heard each message of a burst
 
 
 def hears(bus, global_conf, to):
@@ -71,18 +82,28 @@ def hears(bus, global_conf, to):
         sock.send(struct.pack('qd', number, time.monotonic()))
 
     bus.subscribe('note', hear)
+    bus.subscribe('burst', lambda text: BURST.append(time.monotonic()))
     bus.accept('note')
+    bus.accept('burst')
     yield
     sock.close()
 
 
 def make(global_conf):
     def app(environ, start_response):
-        number, at = int(environ['PATH_INFO'][1:]), time.monotonic()
-        environ['wspbus.bus'].broadcast('note', number, cluster=True)
-        time.sleep(PAUSE)  # the answer costs time, too, which is not the message's
-        start_response('200 OK', [('Content-Type', 'text/plain')])
-        return [str(at).encode()]
+        _, word, *numbers = environ['PATH_INFO'].split('/')
+        bus, said = environ['wspbus.bus'], [time.monotonic()]
+        if word == 'heard':
+            said = BURST[:1] + BURST[-1:] + [len(BURST)]
+        elif word == 'burst':
+            for _ in range(int(numbers[0])):
+                bus.broadcast('burst', 'x' * 100, cluster=True)
+            said.append(time.monotonic())
+        else:
+            bus.broadcast('note', int(word), cluster=True)
+            time.sleep(PAUSE)  # the answer costs time, too, which is not the message's
+        start_response('200 OK', [('Content-Type', 'application/json')])
+        return [json.dumps(said).encode()]
     return app
 """
 
@@ -100,6 +121,14 @@ class Machine(Site):
             listen=self.listen, workers=workers, to=to, port=port, name=name
         )
         self.serve(folder / name, text)
+
+    def ask(self, *words: object) -> list[float]:
+        """Return what the site answers to a path of these words."""
+        path = '/'.join(map(str, words))
+        with urllib.request.urlopen(
+            f'http://127.0.0.1:{self.listen}/{path}'
+        ) as response:
+            return json.loads(response.read())  # type: ignore[no-any-return]
 
 
 class Distance:
@@ -172,13 +201,38 @@ def broadcasts(
             if len(took) == times + WARM_UP:
                 break
             site = sites[number % machines]
-            url = f'http://127.0.0.1:{site.listen}/{number}'
-            with urllib.request.urlopen(url) as response:
-                at = float(response.read())
+            (at,) = site.ask(number)
             last = wait_for(heard, number, machines * workers)
             if last is not None:
                 took.append(last - at)
         return took[-times:]
+
+
+def burst(port: int, folder: Path, count: int) -> tuple[float, int, float]:
+    """Let one worker send many messages at once; another machine hears them.
+
+    :returns: how many it has sent in a second, how many were heard, and in a second.
+    """
+    with contextlib.ExitStack() as stack:
+        sites = []
+        for name in ('sends', 'hears'):
+            sites.append(Machine(folder, name, port, 1, port))
+            stack.callback(sites[-1].close)
+        until = time.monotonic() + rounds.PATIENCE
+        while not sites[1].ask('heard')[-1] and time.monotonic() < until:
+            sites[0].ask('burst', 1)
+            time.sleep(0.05)
+        before = sites[1].ask('heard')[-1]
+        began, ended = sites[0].ask('burst', count)
+        heard, since = before, time.monotonic()
+        while time.monotonic() < since + QUIET and heard < before + count:
+            time.sleep(0.05)
+            now = sites[1].ask('heard')[-1]
+            if now > heard:
+                heard, since = now, time.monotonic()
+        *_, last, heard = sites[1].ask('heard')
+        heard = int(heard - before)
+        return count / (ended - began), heard, heard / max(last - began, 1e-6)
 
 
 class Processes(contextlib.ExitStack):
@@ -299,10 +353,12 @@ def wait_for(heard: socket.socket, number: int, count: int) -> float | None:
     return None
 
 
-def measure(distance: float, options: Any) -> tuple[float, list[list[float]]]:
-    """Return a round trip of the engine, and what each message takes, all in seconds.
+def measure(
+    distance: float, options: Any
+) -> tuple[float, list[list[float]], tuple[float, int, float]]:
+    """Return a round trip of the engine, what each message takes, and a `burst`; in seconds.
 
-    These are the messages of the site, of the bare subscribers, and of the bare chain.
+    The messages are those of the site, of the bare subscribers, and of the bare chain.
     """
     times = int(options.times)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
@@ -322,21 +378,27 @@ def measure(distance: float, options: Any) -> tuple[float, list[list[float]]]:
             bare(port, machines * workers, times),
             chain(port, machines, workers, times),
         ]
-        return round_trip(port, times), took
+        many = burst(port, folder, int(options.burst))
+        return round_trip(port, times), took, many
 
 
 def main() -> None:
     """Print what a message takes here, and over a network."""
-    options = rounds.options(__doc__ or '', times=50, machines=4, workers=4, distance=1)
+    options = rounds.options(
+        __doc__ or '', times=50, machines=4, workers=4, distance=1, burst=3000
+    )
     count = int(options.machines) * int(options.workers)
     print(f'  a message to {count} workers on {options.machines:g} machines')
     print(
         f'  {"engine at a distance of":<26}{"round trip":>12}{"message":>12}'
         f'{"round trips":>12}{"bare XREAD":>12}{"÷":>6}{"bare chain":>12}{"÷":>6}'
     )
-    ratio = None
+    ratio, lines = None, []
     for distance in (0.0, float(options.distance) / 1000):
-        trip, took = measure(distance, options)
+        trip, took, (sent, heard, in_a_second) = measure(distance, options)
+        lines.append(
+            f'  {distance * 1000:>23g} ms{sent:>12,.0f}{heard:>12,}{in_a_second:>12,.0f}'
+        )
         if not all(took):
             raise rounds.Unavailable('not all workers have heard the messages')
         message, *floors = map(statistics.median, took)
@@ -348,6 +410,13 @@ def main() -> None:
                 f'{least * 1000:>9.3f} ms{message / least:>6.1f}' for least in floors
             )
         )
+    print(
+        f'  a burst of {options.burst:,.0f} messages of 100 bytes, from one worker to another'
+    )
+    print(
+        f'  {"engine at a distance of":<26}{"sent/s":>12}{"heard":>12}{"heard/s":>12}'
+    )
+    print(*lines, sep='\n')
     rounds.judge('round trips of a message', ratio, at_most=ROUND_TRIPS)
 
 

@@ -271,14 +271,14 @@ class Engine(Protocol):
     def lease(self, name: str, member: Member, wish: Wish) -> Answer:
         """Look at a lease, take, renew or release it, in one step that nothing interrupts."""
 
-    def send(self, message: Message) -> None:
-        """Send a message to all members that receive; also to this one.
+    def send(self, *messages: Message) -> None:
+        """Send messages, in this order, to all members that receive; also to this one.
 
-        A member that does not receive for a while gets it later, if the engine keeps it
-        so long: for `Settings.keep` seconds, and with at most MAX_MESSAGES others of
-        MAX_KEPT bytes together.
+        A member that does not receive for a while gets them later, if the engine keeps them
+        so long: for `Settings.keep` seconds, and at most MAX_MESSAGES of MAX_KEPT bytes
+        together.
 
-        :raises ValueError: if it is too long.
+        :raises ValueError: if one is too long; then none is sent.
         """
 
     def receive(self, timeout: float) -> Received:

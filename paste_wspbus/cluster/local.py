@@ -280,9 +280,10 @@ class LocalEngine:
 
     # -- messages -----------------------------------------------------------------------
 
-    def send(self, message: Message) -> None:
+    def send(self, *messages: Message) -> None:
         """See `Engine.send`. A member that does not read for a while loses messages."""
-        data = encoded(message, self._settings.name, self._settings.secret)
+        ours, secret = self._settings.name, self._settings.secret
+        came = [encoded(one, ours, secret) for one in messages]
         try:
             names = {one for one in os.listdir(self._folder) if one.endswith('.sock')}
         except FileNotFoundError:
@@ -292,18 +293,19 @@ class LocalEngine:
         try:
             for name in sorted(names, key=lambda name: name in self._deaf):
                 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                    self._send_to(sock, folder, name, data)
+                    self._send_to(sock, folder, name, came)
         finally:
             os.close(folder)
 
     def _send_to(
-        self, sock: socket.socket, folder: int, name: str, data: bytes
+        self, sock: socket.socket, folder: int, name: str, came: list[bytes]
     ) -> None:
-        """Send it to one member; wait a moment if that has much to read."""
+        """Send messages to one member; wait a moment if that has much to read."""
         sock.settimeout(0 if name in self._deaf else LISTENS)
         try:
             sock.connect(f'/proc/self/fd/{folder}/{name}')
-            sock.send(data)
+            for data in came:
+                sock.send(data)
             self._deaf.discard(name)
         except (ConnectionRefusedError, FileNotFoundError):  # its member has ended
             with contextlib.suppress(OSError):

@@ -29,6 +29,10 @@ SITE = 'site'
 #: Seconds after which the engine is tried again if a message did not reach it.
 AGAIN = 1.0
 
+#: The number of messages that are sent in one command at most: an engine does nothing else
+#: meanwhile. What `Lines` reads at once limits the number of their bytes.
+AT_ONCE = 100
+
 #: Seconds between two lines of the log about messages that are too old.
 MINUTE = 60.0
 
@@ -86,14 +90,16 @@ class Mail:
     - ``order``, text, time: one of a roll that has its lease at this time (`boot_clock`).
     - ``entered``, fence, answer: whether it may; see `roll.Rolls.enter`.
     - ``missed``: messages of other machines were lost.
-    - ``dropped``, reason: a message did not reach the engine. Nothing is sent twice.
+    - ``dropped``, reason, count: so many messages did not reach the engine. Nothing is sent
+      twice.
     - ``note``, level, text: a line for the log.
     - ``news``, token, word, …: how a roll goes that was asked for here; see `roll.Roll`.
     - ``roll``, facts: how a roll goes or has ended that some machine carries out; see
       `rolled.seen_of`.
 
-    A message that did not reach the engine leaves a gap in the numbers of its sender. If no
-    other one follows, an empty one does as soon as the engine takes it.
+    Messages that wait are sent together, in one round trip. One that did not reach the engine
+    leaves a gap in the numbers of its sender. If no other one follows, an empty one does as
+    soon as the engine takes it.
 
     :param rolls: what carries out rolls that are asked for here.
     """
@@ -112,6 +118,8 @@ class Mail:
         #: The number of the last message that did not reach the engine, and when it is tried
         #: again; 0 if all have reached it.
         self._owed, self._again = 0, 0.0
+        #: The messages that are sent next, together.
+        self._waiting: list[Message] = []
         self._told_at = float('-inf')
         #: How many messages were refused since the log has said so, and when it has.
         self._refused, self._refused_at = 0, float('-inf')
@@ -122,9 +130,12 @@ class Mail:
 
     def say(self, *words: object) -> None:
         """Say something to the supervisor; wait if it does not read."""
-        line = json.dumps(words).encode() + b'\n'
+        self._say_all([words])
+
+    def _say_all(self, lines: list[tuple[object, ...]]) -> None:
+        text = ''.join(f'{json.dumps(words)}\n' for words in lines)
         with self._saying, contextlib.suppress(OSError):  # the supervisor has ended
-            self._connection.sendall(line)
+            self._connection.sendall(text.encode())
 
     # -- what comes -----------------------------------------------------------------------
 
@@ -133,18 +144,20 @@ class Mail:
         if received.missed:
             self.say('missed')
         self._tell_of_refused(received.refused)
+        lines: list[tuple[object, ...]] = []
         for message in received.messages:
             sender, kind, text, number, _ = message
             if kind not in (SITE, ROLL, ROLLED) or self._is_too_old(message):
                 continue
             if kind == SITE:
                 if sender != self.member.id:
-                    self.say('message', sender, text, number)
+                    lines.append(('message', sender, text, number))
             elif self.rolls is not None:
                 if kind == ROLLED:
                     self.rolls.hear(message)
                 elif (seen := self.rolls.is_valid(self.engine, text)) is not None:
-                    self.say('order', text, seen)
+                    lines.append(('order', text, seen))
+        self._say_all(lines)
 
     def _tell_of_refused(self, count: int) -> None:
         """Log how many messages are refused, once a minute."""
@@ -182,40 +195,60 @@ class Mail:
                 continue
             for word, *carried in lines.read():
                 self._hear(word, *carried)
+            self._send_waiting()
             if lines.has_ended:
                 return
 
     def _hear(self, word: str, *carried: Any) -> None:
         if word == 'send':
-            kind, text, number = carried
-            self._send(Message(self.member.id, kind, text, number))
-        elif self.rolls is not None:
-            if word == 'roll':
-                self.rolls.begin(*carried)
-            elif word == 'enter':
-                self.say('entered', *carried, self.rolls.enter(self.engine, *carried))
-            else:
-                self.rolls.stop()
+            self._waiting.append(Message(self.member.id, *carried))
+            if len(self._waiting) == AT_ONCE:
+                self._send_waiting()
+            return
+        self._send_waiting()  # what was said before comes first
+        if self.rolls is None:
+            return
+        if word == 'roll':
+            self.rolls.begin(*carried)
+        elif word == 'enter':
+            self.say('entered', *carried, self.rolls.enter(self.engine, *carried))
+        else:
+            self.rolls.stop()
 
-    def _send(self, message: Message) -> None:
+    def _send_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._send(*waiting)
+
+    def _send(self, *messages: Message) -> None:
+        """Send messages together: all of them reach the engine, or nobody knows of any."""
         is_late = self._owed and clock() < self._again
-        reason = '' if is_late else self._try(message)
+        try:
+            reason = '' if is_late else self._try(*messages)
+        except ValueError as error:
+            if len(messages) > 1:  # only some of them are too long
+                for one in messages:
+                    self._send(one)
+                return
+            reason = str(error)
+        last = max(one.number for one in messages)
         if not (is_late or reason):
-            self._owed = self._owed if message.number == 0 else 0
+            self._owed = self._owed if last == 0 else 0
             return
         if not is_late:
             self._again = clock() + AGAIN
-        if message.number > self._owed:
-            self._owed = message.number
-        if message.text:
-            self.say('dropped', reason)
+        self._owed = max(self._owed, last)
+        if count := sum(bool(one.text) for one in messages):
+            self.say('dropped', reason, count)
 
-    def _try(self, message: Message) -> str:
-        """Send a message; return why it did not reach the engine."""
+    def _try(self, *messages: Message) -> str:
+        """Send messages; return why they did not reach the engine.
+
+        :raises ValueError: if one of them is too long.
+        """
+        now = time.time()
         try:
-            self.engine.send(message._replace(at=time.time()))
+            self.engine.send(*(one._replace(at=now) for one in messages))
         except EngineAway as away:
             return away.reason
-        except ValueError as error:
-            return str(error)
         return ''

@@ -175,10 +175,11 @@ class RedisEngine:
         with self._asking(self._commands):
             self._commands.hset(self._key('facts'), member.id, json.dumps(facts))
 
-    def send(self, message: Message) -> None:
+    def send(self, *messages: Message) -> None:
         """See `Engine.send`."""
-        data = encoded(message, self._settings.name, self._settings.secret)
-        args = data, self._keep, MAX_MESSAGES, MAX_KEPT, secrets.token_hex(8)
+        name, secret = self._settings.name, self._settings.secret
+        came = [encoded(one, name, secret) for one in messages]
+        args = self._keep, MAX_MESSAGES, MAX_KEPT, secrets.token_hex(8), *came
         with self._is_sending:
             if self._sending is None:
                 self._sending = _Direct(self._open(self._patience))

@@ -120,30 +120,31 @@ end
 return redis.call('ZCOUNT', KEYS[2], now - tonumber(ARGV[5]), '+inf')
 """
 
-#: KEYS: messages, stream. ARGV: the message, milliseconds for which messages are kept, and
-#: how many of how many bytes are kept at most, and a random number. The stream has, beside
-#: the messages: the number of their bytes, the id of the last one that was dropped, and a
-#: random number by which the members see that its data were lost.
+#: KEYS: messages, stream. ARGV: milliseconds for which messages are kept, how many of how many
+#: bytes are kept at most, a random number, and the messages. The stream has, beside the
+#: messages: the number of their bytes, the id of the last one that was dropped, and a random
+#: number by which the members see that its data were lost.
 SEND = """
-local size, most = tonumber(redis.call('HGET', KEYS[2], 'size') or '0') or 0, tonumber(ARGV[4])
-local count = redis.call('XLEN', KEYS[1])
-if count == 0 then size = 0 end
-size, count = size + #ARGV[1], count + 1
+local keep, most, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local size = tonumber(redis.call('HGET', KEYS[2], 'size') or '0') or 0
+local old, new = redis.call('XLEN', KEYS[1]), #ARGV - 4
+if old == 0 then size = 0 end
+for number = 5, #ARGV do size = size + #ARGV[number] end
 local time = redis.call('TIME')
-local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[2])
+local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - keep
 local dropped
-for _ = 1, 1000 do
-  if count == 1 then break end
+for _ = 1, 1000 + new do
+  if old == 0 then break end
   local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
   local at = tonumber(string.match(first[1], '^%d+'))
-  if at >= oldest and count <= tonumber(ARGV[3]) and size <= most then break end
+  if at >= oldest and old + new <= most and size <= most_bytes then break end
   redis.call('XDEL', KEYS[1], first[1])
-  size, count, dropped = size - #(first[2][2] or ''), count - 1, first[1]
+  size, old, dropped = size - #(first[2][2] or ''), old - 1, first[1]
 end
-redis.call('XADD', KEYS[1], '*', 'm', ARGV[1])
+for number = 5, #ARGV do redis.call('XADD', KEYS[1], '*', 'm', ARGV[number]) end
 redis.call('HSET', KEYS[2], 'size', string.format('%.0f', math.max(size, 0)))
 if dropped then redis.call('HSET', KEYS[2], 'dropped', dropped) end
-redis.call('HSETNX', KEYS[2], 'run', ARGV[5])
+redis.call('HSETNX', KEYS[2], 'run', ARGV[4])
 """
 
 #: KEYS: messages, stream. ARGV: a random number. It returns the random number of the stream,

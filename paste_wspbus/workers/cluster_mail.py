@@ -145,8 +145,8 @@ class ClusterMail:
         line, outbox = json.dumps(words).encode() + b'\n', self._outbox
         return outbox is not None and outbox.has_room(line) and outbox.put(line)
 
-    def _has_dropped(self, reason: str) -> None:
-        self.counts['dropped'] += 1
+    def _has_dropped(self, reason: str, count: int = 1) -> None:
+        self.counts['dropped'] += count
         if reason:
             self._log('dropped', 'messages that other machines do not get', reason)
 

@@ -252,6 +252,23 @@ def test_messages_come_in_order_to_all_who_receive(make):
         assert received == sent
 
 
+def test_messages_are_sent_together_or_none_is(make):
+    one, two = make(), make()
+    two.receive(0.001)
+    texts = [Message('one-1', 'x', 'text', number) for number in range(1, 101)]
+    with pytest.raises(ValueError, match='a message of'):
+        one.send(*texts, texts[0]._replace(text='x' * MAX_MESSAGE))
+    sender = threading.Thread(target=one.send, args=texts)
+    sender.start()
+    found = []
+    while len(found) < 100:
+        came = two.receive(10).messages
+        assert came
+        found += came
+    sender.join()
+    assert found == texts
+
+
 def test_receiving_wakes_up_when_a_message_comes(make):
     one, two = make(), make()
     two.receive(0.001)

@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,16 +17,19 @@ ONE = Member('one-1', 'one')
 
 
 class Engine:
-    """It takes what is sent; ``away`` is why it does not."""
+    """It takes what is sent; ``away`` is why it does not; ``counts`` are those sent together."""
 
     def __init__(self):
-        self.sent, self.away, self.tries = [], '', 0
+        self.sent, self.away, self.tries, self.counts = [], '', 0, []
 
-    def send(self, message):
+    def send(self, *messages):
         self.tries += 1
         if self.away:
             raise EngineAway(self.away)
-        self.sent.append(message)
+        if any(one.text == 'too long' for one in messages):
+            raise ValueError('a message of 70,000 bytes')
+        self.sent += messages
+        self.counts.append(len(messages))
 
 
 @pytest.fixture
@@ -80,11 +84,46 @@ def test_what_does_not_reach_the_engine_is_lost_and_counted(make):
     one.engine.away = 'it is full'
     send(one, 1, 2, 3)
     assert one.engine.tries == 1  # the others do not wait for it
-    assert said(one) == [['dropped', 'it is full'], ['dropped', ''], ['dropped', '']]
+    first, *others = said(one)
+    assert (first, others) == (['dropped', 'it is full', 1], [['dropped', '', 1]] * 2)
     one._again, one.engine.away = 0, ''
     send(one, 4)  # the others see that three are missing
     assert numbers_sent(one) == [(4, 'text')]
     assert one._owed == 0
+
+
+def test_what_waits_is_sent_together_and_in_order(make):
+    """So the time of a round trip does not bound the messages of a second."""
+    one, began = make(), []
+    one.rolls = SimpleNamespace(
+        look=lambda engine: None,
+        begin=lambda *asked: began.append(len(one.engine.sent)),
+    )
+    lines = [['send', SITE, 'text', number] for number in range(1, 251)]
+    lines.insert(130, ['roll', 'token'])
+    one.mine.sendall(b''.join(json.dumps(line).encode() + b'\n' for line in lines))
+    one.start()
+    eventually(lambda: len(one.engine.sent) == 250)
+    assert [number for number, _ in numbers_sent(one)] == [*range(1, 251)]
+    assert one.engine.counts == [100, 30, 100, 20]
+    assert began == [130]  # what was said before it is sent before it
+
+
+def test_messages_that_are_sent_together_are_lost_together(make):
+    one = make()
+    one.engine.away = 'it does not answer in time'
+    one._send(*(Message(ONE.id, SITE, 'text', number) for number in (1, 2, 3)))
+    assert one.engine.tries == 1  # nobody knows whether the engine has them
+    assert said(one) == [['dropped', 'it does not answer in time', 3]]
+    assert one._owed == 3
+
+
+def test_one_that_is_too_long_takes_no_other_with_it(make):
+    one = make()
+    texts = 'text', 'too long', 'text'
+    one._send(*(Message(ONE.id, SITE, text, n + 1) for n, text in enumerate(texts)))
+    assert said(one)[0] == ['dropped', 'a message of 70,000 bytes', 1]
+    assert numbers_sent(one)[0] == (1, 'text')
 
 
 def test_if_nothing_follows_an_empty_message_shows_what_was_lost(make, monkeypatch):

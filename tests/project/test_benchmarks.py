@@ -368,8 +368,11 @@ def test_frameworks_measures_each_site_and_each_framework(benchmark):
 
 
 def test_cluster_broadcast_measures_a_message_in_round_trips(benchmark):
-    output = benchmark('cluster_broadcast', '--times=3', '--machines=2', '--workers=1')
+    words = '--times=3', '--machines=2', '--workers=1', '--burst=200'
+    output = benchmark('cluster_broadcast', *words)
     assert targets(output)['round trips of a message'] > 0
+    for distance in (0, 1):
+        assert re.search(rf'^ +{distance} ms +[\d,]+ +200 +[\d,]+$', output, re.M)
 
 
 def test_cluster_measures_how_long_a_plugin_stands_still(benchmark):
