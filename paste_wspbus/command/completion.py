@@ -11,6 +11,7 @@ from paste_wspbus.command.new import KINDS
 from paste_wspbus.command.parser import make_parser
 from paste_wspbus.command.without_file import HELP, NEW
 from paste_wspbus.exits import DONE
+from paste_wspbus.templates.copying import samples
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 #: From the name of a value in `--help` to its kind.
 VALUES = {
     'FILE': 'file',
-    'FILE|MACHINE': 'file',
+    'FILE|MACHINE': 'sample',
     'FILENAME': 'file',
     'LOG_FILE': 'file',
     'USERNAME': 'user',
@@ -41,7 +42,7 @@ class Option(NamedTuple):
     help: str
     #: The name of its value; '' if it has none.
     metavar: str
-    #: 'file', 'user', 'group', or '' for another value.
+    #: 'file', 'user', 'group', 'sample' (after `new`, else a file), or '' for another value.
     kind: str
     #: The values from which one is chosen.
     choices: list[str]
@@ -105,6 +106,7 @@ def _filled(script: str, **more: str) -> str:
         'WITHOUT_FILE': _words(WITHOUT_FILE),
         'KINDS': _words(KINDS),
         'NEW': NEW,
+        'SAMPLES': _words(samples()),
         'TIMELINE': TIMELINE,
         **more,
     }
@@ -127,6 +129,14 @@ _wspserve_paths() {
     compopt -o filenames 2>/dev/null
     _wspserve_add < <(compgen -d -- "$1"; compgen -f -X "$2" -- "$1" |
         while IFS= read -r one; do [[ -d $one ]] || printf '%s\n' "$one"; done)
+}
+
+_wspserve_sample() {
+    if [[ $2 == @NEW@ ]]; then
+        _wspserve_add < <(compgen -W '@SAMPLES@' -- "$1")
+    else
+        _wspserve_paths "$1" ''
+    fi
 }
 
 _wspserve() {
@@ -187,6 +197,7 @@ def bash() -> str:
     add = '_wspserve_add < <(compgen {} -- "$cur"); return ;;'
     lines += [
         f'{_either(_names("file"))}) _wspserve_paths "$cur" \'\'; return ;;',
+        f'{_either(_names("sample"))}) _wspserve_sample "$cur" "$file"; return ;;',
         f'{_either(_names("user"))}) {add.format("-u")}',
         f'{_either(_names("group"))}) {add.format("-g")}',
         f'{_either(_names())}) return ;;',
@@ -210,6 +221,15 @@ _wspserve_first() {
     )
     _alternative 'files:file:_files -g "*.ini"' \
         'commands:subcommand:{_describe -t commands subcommand commands}'
+}
+
+_wspserve_sample() {
+    local -a before=(${words[1,CURRENT-1]})
+    if (( ${before[(I)@NEW@]} )); then
+        compadd -- @SAMPLES@
+    else
+        _files
+    fi
 }
 
 _wspserve_more() {
@@ -246,7 +266,13 @@ else
 fi
 """
 
-_ZSH_ACTIONS = {'file': '_files', 'user': '_users', 'group': '_groups', '': ' '}
+_ZSH_ACTIONS = {
+    'file': '_files',
+    'user': '_users',
+    'group': '_groups',
+    'sample': '_wspserve_sample',
+    '': ' ',
+}
 
 
 def zsh() -> str:
@@ -328,6 +354,15 @@ function __wspserve_needs_kind
     test "$words" = @NEW@
 end
 
+function __wspserve_sample
+    set -l words (__wspserve_words)
+    if test "$words[1]" = @NEW@
+        string split ' ' '@SAMPLES@'
+    else
+        __fish_complete_path (string replace -r '^--[^=]*=' '' -- (commandline -ct))
+    end
+end
+
 function __wspserve_needs_picture
     set -l words (__wspserve_words)
     contains -- @TIMELINE@ $words[2..-1]
@@ -344,6 +379,7 @@ _FISH_VALUES = {
     'file': '-r -F',
     'user': "-x -a '(__fish_complete_users)'",
     'group': "-x -a '(__fish_complete_groups)'",
+    'sample': "-x -a '(__wspserve_sample)'",
     '': '-x',
 }
 

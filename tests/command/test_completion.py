@@ -30,6 +30,10 @@ COMPLETED = {
     'development.ini a=1 stat': 'status',
     'development.ini --log-file no': 'notes.txt',
     'development.ini timeline no': 'notes.txt',
+    'new ini --from sho': 'shop',
+    'new ini --from=sho': '--from=shop',
+    'new ini mine.ini --from no': None,
+    '--from no': 'notes.txt',
     'development.ini stop und': None,
     'ps stat': None,
 }
@@ -168,5 +172,6 @@ def test_a_call_that_cannot_be_meant_is_refused(line, problem, monkeypatch):
 
 def test_each_option_of_a_file_completes_files():
     options = [one for one in completion.known_options() if 'FILE' in one.metavar]
-    assert '--from' in [name for one in options for name in one.names]
-    assert {one.kind for one in options} == {'file'}
+    kinds = {name: one.kind for one in options for name in one.names}
+    assert kinds.pop('--from') == 'sample'
+    assert set(kinds.values()) == {'file'}
