@@ -1,4 +1,4 @@
-"""What a server reports of the beginning and the end of a request."""
+"""What a server reports about a request: when it arrived, and how it has ended."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The key in ``environ`` of the time.monotonic() at which the server had the request.
+#: The key in ``environ`` of the time.monotonic() at which the request arrived.
 RECEIVED_KEY = 'wspbus.received'
 
-#: How a request has ended that was answered, for an access log.
+#: For an access log: the end of a request that was answered.
 DONE = 'done'
 
-#: What an access log's function raises if a request has something unusual.
+#: The errors that the function of an access log raises if a request has something
+#: unusual.
 UNUSUAL = (AttributeError, LookupError, TypeError)
 
 
 class Known(NamedTuple):
     """How the function that makes the line of a request gets its fields.
 
-    Most of it is Python, by the names of the fields. It may raise one of `UNUSUAL`: then the
-    line is made from ``environ`` alone.
+    Most of them are expressions in Python, by the name of the field. If one raises an
+    error of `UNUSUAL`, the line is made from ``environ`` alone.
 
     :param arguments: the names of the arguments of the function.
-    :param before: statements that the others need.
-    :param texts: texts that cannot change a line. Of ``line`` it is that of method, uri and
-        protocol, with spaces between them.
+    :param before: statements that the expressions need.
+    :param texts: fields whose text needs no escapes in a line. ``line`` is the method,
+        the uri and the protocol, with spaces between them.
     :param status: the status line.
     :param numbers: ``bytes``, ``waited_us`` and ``spent_us``.
     :param end: how each request ended; None if that is an argument.

@@ -51,7 +51,7 @@ _KNOWN: dict[str, Callable[[str], Any]] = {
     'ssl_certificate_chain': str,
 }
 
-#: Settings that cheroot.wsgi.Server does not take.
+#: The settings that cheroot.wsgi.Server does not take.
 _OURS = (*ADDRESS, 'ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain')
 
 
@@ -350,7 +350,7 @@ class _Connections(ConnectionManager):  # type: ignore[misc]
             self._selector.register(listening.sock.fileno(), 1, data=door)
         #: The listening sockets that the selector does not watch, because accept() failed.
         self._away: list[socket.socket] = []
-        # With it, a stop works without free descriptors.
+        # It is made now, so that a stop needs no free descriptor.
         self._spare = [Wake()]
 
     @property
@@ -508,7 +508,8 @@ class _Server(wsgi.Server):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gateway: type[wsgi.Gateway] = contained(self.gateway)
-        #: Of a worker among several: the connections that have a thread, or wait for one.
+        #: If several workers serve: the connections that have a thread, or wait for
+        #: one.
         self.in_pool: set[_Connection] = set()
         #: Each connection from accept() to close(), wherever in cheroot it is.
         self.open_connections: weakref.WeakSet[_Connection] = weakref.WeakSet()

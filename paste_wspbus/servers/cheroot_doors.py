@@ -1,4 +1,4 @@
-"""What stands in cheroot's selector beside connections: further listening sockets, and what wakes it."""
+"""What cheroot's selector has beside connections: further listening sockets, and a wake-up."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class Door:
 
     def __init__(self, server: _Server, listening: ListeningSocket) -> None:
         self.sock = listening.sock
-        #: cheroot's classes find this as the server of a connection that came in here.
+        #: cheroot's classes take this for the server of the connections that came in
+        #: here.
         self.server = At(server, bind_addr(listening))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What cheroot does in Python for each request, done with less: its files and its queue."""
+"""Faster replacements of what cheroot has in Python: its files and its queue."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Reader(io.BufferedReader):
         return found
 
     def has_data(self) -> bool:
-        """Return whether something was read from the socket that nobody has taken yet."""
+        """Return whether the buffer has bytes that were read from the socket."""
         self.raw.is_quiet = True
         try:
             return bool(self.peek(1))
@@ -61,9 +61,10 @@ class Writer(io.BufferedIOBase):
     """Takes the place of cheroot's StreamWriter: the head and the first chunk leave in one send(2)."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock  # by this, `servers.cutting` knows whose client does not read
+        self._sock = sock  # `servers.cutting` finds by it the client that does not read
         self._held = b''
-        #: Whether what is written next waits for what is written after it, or for flush().
+        #: Whether the next bytes wait for those that are written after them, or for
+        #: flush().
         self.holds = False
         #: cheroot's statistics show it.
         self.bytes_written = 0
@@ -172,7 +173,7 @@ class Queue:
 
 def take_faster_queue(pool: ThreadPool) -> None:
     """Give cheroot's threads a `Queue`, if the .ini does not bound theirs (accepted_queue_size)."""
-    # What gevent and eventlet put in the place of locks is not what it is fast by.
+    # It is fast because of Python's own locks, which gevent and eventlet replace.
     if not threads_are_greenlets() and pool._queue.maxsize <= 0:
         pool._queue = waiting = Queue()
         pool.get = waiting.get

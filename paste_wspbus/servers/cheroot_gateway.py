@@ -1,4 +1,4 @@
-"""How cheroot calls the application: its gateways, with what they lack."""
+"""How cheroot calls the application: its gateways, which here close every response."""
 
 from __future__ import annotations
 

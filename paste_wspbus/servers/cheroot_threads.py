@@ -18,7 +18,7 @@ class Worker(WorkerThread):  # type: ignore[misc]
     """A thread of cheroot's pool, acquired before its first request and released at its end."""
 
     bus: Bus
-    #: Of a worker among several: the connections that have a thread, or wait for one.
+    #: If several workers serve: the connections that have a thread, or wait for one.
     in_pool: set[Any] | None = None
     #: It is called with each of them when this thread has served it.
     has_served: Callable[[Any], object]

@@ -52,7 +52,7 @@ class RequestInFlight(NamedTuple):
     since: float
     waits_for: WaitsFor
     stack: Stack | None = None
-    #: What the adapter knows the connection by.
+    #: The adapter's own object for the connection.
     connection: Any = None
 
     @property

@@ -24,13 +24,14 @@ EXPECTED = 0.5
 
 _BUSY, _FREE = b'\0', b'\1'
 
-#: Seconds for which connections stay in the backlog while no worker has a free thread, if the
-#: system does not say how full the backlog is.
+#: If the system does not report how full the backlog is: the seconds for which
+#: connections stay there while no worker has a free thread.
 PATIENCE = 1.0
 
-#: A worker that has answered so many requests within the first number of seconds, the last
-#: one within the second, accepts always. No connection waits long there; and a thread would be
-#: idle until the loop has accepted the next one.
+#: A worker always accepts if its requests are short: it has answered MANY requests
+#: within WITHIN seconds, the last one within LAST seconds. No connection waits long
+#: there; and if it left connections to others, its threads would be idle until its loop
+#: accepts again.
 MANY, WITHIN, LAST = 32, 0.05, 0.005
 
 
@@ -110,7 +111,7 @@ class Sharing:
         self.count()
 
     def end(self) -> None:
-        """Note that the server stops: it accepts all that comes to it, and others more than it."""
+        """Note that the server stops: it accepts what comes to it, but others accept more."""
         self._is_over = True
         self._note(False)
         self._stop_leaving()

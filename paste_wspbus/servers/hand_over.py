@@ -19,7 +19,7 @@ class HandOver:
     (`queue.SimpleQueue` has one lock for all threads before Python 3.13. Each thread that
     gets something releases it, and that wakes another thread in vain.)
 
-    Why no thread sleeps beside something that was put. A thread looks once more after
+    Why no thread sleeps while an item waits. A thread looks once more after
     its lock is in `_idle`: either it sees what was put, or that came later, and `put`
     finds the lock. A thread that is being woken says so no longer before it looks:
     what was put without waking anybody came before that, and it sees it. Each step is

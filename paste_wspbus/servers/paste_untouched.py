@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def marking(base: type[Any], untouched: Untouched) -> type[Any]:
     """Return a class of handlers of connections that are marked as `Untouched` says.
 
-    Only the first request of a connection counts: its thread waits for the next one.
+    Only the first request of a connection counts: for the next ones, its thread waits
+    already.
     """
 
     class Handler(base):  # type: ignore[misc]

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 #: others are lost with their worker.
 WORKERS, DESCRIPTORS = 256, 1024
 
-#: The bytes of a number.
+#: The size of a number in bytes.
 _NUMBER = 8
 
 
 class Marks:
     """A number for each descriptor of each worker, in memory that all of them share.
 
-    It is 0, or the descriptor is a connection of a client, and all that the client has sent
-    since the last whole response still waits in the system. No number comes twice.
+    The number is 0 for a descriptor that nobody may take. Any other number marks the
+    connection of a client: everything that the client has sent since the last whole
+    response still waits in the system. No such number is used twice.
 
     The supervisor makes it, and its children inherit it. If the system does not give the
     memory (RLIMIT_AS), there is no room for anybody.
@@ -77,7 +78,7 @@ class Untouched:
     """
 
     def __init__(self, numbers: memoryview) -> None:
-        #: For each descriptor below DESCRIPTORS its mark; and what returns the next number.
+        #: The marks, by descriptor; and the function that returns the next number.
         self.numbers, self.next = numbers, itertools.count(1).__next__
 
     def add(self, fd: int) -> None:
@@ -166,14 +167,15 @@ def take(server: Any, fd: int) -> None:
 
 
 def own(connection: socket.socket) -> socket.socket:
-    """Take a connection away from the thread that offers it, and that may give it up meanwhile.
+    """Take a connection away from the thread that offers it: that thread may close it meanwhile.
 
     :returns: another object; the given one is closed from here on.
-    :raises OSError: if it is given up.
+    :raises OSError: if that thread has closed it.
     """
     fd = connection.detach()
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     taken = socket.socket(fileno=fd)
-    taken.settimeout(taken.gettimeout())  # the system may have it otherwise
+    # The descriptor may be non-blocking in the system.
+    taken.settimeout(taken.gettimeout())
     return taken

@@ -52,7 +52,7 @@ _STRICTER: dict[str, Callable[[str], Any]] = {
     'recv_bytes': whole('recv_bytes', 1, MAX_INT),
 }
 
-#: As waitress itself has it.
+#: From each key to the keys that cannot be set beside it, as in waitress.
 _NOT_TOGETHER = {
     'listen': ('host', 'port'),
     'unix_socket': ('host', 'port', 'listen'),
@@ -96,7 +96,7 @@ class WaitressServer(Server):
                 known[key](value)
             except (ValueError, TypeError):
                 raise SettingError(key, f'{value!r} is not valid') from None
-        waitress_fast.switched_off()  # so that a word that is wrong is found at once
+        waitress_fast.switched_off()  # a wrong name in it is found at once
         if int(conf.get('connection_limit', 1)) < 1:
             raise SettingError('connection_limit', 'it must be 1 or more')
         for key, others in _NOT_TOGETHER.items():
@@ -110,7 +110,8 @@ class WaitressServer(Server):
                 parse_address(where, 'listen')
             else:
                 parse_port(_split(where)[1], 'listen')
-        if any('trusted' in key for key in conf):  # those that belong together
+        # Waitress checks the keys that belong together.
+        if any('trusted' in key for key in conf):
             self._check_together({k: v for k, v in conf.items() if k not in WHERE})
         return conf
 
@@ -131,7 +132,7 @@ class WaitressServer(Server):
         return self._bind_all(listen.split(), 'listen')
 
     def sockets_for(self, address: str, key: str = '--listen') -> list[ListeningSocket]:
-        """Return the sockets for an address; of [server:main], for each family of its host."""
+        """Return the sockets for an address: those of [server:main] get one for each family."""
         if key != 'listen' or _is_ours(address):
             return super().sockets_for(address, key)
         host, port = _split(address)
@@ -139,7 +140,8 @@ class WaitressServer(Server):
         try:
             for family, (resolved, _) in resolve(host, number, self._family()):
                 bound.append(self.bind_tcp(family, (resolved, number)))
-                number = bound[-1].name[1]  # of 0, the same for all families
+                # If the port is 0, all families get the same number.
+                number = bound[-1].name[1]
         except BaseException:
             self.close_new(bound)
             raise

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.servers.free_threads import Sharing
 
-#: The environment variable that names the ways which are switched off.
+#: The environment variable with the names of the ways that are switched off.
 WITHOUT = 'WSPBUS_WAITRESS_WITHOUT'
 
 #: The names of the ways.
@@ -62,14 +62,15 @@ def switched_off() -> frozenset[str]:
 
 
 def ways() -> frozenset[str]:
-    """Return the names of the ways to use: those for which all is as they expect it.
+    """Return the names of the ways to use: those whose conditions hold here.
 
     :raises SettingError: if the environment variable `WITHOUT` names an unknown way.
     """
     used = set(WAYS) - switched_off()
     if _major() != MAJOR:
         used.clear()
-    # What gevent and eventlet put in the place of locks is not what the queue is fast by.
+    # The queue is fast because of Python's own locks, which gevent and eventlet
+    # replace.
     if threads_are_greenlets():
         used.discard(QUEUE)
     # Only Linux has epoll(7), and both of them take it away.
@@ -108,9 +109,9 @@ class OneSend(WSGITask):  # type: ignore[misc]
     def write(self, data: Any) -> None:
         """Write a chunk, the first one together with the head.
 
-        What waitress's own method writes for the first chunk is collected, and sent at once.
-        Only this thread writes to the channel meanwhile. What is not bytes is not joined:
-        waitress sends the head before it refuses it.
+        This collects what waitress's own method writes for the first chunk, and sends
+        it at once. Only this thread writes to the channel meanwhile. A chunk that is
+        not bytes is not joined: waitress sends the head before it refuses such a chunk.
         """
         if (
             self.wrote_header
@@ -292,7 +293,7 @@ class EpollLoop:
         self._epoll.close()
 
     def unregister(self, fd: int) -> None:
-        """Forget a descriptor, before it is closed: a forked child may keep a copy of it."""
+        """Forget a descriptor before it is closed: a copy in a forked child would keep it here."""
         # ValueError: the epoll is closed.
         with contextlib.suppress(OSError, ValueError):
             self._epoll.unregister(fd)

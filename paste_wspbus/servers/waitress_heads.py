@@ -21,16 +21,18 @@ _first_line = re.compile(
     r"""([A-Z]+) ((/(?!/)[!$->@-\[\]-~]{0,999})(?:\?([!$-\[\]-~]{0,999}))?) HTTP/(1\.[01])"""
 ).fullmatch
 
-#: What heads have besides ends of lines.
+#: The characters of heads, without ends of lines.
 _VISIBLE = bytes(range(0x20, 0x7F))
 
 #: The names of headers for which waitress does more than to store them.
 _SPECIAL = {'TRANSFER-ENCODING', 'CONTENT-LENGTH', 'EXPECT'}
 
-#: An underscore would be the same key as a hyphen: waitress drops such headers.
+#: A name with an underscore is unusual: its key would be that of a name with a hyphen,
+#: and waitress drops it.
 _is_name = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,64}").fullmatch
 
-#: Clients choose the names: further ones are looked at each time.
+#: The number of header names that are kept. Clients choose the names: any others are
+#: checked each time.
 _MOST_NAMES = 1000
 
 #: The most bytes of a part of a head that is kept, and the most parts.
@@ -43,7 +45,7 @@ class Head(dict):  # type: ignore[type-arg]
     has_id, shown_by = True, None
 
 
-#: What was made of first lines, and of the headers after them.
+#: The results for first lines, and for the headers after them.
 _lines: dict[bytes, tuple[str, ...]] = {}
 _heads: dict[bytes, Head] = {}
 
@@ -123,7 +125,7 @@ def _headers_of(rest: bytes) -> Head | None:
 
 
 def _keep(made: dict[bytes, Any], data: bytes, value: Any) -> None:
-    """Keep what was made of a part of a head, since many come again."""
+    """Keep the result for a part of a head, because many parts come again."""
     if len(data) <= _LONGEST_KEPT:
         if len(made) >= _MOST_KEPT:
             made.clear()

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 #: the system has had the last bytes that came.
 _HAS_FOR = struct.Struct('=52xI')
 
-#: Seconds of which the system says nothing for certain: its clock often ticks so slowly.
+#: Shorter times than these seconds are not certain: the system's clock often ticks so
+#: slowly.
 _TICK = 0.004
 
-#: How a request has ended whose client did not take the whole response.
+#: The end of a request whose client did not take the whole response.
 ABORTED = 'aborted'
 
 #: How the line of a request that was answered is made from its task ``x``.
@@ -46,7 +47,8 @@ KNOWN = Known(
     end=DONE,
 )
 
-#: A `FastParser` has a ``line`` only if it has no character that could change another one.
+#: A `FastParser` has a ``line`` only if none of its characters needs an escape in a
+#: log.
 TEXTS = {
     'line': 'x.request.line',
     'uri': 'x.request.line and x.request.request_uri',
@@ -57,8 +59,8 @@ TEXTS = {
 def arrival(channel: Any) -> float:
     """Return the time.monotonic() at which the request of a channel had arrived.
 
-    While all threads of all workers are busy, a connection waits in the backlog, with its
-    first request: of this time, the system knows more than the channel.
+    While all threads of all workers are busy, a connection waits in the backlog, with
+    its first request. The channel does not know that time; the system does.
     """
     used: float = channel.used
     if channel.answered is None:
@@ -85,14 +87,14 @@ def has_gone(sock: socket.socket) -> bool:
         return False
     poll = select.poll()
     try:
-        poll.register(sock, 0)  # of POLLHUP and POLLERR, poll(2) always tells
+        poll.register(sock, 0)  # poll(2) always reports POLLHUP and POLLERR
     except (TypeError, ValueError):
         return True  # it was closed meanwhile
     return bool(poll.poll(0))
 
 
 def noting(adapter: Any, task: type) -> tuple[type, type]:
-    """Return classes of tasks that note what the adapter of waitress is asked for.
+    """Return classes of tasks that note what the access log needs, or the arrival of a request.
 
     :param adapter: if it has an ``access_log``, that gets the tasks: to an `AccessLog`, a
         task is an exchange. If it ``notes_arrival``, ``environ`` has the time.
@@ -214,7 +216,7 @@ class _Logged:
     sent = None
 
     def is_open(self) -> bool:
-        """Whether it has begun, and not ended."""
+        """Whether the request has begun, and has not ended."""
         return not self.has_ended and getattr(self, 'since', None) is not None
 
     def fails(self: Any, error: BaseException) -> bool:
@@ -286,7 +288,7 @@ class _Refused(ErrorTask):  # type: ignore[misc]
         super().service()
         if isinstance(request.error, InternalServerError):
             return  # an error of the application, whose task is logged
-        # Of a head that waitress cannot read, it knows nothing.
+        # From a head that waitress cannot read, it has no method or path.
         self.environ = {
             'REMOTE_ADDR': self.channel.addr[0],
             'REQUEST_METHOD': getattr(request, 'command', None),

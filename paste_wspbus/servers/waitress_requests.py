@@ -48,7 +48,8 @@ def _open_request(
         waits_for = WaitsFor.STREAM
     else:
         waits_for = WaitsFor.APPLICATION
-    method = getattr(request, 'command', '')  # of half a head, waitress has none yet
+    # Until the head is complete, waitress has none.
+    method = getattr(request, 'command', '')
     target = getattr(request, 'path', '')
     return RequestInFlight(
         text_of(method),

@@ -94,7 +94,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             self.fd, self.numbers[fd] = fd, self.number()
 
     def handle_read(self) -> None:
-        """Look at what has come, and take it as read; if it is no whole request, receive it."""
+        """Look at what has come (MSG_PEEK), and handle it; receive it if it is no whole request."""
         fd, data = self.fd, b''
         if fd is not None and self.request is None and not self.requests:
             try:

@@ -128,7 +128,7 @@ class Backoff:
         return not self._recent or self._recent[-1] <= self.clock() - SETTLED
 
     def release(self) -> None:
-        """Note that those that wait start now."""
+        """Note that the processes that wait start now."""
         self._last_start = float('-inf')
 
     def forget(self) -> None:

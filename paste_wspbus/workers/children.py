@@ -42,7 +42,8 @@ AGAIN = 1.0
 #: Seconds that a process has to end at once, after it has logged its stacks.
 FORCED = 1.0
 
-#: What a process is not started for: the system lacks processes, descriptors or memory.
+#: The errors for which a process is not started: the system lacks processes,
+#: descriptors or memory.
 LACKS = OSError, MemoryError
 
 #: The number of reads, of 8 kB at most, from the connection of a process that has ended.
@@ -102,9 +103,9 @@ class Children:
         for word, listener in {**heard, **own}.items():
             self.hear(word, listener)
         self.alive: list[WorkerHandle] = []
-        #: Where the workers say whether they have a free thread.
+        #: The board on which the workers show whether they have a free thread.
         self.board = Board()
-        #: Where they count their requests.
+        #: The ledger in which they count their requests.
         self.book = Book()
         self._tokens = itertools.count(1)
         #: From the number of an order to fork to the process that another process forks.
@@ -290,7 +291,7 @@ class Children:
 
     def _hear(self, worker: WorkerHandle) -> None:
         if worker.ended:
-            return  # its end was noticed first, and its last reports were read then
+            return  # its end was noticed earlier, and its last reports were read then
         if self._read(worker) is not False:
             return
         worker.silent = True
@@ -399,7 +400,7 @@ class Children:
         """Note the ends that a failure has hidden: the system reports each of them once."""
         self._reap()
         for child in list(self.alive):
-            if child.ended:  # what follows from its end is missing, or a part of that
+            if child.ended:  # some steps that follow an end were not taken
                 self.alive.remove(child)
                 self._ended(child)
             elif child.untold is not None:
@@ -429,12 +430,13 @@ class Children:
         self.board.give_back(worker.role.place)
         self.alive.remove(worker)
         for child in [child for child in self.alive if child.template is worker]:
-            if child.silent:  # no other process can report its end
+            if child.silent:  # only its template could have reported its end
                 self._has_ended(child, None)
         self._ended(worker)
 
     def _read_last(self, worker: WorkerHandle) -> None:
-        reads = LAST_READS  # there is a limit: a child of the process may send for ever
+        # There is a limit, because a child of the process may send for ever.
+        reads = LAST_READS
         while reads and self._read(worker):
             reads -= 1
 

@@ -29,9 +29,9 @@ MINUTE = 60.0
 class ClusterMail:
     """Passes messages on between the processes of this site and the agent.
 
-    The processes of this machine get a message at once. What the agent has no room for, or
-    the engine does not take, stays on this machine; the other machines see that a number is
-    missing.
+    The processes of this machine get a message at once. If the agent has no room for a
+    message, or the engine does not take it, it does not leave this machine; the other
+    machines notice that a number is missing.
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -51,13 +51,14 @@ class ClusterMail:
         self.entered: Callable[[int, bool | None], object] = lambda *_: None
         self._numbers = Numbers()
         self._number = 0
-        #: What was counted when the log has said so the last time, and when that was.
+        #: The counts in the last line of the log about lost messages, and the time of
+        #: that line.
         self._told = dict.fromkeys(('dropped', 'missed'), (0, float('-inf')))
         self._connection: socket.socket | None = None
         self._outbox: Outbox | None = None
         self._lines: Lines | None = None
         self._was_connected = False
-        #: Whether messages had no room, which the agent does not know.
+        #: Whether messages had no room, and the agent does not know that yet.
         self._is_behind = False
         self._heard: dict[str, Callable[..., object]] = {
             'message': self._receive,
@@ -69,7 +70,8 @@ class ClusterMail:
             'news': lambda *news: self.news(*news),
             'roll': lambda roll: self.rolled(roll),
         }
-        # The way to the other machines is longer than that to the processes of this one.
+        # This comes first: the way to the other machines is longer than that to the
+        # processes of this one.
         supervisor.children.hear('broadcast', self._broadcasts, first=True)
 
     # -- the connection -------------------------------------------------------------------
@@ -81,7 +83,7 @@ class ClusterMail:
         self._connection, self._lines = mine, Lines(mine)
         self._outbox = Outbox(mine, self._wait_for_room)
         self.events.selector.register(mine, selectors.EVENT_READ, self._serve)
-        if self._was_connected:  # what the agent before had is lost
+        if self._was_connected:  # the messages that the previous agent had are lost
             self._is_behind = self._number > 0
             self._show_gap()
             self._has_missed()
@@ -100,7 +102,9 @@ class ClusterMail:
         lines = self._lines
         for word, *carried in lines.read():
             self._heard[word](*carried)
-        if lines.has_ended:  # the agent has, which its other connection says, too
+        if (
+            lines.has_ended
+        ):  # the agent has ended; its other connection reports that, too
             self.close()
 
     def close(self) -> None:
@@ -132,7 +136,7 @@ class ClusterMail:
             )
 
     def _show_gap(self) -> None:
-        """Let the others see what had no room, even if no other message follows."""
+        """Let the other machines notice lost messages, even if no other message follows."""
         if self._is_behind:
             self._is_behind = not self.send(SITE, '', self._number)
 
@@ -141,7 +145,7 @@ class ClusterMail:
         return self.say('send', kind, text, number)
 
     def say(self, *words: object) -> bool:
-        """Say something to the agent; return whether there was room for it."""
+        """Send the agent something else; return whether there was room for it."""
         line, outbox = json.dumps(words).encode() + b'\n', self._outbox
         return outbox is not None and outbox.has_room(line) and outbox.put(line)
 

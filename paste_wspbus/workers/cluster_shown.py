@@ -1,4 +1,4 @@
-"""What the other machines of a cluster see of this one: it is sent when it has changed."""
+"""The facts about this machine that the others see: they are sent when they have changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Shown:
         cluster.events.before_sleep.append(self.look)
 
     def forget(self) -> None:
-        """Send all at the next look: nobody knows it now."""
+        """Send all facts at the next look: a new agent has none of them."""
         self._sent = {}
 
     def look(self) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from paste_wspbus.workers.clustered import Clustered
 
-#: Seconds for which what the agent has seen counts as known, and is not asked for again.
+#: Seconds for which the agent's last look counts as known; and seconds for which it is
+#: not asked again.
 KNOWN, FRESH = 10.0, 0.5
 
 #: Seconds without an answer after which the agent counts as hanging: it waits for the
@@ -36,10 +37,12 @@ class ClusterStatus:
         self._cluster, self._events = cluster, cluster.events
         self._machines: list[dict[str, Any]] | None = None
         self._more = 0
-        #: The last roll, and when (boot_clock) it was seen; and what the log has said of it.
+        #: The last roll, when it was seen (boot_clock), and the sentences on it that
+        #: are in the log.
         self._roll: dict[str, Any] | None = None
         self._roll_at, self._roll_told = 0.0, ''
-        #: The times (boot_clock) at which the machines came, and the last word on the engine.
+        #: The times (boot_clock) of the last list of machines, and of the last look at
+        #: the engine.
         self._machines_at = self._looked_at = float('-inf')
         #: The functions that wait for the agent; whether it must look at all machines.
         self._waiting: list[tuple[bool, Callable[[], object]]] = []
@@ -71,7 +74,7 @@ class ClusterStatus:
             if waits in self._waiting:
                 self._waiting.remove(waits)
                 if self._hangs():
-                    self._cluster.words += 1  # /health learns of it, too
+                    self._cluster.words += 1  # /health shows it, too
                 answer()
 
         self._events.call_later(patience, late)
@@ -106,7 +109,8 @@ class ClusterStatus:
 
         :param roll: as `cluster.rolled.seen_of` returns it.
         """
-        # How far a roll is that goes on is known only to who looks.
+        # A roll in progress is not kept: how far it is changes all the time, so each
+        # request looks anew.
         goes_on = roll is not None and roll['state'] == 'rolls'
         self._roll, self._roll_at = None if goes_on else roll, boot_clock()
         if roll is None or not has_gone_wrong(roll):
@@ -130,7 +134,8 @@ class ClusterStatus:
     def problem(self) -> tuple[str, float | None]:
         """Return why the engine does not answer this site, and since when (boot_clock).
 
-        The text is '' if there is one, or before that; the time is None if there was none.
+        The text is '' if it answers, or before the first look; the time is None if it
+        never answered.
         """
         cluster, since = self._cluster, self._asked_since
         if not cluster.is_connected and self._ended_at is not None:
@@ -168,7 +173,7 @@ class ClusterStatus:
             'text': text,
             'at': None if ok is None else time.monotonic(),
             'took': engine.get('round_trip'),
-            'every': NEVER,  # a copy of this does not grow old
+            'every': NEVER,  # a copy of this check never counts as outdated
             'timeout': 0.0,
         }
 
@@ -180,10 +185,10 @@ class ClusterStatus:
         plugins = cluster.supervisor.plan.cluster_plugins
         is_fresh = now < self._looked_at + KNOWN
         leads, members = engine.get('leads'), engine.get('members')
-        # Without a word for a ttl, another one may have the lease.
+        # If the engine has not answered for a ttl, another machine may have the lease.
         is_sure = answers and now <= (engine['since'] or 0.0) + cluster.settings.ttl
         machines = self._seen(now) if answers else None
-        # That is newer than the last word of this machine.
+        # The list of machines is newer than the agent's last report.
         if machines is not None and not self._more:
             members = sum(not one['is_silent'] for one in machines)
         return {

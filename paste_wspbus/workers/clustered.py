@@ -82,9 +82,9 @@ class Clustered:
         self.member = Member(f'{machine}-{secrets.token_hex(4)}', machine)
         #: The lease that this site holds; None if it holds none.
         self.held: Held | None = None
-        #: What the agent has said of the engine last; {} before that.
+        #: The agent's last report on the engine; {} before the first one.
         self.engine: dict[str, Any] = {}
-        #: How often it has said something of that.
+        #: The number of its reports on the engine.
         self.words = 0
         #: What the other members see of this one.
         self.shown = Shown(self, began)
@@ -97,11 +97,13 @@ class Clustered:
         self._connection: socket.socket | None = None
         self._agent, self._pause = 0, PAUSE
         self._lines: Lines | None = None
-        #: The guards' ends of connections, until the guard has it, and this process's ends.
+        #: The next guard's end of its connection, until that guard is forked; and this
+        #: process's ends of all of them.
         self._its: socket.socket | None = None
         self._guards: dict[WorkerHandle, socket.socket] = {}
         self._wants = False
-        #: The lines for the log of an agent whose engine must answer for the start.
+        #: The lines for the log of an agent, while the start waits for the engine; else
+        #: None.
         self._held_back: list[tuple[int, str]] | None = None
         #: Whether the process of the plugins starts at the next renewal.
         self._waits = False
@@ -148,7 +150,7 @@ class Clustered:
     def _notes(self, level: int, text: str) -> None:
         if self._held_back is None:
             self.bus.log(text, level)
-        else:  # if the start fails, one line says why
+        else:  # if the start fails, its one line has the reason
             self._held_back.append((level, text))
 
     def _starts_soon(self) -> None:
@@ -178,7 +180,7 @@ class Clustered:
         """Be the agent, and end."""
         try:
             signal.set_wakeup_fd(-1)
-            # Who signals the whole group means the supervisor.
+            # A signal to the whole process group is meant for the supervisor.
             for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
                 if number != signal.SIGCONT:
                     signal.pthread_sigmask(signal.SIG_BLOCK, [number])
@@ -193,7 +195,7 @@ class Clustered:
             os._exit(1)
 
     def _say(self, *words: object) -> None:
-        """Send a word to the agent: if it does not read, it is lost, and the lease ends."""
+        """Send a line to the agent; if the agent does not read, it is lost, and the lease ends."""
         if self._connection is not None:
             with contextlib.suppress(OSError):
                 self._connection.send(json.dumps(words).encode() + b'\n')
@@ -389,7 +391,8 @@ class Clustered:
         if not self._wants:
             return
         if supervisor.current.get(worker.name) is not worker:
-            return  # a new one that was not needed; who has started it says why it failed
+            # A new process that was not needed, or has failed: its starter logs why.
+            return
         if not self.holds:
             self.starts_later()
             del supervisor.current[worker.name]  # it has not crashed
@@ -432,5 +435,5 @@ class Clustered:
             return
         supervisor.current[CLUSTER] = new
         supervisor.go(new)
-        with contextlib.suppress(WorkerFailed):  # `has_ended` says it, and tries again
+        with contextlib.suppress(WorkerFailed):  # `has_ended` logs it, and tries again
             supervisor.waiting.until_ready([new])

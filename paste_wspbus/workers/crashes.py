@@ -42,7 +42,7 @@ class Crashes:
         self.last_name = ''
         #: The time.monotonic() of each of the last crashes.
         self._recent: deque[float] = deque(maxlen=1000)
-        #: The same of the processes that were READY for less than a minute.
+        #: The same for the processes that were READY for less than a minute.
         self._early: deque[float] = deque(maxlen=1000)
 
     def note(self, worker: WorkerHandle, *, is_replaced: bool = True) -> str:
@@ -105,7 +105,7 @@ class Crashes:
 
     @property
     def loop(self) -> str:
-        """What a crash loop is called in one line; '' if there is none.
+        """A line that describes the crash loop; '' if there is none.
 
         Processes that have served for long, and end once, do not make one.
         """
@@ -172,7 +172,7 @@ def _describe(worker: WorkerHandle) -> dict[str, Any]:
 
 
 def _texts(last: dict[str, Any]) -> list[str]:
-    """Return what the log says of an end beyond the signal or exit code."""
+    """Return what the log has of an end beside the signal or exit code."""
     texts = []
     if last['out_of_memory']:
         texts.append('the out-of-memory killer has ended a process meanwhile')

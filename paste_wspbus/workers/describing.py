@@ -67,7 +67,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
 def checked_of(supervisor: Supervisor) -> list[Checked]:
     """Return the health checks of the processes that run the site, and of the supervisor.
 
-    The supervisor's are that of the cluster, and a crash loop as long as there is one.
+    The supervisor has two: one of the cluster, and one that fails during a crash loop.
     """
     found = [
         Checked(one.name, one.role.kind == WORKER, one.health)
@@ -95,6 +95,6 @@ def in_brief(supervisor: Supervisor) -> list[str]:
 
 
 def _total(numbers: Iterable[int | None]) -> int | None:
-    """Add the numbers that are known; None if none is."""
+    """Add the numbers that are known; return None if none is."""
     known = [number for number in numbers if number is not None]
     return sum(known) if known else None

@@ -37,5 +37,5 @@ class Draining:
 
     def _tell(self, worker: WorkerHandle) -> None:
         drained = self._bus.drained
-        if worker.role.kind not in WITHOUT_BUS:  # these do not run the site
+        if worker.role.kind not in WITHOUT_BUS:  # the others do not run the site
             worker.tell('drain' if drained else 'undrain')

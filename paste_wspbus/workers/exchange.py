@@ -69,7 +69,7 @@ class Exchange:
         children.hear('broadcast', self._broadcasts)
         children.hear('ask', self._asks)
         children.hear('answer', self._answers)
-        # Another program of the same process says anew what it hears.
+        # A process that has replaced itself (execv) reports anew what it hears.
         children.hear('restarts', lambda worker, _: self.forget(worker))
 
     def _hears(self, worker: WorkerHandle, message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The tracebacks of processes that do not start: each is in the log once, whoever sends it."""
+"""The tracebacks of processes that do not start: each is logged once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the functions of the supervisor's loop raise: it is logged, and the loop goes on."""
+"""Errors in the functions of the supervisor's loop: they are logged, and the loop continues."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ MINUTE = 60.0
 #: ready all the time, and must not cost a whole CPU.
 REST = 0.01
 
-#: How often this tries to have the look that follows a failure, without which nothing would
-#: replace what has ended, and how often the loop may fail.
+#: The number of attempts to plan the look that follows a failure: without it, nothing
+#: would replace a process that has ended. And the number of failures after which the
+#: loop gives up.
 TRIES = 100
 
 #: Seconds after a failure until a look whether all workers are there.
@@ -31,7 +32,7 @@ SOON = 1.0
 
 
 class Faults:
-    """Logs what a function of the loop has raised, and looks later whether a worker is missing."""
+    """Logs the errors of functions of the loop, and later looks whether a worker is missing."""
 
     def __init__(self, bus: SupervisorBus) -> None:
         self._bus, self._looks = bus, False
@@ -62,10 +63,11 @@ class Faults:
                 return
 
     def block(self) -> None:
-        """Call `Bus.block` until the site has stopped; go on after what it raises.
+        """Call `Bus.block` until the site has stopped; call it again after an error.
 
-        That was raised between two functions of the loop, such as for want of memory. If it
-        is raised again and again, the site must stop, which the log says.
+        Such an error comes between two functions of the loop, if memory is short, for
+        example. If errors come again and again, the site stops, and the log has the
+        reason.
         """
         for _ in range(TRIES):
             try:
@@ -76,7 +78,7 @@ class Faults:
         self._bus.log('The supervisor stops: its loop has failed too often', 50)
 
     def _look(self) -> None:
-        """Do what is missing: the function that has failed may have had to do it."""
+        """Catch up: the function that failed may not have done its work."""
         self._looks = False
         supervisor = self._bus.supervisor
         events = self._bus.events

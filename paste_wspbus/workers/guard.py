@@ -79,7 +79,8 @@ def _watch(
     danger: float,
 ) -> NoReturn:
     signal.set_wakeup_fd(-1)
-    # Who signals the whole group means the supervisor, which orders the job to stop.
+    # A signal to the whole process group is meant for the supervisor, which orders the
+    # job to stop.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     close_others({0, 1, 2, words.fileno(), memory})
     ended = os.pidfd_open(job) if hasattr(os, 'pidfd_open') else -1

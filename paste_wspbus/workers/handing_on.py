@@ -1,4 +1,4 @@
-"""What a worker has accepted and not begun when it is killed: another worker gets it.
+"""The connections of a killed worker whose requests have not begun: another worker gets them.
 
 A worker whose request holds the GIL reads nothing more. The supervisor takes its connections
 by pidfd_getfd(2), which needs no help from the worker.
@@ -43,9 +43,10 @@ class _Taken:
 
     def __init__(self, pid: int) -> None:
         self.process = os.pidfd_open(pid)
-        #: Each with its descriptor in the process, and its mark.
+        #: Each connection, with its descriptor in the process and its mark.
         self.connections: list[tuple[socket.socket, int, int]] = []
-        # Else the client would not see that the next process closes its connection.
+        # A forked child closes its copies: else the client would not notice when the
+        # next process closes the connection.
         close_in_child(self, _Taken.close)
 
     def has_ended(self) -> bool:
@@ -70,9 +71,10 @@ class _Taken:
 class HandingOn:
     """Takes the connections of a worker that is about to be killed, and gives them to another.
 
-    Only those on which no request has begun: the worker marks them (`Untouched`). It may
-    wake up before it is killed. So the marks count that are there when it has ended, and
-    only those that were there when the connection was taken.
+    It takes only connections on which no request has begun: the worker marks them
+    (`Untouched`). The worker may wake up before it is killed, and begin one. So a
+    connection is passed on only if it had its mark when it was taken, and still has it
+    when the worker has ended.
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -84,7 +86,7 @@ class HandingOn:
     def take(self, worker: WorkerHandle) -> None:
         """Take the connections of a worker, just before it is killed.
 
-        If the system does not allow that, they are lost, as those of a crash are.
+        If the system does not allow that, they are lost, as after a crash.
         """
         supervisor = self._supervisor
         server, place = supervisor.server, worker.role.place
@@ -123,7 +125,8 @@ class HandingOn:
                 own = connection.fileno()
                 new.tell('take', os.fstat(own).st_ino, fds=[own])
                 count += 1
-            _close(connection)  # what waits for the worker to read has a copy
+            # The order that waits for the worker has a copy of the descriptor.
+            _close(connection)
         if count:
             noun = 'connection' if count == 1 else 'connections'
             self._supervisor.bus.log(

@@ -119,7 +119,7 @@ class WorkerHandle:
     #: A predicate, if it was ordered to stop because it was not READY in time: 'was not
     #: ready within 60 s (start_timeout), at …'. Else ''.
     too_slow = ''
-    #: The error in what it has sent that is not a report, as long as nothing was done about it.
+    #: The error of a report that is not valid, until something is done about it.
     untold: Exception | None = None
     #: Whether the system says that it has dumped core at its end.
     dumped_core = False
@@ -171,7 +171,7 @@ class WorkerHandle:
         self.code: int | None = None
         #: The reason why it is not READY: an exit code for the command, and a line.
         self.problem: tuple[int, str] | None = None
-        #: From 0 to 1: by this, its limits differ from those of other workers.
+        #: A number from 0 to 1, by which its limits differ from those of other workers.
         self.jitter = random.random()
 
     # -- its stage ----------------------------------------------------------------

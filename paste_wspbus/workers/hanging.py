@@ -70,7 +70,8 @@ class Seen(NamedTuple):
     @property
     def excuse(self) -> str:
         """Why it does not hang although it does not answer; '' if nothing is known."""
-        if self.tracer:  # it has stopped the process, too, if that is stopped
+        # The tracer has stopped the process, too, if the process is stopped.
+        if self.tracer:
             return traced_by(self.tracer)
         if self.is_stopped:
             return 'a signal has stopped it, and SIGCONT lets it continue'
@@ -137,7 +138,8 @@ class Hanging:
     def _hung(
         self, workers: Mapping[Hashable, Seen], may_replace: bool
     ) -> list[tuple[Hashable, Verdict]]:
-        # After the wait for all, they have equal times: the one that hangs longest comes first.
+        # After a wait for all of them, their times are equal: the one that hangs
+        # longest comes first.
         longest = max(
             self._silent,
             key=lambda worker: (self.silence(worker), -self._silent[worker].since),

@@ -38,9 +38,10 @@ class History:
     def __init__(self, events: Events, children: Children) -> None:
         self._events, self._children = events, children
         self._ended: deque[dict[str, Any]] = deque(maxlen=ENDED)
-        #: How many more have ended.
+        #: The number of ended processes that are not remembered any more.
         self.forgotten = 0
-        #: Who asks, with the processes that have not reported yet.
+        #: Each open question: the processes that have not reported yet, and the
+        #: function that gets the answer.
         self._open: list[tuple[set[WorkerHandle], Answer]] = []
         children.hear('timeline', self._is_told)
 

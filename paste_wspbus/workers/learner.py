@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 #: Seconds, at least, between two early reports.
 EARLY = 0.02
 
-#: How many times as long as such a look takes pass until the next one: a site may have
-#: thousands of modules.
+#: The pause until the next look, in multiples of the time that a look takes: a site may
+#: have thousands of modules.
 EARLY_SHARE = 50
 
 

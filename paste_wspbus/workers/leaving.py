@@ -123,7 +123,8 @@ class Leaving:
         self.is_stopping = True
         for kinds in ((WORKER,), (SITE, CLUSTER), *((one,) for one in LAST)):
             all_of = [one for kind in kinds for one in self.children.of_kind(kind)]
-            # One that has ended is still there if a failure has cut short what follows.
+            # A process that has ended is still in the list if a failure has interrupted
+            # the steps that follow an end.
             group = [one for one in all_of if not one.ended]
             for child in group:
                 self._order_stop(child)
@@ -131,7 +132,7 @@ class Leaving:
             for child in group:
                 self._announce(child, began + limit - time.monotonic())
             until = began + limit
-            if OPS in kinds:  # it has nothing to lose, also if it hangs
+            if OPS in kinds:  # it has nothing to lose: kill it, also if it hangs
                 until = min(until, time.monotonic() + REPORTS)
             self._wait_for_the_end(group, until)
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 #: Seconds of a load after which the terminal and browsers say that it is not over.
 LONG = 2.0
 
-#: Seconds before that at which the place is asked for; and from then on between questions.
+#: Seconds before that at which the supervisor first asks for the place; and seconds
+#: between two such questions.
 BEFORE, EVERY = 0.1, 1.0
 
 #: By this signal the supervisor asks a process where its load is. A process that has no

@@ -67,7 +67,7 @@ class LoadingPage:
         loop = asyncio.get_running_loop()
         reader, _ = await asyncio.open_connection(sock=connection)
         for sock in self._sockets:
-            sock.listen(socket.SOMAXCONN)  # in the first start, nobody has done this
+            sock.listen(socket.SOMAXCONN)  # in the first start, nothing listens yet
             loop.add_reader(sock, self._accept, sock)
         ready()
         async for line in reader:
@@ -77,7 +77,7 @@ class LoadingPage:
             elif word in ('make_way', 'stop'):
                 break
         else:
-            os._exit(DONE)  # the supervisor is gone: nobody would serve
+            os._exit(DONE)  # the supervisor has ended: nobody would serve the site
         for sock in self._sockets:
             loop.remove_reader(sock)
         self._over.set()
@@ -197,7 +197,7 @@ async def _pass_on(
     sock.setblocking(False)
     try:
         await loop.sock_connect(sock, _reachable(listening))
-    except OSError:  # the site has stopped, or its socket has another name now
+    except OSError:  # the site has stopped, or its socket has another path now
         sock.close()
         return
     site_reader, site_writer = await asyncio.open_connection(sock=sock)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 #: Seconds until the process is started again, if it has ended: the first time, and the most.
 AGAIN, MOST = 0.5, 30.0
 
-#: Seconds between two reports of health at least; and by how many times the time that a
-#: report took, so that many workers with many checks do not hold up the supervisor.
+#: Seconds between two reports of health, at least; and at least so many times as long
+#: as the last report took: many workers with many checks must not hold up the
+#: supervisor.
 RARELY, TIMES = 0.25, 50
 
 #: Seconds without an answer after which a worker does not count as serving.
@@ -57,8 +58,8 @@ class OpsFeed:
         self._process: WorkerHandle | None = None
         self._sent: State | None = None
         self._wait = AGAIN
-        #: What was known of the health of each process when it was sent last; when it may be
-        #: sent again (time.monotonic()), and whether a timer waits for that.
+        #: The health of each process as it was sent last; when it may be sent again
+        #: (time.monotonic()); and whether a timer waits for that.
         self._known: list[tuple[str, int, int]] = []
         self._next_health, self._is_timed = 0.0, False
         self._ask = ask

@@ -107,7 +107,7 @@ class Feed:
         except OSError:
             came = b''
         if not came or len(self._buffer) > MAX_ORDER:
-            os._exit(DONE)  # the supervisor is gone, and with it the site
+            os._exit(DONE)  # the supervisor has ended, and the site with it
         self._waits_since = None
         self._buffer += came
         *lines, rest = self._buffer.split(b'\n')

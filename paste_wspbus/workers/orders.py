@@ -78,7 +78,7 @@ class Orders:
         self.bus, self.connection, self.report = bus, connection, report
         self._owned = owned
         self._listens = False
-        #: Whether the supervisor learns of a stop that the site itself begins.
+        #: Whether to report to the supervisor a stop that the site itself begins.
         self.announces = True
         self._is_ordered = threading.Event()
         self._orders: Mapping[str, Callable[..., object]] = {
@@ -111,7 +111,8 @@ class Orders:
 
     def _receive(self, method: str) -> Callable[..., None]:
         def receive(content: Any = ()) -> None:
-            # There are none if this program has taken the place of one that had some.
+            # There are none if the program before this one had messages, and this one
+            # has none.
             if self.bus.messages is not None:
                 getattr(self.bus.messages, method)(*content)
 
@@ -270,8 +271,8 @@ class Orders:
 def _debugger() -> str:
     """Return what may stop threads of this process to debug them; '' if nothing is known.
 
-    A debugger stops the threads that it was told to watch, and Python knows this thread
-    alone: so this looks at the frames of all threads.
+    A debugger stops the threads that it watches. Python can say only of this thread
+    whether it is watched, so this looks at the frames of all threads.
     """
     if 'pydevd' in sys.modules:  # debugpy, PyCharm
         return 'pydevd'

@@ -139,7 +139,7 @@ class Output(io.TextIOBase):
                 self._size -= len(data)
                 try:
                     rest = data[self._write(data) :]
-                except OSError:  # the disk is full, or the reader is gone
+                except OSError:  # the disk is full, or the reader has ended
                     self._lost += data.count(b'\n')
                     continue
                 if rest:

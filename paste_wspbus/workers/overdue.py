@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: request were overdue, workers would do nothing but start.
 APART = 60.0
 
-#: Seconds until a request is looked at again that came during another replacement.
+#: Seconds until the next look at a request that became overdue during another
+#: replacement.
 AGAIN = 5.0
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 #: Seconds between two looks at the workers.
 EVERY = 1.0
 
-#: The part by which the limits of workers are smaller at most: workers that were started
-#: together must not be replaced together.
+#: The largest part by which the limits of a worker are lower than in the .ini: workers
+#: that were started together must not be replaced together.
 JITTER = 0.1
 
 #: Seconds without a try after a new process did not become READY.

@@ -84,7 +84,7 @@ class Reloading:
         self.spares = Spares(supervisor, plan.style)
         self.loading = Loading(supervisor, plan.show)
         self.watcher: Watcher | None = None
-        #: A debugger may leave it without echo when its process ends.
+        #: The terminal: a debugger may leave it without echo when its process ends.
         self.terminal = Terminal()
         self.bus.subscribe('exit', self.terminal.restore)
         #: The files that have changed since the last reload began.
@@ -241,7 +241,8 @@ class Reloading:
     def source(self, role: Role) -> Source:
         """Return the process that has imported the packages, if it can fork.
 
-        What shows a problem is forked from the supervisor: that needs nothing of the site.
+        A process that shows a problem is forked from the supervisor: it needs nothing
+        of the site.
         """
         return Source(None, False) if role.problem else self.spares.source()
 
@@ -326,7 +327,7 @@ class Reloading:
         known = self._failures.pop(worker, None)
         trace = known.trace if known else ''
         supervisor.failures.logged += bool(trace)
-        self._failures = {  # of workers that are shown next
+        self._failures = {  # those of workers that are shown next
             one: failed
             for one, failed in self._failures.items()
             if self.current.get(one.name) is one
@@ -350,7 +351,7 @@ class Reloading:
         return True
 
     def _try_again_unless_it_runs(self, role: Role, why: str) -> None:
-        """Start a worker after a wait: the system lacked what it needs, and may have it then."""
+        """Start a worker after a wait: the system may have the memory or processes by then."""
         old = self.current.get(role.name)
         if self.supervisor.was_started and (old is None or old.ended):
             self.supervisor.replacing.try_again(role, why, None, excused=True)

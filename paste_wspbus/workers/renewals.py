@@ -40,7 +40,8 @@ class Renewals:
         self._cut = (0, 0)
         #: The connections that wait for the next renewal.
         self._asking: list[Connection] = []
-        #: What the present renewal calls before the first old process stops; None if nothing.
+        #: The function that the present renewal calls before the first old process
+        #: stops; or None.
         self._enter: Callable[[Callable[[], object]], object] | None = None
         #: Whether somebody wants the next renewal without a soak; and the present one.
         self._hurries, self.soaks = False, True
@@ -87,7 +88,7 @@ class Renewals:
         if self.supervisor.bus.state is not State.STARTED:
             return
         waiting, self._asking = self._asking, []
-        # Only a roll is asked again: an operator of this machine asks nobody for permission.
+        # Only a roll must confirm it: an operator of this machine needs no permission.
         enters = [getattr(one, 'enter', None) for one in waiting]
         self._enter = enters[-1] if enters and all(enters) else None
         self.soaks, self._hurries = not self._hurries, False
@@ -136,7 +137,8 @@ class Renewals:
         line = followed(f'Generation {supervisor.latest} failed: {failed}', who_serves)
         supervisor.bus.log(line, 40, traceback=unexpected)
         supervisor.failures.logged += unexpected
-        # Another code is that of a process: 139 would say that the command has crashed.
+        # Any other code is that of a process: with 139, the command itself would seem
+        # to have crashed.
         is_wrong = getattr(failed, 'exit_code', 1) == 2
         return {
             'failed': 2 if is_wrong else 1,

@@ -23,7 +23,7 @@ class Replacing:
         self._backoff = backoff.Backoff(backoff.WAITS, backoff.HEALTHY)
         #: Whether the log says that there is a crash loop.
         self._is_loop = False
-        #: What waits for its turn: the role and the timer, by the name.
+        #: The processes that wait for their turn: the role and the timer, by the name.
         self._waiting: dict[str, tuple[Role, Timer]] = {}
         self.bus.subscribe('worker_ready', self._is_ready)
 
@@ -100,7 +100,8 @@ class Replacing:
             self._waiting.pop(role.name, None)
             self.respawn(role)
 
-        if role.name in self._waiting:  # what waits until now is older
+        # The new wait takes the place of an earlier one.
+        if role.name in self._waiting:
             self.supervisor.events.cancel(self._waiting[role.name][1])
         timer = self.supervisor.events.call_later(wait, respawn)
         self._waiting[role.name] = role, timer

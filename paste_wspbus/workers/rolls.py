@@ -43,7 +43,7 @@ class Order:
         answer: Callable[[dict[str, Any]], object],
         enter: Callable[[Callable[[], object]], object],
     ) -> None:
-        #: What a graceful restart looks for in a connection.
+        #: The attributes that a graceful restart reads in a connection.
         self.request, self.answer, self.enter = {'soak': soak}, answer, enter
 
 
@@ -55,7 +55,7 @@ class Turn:
 
     def __init__(self, supervisor: Supervisor, mail: ClusterMail, ttl: float) -> None:
         self.supervisor, self.mail, self._ttl = supervisor, mail, ttl
-        #: The roll that this site has obeyed last, and how that has ended.
+        #: The token of the last roll that this site has obeyed, and the answer to it.
         self._token = ''
         self._answer: dict[str, Any] = {'state': 'running'}
         #: The highest fence of a roll that was seen: an older one has lost its lease.
@@ -72,7 +72,9 @@ class Turn:
         self._fence = order['fence']
         if order['token'] != self._token:
             if boot_clock() > at + LATER:
-                return  # this process was stopped: a roll that still waits asks again
+                # The order is too old, because this process was stopped; a roll that
+                # still waits orders again.
+                return
             self._token, self._answer = order['token'], {'state': 'running'}
             self._begin(order)
         self._say()
@@ -127,7 +129,7 @@ class Turn:
     def _is_over(self, token: str, message: dict[str, Any]) -> None:
         """Send the answer of the graceful restart to the agent that rolls."""
         if token != self._token:
-            return  # another roll wants another restart
+            return  # another roll has ordered another restart
         generation, notes = message.get('generation'), message.get('notes') or ()
         if 'failed' in message:
             serves = 'no worker serves'
@@ -179,10 +181,10 @@ class Operators:
 
     def __init__(self, supervisor: Supervisor, mail: ClusterMail) -> None:
         self.bus, self.mail = supervisor.bus, mail
-        #: What is known of the last roll here, and what its machine in turn does.
+        #: The last roll that was asked for here, and what its machine in turn does.
         self._news: list[list[Any]] = []
         self._token, self._doing, self._said = '', ['', ''], 0
-        #: Who waits for news.
+        #: The clients that wait for news.
         self._waiting: list[Connection] = []
         mail.news, mail.ended = self._is_told, self._agent_has_ended
 
@@ -264,7 +266,7 @@ class Operators:
             line, level = f'it has ended: {carried[0]}', 40
         elif word == 'ends':
             line = 'all machines have restarted'
-        if line:  # other machines have said it
+        if line:  # the other machines have reported it already
             self.bus.log(f'Roll: {printable(line)}', level)
 
     def _agent_has_ended(self) -> None:

@@ -31,7 +31,7 @@ class WorkerSignals(SignalHandler):
         return 1
 
     def _leave(self, command: str, count: int) -> None:
-        # Before it is READY, SIGTERM is what the supervisor stops it by.
+        # Before it is READY, the supervisor stops it by SIGTERM.
         if self.bus.state is not State.STARTED or self.rehearses:
             self._ask(command)
         elif self.one_of_several:

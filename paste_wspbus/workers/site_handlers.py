@@ -52,8 +52,8 @@ class AppendHandler(logging.Handler):
 
     So logrotate(8), or a handler of a worker, may rename the file at any time, and a
     forked process inherits no descriptor. The site's user opens the file, for the
-    supervisor has changed its user before. What cannot be written there, and what is no
-    regular file, such as a FIFO whose reader may stop reading, goes to standard error,
+    supervisor has changed its user before. If it cannot be written, or is no regular
+    file (the reader of a FIFO may stop reading), the record goes to standard error,
     whose `Output` never waits.
 
     :param path: the file; the working folder does not matter later.

@@ -52,7 +52,7 @@ class SlowStarts:
         if not (is_current and supervisor.crashes.loop):  # else they were logged before
             others = 'the report has all' if plan.reports is not None else ''
             if is_current or supervisor.is_renewing or not supervisor.was_started:
-                # The message of the start or restart that fails says the rest.
+                # The message of the failed start or restart has the rest.
                 line = f'{worker.title} is too slow'
             supervisor.bus.log(f'{line}. {stacks_text(worker, stacks, others)}', 40)
         supervisor.reports.write('hang', worker, what, stacks)

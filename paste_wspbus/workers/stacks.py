@@ -62,7 +62,7 @@ def register(fd: int) -> None:
 def import_faulthandler() -> Any:
     """Return the module, and leave `sys.modules` as it was.
 
-    Where it stands there, `plugins.handlers_in_c` looks for handlers of the site in C.
+    If it is in there, `plugins.handlers_in_c` looks for the site's own handlers in C.
     """
     was_there = 'faulthandler' in sys.modules
     import faulthandler

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: The number of frames of a process that are logged at most.
 LOGGED = 5000
 
-#: What is said of a process whose stacks are not known, unless something has stopped it.
+#: The text for a process whose stacks are not known, unless something has stopped it.
 UNKNOWN = (
     'its stacks are not known: it does not handle the signal for them, or not yet, or this '
     'system has no such signal'
@@ -54,8 +54,8 @@ def stacks_text(
 ) -> str:
     """Return the stacks of a process and its requests for the log: a sentence, and lines.
 
-    :param others: what shows the threads and frames that are not the site's, such as
-        '`stacks -v` shows all'; '' to have all of them here.
+    :param others: the words that say where the threads and frames of other code are
+        shown, such as '`stacks -v` shows all'; '' to show them here.
     """
     threads = threads_of(worker, stacks)
     if not threads:

@@ -1,4 +1,4 @@
-"""How a supervisor waits for its processes, and the texts of their failures."""
+"""How a supervisor waits for its processes, and the texts for those that fail."""
 
 from __future__ import annotations
 

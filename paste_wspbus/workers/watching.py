@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from paste_wspbus.workers.handle import WorkerHandle
     from paste_wspbus.workers.supervisor import Supervisor
 
-#: Seconds that a worker has to say what a request waits for. If it holds the GIL, it
-#: cannot say it; but then no request of it waits for a client.
+#: Seconds that a worker has to answer what a request waits for. If the request holds
+#: the GIL, the worker cannot answer; but then none of its requests waits for a client.
 EXAMINE = 0.25
 
 #: Seconds by which a look may be late. If it is later, this process did not run, and the
@@ -32,7 +32,7 @@ EXAMINE = 0.25
 #: that were nearly done. Not twice in a row: a machine that is too busy is always late.
 LATE, CATCH_UP = 1.0, 1.0
 
-#: What a worker has not said.
+#: The answer for a worker that does not answer.
 UNKNOWN = 'unknown'
 
 
@@ -51,7 +51,8 @@ class Watching:
         self._timer: Timer | None = None
         #: The time.monotonic() at which the next look is due.
         self._due, self._is_late = 0.0, False
-        #: What is asked about requests: {(process, number): what is called with the answer}.
+        #: The open questions about requests: {(process, number): the function that gets
+        #: the answer}.
         self._examined: dict[tuple[WorkerHandle, int], Callable[[str], object]] = {}
         self._overdue = Overdue(supervisor, self)
         supervisor.children.hear('examined', self._is_examined)
