@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Broadcasting:
     """What a bus says to the buses of the site's other processes, and hears from them."""
 
-    #: `workers.orders.Courier`: the way to the site's other processes; None: there is none.
+    #: The way to the site's other processes (`workers.orders.Courier`); None if there
+    #: are none.
     courier: Any = None
     #: The messages between processes; None if this process has none.
     messages: Messages | None = None

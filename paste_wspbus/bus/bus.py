@@ -101,7 +101,7 @@ class Bus(Broadcasting):
     before_stop: Callable[[], object] | None = None
     #: It is called to end the process if its main thread cannot do that.
     end_process: Callable[[], object] | None = None
-    #: It is called before an end by force; if it returns true, the process does not end.
+    #: It is called before a forced end; if it returns true, the process does not end.
     before_force: Callable[[str], object] | None = None
     #: The folder in which the next program starts; if it is a link, it is resolved then.
     startup_folder = _startup_cwd

@@ -1,4 +1,4 @@
-"""The log text of a forced end: what did not end, and since when; then all stacks."""
+"""The text for the log at a forced end: what did not end, and since when; then all stacks."""
 
 from __future__ import annotations
 

@@ -213,7 +213,8 @@ class Deadline:
     """
 
     def __init__(self) -> None:
-        #: Those of the timers of the present stop; None if there is no limit.
+        #: The functions that cancel the timers of the present stop; None if there is no
+        #: limit.
         self._cancels: list[Callable[[], None]] | None = None
         self.until = self.cut_at = float('inf')
         #: The time.monotonic() at which the last deadline is over.

@@ -29,7 +29,8 @@ MAX_CHECKS, MAX_NAME, MAX_TEXT = 200, 100, 500
 #: The priority of the listener that begins: the server begins after it.
 PRIORITY = 74
 
-#: By this part, an interval may differ: not all workers ask a database at the same moment.
+#: The part by which an interval varies: not all workers should ask a database at the
+#: same moment.
 JITTER = 0.1
 
 
@@ -224,7 +225,7 @@ class Checks:
             ok, text = False, f'it took {took:.1f} s (timeout {check.timeout:g} s)'
         with self._changed:
             if check.began != began or self._checks.get(check.name) is not check:
-                return  # the bus has stopped meanwhile, or the check was replaced
+                return  # the bus was stopped meanwhile, or the check was replaced
             check.last, check.began = Result(ok, text, now, took), None
             jitter = check.every * JITTER
             check.due = began + check.every + random.uniform(-jitter, jitter)
@@ -243,7 +244,8 @@ def outcome_of(function: Callable[[], object]) -> tuple[bool, str]:
     """
     try:
         return _meaning_of(function())
-    except BaseException as error:  # also SystemExit: it is a thread of this package
+    except BaseException as error:
+        # Also SystemExit, for the thread belongs to this package.
         try:
             text = str(error)
         except Exception:

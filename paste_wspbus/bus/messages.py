@@ -36,7 +36,8 @@ MOST_OF_ERROR, MOST_OF_NAME = 1000, 200
 #: The longest time, in seconds, for which `ask` waits.
 MOST_SECONDS = 3600.0
 
-#: Seconds that `ask` waits longer than the supervisor, whose answer is on its way.
+#: Seconds that `ask` waits longer than the supervisor: the supervisor's answer may be
+#: on its way.
 GRACE = 0.5
 
 #: Seconds that a start waits for the retained messages; and that a stop waits for a
@@ -46,7 +47,7 @@ CATCH_UP, JOIN = 2.0, 1.0
 #: The states of the bus in which messages are sent.
 SENDING = frozenset({State.STARTING, State.STARTED, State.DRAINING, State.STOPPING})
 
-#: The channels that no message may have: the bus and its plugins publish them.
+#: The channels that messages may not use: the bus and its plugins publish on them.
 RESERVED = STATE_CHANNELS | {
     *('log', 'main', 'missed', 'reload_failed', 'reopen_logs', 'status', 'watch'),
     *('start_thread', 'stop_thread', 'acquire_thread', 'release_thread'),
@@ -124,7 +125,8 @@ class Answer(NamedTuple):
 class _Message(NamedTuple):
     channel: str
     text: str
-    #: It is called with the value, as JSON, and the error; None: nobody waits for an answer.
+    #: It is called with the value, as JSON, and the error; None if nobody waits for an
+    #: answer.
     reply: Callable[[str | None, str | None], object] | None = None
 
 
@@ -153,7 +155,7 @@ class Messages:
         self._tokens = itertools.count(1)
         #: The questions of this process that are open.
         self._questions: dict[int, Any] = {}
-        #: How often the supervisor was asked for messages, and has not sent them yet.
+        #: The number of requests for messages that the supervisor has not answered yet.
         self._hearing = 0
         self._caught_up: Any = None
         self._warns = True
@@ -208,7 +210,7 @@ class Messages:
             self.receive(channel, text)
 
     def _warn_of_others(self) -> None:
-        """Log once that other workers of this host do not hear it."""
+        """Log once that the other workers of this host do not get messages."""
         host = host_of(self.bus)
         has_others = 'per-worker' in host.capabilities
         if self._warns and has_others and 'messages' not in host.capabilities:
@@ -346,7 +348,7 @@ class Messages:
         return new is None or self._start(new)
 
     def _start(self, thread: threading.Thread) -> bool:
-        # Not with the lock: gevent lets other greenlets run meanwhile.
+        # Start it without the lock: gevent lets other greenlets run meanwhile.
         try:
             thread.start()
         except RuntimeError:  # the system starts no more threads
@@ -401,7 +403,7 @@ class Messages:
             message.reply(value, error)
 
     def end(self) -> None:
-        """Publish no more: what waits is dropped, and the thread ends. 'stop' calls this."""
+        """Publish no more: drop waiting messages, and end the thread. 'stop' calls this."""
         with self._lock:
             self._has_ended = True
             waiting = [*self._items]

@@ -88,7 +88,7 @@ def in_order(wishes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]) -> list
     try:
         return [*TopologicalSorter(graph).static_order()]
     except CycleError as error:
-        circle = error.args[1][::-1]  # each one needs the next
+        circle = error.args[1][::-1]  # the names of a circle: each one needs the next
         way = ' → '.join(circle[1:])
         why = 'this is a circle: each starts after the next'
         raise NeedError(circle[0], way, why) from None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class HostCannot(WSPBusError):
     """A component needs ``missing``, which this host does not promise.
 
-    ``missing``: keys of CAPABILITIES.
+    ``missing`` are keys of CAPABILITIES.
     """
 
     def __init__(self, host: Host, missing: list[str], component: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.process import Process
 
-#: The distributions of modules with another name.
+#: From modules to their distributions, if these have another name.
 _DISTRIBUTIONS = {'paste': 'Paste'}
 
 

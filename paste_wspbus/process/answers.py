@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import Server
 
-#: The number of calls in a timeline at most; and in the last one: nobody waits until a client
-#: has read it, so a socket must have room for it.
+#: The number of calls in a timeline at most; and in the last one before the end: nobody
+#: waits then until a client has read it, so the socket must have room for all of it.
 MAX_CALLS, LAST_CALLS = 10_000, 800
 
 
-#: Seconds that a status waits for the engine of a cluster, and for what all machines say.
+#: Seconds that a status waits for the engine of a cluster, and for the reports of all
+#: machines.
 CLUSTER_PATIENCE, MACHINES_PATIENCE = 0.3, 5.0
 
 
@@ -116,10 +117,10 @@ class Answers:
         machines: bool = False,
         patience: float = CLUSTER_PATIENCE,
     ) -> None:
-        """Call ``answer`` with what makes the answer to `status`, of a site with a supervisor.
+        """Call ``answer`` with a function that makes the supervisor's answer to `status`.
 
         :param machines: whether it shows all machines of its cluster.
-        :param patience: seconds to wait for what they say.
+        :param patience: seconds to wait for their reports.
         """
 
         def make() -> dict[str, Any]:
@@ -202,7 +203,7 @@ class Answers:
             connection.answer({'restarting': True})  # before another program runs here
         if bus.try_restart is None:
             bus.restarting = True
-            bus.graceful()  # listeners learn of it before anything stops, as after SIGHUP
+            bus.graceful()  # tell the listeners before anything stops, as after SIGHUP
             bus.restart()
         else:
             self.process.try_restart(bus, connection if waits else None)
@@ -328,7 +329,7 @@ def _with_backlog(status: dict[str, Any], server: Server | None) -> dict[str, An
 
 
 def _counts(bus: Bus) -> dict[str, int | None]:
-    """Return how many requests were slow and overdue; None where nothing watches them."""
+    """Return how many requests were slow and overdue; None if nothing watches requests."""
     counts = getattr(bus.plugins.get('requests'), 'counts', None)
     if counts is None:
         return {'slow_requests': None, 'overdue_requests': None}

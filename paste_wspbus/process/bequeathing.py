@@ -22,7 +22,7 @@ def leave_to(successor: Connection, succession: Succession) -> None:
         process.ops.close()
     try:
         send(inheritance, successor.sock)
-    except OSError:  # it has ended, so this process must remove everything
+    except OSError:  # the successor has ended, so this process must remove everything
         inheritance.forget()
         return
     if process.lock is not None:

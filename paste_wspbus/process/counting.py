@@ -1,4 +1,4 @@
-"""The metrics of a site that has an ops listener: what is counted, and who reads it."""
+"""How a site with an ops listener counts its requests: the metrics show the numbers."""
 
 from __future__ import annotations
 

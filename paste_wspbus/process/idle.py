@@ -24,7 +24,8 @@ def idle_keys(process: Process) -> list[str]:
     if settings['workers'] or process.workers or process.options.reload:
         return []
     lines = []
-    # With cluster plugins, it has gunicorn's workers: see `listed.check_cluster_plugins`.
+    # A site with cluster plugins gets here only under gunicorn: see
+    # `listed.check_cluster_plugins`.
     if is_clustered(process.config) and not settings['cluster_plugins']:
         lines.append(
             '[cluster:main] does nothing without workers: this site is no machine of a cluster'

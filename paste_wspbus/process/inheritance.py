@@ -188,7 +188,7 @@ class Inheritance:
 
     def to_environ(self, environ: MutableMapping[str, str]) -> None:
         """Hand it to the program that this process executes next."""
-        import json  # imported here: a start that inherits nothing does not need it
+        import json  # imported late: a start that inherits nothing does not need it
 
         environ[VARIABLE] = json.dumps(
             {

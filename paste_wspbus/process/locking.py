@@ -36,7 +36,7 @@ def open_pid_file(process: Process, path: str | None) -> bool:
         except AlreadyRunning:
             if not options.replaces:
                 raise
-            lock.check()  # else the old site stops, and the new one does not start
+            lock.check()  # check before the old site stops: otherwise no site would run
             stale = _take_over(process, lock)
     if isinstance(stale, Inheritance):
         process.inheritance, launch.took_over = stale, True

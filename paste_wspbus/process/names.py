@@ -81,7 +81,7 @@ class Names:
 
 
 def names_of(status: Mapping[str, Any]) -> dict[str, str]:
-    """Return the site's names as a status has them; '' for a name that it lacks."""
+    """Return the site's names as a status has them; '' for each that it lacks."""
     names = {}
     for key in ('ini', 'file', 'server', 'app'):
         value = status.get(key)

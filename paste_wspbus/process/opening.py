@@ -128,7 +128,7 @@ class Opening:
             reason = why_not_made(path, error)
             if not process.inheritance.descriptors:
                 raise UsageError(f'log file {path}: {reason}') from None
-            # The site has run here, perhaps as another user: it must not end for that.
+            # The site has run before, perhaps as another user: this must not end it.
             if error.errno in (errno.EACCES, errno.EPERM):
                 reason = 'this user cannot open it'
             process.notes.append(f'log file {path}: {reason}')

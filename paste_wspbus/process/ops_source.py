@@ -56,9 +56,8 @@ class OneProcess:
             return
         try:
             self._answers.ask(kind, self._process.bus, answer)
-        except (
-            Exception
-        ) as error:  # another thread changes what is read; see the next answer
+        except Exception as error:
+            # Another thread has changed what was read; the next answer is right.
             answer({'error': f'the answer cannot be made: {type(error).__name__}'})
 
     def readers(self) -> Mapping[int, Callable[[], object]]:
@@ -67,7 +66,7 @@ class OneProcess:
 
     def _state(self) -> State:
         process, bus = self._process, self._process.bus
-        # A restart in place begins in the old program, and ends in this one.
+        # A restart in place has begun in the old program, and ends in this one.
         restarts = process.renewal is not None and process.renewal.took is None
         if bus is None:
             return State('STARTING', restarts, process.is_drained, restarts)

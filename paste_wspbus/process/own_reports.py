@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.process.process import Process
 
-#: Seconds between two reports on requests past their deadline: nothing ends these.
+#: Seconds between two reports on requests past their deadline: nothing ends these
+#: requests.
 PAUSE = 60.0
 
-#: Seconds that a stop by force waits for its report.
+#: Seconds that a forced stop waits for its report.
 PATIENCE = 1.0
 
 #: The name of these reports in ``bus.plugins``.
@@ -41,7 +42,7 @@ NAME = 'wspbus.reports'
 class OwnReports:
     """Writes a report if a request is overdue, the site breaks, or its stop is forced.
 
-    A process that a signal has ended, or that holds the GIL, writes none.
+    If a signal has ended the process, or its code holds the GIL, there is no report.
 
     :param folder: the path of the folder.
     :param about: returns what a report says of the site: see `process.about`.

@@ -16,7 +16,7 @@ def change_owner(process: Process, identity: Identity) -> None:
     if os.geteuid() != 0:
         return
     if identity.is_current:
-        if process.lock is not None:  # a site of another user's may have handed it over
+        if process.lock is not None:  # the site of another user may have handed it over
             process.lock.chown(os.geteuid(), os.getegid())
         return
     uid = -1 if identity.uid is None else identity.uid

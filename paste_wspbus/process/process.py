@@ -61,7 +61,7 @@ class Process:
         self.control: Control | None = None
         #: Its entry among the running sites.
         self.entry: Registration | None = None
-        #: What shows that it runs, if it can have no entry.
+        #: The object by which commands see that it runs, if it can have no entry.
         self.beacon: Beacon | None = None
         #: Whether it opens everything only when the site is loaded.
         self.opens_late = False

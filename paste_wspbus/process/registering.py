@@ -61,7 +61,7 @@ class Registering:
             control.open(shared=shared)
         except OSError as error:
             if shortage(error) is not None:
-                raise  # what follows would fail, too
+                raise  # the next steps would fail, too
             self.process.notes.append(
                 f'the control socket {control.path} cannot be opened: '
                 f'{error.strerror or error}; the site answers no command, only stop works'
@@ -89,7 +89,7 @@ class Registering:
         return None
 
     def _show(self) -> None:
-        """Show that the site runs, so that no command says that it does not."""
+        """Show that the site runs: it has no entry, and commands would not find it."""
         from paste_wspbus.control.register import Beacon
 
         with contextlib.suppress(OSError):

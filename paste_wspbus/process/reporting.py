@@ -27,10 +27,11 @@ KEPT = 20
 #: frames, and of requests in flight.
 EVENTS, ERRORS, TEXT, FRAMES, REQUESTS = 50, 20, 500, 2000, 100
 
-#: The number of characters of a line that are kept: half a secret is not found any more.
+#: The number of characters of a line that are kept before secrets are masked: a secret
+#: that was cut in two would not be found.
 LINE = 5000
 
-#: The ends of lines that are the headings of stacks, which the events do not have.
+#: The ends of lines that are headings of stacks: the events omit the stacks.
 HEADINGS = ' The innermost call first:', ' Stacks:'
 
 #: The keys of sizes in bytes.
@@ -156,7 +157,7 @@ def _value(key: str, value: object) -> str:
 
 
 def _end_lines(end: dict[str, Any] | None) -> list[str]:
-    """Return what is known of an end; the requests stand elsewhere."""
+    """Return what is known of an end; the requests are shown elsewhere."""
     known = {key: value for key, value in (end or {}).items() if value is not None}
     shown_above = {'time', 'pid', 'requests'}
     return list(_pairs({key: known[key] for key in known if key not in shown_above}))

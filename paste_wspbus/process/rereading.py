@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _STAYS = (*FILES, 'site_metrics', 'ops', 'ops_token', 'ops_hosts', 'ops_pages')
 
 
-#: The defaults that have acted, or that no worker has: `ini.settings.DEFAULTS`.
+#: The defaults that have done their work already, or that no worker has:
+#: `ini.settings.DEFAULTS`.
 OF_THE_SUPERVISOR = ('daemonizer', 'privileges', 'pidfile', 'signals', 'systemd')
 
 
@@ -45,7 +46,7 @@ def reconfigure(process: Process) -> Callable[[], None]:
         # The .ini named no server when this process was made, which kept its sockets.
         server.adopt(process.inheritance.take_sockets())
         for listening in server.sockets:
-            listening.owned = False  # they are the supervisor's
+            listening.owned = False  # they belong to the supervisor
         is_other = not server.sockets
     else:
         is_other = (server is None) != (old is None)
@@ -110,7 +111,7 @@ def _files_that_stay(process: Process, config: Config) -> list[str]:
 
 def _shown(key: str, value: object) -> object:
     if key == 'ops_token' and value:
-        return 'the old one'  # the log is no place for it
+        return 'the old one'  # a secret does not belong in the log
     return (
         ' '.join(value) if isinstance(value, (list, tuple)) else value
     ) or 'the default'

@@ -54,7 +54,7 @@ class SupervisedReport(Report):
         self._say('learnt', news, modules)
 
     def imported(self, name: str = '', why: str = '') -> None:
-        """Report that modules are imported, or which module makes a fork unsafe, and why."""
+        """Report that modules were imported; or which one makes a fork unsafe, and why."""
         self._say('imported', name, why)
 
     def loads(self, place: str) -> None:

@@ -45,7 +45,8 @@ def take_over(
         old = OtherProcess(pid) if (pid := lock.read()) else None
         came = _ask_for_all(lock, patience(status), identity)
         if old is not None:
-            # Without a free descriptor it hands over no sockets, and holds them till it ends.
+            # If it has no free descriptor, it hands over no sockets, and holds them
+            # until it ends.
             if came is not None and (awaits_the_end or not came.sockets):
                 old.is_gone_within(ENDING)
             old.close()

@@ -40,7 +40,8 @@ ENDING = 2.0
 #: pidfd_open(2).
 LOOK = 0.1
 
-#: The variables that are for this process, and not for the one that tries the new code.
+#: The environment variables that are for this process only, and not for the one that
+#: tries the new code.
 _OWN = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'LISTEN_PID', 'LISTEN_FDS')
 
 
@@ -77,7 +78,8 @@ class Trials:
         self.since: float | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
-        #: Those who have asked before the present trial, and those who ask during it.
+        #: The clients that asked before the present trial, and those that ask during
+        #: it.
         self._waiting: list[Connection] = []
         self._asking: list[Connection] = []
         self._again = self._is_cancelled = False
@@ -138,7 +140,7 @@ class Trials:
             with self._lock:
                 again, self._again = self._again, False
                 if isinstance(outcome, Failed) and not again:
-                    self.since = None  # who asks from now on begins anew
+                    self.since = None  # a request from now on begins a new trial
             if isinstance(outcome, Failed):
                 self._has_failed(outcome)
                 if not again:
@@ -176,7 +178,7 @@ class Trials:
         self._answer({'restarting': True})  # before another program runs here
         bus.restarting = True
         with contextlib.suppress(ChannelFailures):  # the log has each error
-            bus.graceful()  # listeners learn of it before anything stops
+            bus.graceful()  # tell the listeners before anything stops
         bus.restart()
 
     # -- one trial --------------------------------------------------------------
@@ -274,7 +276,7 @@ class Loading:
             remaining = None if until is None else until - time.monotonic()
             if remaining is not None and remaining <= 0:
                 return False
-            if self._pidfd == -1:  # only a look shows its end
+            if self._pidfd == -1:  # only a check finds its end
                 remaining = min(LOOK, LOOK if remaining is None else remaining)
             ready = dict(
                 self._poll.poll(None if remaining is None else remaining * 1000)
@@ -294,7 +296,8 @@ class Loading:
         assert self._inbox is not None
         try:
             came = self._inbox.read()
-        except (OSError, ValueError):  # there is no more; or the site writes there
+        except (OSError, ValueError):
+            # The output has ended; or the site itself writes there.
             came = None
         if came is None:
             self._inbox = None
@@ -319,7 +322,7 @@ class Loading:
 
 @contextlib.contextmanager
 def _tracebacks(bus: Bus) -> Iterator[None]:
-    """Let the log have tracebacks; with a server in the main thread it has none."""
+    """Let the log have tracebacks in the block; it has none with a server in the main thread."""
     sitelog: Any = bus.plugins.get('sitelog')
     before = getattr(sitelog, 'tracebacks', True)
     try:
