@@ -11,7 +11,7 @@ from cheroot.makefile import MakeFile
 from cheroot.server import HTTPRequest
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
-from paste_wspbus.servers.hand_over import HandOver
+from paste_wspbus.servers.thread_queue import ThreadQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,15 +139,15 @@ class OneSend(HTTPRequest):  # type: ignore[misc]
 
 
 class Queue:
-    """Takes the place of cheroot's unbounded queue.Queue, which is Python: see `HandOver`."""
+    """Takes the place of cheroot's unbounded queue.Queue, which is Python: see `ThreadQueue`."""
 
     def __init__(self) -> None:
-        self._hand_over = HandOver()
+        self._items = ThreadQueue()
         self._own = threading.local()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put something at the end; ``block`` and ``timeout`` are ignored."""
-        self._hand_over.put(item)
+        self._items.put(item)
 
     def get(self, block: bool = True) -> Any:
         """Return what was put first; wait until there is something.
@@ -156,7 +156,7 @@ class Queue:
         """
         if not block:
             try:
-                return self._hand_over.take()
+                return self._items.take()
             except IndexError:
                 raise queue.Empty from None
         try:
@@ -164,11 +164,11 @@ class Queue:
         except AttributeError:
             lock = self._own.lock = threading.Lock()
             lock.acquire()
-        return self._hand_over.get(lock)
+        return self._items.get(lock)
 
     def qsize(self) -> int:
         """Return how many items wait."""
-        return len(self._hand_over)
+        return len(self._items)
 
 
 def take_faster_queue(pool: ThreadPool) -> None:

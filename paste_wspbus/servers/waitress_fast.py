@@ -16,7 +16,7 @@ from waitress.task import ThreadedTaskDispatcher, WSGITask
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
 from paste_wspbus.forks import close_in_child
-from paste_wspbus.servers.hand_over import HandOver
+from paste_wspbus.servers.thread_queue import ThreadQueue
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -156,7 +156,7 @@ def _send(channel: Any, data: bytes) -> None:
 
 
 class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """Threads that get their requests from a `HandOver`.
+    """Threads that get their requests from a `ThreadQueue`.
 
     waitress has a Condition: each request makes a lock and waits for another one, and a
     thread that wakes up waits for the lock of whoever woke it.
@@ -166,7 +166,7 @@ class QueueDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         super().__init__(*args)
         #: The channels whose request waits for a thread. None has a thread look at
         #: `stop_count`.
-        self._waiting = HandOver()
+        self._waiting = ThreadQueue()
         #: What each thread serves: {its ident: (channel, its first request)}.
         self._served: dict[int, tuple[Any, list[Any]]] = {}
         #: It needs to know when no thread is free, and when one is again.

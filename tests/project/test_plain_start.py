@@ -48,8 +48,8 @@ plugins plugins.restart plugins.signal_names plugins.signals plugins.sitelog plu
 process process.early_signals process.inheritance process.launch process.names
 process.opening process.options process.process process.succession
 requests requests.filter
-servers servers.accepting servers.binding servers.hand_over servers.registry servers.server
-servers.waitress servers.waitress_fast servers.waitress_heads
+servers servers.accepting servers.binding servers.registry servers.server
+servers.thread_queue servers.waitress servers.waitress_fast servers.waitress_heads
 unix unix.holding unix.importing
 """
 

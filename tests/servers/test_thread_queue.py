@@ -1,4 +1,4 @@
-"""servers/hand_over.py: what is put is taken once, whatever the order of the steps."""
+"""servers/thread_queue.py: what is put is taken once, whatever the order of the steps."""
 
 import itertools
 import sys
@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 
-from paste_wspbus.servers.hand_over import HandOver
+from paste_wspbus.servers.thread_queue import ThreadQueue
 from tests.kit import TIMEOUT
 from tests.kit.stepped import Stepped
 
@@ -54,7 +54,7 @@ def stepping(kind, step):
 
 def taken_in_this_order(schedule, threads, puts):
     """What threads take from a queue while another thread puts so many things."""
-    queue, taken = HandOver(), []
+    queue, taken = ThreadQueue(), []
 
     def step():
         stepped.step()
@@ -85,7 +85,7 @@ def test_what_is_put_is_never_left_beside_a_thread_that_sleeps(threads, puts, le
 
 
 def test_what_is_put_at_once_is_taken_side_by_side():
-    queue, together = HandOver(), threading.Barrier(4)
+    queue, together = ThreadQueue(), threading.Barrier(4)
 
     def take():
         lock = threading.Lock()
@@ -106,7 +106,7 @@ def test_what_is_put_at_once_is_taken_side_by_side():
 
 def test_many_threads_take_each_thing_once():
     switch = sys.getswitchinterval()
-    queue, taken, count = HandOver(), [], 20_000
+    queue, taken, count = ThreadQueue(), [], 20_000
 
     def take():
         lock = threading.Lock()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class HandOver:
+class ThreadQueue:
     """A queue in which each thread waits on a lock of its own.
 
     The last thread that has begun to wait is woken first: its memory is still in the
