@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from paste_wspbus.command.handover import HandOver
+    from paste_wspbus.command.gunicorn_runner import GunicornRunner
     from paste_wspbus.command.ops import OpsRunner
     from paste_wspbus.command.supervised import Supervised
     from paste_wspbus.process.options import Options
@@ -228,7 +228,7 @@ def _hand_over_settings(config: Config, options: Options) -> dict[str, Any] | No
     factory = config.loader.factory_name(SERVER, options.server_name) or ''
     if not factory.startswith('gunicorn.'):
         return None
-    from paste_wspbus.command.handover import settings_for
+    from paste_wspbus.command.gunicorn_runner import settings_for
 
     return settings_for(config, options)
 
@@ -286,16 +286,16 @@ def _open_as_worker(
 
 def choose_runner(
     launch: Launch, process: Process, settings: dict[str, Any] | None
-) -> Single | Supervised | HandOver | OpsRunner:
+) -> Single | Supervised | GunicornRunner | OpsRunner:
     """Return the runner of the site that the command line and the .ini ask for.
 
     :param process: the process, which has opened everything.
     :param settings: those of a server that owns its process; None if it does not.
     """
     if settings is not None:
-        from paste_wspbus.command.handover import HandOver
+        from paste_wspbus.command.gunicorn_runner import GunicornRunner
 
-        return HandOver(launch, process, settings)
+        return GunicornRunner(launch, process, settings)
     runner = Single
     if process.role is not None and process.role.kind == 'ops':
         from paste_wspbus.command.ops import OpsRunner

@@ -68,7 +68,7 @@ def _addresses(listen: Sequence[str]) -> list[str]:
     return [*listen]
 
 
-class HandOver:
+class GunicornRunner:
     """The runner of gunicorn: this process is gunicorn's master until it ends.
 
     :param process: the process, which has opened everything.
