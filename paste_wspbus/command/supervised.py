@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from paste_wspbus.metrics.folder import MetricsFolder
     from paste_wspbus.process.launch import Launch
     from paste_wspbus.process.process import Process
-    from paste_wspbus.workers.site_handlers import SiteHandlers
+    from paste_wspbus.workers.log_handlers import LogHandlers
 
 
 class Supervised:
@@ -54,7 +54,7 @@ class Supervised:
         self.defaults = DefaultPlugins(launch, process)
         self.announcement = Announcement(launch, process)
         self.bus = SupervisorBus()
-        self._handlers: SiteHandlers | None = None
+        self._handlers: LogHandlers | None = None
         self.supervisor = self._make_supervisor()
         if process.workers:
             self._join_cluster()
@@ -322,9 +322,9 @@ class Supervised:
         config = self.process.config
         if config.file is None or not config.loader.parser.has_section('loggers'):
             return None
-        from paste_wspbus.workers.site_handlers import SiteHandlers
+        from paste_wspbus.workers.log_handlers import LogHandlers
 
-        self._handlers = self._handlers or SiteHandlers()
+        self._handlers = self._handlers or LogHandlers()
         try:
             parser = config.logging_parser()
         except Exception:  # it is wrong, or this user cannot read it any more

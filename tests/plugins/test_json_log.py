@@ -9,7 +9,7 @@ import pytest
 from paste_wspbus.bus import ChannelFailures
 from paste_wspbus.ini.logging import configure_logging, logging_parser
 from paste_wspbus.plugins.json_log import JsonFormatter, fields_of_call, one_object
-from paste_wspbus.workers.site_handlers import usable
+from paste_wspbus.workers.log_handlers import usable
 from tests.kit import Site, run, write
 from tests.kit.sites import SERVED
 

@@ -104,7 +104,7 @@ def _stream_of(status: os.stat_result) -> TextIO:
     return sys.stderr
 
 
-class SiteHandlers:
+class LogHandlers:
     """Lets the lines of a supervisor go where the .ini sends those of the site.
 
     A supervisor runs no code of the site. So this makes only the loggers that get its
@@ -139,7 +139,7 @@ class SiteHandlers:
 
 
 def usable(parser: configparser.ConfigParser) -> configparser.RawConfigParser:
-    """Return the logging sections that a supervisor can use; see `SiteHandlers`."""
+    """Return the logging sections that a supervisor can use; see `LogHandlers`."""
     made = configparser.RawConfigParser()
     formatters = {
         name: raw

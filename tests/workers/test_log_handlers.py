@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from paste_wspbus.workers.site_handlers import AppendHandler, usable
+from paste_wspbus.workers.log_handlers import AppendHandler, usable
 from tests.kit import Site, eventually, run
 from tests.kit.sites import APP, SERVED
 from tests.kit.supervised import LOGGING
@@ -79,7 +79,7 @@ def test_a_supervisor_appends_to_the_files_of_the_standard_handlers(
 ):
     made = sections(f'{handler}\nlevel = ERROR', 'plain')
     one = made['handler_one']
-    assert one['class'] == 'paste_wspbus.workers.site_handlers.AppendHandler'
+    assert one['class'] == 'paste_wspbus.workers.log_handlers.AppendHandler'
     assert one['args'] == repr((path, encoding))
     assert (one['level'], one['formatter']) == ('ERROR', 'plain')
     assert made['logger_root']['handlers'] == 'one'
@@ -151,7 +151,7 @@ def test_what_cannot_be_appended_goes_to_standard_error(handler, tmp_path, capsy
 def test_dev_stdout_is_standard_output(tmp_path):
     script = (
         'import logging\n'
-        'from paste_wspbus.workers.site_handlers import AppendHandler\n'
+        'from paste_wspbus.workers.log_handlers import AppendHandler\n'
         "logging.basicConfig(handlers=[AppendHandler('/dev/stdout')], format='%(message)s')\n"
         "logging.warning('in order')\n"
         "logging.getLogger().handlers = [AppendHandler('/dev/full')]\n"
