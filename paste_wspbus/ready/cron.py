@@ -13,9 +13,9 @@ from paste_wspbus.plugins.schedule import Schedule, local_zone
 from paste_wspbus.ready.diary import Diary
 from paste_wspbus.ready.due import Rules
 from paste_wspbus.ready.job import Run
-from paste_wspbus.ready.kept import Kept
 from paste_wspbus.ready.part import Unhealthy
 from paste_wspbus.ready.state import StateFile
+from paste_wspbus.ready.threaded import Threaded
 from paste_wspbus.ready.waiting import join_within_stop
 
 TYPE_CHECKING = False
@@ -35,7 +35,7 @@ LOOK = 60.0
 MOST = 10
 
 
-class Cron(Kept):
+class Cron(Threaded):
     """Runs a function of the site at the times of a cron line.
 
     It runs once for the site, however many processes have the plugin: the process that

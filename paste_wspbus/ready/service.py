@@ -9,8 +9,8 @@ from paste_wspbus.bus.deadlines import stack_of
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.exits import FAILED
 from paste_wspbus.ini.factories import one_line
-from paste_wspbus.ready.kept import Kept
 from paste_wspbus.ready.part import Unhealthy, bound
+from paste_wspbus.ready.threaded import Threaded
 from paste_wspbus.ready.waiting import join_within_stop
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONGEST, HEALTHY = 60.0, 60.0
 
 
-class Service(Kept):
+class Service(Threaded):
     """Runs a function of the site for ever, in a thread or a process of its own.
 
     The function gets an event, which is set when the site stops. It runs once for the

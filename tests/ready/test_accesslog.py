@@ -18,7 +18,7 @@ from paste_wspbus.errors import SettingError
 from paste_wspbus.ready.accesslog import AccessLog, check_settings
 from paste_wspbus.ready.accesslog import lines as making
 from paste_wspbus.ready.accesslog import writer as writing
-from paste_wspbus.ready.accesslog.kept import Kept, local_time
+from paste_wspbus.ready.accesslog.cached import Cached, local_time
 from paste_wspbus.ready.accesslog.lines import LONGEST, read_format, waited_since
 from paste_wspbus.ready.accesslog.writer import CannotOpen, Writer
 from paste_wspbus.servers import waitress_log
@@ -198,7 +198,7 @@ def test_what_the_application_puts_into_environ_may_be_no_text(logged, user):
 
 
 def test_what_comes_again_is_kept_but_not_without_end():
-    kept = Kept('"', '"', str)
+    kept = Cached('"', '"', str)
     for number in range(5000):
         assert kept[f'agent {number % 2500}'] == f'"agent {number % 2500}"'
     assert kept['x' * 1000] == f'"{"x" * 1000}"'

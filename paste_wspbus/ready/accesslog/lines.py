@@ -9,10 +9,10 @@ from math import trunc
 from urllib.parse import quote
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.ready.accesslog.kept import (
+from paste_wspbus.ready.accesslog.cached import (
     MILLISECONDS,
+    Cached,
     Clock,
-    Kept,
     OfHead,
     small_numbers,
 )
@@ -173,11 +173,11 @@ class Format:
                 made.time(before, after, self.is_json)
             elif name in ('status', 'end'):
                 source = known.status if name == 'status' else 'end'
-                made.kept(source, Kept(before, after, self._shown_word(name)))
+                made.kept(source, Cached(before, after, self._shown_word(name)))
             elif name in _OF_HEAD and known.head is not None and made.may_have_head():
-                made.of_head(known.head, name, Kept(before, after, self._shown(name)))
+                made.of_head(known.head, name, Cached(before, after, self._shown(name)))
             elif name in _TEXTS and name not in known.texts and not is_careful:
-                kept = Kept(before, after, self._shown(name))
+                kept = Cached(before, after, self._shown(name))
                 made.from_environ(_TEXTS[name], kept, name in _ALWAYS)
             elif name in NUMBERS and len(after) <= _LONGEST_JOINED:
                 made.text(before)
@@ -314,11 +314,11 @@ class _Made:
             shown = f'{unknown + after!r} if (n := {source}) is None else {shown}'
         self.value(shown)
 
-    def kept(self, source: str, kept: Kept) -> None:
+    def kept(self, source: str, kept: Cached) -> None:
         """Add what is kept of the value of an expression."""
         self.value(f'{self.name_of(kept)}[{source}]')
 
-    def from_environ(self, key: str, kept: Kept, is_always_there: bool) -> None:
+    def from_environ(self, key: str, kept: Cached, is_always_there: bool) -> None:
         """Add what is kept of a value of ``environ``; a missing one is as None."""
         found = f'{self.name_of(kept)}[environ[{key!r}]]'
         if not is_always_there:
@@ -329,7 +329,7 @@ class _Made:
         """Whether a field of a head can be added: they are beside each other."""
         return not self._of_head.fields or self._parts[-1] == self._of_head.source
 
-    def of_head(self, head: str, name: str, kept: Kept) -> None:
+    def of_head(self, head: str, name: str, kept: Cached) -> None:
         """Add a field of a head, to others before it."""
         of_head = self._of_head
         of_head.fields.append((_OF_HEAD[name], kept))

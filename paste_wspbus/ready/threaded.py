@@ -27,7 +27,7 @@ if TYPE_CHECKING:
             """Wait for the end, as long as the stop of the site allows it."""
 
 
-class Kept(Part):
+class Threaded(Part):
     """The base class of `Cron` and `Service`: the keeper is the resource of the section.
 
     ``is_shared`` says whether only one process of the site does the work; ``path`` is the

@@ -43,7 +43,7 @@ class Clock:
 MILLISECONDS = [f'.{number:03}Z' for number in (*range(1000), 999)]
 
 
-class Kept(dict):  # type: ignore[type-arg]
+class Cached(dict):  # type: ignore[type-arg]
     """From values to what lines show of them, with the texts around it."""
 
     def __init__(self, before: str, after: str, shown: Callable[[Any], str]) -> None:
@@ -68,7 +68,7 @@ class OfHead:
 
     def __init__(self) -> None:
         #: Pairs of the key of a header, and of what lines show of its values.
-        self.fields: list[tuple[str, Kept]] = []
+        self.fields: list[tuple[str, Cached]] = []
         #: The expression in the source of the function.
         self.source = ''
 
