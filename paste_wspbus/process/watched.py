@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.ini.limits import limits_of
+from paste_wspbus.requests.request_watch import RequestWatch
 from paste_wspbus.requests.scoreboard import Scoreboard
 from paste_wspbus.requests.watched import WatchedRequests
-from paste_wspbus.requests.watcher import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def watch_requests(bus: Bus, config: Config) -> None:
     close_in_child(requests.board, Scoreboard.detach)
     use(bus, requests, config)
     if limits.shortest is not None:
-        Watcher(bus, requests, limits).subscribe()
+        RequestWatch(bus, requests, limits).subscribe()
 
 
 def use(bus: Bus, requests: WatchedRequests, config: Config) -> None:

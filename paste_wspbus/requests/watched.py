@@ -45,7 +45,7 @@ class WatchedRequests(RequestsInFlight):
         super().__init__()
         self.board = board or Scoreboard()
         self.ids, self.counts = Ids(), Counts()
-        #: The numbers of the requests in flight that are past their deadline; a `Watcher`
+        #: The numbers of the requests in flight that are past their deadline; a `RequestWatch`
         #: notes them.
         self.overdue: set[int] = set()
         #: Seconds by path: what ``environ['wspbus.deadline']`` is made of.

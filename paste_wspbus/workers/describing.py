@@ -54,7 +54,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
         'last_reload': None if renewal is None else renewal.describe(),
         'reloads': [one.describe() for one in supervisor.renewals.past],
         'requests': requests[:MAX_REQUESTS],
-        **supervisor.watching.counts.describe(),
+        **supervisor.request_watch.counts.describe(),
         **{key: _total(status.get(key) for _, status in known) for key in NUMBERS},
         'calling': next(
             (one for _, told in known if (one := told.get('calling'))), None

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from paste_wspbus.requests.scoreboard import Entry
     from paste_wspbus.requests.stacks import Frame
     from paste_wspbus.workers.handle import WorkerHandle
+    from paste_wspbus.workers.scoreboard_watch import ScoreboardWatch
     from paste_wspbus.workers.supervisor import Supervisor
-    from paste_wspbus.workers.watching import Watching
 
 #: The shortest time in seconds between two replacements in the place of one worker: if each
 #: request were overdue, workers would do nothing but start.
@@ -33,8 +33,8 @@ class Overdue:
     requests up, and the order to make way (`Leaving.let_go`).
     """
 
-    def __init__(self, supervisor: Supervisor, watching: Watching) -> None:
-        self.supervisor, self.watching = supervisor, watching
+    def __init__(self, supervisor: Supervisor, watch: ScoreboardWatch) -> None:
+        self.supervisor, self.request_watch = supervisor, watch
         #: From the name of a worker to the time.monotonic() of its last replacement.
         self._replaced: dict[str, float] = {}
 
@@ -59,16 +59,18 @@ class Overdue:
                 self._replace(worker, entry, marks)
                 return
             worker.board.overdue.add(entry.number)
-            self.watching.counts.overdue += 1
-            self.watching.ask_for_stack(worker, entry, log_and_replace)
+            self.request_watch.counts.overdue += 1
+            self.request_watch.ask_for_stack(worker, entry, log_and_replace)
 
         def log_and_replace(stack: list[Frame] | None) -> None:
-            self.watching.log(worker, entry, stack, ', past its deadline', level=40)
+            self.request_watch.log(
+                worker, entry, stack, ', past its deadline', level=40
+            )
             what = named(entry, time.monotonic())
             self.supervisor.reports.is_overdue(worker, f'{what}, past its deadline')
             self._replace(worker, entry, marks)
 
-        self.watching.examine(worker, entry, decide)
+        self.request_watch.examine(worker, entry, decide)
 
     def _replace(self, worker: WorkerHandle, entry: Entry, marks: Marks) -> None:
         """Start a successor, now or later."""

@@ -47,13 +47,13 @@ from paste_wspbus.workers.recycling import Recycling
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.replacing import Replacing
 from paste_wspbus.workers.reports import Reports
+from paste_wspbus.workers.scoreboard_watch import ScoreboardWatch
 from paste_wspbus.workers.slow_starts import SlowStarts
 from paste_wspbus.workers.soaking import Soak
 from paste_wspbus.workers.stacks import Stacks
 from paste_wspbus.workers.successors import Successors
 from paste_wspbus.workers.threads import describe_all, log_all
 from paste_wspbus.workers.waiting import StopRequested, Waiting
-from paste_wspbus.workers.watching import Watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Supervisor:
         self.renewals, self.crashes = Renewals(self), Crashes(self.reports.crashed)
         self.replacing, self.soak = Replacing(self), Soak(self)
         self.recycling, self.liveness = Recycling(self), Liveness(self)
-        self.watching, self.slow_starts = Watching(self), SlowStarts(self)
+        self.request_watch, self.slow_starts = ScoreboardWatch(self), SlowStarts(self)
         self.strategy = make_strategy(self)
         #: What this site does in its cluster; None if it belongs to none.
         self.cluster: Clustered | None = None
@@ -221,7 +221,7 @@ class Supervisor:
         self.server = self.leaving.server = server
         # The workers have deadlines of their own; this one counts if they ignore theirs.
         self.bus.stop_timeout = plan.deadline
-        self.watching.use(plan.limits)
+        self.request_watch.use(plan.limits)
         if server is not None:
             server.share(self.children.board)
         self.recycling.adjust()

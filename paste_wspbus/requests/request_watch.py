@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from _thread import allocate_lock, start_new_thread  # the originals: see `Watcher`
+from _thread import allocate_lock, start_new_thread  # the originals: see `RequestWatch`
 
 from paste_wspbus.requests.examining import APPLICATION, examine
 from paste_wspbus.requests.marks import Marks
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from paste_wspbus.requests.watched import WatchedRequests
 
 
-class Watcher:
+class RequestWatch:
     """Logs the requests that are slow or overdue, while the bus is started.
 
     Its thread is one of the system's, also if gevent or eventlet has patched Python: it

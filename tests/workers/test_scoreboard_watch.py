@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from paste_wspbus.ini.units import ByPath
 from paste_wspbus.requests.marks import Limits
-from paste_wspbus.workers import watching
+from paste_wspbus.workers import scoreboard_watch
 
 
 def test_after_the_whole_site_was_paused_requests_have_a_second_to_end(monkeypatch):
@@ -23,8 +23,10 @@ def test_after_the_whole_site_was_paused_requests_have_a_second_to_end(monkeypat
     )
     events = SimpleNamespace(call_later=call_later, cancel=lambda _: None)
     supervisor = SimpleNamespace(events=events, stacks=None, children=children)
-    monkeypatch.setattr(watching, 'time', SimpleNamespace(monotonic=lambda: now[0]))
-    watch = watching.Watching(supervisor)
+    monkeypatch.setattr(
+        scoreboard_watch, 'time', SimpleNamespace(monotonic=lambda: now[0])
+    )
+    watch = scoreboard_watch.ScoreboardWatch(supervisor)
     watch.use(Limits(ByPath(0.5, {}), ByPath(None, {})))
     assert pass_time(0.6) == (1, 0.5)
     assert pass_time(60) == (1, 1.0)

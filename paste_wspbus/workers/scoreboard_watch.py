@@ -36,7 +36,7 @@ LATE, CATCH_UP = 1.0, 1.0
 UNKNOWN = 'unknown'
 
 
-class Watching:
+class ScoreboardWatch:
     """Logs the requests that are slow, and finds those that are overdue.
 
     It wakes up once in the shortest time that a request may take, and when a request that
