@@ -12,7 +12,7 @@ from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Config
 from tests.kit.places import DOCS, ROOT
-from tests.project.pages import PAGES, anchors, blocks_of, links
+from tests.project.pages import PAGES, anchors, blocks_of, links, prose
 
 #: An .ini of another program, or of a host.
 FOREIGN = re.compile(r'^\[(uwsgi|program:|Unit|Service|Socket)', re.M)
@@ -108,7 +108,20 @@ def test_the_python_of_the_docs_compiles(block):
     ast.parse(block.text, str(block))
 
 
-# -- links ---------------------------------------------------------------------------
+# -- tables and links ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_row_stands_in_a_table_with_as_many_columns(page):
+    for paragraph in re.split(r'\n\s*\n', prose(page)):
+        if re.search(r'^\|', paragraph, re.M):
+            rows = [
+                row.replace('\\|', '') for row in paragraph.strip('\n').splitlines()
+            ]
+            assert re.fullmatch(r'[|\s:-]+', rows[1]), paragraph
+            for row in rows:
+                assert row.startswith('|'), row
+                assert row.count('|') == rows[1].count('|'), row
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
