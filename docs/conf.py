@@ -16,6 +16,7 @@ import from_code  # noqa: E402
 
 project = 'paste_wspbus'
 author = 'the paste_wspbus developers'
+copyright = f'2026, {author}'
 extensions = ['myst_parser', 'sphinx.ext.autodoc']
 root_doc = 'docs/index'
 include_patterns = [
@@ -35,6 +36,8 @@ autodoc_class_signature = 'mixed'
 html_theme = 'furo'
 html_title = 'paste_wspbus'
 html_extra_path = ['site']
+html_static_path = ['static']
+html_css_files = ['phone.css']
 html_search_scorer = str(DOCS / 'scorer.js')
 html_copy_source = False
 html_show_sphinx = False
