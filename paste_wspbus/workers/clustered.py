@@ -97,13 +97,11 @@ class Clustered:
         self._connection: socket.socket | None = None
         self._agent, self._pause = 0, PAUSE
         self._lines: Lines | None = None
-        #: The next guard's end of its connection, until that guard is forked; and this
-        #: process's ends of all of them.
+        #: The next guard's end of its connection, until it is forked; our ends of all.
         self._its: socket.socket | None = None
         self._guards: dict[WorkerHandle, socket.socket] = {}
         self._wants = False
-        #: The lines for the log of an agent, while the start waits for the engine; else
-        #: None.
+        #: The agent's log lines, while the start waits for the engine; else None.
         self._held_back: list[tuple[int, str]] | None = None
         #: Whether the process of the plugins starts at the next renewal.
         self._waits = False
