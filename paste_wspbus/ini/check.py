@@ -190,9 +190,8 @@ def _check_folders(config: Config) -> Iterator[str]:
             yield from _check_whether_it_takes_files(config, key, path)
         elif folder and not os.path.isdir(folder):
             missing, section = f'there is no folder {folder}', section_of(config.loader)
-            # A service manager makes these when it starts the site; a site without a
-            # control socket only says so.
-            if key != 'control' and not folder.startswith(('/run/', '/var/run/')):
+            # A service manager makes these when it starts the site.
+            if not folder.startswith(('/run/', '/var/run/')):
                 raise ConfigError(str(config.file), missing, section=section, key=key)
             yield f'[{section}] {key}: {missing}'
 

@@ -36,14 +36,46 @@ def parse_port(text: str | int, key: str = 'port') -> int:
 
 
 def parse_host(text: str) -> str:
-    """Return the text, unless it cannot be a host name: then raise SettingError."""
-    name, colon, port = text.partition(':')  # an IPv6 address has more than one colon
-    has_port = bool(name and colon) and port.isdigit()
-    if has_port or not {*'/"\''}.isdisjoint(text) or len(text.split()) > 1:
+    """Return the text, unless it cannot be a host name: then raise SettingError.
+
+    An empty text is none: to some servers it means all addresses of the machine, to others
+    127.0.0.1.
+    """
+    if (
+        not text
+        or _has_port(text)
+        or not {*'/"\''}.isdisjoint(text)
+        or len(text.split()) > 1
+    ):
         problem = f'{text!r} is not a host name or address'
-        problem += '; the port has a key of its own' if has_port else ''
-        raise SettingError('host', f'{problem}{comment_hint(text)}')
+        raise SettingError('host', f'{problem}{_host_hint(text)}')
     return text
+
+
+def _has_port(text: str) -> bool:
+    name, colon, port = text.partition(':')  # an IPv6 address has more than one colon
+    return bool(name and colon) and port.isdigit()
+
+
+def _host_hint(text: str) -> str:
+    """Return a hint for the end of a message: what may be meant by a wrong host, or ''."""
+    if not text:
+        return '; write 127.0.0.1 for this machine alone, or 0.0.0.0 for all networks'
+    if text.startswith('unix:'):
+        return '; write unix_socket = PATH, without host and port'
+    if '://' in text:
+        return '; write it without the scheme; the port has a key of its own'
+    if _has_port(text):
+        return '; the port has a key of its own'
+    return comment_hint(text)
+
+
+def split_listen(text: str) -> list[str]:
+    """Return the addresses in the setting ``listen``; raise SettingError if there is none."""
+    if not text.split():
+        problem = 'this key has no value; write HOST:PORT, such as 127.0.0.1:8080'
+        raise SettingError('listen', problem)
+    return text.split()
 
 
 def resolve(

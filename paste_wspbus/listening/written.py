@@ -78,13 +78,28 @@ def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Ad
         forms = 'none of HOST:PORT, unix:PATH, fd://N, fd://NAME'
         if not takes_fd:
             forms = 'neither HOST:PORT nor unix:PATH'
-        raise SettingError(key, f'{text!r} is {forms}')
+        raise SettingError(key, f'{text!r} is {forms}{_hint(where, key, takes_fd)}')
     if host.startswith('[') and host.endswith(']'):
         host = host[1:-1]
     elif '[' in host or ']' in host:
         raise SettingError(key, f'{text!r} has no pair of brackets')
     host = host or '127.0.0.1'
     return Address(kind, host, parse_port(port, key), **options)
+
+
+def _hint(where: str, key: str, takes_fd: bool) -> str:
+    """Return a hint for the end of a message: a URL or a path as an address, or ''."""
+    scheme, slashes, rest = where.rpartition('://')
+    rest = rest.rstrip('/')
+    if rest.startswith('/'):
+        rest = f'unix:{rest}'
+    elif not slashes:
+        return ''
+    try:
+        parse_address(rest, key, takes_fd)
+    except SettingError:
+        return f'; write HOST:PORT, without {scheme}://' if scheme else ''
+    return f'; write {rest}'
 
 
 def addresses(text: str) -> list[str]:

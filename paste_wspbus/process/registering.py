@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 
 from paste_wspbus.control.server import Control
-from paste_wspbus.errors import shortage
+from paste_wspbus.errors import ConfigError, shortage
 from paste_wspbus.process.answers import Answers
 from paste_wspbus.values import named_path, real_path
 
@@ -62,12 +64,35 @@ class Registering:
         except OSError as error:
             if shortage(error) is not None:
                 raise  # the next steps would fail, too
+            # A site that has run here must not end for that. Without a name for it, or on a
+            # system without Unix sockets, the site runs without one, too.
+            is_named = self.options.control is not None
+            is_first = not self.process.inheritance.descriptors
+            if is_named and is_first and error.errno != errno.EAFNOSUPPORT:
+                raise self._refused(control.path, error) from None
             self.process.notes.append(
                 f'the control socket {control.path} cannot be opened: '
                 f'{error.strerror or error}; the site answers no command, only stop works'
             )
         else:
             self.process.control = control
+
+    def _refused(self, path: str, error: OSError) -> ConfigError:
+        from paste_wspbus.ini.settings import section_of
+
+        path = os.path.abspath(path)
+        problem = f'{path}: {error.strerror or error}'
+        folder = os.path.dirname(path)
+        if not os.path.isdir(folder):
+            problem = f'there is no folder {folder}'
+        elif os.path.isdir(path):
+            problem = f'{path} is a directory'
+        elif os.path.isfile(path):
+            problem = f'{path} is another file, and no socket'
+        config = self.process.config
+        return ConfigError(
+            str(config.file), problem, section=section_of(config.loader), key='control'
+        )
 
     def _register(self) -> Registration | None:
         from paste_wspbus.control.register import Registration

@@ -10,6 +10,7 @@ from paste_wspbus.listening.addresses import (
     parse_mode,
     parse_port,
     resolve,
+    split_listen,
 )
 from paste_wspbus.listening.sockets import (
     ListeningSocket,
@@ -36,12 +37,22 @@ WHERE = (
     'listen_on',
 )
 
+
+def _listen(text: str) -> str:
+    """Return the text, unless an address in it is wrong: then raise SettingError."""
+    from paste_wspbus.listening.written import parse_address
+
+    for address in split_listen(text):
+        parse_address(address, 'listen')
+    return text
+
+
 #: The converter of each setting that all servers take. ``listen_on`` is not a key of the
 #: .ini: it has the values of ``--listen``, one on each line.
 ADDRESS: dict[str, Callable[[str], Any]] = {
     'host': parse_host,
     'port': parse_port,
-    'listen': str,
+    'listen': _listen,
     'unix_socket': str,
     'unix_socket_perms': parse_mode,
     'ipv6only': boolean,

@@ -131,11 +131,12 @@ class PasteServer(SocketServer):
             if key in conf:
                 meant = "unknown setting; did you mean 'threadpool_workers'?"
                 raise SettingError(key, meant)
+        host = conf.get('host', '')
+        if 'port' not in conf and host.count(':') == 1:
+            conf['host'], conf['port'] = host.split(':')
+        if not conf.get('host'):  # for Paste, that is its default
+            conf.pop('host', None)
         converted = convert(conf, self.known)
-        host = converted.get('host', '')
-        if 'port' not in converted and host.count(':') == 1:
-            converted['host'], port = host.split(':')
-            converted.update(convert({'port': port}, self.known))
         if converted.get('use_threadpool', True):
             _check_pool(converted)
         return converted

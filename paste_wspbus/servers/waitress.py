@@ -25,6 +25,7 @@ from paste_wspbus.listening.addresses import (
     parse_host,
     parse_port,
     resolve,
+    split_listen,
 )
 from paste_wspbus.listening.backlog import readable
 from paste_wspbus.listening.sockets import ListeningSocket
@@ -103,7 +104,7 @@ class WaitressServer(Server):
             for other in others:
                 if key in conf and other in conf:
                     raise SettingError(key, f'it cannot be set together with {other}')
-        for where in conf.get('listen', '').split():
+        for where in split_listen(conf['listen']) if 'listen' in conf else ():
             if _is_ours(where):
                 from paste_wspbus.listening.written import parse_address
 
@@ -440,8 +441,8 @@ def _dispatcher_class(ways: frozenset[str]) -> type[_Dispatcher]:
 
 
 def _is_ours(where: str) -> bool:
-    """Whether an address is one that waitress itself does not have."""
-    return where.startswith(('unix:', 'fd://')) or '?' in where
+    """Whether an address is one that waitress itself does not have, or a mistake."""
+    return where.startswith('unix:') or not {*'/?'}.isdisjoint(where)
 
 
 def _split(where: str) -> tuple[str, str]:

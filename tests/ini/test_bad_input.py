@@ -401,6 +401,18 @@ TYPOS = {
         "host: 'http://127.0.0.1' is not a host name or address",
     ),
     'address': Case(APP, 2, 'HOST:PORT', args=('site.ini', '--listen', 'localhost')),
+    'address that is a URL': Case(
+        APP, 2, '; write [::1]:0', args=('site.ini', '--listen', 'https://[::1]:0/')
+    ),
+    'address that is a URL without a port': Case(
+        APP,
+        2,
+        '; write HOST:PORT, without http://',
+        args=('site.ini', '--listen', 'http://localhost'),
+    ),
+    'address that is a URL of a path': Case(
+        APP, 2, '; write unix:/s', args=('site.ini', '--listen', 'http+unix:///s')
+    ),
 }
 
 IS_INDENTED = 'is indented, and so it belongs to the value above: remove the spaces'
@@ -820,6 +832,12 @@ SETTINGS = {
     'a form of the log that is none': settings(
         'log_format = xml', 2, 'log_format', "'xml'", 'text or json'
     ),
+    'control in a folder that is missing': settings(
+        'control = /missing/site.sock',
+        2,
+        'control',
+        'there is no folder /missing',
+    ),
     'no time for smoke': settings(
         'smoke_timeout = 0', 2, 'smoke_timeout', 'more than 0 seconds'
     ),
@@ -1000,6 +1018,33 @@ for name, use in USED.items():
         f'{name}: host': server(
             use + 'host = nonsense.invalid\nport = 0', 1, 'nonsense.invalid', 'resolve'
         ),
+        f'{name}: host with a scheme': server(
+            use + 'host = http://127.0.0.1\nport = 0',
+            2,
+            PLACE,
+            'host: ',
+            'write it without the scheme; the port has a key of its own',
+        ),
+        f'{name}: host that is a path': server(
+            use + 'host = unix:/run/site\nport = 0',
+            2,
+            PLACE,
+            'host: ',
+            'write unix_socket = PATH, without host and port',
+        ),
+        f'{name}: listen without an address': server(
+            use + 'listen =', 2, PLACE, 'listen: this key has no value; write HOST:PORT'
+        ),
+        f'{name}: listen with a scheme': server(
+            use + 'listen = http://127.0.0.1:0',
+            2,
+            PLACE,
+            'listen',
+            '; write 127.0.0.1:0',
+        ),
+        f'{name}: listen with a path': server(
+            use + 'listen = /run/site', 2, PLACE, 'listen', '; write unix:/run/site'
+        ),
         f'{name}: host elsewhere': server(
             use + 'host = 192.0.2.1\nport = 0', 1, '192.0.2.1', 'address'
         ),
@@ -1016,6 +1061,13 @@ for name, use in USED.items():
             use + 'unix_socket = webapp.py', 1, 'webapp.py', 'socket'
         ),
     }
+    if name != 'Paste':  # Paste has a default for it
+        SERVERS[f'{name}: no host'] = server(
+            use + 'host =\nport = 0',
+            2,
+            PLACE,
+            "host: '' is not a host name or address; write 127.0.0.1 for this machine alone",
+        )
 #: Settings that are numbers, of which no system takes each.
 NUMBERS = {
     'waitress': ('threads', 'backlog', 'recv_bytes'),
@@ -1232,6 +1284,21 @@ def run_as_plain_user(folder, case):
 
 
 needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+
+
+@pytest.mark.parametrize(
+    ('made', 'why'),
+    [
+        (lambda path: path.mkdir(), 'is a directory'),
+        (lambda path: path.write_text('precious'), 'is another file, and no socket'),
+    ],
+    ids=['a directory', 'a file'],
+)
+def test_what_is_no_socket_at_the_place_of_control_stays(tmp_path, made, why):
+    made(tmp_path / 'here')
+    case = settings('control = here', 2, f'control: here {why}')
+    check_one_line(run_case(tmp_path, case), case)
+    assert (tmp_path / 'here').exists()
 
 
 @needs_linux

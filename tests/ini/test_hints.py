@@ -146,7 +146,12 @@ def test_what_makes_no_wsgi_application_is_refused(tmp_path, factory, problem):
     ('host', 'hint'),
     [
         ('127.0.0.1:8080', '; the port has a key of its own'),
-        ('http://127.0.0.1', ''),
+        (
+            'http://127.0.0.1',
+            '; write it without the scheme; the port has a key of its own',
+        ),
+        ('unix:/run/site', '; write unix_socket = PATH, without host and port'),
+        ('', '; write 127.0.0.1 for this machine alone, or 0.0.0.0 for all networks'),
     ],
 )
 def test_a_host_with_a_port_is_none(host, hint):
@@ -155,6 +160,6 @@ def test_a_host_with_a_port_is_none(host, hint):
     assert str(caught.value).endswith(f'is not a host name or address{hint}')
 
 
-@pytest.mark.parametrize('host', ['::', '::1', 'fe80::1', 'localhost', ''])
+@pytest.mark.parametrize('host', ['::', '::1', 'fe80::1', 'localhost'])
 def test_an_ipv6_address_is_a_host(host):
     assert parse_host(host) == host
