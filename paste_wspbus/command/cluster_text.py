@@ -126,6 +126,10 @@ def _lease(cluster: dict[str, Any]) -> list[Line]:
         has, style = 'nobody has it now', BUSY
     else:
         has, style = 'it is not known who has it', BUSY
+    if (rests := number(cluster, 'rests')) is not None:
+        why = 'crash again and again here. This machine wants their lease again in'
+        line = f'The cluster plugins{which} {why} {rests:.0f} s; {has}.'
+        return [Line(line, BAD)]
     if cluster.get('waits') is True:
         return [Line(f'This machine waits for {lease}: {has}.', style)]
     return [Line(f'{lease[0].upper()}{lease[1:]}: {has}.', style)]

@@ -183,7 +183,7 @@ class ClusterStatus:
         engine, (problem, since) = cluster.engine, self.problem()
         answers = bool(engine) and not problem
         plugins = cluster.supervisor.plan.cluster_plugins
-        is_fresh = now < self._looked_at + KNOWN
+        is_fresh, rests = now < self._looked_at + KNOWN, cluster.rest.until
         leads, members = engine.get('leads'), engine.get('members')
         # If the engine has not answered for a ttl, another machine may have the lease.
         is_sure = answers and now <= (engine['since'] or 0.0) + cluster.settings.ttl
@@ -205,6 +205,7 @@ class ClusterStatus:
             'holds': cluster.holds,
             'fence': cluster.held.fence if cluster.held is not None else None,
             'waits': bool(plugins) and not cluster.holds,
+            'rests': None if rests is None else _age(rests, now),
             'leader': engine.get('leader') if is_sure else None,
             'leads_for': _age(now, leads) if is_sure else None,
             'machines': machines,

@@ -24,6 +24,7 @@ from paste_wspbus.unix.kernel_timer import boot_clock
 from paste_wspbus.unix.titles import set_title
 from paste_wspbus.workers.children import BecomeWorker, WorkerFailed
 from paste_wspbus.workers.cluster_mail import ClusterMail
+from paste_wspbus.workers.cluster_rest import Rest
 from paste_wspbus.workers.cluster_shown import Shown
 from paste_wspbus.workers.cluster_status import ClusterStatus
 from paste_wspbus.workers.guard import ASKS, close_others, end_of, stand_guard
@@ -105,6 +106,7 @@ class Clustered:
         self._held_back: list[tuple[int, str]] | None = None
         #: Whether the process of the plugins starts at the next renewal.
         self._waits = False
+        self.rest = Rest(supervisor, self.adjust)
         self._heard: dict[str, Callable[..., object]] = {
             'held': self._is_held,
             'lost': self._is_lost,
@@ -246,10 +248,11 @@ class Clustered:
         """Ask for the lease if the site serves and has cluster plugins; otherwise release it."""
         serves = self.bus.state is State.STARTED and not self.bus.leaving
         wants = serves and bool(self.supervisor.plan.cluster_plugins)
+        wants = wants and self.rest.until is None
         if wants != self._wants:
             self._wants = wants
             self._say('wants', wants)
-            if wants:
+            if wants and not self.rest.is_told:
                 self.bus.log(
                     'The cluster plugins start here if this site gets their lease'
                 )
@@ -304,7 +307,7 @@ class Clustered:
             self._free()
         elif is_new or self._waits:
             self._waits = False
-            if is_new:
+            if is_new and not self.rest.is_told:
                 self.bus.log(f'The cluster plugins run here now (fence {fence})')
             self.supervisor.replacing.respawn(self._role())
 
@@ -328,6 +331,14 @@ class Clustered:
         if self.held is not None and not self._processes():
             self._say('free', self.held.fence)
             self.held = None
+
+    def rests(self, wait: float) -> None:
+        """Release the lease for a wait of a crash loop: another machine may have more luck.
+
+        :param wait: seconds.
+        """
+        if self.rest.begin(wait):
+            self.supervisor.current.pop(CLUSTER, None)
 
     def _learns_of_engine(self, facts: dict[str, Any]) -> None:
         self.engine, self.words, self._pause = facts, self.words + 1, PAUSE
@@ -422,6 +433,7 @@ class Clustered:
         :param new: one that has composed the new code, and waits; None if there is none.
         """
         supervisor = self.supervisor
+        self.rest.end()  # the new code may not crash
         old = supervisor.current.pop(CLUSTER, None)
         if old is not None and not old.ended:
             supervisor.leaving.let_go(old)

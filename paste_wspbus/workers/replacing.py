@@ -68,6 +68,8 @@ class Replacing:
             return
         self._log(what, crash.wait)
         self._respawn_after(crash.wait, role)
+        if role.kind == CLUSTER and self.supervisor.cluster is not None:
+            self.supervisor.cluster.rests(crash.wait)
 
     def catch_up(self) -> None:
         """Replace the processes that died during the start, and start those that it left out."""

@@ -73,6 +73,11 @@ def test_a_plain_status_says_which_machine_this_is_and_who_has_the_lease():
             'with the fence 7.',
         ),
         (
+            {'rests': 3.6, 'leader': '', 'leads_for': None},
+            'The cluster plugins (nightly) crash again and again here. This machine wants '
+            'their lease again in 4 s; nobody has it now.',
+        ),
+        (
             {'plugins': [], 'waits': False},
             'The lease of the cluster plugins: web2 has it, for 2 hours.',
         ),

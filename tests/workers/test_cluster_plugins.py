@@ -66,7 +66,7 @@ def run(bus, global_conf, folder):
 """
 
 
-def machine(folder, name, url='', at=None, ttl=5, more=(), **kwargs):
+def machine(folder, name, url='', at=None, ttl=5, more=(), job=JOB, **kwargs):
     """A site in a folder of its own: one of several machines, or alone."""
     alone = f'[cluster:main]\nname = alone\nttl = {ttl}\n'
     given = CLUSTER.format(url=url, machine=name, ttl=ttl) if url else alone
@@ -75,7 +75,7 @@ def machine(folder, name, url='', at=None, ttl=5, more=(), **kwargs):
     own.mkdir(exist_ok=True)
     words = ['--pid-file', 'site.pid', '-v', *more]
     env = {'RUNTIME_DIRECTORY': str(folder)}
-    return Site(own, text, *words, files={'job.py': JOB}, env=env, **kwargs)
+    return Site(own, text, *words, files={'job.py': job}, env=env, **kwargs)
 
 
 @pytest.fixture
@@ -151,6 +151,41 @@ def test_alone_it_needs_no_server(tmp_path):
     with machine(tmp_path, 'one') as site:
         assert wait_for_job(tmp_path, 4)[3] > fence
         stop(site)
+
+
+# -- what crashes ------------------------------------------------------------------------
+
+CRASHES = JOB.replace(
+    "    note('starts')\n",
+    "    note('starts')\n    if os.path.exists('broken'):\n        os._exit(3)\n",
+)
+
+
+def test_what_crashes_again_and_again_on_one_machine_runs_on_another(tmp_path, engine):
+    """Nobody waits for the ttl: the machine releases the lease before it tries again."""
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'one' / 'broken').touch()
+    with machine(tmp_path, 'one', engine.url, ttl=TTL, job=CRASHES) as one:
+        # Alone, it goes on by itself.
+        wait_for_job(tmp_path, 4)
+        one.expect(
+            'crash again and again here: before each new start, this site releases'
+        )
+        assert len({fence for _, _, _, fence, _ in notes(tmp_path)}) >= 2
+        words = 'site.ini', 'status', '--pid-file', 'site.pid'
+        line = (
+            'The cluster plugins (job) crash again and again here. This machine wants'
+        )
+        eventually(lambda: line in run(one.folder, *words).out.text)
+        with machine(tmp_path, 'two', engine.url, ttl=TTL) as two:
+            eventually(lambda: notes(tmp_path)[-1][0].endswith('/two'))
+            two.expect('The cluster plugins run here now')
+            count = len(notes(tmp_path))
+            (tmp_path / 'one' / 'broken').unlink()
+            stop(two)
+        # When that stops, this one has the lease again.
+        assert wait_for_job(tmp_path, count + 1)[0].endswith('/one')
+        stop(one)
 
 
 # -- the end in time ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ class Cluster:
     def __init__(self):
         self.engine, self.words, self.is_connected = {}, 0, True
         self.holds, self.held, self.looks, self.late = False, None, [], []
+        self.rest = SimpleNamespace(until=None)
         self.settings = Settings('redis://u:p@h/0', 'shop', 'web1', 10)
         self.member = Member('web1-1', 'web1')
         plan = SimpleNamespace(cluster_plugins=('job',))

@@ -38,7 +38,9 @@ class Supervisor:
         self.is_stopping = self.is_renewing = False
         self.plan = SimpleNamespace(cluster_plugins=True)
         self.events = self.bus.events = SimpleNamespace(
-            call_later=lambda _, function: function(), before_sleep=[]
+            call_later=lambda _, function: function(),
+            cancel=lambda timer: None,
+            before_sleep=[],
         )
         self.children = SimpleNamespace(
             of_kind=lambda kind: self.alive, hear=lambda *_, **__: None
@@ -48,7 +50,7 @@ class Supervisor:
             respawn=self.respawned.append,
             try_again=lambda role, what, *_, **__: self.crashed.append(what),
         )
-        self.crashes = SimpleNamespace(note=lambda worker: '')
+        self.crashes = SimpleNamespace(note=lambda worker: '', loop='')
         self.strategy = SimpleNamespace(replaces=True)
 
 
@@ -157,6 +159,34 @@ def test_a_crash_is_counted_and_a_stop_of_its_own_is_not(part):
     assert len(part.supervisor.respawned) == 1
     ends(part, 1, boot_clock() + TTL)
     assert part.supervisor.crashed == [f'{CLUSTER} crashed, exit code 1']
+
+
+def test_in_a_crash_loop_another_machine_may_have_the_lease_before_the_next_start(part):
+    supervisor, timers = part.supervisor, []
+    ends(part, 1, boot_clock() + TTL)
+    said(part)
+    for wait, loop in ((0, 'loop'), (4, '')):  # it starts at once; or it is no loop yet
+        supervisor.crashes.loop = loop
+        part.rests(wait)
+        assert part.holds and said(part) == []
+    supervisor.crashes.loop = 'crash loop: 3 crashes'
+    part.events.call_later = lambda wait, function: timers.append((wait, function))
+    part.rests(4)
+    assert said(part) == [['wants', False], ['free', 7]]
+    assert not part.holds and supervisor.current == {}
+    assert 'releases their lease, so that another machine' in part.bus.lines[-1]
+    ((wait, is_over),), count = timers, len(part.bus.lines)
+    assert wait == 4 and 3 < part.rest.until - boot_clock() <= 4
+    is_over()
+    assert said(part) == [['wants', True]]
+    part._is_held(8, boot_clock() + TTL)
+    assert [role.kind for role in supervisor.respawned] == [CLUSTER]
+    part.rests(8)
+    assert len(part.bus.lines) == count  # one line a minute says it
+    supervisor.leaving = supervisor.waiting = None
+    part.exchange(None)  # a graceful restart: the new code may not crash
+    part.adjust()
+    assert said(part)[-1] == ['wants', True]
 
 
 def test_what_has_ended_with_its_lease_starts_again_at_the_next_renewal(part):
