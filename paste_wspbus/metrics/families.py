@@ -169,7 +169,7 @@ STATUS = (
     Family(
         'cluster_members',
         'gauge',
-        'Machines of the cluster that have said something within its ttl.',
+        'Machines of the cluster that have reported within the ttl.',
         sample=_of_cluster('members'),
     ),
     Family(
