@@ -11,7 +11,7 @@ const QUESTIONS = "docs/README";
 const MESSAGES = "docs/troubleshooting";
 
 // Words of a question that say nothing about its subject.
-const NOTHING = new Set("a an and any as at be by can do for from how i in is it my of on or the to what when where which with without".split(" "));
+const NOTHING = new Set("a an and any as at be by can do does for from get how i if in is it make many may much my need of on or should the to use want what when where which why with without".split(" "));
 
 function wordsOf(text) {
   return text.toLowerCase().split(/[^\w.]+/).filter((one) => one && !NOTHING.has(one));
@@ -34,6 +34,45 @@ function readTitles() {
       (titlesOf[Search._index.docnames[page]] ??= []).push([wordsOf(title), anchor]);
 }
 
+// How much a word of the question says: less, the more pages have it. {word of the index: weight}
+let weights = {};
+
+// The weight of a word as it was asked; the index has its stem.
+function weightOf(word) {
+  const stems = Object.keys(weights).filter((stem) => isForm(stem, word));
+  return stems.length ? Math.max(...stems.map((stem) => weights[stem])) : 0.5;
+}
+
+// Sphinx finds only the pages that have all words. Here a page needs half of what they say.
+function findMost(findAll) {
+  return (terms, excluded) => {
+    const pages = new Map();
+    const count = Search._index.docnames.length;
+    const found = [...terms].map((term) => [term, findAll(new Set([term]), excluded)]);
+    const known = found.filter(([term, results]) => results.length && !NOTHING.has(term));
+    weights = Object.fromEntries(
+      known.map(([term, results]) => [term, Math.log((count + 1) / results.length)]),
+    );
+    const most = Math.max(...Object.values(weights));
+    for (const term in weights) weights[term] /= most;
+    const whole = Object.values(weights).reduce((sum, one) => sum + one, 0);
+    for (const [term, results] of known)
+      for (const result of results) {
+        const page = pages.get(result[0]) ?? pages.set(result[0], [result, 0, 0]).get(result[0]);
+        page[1] += weights[term] / whole;
+        page[2] += weights[term] * result[4];
+      }
+    return [...pages.values()]
+      .filter(([, part]) => part >= 0.5)
+      .map(([result, part, score]) => [...result.slice(0, 4), score + 30 * part, ...result.slice(5)]);
+  };
+}
+
+// Search is made behind this, in the same file.
+queueMicrotask(() => {
+  Search.performTermsSearch = findMost(Search.performTermsSearch);
+});
+
 var Scorer = {
   // A result is [page, title, anchor, description, score, file, kind]. A text is found in a
   // page; the section whose title has most words of the question is where the link leads.
@@ -41,17 +80,22 @@ var Scorer = {
     if (!titlesOf) readTitles();
     const asked = wordsOf(new URLSearchParams(window.location.search).get("q") || "");
     let most = 0;
+    // Any section of the questions can have the right one.
+    const leadsThere = result[0] !== QUESTIONS;
     for (const [words, anchor] of titlesOf[result[0]] || []) {
       const found = asked.filter((one) => words.some((word) => isForm(one, word)));
-      const points = found.length && found.length + found.length / (words.length + 1);
+      const said = found.reduce((sum, one) => sum + weightOf(one), 0);
+      const points = said + found.length / (words.length + 1);
       if (points > most) {
         most = points;
-        if (!result[2] && anchor) result[2] = `#${anchor}`;
-        else if (result[6] === "text") result[2] = anchor ? `#${anchor}` : "";
+        if (leadsThere && (!result[2] || result[6] === "text"))
+          result[2] = anchor ? `#${anchor}` : "";
       }
     }
     const own = wordsOf(Search._index.titles[Search._index.docnames.indexOf(result[0])]);
-    const named = asked.filter((one) => own.some((word) => isForm(one, word))).length;
+    const named = asked
+      .filter((one) => own.some((word) => isForm(one, word)))
+      .reduce((sum, one) => sum + weightOf(one), 0);
     const score = result[4] + 10 * most + 6 * named + (result[0] === QUESTIONS ? 10 : 0)
       + (result[0] === MESSAGES && !most ? 8 : 0);
     return LATER.test(result[0]) ? score / 10 : score;

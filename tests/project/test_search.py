@@ -1,0 +1,94 @@
+"""The search of the documentation's site, in a browser: what it finds for questions."""
+
+import contextlib
+import functools
+import http.server
+import threading
+from urllib.parse import quote_plus
+
+import pytest
+
+from tests.kit import eventually
+from tests.kit.browser import Browser
+from tests.kit.places import ROOT
+
+SITE = ROOT / 'build/docs'
+
+#: How a user asks, and the pages of which one must be among the first results. Most questions
+#: have a word that no page has, or that the right page does not have.
+QUESTIONS = {
+    'how do I limit how much memory a worker may use': {'workers'},
+    'how do I share a cache between workers': {'messages'},
+    'how do I make the site listen on a unix socket': {'listening'},
+    "how do I log the client's IP address behind nginx": {'proxy'},
+    'how do I stop a runaway query': {'requests'},
+    'how do I send mail in the background': {'README', 'ready/service'},
+    'how do I run database migrations': {'README', 'command'},
+    'how do I close a database pool at shutdown': {'README', 'bus', 'plugins'},
+    'why does my site exit with code 70': {'reference/exit-codes', 'command'},
+    'how do I run a job every night': {'ready/cron'},
+    'how do I rotate logs': {'production', 'logging'},
+    'kubernetes preStop hook': {'production'},
+    'Address already in use': {'troubleshooting'},
+}
+
+#: So many results are seen at once.
+FIRST = 5
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def search(tmp_path):
+    """Asks the search; returns the pages that it finds, the best first."""
+    if not (SITE / 'searchindex.js').exists():
+        pytest.skip('make docs builds the site, in build/docs')
+    handler = functools.partial(Quiet, directory=SITE)
+    with contextlib.ExitStack() as undo:
+        server = undo.enter_context(
+            http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+        )
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        undo.callback(thread.join)
+        undo.callback(server.shutdown)
+        browser = undo.enter_context(Browser(tmp_path))
+
+        def ask(question):
+            url = f'http://127.0.0.1:{server.server_port}/search.html?q='
+            browser.open(url + quote_plus(question))
+            eventually(lambda: browser.text('p.search-summary'))
+            eventually(lambda: browser.run(ARE_ALL))
+            assert [one for one in browser.logs() if 'favicon.ico' not in one] == []
+            return browser.run(PAGES)
+
+        yield ask
+
+
+#: Whether the results are complete: Sphinx shows one after the other.
+ARE_ALL = """
+const shown = document.querySelectorAll("#search-results ul.search > li").length;
+const said = document.querySelector("p.search-summary").innerText.match(/\\d+/);
+return shown >= Math.min(said ? Number(said[0]) : 0, 5);
+"""
+
+PAGES = """
+const links = document.querySelectorAll("#search-results ul.search > li > a");
+return [...links].map((one) => one.getAttribute("href").replace(/^docs\\/|\\.html.*$/g, ""));
+"""
+
+
+def test_a_question_finds_its_page_among_the_first(search):
+    missed = {}
+    for question, pages in QUESTIONS.items():
+        found = search(question)[:FIRST]
+        if not pages.intersection(found):
+            missed[question] = found
+    assert missed == {}
+
+
+def test_words_that_no_page_has_find_nothing(search):
+    assert search('zyzzyva quux') == []
