@@ -171,8 +171,8 @@ class Watcher:
         """Report a burst that is over, but not files that are as they were before it."""
         if self._closed:
             return
-        if self._repeat is not None:
-            self._read()
+        # A change that came while this process was kept from running belongs to the burst.
+        self._read()
         remaining = min(self._until, self._latest) - monotonic()
         if remaining > 0:
             self.events.call_later(remaining, self._settle)
