@@ -1,4 +1,4 @@
-"""The beginning of a daemon: `start`, `restart` and --daemon fork before anything is opened."""
+"""The start of a daemon: it waits for its turn among commands, and keeps the user of the site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command becomes a daemon, before it opens anything."""
+"""The fork of a daemon: what it keeps open, and what the launching process does meanwhile."""
 
 from __future__ import annotations
 
