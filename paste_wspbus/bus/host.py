@@ -103,7 +103,7 @@ class Host:
 
 
 class _Command(Host):
-    """The host of a process of `wspserve`; with a supervisor, `Supervised` takes its place."""
+    """The host of a process of `wspserve`; with a supervisor, `SupervisedHost` takes its place."""
 
     __slots__ = ()
 

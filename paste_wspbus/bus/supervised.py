@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Supervised(Host):
+class SupervisedHost(Host):
     """The host of a process that has a supervisor.
 
     :param host: the host whose name, version and capabilities it takes.
@@ -53,9 +53,9 @@ class Supervised(Host):
             self.tell_style(style)
 
 
-def supervised(bus: Any) -> Supervised:
-    """Return the host of a bus; if it is not Supervised, make it so."""
+def supervised(bus: Any) -> SupervisedHost:
+    """Return the host of a bus; if it is not a SupervisedHost, make it one."""
     host = host_of(bus)
-    if not isinstance(host, Supervised):
-        host = bus.host = Supervised(host)
+    if not isinstance(host, SupervisedHost):
+        host = bus.host = SupervisedHost(host)
     return host

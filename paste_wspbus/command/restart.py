@@ -8,7 +8,7 @@ from paste_wspbus.command.failure import print_to_log
 from paste_wspbus.control.status import followed
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.process.opening import Opening
-from paste_wspbus.process.trials import Failed, Loading, Untried
+from paste_wspbus.process.trials import Failed, TrialProcess, Untried
 from paste_wspbus.unix.pid_lock import PIDFileError, PIDLock
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ def load_beside(launch: Launch, process: Process) -> bool:
     launch.stderr = os.dup(2)
     Opening(process).open_log()
     with launch.early.raising():
-        outcome = Loading(process, settings['start_timeout'], logs=True).outcome()
+        outcome = TrialProcess(process, settings['start_timeout'], logs=True).outcome()
     if isinstance(outcome, Failed):
         if outcome.trace:
             print_to_log(f'The new code fails:\n{outcome.trace.rstrip()}')

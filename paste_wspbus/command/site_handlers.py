@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TIMERS = ('SIGALRM', 'SIGVTALRM', 'SIGPROF')
 
 
-class Contained:
+class ContainedHandler:
     """Calls a signal handler of the site. What it raises is logged, and the stop continues.
 
     Python raises the exception of a handler wherever the main thread is. During a stop
@@ -70,7 +70,7 @@ def contain(bus: Bus) -> None:
     if not in_main_thread() or os.getpid() != bus.pid:
         return
     for number, handler in _those_of_the_site().items():
-        signal.signal(number, Contained(bus, handler))
+        signal.signal(number, ContainedHandler(bus, handler))
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class Trials:
         self._waiting: list[Connection] = []
         self._asking: list[Connection] = []
         self._again = self._is_cancelled = False
-        self._loading: Loading | None = None
+        self._loading: TrialProcess | None = None
 
     def ask(self, connection: Connection | None) -> None:
         """Try the new code and restart; return at once if another thread does that.
@@ -189,7 +189,7 @@ class Trials:
         is_auto = process.config.settings['trial'] == 'auto'
         if is_auto and (file := _file_storage()):
             return Untried(f'this process holds the lock of {file} (ZODB, FileStorage)')
-        self._loading = loading = Loading(process, self.bus.start_timeout)
+        self._loading = loading = TrialProcess(process, self.bus.start_timeout)
         if self._is_cancelled:
             loading.cancel()
         try:
@@ -198,7 +198,7 @@ class Trials:
             self._loading = None
 
 
-class Loading:
+class TrialProcess:
     """Another process, a fresh interpreter, that loads the new code of ``process`` and ends.
 
     It runs the command line of this process, in a process group of its own.
