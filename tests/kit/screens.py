@@ -143,3 +143,5 @@ class Screen:
         self.hears('ended ')
         eventually(lambda: self.said.endswith('\n'))
         assert f'ended {code}, restored: True\n' in self.said, self.said
+        if self._is_open:
+            self._threads[0].join(TIMEOUT)  # it reads what the terminal still has
