@@ -33,7 +33,7 @@ PLUGINS = 'plugins'
 #: The kind of the message that says that a lease was released.
 FREED = 'freed'
 
-#: The parts of the ttl: between two renewals, and between two words of a member.
+#: The parts of the ttl: between two renewals, and between two heartbeats of a member.
 RENEWS, JOINS = 1 / 4, 1 / 2
 
 #: Seconds between two records of what has changed at a member.
@@ -50,7 +50,7 @@ MINUTE = 60.0
 
 INFO, WARNING, ERROR = 20, 30, 40
 
-#: What is said if the settings have no secret.
+#: The warning for settings without a secret.
 UNSIGNED = (
     '[cluster:main] has no secret: who can write to this engine can send messages to the '
     'site, and restart it'
@@ -82,7 +82,7 @@ class Agent:
 
     :param connection: the end of the connection to the supervisor.
     :param held: what this member holds already, if another agent has served it before.
-    :param mail: what passes messages on to the supervisor; None if nobody does.
+    :param mail: passes messages on to the supervisor; None if there are no messages.
     """
 
     def __init__(
@@ -101,27 +101,28 @@ class Agent:
         self._every = settings.ttl * RENEWS
         self._wants, self._has_joined = False, False
         self._heard = held.until if held else 0.0
-        #: Whether a lease has ended without a word of the supervisor: it may be stopped,
-        #: and others should have the lease.
+        #: Whether a lease has ended without an answer of the supervisor: the supervisor
+        #: may be stopped, and another machine should have the lease.
         self._is_deaf = False
         #: The fence of a lease that is to be released; 0 if there is none.
         self._to_free = 0
         self._facts: Any = None
-        #: Whether the facts have changed since the last word of this member, and when they
-        #: may be recorded: not each change of a moment is.
+        #: Whether the facts have changed since the last heartbeat of this member, and
+        #: when they may be recorded: a short change need not be.
         self._records, self._records_at = False, 0.0
         self._next = self._joins_at = 0.0
         self._members = 0
-        #: Since when the engine is away; when the log has said so, and whether it has said that
-        #: of this time; how often it failed.
+        #: Since when the engine is away; when that was logged last, and whether it was
+        #: logged since then; the number of failures.
         self._away_since: float | None = None
         self._told_at, self._has_told, self._failures = -MINUTE, False, 0
-        #: How often it was away since the log has said so the last time, and why the last time.
+        #: How often the engine was away since the last line of the log, and the last
+        #: reason.
         self._untold, self._why = 0, ''
         self._last_word: float | None = None
         self._told: Any = None
         self._warnings: set[str] = set()
-        #: Since when no message could be received, and when the log has said so.
+        #: Since when no message could be received, and when that was logged.
         self._silent_since: float | None = None
         self._silence_told_at = -MINUTE
         self._wake, self._woken = socket.socketpair()
@@ -158,7 +159,7 @@ class Agent:
         self._ended.set()
 
     def _read(self) -> bool:
-        """Read what the supervisor says; return whether to go on."""
+        """Read what the supervisor sends; return whether to continue."""
         lines = self._lines.read()
         self._is_deaf = False
         for word, *carried in lines:
@@ -197,7 +198,7 @@ class Agent:
         if silent > self.settings.ttl and now >= self._silence_told_at + MINUTE:
             self._silence_told_at = now
             line = f'cluster: no messages of other machines for {silent:.0f} s'
-            assert self._mail is not None  # its words may come from any thread
+            assert self._mail is not None  # any thread may call this
             self._mail.say('note', ERROR, f'{line}: {away.reason}')
 
     # -- what the supervisor says ---------------------------------------------------------
@@ -440,7 +441,7 @@ def run_agent(
 
 
 def _end_all(failed: threading.ExceptHookArgs) -> None:
-    """End the agent if a thread of it fails: another one follows, which a thread would not."""
+    """End the agent if one of its threads fails: the supervisor starts another agent."""
     if failed.exc_type is not SystemExit:
         try:
             threading.__excepthook__(failed)

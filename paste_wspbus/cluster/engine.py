@@ -1,4 +1,4 @@
-"""The interface of an engine, and what travels through it."""
+"""The interface of an engine, and the data that go through it: members, leases, messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 #: The number of bytes that a message has at most: 64 kB of the site, a channel, and a head.
 MAX_MESSAGE = (1 << 16) + (1 << 12)
 
-#: The number of a message is below that, so that no sum of them gets too long for JSON.
+#: The numbers of messages are below this, so that no sum of them gets too long for
+#: JSON.
 MAX_NUMBER = 1 << 53
 
 #: How many messages an engine keeps at most, and the number of their bytes.
@@ -33,7 +34,7 @@ MAX_NOTE = 8000
 #: The types of the fields of a message's head: sender, kind, number, time, signature.
 _HEAD = [str, str, int, float, str]
 
-#: Seconds after which a member that says nothing is forgotten, in times of the ttl.
+#: The time after which a silent member is forgotten, in multiples of the ttl.
 FORGOTTEN = 10
 
 
@@ -59,8 +60,8 @@ class Member(NamedTuple):
 class Seen(NamedTuple):
     """What the engine knows of a member.
 
-    ``age`` is the number of seconds since its last word. ``facts`` is what it has said of
-    itself by `Engine.record`.
+    ``age`` is the number of seconds since its last heartbeat. ``facts`` is what it has
+    recorded of itself (`Engine.record`).
     """
 
     member: Member
@@ -76,7 +77,7 @@ class Record(NamedTuple):
     run of the engine that has written the record. ``age`` is the number of seconds since
     then, and ``held_for`` since this holder has the lease, both by the engine's clock.
     ``ttl`` is the number of seconds for which the holder has renewed it: the .ini of another
-    machine may have another one. ``note`` is what the holder has said of its work, and
+    machine may have another one. ``note`` is the holder's report on its work, and
     ``entered`` the id of the last member that has entered it: see `Wish`.
     """
 
@@ -134,8 +135,8 @@ class Wish(NamedTuple):
     'free' (if this member holds it with ``fence``), or 'enter' (if any member holds it now
     with ``fence``). ``fence`` is, for 'take', the highest that this member has seen.
 
-    'enter' writes this member into `Record.entered`. So of a member that enters and a holder
-    that releases the lease, the engine knows which one was first. ``note`` becomes
+    'enter' writes this member into `Record.entered`. So if one member enters while the
+    holder releases the lease, the engine knows which came first. ``note`` becomes
     `Record.note` by 'take', and, if it is not '', by 'renew' and 'free': at most MAX_NOTE
     characters.
     """
@@ -160,7 +161,7 @@ class Message(NamedTuple):
     at: float = 0.0
 
     def is_current(self, keep: float, now: float) -> bool:
-        """Whether it may be as old as it is: an old one may be a repetition by somebody else.
+        """Whether it is young enough: an old message may be a copy that somebody else has sent.
 
         :param keep: seconds for which the engine keeps messages.
         :param now: the time.time() of this machine.
@@ -189,8 +190,8 @@ def encoded(message: Message, name: str, secret: str) -> bytes:
 def decoded(data: bytes, name: str, secret: str) -> Message | None:
     """Return what `encoded` has made; None if the data is anything else.
 
-    With a secret, a message without the right signature is nothing, too. Whoever can write
-    to the engine may have written it.
+    With a secret, a message without the right signature gives None, too: anybody who
+    can write to the engine may have written it.
     """
     if len(data) > MAX_MESSAGE:
         return None
@@ -223,8 +224,8 @@ def _signature(message: Message, name: str, secret: str) -> str:
 class Received(NamedTuple):
     """What `Engine.receive` returns.
 
-    ``missed`` says whether messages before it were lost. ``refused`` is the number of those
-    that are none for `decoded`: they have another signature, or are nonsense.
+    ``missed`` says whether messages before it were lost. ``refused`` is the number of
+    messages that `decoded` refuses: they have another signature, or are nonsense.
     """
 
     messages: list[Message]
@@ -233,7 +234,7 @@ class Received(NamedTuple):
 
 
 def received(came: list[bytes], settings: Settings, missed: bool = False) -> Received:
-    """Return what has come as the messages that it is."""
+    """Decode the data that have come; return the messages."""
     name, secret = settings.name, settings.secret
     read = [decoded(data, name, secret) for data in came]
     messages = [one for one in read if one is not None]
@@ -259,7 +260,7 @@ class Engine(Protocol):
         :param fences: from the name of each lease to the highest fence that it has seen:
             no later fence is lower.
         :param facts: what it says of itself, as for `record`; None changes nothing.
-        :returns: the number of members that have said something within the ttl.
+        :returns: the number of members that have joined within the ttl.
         """
 
     def members(self) -> list[Seen]:

@@ -1,4 +1,4 @@
-"""What a member says of itself to the others: its keys, their limits, and how it is read."""
+"""What a member reports of itself to the others: the keys, their limits, and how they are read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ MAX_FACTS, MAX_TEXT = 1024, 200
 #: The number of machines that are shown at most.
 MAX_MACHINES = 1000
 
-#: Distributions whose applications are parts of any site: their version says nothing of it.
+#: Distributions whose applications are used by many sites: their version is not that of
+#: the site.
 _OF_ANY_SITE = 'paste-wspbus', 'paste', 'pastescript', 'pastedeploy'
 
 #: The keys of facts that are texts, numbers, and true or false.

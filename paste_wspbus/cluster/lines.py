@@ -1,4 +1,4 @@
-"""What the supervisor and its agent say to each other: lines, each a word and what it carries."""
+"""The lines between the supervisor and its agent: each is a word with its arguments."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ BOOT_ID = '/proc/sys/kernel/random/boot_id'
 #: Seconds to wait for the lock: another member holds it for well under a millisecond.
 PATIENCE = 1.0
 
-#: Seconds that a message waits at most for a member that has much to read.
+#: Seconds that a message waits, at most, for a member that is behind with reading.
 LISTENS = 0.5
 
 #: The most bytes that are read of the file.

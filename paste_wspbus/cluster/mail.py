@@ -68,7 +68,7 @@ class Numbers:
         return number - last - 1
 
     def excuse(self) -> None:
-        """Note that messages were lost, and that this is known: the next gaps are no news."""
+        """Note that lost messages were reported: the next gaps are not reported again."""
         self._excused = {*self._last}
 
 
@@ -121,7 +121,8 @@ class Mail:
         #: The messages that are sent next, together.
         self._waiting: list[Message] = []
         self._told_at = float('-inf')
-        #: How many messages were refused since the log has said so, and when it has.
+        #: How many messages were refused since the last line of the log on them, and
+        #: when that was.
         self._refused, self._refused_at = 0, float('-inf')
 
     def start(self) -> None:

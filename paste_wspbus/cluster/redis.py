@@ -44,7 +44,7 @@ PATIENCE, SHARE = 2.0, 1 / 5
 #: The number of messages that are received at once.
 BATCH = 100
 
-#: The number of bytes of what a member says of itself that are read at most.
+#: The number of bytes of a member's facts that are read at most.
 MAX_KEPT_FACTS = 4 * MAX_FACTS
 
 #: Whether a text may be the name or the id of a machine: see `settings.read`.
@@ -55,8 +55,8 @@ _NAMES = re.compile(r'[A-Za-z0-9._-]{1,100}').fullmatch
 _FILES = 'ssl_ca_certs', 'ssl_certfile', 'ssl_keyfile'
 _HARMLESS = 'db', 'username', 'password', 'client_name'
 
-#: What the engine says, and what it means for who runs it. redis-py takes some of the words
-#: away, and raises an error of a class of its own.
+#: From errors of the engine to their meanings for its operator. redis-py removes some
+#: of the words, and raises an error of a class of its own.
 _MEANINGS = (
     ('OUTOFMEMORYERROR', 'it is full: maxmemory is reached'),
     ('READONLYERROR', 'it is a replica, which takes no writes'),
@@ -281,7 +281,7 @@ class _Direct:
     def __init__(self, client: Any) -> None:
         self.client = client
         self._single: Any = (
-            None  # it gives the connection back when nobody has it any more
+            None  # the connection is given back when no code refers to it any more
         )
         self._hashes: dict[str, str] = {}
 
@@ -308,7 +308,7 @@ class _Direct:
 
 
 def _is_closed(connection: Any) -> bool:
-    """Whether the engine has closed a connection, or has said what nobody has asked for."""
+    """Whether the engine has closed a connection, or has sent something without a command."""
     import redis.exceptions
 
     try:
@@ -366,7 +366,7 @@ def _answer(granted: str, epoch: str, now: str, *had: str) -> Answer:
 
 
 def _parsed(text: bytes) -> Any:
-    """Return what a text in JSON says; None if it is none, or too long to be a member's."""
+    """Return the value of a text in JSON; None if it is not JSON, or too long to be a member's."""
     if len(text) <= MAX_KEPT_FACTS:
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(text)

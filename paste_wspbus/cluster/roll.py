@@ -36,12 +36,13 @@ ROLL = 'roll'
 #: The kind of the messages that answer such an order.
 ROLLED = 'rolled'
 
-#: Seconds between two orders to a machine at most, which says each time how far it is; and
-#: the part of the ttl that this is at most.
+#: Seconds between two orders to a machine, at most (it answers each with its progress);
+#: and the part of the ttl that this is at most.
 EVERY, EVERY_SHARE = 1.0, 1 / 4
 
-#: Seconds beyond the ttl after which a machine that says nothing has failed. It gets no order
-#: in them: a machine obeys none that is older, so hardly one begins after it has failed.
+#: Seconds beyond the ttl after which a silent machine counts as failed. During them it
+#: gets no order: a machine does not obey an old one, so it hardly begins after it has
+#: counted as failed.
 LATER = 1.0
 
 #: Seconds that the members have to record what they run when a roll has ended.
@@ -50,7 +51,7 @@ RECORDED = 2.0
 #: The number of machines that a sentence names at most.
 MOST_NAMES = 20
 
-#: What a machine is in a roll.
+#: The states of a machine in a roll.
 WAITS, IN_TURN, DONE, FAILED = 'waits', 'in turn', 'done', 'failed'
 
 
@@ -106,7 +107,8 @@ class Roll:
         #: Whether the lease says which machine is in its turn.
         self._has_said = True
         self._every = min(EVERY, settings.ttl * EVERY_SHARE)
-        #: The machines of the roll, what each one is, and the generation that it has said.
+        #: The machines of the roll, the state of each, and the generation that each has
+        #: reported.
         self.machines: list[Seen] = []
         self.outcomes: dict[str, str] = {}
         self._generations: dict[str, int] = {}
@@ -226,7 +228,7 @@ class Roll:
         while True:
             before = self.claim.record
             wish = self.claim.wish(clock(), wants=True)
-            # What it says of the roll before this one stays there until this one begins.
+            # Its note on the previous roll stays there until this one begins.
             note = left_by(before)
             answer = self._ask(engine, wish._replace(note=note))
             if self.claim.holds(clock()):

@@ -1,4 +1,4 @@
-"""Who may see what: the checks of a request before any page is made."""
+"""Who may see which page: the checks of a request before a page is made."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Access(NamedTuple):
         return True
 
     def sees_all(self, request: Request) -> bool:
-        """Whether a request may see the pages that say more than yes or no."""
+        """Whether a request may see the pages that show more than yes or no."""
         if request.is_local_socket or self.pages:
             return True
         given = _token_of(request.authorization or '')

@@ -135,7 +135,7 @@ def _secrets(global_conf: Mapping[str, str]) -> list[str]:
     vars = {key: value for key, value in global_conf.items() if key not in own}
     try:
         return secrets_of(Config(file, vars, os.curdir))
-    except WSPBusError:  # another program has read it, and does not mind
+    except WSPBusError:  # the program that serves this .ini accepts it
         return []
 
 

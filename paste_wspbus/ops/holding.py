@@ -29,7 +29,7 @@ LOOK = 0.02
 #: a client tries it again a second later, and most probes have given up then.
 BACKLOG = 1024
 
-#: Why an address is refused that the site has.
+#: The reason why an address of the site itself is refused.
 OF_SITE = 'the site itself has this address'
 
 
@@ -173,7 +173,7 @@ class Ops:
 
     def disown(self) -> None:
         """Close the sockets in a forked child: the parent keeps their files."""
-        self.thread = None  # it does not run here
+        self.thread = None  # the thread does not run in the child
         for listening in self.sockets:
             listening.owned = False
         self.close()

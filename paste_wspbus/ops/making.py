@@ -43,7 +43,7 @@ class Maker:
             self._run()
 
     def take(self) -> list[tuple[Any, Response | Exception]]:
-        """Return the clients whose page is made, each with it, or with why there is none."""
+        """Return the clients whose page is ready, each with its page, or why there is none."""
         with self._lock:
             made, self._made = self._made, []
         return made

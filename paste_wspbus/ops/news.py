@@ -59,7 +59,7 @@ _MACHINE = (
 
 
 def news_of(snapshot: Snapshot) -> dict[str, Any]:
-    """Return one event: the state, and what the site has answered last.
+    """Return one event: the state, and the last answer of the site.
 
     :returns: ``answered`` are the seconds since that answer; None if there was none.
     """

@@ -86,7 +86,8 @@ class Client:
         #: The page that it waits for, since when, and whether it is being made.
         self.page: Page | None = None
         self.asked_at, self.is_made = 0.0, False
-        #: Whether it has its response, and only the end of what it sends is awaited.
+        #: Whether it has its response, and the server only waits for the end of what
+        #: the client sends.
         self.lingers = False
         #: The events that it gets; None if it has asked for a page.
         self.stream: EventStream | None = None
@@ -267,7 +268,7 @@ class OpsServer:
         except OSError:
             came = b''
         if not came and client.page is not None:
-            # It has only ended what it sends, and may still read.
+            # The client has only ended what it sends, and may still read.
             self._selector.unregister(client.sock.fileno())
         elif not came:
             self._close(client)

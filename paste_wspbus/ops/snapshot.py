@@ -55,7 +55,7 @@ class Told(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """Where the metrics come from.
+    """The sources of the metrics.
 
     ``read`` returns what the site has counted, at once. ``folder`` is that of the site's
     own metrics; None if it has none.

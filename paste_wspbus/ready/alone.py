@@ -62,7 +62,7 @@ class Alone:
             pass
 
     def ask_to_end(self) -> None:
-        """Have the event of the function set."""
+        """Let the child set the event of the function."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 

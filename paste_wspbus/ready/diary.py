@@ -1,4 +1,4 @@
-"""What is known of the runs of one job: which is the next, which were missed, how each ended."""
+"""The runs of one job: which one is next, which were missed, how each has ended."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Diary:
         if self._fence is not None and state.get('fence') != self._fence:
             self.last = now
         if self.last == now:
-            self._write()  # what comes from now on is not lost
+            self._write()  # the runs from now on are not lost
 
     def _look_at_the_clock(self, now: float) -> None:
         if self.last - now > CORRECTION:

@@ -44,7 +44,7 @@ class Busy(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The run that begins now, by its time, or None; and what does not run, and why."""
+    """The run that begins now (its time), or None; and why other runs do not begin."""
 
     run: int | None
     dropped: list[tuple[int, str]]

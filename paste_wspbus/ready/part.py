@@ -148,7 +148,7 @@ class Part(Plugin):
 
 
 def no_function(found: object) -> str:
-    """Return what something is that cannot be called as a function; '' if it can."""
+    """Return what an object is if it cannot be called as a function; '' if it can."""
     if not callable(found):
         return f'{type(found).__name__}, no function'
     if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):

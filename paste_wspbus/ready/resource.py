@@ -45,7 +45,8 @@ class Resource(Part):
         super().__init__(bus, default_name)
         self.resource, self._secrets = resource, [one for one in secrets if one]
         self.required, self.timeout = required, timeout
-        #: What `status` adds: that it did not answer when the site was started, or ''.
+        #: The addition in `status` if it did not answer at the start of the site; or
+        #: ''.
         self.note = ''
 
     def ask(self) -> object:

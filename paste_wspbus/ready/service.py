@@ -177,7 +177,7 @@ class Keeper:
     def finish(self) -> None:
         """Wait for the function, within the stop of the site; then end its process."""
         if not self.is_keeper:
-            return  # it does not run, and perhaps waits for another process
+            return  # the function does not run, and perhaps waits for another process
         if join_within_stop(self.service.bus, self.thread):
             return
         process = self._process

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.requests.ledger import Series
 
-#: Seconds between two times at which what has gathered is sent.
+#: Seconds between two sends.
 EVERY = 1.0
 
 #: The number of requests that are kept until then at most.
@@ -33,7 +33,8 @@ DATAGRAM = 1432
 #: Seconds until the name of the host is looked up again.
 AGAIN = 60.0
 
-#: What a name may not have in StatsD, which reads ':', '|', '@' and '#' itself; and a tag.
+#: The characters that a name may not have, because StatsD gives them a meaning (':',
+#: '|', '@', '#'); and those that a tag may not have.
 _NOT_IN_NAME = re.compile(r'[^A-Za-z0-9_-]+')
 _NOT_IN_TAG = re.compile(r'[\s,|#@]+')
 
@@ -142,7 +143,7 @@ class Statsd(Part):
         return self._socket is not None
 
     def lines(self, requests: Iterable[tuple[Series, float]]) -> Iterator[str]:
-        """Yield what is sent of requests: how many of each kind, and the time of each."""
+        """Yield the lines on requests: the number of each kind, and the time of each request."""
         requests = list(requests)
         for series, count in Counter(series for series, _ in requests).items():
             name, tags = self._named('requests', series)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from paste_wspbus.ready.state import StateFile
 
     class Keeper(Protocol):
-        """What keeps one start of the part."""
+        """The work of one start of the part: its thread, and its stop."""
 
         thread: Thread
 
@@ -39,7 +39,7 @@ class Threaded(Part):
     _keeper: Keeper | None = None
 
     def keeper(self, file: StateFile | None) -> Keeper:
-        """Return what keeps one start."""
+        """Make the keeper of one start."""
         raise NotImplementedError
 
     @on('start', priority=90)
@@ -56,13 +56,13 @@ class Threaded(Part):
 
     @on('stop', priority=10)
     def stop_beginning(self) -> None:
-        """Begin nothing more: what runs should end."""
+        """Begin nothing more: ask the running work to end."""
         if self._keeper is not None:
             self._keeper.stop()
 
     @on('stop', priority=30)
     def stop(self) -> None:
-        """Wait for what runs, as long as the stop of the site allows it."""
+        """Wait for the running work, as long as the stop of the site allows it."""
         keeper, self._keeper = self._keeper, None
         self.bus.resources.pop(self.name, None)
         if keeper is not None:

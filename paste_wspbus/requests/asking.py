@@ -32,7 +32,7 @@ PORTS = {'http': '80', 'https': '443'}
 
 
 class Target(NamedTuple):
-    """What to ask for: a path, and the scheme and host of a full URL; else ''."""
+    """What a request asks for: a path; and the scheme and host of a full URL, or ''."""
 
     text: str
     path: str

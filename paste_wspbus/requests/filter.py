@@ -234,7 +234,8 @@ class BusFilter:
             try:
                 return app(environ, start_response)
             finally:
-                path = '/'.join(_path(environ).split('/')[:2])  # not who asks for what
+                # One segment is enough: the others may be private.
+                path = '/'.join(_path(environ).split('/')[:2])
                 name = f'{environ.get("REQUEST_METHOD")} {path}'
                 bus.calls.record('request', name, since, monotonic() - since)
 

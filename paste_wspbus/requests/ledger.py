@@ -32,7 +32,7 @@ _SUM = CELLS - 1
 #: whose route comes too late: one for each method and class of status.
 ROWS, STAND_BY = 1000, 150
 
-#: The label of what is not told apart.
+#: The label of values without a series of their own.
 OTHER = 'other'
 
 #: The status in the series of a component's starts, whose route is its name.
@@ -87,7 +87,7 @@ class Series(NamedTuple):
 
 
 def _beginning() -> bytes:
-    """Return the first bytes of a directory whose first series is of what nobody knows."""
+    """Return the first bytes of a directory; its first series is for requests of unknown kind."""
     text = '\0'.join((OTHER, OTHER, OTHER)).encode()
     head = _HEAD.pack(_MARK, 1, 0, 0, 0).ljust(_START, b'\0')
     return head + _ENTRY.pack(len(text), text)
@@ -171,7 +171,7 @@ class Ledger:
         self._rows: dict[Series, int] = {}
         self._names: dict[int, Series] = {}
         self._read = 0
-        #: Whether a route came that had no place any more, and nobody has asked yet.
+        #: Whether a route came for which there was no place, since this was last asked.
         self.overflows = False
 
     def count(self, method: str, status: str, route: str, seconds: float) -> None:
@@ -190,7 +190,7 @@ class Ledger:
             cells[place + _SUM] += int(seconds * 1e9)
 
     def series_of(self, method: str, status: str, route: str) -> Series:
-        """Return as what such a request is counted."""
+        """Return the series in which such a request is counted."""
         place = self._places.get((method, status[:1], route))
         if place is None:
             place = self._find((method, status[:1], route))

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from paste_wspbus.requests.filter import WSGIApp
     from paste_wspbus.requests.ledger import Series
 
-    #: It is called with what a request is counted as, and its seconds.
+    #: It is called with the series of a request, and its seconds.
     Sink = Callable[[Series, float], object]
 
 #: The name of the meter in ``bus.plugins``: no name of a section.
 METER = 'wspbus.meter'
 
-#: The route of requests that no application knows: there is no end to their paths.
+#: The route of requests that no application knows: clients can send any number of such
+#: paths.
 UNKNOWN = '(unknown)'
 
-#: The first digits of the statuses whose route is UNKNOWN, if no framework says one.
+#: The first digits of the statuses whose route is UNKNOWN, if no framework knows the
+#: route.
 _NOT_KNOWN = ('404', '405', '501')
 
 #: The statuses of responses without a body (RFC 9110).
@@ -42,7 +44,8 @@ _OWN = (
     'paste_wspbus.workers.',
 )
 
-#: What is shown if the application has failed before it has said its status.
+#: The status that is shown if the application has failed before it called
+#: start_response.
 _FAILED = '500'
 
 

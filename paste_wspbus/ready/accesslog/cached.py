@@ -1,4 +1,4 @@
-"""What the lines of an access log have in common, and what is kept of it."""
+"""The texts that lines of an access log have in common; they are kept for later lines."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ class Clock:
         return text
 
 
-#: What follows the second in JSON. The last one is for a difference that was rounded up.
+#: The texts after the second in JSON. The last one is for a difference that was rounded
+#: up.
 MILLISECONDS = [f'.{number:03}Z' for number in (*range(1000), 999)]
 
 
 class Cached(dict):  # type: ignore[type-arg]
-    """From values to what lines show of them, with the texts around it."""
+    """From values to their texts in lines, with the texts around them."""
 
     def __init__(self, before: str, after: str, shown: Callable[[Any], str]) -> None:
         super().__init__()
         self._before, self._after, self._shown = before, after, shown
 
     def __missing__(self, value: Any) -> str:
-        """Return what lines show of a value, and keep it."""
+        """Return the text of a value in lines, and keep it."""
         text = f'{self._before}{self._shown(value)}{self._after}'
         if type(value) is str and len(text) <= _LONGEST_KEPT:
             if len(self) >= _MOST:
@@ -61,7 +62,7 @@ class Cached(dict):  # type: ignore[type-arg]
 
 
 class OfHead:
-    """What lines show of a head: of fields that stand beside each other.
+    """The text of a head in lines: of fields that stand beside each other.
 
     The head itself keeps it.
     """
@@ -73,7 +74,7 @@ class OfHead:
         self.source = ''
 
     def find(self, head: Any) -> str:
-        """Return what lines show of a head, and keep it."""
+        """Return the text of a head in lines, and keep it."""
         get = head.get
         text = ''.join([kept[get(key)] for key, kept in self.fields])
         head.shown, head.shown_by = text, self
