@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from paste_wspbus.ini.config import Config, Site
 
     class Runs(Protocol):
-        """What `Holder` needs of a `Job`."""
+        """The methods of a `Job` that `Holder` needs."""
 
         is_over: bool
         failed: bool
@@ -60,7 +60,8 @@ REQUIRED = 10.0
 #: Seconds until this worker wants the lease again after its plugins failed; doubled each time.
 PAUSE, LONGEST = 1.0, 60.0
 
-#: What the bus of the plugins promises, if the host does: they run in a thread.
+#: The capabilities of the bus of the plugins, if the host has them: the plugins run in
+#: a thread.
 PROMISES = {'start', 'stop', 'cluster'}
 
 INFO, WARNING, ERROR = 20, 30, 40
@@ -70,7 +71,7 @@ class HeldLease(Lease):
     """The lease of plugins whose process nobody kills when the lease ends.
 
     ``remaining`` is the number of seconds until another process may get the lease.
-    ``held`` is what the last renewal has given.
+    ``held`` is the result of the last renewal.
 
     :param ttl: seconds for which a renewal counts.
     """
@@ -184,7 +185,8 @@ class Holder:
         self.job: Runs | None = None
         #: Whether this worker stops, and takes no lease any more.
         self.leaves = False
-        #: Why the engine does not answer; '' if it does, None before it was asked.
+        #: The reason why the engine does not answer; '' if it does; None before it was
+        #: asked.
         self.away: str | None = None
         self._told_at, self._has_told = -MINUTE, False
         self._pause, self._again = PAUSE, 0.0
@@ -195,7 +197,7 @@ class Holder:
         return self.job is None and self.claim.held is None
 
     def beat(self) -> float:
-        """Ask the engine once, and act on what it says; return the seconds until the next time."""
+        """Ask the engine once, and act on its answer; return the seconds until the next time."""
         now = clock()
         if self.job is not None and self.job.is_over:
             self._has_ended(self.job, now)
@@ -374,7 +376,8 @@ class LeasedPlugins:
         bus, host = self.config.make_bus(), host_of(self.bus)
         promises = PROMISES & host.capabilities
         stand_down(bus, Host(host.name, host.version, promises))
-        bus.stop_timeout = None  # it would end the process; the bus of the site has one
+        # A limit here would end the process; the bus of the site has one.
+        bus.stop_timeout = None
         plug_in(bus, self.config, self.bus.plugins['sitelog'].logger.name)
         bus.lease = lease
         return self.config.compose_plugins(bus, 'cluster_plugins')

@@ -119,7 +119,7 @@ def check(
     elif not listen:
         hint = server_hint(config.loader.parser.sections())
         missing = f'there is no section [server:main]; {hint}'
-        if hint != NO_SERVER:  # another section is meant to be it
+        if hint != NO_SERVER:  # another section is meant as the application
             raise ConfigError(str(config.file), missing)
         warnings.append(missing)
     warnings += _check_folders(config)
@@ -190,7 +190,7 @@ def _check_folders(config: Config) -> Iterator[str]:
             yield from _check_whether_it_takes_files(config, key, path)
         elif folder and not os.path.isdir(folder):
             missing, section = f'there is no folder {folder}', section_of(config.loader)
-            # A service manager makes these when it starts the site.
+            # A service manager makes these folders when it starts the site.
             if not folder.startswith(('/run/', '/var/run/')):
                 raise ConfigError(str(config.file), missing, section=section, key=key)
             yield f'[{section}] {key}: {missing}'
@@ -233,8 +233,8 @@ def _check_values(config: Config) -> Iterator[str]:
                 )
 
 
-#: From what a composite is to the match of its keys that name applications. It loads them
-#: all (paste.urlmap, paste.cascade).
+#: From the kind of a composite to the pattern of its keys that name applications. The
+#: composite loads them all (paste.urlmap, paste.cascade).
 COMPOSITES = {
     'egg:paste#urlmap': re.compile('/|domain |not_found_app$').match,
     'egg:paste#cascade': re.compile('app').match,
@@ -246,9 +246,9 @@ class _Sections:
 
     def __init__(self, channels: Iterable[str] = ()) -> None:
         self.warnings: list[str] = []
-        #: The channels that exist.
+        #: The channels that are known.
         self._channels = CHANNELS | {*channels}
-        #: The strings in the modules that the sections name.
+        #: The strings in the modules that the sections name: they may be channels, too.
         self.texts: set[str] = set()
         #: The sections that were checked.
         self.seen: set[str] = set()

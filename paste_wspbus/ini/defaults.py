@@ -38,7 +38,7 @@ SECTION = 'wspbus:main'
 
 
 class _Early(loadwsgi._ObjectType):  # type: ignore[misc]
-    """What acts before there is a bus: its factory gets the default."""
+    """A default that acts before there is a bus: the factory of its replacement gets it."""
 
     name = 'function'
     egg_protocols = ['paste_wspbus.default_factory']
@@ -53,11 +53,11 @@ EARLY = _Early()
 
 
 def replaced(config: Config, key: str, default: Any) -> Any:
-    """Return what a key puts in the place of a default that acts before there is a bus.
+    """Return the replacement of a default that acts before there is a bus.
 
     :param default: what wspserve uses; the factory gets it, and may call it.
-    :returns: the default itself if the key is not set. What the site has put there raises
-        a FactoryError if it fails.
+    :returns: the default itself if the key is not set. If a replacement fails, it
+        raises a FactoryError.
     :raises ConfigError: if the key is wrong.
     :raises FactoryError: if the factory fails.
     """
@@ -142,9 +142,9 @@ def made(config: Config, key: str, bus: Bus) -> Any:
 
 @contextlib.contextmanager
 def failing(config: Config, key: str) -> Generator[None]:
-    """Convert an error of what a key has made to one line that names the key.
+    """Convert an error of the object that a key has made to one line that names the key.
 
-    What ends the process on purpose passes, and so do the errors of the default.
+    Errors that end the process on purpose pass, and so do the errors of the default.
 
     :raises FactoryError: if the code in the ``with`` block fails.
     """
@@ -180,7 +180,7 @@ def leave_to_python(handler: object) -> None:
 def check_replaced(config: Config, key: str) -> None:
     """Check a key without importing what it names.
 
-    :raises ConfigError: if it names nothing.
+    :raises ConfigError: if there is nothing of that name.
     """
     target = _target(config, key)
     problem = problem_of(*target)

@@ -82,7 +82,7 @@ def with_bus(vars: Mapping[str, str], bus: Bus) -> dict[str, str]:
     return {**vars, KEY: BusRef(bus)}
 
 
-#: What the objects of PasteDeploy are called that have names of their own.
+#: From the kinds of objects in PasteDeploy to their names in messages.
 _MADE = {'filtered_with': 'application', 'filter_app': 'application'}
 
 

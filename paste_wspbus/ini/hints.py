@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: How similar a name must be to one of many: any two of a thousand names are a bit alike.
 NEAR = 0.75
 
-#: What a section or a key is that belongs to the value above it.
+#: The problem of an indented section or key: it belongs to the value above it.
 IS_INDENTED = (
     'is indented, and so it belongs to the value above: remove the spaces before it'
 )
@@ -143,7 +143,8 @@ def server_hint(sections: Iterable[str]) -> str:
     return NO_SERVER
 
 
-#: What is no key of [wspbus:main], but an option of the command, or a key elsewhere.
+#: The names that are no keys of [wspbus:main], but options of the command, or keys
+#: elsewhere.
 NOT_HERE = {
     'user': 'write --user NAME on the command line',
     'group': 'write --group NAME on the command line',
@@ -169,7 +170,7 @@ def signal_hint(name: str) -> str:
 
 
 def no_application(result: Any) -> str:
-    """Return the message for what a factory has returned, and which is no WSGI application."""
+    """Return the message for a factory that has not returned a WSGI application."""
     if inspect.iscoroutine(result):
         result.close()  # Python would warn that nobody has awaited it
         name = result.__qualname__
@@ -197,7 +198,7 @@ def missing_key(key: str, own: Iterable[str]) -> str:
 def call_problem(
     context: Any, error: BaseException, name: str, problem: str
 ) -> tuple[str, str]:
-    """Return what is named, and its problem, if the call of a factory raises a TypeError.
+    """Return the name and the problem, if the call of a factory raises a TypeError.
 
     :param context: the context of its section.
     """

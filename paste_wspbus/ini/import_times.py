@@ -1,4 +1,4 @@
-"""What the imports of a load take, measured one by one: only a site that asks for it pays."""
+"""The times of the imports of a load, one by one, if the site asks for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
-#: The channels of what this module adds to a timeline: MODULE is an import that no other
+#: The channels of the entries that this module adds to a timeline: MODULE is an import
+#: that no other
 #: module has caused; IMPORTED is a package, with the sum of its own times and no beginning.
 MODULE, IMPORTED = 'module', 'imported'
 

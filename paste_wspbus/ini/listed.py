@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 #: The package of the server whose own workers run cluster plugins: see `hosts.leased`.
 GUNICORN = 'gunicorn.'
 
-#: The names in ``bus.plugins`` without which no site runs, and what else to do.
+#: The names in ``bus.plugins`` that no section may have, because a site needs these
+#: plugins; each with the end of the message.
 OWN = {
     'requests': '',
     'signals': ', or set the key signals, which replaces the default plugin',

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.ini.config import Config
 
-#: What is shown in the place of a secret.
+#: The text that is shown in the place of a secret.
 MASK = '***'
 
 #: The key of a value that is not shown.
@@ -66,8 +66,9 @@ def secrets_of(config: Config) -> list[str]:
 
     They are the values of keys such as password and token, and the passwords of URLs, as
     the site gets them: variables are replaced. A password that is quoted in a URL is there
-    in both forms, because libraries show it in both. What the file says openly, too, is
-    none: ``beaker.session.key = shop`` hides neither egg:shop nor /srv/shop.
+    in both forms, because libraries show it in both. A value that the file also shows
+    elsewhere is not a secret: ``beaker.session.key = shop`` hides neither egg:shop nor
+    /srv/shop.
     """
     variables = {
         key: value for key, value in os.environ.items() if not _is_plain(key, value)
@@ -93,7 +94,7 @@ def secrets_of(config: Config) -> list[str]:
 
 
 def _is_plain(variable: str, value: str) -> bool:
-    """Whether a variable of the environment is no secret, whatever its name says."""
+    """Whether a variable of the environment is no secret, although its name looks like one."""
     return (
         len(value) < _SHORTEST_VARIABLE
         or variable in _FOLDERS

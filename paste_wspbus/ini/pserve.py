@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ReloadSettings(NamedTuple):
     """The paths and globs to watch, the globs to ignore, the URL to open, whether to poll.
 
-    None stands for no URL, and for no word on polling.
+    None stands for no URL; and for ``poll`` that is not set.
     """
 
     watch: list[str]

@@ -121,8 +121,8 @@ def _path(text: str) -> str:
 #: its files until it is stopped.
 FILES = ('control', 'pid_file', 'log_file')
 
-#: The keys that name a factory in the place of a default: what acts before there is a bus,
-#: and the default plugins. See `defaults`.
+#: The keys that name a factory in the place of a default: functions that act before
+#: there is a bus, and the default plugins. See `defaults`.
 EARLY_DEFAULTS = ('daemonizer', 'privileges', 'pidfile', 'logging')
 DEFAULTS = (*EARLY_DEFAULTS, 'signals', 'restarter', 'autoreload', 'threads', 'systemd')
 
@@ -221,7 +221,7 @@ HUNG_AFTER = 30.0
 SIGNAL = 'signal.'
 
 
-#: The targets of signals that are no channels.
+#: The targets of signals that are not channels.
 NO_CHANNELS = frozenset(['', 'hangup', 'ignore', 'none', 'stacks'])
 
 

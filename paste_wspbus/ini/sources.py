@@ -162,7 +162,7 @@ def definition_of(module: str, name: str) -> ast.FunctionDef | ast.ClassDef | No
 
 
 def problem_of(module: str, name: str) -> str:
-    """Return what is missing of a function or class; '' if nothing is, or nobody can know it."""
+    """Return what is missing for a function or class; '' if nothing is, or if nobody can know."""
     try:
         file = find_source(module)
         names = Source(file).names() if file else None

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from paste_wspbus.ini.file import ConfigLoader
 
-#: No default: the .ini must have the key.
+#: This stands for no default: the .ini must have the key.
 REQUIRED = object()
 
-#: A default that is not written as a literal, so that only the code knows it.
+#: This stands for a default that is not written as a literal: only the code knows it.
 COMPUTED = object()
 
 #: The parameters of a factory before its settings: bus and global_conf.
@@ -261,7 +261,7 @@ def _written(annotation: Any) -> str:
 
 
 def settings_in_source(function: ast.FunctionDef | ast.ClassDef) -> Settings | None:
-    """Return the settings of a factory by its text; None if the text alone does not say them."""
+    """Return the settings of a factory by its text; None if the text alone does not show them."""
     if function.decorator_list:
         return None
     given = GIVEN

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.bus import Bus
 
-#: The names that each record has; all others are of the site.
+#: The attributes that each record has; all others come from the site.
 _NAMES = frozenset([*logging.makeLogRecord({}).__dict__, 'message', 'asctime'])
 
 #: Each field of a record, and that of the object.
@@ -31,7 +31,7 @@ _FIELDS = {
     'threadName': 'thread',
 }
 
-#: NaN and the infinities are no JSON: most readers would refuse the line.
+#: NaN and the infinities are not JSON: most readers would refuse the line.
 _in_json = functools.partial(json.dumps, allow_nan=False)
 
 _LISTENER = re.compile(r"(?:Error in )?'(\w+)' listener (\S+)")
@@ -50,7 +50,7 @@ def begin(log: sitelog.SiteLog) -> None:
 
 def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:
     if args.exc_type is SystemExit:
-        return  # as in Python's own
+        return  # as Python's own handler does
     name = args.thread.name if args.thread is not None else 'unknown'
     error = args.exc_value or args.exc_type()
     logging.getLogger('threading').error(

@@ -86,8 +86,8 @@ def cron_line(text: str) -> str:
         raise missing('cronsim', 'cron') from None
     line = ' '.join(text.split())
     line = NAMES.get(line.lower(), line)
-    # In a leap year that begins on a Saturday: nothing depends on it but that each run
-    # of this check finds the same.
+    # A fixed moment, so that each run of this check has the same result. (The year is a
+    # leap year that begins on a Saturday.)
     begin = datetime(2000, 1, 1)
     try:
         if next(CronSim(line, begin), None) is not None:

@@ -351,7 +351,7 @@ class SignalHandler:
             self._carry_out(target, signum, count)
 
     def _cause(self, name: str) -> str:
-        # A handler in Python does not learn who has sent the signal (siginfo_t).
+        # A handler in Python does not know the sender of the signal (siginfo_t).
         if name == 'SIGHUP' and self._terminal:
             return 'SIGHUP (the terminal was closed)'
         return f'{name} (Ctrl-C)' if name == 'SIGINT' and self._terminal else name
@@ -411,10 +411,10 @@ class SignalHandler:
             elif target == 'restart' and (ask := getattr(bus, 'try_restart', None)):
                 ask()
             elif target in _METHODS:
-                if target == 'restart':  # listeners learn of it before anything stops
+                if target == 'restart':  # tell the listeners before anything stops
                     if not host_of(bus).restarts:
                         for check in list(getattr(bus, 'restart_checks', ())):
-                            check()  # if it is refused, they must not learn of it
+                            check()  # if it is refused, they must not hear of it
                     bus.restarting = True
                     bus.graceful()
                 getattr(bus, target)()

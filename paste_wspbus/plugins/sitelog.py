@@ -42,7 +42,7 @@ _START_FAILED = (
 _ROUTINE = r'Bus \w+|.+ \(process \d+\) is ready'
 
 
-#: What records in JSON have of this process: its number and its generation.
+#: The fields of this process in JSON records: its number and its generation.
 fields_of_process: dict[str, int] = {}
 
 
