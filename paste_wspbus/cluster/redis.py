@@ -280,9 +280,8 @@ class _Direct:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self._single: Any = (
-            None  # the connection is given back when no code refers to it any more
-        )
+        # The connection is given back when no code refers to it any more.
+        self._single: Any = None
         self._hashes: dict[str, str] = {}
 
     def ask(self, *words: Any) -> Any:

@@ -129,9 +129,8 @@ class CherootServer(Server):
             worker.in_pool = self._server.in_pool
             worker.has_served = self.leaves_pool
         worker.name = f'CP Server {worker.name}'  # cheroot's own pool names it so
-        worker.daemon = (
-            True  # a request that the stop has cut must not keep the process
-        )
+        # A request that the stop has cut must not keep the process.
+        worker.daemon = True
         worker.start()
         self._spawned.append(worker)
         return worker

@@ -102,9 +102,8 @@ class ClusterMail:
         lines = self._lines
         for word, *carried in lines.read():
             self._heard[word](*carried)
-        if (
-            lines.has_ended
-        ):  # the agent has ended; its other connection reports that, too
+        # The agent has ended; its other connection reports that, too.
+        if lines.has_ended:
             self.close()
 
     def close(self) -> None:
