@@ -136,6 +136,15 @@ def test_every_room_of_the_package_is_on_the_map():
         assert f'(../paste_wspbus/{rooms.file_of(entry)})' in page
 
 
+@pytest.mark.parametrize('room', ['command', 'workers', 'process', 'servers'])
+def test_each_file_of_the_largest_rooms_stands_under_one_subject(room):
+    page = (DOCS / 'architecture.md').read_text()
+    table = page.partition(f'| in {room}/ | files |')[2].partition('\n\n')[0]
+    listed = re.findall(r'\[\w+\]\(\.\./(\S+)\)', table)
+    there = [name_of(one) for one in (PACKAGE / room).glob('*.py')]
+    assert sorted(listed) == sorted(one for one in there if '__init__' not in one)
+
+
 @pytest.mark.parametrize('path', MODULES, ids=name_of)
 def test_every_module_says_first_what_it_owns(path):
     said = ast.get_docstring(ast.parse(path.read_text()))
