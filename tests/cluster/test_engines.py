@@ -534,7 +534,7 @@ def test_an_engine_that_stops_answering_costs_a_part_of_the_ttl(tmp_path):
         engine.close()
 
 
-def test_urls():
+def test_a_wrong_url_of_an_engine_is_refused():
     assert check('redis://10.0.0.5/0') == ''
     assert check('rediss://user:word@10.0.0.5:6380') == ''
     assert check('unix:///run/redis.sock') == ''

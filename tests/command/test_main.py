@@ -154,7 +154,7 @@ def test_its_exit_code_and_line_for_a_port_that_is_taken(tmp_path, command):
 
 
 @each_command
-def test_version(tmp_path, command):
+def test_the_version_is_printed(tmp_path, command):
     process = run(tmp_path, '--version', command=command)
     assert process.code == 0
     assert version('paste_wspbus') in process.out.text

@@ -70,7 +70,7 @@ def test_requests_have_their_ids_where_there_is_room():
     assert text(**LOAD, requests=[long]).endswith('GET /' + 'x' * 50)
 
 
-def test_workers():
+def test_each_worker_has_a_row():
     draining = full(2, pid=4712, state='draining', served=None, in_flight=None)
     assert text(
         workers=[full(1), {**draining, 'generation': 2}],

@@ -17,7 +17,7 @@ def has_ended(site):
     return told is not None and told['outcome'] != 'in progress'
 
 
-def test_with_workers(tmp_path):
+def test_status_says_who_asked_for_a_graceful_restart_and_how_it_ended(tmp_path):
     with Workers(tmp_path) as site:
         assert last(site) is None
         command = site.run('graceful')

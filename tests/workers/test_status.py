@@ -32,7 +32,7 @@ def test_status_shows_the_workers_and_their_requests(tmp_path):
         assert site.stop()[0] == 0
 
 
-def test_status_as_json(tmp_path):
+def test_status_as_json_has_each_request_of_each_worker(tmp_path):
     with Workers(tmp_path) as site, contextlib.ExitStack() as stack:
         client = site.wait_in(site.pids()[0], stack)
         answer = site.run('status', '--json')
