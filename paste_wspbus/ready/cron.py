@@ -237,10 +237,11 @@ class Keeper:
         ended: dict[str, Any] | None,
         following: float | None,
     ) -> str:
-        text, now = self.cron.schedule.text, time.time()
+        text, run = self.cron.schedule.text, self.run
         parts = ['it did not run yet']
         if last is not None and last['outcome'] == 'runs':
-            parts = [f'it has run for {now - last["began"]:.0f} s now']
+            age = 0.0 if run is None else run.age
+            parts = [f'it has run for {age:.0f} s now']
             if (count := len(self._runs)) > 1:
                 parts[0] += f'; {count} runs are in progress'
             if ended is not None:

@@ -42,7 +42,7 @@ class Run:
     ) -> None:
         self.part, self.time = part, time
         self._function, self._timeout, self._then = function, timeout, then
-        self.began = self.ended = 0.0
+        self.began = self.ended = self._began_monotonic = 0.0
         self.outcome, self.error = 'runs', ''
         self.is_late = False
         self._lock = threading.Lock()
@@ -52,7 +52,7 @@ class Run:
 
     def begin(self) -> None:
         """Start the thread. If the system starts no more threads, the run has failed."""
-        self.began = time.time()
+        self.began, self._began_monotonic = time.time(), time.monotonic()
         try:
             self.thread.start()
         except RuntimeError as error:
@@ -62,6 +62,11 @@ class Run:
     def is_running(self) -> bool:
         """Whether its thread runs."""
         return self.thread.is_alive()
+
+    @property
+    def age(self) -> float:
+        """The seconds since its beginning, even if the clock was set meanwhile."""
+        return time.monotonic() - self._began_monotonic
 
     def wait(self) -> None:
         """Wait for its end, without a time limit."""
@@ -98,7 +103,8 @@ class Run:
     def _note(self, outcome: str, error: str = '') -> None:
         with self._lock:
             if not self.ended:
-                self.outcome, self.error, self.ended = outcome, error, time.time()
+                self.outcome, self.error = outcome, error
+                self.ended = self.began + self.age
 
     def _fail(self, error: BaseException) -> None:
         if self.ended:

@@ -73,8 +73,9 @@ class Keeper:
     def __init__(self, service: Service, file: StateFile | None) -> None:
         self.service, self.file = service, file
         self.is_keeper = False
-        #: The time.time() since which the function runs; None if it does not.
-        self.since: float | None = None
+        #: The time.time() and the time.monotonic() since which the function runs; None if
+        #: it does not.
+        self.since: tuple[float, float] | None = None
         #: The failures so far, those since it was healthy, and what the last one was.
         self.failures = self._in_a_row = 0
         self.last_failure = ''
@@ -105,7 +106,7 @@ class Keeper:
     def _run(self) -> None:
         """Run the function once, and note how it ended."""
         began = time.monotonic()
-        self.since = time.time()
+        self.since = time.time(), began
         try:
             why = self._run_alone() if self.service.is_alone else self._run_here()
         finally:
@@ -115,7 +116,7 @@ class Keeper:
         self.failures += 1
         is_first = time.monotonic() - began >= HEALTHY
         self._in_a_row = 1 if is_first else self._in_a_row + 1
-        self.last_failure, self._failed_at = why, time.time()
+        self.last_failure, self._failed_at = why, time.monotonic()
 
     def _run_here(self) -> str:
         """Run the function in this thread; return why it ended."""
@@ -196,7 +197,7 @@ class Keeper:
 
     def wspbus_status(self) -> dict[str, Any]:
         """Return what `status` shows."""
-        since, now = self.since, time.time()
+        since, now = self.since, time.monotonic()
         runs_here = self.is_keeper or not self.thread.is_alive()
         if not runs_here:
             text = 'another process of the site runs it'
@@ -204,7 +205,7 @@ class Keeper:
         text = 'it has ended' if not self.is_keeper else 'it waits to run again'
         process = self._process
         if since is not None:
-            text = f'it has run for {now - since:.0f} s'
+            text = f'it has run for {now - since[1]:.0f} s'
             text += '' if process is None else f' in process {process.pid}'
         if self.failures:
             times = 'once' if self.failures == 1 else f'{self.failures} times'
@@ -214,7 +215,7 @@ class Keeper:
             'text': text,
             'ok': since is not None,
             'runs_here': True,
-            'since': since,
+            'since': since and since[0],
             'pid': None if process is None else process.pid,
             'failures': self.failures,
             'last_failure': self.last_failure or None,

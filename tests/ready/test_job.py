@@ -35,6 +35,18 @@ def test_a_run_says_when_it_began_and_ended(job):
     assert described['ended'] < time.time() + 0.01  # it is rounded
 
 
+@pytest.mark.parametrize('seconds', [3600, -3600])
+def test_a_clock_that_is_set_during_a_run_does_not_change_how_long_it_took(
+    job, monkeypatch, seconds
+):
+    now = time.time
+    run = run_of(
+        job, lambda: monkeypatch.setattr(time, 'time', lambda: now() + seconds)
+    )
+    assert 0 <= run.ended - run.began < 60
+    assert 0 <= run.age < 60
+
+
 def test_a_job_that_raises_has_its_traceback_in_the_log(job, log):
     def fails():
         raise ValueError('no disk\nat all')

@@ -1,9 +1,11 @@
 """ready/service.py and ready/alone.py: a function that runs for ever."""
 
 import os
+import re
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
@@ -68,6 +70,17 @@ def service(bus, name, **settings):
     plugin.subscribe()
     bus.start()
     return bus.resources['mail']
+
+
+@pytest.mark.parametrize('seconds', [3600, -3600])
+def test_a_clock_that_is_set_changes_no_age(bus, monkeypatch, seconds):
+    keeper = service(bus, 'with_bus')
+    assert began.wait(TIMEOUT)
+    now = time.time
+    monkeypatch.setattr(time, 'time', lambda: now() + seconds)
+    assert re.fullmatch(r'it has run for \d s', keeper.wspbus_status()['text'])
+    bus.stop()
+    assert not keeper.thread.is_alive()
 
 
 def test_it_runs_until_the_site_stops(bus, log):
