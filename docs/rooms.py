@@ -45,6 +45,7 @@ NOTES = {
     'errors': 'all errors',
     'exits': 'exit codes',
     'forks': 'what a fork closes',
+    'streams': 'stdout and stderr, whatever is there',
     'inbox': 'reads messages',
     'report': 'sends messages',
     'role': 'a worker’s task',

@@ -1,10 +1,9 @@
-"""What a fork needs: streams without buffered text, and descriptors that the child closes."""
+"""What a fork needs: the child closes descriptors of its parent."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import weakref
 
 TYPE_CHECKING = False
@@ -18,16 +17,6 @@ _functions: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = (
     weakref.WeakKeyDictionary()
 )
 _watching = False
-
-
-def flush_streams() -> None:
-    """Write what the standard streams have buffered, before a fork, execv(2) or os._exit.
-
-    The site may have put objects of its own there: their errors are ignored.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
 
 
 def close_in_child(held: T, close: Callable[[T], object]) -> None:

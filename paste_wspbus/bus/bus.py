@@ -41,6 +41,7 @@ from paste_wspbus.errors import (
     WouldDeadlock,
 )
 from paste_wspbus.exits import exit_code_of
+from paste_wspbus.streams import restore_deleted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -561,6 +562,7 @@ class Bus(Broadcasting):
 
     def _carry_out(self, command: Command) -> None:
         self.calls.failed = False
+        restore_deleted()
         try:
             _PERFORMERS[command.name](self, *command.args)
         except BaseException as error:

@@ -19,7 +19,7 @@ from paste_wspbus.bus.host import host_of
 from paste_wspbus.bus.states import State
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import EX_SOFTWARE
-from paste_wspbus.forks import flush_streams
+from paste_wspbus.streams import flush_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

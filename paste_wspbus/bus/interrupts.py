@@ -9,6 +9,8 @@ import threading
 import time
 from types import BuiltinFunctionType
 
+from paste_wspbus.streams import restore_deleted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,6 +150,7 @@ class Interrupts:
             self._close_writer()
             return
         self._entered.append(self)
+        restore_deleted()  # a request may have deleted them since the start
         thread = threading.Thread(
             target=self._watch, args=(reader,), name='wspbus signals', daemon=True
         )

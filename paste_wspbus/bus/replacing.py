@@ -7,7 +7,7 @@ import os
 import sys
 
 from paste_wspbus.errors import RestartImpossible
-from paste_wspbus.forks import flush_streams
+from paste_wspbus.streams import flush_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 
 from paste_wspbus.plugins import restart
 from paste_wspbus.plugins.sitelog import Console, SafeFormatter, SiteLog
 from paste_wspbus.plugins.threads import ThreadManager
+from paste_wspbus.streams import is_terminal, standard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,7 +179,4 @@ class DefaultPlugins:
 
 
 def _is_terminal() -> bool:
-    try:
-        return sys.stderr.isatty()
-    except Exception:  # the stream may be anything that the site has put there
-        return False
+    return is_terminal(standard('stderr'))

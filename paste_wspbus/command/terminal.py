@@ -8,6 +8,7 @@ import os
 import re
 import sys
 
+from paste_wspbus.streams import attempt, is_foreign, is_terminal, standard
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
@@ -41,24 +42,33 @@ def open_standard_streams() -> None:
 def flush() -> None:
     """Write the buffered output; drop it if nobody reads it.
 
-    Otherwise the interpreter would try again when it ends, and report an error.
+    Python flushes the streams when it ends, too, and exits with 120 if that fails.
     """
     for name in ('stdout', 'stderr'):
-        stream = getattr(sys, name)
+        stream = standard(name)
+        # A supervisor's `Output` never waits.
+        if stream is None or attempt(stream, 'drain') or attempt(stream, 'flush'):
+            continue
+        if type(stream) is io.TextIOWrapper and attempt(_Dropped(stream), 'flush'):
+            continue
+        before = standard(f'__{name}__')
+        setattr(sys, name, before if attempt(before, 'flush') else None)
+
+
+class _Dropped:
+    """A stream of Python whose file is full, or has no reader: its output is dropped."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream
+
+    def flush(self) -> None:
+        """Write what is buffered to /dev/null."""
+        null = os.open(os.devnull, os.O_WRONLY)
         try:
-            if hasattr(stream, 'drain'):  # a supervisor's `Output` never waits
-                stream.drain()
-            elif stream is not None:
-                stream.flush()
-        except OSError:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
+            os.dup2(null, self._stream.fileno())
+        finally:
             os.close(null)
-        except ValueError:
-            pass  # closed
-        except Exception:
-            # The site has put something there that lacks methods of a stream.
-            setattr(sys, name, getattr(sys, f'__{name}__'))
+        self._stream.flush()
 
 
 #: Makes JSON of a line and its level, where that is asked for and no terminal is.
@@ -77,29 +87,29 @@ def print_line(text: str, to: str = 'stdout', level: int = 20) -> None:
     :param level: as in `logging`, for ``log_format = json``.
     """
     text = printable(text, lines=True)
-    streams = [getattr(sys, to), getattr(sys, f'__{to}__')]
-    if as_json is not None and not _is_terminal(streams[0]):
+    streams = [standard(to), standard(f'__{to}__')]
+    if as_json is not None and not is_terminal(streams[0]):
         made = text.splitlines() if to == 'stdout' else [text]
         text = '\n'.join(as_json(one, level) for one in made)
     for stream in streams:
-        with contextlib.suppress(Exception):
-            stream.write(f'{encodable(text, stream)}\n')
+        if attempt(stream, 'write', f'{encodable(text, stream)}\n'):
             break
     for stream in streams:  # at once, for other processes write there, too
-        with contextlib.suppress(Exception):
-            stream.flush()
+        attempt(stream, 'flush')
 
 
-def _is_terminal(stream: object) -> bool:
+def _encoding_of(stream: object) -> str:
     try:
-        return bool(stream.isatty())  # type: ignore[attr-defined]
-    except Exception:  # it may be anything that the site has put there
-        return False
+        return str(getattr(stream, 'encoding', None) or 'utf-8')
+    except BaseException as error:
+        if not is_foreign(error):
+            raise
+        return 'utf-8'
 
 
 def encodable(text: str, stream: object) -> str:
     """Return a text that a stream can encode: a terminal may not have all letters."""
-    encoding = getattr(stream, 'encoding', None) or 'utf-8'
+    encoding = _encoding_of(stream)
     try:
         text.encode(encoding)
     except LookupError:

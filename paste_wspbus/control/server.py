@@ -20,6 +20,7 @@ from paste_wspbus.errors import BindError, WSPBusError
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.listening.sockets import Selector
 from paste_wspbus.listening.unix_sockets import bind_with_mode
+from paste_wspbus.streams import restore_deleted
 from paste_wspbus.unix import exposed
 from paste_wspbus.unix.paths import address_of, listens, locked, remove_socket
 
@@ -455,6 +456,7 @@ class ControlThread:
         kind = selectors.DefaultSelector if threads_are_greenlets() else Selector
         self._selector = kind()
         self._control.register(self._selector)
+        restore_deleted()  # a request may have deleted them since the start
         self._thread = threading.Thread(
             target=self._run, name='control socket', daemon=True
         )

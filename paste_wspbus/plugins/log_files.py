@@ -6,8 +6,8 @@ import contextlib
 import logging
 import os
 import stat
-import sys
 
+from paste_wspbus.streams import flush_streams
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
@@ -75,11 +75,7 @@ def append_to(path: str, fds: tuple[int, ...], mode: int | None = None) -> bool:
     if hasattr(os, 'O_NONBLOCK'):
         os.set_blocking(opened, True)
     try:
-        for stream in (sys.stdout, sys.stderr):
-            # What the stream has buffered belongs to the old file. It may be the site's own;
-            # under pythonw it is None.
-            with contextlib.suppress(Exception):
-                stream.flush()
+        flush_streams()  # what they have buffered belongs to the old file
         for fd in fds:
             if fd != opened:
                 os.dup2(opened, fd, inheritable=fd <= 2)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
-import sys
 
 from paste_wspbus.bus.host import REASON
 from paste_wspbus.plugins import Plugin, on
+from paste_wspbus.streams import attempt, is_foreign, standard
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
@@ -80,19 +79,27 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]
     then records go to the stream that was there before.
     """
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, whatever the stream raises."""
+        try:
+            super().emit(record)
+        except BaseException as error:
+            if not is_foreign(error):
+                raise
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Write the record to the stream before; if that fails, too, report it as usual."""
-        before = sys.__stderr__
+        before = standard('__stderr__')
         if before is None or self.stream is before:
-            super().handleError(record)
+            attempt(super(), 'handleError', record)
         else:
             self.stream = before
             self.emit(record)
 
     def flush(self) -> None:
         """Write what is buffered, if that is possible."""
-        with contextlib.suppress(Exception):
-            super().flush()
+        attempt(super(), 'flush')
 
 
 class SiteLog(Plugin):
@@ -170,7 +177,11 @@ class SiteLog(Plugin):
         if not self.tracebacks or is_shown:
             msg = without_traceback(msg)
         extra = self.extra and self.extra(self.bus, msg)
-        self.logger.log(level, '%s', msg, stacklevel=CALLER, extra=extra)
+        try:
+            self.logger.log(level, '%s', msg, stacklevel=CALLER, extra=extra)
+        except BaseException as error:  # the stream of a handler of the site
+            if not is_foreign(error):
+                raise
 
     def _tells_anyway(self, msg: str, level: int) -> bool:
         is_reason = level == logging.INFO and msg.startswith(REASON)

@@ -11,9 +11,9 @@ import time
 
 from paste_wspbus.errors import UsageError, WSPBusError
 from paste_wspbus.exits import FAILED, of_signal
-from paste_wspbus.forks import flush_streams
 from paste_wspbus.inbox import Inbox
 from paste_wspbus.report import Report
+from paste_wspbus.streams import flush_streams
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.processes import OtherProcess, adopt_orphans, how
 from paste_wspbus.values import printable

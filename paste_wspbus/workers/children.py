@@ -15,11 +15,11 @@ import time
 
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import FAILED, INTERRUPTED, TERMINATED
-from paste_wspbus.forks import flush_streams
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.requests.ledger import Book
 from paste_wspbus.role import PRELOAD, WITHOUT_BUS, WORKER, Role
 from paste_wspbus.servers.free_threads import Board
+from paste_wspbus.streams import flush_streams
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.processes import parent_of
 from paste_wspbus.wire import REPORTS, UnknownWord

@@ -9,10 +9,10 @@ import signal
 import socket
 from collections import deque
 
-from paste_wspbus.forks import flush_streams
 from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.report import Report
 from paste_wspbus.role import Role
+from paste_wspbus.streams import flush_streams
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.watching.loop import Events
 from paste_wspbus.wire import read_order

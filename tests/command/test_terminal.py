@@ -16,7 +16,13 @@ REPLACED = {
     'write raises': 'Broken(stream)',
     'flush raises': 'Unflushable(stream)',
     'closed': 'closed()',
+    'detached': 'detached()',
+    'write and flush exit': 'Raising(SystemExit)',
+    'all interrupts': 'Raising(KeyboardInterrupt)',
+    'write is sys.exit': 'Exits()',
+    'nothing can be read of it': 'Closed()',
 }
+DELETED = 'del sys.stdout, sys.stderr'
 
 PARTS = """
 import sys
@@ -46,8 +52,39 @@ def closed():
     return file
 
 
-sys.stdout, sys.stderr = [%s for stream in (sys.stdout, sys.stderr)]
+def detached():
+    file = open(os.devnull, 'w')
+    file.detach()
+    return file
+
+
+class Raising:
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    def __getattr__(self, name):
+        raise self.error
+
+
+class Exits:
+    write = flush = isatty = staticmethod(sys.exit)
+
+
+class Closed:
+    def __getattribute__(self, name):
+        raise BaseException(name)
+
+
 """
+REPLACING = '[sys.stdout, sys.stderr] = [%s for stream in (sys.stdout, sys.stderr)]\n'
+
+CODES = {
+    **{name: REPLACING % made for name, made in REPLACED.items()},
+    'deleted': DELETED,
+}
 
 MODES = {
     'one process': [],
@@ -59,16 +96,16 @@ MODES = {
 
 
 @pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('code', REPLACED.values(), ids=REPLACED)
+@pytest.mark.parametrize('code', CODES.values(), ids=CODES)
 def test_a_site_that_replaces_the_standard_streams_is_served_and_stops(
     tmp_path, mode, code
 ):
     ini = SERVED + '[wspbus:main]\npreload = true\n' * (mode == 'preload')
-    files = {'webapp.py': APP + PARTS % code}
+    files = {'webapp.py': APP + PARTS + code}
     with Site(tmp_path, ini, *MODES[mode], files=files) as site:
         first = ask(site)['pid']
         if 'reload' in ''.join(MODES[mode]):
-            (tmp_path / 'webapp.py').write_text(files['webapp.py'] + '# edited\n')
+            (tmp_path / 'webapp.py').write_text(files['webapp.py'] + '\n# edited\n')
             site.expect('served in')
             ask(site)
         elif mode != 'one process':
@@ -78,6 +115,28 @@ def test_a_site_that_replaces_the_standard_streams_is_served_and_stops(
         site.expect('Stacks of process')
         assert site.stop()[0] == 0, site.report()
     assert 'Traceback' not in site.err.text
+    eventually(site.has_left_nothing)
+
+
+@pytest.mark.parametrize('mode', ['one process', 'workers', 'fork', 'execv'])
+def test_the_first_request_deletes_the_standard_streams(tmp_path, mode):
+    """Python starts no thread then; the main thread may not have started its own."""
+    deleting = f"""
+def make(global_conf):
+    def deleting(environ, start_response):
+        if hasattr(sys, 'stderr'):
+            {DELETED}
+        return app(environ, start_response)
+    return deleting
+"""
+    files = {'webapp.py': APP + PARTS + deleting}
+    with Site(tmp_path, SERVED, *MODES[mode], files=files) as site:
+        first = ask(site)['pid']
+        if mode in ('one process', 'workers'):
+            done = run(tmp_path, 'site.ini', 'graceful')
+            assert done.code == 0, site.report()
+            assert mode == 'one process' or ask(site)['pid'] != first
+        assert site.stop()[0] == 0, site.report()
     eventually(site.has_left_nothing)
 
 

@@ -1,0 +1,74 @@
+"""The standard streams: the site may have removed them, or have put any object there."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def standard(name: str) -> Any:
+    """Return the attribute of `sys` with this name; None if the site has deleted it."""
+    return getattr(sys, name, None)
+
+
+def restore_deleted() -> None:
+    """Put the streams that the site has deleted from `sys` back: Python starts no thread without."""
+    for name in ('stdout', 'stderr'):
+        if not hasattr(sys, name):
+            setattr(sys, name, standard(f'__{name}__'))
+
+
+def attempt(stream: Any, method: str, *args: Any) -> bool:
+    """Call a method of a stream, and return whether that succeeded.
+
+    Whatever the stream raises is ignored, also SystemExit and KeyboardInterrupt. What a
+    signal, a deadline or the bus raises meanwhile is raised as usual.
+    """
+    try:
+        getattr(stream, method)(*args)
+    except Exception:
+        return False
+    except BaseException as error:
+        if not is_foreign(error):
+            raise
+        return False
+    return True
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream is a terminal; False if it does not say so."""
+    try:
+        return bool(stream.isatty())
+    except BaseException as error:
+        if not is_foreign(error):
+            raise
+        return False
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether code that this function called has raised an error, and no signal or bus.
+
+    Those raise it in a frame of this package. Python's handler of SIGINT has no frame.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            return False
+    trace = error.__traceback__  # its first frame is that of the function itself
+    if trace is None or trace.tb_next is None:
+        return True
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get('__name__'))
+    return not module.startswith('paste_wspbus.')
+
+
+def flush_streams() -> None:
+    """Write what the standard streams have buffered, before a fork, execv(2) or os._exit."""
+    for name in ('stdout', 'stderr'):
+        attempt(standard(name), 'flush')
