@@ -114,6 +114,14 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         if not self.requests and self.seen and not self.receive():
             self.handle_close()
 
+    def handle_write(self) -> None:
+        """Send what waits; if a response has left by that, mark the channel as a task does."""
+        super().handle_write()
+        with self.outbuf_lock:
+            fd = self.fd
+            if fd is not None and self.request is None and self.readable():
+                self.numbers[fd] = self.number()
+
     def receive(self) -> bool:
         """Receive what was only looked at; return whether that was possible."""
         seen, self.seen = self.seen, b''

@@ -204,13 +204,13 @@ def channel(marks, accepted):
     kind = marking(HTTPChannel, marks.of(1))
     server = _WaitressServer()
     channel = kind(server, accepted, ('127.0.0.1', 1), Adjustments(), map={})
-    channel.served = []
+    channel.served, channel.answer = [], b'ok'
 
     def application(environ, start_response):
         assert marks.read(1) == {}
         channel.served.append(environ['wsgi.input'].read())
-        start_response('200 OK', [('Content-Length', '2')])
-        return [b'ok']
+        start_response('200 OK', [('Content-Length', str(len(channel.answer)))])
+        return [channel.answer]
 
     server.application, server.adj = application, channel.adj
     server.effective_port, server.server_name = 80, 'localhost'
@@ -265,6 +265,25 @@ def test_waitress_marks_no_connection_of_which_it_has_half_a_request(
     channel.handle_read()
     _run(channel)
     assert len(channel.served) == 1 and len(marks.read(1)) == 1
+
+
+@pytest.mark.parametrize('closes', [False, True])
+def test_waitress_marks_a_connection_when_a_slow_client_has_the_whole_response(
+    marks, client, accepted, channel, closes
+):
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
+    channel.answer = b'x' * 1_000_000
+    closing = b'Connection: close\r\n\r\n' if closes else b'\r\n'
+    client.sendall(REQUEST[:-2] + closing)
+    channel.handle_read()
+    _run(channel)
+    assert marks.read(1) == {} and channel.writable() and not channel.readable()
+    while channel.total_outbufs_len:
+        assert marks.read(1) == {}
+        client.recv(1_000_000)
+        channel.handle_write()
+    assert len(marks.read(1)) == (not closes)
+    assert channel.connected == (not closes)
 
 
 def test_waitress_begins_no_request_that_is_no_longer_there(
