@@ -1,9 +1,10 @@
 """A roll, over machines of the test's own: they answer what the test says."""
 
 import json
+import queue
 import re
-import threading
 import time
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,25 @@ SERVES = {'state': DONE, 'line': 'generation 2 serves', 'generation': 2}
 FAILS = {'state': FAILED, 'line': 'ImportError; generation 1 keeps serving'}
 
 
+class Inbox(deque):
+    """A queue in which nobody waits: the time passes at once, so no machine is too slow for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 1000.0
+        self.put = self.append
+
+    def get(self, timeout):
+        if not self:
+            self.now += timeout
+            raise queue.Empty
+        return self.popleft()
+
+    def clock(self):
+        self.now += 1e-6  # that takes a moment, too
+        return self.now
+
+
 class Engine:
     """It grants the lease at once; ``answers`` has what each machine answers to its orders.
 
@@ -38,6 +58,7 @@ class Engine:
         self.seen = [Seen(one, 0.1, {'generation': 1}) for one in (WEB1, WEB2, WEB3)]
         self.answers = {one.id: [SERVES] for one in (WEB1, WEB2, WEB3)}
         self.orders, self.holder, self.acts = [], '', []
+        self.clock = boot_clock
         self.away = self.entered = ''
         self.roll, self.notes = None, []
 
@@ -63,13 +84,13 @@ class Engine:
             *(self.holder, 7, len(self.acts), 'run', 0.1, 12.0, 'web9', TTL),
             *(note, self.entered),
         )
-        return Answer(wish.act != 'look' and not is_other, record, 'run', boot_clock())
+        return Answer(wish.act != 'look' and not is_other, record, 'run', self.clock())
 
     def send(self, message):
         if self.away:
             raise EngineAway(self.away)
         order = json.loads(message.text)
-        self.ordered_at = boot_clock()
+        self.ordered_at = self.clock()
         self.orders.append(order)
         answers = self.answers[order['to']]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -99,6 +120,8 @@ def made(monkeypatch):
             lambda *words: news.append(words),
         )
         engine.roll, one.engine, one.news = one, engine, news
+        one.inbox = Inbox()
+        engine.clock = one.inbox.clock
         return one
 
     return make
@@ -106,7 +129,9 @@ def made(monkeypatch):
 
 def outcomes(one):
     """Run it; return how it has ended, and what each machine is."""
-    one.run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roll, 'clock', one.inbox.clock)
+        one.run()
     word, line, rows = one.news[-1]
     assert word == 'ends'
     assert one.engine.acts[-1] == 'close'
@@ -160,9 +185,9 @@ def test_the_first_failure_ends_it(made):
 def test_a_machine_that_says_nothing_fails_after_the_ttl(made):
     one = made()
     one.engine.answers[WEB2.id] = [{'state': 'running'}, None]
-    began = boot_clock()
+    began = one.engine.clock()
     _, rows = outcomes(one)
-    assert boot_clock() - began > TTL
+    assert one.engine.clock() - began > TTL
     assert rows == {'web1': 'done', 'web2': 'failed', 'web3': 'waits'}
     (failed,) = [news for news in one.news if news[0] == 'failed']
     assert re.fullmatch(
@@ -170,7 +195,7 @@ def test_a_machine_that_says_nothing_fails_after_the_ttl(made):
         r'more',
         failed[2],
     )
-    assert boot_clock() - one.engine.ordered_at > roll.LATER
+    assert one.engine.clock() - one.engine.ordered_at > roll.LATER
     assert one.engine.acts[-2:] == ['free', 'close']
     said = rolled.read_note(one.engine.notes[-1])
     assert said == {
@@ -241,10 +266,10 @@ def test_an_order_is_sent_again_until_it_is_answered(made):
 
 def test_the_lease_is_renewed_in_a_long_turn_and_its_loss_ends_the_roll(made):
     one = made()
-    until = boot_clock() + 1.5 * TTL
+    until = one.engine.clock() + 1.5 * TTL
 
     def answer():
-        return {'state': 'running'} if boot_clock() < until else SERVES
+        return {'state': 'running'} if one.engine.clock() < until else SERVES
 
     one.engine.answers[WEB1.id] = [answer]
     assert outcomes(one)[0] == ''
@@ -263,19 +288,15 @@ def test_the_lease_is_renewed_in_a_long_turn_and_its_loss_ends_the_roll(made):
 
 def test_an_engine_that_is_away_for_a_moment_is_no_failure(made):
     one = made()
-    comes_back = boot_clock() + 0.5 * TTL
+    send, comes_back = one.engine.send, one.engine.clock() + 0.5 * TTL
 
-    def away():
-        one.engine.away = 'it is full'
-        timer = threading.Timer(max(comes_back - boot_clock(), 0), back)
-        timer.daemon = True
-        timer.start()
-        return {'state': 'running'}
+    def is_away(message):
+        away = one.engine.orders and one.engine.clock() < comes_back
+        one.engine.away = 'it is full' if away else ''
+        send(message)
 
-    def back():
-        one.engine.away = ''
-
-    one.engine.answers[WEB1.id] = [away, SERVES]
+    one.engine.send = is_away
+    one.engine.answers[WEB1.id] = [{'state': 'running'}, SERVES]
     assert outcomes(one)[0] == ''
     assert any(news[0] == 'doing' and 'it is full' in news[2] for news in one.news)
 
@@ -392,7 +413,7 @@ def test_answers_to_another_roll_and_nonsense_are_nothing(made):
     one = made()
     for text in ('', '[]', '{}', '{"token": "other"}', '[' * 10**5):
         one.hear(Message(WEB1.id, 'rolled', text))
-    assert one.inbox.empty()
+    assert not one.inbox
 
 
 def test_a_machine_obeys_only_the_roll_that_has_the_lease_now():
