@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 #: (the section, the question that it answers, [(benchmark, options, quick options)]).
 RECORDS = [
@@ -23,7 +25,7 @@ RECORDS = [
             (
                 'reload.py',
                 'edits first stale --rounds 10',
-                'edits --sites small --rounds 2',
+                'edits first stale --rounds 2 --starts-edited 1 --saves 1',
             ),
         ],
     ),
@@ -33,12 +35,12 @@ RECORDS = [
         [
             (
                 'restart.py',
-                'graceful broken alone --seconds 10',
-                'broken --servers wspserve',
+                'graceful broken alone',
+                'graceful broken alone --restarts 2 --requests 200 --alone 1',
             ),
             ('restart.py', 'kill --seconds 15', 'kill --seconds 3'),
             ('stop.py', '--rounds 5 --stops 10', '--rounds 2 --stops 2'),
-            ('faults.py', '', 'crashes --seconds 5'),
+            ('faults.py', '', '--seconds 5'),
             ('watched.py', '', 'waitress --requests 500'),
             ('recycling.py', '', '--times 1'),
         ],
@@ -47,7 +49,12 @@ RECORDS = [
         'Requests',
         'How many requests a second, and what does each cost?',
         [
-            ('throughput.py', '--rounds 6', 'waitress --rounds 2 --seconds 1'),
+            (
+                'throughput.py',
+                'waitress others --rounds 6',
+                'waitress --rounds 2 --seconds 1',
+            ),
+            ('throughput.py', 'peers --rounds 6', 'peers --rounds 2 --seconds 1'),
             ('accesslog.py', '--rounds 5', '--rounds 2 --seconds 1'),
             ('spread.py', '', '--seconds 2'),
         ],
@@ -76,6 +83,14 @@ RECORDS = [
             ('publish.py', '', '--rounds 2'),
             ('wakeup.py', '--rounds 5', '--rounds 2 --idle-seconds 1'),
             ('status.py', '--rounds 5', '--rounds 2'),
+        ],
+    ),
+    (
+        'Endurance',
+        'What remains of many starts, and of an hour?',
+        [
+            ('cycles.py', '--rounds 10000', '--rounds 200'),
+            ('soak.py', '--minutes 60', '--minutes 1'),
         ],
     ),
 ]
@@ -109,6 +124,13 @@ WHY = {
     'waitress': 'It keeps no record of its requests: nobody can ask it what it does.',
 }
 
+#: What an earlier page has of one benchmark.
+BLOCK = re.compile(
+    r'^`python benchmarks/(?P<command>(?P<script>\S+\.py)[^`]*)` \((?P<how>[^)]*)\)\n\n'
+    r'```text\n(?P<text>.*?)^```$',
+    re.M | re.S,
+)
+
 TARGET = re.compile(r'^  target: (.+?) (at (?:most|least) \S+): (.+)$')
 TITLE = re.compile(r'^(\S.*?)(?:, (\S*))?, \d+ rounds$')
 ROW = re.compile(
@@ -116,8 +138,32 @@ ROW = re.compile(
 )
 
 
-def run(script: str, words: str) -> tuple[list[str], float, int]:
-    """Run one benchmark and show its output; return the lines, the seconds and the exit code."""
+class Output(NamedTuple):
+    """What one benchmark has printed."""
+
+    #: Without `python benchmarks/`.
+    command: str
+    #: When it was run, how long that took, and the load average at its beginning.
+    how: str
+    lines: list[str]
+
+
+def earlier(path: Path) -> dict[tuple[str, str, int], Output]:
+    """Return what a page has: by the section, the script, and its number in that section."""
+    found = dict[tuple[str, str, int], Output]()
+    text = path.read_text() if path.exists() else ''
+    for section in re.split(r'^## ', text, flags=re.M)[1:]:
+        title, _, body = section.partition('\n')
+        for block in BLOCK.finditer(body):
+            number = sum(key[:2] == (title, block['script']) for key in found)
+            lines = block['text'].splitlines()
+            output = Output(block['command'], block['how'], lines)
+            found[title, block['script'], number] = output
+    return found
+
+
+def run(script: str, words: str) -> Output:
+    """Run one benchmark and show its output."""
     command = [
         sys.executable,
         '-u',
@@ -125,14 +171,19 @@ def run(script: str, words: str) -> tuple[list[str], float, int]:
         *words.split(),
     ]
     print(f'\n$ python benchmarks/{script} {words}'.rstrip(), flush=True)
-    begun, lines = time.monotonic(), []
+    load, begun, lines = os.getloadavg()[0], time.monotonic(), []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
     ) as process:
         for line in process.stdout:
             print(line, end='', flush=True)
-            lines.append(line.rstrip())
-    return lines, time.monotonic() - begun, process.returncode
+            if not line.startswith('round '):
+                lines.append(line.rstrip())
+    today = f'{datetime.datetime.now(datetime.UTC):%Y-%m-%d}'
+    how = f'{today}, {time.monotonic() - begun:.0f} s, load {load:.1f}'
+    if process.returncode:
+        how += f'; it failed with exit code {process.returncode}'
+    return Output(f'{script} {words}'.rstrip(), how, lines)
 
 
 def targets(lines: list[str]) -> list[tuple[str, str, str]]:
@@ -171,7 +222,7 @@ def better_peers(lines: list[str]) -> list[tuple[str, str, str]]:
 
 
 def machine() -> list[str]:
-    """Return lines about the machine, the date and the versions."""
+    """Return lines about the machine and the versions."""
     model = re.search(r'^model name\s*: (.+)', Path('/proc/cpuinfo').read_text(), re.M)
     memory = re.search(r'^MemTotal: *(\d+)', Path('/proc/meminfo').read_text(), re.M)
     versions = []
@@ -187,10 +238,8 @@ def machine() -> list[str]:
         os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count()
     )
     return [
-        f'- Date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}',
         f'- Machine: {processors} processors ({model[1] if model else "unknown"}), '
         f'{int(memory[1]) / 1e6:.0f} GB, Linux {platform.release().partition("-")[0]}',
-        f'- Load when it began: {os.getloadavg()[0]:.1f}',
         f'- paste_wspbus {ours}, Python {platform.python_version()}',
         f'- Peers: {", ".join(versions)}',
     ]
@@ -199,6 +248,30 @@ def machine() -> list[str]:
 def row(*cells: str) -> str:
     """Return a row of a table in Markdown."""
     return f'| {" | ".join(cell.replace("|", "/") for cell in cells)} |'
+
+
+def measured(
+    options: argparse.Namespace,
+) -> Iterator[tuple[str, str, list[Output]]]:
+    """Run the benchmarks that were asked for; yield each section with their outputs.
+
+    If not all were asked for, the others are those of the page that is there.
+    """
+    known = earlier(options.output) if options.only else {}
+    for section, question, commands in RECORDS:
+        found, seen = list[Output](), list[str]()
+        for script, full, quick in commands:
+            key = section, script, seen.count(script)
+            seen.append(script)
+            if not options.only or script.removesuffix('.py') in options.only:
+                words = quick if options.quick else full
+                if options.rounds and '--rounds' in words:
+                    words = re.sub(r'--rounds \d+', f'--rounds {options.rounds}', words)
+                found.append(run(script, words))
+            elif key in known:
+                found.append(known[key])
+        if found:
+            yield section, question, found
 
 
 def page(options: argparse.Namespace) -> str:
@@ -212,32 +285,19 @@ def page(options: argparse.Namespace) -> str:
         '',
         *machine(),
     ]
-    if options.quick:
-        text.append('- This is the quick form: few rounds. Its intervals are wide.')
-    if options.only:
-        text.append(f'- These benchmarks alone: {", ".join(options.only)}.')
+    text += [
+        '',
+        'Each command has the date, the seconds that it took, and the load average when it began.',
+        'A command with few rounds is of the quick form: its intervals are wide.',
+    ]
     judged, outputs, better = [], [], []
-    for section, question, commands in RECORDS:
-        chosen = [
-            one
-            for one in commands
-            if not options.only or one[0].removesuffix('.py') in options.only
-        ]
-        if chosen:
-            outputs += ['', f'## {section}', '', question]
-        for script, full, quick in chosen:
-            words = quick if options.quick else full
-            if options.rounds and '--rounds' in words:
-                words = re.sub(r'--rounds \d+', f'--rounds {options.rounds}', words)
-            lines, took, code = run(script, words)
-            judged += [(section, *target) for target in targets(lines)]
-            better += better_peers(lines)
-            title = f'python benchmarks/{script} {words}'.rstrip()
-            outputs += ['', f'`{title}` ({took:.0f} s)', '', '```text']
-            outputs += [line for line in lines if not line.startswith('round ')]
-            outputs += ['```']
-            if code:
-                outputs += ['', f'The command failed: exit code {code}.']
+    for section, question, found in measured(options):
+        outputs += ['', f'## {section}', '', question]
+        for output in found:
+            judged += [(section, *target) for target in targets(output.lines)]
+            better += better_peers(output.lines)
+            title = f'`python benchmarks/{output.command}` ({output.how})'
+            outputs += ['', title, '', '```text', *output.lines, '```']
     text += ['', '## Targets', '', row('', 'figure', 'target', 'measured')]
     text += [row(*'----')] + [row(*line) for line in judged]
     text += ['', '## Where a peer is better', '']
@@ -262,7 +322,11 @@ def main() -> None:
     parser.add_argument(
         '--rounds', type=int, help='instead of the default of each benchmark'
     )
-    parser.add_argument('--only', default='', help='names of benchmarks, by commas')
+    parser.add_argument(
+        '--only',
+        default='',
+        help='names of benchmarks, by commas: the page keeps what it has of the others',
+    )
     default = Path(__file__).parents[1] / 'docs' / 'records.md'
     parser.add_argument('-o', '--output', type=Path, default=default)
     options = parser.parse_args()

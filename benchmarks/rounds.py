@@ -115,7 +115,7 @@ def table(
     mine, compared = samples.get(ours), {}
     head, function = compare
     counted = max(map(len, samples.values()), default=0)
-    print(f'\n{title}, {unit}, {counted} rounds')
+    print('\n' + ', '.join(filter(None, [title, unit, f'{counted} rounds'])))
     print(f'  {"":<26}{"median":>9}{"min – max":>20}{head:>14}  95 % interval')
     for name, values in samples.items():
         line = f'  {name:<26}{statistics.median(values):>9.3g}'

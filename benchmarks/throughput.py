@@ -47,7 +47,10 @@ def wrk(port, connections, closes, seconds):
     rate = re.search(r'Requests/sec: *([\d.]+)', done.stdout)
     count = re.search(r'(\d+) requests in', done.stdout)
     if not (rate and count) or re.search('Non-2xx|Socket errors', done.stdout):
-        raise rounds.Unavailable((done.stdout + done.stderr).strip())
+        said = re.search('(Non-2xx|Socket errors).*', done.stdout) or [
+            'it has counted none'
+        ]
+        raise rounds.Unavailable(f'wrk: {done.stderr.strip() or said[0]}')
     return int(count[1]), float(rate[1])
 
 

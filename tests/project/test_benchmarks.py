@@ -84,6 +84,36 @@ def test_records_are_a_page_of_targets_peers_and_outputs(benchmark, tmp_path):
     assert '- paste_wspbus ' in text
 
 
+def test_records_keep_what_is_not_measured_again(benchmark, tmp_path):
+    page = tmp_path / 'records.md'
+    kept = '`python benchmarks/memory.py --rounds 5` (2026-01-31, 9 s, load 0.2)'
+    figures = '  target: MB over a ten-line script at most 3: 0.371, met'
+    old = '`python benchmarks/publish.py --rounds 9` (2026-01-31, 9 s, load 0.2)'
+    page.write_text(
+        f'## Starts and memory\n\n{kept}\n\n```text\n{figures}\n```\n\n'
+        f'## The bus\n\n{old}\n\n```text\nfew\n```\n'
+    )
+    benchmark('records', '--quick', '--only', 'publish', '--output', str(page))
+    text = page.read_text()
+    assert f'{kept}\n\n```text\n{figures}\n```' in text
+    row = '| Starts and memory | MB over a ten-line script | at most 3 | 0.371, met |'
+    assert row in text
+    assert old not in text
+    assert '`python benchmarks/publish.py --rounds 2`' in text
+
+
+def test_both_forms_of_the_records_have_all_peers_and_the_soak(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import records
+
+    for form in (1, 2):
+        commands = [
+            f'{one[0]} {one[form]}' for *_, all_of in records.RECORDS for one in all_of
+        ]
+        assert any(one.startswith('throughput.py peers') for one in commands)
+        assert any(one.startswith('soak.py') for one in commands)
+
+
 def test_faults_counts_the_starts_of_a_crash_loop(benchmark):
     found = targets(
         benchmark('faults', 'crashes', '--seconds', '3', '--servers', 'wsp')
