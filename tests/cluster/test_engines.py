@@ -336,9 +336,8 @@ def test_the_engine_keeps_a_bounded_number_of_messages(
     send(one, 16)
     received = behind.receive(5)
     assert (numbers_of(received), received.missed) == ([16], False)
-    time.sleep(0.005)
-    received = machine().receive(0.001)  # what was before it, it does not need
-    assert (numbers_of(received), received.missed) == ([], False)
+    # What was before it, a new one does not need; it is as exact as its round trip is short.
+    eventually(lambda: machine().receive(0.001) == ([], False, 0))
 
 
 def test_who_finds_the_engine_late_reads_what_was_sent_since_its_start(machine):
