@@ -1,6 +1,8 @@
 import re
 from textwrap import dedent
 
+import pytest
+
 from paste_wspbus.templates.making import make_package
 from tests.kit.places import ROOT
 
@@ -54,3 +56,21 @@ def test_the_readme_names_the_wheel_of_this_version():
     wheel = f'paste_wspbus-{version}-py3-none-any.whl'
     assert wheel in (ROOT / 'README.md').read_text()
     assert f'\n## {version}\n' in (ROOT / 'CHANGES.md').read_text()
+
+
+def without_code(page):
+    """The text of a page; what stands in fences is not Markdown."""
+    return re.sub(r'(?ms)^ *```.*?^ *```$', '', page.read_text())
+
+
+@pytest.mark.parametrize(
+    'page',
+    [*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_each_row_stands_in_a_table(page):
+    for block in without_code(page).split('\n\n'):
+        rows = block.strip('\n').split('\n')
+        if any(row.startswith('|') for row in rows):
+            assert all(row.startswith('|') for row in rows), block
+            assert re.fullmatch(r'\|[-| :]+\|', rows[1]), block
