@@ -33,7 +33,8 @@ PLUGINS = 'plugins'
 #: The kind of the message that says that a lease was released.
 FREED = 'freed'
 
-#: The parts of the ttl: between two renewals, and between two heartbeats of a member.
+#: The parts of the ttl: between two renewals, and between two heartbeats of a member that
+#: holds no lease.
 RENEWS, JOINS = 1 / 4, 1 / 2
 
 #: Seconds between two records of what has changed at a member.
@@ -98,7 +99,6 @@ class Agent:
         self.settings, self.member, self.engine = settings, member, engine
         self.claim = Claim(member.id, settings.ttl, held)
         self._connection, self._lines = connection, Lines(connection)
-        self._every = settings.ttl * RENEWS
         self._wants, self._has_joined = False, False
         self._heard = held.until if held else 0.0
         #: Whether a lease has ended without an answer of the supervisor: the supervisor
@@ -235,13 +235,19 @@ class Agent:
         try:
             asked = clock()
             self._free()
-            if asked >= self._joins_at:
+            joins = asked >= self._joins_at
+            if joins:
                 self._join(asked)
             elif self._records and asked >= self._records_at:
                 self.engine.record(self.member, self._facts)
                 self._records, self._records_at = False, asked + RECORDS
             asks = clock()
             answer = self._ask()
+            if answer is not None and answer.members:  # it has said that it is there
+                self._members = answer.members
+                self._joins_at = asks + self.settings.ttl * JOINS
+            elif answer is not None and not joins:  # the engine has lost its data
+                self._join(asks)
         except EngineAway as away:
             self._is_away(away, clock())
             return
@@ -253,7 +259,10 @@ class Agent:
         self._tell_of_engine('', now - asks if answer else None, answer)
         if self._mail is not None and self._mail.rolls is not None:
             self._mail.rolls.follow(self.engine)
-        every = self._every * random.uniform(0.9, 1.0)
+        part = JOINS if self.claim.held is None else RENEWS
+        every = self.settings.ttl * part * random.uniform(0.9, 1.0)
+        if answer is None:  # it only says that it is there
+            every = self._joins_at - now
         self._next = self.claim.next_look(now, every, self._wants)
         if self._records:
             self._next = min(self._next, self._records_at)
@@ -262,7 +271,7 @@ class Agent:
         fences = {PLUGINS: self.claim.highest}
         self._members = self.engine.join(self.member, fences, self._facts)
         self._records = False
-        self._joins_at = now + self.settings.ttl * JOINS
+        self._joins_at = now + self.settings.ttl * JOINS * random.uniform(0.9, 1.0)
         if not self._has_joined:
             self._has_joined = True
             self._look_for_namesakes()
@@ -329,7 +338,7 @@ class Agent:
                 'The site serves on',
             )
         self._tell_of_engine(away.reason, None, None)
-        longest = min(self._every, LAST)
+        longest = min(self.settings.ttl * RENEWS, LAST)
         if self.claim.held is not None:
             longest = min(longest, self.settings.ttl / 10)
         wait = min(FIRST * 2 ** min(self._failures, 10), longest)

@@ -106,13 +106,15 @@ class Answer(NamedTuple):
     ``granted`` says whether the wish was granted. ``record`` is the record after that; None
     if there is none. ``epoch`` is the run of the engine: it changes if the engine was
     restarted, or if another one has taken its place, which may have lost the last writes.
-    ``now`` is the engine's clock, in seconds.
+    ``now`` is the engine's clock, in seconds. ``members`` is what `Engine.join` returns; 0 if
+    the engine does not know the member, or has lost what it has said of itself.
     """
 
     granted: bool
     record: Record | None
     epoch: str
     now: float
+    members: int = 0
 
     @property
     def leader(self) -> Record | None:
@@ -256,6 +258,8 @@ class Engine(Protocol):
         facts: Mapping[str, Any] | None = None,
     ) -> int:
         """Say that a member is there, the first time and again and again.
+
+        For a member that has joined, each `lease` says it, too.
 
         :param fences: from the name of each lease to the highest fence that it has seen:
             no later fence is lower.

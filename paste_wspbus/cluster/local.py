@@ -149,12 +149,24 @@ class LocalEngine:
                 state['facts'][member.id] = dict(facts)
             for name, fence in fences.items():
                 state['fences'][name] = max(fence, _whole(state['fences'].get(name)))
-            for name, one in list(state['members'].items()):
-                if not self._is_there(one, now):
-                    del state['members'][name]
-                    state['facts'].pop(name, None)
-            ages = [now - one[2] for one in state['members'].values()]
-            return sum(age <= self._ttl for age in ages)
+            return self._count(state, now)
+
+    def _count(self, state: dict[str, Any], now: float) -> int:
+        """Forget the members that have gone; return the number of those that are not silent."""
+        for name, one in list(state['members'].items()):
+            if not self._is_there(one, now):
+                del state['members'][name]
+                state['facts'].pop(name, None)
+        ages = [now - one[2] for one in state['members'].values()]
+        return sum(age <= self._ttl for age in ages)
+
+    def _see(self, state: dict[str, Any], member: Member, now: float) -> int:
+        """Note that a member that has joined is there; return `Answer.members`."""
+        known = state['members'].get(member.id)
+        if member.id not in state['facts'] or not self._is_there(known, now):
+            return 0
+        known[2] = now
+        return self._count(state, now)
 
     def _is_there(self, one: Any, now: float) -> bool:
         try:
@@ -184,9 +196,11 @@ class LocalEngine:
         """See `Engine.lease`."""
         now = clock()
         with self._state() as state:
+            members = self._see(state, member, now)
             had = self._record(state, name, now)
             if wish.act == 'enter':
-                return self._enter(state, name, member, wish, had, now)
+                answer = self._enter(state, name, member, wish, had, now)
+                return answer._replace(members=members)
             new = self._granted(state, name, member, wish, had, now)
             if new is not None:
                 note = wish.note[:MAX_NOTE]
@@ -202,7 +216,7 @@ class LocalEngine:
                     new.entered,
                 ]
                 new = new._replace(ttl=self._ttl)
-            return Answer(new is not None, new or had, self._epoch, now)
+            return Answer(new is not None, new or had, self._epoch, now, members)
 
     def _enter(
         self,

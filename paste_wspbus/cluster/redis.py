@@ -111,6 +111,15 @@ class RedisEngine:
     def _key(self, name: str) -> str:
         return self._prefix + name
 
+    @property
+    def _of_members(self) -> list[str]:
+        return [self._key(name) for name in ('members', 'seen', 'facts')]
+
+    @property
+    def _silences(self) -> tuple[int, int]:
+        """The milliseconds after which a member counts as silent, and as gone."""
+        return int(self._ttl * 1000), int(self._ttl * FORGOTTEN * 1000)
+
     # -- the verbs ----------------------------------------------------------------------
 
     def join(
@@ -120,11 +129,9 @@ class RedisEngine:
         facts: Mapping[str, Any] | None = None,
     ) -> int:
         """See `Engine.join`."""
-        keys = [self._key(name) for name in ('members', 'seen', 'facts')]
-        keys += [self._key(f'fence:{name}') for name in fences]
-        forgotten = int(self._ttl * FORGOTTEN * 1000)
+        keys = self._of_members + [self._key(f'fence:{name}') for name in fences]
         kept = '' if facts is None else json.dumps(facts)
-        silent = int(self._ttl * 1000)
+        silent, forgotten = self._silences
         args = [member.id, json.dumps([*member]), forgotten, kept, silent]
         args += fences.values()
         with self._asking(self._commands):
@@ -132,9 +139,8 @@ class RedisEngine:
 
     def members(self) -> list[Seen]:
         """See `Engine.members`."""
-        keys = [self._key(name) for name in ('members', 'seen', 'facts')]
         with self._asking(self._commands):
-            now, *rest = self._members(keys)
+            now, *rest = self._members(self._of_members)
         found = []
         for who, facts, at in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
             member, said = _parsed(who), _parsed(facts)
@@ -157,6 +163,7 @@ class RedisEngine:
     def lease(self, name: str, member: Member, wish: Wish) -> Answer:
         """See `Engine.lease`."""
         keys = [self._key(one) for one in ('epoch', f'lease:{name}', f'fence:{name}')]
+        keys += self._of_members
         who = member.id, member.machine
         args = [
             secrets.token_hex(8),
@@ -166,6 +173,7 @@ class RedisEngine:
             wish.fence,
             self._ttl,
             wish.note[:MAX_NOTE],
+            *self._silences,
         ]
         with self._asking(self._commands):
             return _answer(*map(_text, self._lease(keys, args)))
@@ -340,7 +348,7 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {said}'
 
 
-def _answer(granted: str, epoch: str, now: str, *had: str) -> Answer:
+def _answer(granted: str, epoch: str, now: str, members: str, *had: str) -> Answer:
     """Make an answer of what the script has returned.
 
     :raises ValueError: if another program has written something else there.
@@ -361,7 +369,7 @@ def _answer(granted: str, epoch: str, now: str, *had: str) -> Answer:
             float(ttl),
             *said,
         )
-    return Answer(granted == '1', record, epoch, clock)
+    return Answer(granted == '1', record, epoch, clock, int(members))
 
 
 def _parsed(text: bytes) -> Any:

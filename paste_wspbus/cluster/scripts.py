@@ -43,15 +43,39 @@ local function valid(had)
 end
 """
 
-#: KEYS: epoch, lease, fence. ARGV: random, act, member, machine, version, fence, ttl, note.
-#: It returns {granted, epoch, now} and, if there is a record, {holder, fence, renewals,
-#: epoch, at, since, machine, ttl, note, entered}; all numbers are texts, for Lua's would lose their digits.
+#: Forgets the members that were silent for too long, and returns the number of those that are
+#: not silent. All times are in milliseconds.
+_MEMBERS = """
+local function count_members(members, seen, facts, now, silent, forgotten)
+  local gone = redis.call('ZRANGEBYSCORE', seen, '-inf', now - forgotten)
+  for _, id in ipairs(gone) do
+    redis.call('HDEL', members, id)
+    redis.call('HDEL', facts, id)
+    redis.call('ZREM', seen, id)
+  end
+  return redis.call('ZCOUNT', seen, now - silent, '+inf')
+end
+"""
+
+#: KEYS: epoch, lease, fence, members, seen, facts. ARGV: random, act, member, machine, version,
+#: fence, ttl, note, milliseconds after which a member counts as silent, and after which it is
+#: forgotten. It returns {granted, epoch, now, members} and, if there is a record, {holder,
+#: fence, renewals, epoch, at, since, machine, ttl, note, entered}; all numbers are texts, for
+#: Lua's would lose their digits. A member that has joined is not silent then: its heartbeat
+#: needs no command of its own.
 LEASE = (
     _EPOCH
     + _VALID
+    + _MEMBERS
     + """
 local act, member, machine = ARGV[2], ARGV[3], ARGV[4]
 local version, fence, ttl, note = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local ms, known = math.floor(now / 1000), 0
+redis.call('ZADD', KEYS[5], 'XX', ms, member)
+if redis.call('ZSCORE', KEYS[5], member) and redis.call('HEXISTS', KEYS[4], member) == 1
+    and redis.call('HEXISTS', KEYS[6], member) == 1 then
+  known = count_members(KEYS[4], KEYS[5], KEYS[6], ms, tonumber(ARGV[9]), tonumber(ARGV[10]))
+end
 local names = {'holder', 'fence', 'renewals', 'epoch', 'at', 'since', 'machine', 'ttl', 'note',
   'entered'}
 local had = redis.call('HMGET', KEYS[2], unpack(names))
@@ -91,8 +115,10 @@ elseif act == 'enter' and there and had[1] ~= '' and had[4] == epoch
   redis.call('HSET', KEYS[2], 'entered', member)
   had[10], granted = member, 1
 end
-if not there then return {tostring(granted), epoch, whole(now)} end
-return {tostring(granted), epoch, whole(now), unpack(had)}
+local said = {tostring(granted), epoch, whole(now), tostring(known)}
+if not there then return said end
+for _, one in ipairs(had) do table.insert(said, one) end
+return said
 """
 )
 
@@ -100,25 +126,22 @@ return {tostring(granted), epoch, whole(now), unpack(had)}
 #: ARGV: id, JSON of the member, milliseconds after which a silent member is forgotten,
 #: JSON of its facts or '', milliseconds after which a member counts as silent.
 #: It returns the number of members that are not silent.
-JOIN = """
+JOIN = (
+    _MEMBERS
+    + """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[3], ARGV[1], ARGV[4]) end
-local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]))
-for _, id in ipairs(gone) do
-  redis.call('HDEL', KEYS[1], id)
-  redis.call('HDEL', KEYS[3], id)
-  redis.call('ZREM', KEYS[2], id)
-end
 for number = 6, #ARGV do
   local key = KEYS[number - 2]
   local stored = tonumber(redis.call('GET', key) or '0') or 0
   if tonumber(ARGV[number]) > stored then redis.call('SET', key, ARGV[number]) end
 end
-return redis.call('ZCOUNT', KEYS[2], now - tonumber(ARGV[5]), '+inf')
+return count_members(KEYS[1], KEYS[2], KEYS[3], now, tonumber(ARGV[5]), tonumber(ARGV[3]))
 """
+)
 
 #: KEYS: messages, stream. ARGV: milliseconds for which messages are kept, how many of how many
 #: bytes are kept at most, a random number, and the messages. The stream has, beside the

@@ -32,6 +32,8 @@ class Engine:
     def __init__(self):
         self.acts, self.away, self.holder, self.others = [], '', '', []
         self.warned = ['it is too small']
+        #: Whether it knows of the member.
+        self.knows = True
 
     def _look(self, act):
         self.acts.append(act)
@@ -56,7 +58,8 @@ class Engine:
         if wish.act == 'free':
             self.holder = ''
         record = Record(self.holder, 7, len(self.acts), 'run', 0.0, 0.0, self.holder)
-        return Answer(wish.act != 'look', record, 'run', boot_clock())
+        members = (1 + len(self.others)) * self.knows
+        return Answer(wish.act != 'look', record, 'run', boot_clock(), members)
 
     def send(self, message):
         self.acts.append(message.kind)
@@ -134,6 +137,28 @@ def test_it_looks_at_the_lease_only_if_its_site_wants_it(told):
     assert one.beat()[0] == []
     one.tell('wants', True)
     assert one.beat()[0] == ['look']
+
+
+def test_each_look_at_the_lease_says_that_the_member_is_there(told):
+    """So a machine that waits for the lease sends one command in half a ttl."""
+    one = told()
+    one.engine.holder = TWO.id
+    one.tell('wants', True)
+    one.agent._beat()
+    assert one.engine.acts == ['join', 'look']
+    one.engine.acts.clear()
+    one.engine.others = [TWO]
+    for _ in range(3):
+        one.agent._beat()
+        assert TTL * 0.4 < one.agent._next - boot_clock() <= TTL / 2
+    assert 'join' not in one.engine.acts and one.agent._members == 2
+    one.engine.knows = False  # it has lost its data
+    one.engine.acts.clear()
+    one.agent._beat()
+    assert one.engine.acts[-1] == 'join'
+    one.tell('wants', False)
+    one.agent._beat()
+    assert one.agent._next == one.agent._joins_at
 
 
 def test_it_renews_only_what_its_supervisor_has_heard_of(told):

@@ -221,6 +221,38 @@ def test_members_come_say_who_they_are_and_go(make):
     assert [member.member for member in one.members()] == [ONE]
 
 
+@pytest.mark.parametrize('name', ['plugins', 'roll'])
+def test_a_member_that_asks_for_a_lease_is_there(make, name):
+    engine = make()
+    engine._ttl = 0.2
+    assert engine.lease(name, ONE, Wish()).members == 0  # it has not joined
+    for one in (ONE, TWO):
+        engine.join(one, {}, {'release': '1.2'})
+    assert engine.lease(name, ONE, Wish()).members == 2
+    time.sleep(0.3)
+    assert engine.lease(name, ONE, Wish()).members == 1  # the other one is silent
+    one, two = engine.members()
+    assert one.age < 0.3 <= two.age
+    time.sleep(1.8)
+    assert engine.lease(name, ONE, Wish()).members == 1
+    assert [one.member for one in engine.members()] == [
+        ONE
+    ]  # the other one is forgotten
+    engine.leave(ONE)
+    assert engine.lease(name, ONE, Wish()).members == 0
+    assert engine.members() == []
+
+
+@pytest.mark.parametrize('lost', ['members', 'seen', 'facts'])
+def test_a_member_learns_that_the_engine_has_lost_a_part_of_what_it_has_said(
+    server, machine, lost
+):
+    engine = machine()
+    engine.join(ONE, {}, {'release': '1.2'})
+    server.client().delete(f'wspbus:{{shop}}:{lost}')
+    assert engine.lease('plugins', ONE, Wish()).members == 0
+
+
 def test_members_that_another_program_has_written_are_left_out(server, tmp_path):
     server.client().flushall()
     engine = RedisEngine(Settings(server.url, 'shop', 'one', ttl=5))
