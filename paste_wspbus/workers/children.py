@@ -82,8 +82,8 @@ class Children:
     :param heard: from a name in `wire.REPORTS` to the listener, which is called with the
         process and the message.
     :param ended: is called with a process that has ended.
-    :param babbles: is called once with a process that has sent something that is not a
-        report, and with the error. All its later reports are ignored.
+    :param sent_nonsense: is called once with a process that has sent something that
+        is not a report, and with the error. All its later reports are ignored.
     """
 
     def __init__(
@@ -91,9 +91,13 @@ class Children:
         events: Events,
         heard: Mapping[str, Listener],
         ended: Callable[[WorkerHandle], object],
-        babbles: Callable[[WorkerHandle, Exception], object] = lambda *_: None,
+        sent_nonsense: Callable[[WorkerHandle, Exception], object] = lambda *_: None,
     ) -> None:
-        self.events, self._ended, self._babbles = events, ended, babbles
+        self.events, self._ended, self._sent_nonsense = (
+            events,
+            ended,
+            sent_nonsense,
+        )
         self._heard: dict[str, list[Listener]] = {}
         own = {
             'exits': self._is_about_to_end,
@@ -322,7 +326,7 @@ class Children:
         """
         try:
             messages = worker.inbox.read()
-            if messages is not None and not worker.babbles:
+            if messages is not None and not worker.sends_nonsense:
                 for message in messages:
                     self._understand(worker, message)
         except BlockingIOError:
@@ -340,14 +344,14 @@ class Children:
                 listener(worker, message)
 
     def _has_babbled(self, worker: WorkerHandle, error: Exception) -> None:
-        if not worker.babbles:
-            worker.babbles = True
-            self._tell_that_it_babbles(worker, error)
+        if not worker.sends_nonsense:
+            worker.sends_nonsense = True
+            self._report_nonsense(worker, error)
 
-    def _tell_that_it_babbles(self, worker: WorkerHandle, error: Exception) -> None:
-        worker.untold = error  # if this fails, `note_lost` does it
-        self._babbles(worker, error)
-        worker.untold = None
+    def _report_nonsense(self, worker: WorkerHandle, error: Exception) -> None:
+        worker.nonsense = error  # if this fails, `note_lost` does it
+        self._sent_nonsense(worker, error)
+        worker.nonsense = None
 
     def _has_forked(self, template: WorkerHandle, message: dict[str, Any]) -> None:
         worker = self._ordered.get(message['forked'])
@@ -403,8 +407,8 @@ class Children:
             if child.ended:  # some steps that follow an end were not taken
                 self.alive.remove(child)
                 self._ended(child)
-            elif child.untold is not None:
-                self._tell_that_it_babbles(child, child.untold)
+            elif child.nonsense is not None:
+                self._report_nonsense(child, child.nonsense)
             elif child.pid and not child.guard and parent_of(child.pid) == 0:
                 # There is no such process, not even a zombie.
                 self._has_ended(child, None)

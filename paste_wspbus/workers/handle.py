@@ -120,7 +120,7 @@ class WorkerHandle:
     #: ready within 60 s (start_timeout), at …'. Else ''.
     too_slow = ''
     #: The error of a report that is not valid, until something is done about it.
-    untold: Exception | None = None
+    nonsense: Exception | None = None
     #: Whether the system says that it has dumped core at its end.
     dumped_core = False
 
@@ -159,7 +159,7 @@ class WorkerHandle:
         self.silent = False
         #: Whether it has sent something that is not a report: then all its later reports
         #: are ignored.
-        self.babbles = False
+        self.sends_nonsense = False
         #: Whether a successor is about to be started.
         self.is_succeeded = False
         #: Timers that are cancelled when it has ended.

@@ -74,7 +74,7 @@ class Liveness:
         workers = {
             worker: _see(worker)
             for worker in self.supervisor.serving()
-            if not (worker.leaving or worker.babbles or worker.silent)
+            if not (worker.leaving or worker.sends_nonsense or worker.silent)
         }
         acts: dict[Verdict, Callable[[WorkerHandle, Hanging], object]] = {
             Verdict.SHOW: self._show,

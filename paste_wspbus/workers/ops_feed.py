@@ -212,7 +212,7 @@ class OpsFeed:
         if now - self._asked_workers >= PROBED:
             self._asked_workers = now
             for worker in self.supervisor.serving():
-                if not (worker.leaving or worker.babbles or worker.silent):
+                if not (worker.leaving or worker.sends_nonsense or worker.silent):
                     worker.ask_for_status()
 
 

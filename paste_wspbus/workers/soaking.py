@@ -78,7 +78,7 @@ class Soak:
         self.supervisor.events.call_later(LOOK, self._ask)
 
     def _is_over(self, worker: WorkerHandle) -> bool:
-        if worker.is_about_to_end or worker.leaving or worker.babbles:
+        if worker.is_about_to_end or worker.leaving or worker.sends_nonsense:
             return False
         if self.supervisor.renewals.is_asked_for:
             return True

@@ -43,7 +43,7 @@ class Successors:
         """React to a worker that got a signal to stop, but not from the supervisor."""
         self._plan(worker, GROUP, 'was asked to stop', 'signal')
 
-    def babbles(self, worker: WorkerHandle, error: Exception) -> None:
+    def replace(self, worker: WorkerHandle, error: Exception) -> None:
         """Replace a process that sends no valid reports: the supervisor cannot watch it."""
         what = f'{worker.title} has sent something that is not a report ({error})'
         if isinstance(error, MemoryError):

@@ -193,7 +193,7 @@ class Supervisor:
         self.current: dict[str, WorkerHandle] = {}
         self.successors = Successors(self)
         self.children = make_children(
-            bus.events, self._listeners(), self._has_ended, self.successors.babbles
+            bus.events, self._listeners(), self._has_ended, self.successors.replace
         )
         self.waiting, self.failures = Waiting(bus), Failures(self)
         self.leaving = Leaving(bus, self.children, plan, server)

@@ -199,7 +199,7 @@ class SimulatedChildren:
 
     board = SimpleNamespace(marks=SimpleNamespace(read=lambda place: {}))
 
-    def __init__(self, kernel, model, events, heard, ended, babbles):
+    def __init__(self, kernel, model, events, heard, ended, sent_nonsense):
         self.kernel, self.model, self.events, self._ended = kernel, model, events, ended
         self._heard = defaultdict(list)
         for word, listener in heard.items():

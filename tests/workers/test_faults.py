@@ -203,7 +203,7 @@ def test_a_worker_whose_timer_is_lost_is_started_by_the_look():
 
 def child(**kwargs):
     return SimpleNamespace(
-        **{'ended': False, 'untold': None, 'pid': os.getpid(), 'guard': 0, **kwargs}
+        **{'ended': False, 'nonsense': None, 'pid': os.getpid(), 'guard': 0, **kwargs}
     )
 
 
@@ -213,11 +213,11 @@ def test_what_a_failure_has_hidden_of_a_process_is_dealt_with():
     children = Children(events, {}, ended.append, lambda *what: told.append(what))
     children._has_ended = lambda *what: told.append(what)
     error = MemoryError()
-    lost, half, babbles = child(pid=gone), child(ended=True), child(untold=error)
-    children.alive += [child(), lost, half, babbles, child(pid=gone, guard=1)]
+    lost, half, wrong = child(pid=gone), child(ended=True), child(nonsense=error)
+    children.alive += [child(), lost, half, wrong, child(pid=gone, guard=1)]
     children.note_lost()
-    assert told == [(lost, None), (babbles, error)] and ended == [half]
-    assert half not in children.alive and babbles.untold is None
+    assert told == [(lost, None), (wrong, error)] and ended == [half]
+    assert half not in children.alive and wrong.nonsense is None
     events.close()
 
 

@@ -60,7 +60,7 @@ class Heard:
     """A `Children` with one process, whose end of the connection the test has."""
 
     def __init__(self):
-        self.events, self.babbled, self.told = Events(), [], []
+        self.events, self.nonsense, self.told = Events(), [], []
         self.children = Children(
             self.events,
             {
@@ -68,7 +68,7 @@ class Heard:
                 'status': lambda _, message: self.told.append(message),
             },
             lambda worker: None,
-            lambda worker, error: self.babbled.append(str(error)),
+            lambda worker, error: self.nonsense.append(str(error)),
         )
         self.mine, self.its = socket.socketpair()
         self.mine.setblocking(False)
@@ -109,21 +109,21 @@ def test_a_process_that_sends_what_is_no_report_is_told_of_once(heard, what):
     assert len(heard.told) == 1
     heard.send(what)
     heard.send(what + STATUS)
-    assert len(heard.babbled) == 1
-    assert '\n' not in heard.babbled[0] and len(heard.babbled[0]) < 200
+    assert len(heard.nonsense) == 1
+    assert '\n' not in heard.nonsense[0] and len(heard.nonsense[0]) < 200
     assert len(heard.told) == 1
 
 
 def test_half_a_line_and_silence_is_nothing(heard):
     heard.send(STATUS[:20])
-    assert (heard.babbled, heard.told) == ([], [])
+    assert (heard.nonsense, heard.told) == ([], [])
     heard.send(STATUS[20:])
-    assert (heard.babbled, len(heard.told)) == ([], 1)
+    assert (heard.nonsense, len(heard.told)) == ([], 1)
 
 
 def test_a_word_of_another_version_is_nothing(heard):
     heard.send(b'{"tomorrow": 1}\n{}\n' + STATUS)
-    assert (heard.babbled, len(heard.told)) == ([], 1)
+    assert (heard.nonsense, len(heard.told)) == ([], 1)
 
 
 def test_no_process_can_end_another_or_take_its_number(heard):
@@ -153,7 +153,7 @@ def test_random_lines_break_nothing(heard):
     keys = [*wire.VALUES, 'tomorrow']
     values = [None, True, 0, -1, 1 << 40, 1.5, '', 'x', [], [[]], {}, ['execv'], [1, 2]]
     for _ in range(5000):
-        heard.worker.babbles = False
+        heard.worker.sends_nonsense = False
         message = {
             randomly.choice(keys): randomly.choice(values)
             for _ in range(randomly.randint(0, 4))

@@ -62,7 +62,7 @@ class FakeWorker(WorkerHandle):
 class FakeChildren:
     """Takes the place of `Children`, and keeps the story of what was done."""
 
-    def __init__(self, story, script, events, heard, ended, babbles):
+    def __init__(self, story, script, events, heard, ended, sent_nonsense):
         self.story, self.script, self.events = story, script, events
         self._heard, self._ended = defaultdict(list), ended
         for word, listener in heard.items():
