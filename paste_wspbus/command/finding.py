@@ -68,10 +68,11 @@ class Found:
     ``lock`` is its PID file, if it has one. ``error`` is the reason why nobody can know
     whether the site runs. ``entry`` is its entry among the running sites, if it has one.
     ``other`` names the site that has the PID file, if it is another one. ``lost`` says which
-    files of a running site are missing, without which it can never answer.
+    files of a running site are missing, without which it can never answer. ``unlocked`` is
+    the path of the lock of a running site that has lost it.
     """
 
-    problem = other = lost = ''
+    problem = other = lost = unlocked = ''
     error: WSPBusError | None = None
     entry: Entry | None = None
 
@@ -171,7 +172,7 @@ def _find_now(
 ) -> Found:
     if options.pid_file is not None or not options.config:
         found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
-        if options.config and options.pid_file and found.state in (NOT_RUNNING, DEAD):
+        if options.config and options.pid_file and found.state != RUNNING:
             search = Search(options, exactly)
             found = search.run_by_pid_file(options.pid_file) or found
         if options.config and (exactly or options.server_name or options.app_name):
@@ -402,9 +403,8 @@ def find_by_entry(entry: Entry) -> Found:
         # The PID file is another site's now.
         if entry.has_ended and found.state == RUNNING:
             found.state = NOT_RUNNING
-        elif found.state == NOT_RUNNING and entry.holder and not lock.exists:
-            found = _find_by_socket(entry.control, entry.holder)
-            found.problem = found.lost = found.problem and LOST
+        elif found.state != RUNNING and _is_held(entry):
+            found = _find_without_lock(entry, lock)
     else:
         found = _find_by_socket(entry.control, entry.holder)
     found.entry = entry
@@ -412,6 +412,28 @@ def find_by_entry(entry: Entry) -> Found:
         users = users_of(found.pid) if found.pid else None
         if found.state != UNKNOWN and users != {entry.owner}:
             found.state = NOT_RUNNING
+    return found
+
+
+def _is_held(entry: Entry) -> bool:
+    """Whether the system names the process that holds the entry, and it still does."""
+    return bool(entry.holder) and entry.is_held_by() == entry.holder
+
+
+def _find_without_lock(entry: Entry, lock: PIDLock) -> Found:
+    """Find a site that runs, although it does not hold what is at the path of its lock now.
+
+    Somebody has removed the lock, or put another file there. The site removes its entry
+    before it releases its lock.
+    """
+    found = Found(RUNNING, entry.control, entry.holder)
+    found.unlocked = lock.lock_path
+    try:
+        connect(entry.control, 1).close()
+    except NoAnswer as error:
+        is_lost = error.code == errno.ENOENT and not lock.exists
+        found.lost = LOST if is_lost else ''
+        found.problem = found.lost or why(error, entry.holder)
     return found
 
 

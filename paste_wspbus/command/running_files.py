@@ -64,6 +64,11 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
 
 
 def _runs_without_pid_file(found: Found, options: Options) -> str:
+    if options.replaces and found.unlocked:
+        raise NotDone(
+            f'The site is running{found.who}, but {found.unlocked} is not its lock any '
+            'more: stop it, and start it again'
+        )
     if options.replaces:
         raise NotDone(
             f'The site is running{found.who} without a PID file, so restart cannot '

@@ -7,6 +7,7 @@ from paste_wspbus.command.finding import DEAD, RUNNING, Found, NotDone, find
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.control.stop import clean_up, stop_process, stop_site
 from paste_wspbus.exits import DONE, EX_SOFTWARE, FAILED, TERMINATED
+from paste_wspbus.unix.pid_lock import PIDLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,4 +73,7 @@ def _stop(found: Found, heard: Heard | None) -> int | None:
             'The site runs, but does not answer: it is still starting, or it hangs; '
             'without a PID file, nobody knows its process ID'
         )
-    return stop_process(found.control, found.pid, found.entry, heard)
+    code = stop_process(found.control, found.pid, found.entry, heard)
+    if found.entry is not None and found.entry.pid_file is not None:
+        clean_up(PIDLock(found.entry.pid_file, found.control))
+    return code

@@ -16,7 +16,7 @@ from paste_wspbus.control.progress import ProgressLine
 from paste_wspbus.control.status import number, what_it_waits_for
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import DOES_NOT_DIE, EX_SOFTWARE, of_signal
-from paste_wspbus.unix.paths import remove_socket
+from paste_wspbus.unix.paths import is_heard, remove_socket
 from paste_wspbus.unix.pid_lock import (
     AlreadyRunning,
     ForeignPIDFile,
@@ -241,11 +241,15 @@ def stop_process(
     """Stop the site without a PID file that answers at ``control``, as process ``pid``.
 
     :param entry: its entry: if nobody listens there, the system names who holds the entry.
+        The same counts if the socket is beside a PID file, where others may put another one.
     :param heard: see `Stop`.
     :returns: its exit code; None if it is not known, or if the site had ended before.
     :raises NoAnswer: if it listens, but does not answer.
     :raises NotPermitted, DoesNotDie, NotNamed: if it cannot be stopped.
     """
+    if entry is not None and entry.pid_file is not None:
+        process = _holder_of(entry)
+        return None if process is None else Stop(control, process, heard).run()
     try:
         with connect(control, 2) as sock:
             process = listener_of(sock)
@@ -293,7 +297,8 @@ def clean_up(lock: PIDLock) -> bool:
 
     :returns: whether there is no PID file now.
     """
-    if lock.exists:
+    # A site whose lock was removed still answers.
+    if lock.exists and not is_heard(lock.control):
         with contextlib.suppress(WSPBusError):
             lock.acquire()
             with contextlib.suppress(OSError):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.process.taking_over import take_over
-from paste_wspbus.unix.paths import remove_socket
-from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDLock
+from paste_wspbus.unix.paths import is_heard, remove_socket
+from paste_wspbus.unix.pid_lock import (
+    AlreadyRunning,
+    ForeignPIDFile,
+    PIDLock,
+    StalePIDFile,
+    UnlockedSite,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.errors import WSPBusError
     from paste_wspbus.process.process import Process
+
+#: Seconds that a site whose process ends has from the end of its lock to that of its socket.
+ENDING = 2.0
 
 
 def open_pid_file(process: Process, path: str | None) -> bool:
@@ -19,6 +31,8 @@ def open_pid_file(process: Process, path: str | None) -> bool:
     :param path: the file; None stands for that of the inheritance.
     :returns: whether the site before has ended without removing its PID file.
     :raises AlreadyRunning: if the site runs, and this start does not replace it.
+    :raises UnlockedSite: if a site runs whose lock somebody has removed: this start would
+        replace its files.
     """
     launch, options = process.launch, process.options
     make = PIDLock
@@ -31,6 +45,8 @@ def open_pid_file(process: Process, path: str | None) -> bool:
         return False
     process.lock = lock = make(path, options.control)
     with launch.talking():  # the old site may take long to stop
+        if options.control is None:
+            _refuse_unlocked(lock)
         try:
             stale: object = lock.acquire()
         except AlreadyRunning:
@@ -51,3 +67,18 @@ def open_pid_file(process: Process, path: str | None) -> bool:
 def _take_over(process: Process, lock: PIDLock) -> Inheritance | WSPBusError | None:
     with process.launch.early.raising():
         return take_over(lock, process.options.identity, process.awaits_the_end)
+
+
+def _refuse_unlocked(lock: PIDLock) -> None:
+    """Raise UnlockedSite if a process listens at the control socket, and no lock is held."""
+    until = time.monotonic() + ENDING
+    while not _is_held(lock) and is_heard(lock.control):
+        if time.monotonic() > until:
+            raise UnlockedSite(lock.path, lock.control)
+        time.sleep(0.02)
+
+
+def _is_held(lock: PIDLock) -> bool:
+    with contextlib.suppress(StalePIDFile, ForeignPIDFile):
+        return lock.read() is not None
+    return False

@@ -182,3 +182,10 @@ def listens(path: str) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return False
     return True
+
+
+def is_heard(path: str) -> bool:
+    """Whether a process listens there; False if this process cannot know it."""
+    with contextlib.suppress(OSError):
+        return os.path.lexists(path) and listens(path)
+    return False

@@ -32,6 +32,9 @@ _ATTEMPTS = 100
 #: Seconds that a predecessor has to close the lock that it has handed over.
 _CLOSING = 2.0
 
+#: What to do about a file in the place of the lock: a site that runs is found by its entry.
+_REMOVE = '; if nothing uses it, remove it'
+
 #: The locks that this process holds, by device and inode.
 _held: dict[tuple[int, int], PIDLock] = {}
 
@@ -93,6 +96,17 @@ class AlreadyRunning(PIDFileError):
             )
         super().__init__(path, problem)
         self.pid = pid
+
+
+class UnlockedSite(PIDFileError):
+    """A site listens at the socket ``control``, but the lock of its PID file is free."""
+
+    exit_code = FAILED
+
+    def __init__(self, path: str, control: str) -> None:
+        problem = f'a site listens at {control}, although its lock was removed: stop it'
+        super().__init__(path, problem)
+        self.control = control
 
 
 def _is_owners(pid: int, fd: int) -> bool:
@@ -329,7 +343,8 @@ class PIDLock:
             os.close(fd)
             raise GarbagePIDFile(
                 self.path,
-                f'{self.lock_path} is not a lock file of wspserve: it is not empty',
+                f'{self.lock_path} is not a lock file of wspserve: it is not empty'
+                f'{_REMOVE}',
             )
         if hasattr(os, 'geteuid') and os.geteuid() not in (0, status.st_uid):
             os.close(fd)
@@ -432,7 +447,7 @@ class PIDLock:
         :raises UnreadablePIDFile: if it cannot be opened.
         :raises OSError: if no descriptor is free.
         """
-        which = '' if path == self.path else f'{path}: '
+        which, hint = ('', '') if path == self.path else (f'{path}: ', _REMOVE)
         try:
             makes = bool(flags & os.O_CREAT)
             with place_of(path, makes) as (name, folder):
@@ -450,9 +465,9 @@ class PIDLock:
             linked = error.errno in (errno.ELOOP, errno.EMLINK)
             problem = error.strerror or str(error)
             if linked and os.path.islink(path):
-                problem = 'it is a symbolic link, which is not followed'
+                problem = f'it is a symbolic link, which is not followed{hint}'
             elif error.errno == errno.EISDIR:
-                problem = 'it is a directory'
+                problem = f'it is a directory{hint}'
             raise UnreadablePIDFile(
                 self.path, f'{which}{problem}', error.errno or 0
             ) from None
@@ -464,7 +479,7 @@ class PIDLock:
             problem = 'it has other names (hard links)'
         if problem:
             os.close(fd)
-            raise UnreadablePIDFile(self.path, f'{which}{problem}')
+            raise UnreadablePIDFile(self.path, f'{which}{problem}{hint}')
         return fd
 
     def _open_own(self, pid: int) -> int | None:

@@ -502,6 +502,70 @@ def control_of(folder, *files):
     return Path(control)
 
 
+def replace_by_link(path):
+    path.with_name('other').touch()
+    path.symlink_to('other')
+
+
+@pytest.mark.parametrize(
+    ('replace', 'files'),
+    [
+        (lambda path: None, ['--pid-file=x.pid']),
+        (lambda path: None, []),
+        (replace_by_link, ['--pid-file=x.pid']),
+        (os.mkdir, []),
+        (os.mkfifo, []),
+        (lambda path: path.write_text('secret'), ['--pid-file=x.pid']),
+    ],
+)
+def test_a_site_whose_lock_was_removed_or_replaced_is_found(folder, replace, files):
+    write(folder, {'site.ini': ini(), 'webapp.py': WEBAPP})
+    lock = folder / ('x.pid.lock' if files else 'paster.pid.lock')
+    start = ['site.ini', '--daemon', f'--pid-file={lock.stem}', '--log-file=x.log']
+    assert run(folder, *start).code == 0
+    pid = int(lock.with_suffix('').read_text())
+    try:
+        lock.unlink()
+        replace(lock)
+        is_there = os.path.lexists(lock)
+        told = run(folder, 'site.ini', 'status', *files)
+        assert told.code == 0, told.report()
+        assert f'The site is running (process {pid}), for' in told.out.text
+        told = run(folder, 'site.ini', 'start', *files)
+        assert told.code == 0, told.report()
+        assert told.out.text == f'The site is running already (process {pid}).\n'
+        told = run(folder, 'site.ini', 'restart', *files)
+        assert told.code == 1, told.report()
+        assert f'{lock.name} is not its lock any more: stop it' in told.err.text
+        assert run(folder, 'site.ini', 'graceful', *files).code == 0
+        assert run(folder, 'site.ini', 'stop', *files).code == 0
+        assert has_ended(pid)
+    finally:
+        if not has_ended(pid):
+            kill(pid)
+    told = run(folder, 'site.ini', 'status', *files)
+    assert told.code == (4 if is_there else 3), told.report()
+    assert ('if nothing uses it, remove it' in told.out.text) is is_there
+
+
+def test_stop_does_not_stop_who_listens_in_the_place_of_a_site_without_its_lock(
+    folder, tmp_path
+):
+    with StandIn(folder) as site, StandIn(tmp_path, '--runtime') as other:
+        (folder / 'paster.pid.lock').unlink()
+        (folder / 'paster.pid.sock').unlink()
+        (control,) = {
+            one['control']
+            for one in json.loads(run(folder, 'ps', '--json').out.text)
+            if one['pid'] == other.pid
+        }
+        os.link(control, folder / 'paster.pid.sock')
+        other.tell(status={'deadline': -4.5})
+        run(folder, 'site.ini', 'stop')
+        assert has_ended(site.pid)
+        assert not has_ended(other.pid)
+
+
 def test_a_site_with_another_runtime_folder_is_not_said_not_to_run(folder, tmp_path):
     elsewhere = tmp_path / 'elsewhere'
     elsewhere.mkdir(0o700)
