@@ -34,7 +34,7 @@ listen = 127.0.0.1:{port}
 #: The modules of ours that it needs. To add one costs each start 0.1 to 0.3 ms: import it
 #: in the function that needs it, if most starts do not.
 OURS = """
-__main__ errors exits forks reference report values
+__main__ errors exits forks reference report streams values
 bus bus.broadcasting bus.bus bus.calls bus.channels bus.deadlines bus.ending bus.held_gil
 bus.host bus.interrupts bus.joining bus.lifespans bus.places bus.replacing bus.states bus.turn
 bus.waiting
