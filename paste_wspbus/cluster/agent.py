@@ -335,7 +335,7 @@ class Agent:
             self._note(
                 ERROR,
                 f'cluster: no word from {self.settings.shown}{since}: {away.reason}. '
-                'The site serves on',
+                'The site keeps serving',
             )
         self._tell_of_engine(away.reason, None, None)
         longest = min(self.settings.ttl * RENEWS, LAST)

@@ -186,7 +186,7 @@ class Roll:
                 [f'{one.member.machine} for {one.age:.0f} s' for one in silent]
             )
             raise Ended(
-                f'no word from {said}. Nothing was restarted: start it again, or wait '
+                f'no report from {said}. Nothing was restarted: start it again, or wait '
                 'until it is forgotten'
             )
         begin = self.asked.begin
@@ -342,7 +342,9 @@ class Roll:
                     raise Ended(
                         f'the engine has taken no order for {silent:.0f} s: {away.reason}'
                     ) from None
-                self._tell('doing', self._name(one), f'no word from the engine: {away}')
+                self._tell(
+                    'doing', self._name(one), f'no answer from the engine: {away}'
+                )
             until = clock() + self._every
             while (remaining := until - clock()) > 0:
                 answer = self._next(remaining)
@@ -384,7 +386,7 @@ class Roll:
         if held is None or not self.claim.holds(clock()):
             raise Ended(
                 'the lease of the roll is lost: the engine was away for too long. The machine '
-                'in its turn goes on if it had begun to replace its processes'
+                'in its turn continues if it had begun to replace its processes'
             )
         if held.until - clock() < self.settings.ttl * 3 / 4 or not self._has_said:
             wish = self.claim.wish(clock(), wants=True)

@@ -80,7 +80,7 @@ def sentences(roll: Mapping[str, Any] | None) -> str:
     said = [
         {
             'rolls': f'{roll["who"]} rolls',
-            'died': f'{roll["who"]} has rolled, and has said nothing for {age}: that roll has '
+            'died': f'{roll["who"]} rolled, and has not reported for {age}: that roll has '
             'died',
             'ended': f'The last roll, by {roll["who"]}, has ended: '
             + (roll['line'] or 'it is not known how'),
@@ -97,7 +97,7 @@ def sentences(roll: Mapping[str, Any] | None) -> str:
     if state != 'rolls' and (turn or failed):
         go_on = f'see what {turn} does' if turn else f'mend {failed}'
         said.append(
-            f'To go on, {go_on}, and then: graceful --cluster --from {turn or failed}'
+            f'To continue, {go_on}, and then: graceful --cluster --from {turn or failed}'
         )
     return '. '.join(said) + '.'
 

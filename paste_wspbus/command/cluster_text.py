@@ -197,10 +197,12 @@ def _silent(machines: list[dict[str, Any]]) -> list[Line]:
     for one in silent[:SHOWN]:
         age, last = number(one, 'age'), text(one.get('release') or one.get('version'))
         since = 'for a while' if age is None else f'for {age_text(age)}'
-        line = f'{text(one.get("machine"))} has said nothing {since}: '
-        line += 'it is not known what it does.'
-        line += f' Its last word was that it runs {last}.' * (last != '?')
+        line = f'{text(one.get("machine"))} has not reported {since}: '
+        line += 'its state is not known.'
+        line += f' Its last report was that it runs {last}.' * (last != '?')
         lines.append(Line(line, BAD))
     if len(silent) > SHOWN:
-        lines.append(Line(f'{len(silent) - SHOWN} more machines say nothing.', BAD))
+        lines.append(
+            Line(f'{len(silent) - SHOWN} more machines have not reported.', BAD)
+        )
     return lines

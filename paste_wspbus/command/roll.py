@@ -73,7 +73,7 @@ def roll(options: Options) -> int:
             return one.stop()
         except KeyboardInterrupt:
             print(
-                'The machine in its turn goes on; whether others follow is not known: see '
+                'The machine in its turn continues; it is not known whether others follow: see '
                 'the log of this site.',
                 file=sys.stderr,
             )
@@ -154,7 +154,7 @@ class Operator:
 
         :param goes_on: whether that one goes on.
         """
-        turn = f'{self._turn}, which goes on' if goes_on else self._turn
+        turn = f'{self._turn}, which continues' if goes_on else self._turn
         rest = [
             name
             for name in self._names
@@ -245,7 +245,7 @@ class Operator:
                 self._hangs = True
                 self.progress.end()
                 line = f'The site{self.found.who} does not answer; waiting for it. The roll'
-                print(f'{line} may go on meanwhile.', file=sys.stderr, flush=True)
+                print(f'{line} may continue meanwhile.', file=sys.stderr, flush=True)
         else:
             self._hangs = False
 
@@ -290,10 +290,10 @@ class Operator:
         again = f'wspserve {self.options.config} graceful --cluster'
         lines = []
         if name := self._failed:
-            lines.append(f'To go on, mend {name}, and then: {again} --from {name}')
+            lines.append(f'To continue, mend {name}, and then: {again} --from {name}')
         elif name := self._turn:
             lines.append(
-                f'To go on, see what {name} does, and then: {again} --from {name}'
+                f'To continue, see what {name} does, and then: {again} --from {name}'
             )
         if self._done:
             lines.append(

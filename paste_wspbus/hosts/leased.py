@@ -270,7 +270,7 @@ class Holder:
         if now >= self._told_at + MINUTE:
             self._told_at, self._has_told = now, True
             what = f'cluster: no word from {self.settings.shown}: {away.reason}'
-            self._log(f'{what}. The site serves on', ERROR)
+            self._log(f'{what}. The site keeps serving', ERROR)
         return max(FIRST, min(self.settings.ttl / 10, LAST) * random.uniform(0.5, 1.0))
 
     def _is_back(self) -> None:

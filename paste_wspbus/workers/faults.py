@@ -51,7 +51,7 @@ class Faults:
         kind, now = (name, type(error).__name__), time.monotonic()
         if now - self._logged.get(kind, float('-inf')) >= MINUTE:
             self._logged[kind] = now
-            line = f'The supervisor goes on, although {name} has failed'
+            line = f'The supervisor continues, although {name} has failed'
             with contextlib.suppress(Exception):  # such as no memory for the traceback
                 self._bus.log(line, 40, traceback=True)
         for _ in range(TRIES):

@@ -105,8 +105,10 @@ class Turn:
         until = boot_clock() + self._ttl
         while self._may is None:
             if boot_clock() >= until:
-                what = f'no word from the engine for {self._ttl:g} s'
-                raise WorkerFailed(1, f'{what}: nobody knows whether the roll goes on')
+                what = f'no answer from the engine for {self._ttl:g} s'
+                raise WorkerFailed(
+                    1, f'{what}: it is not known whether the roll continues'
+                )
             self.mail.say('enter', fence)
             self._wait_for_answer(boot_clock() + AGAIN, check)
         if not self._may:

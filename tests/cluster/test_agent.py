@@ -221,7 +221,9 @@ def test_a_lost_engine_is_logged_once_a_minute_and_its_return_once(told):
     _, said = one.beat()
     level, line = said['note']
     assert level == 40
-    assert line == 'cluster: no word from redis://h/0: it is full. The site serves on'
+    assert (
+        line == 'cluster: no word from redis://h/0: it is full. The site keeps serving'
+    )
     assert said['engine'][0]['away'] == 'it is full'
     assert 'note' not in one.beat()[1]
     one.agent._told_at -= 61

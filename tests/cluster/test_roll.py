@@ -345,7 +345,7 @@ def test_nothing_is_restarted_while_a_machine_is_silent(made):
     one = made()
     one.engine.seen[2] = one.engine.seen[2]._replace(age=43.0)
     line, _ = outcomes(one)
-    assert line.startswith('no word from web3 for 43 s. Nothing was restarted')
+    assert line.startswith('no report from web3 for 43 s. Nothing was restarted')
     assert one.engine.orders == []
     other = made()  # its ttl may be longer
     facts = {'ttl': 60, 'generation': 1}
@@ -376,7 +376,7 @@ def test_the_lease_is_renewed_while_a_silent_machine_is_waited_for(made):
 
     one.engine.members = members
     one.engine.notes = [note := json.dumps(dict(NOTE, who='web2', line='it has died'))]
-    assert 'no word from web1 for 43 s' in outcomes(one)[0]
+    assert 'no report from web1 for 43 s' in outcomes(one)[0]
     assert 'renew' in one.engine.acts
     assert {*one.engine.notes} == {note}  # nothing has begun: that is not forgotten
 
@@ -392,7 +392,7 @@ def test_a_machine_that_was_killed_and_started_again_is_one_machine(made):
         other = made()
         other.engine.seen[1] = one.engine.seen[2]._replace(facts={'since': since})
         other.engine.seen.insert(1, dead)
-        assert 'no word from web2 for 3 s' in outcomes(other)[0]
+        assert 'no report from web2 for 3 s' in outcomes(other)[0]
 
 
 def test_an_operator_who_stops_it_lets_the_machine_in_its_turn_go_on(made):
@@ -552,8 +552,8 @@ def test_what_a_roll_has_left_is_said_in_sentences():
         'web1 (for al\\x1b) rolls. In its turn: web2. Restarted: web1.'
     )
     assert rolled.sentences(rolled.seen_of(record)) == (
-        'web1 (for al\\x1b) has rolled, and has said nothing for 12 s: that roll has died. '
-        'In its turn: web2, which had replaced no process. Restarted: web1. To go on, see what web2 does, and then: '
+        'web1 (for al\\x1b) rolled, and has not reported for 12 s: that roll has died. '
+        'In its turn: web2, which had replaced no process. Restarted: web1. To continue, see what web2 does, and then: '
         'graceful --cluster --from web2.'
     )
     for entered, begun in ((WEB2.id, True), ('web2', True), (WEB1.id, False)):
@@ -564,6 +564,6 @@ def test_what_a_roll_has_left_is_said_in_sentences():
     freed = record._replace(holder='', note=json.dumps(said))
     assert rolled.sentences(rolled.seen_of(freed)) == (
         'The last roll, by web1 (for al\\x1b), has ended: web2 has failed. Failed: '
-        'web2. Restarted: web1. Not restarted: web3. To go on, mend web2, and then: graceful '
+        'web2. Restarted: web1. Not restarted: web3. To continue, mend web2, and then: graceful '
         '--cluster --from web2.'
     )

@@ -125,8 +125,8 @@ def test_the_table_of_machines_does_not_say_what_a_silent_one_does():
         'web2     started, drained  41       -        3    3/4      nightly  1.2 s ago',
         'web3     silent            ?        ?        ?    ?        ?        47.0 s ago',
         '',
-        'web3 has said nothing for 47 seconds: it is not known what it does. Its last word '
-        'was that it runs 41.',
+        'web3 has not reported for 47 seconds: its state is not known. Its last report was '
+        'that it runs 41.',
     ]
 
 
@@ -230,9 +230,9 @@ ROLL = {
 
 def test_status_of_all_machines_ends_with_a_roll_that_goes_on_or_has_not_gone_well():
     assert lines(describe, roll=ROLL)[-1] == (
-        'web1 (for alice) has rolled, and has said nothing for 12 s: that roll has died. In '
+        'web1 (for alice) rolled, and has not reported for 12 s: that roll has died. In '
         'its turn: web2, which had begun to replace its processes. Restarted: web1. Not '
-        'restarted: web3. To go on, see what web2 does, and then: graceful --cluster --from '
+        'restarted: web3. To continue, see what web2 does, and then: graceful --cluster --from '
         'web2.'
     )
     assert lines(describe, roll={**ROLL, 'state': 'rolls'})[-1] == (

@@ -164,7 +164,7 @@ def test_an_engine_that_is_away_is_one_line_and_the_lease_is_kept_until_its_end(
         one.beat()
         assert one.seconds <= TTL / 10
     assert one.said == [
-        'cluster: no word from redis://h/0: it is full. The site serves on'
+        'cluster: no word from redis://h/0: it is full. The site keeps serving'
     ]
     one.engine.away = ''
     assert one.beat() == ['renew'] and not job.asked

@@ -437,7 +437,7 @@ def test_a_full_disk_is_told_once_and_counted(writer, said):
     one.add('a\n')
     one.add('b\n')
     assert said == [
-        'The access log /dev/full loses lines: No space left on device; the site serves on'
+        'The access log /dev/full loses lines: No space left on device; the site keeps serving'
     ]
     one.path = '/dev/null'
     one.add('c\n')
@@ -482,7 +482,7 @@ def test_a_fifo_without_a_reader_holds_nothing_up(writer, tmp_path, said):
     one.start()
     one.add('lost\n')
     assert said == [
-        f'The access log {path} loses lines: nobody reads it; the site serves on'
+        f'The access log {path} loses lines: nobody reads it; the site keeps serving'
     ]
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:

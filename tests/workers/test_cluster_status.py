@@ -189,7 +189,7 @@ def test_a_roll_that_has_died_is_logged_once_and_stays_in_the_status(cluster, st
         status.has_seen_roll({**ROLL, 'age': age})
     assert cluster.words == words + 1
     [line] = cluster.lines
-    assert line.startswith('cluster: web1 has rolled, and has said nothing for 12 s')
+    assert line.startswith('cluster: web1 rolled, and has not reported for 12 s')
     assert status.check()['text'].endswith('; a roll has died: see status')
     status._roll_at -= 100
     assert status.describe()['roll']['age'] == pytest.approx(113.0, abs=1)

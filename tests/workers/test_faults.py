@@ -1,4 +1,4 @@
-"""What a function of the supervisor's loop raises: it is logged, and the site serves on."""
+"""What a function of the supervisor's loop raises: it is logged, and the site keeps serving."""
 
 import os
 import signal
@@ -121,7 +121,7 @@ def test_each_kind_is_logged_once_a_minute(logged, monkeypatch):
         note(subject, KeyError('a'))
         note(subject, MemoryError())
         note(subject, KeyError('a'), len)
-    line = 'The supervisor goes on, although {} has failed'
+    line = 'The supervisor continues, although {} has failed'
     assert logged == [
         (line.format('print'), 40, KeyError),
         (line.format('print'), 40, MemoryError),

@@ -71,7 +71,9 @@ def test_two_machines_and_an_engine_that_fails(tmp_path, engine, monkeypatch):
             in ask(waits)
         )
         monkeypatch.setenv('RUNTIME_DIRECTORY', str(tmp_path))
-        (found,) = json.loads(run(tmp_path, 'ps', '--cluster', '--json').out.text)
+        clusters = json.loads(run(tmp_path, 'ps', '--cluster', '--json').out.text)
+        # Root also sees the sites of other tests that run at the same time.
+        (found,) = [each for each in clusters if each['engine'] == cluster['engine']]
         assert len(found['machines']) == 2
         told = ops.told(address, '/status')[1]['status']
         assert [each['machine'] for each in told['cluster']['machines']] == [
@@ -84,7 +86,7 @@ def test_two_machines_and_an_engine_that_fails(tmp_path, engine, monkeypatch):
         assert f'\nwspbus_cluster_leader {float(leader == "one")}\n' in metrics
         assert '\nwspbus_cluster_round_trip_seconds 0.0' in metrics
         two.send(signal.SIGKILL)
-        eventually(lambda: 'two has said nothing for ' in ask(one, '--cluster'))
+        eventually(lambda: 'two has not reported for ' in ask(one, '--cluster'))
         eventually(lambda: cluster_of(one)['leader'] == 'one')
         assert cluster_of(one)['members'] == 1
         engine.kill()

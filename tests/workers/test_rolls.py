@@ -166,7 +166,9 @@ def test_before_the_first_process_stops_the_roll_must_still_go_on(
     entering.answers = [(7, False)]
     with pytest.raises(WorkerFailed, match='the roll that has asked for it has ended'):
         asked.enter(lambda: None)
-    with pytest.raises(WorkerFailed, match='nobody knows whether the roll goes on'):
+    with pytest.raises(
+        WorkerFailed, match='it is not known whether the roll continues'
+    ):
         asked.enter(lambda: None)
 
 
@@ -388,7 +390,7 @@ def test_a_roll_ends_at_the_first_machine_that_fails(machines):
         'web3': ['not restarted', '1', '41'],
     }
     go_on = 'wspserve current/site.ini graceful --cluster --from web2'
-    assert f'To go on, mend web2, and then: {go_on}' in failed.out.text
+    assert f'To continue, mend web2, and then: {go_on}' in failed.out.text
     assert failed.err.text == 'The roll has ended: web2 has failed.\n'
     two.expect('Asked for a graceful restart: a roll over all machines, by ')
     deploy(folder, 'web2', '43')
@@ -427,7 +429,7 @@ def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(machin
         first.send(signal.SIGINT)
         assert first.wait() == 130
         assert first.err.text.splitlines()[-1] == (
-            'The roll is stopped. Restarted: web1. In its turn: web2, which goes on: see '
+            'The roll is stopped. Restarted: web1. In its turn: web2, which continues: see '
             'its log. Not restarted: web3.'
         )
         app.write_text(loadable)
@@ -452,7 +454,7 @@ def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines)
     said = three.run('status', '--cluster').out.text.splitlines()[-1]
     assert re.fullmatch(
         r'.*web1 \(for .*\),? has .* has died. In its turn: web2, which had replaced no '
-        r'process. Restarted: web1. Not restarted: web3. To go on, see what web2 does, and '
+        r'process. Restarted: web1. Not restarted: web3. To continue, see what web2 does, and '
         r'then: graceful --cluster --from web2.',
         said,
     )

@@ -340,9 +340,7 @@ class Writer:
             reason = error.strerror or str(error)
             if error.errno == errno.ENXIO:  # a FIFO, fifo(7)
                 reason = 'nobody reads it'
-            text = (
-                f'The access log {self.path} loses lines: {reason}; the site serves on'
-            )
+            text = f'The access log {self.path} loses lines: {reason}; the site keeps serving'
             self._log(text, 40)
 
     def _succeed(self) -> None:
