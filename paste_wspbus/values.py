@@ -30,7 +30,7 @@ def convert(
         except ValueError:
             what = {int: 'a whole number', float: 'a number'}.get(known[key], 'valid')  # type: ignore[call-overload]
             raise SettingError(
-                key, f'{value!r} is not {what}{comment_hint(value)}'
+                key, f'{value!r} is not {what}{value_hint(value)}'
             ) from None
     return converted
 
@@ -57,15 +57,17 @@ def whole(key: str, least: int, most: int) -> Callable[[str], int]:
         except ValueError:
             pass
         problem = f'{text!r} is not a whole number from {least} to {most}'
-        raise SettingError(key, f'{problem}{comment_hint(text)}')
+        raise SettingError(key, f'{problem}{value_hint(text)}')
 
     return read
 
 
-def comment_hint(value: str) -> str:
-    """Return a hint for the end of a message if a wrong value has a comment in it, or ''."""
+def value_hint(value: str) -> str:
+    """Return what is in a wrong value and does not belong there, as the end of a message, or ''."""
     if '=' in value.partition('\n')[2]:
         return '; a key must not be indented'
+    if value.startswith('$'):  # as in a shell
+        return '; a variable of the environment is written %(ENV_NAME)s'
     holds = any(f' {mark}' in value for mark in ';#')
     return '; a comment needs a line of its own' if holds else ''
 
@@ -74,8 +76,9 @@ def nearest(word: str, known: Any) -> str:
     """Return a hint for the end of a message: the nearest known word, or ''."""
     from difflib import get_close_matches  # only an error needs it
 
-    found = get_close_matches(word, list(known), 1, 0.5)
-    return f'; did you mean {found[0]!r}?' if found else ''
+    alike = {str(one).lower(): one for one in known}
+    found = get_close_matches(word.lower(), alike, 1, 0.5)
+    return f'; did you mean {alike[found[0]]!r}?' if found else ''
 
 
 def split_file(text: str) -> tuple[str, str]:

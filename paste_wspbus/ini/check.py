@@ -31,7 +31,7 @@ from paste_wspbus.ini.typed import convert as convert_settings
 from paste_wspbus.listening.written import parse_address
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.unix.report_files import DENIED, problem_of
-from paste_wspbus.values import nearest, split_file
+from paste_wspbus.values import nearest, split_file, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -279,10 +279,14 @@ class _Sections:
                 raise place.error(line)
             scheme, _, rest = target.partition(':')
             if not loader.absolute_name(target):
+                # The message says what asks for the section, as at a start.
+                loader.resolving.append((loader.filename, '', section))
                 try:
                     loader.find_config_section(target_kind, target)
                 except ConfigError as error:
                     raise place.error(error.problem) from None
+                finally:
+                    loader.resolving.pop()
                 self.check(loader, target_kind, target, path)
             elif scheme.lower() == 'config':
                 other, fragment = split_file(rest)
@@ -377,7 +381,7 @@ class _Sections:
         self.texts |= source.texts()
         names, wanted = source.names(), function.partition('.')[0]
         if names is not None and wanted not in names:
-            hint = nearest(wanted, names)
+            hint = value_hint(uri) or nearest(wanted, names)
             raise place.error(f'{uri}: {file} has no {wanted!r}{hint}')
         if kind is PLUGIN:
             known = self._channels

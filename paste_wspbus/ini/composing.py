@@ -160,15 +160,12 @@ class Composer:
             site.app = create(context)
         is_function = isinstance(site.app, (FunctionType, MethodType))
         call = site.app if is_function else type(site.app).__call__
-        flags = getattr(getattr(call, '__code__', None), 'co_flags', 0)
-        if not callable(site.app) or flags & 0x80:  # CO_COROUTINE, as in ASGI
+        if not callable(site.app) or _may_be_none(call):
             from paste_wspbus.ini.hints import no_application
 
-            raise FactoryError(
-                self.file,
-                no_application(site.app),
-                section=getattr(context, 'section', None),
-            )
+            if problem := no_application(site.app):
+                section = getattr(context, 'section', None)
+                raise FactoryError(self.file, problem, section=section)
         if not (isinstance(site.app, BusFilter) and site.app.bus is bus):
             site.app = BusFilter.around(site.app, bus)
         with self.origin(site, 'app:main'):
@@ -214,3 +211,12 @@ def site_path(file: str | None) -> None:
     folder = site_folder(file)
     if folder not in sys.path:
         sys.path.append(folder)
+
+
+def _may_be_none(call: Any) -> bool:
+    """Whether a function is asynchronous, or may not take (environ, start_response)."""
+    code = getattr(call, '__code__', None)
+    if code is None:
+        return False
+    flags = code.co_flags  # 0x80 is CO_COROUTINE, as in ASGI; 0x04 CO_VARARGS
+    return bool(flags & 0x80) or not (code.co_argcount in (2, 3) or flags & 0x04)

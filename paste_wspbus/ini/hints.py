@@ -116,8 +116,9 @@ def section_hint(prefixes: Sequence[str], own: str, sections: Iterable[str]) -> 
     """
     kinds = {one: one.partition(':')[0] for one in sections}
     for one in kinds:
-        # As [app.main] of TOML, [app main], [[app:main]].
-        if re.sub(r'\W', '', one) in [f'{prefix}{own}' for prefix in prefixes]:
+        # As [app.main] of TOML, [app main], [[app:main]], [App:Main].
+        plain = re.sub(r'\W', '', one).lower()
+        if plain in [f'{prefix}{own}'.lower() for prefix in prefixes]:
             return f'; did you mean [{prefixes[0]}:{own}], and not [{one}]?'
     same = [one for one in kinds if one.partition(':')[2].strip() == own]
     named = {kinds[one].lower(): one for one in same}
@@ -170,7 +171,7 @@ def signal_hint(name: str) -> str:
 
 
 def no_application(result: Any) -> str:
-    """Return the message for a factory that has not returned a WSGI application."""
+    """Return the message for what a factory has returned instead of a WSGI application, or ''."""
     if inspect.iscoroutine(result):
         result.close()  # Python would warn that nobody has awaited it
         name = result.__qualname__
@@ -179,11 +180,32 @@ def no_application(result: Any) -> str:
         )
     if callable(result):
         name = getattr(result, '__qualname__', type(result).__name__)
+        is_function = inspect.isroutine(result)
+        if not inspect.iscoroutinefunction(
+            result if is_function else type(result).__call__
+        ):
+            return _takes_no_request(result, name)
         return (
             f'{name} is an async application (ASGI), and wspserve serves WSGI: wrap it, as '
             'a2wsgi.ASGIMiddleware does'
         )
+    if inspect.isgenerator(result):
+        name = result.__qualname__
+        return f'{name} has a yield, so it returns no application: write return'
     return f'{result!r} is not an application: it cannot be called'
+
+
+def _takes_no_request(app: Any, name: str) -> str:
+    try:
+        inspect.signature(app).bind({}, None)
+    except TypeError as error:
+        return (
+            f'{name} is not an application, which takes (environ, start_response): '
+            f'{error}; is it a filter?'
+        )
+    except ValueError:  # nobody knows what it takes
+        pass
+    return ''
 
 
 def missing_key(key: str, own: Iterable[str]) -> str:

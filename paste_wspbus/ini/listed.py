@@ -5,7 +5,7 @@ from __future__ import annotations
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.factories import SERVER
 from paste_wspbus.ini.settings import PLUGINS, section_of
-from paste_wspbus.values import comment_hint, nearest
+from paste_wspbus.values import nearest, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def check_plugins(loader: ConfigLoader, section: str, settings: dict[str, Any]) 
 
                 line = indented(loader.value(section, key))
                 hint = f'; {line}' if line else nearest(name, known)
-                hint = hint or comment_hint(f' {name}')
+                hint = hint or value_hint(f' {name}')
                 problem = f'there is no section [plugin:{name}]{hint}'
             elif ':' in name or '#' in name:  # PasteDeploy reads them as parts of a URI
                 problem = f'{name!r} cannot be the name of a plugin: it has a : or #'

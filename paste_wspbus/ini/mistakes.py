@@ -29,7 +29,7 @@ from paste_wspbus.ini.hints import (
     section_hint,
 )
 from paste_wspbus.ini.pastedeploy import importlib_metadata, loadwsgi
-from paste_wspbus.values import comment_hint, nearest
+from paste_wspbus.values import nearest, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _in_words(
         return key, f'{use}: {NO_NAME}'
     if isinstance(error, importlib_metadata.PackageNotFoundError):
         name = error.name or said
-        hint = comment_hint(use or '') or distribution_hint(name)
+        hint = value_hint(use or '') or distribution_hint(name)
         return key, f'{use}: the distribution {name!r} is not installed{hint}'
     if isinstance(error, ModuleNotFoundError):
         hint = module_hint(error.name or '', file)
@@ -237,7 +237,10 @@ def _in_words(
         found = getattr(sys.modules.get(module), '__file__', None)
         if hidden := hidden_hint(module, file, found):
             return key, f'{use}{hidden}'
-        return key, f'{use}: {said}{nearest(error.name or "", dir(error.obj))}'
+        return (
+            key,
+            f'{use}: {said}{value_hint(use) or nearest(error.name or "", dir(error.obj))}',
+        )
     if isinstance(error, IndexError) and not own.get('pipeline', ' ').split():
         return (
             'pipeline',
@@ -307,7 +310,7 @@ def _section_meant(
     :param known: the names of the sections of its kind.
     :param asks: the section that names it; None if it is the command line.
     """
-    if name[:1] in '\'"':
+    if name[:1] in '\'"“”„‘’«':
         return '; a value has no quotes'
     if name.endswith(','):
         return '; spaces separate the names, and no commas'
@@ -320,7 +323,12 @@ def _section_meant(
         return hint
     others = [one for one in loader.parser.sections() if one != asks]
     what = '; it names a section, egg:DIST#NAME, call:MODULE:FUNCTION or config:FILE'
-    return section_hint(prefixes, name, others) or (what if asks else '')
+    hint = section_hint(prefixes, name, others) or (what if asks else '')
+    if hint.endswith(f':{name}]') and 'pipeline' in loader.parser._sections.get(
+        asks, {}
+    ):
+        hint += '; filters stand first, the application last'
+    return hint
 
 
 def no_section(

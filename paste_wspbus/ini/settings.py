@@ -6,7 +6,7 @@ import os
 
 from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.plugins.signal_names import signal_name
-from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint
+from paste_wspbus.values import DURATION_TAKES, boolean, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _factory(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    if not text.strip() or min(text) < ' ' or comment_hint(text):
+    if not text.strip() or min(text) < ' ' or value_hint(text):
         raise ValueError(text)
     return text.strip()
 
@@ -284,7 +284,7 @@ def _convert(loader: ConfigLoader, section: str, key: str) -> Any:
     except ValueError:
         raise ConfigError(
             loader.filename,
-            f'{value!r} is not {SETTINGS[key].takes}{comment_hint(value)}',
+            f'{value!r} is not {SETTINGS[key].takes}{value_hint(value)}',
             section=section,
             key=key,
         ) from None

@@ -15,7 +15,7 @@ from paste_wspbus.ini import urls
 from paste_wspbus.ini.factories import PLUGIN
 from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.ini.units import SIZE_TAKES, duration, size
-from paste_wspbus.values import DURATION_TAKES, boolean, comment_hint, nearest
+from paste_wspbus.values import DURATION_TAKES, boolean, nearest, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ def convert(
         try:
             value = setting.kind.convert(text)
         except SettingError as error:
-            problem = f'{error.problem}{comment_hint(text)}'
+            problem = f'{error.problem}{value_hint(text)}'
             raise ConfigError(file, problem, section=section, key=key) from None
         except ValueError:
             from paste_wspbus.ini.masking import masked_value
@@ -330,7 +330,7 @@ def convert(
             shown = masked_value(key, text)
             if setting.kind is _KINDS['Url'] and '@' in shown:  # it may have no ://
                 shown = f'***@{shown.rpartition("@")[2]}'
-            problem = f'{shown!r} is not {setting.kind.takes}{comment_hint(text)}'
+            problem = f'{shown!r} is not {setting.kind.takes}{value_hint(text)}'
             raise ConfigError(file, problem, section=section, key=key) from None
         if isinstance(value, Path) and file:
             value = Path(os.path.dirname(os.path.abspath(file)), value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from paste_wspbus.errors import BindError, SettingError
-from paste_wspbus.values import comment_hint
+from paste_wspbus.values import value_hint
 
 #: sun_path has 108 bytes, of which the last one is zero: unix(7).
 UNIX_PATH_MAX = 107
@@ -31,7 +31,7 @@ def parse_port(text: str | int, key: str = 'port') -> int:
     port = int(word) if word.isascii() and word.isdigit() and len(word) < 6 else -1
     if not 0 <= port <= 65535:
         problem = f'{text!r} is not a port: a number from 0 to 65535'
-        raise SettingError(key, f'{problem}{comment_hint(str(text))}')
+        raise SettingError(key, f'{problem}{value_hint(str(text))}')
     return port
 
 
@@ -67,7 +67,7 @@ def _host_hint(text: str) -> str:
         return '; write it without the scheme; the port has a key of its own'
     if _has_port(text):
         return '; the port has a key of its own'
-    return comment_hint(text)
+    return value_hint(text)
 
 
 def split_listen(text: str) -> list[str]:

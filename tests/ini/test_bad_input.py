@@ -389,6 +389,32 @@ TYPOS = {
         HERE,
         "'usee' may be a typo",
     ),
+    'comment behind a function': app(
+        'call:webapp:make ; mine', 2, HERE, 'a comment needs a line of its own'
+    ),
+    'variable of a shell': server(
+        'use = egg:waitress\nport = ${PORT}', 2, 'port', 'is written %(ENV_NAME)s'
+    ),
+    'quotes of a word processor': app(
+        '“call:webapp:make”', 2, HERE, 'a value has no quotes'
+    ),
+    'entry point in capitals': app('egg:Paste#URLMAP', 2, "did you mean 'urlmap'?"),
+    'section in capitals': Case(
+        '[App:Main]\nuse = call:webapp:make\n' + SERVER, 2, 'and not [App:Main]?'
+    ),
+    'dots in the place of a colon': app(
+        'webapp.make', 2, HERE, 'did you mean call:webapp:make?'
+    ),
+    'file in the place of a function': app(
+        'webapp.py', 2, HERE, 'it names a section, egg:DIST#NAME, call:MODULE:FUNCTION'
+    ),
+    'pipeline in the wrong order': Case(
+        '[pipeline:main]\npipeline = a f\n[filter:f]\nuse = call:webapp:make_filter\n'
+        '[app:a]\nuse = call:webapp:make\n' + SERVER,
+        2,
+        'site.ini [pipeline:main] pipeline',
+        'filters stand first, the application last',
+    ),
     'comment': server(
         'use = egg:waitress\nport = 80 ; mine', 2, 'port', 'a line of its own'
     ),

@@ -117,7 +117,35 @@ def asgi(global_conf):
 def text(global_conf):
     return 'Starlette'
 
+def lifespan(global_conf):
+    yield text
+
+def filter_(global_conf):
+    return lambda app: app
+
 NUMBER = 3
+"""
+
+TAKEN = """
+import functools
+
+def wraps(app):
+    @functools.wraps(app)
+    def wrapper(*args, **kwargs):
+        return app(*args, **kwargs)
+    return wrapper
+
+class App:
+    def plain(self, environ, start_response): pass
+    def more(self, environ, start_response, log=None, debug=False): pass
+    __call__ = staticmethod(lambda environ, start_response: None)
+
+def plain(global_conf): return App().plain
+def more(global_conf): return App().more
+def static(global_conf): return App()
+def kind(global_conf): return type('Made', (), {'__init__': App.plain})
+def partial(global_conf): return functools.partial(App().more, debug=True)
+def wrapped(global_conf): return wraps(App().plain)
 """
 
 
@@ -130,6 +158,15 @@ NUMBER = 3
         ),
         ('asgi', 'asgi.<locals>.app is an async application (ASGI)'),
         ('NUMBER', '[app:main]: 3 is no factory: it cannot be called'),
+        (
+            'lifespan',
+            'lifespan has a yield, so it returns no application: write return',
+        ),
+        (
+            'filter_',
+            '<lambda> is not an application, which takes (environ, start_response): '
+            'too many positional arguments; is it a filter?',
+        ),
         ('text', "'Starlette' is not an application: it cannot be called"),
     ],
 )
@@ -140,6 +177,17 @@ def test_what_makes_no_wsgi_application_is_refused(tmp_path, factory, problem):
     with pytest.raises(FactoryError) as caught, composed(tmp_path / 'site.ini'):
         pass
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'factory', ['plain', 'more', 'static', 'kind', 'partial', 'wrapped']
+)
+def test_what_takes_a_request_is_an_application(tmp_path, factory):
+    (tmp_path / 'taken_apps.py').write_text(TAKEN)
+    ini = f'[app:main]\nuse = call:taken_apps:{factory}\n'
+    (tmp_path / 'site.ini').write_text(ini)
+    with composed(tmp_path / 'site.ini') as site:
+        assert site.app is not None
 
 
 @pytest.mark.parametrize(
