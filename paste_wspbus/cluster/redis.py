@@ -76,7 +76,7 @@ _MEANINGS = (
     ('LOADING', 'it is still loading its data'),
     ('MASTERDOWN', 'it is a replica without its master'),
     ('FENCE', 'another program has written too high a fence'),
-    ('WRONGTYPE', 'another program uses a key that begins with wspbus:{{NAME}}:'),
+    ('WRONGTYPE', 'another program uses a key that begins with {prefix}'),
 )
 
 
@@ -276,7 +276,7 @@ class RedisEngine:
         except Exception as error:
             with contextlib.suppress(Exception):
                 client.connection_pool.disconnect()
-            raise EngineAway(_reason(error)) from error
+            raise EngineAway(_reason(error, self._prefix)) from error
 
 
 class _Direct:
@@ -329,15 +329,18 @@ def _message_in(fields: Sequence[bytes]) -> bytes:
     return fields[1] if len(fields) == 2 and fields[0] == b'm' else b''
 
 
-def _reason(error: Exception) -> str:
-    """Say in a few words why a command has failed."""
+def _reason(error: Exception, prefix: str) -> str:
+    """Say in a few words why a command has failed.
+
+    :param prefix: with which all keys of the site begin.
+    """
     import redis.exceptions
 
     said = ' '.join(str(error).split())[:200]
     words = f' {type(error).__name__} {said.replace(".", " ")} '.upper()
     for word, meaning in _MEANINGS:
         if f' {word} ' in words:
-            return meaning.format(said)
+            return meaning.format(said, prefix=prefix)
     if isinstance(error, redis.exceptions.TimeoutError):
         return 'it does not answer in time'
     if refused := re.search(r'certificate verify failed: (.+?)\.? \(_ssl', said):
