@@ -26,7 +26,7 @@ from paste_wspbus.bus.channels import (
     is_priority,
 )
 from paste_wspbus.bus.deadlines import Deadline, with_rlock
-from paste_wspbus.bus.host import OWN, Host, host_of
+from paste_wspbus.bus.host import OWN, REASON, Host, host_of
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread, inside
 from paste_wspbus.bus.lifespans import Lifespans, Line, Member
 from paste_wspbus.bus.places import trace_of
@@ -114,6 +114,8 @@ class Bus(Broadcasting):
     lease: Any = None
     #: The reason why the process ends, if its host gives one: for listeners.
     stop_reason: str | None = None
+    #: The same, as long as it is not logged: see `post_reason`.
+    untold_reason: str | None = None
 
     #: Seconds that drain, stop and exit may take together; then the process ends with
     #: exit code 70. None stands for no limit.
@@ -268,6 +270,19 @@ class Bus(Broadcasting):
     def _publish_posted(self, channel: str, *args: Any) -> None:
         with contextlib.suppress(ChannelFailures):  # the log has each error
             self.publish(channel, *args)
+
+    def post_reason(self) -> None:
+        """Let the thread in `block` log why the site stops, before it logs that it stops.
+
+        It is for signal handlers. A start that they end early logs it before it rolls back.
+        """
+        self.turn.put('tell_reason')
+        self.turn.run_if_nobody_will()
+
+    def _tell_reason(self) -> None:
+        why, self.untold_reason = self.untold_reason, None
+        if why is not None:
+            self.log(f'{REASON}{why}')
 
     def channel(self, name: str) -> Channel:
         """Return the `Channel` of that name; make it if there is none.
@@ -750,6 +765,7 @@ class Bus(Broadcasting):
         """Call the 'stop' listeners; go on with that if an interrupt has torn it."""
         self._move(State.STOPPING)
         if 'stop' not in self._untold:
+            later.run(self._tell_reason)
             later.run(self.log, 'Bus STOPPING')
             self._untold['stop'] = deque(self._to_tell_stop())
         later.run(self._tell_rest, 'stop')
@@ -998,6 +1014,7 @@ _PERFORMERS: dict[str, Callable[..., None]] = {
     'exit': Bus._exit,
     'graceful': Bus._graceful,
     'publish': Bus._publish_posted,
+    'tell_reason': Bus._tell_reason,
 }
 
 #: What ends each of these commands after an error; if there is nothing to end, it returns.

@@ -151,8 +151,8 @@ def note_reason(bus: Any, why: str) -> None:
     :param why: becomes ``bus.stop_reason``, such as 'SIGTERM'.
     """
     if getattr(bus, 'stop_reason', None) is None:
-        bus.stop_reason = why
-        bus.post('log', f'{REASON}{why}', 20)
+        bus.stop_reason = bus.untold_reason = why
+        bus.post_reason()
 
 
 def note_caller(bus: Any, command: str) -> None:

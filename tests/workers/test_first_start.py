@@ -7,7 +7,9 @@ import socket
 
 import pytest
 
-from tests.kit import Site, run
+from tests.kit import Site, eventually, run
+from tests.kit.sites import SERVED
+from tests.kit.stand_in import begun
 from tests.kit.supervised import imported
 from tests.kit.workers import FILES, INI, ONE_ONLY, Workers, set_up
 
@@ -135,3 +137,35 @@ def test_a_port_that_is_taken_is_told_once(tmp_path):
     (line,) = site.err.text.splitlines()
     assert f'127.0.0.1:{port}' in line
     assert not (tmp_path / 'life').exists()
+
+
+SLOW = """
+import time
+
+
+def make(global_conf):
+    open('loading', 'w').close()
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_a_stop_before_the_first_worker_is_ready_says_why_and_ends_the_log(
+    tmp_path, workers
+):
+    """The reason came behind "Bus STOPPED": it waited for the end of the start."""
+    (tmp_path / 'webapp.py').write_text(SLOW)
+    (tmp_path / 'site.ini').write_text(SERVED)
+    with begun(tmp_path, 'site.ini', '-v', '--workers', workers) as site:
+        eventually((tmp_path / 'loading').exists)
+        site.send(signal.SIGTERM)
+        assert site.wait() == 143, site.report()
+    said = [line.rpartition('] ')[2] for line in site.err.text.splitlines()]
+    assert said == [
+        'Bus STARTING',
+        'Stopping: SIGTERM',
+        'Bus STOPPING',
+        'Bus STOPPED',
+        'Bus EXITING',
+        'Bus EXITED',
+    ]
