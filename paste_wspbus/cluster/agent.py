@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from paste_wspbus.cluster.engine import Answer, Engine, Member
+    from paste_wspbus.cluster.engine import Answer, Engine, Member, Record
     from paste_wspbus.cluster.mail import Mail
     from paste_wspbus.cluster.settings import Settings
 
@@ -381,11 +381,11 @@ class Agent:
 
         ``away`` is the reason why the engine does not answer; '' if it does. ``since`` is
         the time of its last word, ``members`` the number of members, ``leader`` the machine
-        that holds the lease ('': nobody does; None: that is not known), and ``leads`` since
-        when.
+        that holds the lease (its id if this one has the same name; '': nobody does; None: that
+        is not known), and ``leads`` since when.
         """
         record = None if answer is None else answer.leader
-        leader = cut(record.machine) if record else ''
+        leader = cut(self._name_of(record)) if record else ''
         facts = {
             'away': away,
             'members': self._members,
@@ -397,6 +397,12 @@ class Agent:
             leads = clock() - record.held_for if record else None
             more = {'since': self._last_word, 'round_trip': round_trip, 'leads': leads}
             self._say('engine', {**facts, **more})
+
+    def _name_of(self, record: Record) -> str:
+        """Return who has a lease: the id of another member that has the name of this one."""
+        is_namesake = record.machine == self.member.machine
+        other = is_namesake and record.holder != self.member.id
+        return record.holder if other else record.machine
 
     def _looks(self, machines: bool) -> None:
         """Look at the engine for somebody who asks; not while it is away."""

@@ -303,6 +303,9 @@ def test_who_asks_before_the_first_word_gets_an_answer_and_the_warnings_too(told
         (None, ''),
         (Record('', 7, 1, 'run', 0.0, 0.0, '', 10), ''),
         (Record('two-2', 7, 1, 'run', 9.0, 90.0, 'two', 10), 'two'),
+        (Record('one-1', 7, 1, 'run', 9.0, 90.0, 'one', 10), 'one'),
+        # A namesake of this machine.
+        (Record('one-9', 7, 1, 'run', 9.0, 90.0, 'one', 10), 'one-9'),
         (Record('two-2', 7, 1, 'run', 11.0, 90.0, 'two', 10), ''),  # it has ended
         (Record('two-2', 7, 1, 'before', 1.0, 90.0, 'two', 10), ''),
     ],
