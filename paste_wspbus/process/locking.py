@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 from paste_wspbus.process.inheritance import Inheritance
@@ -70,15 +69,19 @@ def _take_over(process: Process, lock: PIDLock) -> Inheritance | WSPBusError | N
 
 
 def _refuse_unlocked(lock: PIDLock) -> None:
-    """Raise UnlockedSite if a process listens at the control socket, and no lock is held."""
+    """Raise UnlockedSite if the process of the PID file lives and listens, without the lock."""
     until = time.monotonic() + ENDING
-    while not _is_held(lock) and is_heard(lock.control):
+    while _is_unlocked(lock) and is_heard(lock.control):
         if time.monotonic() > until:
             raise UnlockedSite(lock.path, lock.control)
         time.sleep(0.02)
 
 
-def _is_held(lock: PIDLock) -> bool:
-    with contextlib.suppress(StalePIDFile, ForeignPIDFile):
-        return lock.read() is not None
+def _is_unlocked(lock: PIDLock) -> bool:
+    try:
+        lock.read()
+    except ForeignPIDFile:
+        return True
+    except StalePIDFile:
+        pass
     return False

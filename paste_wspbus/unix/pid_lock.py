@@ -447,7 +447,8 @@ class PIDLock:
         :raises UnreadablePIDFile: if it cannot be opened.
         :raises OSError: if no descriptor is free.
         """
-        which, hint = ('', '') if path == self.path else (f'{path}: ', _REMOVE)
+        which = '' if path == self.path else f'{path}: '
+        hint = '' if path == self.path else _REMOVE
         try:
             makes = bool(flags & os.O_CREAT)
             with place_of(path, makes) as (name, folder):
@@ -465,11 +466,13 @@ class PIDLock:
             linked = error.errno in (errno.ELOOP, errno.EMLINK)
             problem = error.strerror or str(error)
             if linked and os.path.islink(path):
-                problem = f'it is a symbolic link, which is not followed{hint}'
+                problem = 'it is a symbolic link, which is not followed'
             elif error.errno == errno.EISDIR:
-                problem = f'it is a directory{hint}'
+                problem = 'it is a directory'
+            else:
+                hint = ''
             raise UnreadablePIDFile(
-                self.path, f'{which}{problem}', error.errno or 0
+                self.path, f'{which}{problem}{hint}', error.errno or 0
             ) from None
         problem = ''
         if not stat.S_ISREG(os.fstat(fd).st_mode):
