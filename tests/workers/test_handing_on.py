@@ -37,6 +37,15 @@ PAGES.update({'/match': match_later})
 TCP, UNIX = 'host = 127.0.0.1\nport = 0\n', 'unix_socket = site.sock\n'
 
 
+def _hanging(server):
+    """Return the files of a site whose workers count as hung after a second."""
+    ini = re.sub('(?s)(?<=use = )egg:waitress.*?(?=\n\n)', server, INI)
+    return {
+        'webapp.py': FILES['webapp.py'] + HANGS,
+        'site.ini': ini.replace('soak = 0', 'soak = 0\nhung_after = 1\n'),
+    }
+
+
 @pytest.mark.parametrize(
     ('server', 'keeps'),
     [
@@ -58,12 +67,7 @@ TCP, UNIX = 'host = 127.0.0.1\nport = 0\n', 'unix_socket = site.sock\n'
 def test_what_a_worker_that_hangs_has_not_begun_is_answered_by_its_successor(
     tmp_path, server, keeps
 ):
-    files = {
-        'webapp.py': FILES['webapp.py'] + HANGS,
-        'site.ini': re.sub(
-            '(?s)(?<=use = )egg:waitress.*?(?=\n\n)', server, INI
-        ).replace('soak = 0', 'soak = 0\nhung_after = 1\n'),
-    }
+    files = _hanging(server)
     with contextlib.ExitStack() as stack:
         site = stack.enter_context(Workers(tmp_path, count=1, files=files))
         if keeps:
@@ -87,6 +91,25 @@ def test_what_a_worker_that_hangs_has_not_begun_is_answered_by_its_successor(
             assert waits.get('/').status == 200
         with pytest.raises(ConnectionError):
             hangs.receive()  # it had begun
+        assert site.stop()[0] == 0
+
+
+def test_a_connection_with_a_thread_of_its_own_is_answered_by_the_successor(tmp_path):
+    server = 'egg:Paste#http\nuse_threadpool = false\n' + TCP
+    files = _hanging(server)
+    with (
+        Workers(tmp_path, count=1, files=files) as site,
+        site.connect() as silent,  # it is accepted before the next one
+        site.connect() as hangs,
+    ):
+        hangs.send('/match')
+        site.expect('waits ')
+        old = int(re.search(r'waits (\d+)', site.err.text)[1])
+        (tmp_path / 'gil').touch()
+        site.expect('has not answered for')  # now nothing else runs there
+        silent.send('/')
+        answer = silent.receive()
+        assert answer.status == 200 and json.loads(answer.body)['pid'] != old
         assert site.stop()[0] == 0
 
 
