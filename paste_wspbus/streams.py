@@ -1,4 +1,4 @@
-"""The standard streams: the site may have removed them, or have put any object there."""
+"""The standard streams: the site may have deleted or replaced them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def standard(name: str) -> Any:
-    """Return the attribute of `sys` with this name; None if the site has deleted it."""
+    """Return `sys.stdout` or another stream by its name; None if it is deleted."""
     return getattr(sys, name, None)
 
 
 def restore_deleted() -> None:
-    """Put the streams that the site has deleted from `sys` back: Python starts no thread without."""
+    """Put back the streams that were deleted: Python starts no thread without them."""
     for name in ('stdout', 'stderr'):
         if not hasattr(sys, name):
             setattr(sys, name, standard(f'__{name}__'))
@@ -26,8 +26,8 @@ def restore_deleted() -> None:
 def attempt(stream: Any, method: str, *args: Any) -> bool:
     """Call a method of a stream, and return whether that succeeded.
 
-    Whatever the stream raises is ignored, also SystemExit and KeyboardInterrupt. What a
-    signal, a deadline or the bus raises meanwhile is raised as usual.
+    What the stream raises is ignored, even SystemExit. What a signal, a deadline or the
+    bus raises meanwhile is not.
     """
     try:
         getattr(stream, method)(*args)
@@ -51,9 +51,9 @@ def is_terminal(stream: Any) -> bool:
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Whether code that this function called has raised an error, and no signal or bus.
+    """Whether called code has raised an error, and no signal or bus.
 
-    Those raise it in a frame of this package. Python's handler of SIGINT has no frame.
+    Those raise it in a frame of this package, but Python's handler of SIGINT has no frame.
     """
     if isinstance(error, KeyboardInterrupt):
         is_main = threading.current_thread() is threading.main_thread()

@@ -59,7 +59,7 @@ def introduce(
     present = [one for one in FRAMEWORKS if sys.modules.get(one.module) is not None]
     if not present:
         return []
-    from paste_wspbus.frameworks.guests import Taken, kept
+    from paste_wspbus.frameworks.guests import Taken, kept, moved
     from paste_wspbus.frameworks.guests import log as warn
     from paste_wspbus.frameworks.inside import applications
 
@@ -74,20 +74,10 @@ def introduce(
                 warnings[kept(framework.title, framework.distribution, error)] = None
             except Exception as error:
                 present.remove(framework)
-                warnings[_moved(framework, error)] = None
+                warnings[moved(framework.title, framework.distribution, error)] = None
     for warning in warnings:
         (warn if log is None else log)(warning, level=logging.WARNING)
     return list(introduced)
-
-
-def _moved(framework: Framework, error: Exception) -> str:
-    from paste_wspbus.frameworks.guests import version_of
-
-    problem = ' '.join(f'{type(error).__name__}: {error}'.split())
-    return (
-        f'{framework.title} {version_of(framework.distribution)}: '
-        f'its applications are served without the bus in their globals ({problem})'
-    )
 
 
 def _by(module: str) -> Callable[[Any, Bus], bool]:

@@ -12,7 +12,7 @@ from paste_wspbus.ini.composing import (
     site_folder,
     site_path,
 )
-from paste_wspbus.ini.factories import SERVER, EggLoader, Terminated
+from paste_wspbus.ini.factories import SERVER, Terminated
 from paste_wspbus.ini.file import ConfigLoader, find
 from paste_wspbus.ini.server import ServerSection, check_workers
 from paste_wspbus.ini.settings import read_settings
@@ -63,6 +63,8 @@ class Config:
             self.file = find(path, relative_to)
             self.loader = ConfigLoader(self.file, self.vars)
         elif scheme.lower() == 'egg':
+            from paste_wspbus.ini.eggs import EggLoader
+
             self.loader = EggLoader(path)
         else:
             from paste_wspbus.ini.hints import as_elsewhere

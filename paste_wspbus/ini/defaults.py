@@ -9,9 +9,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 
 from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
+from paste_wspbus.ini.eggs import EggLoader
 from paste_wspbus.ini.factories import (
     PLUGIN,
-    EggLoader,
     at_place,
     create,
     one_line,

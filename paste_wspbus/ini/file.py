@@ -15,9 +15,9 @@ from urllib.parse import unquote
 
 from paste_wspbus.errors import ConfigError, FactoryError, WSPBusError
 from paste_wspbus.ini.factories import (
-    EggLoader,
     Terminated,
     create,
+    factory_of_egg,
     known_context,
     measured,
 )
@@ -268,7 +268,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         if scheme == 'egg':
             place = path, kind, target
             if place not in self._factories:
-                self._factories[place] = EggLoader(path).factory_name(kind, target)
+                self._factories[place] = factory_of_egg(path, kind, target)
             return self._factories[place]
         try:
             if scheme == 'config':

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from paste_wspbus.errors import BindError, ConfigError, SettingError
-from paste_wspbus.ini.factories import SERVER, EggLoader
+from paste_wspbus.ini.factories import SERVER
 from paste_wspbus.ini.settings import DEFAULTS, SETTINGS
 from paste_wspbus.listening.addresses import parse_port
 from paste_wspbus.servers.registry import adapter_for, find_adapter
@@ -67,8 +67,11 @@ class ServerSection:
             return self._configure(waitress, {}, self.vars, None)
         if self.listen:
             self.forget_where()
-        loader = EggLoader('PasteScript') if self.kind else self.loader
-        name = self.kind or self.name
+        loader, name = self.loader, self.kind or self.name
+        if self.kind:
+            from paste_wspbus.ini.eggs import EggLoader
+
+            loader = EggLoader('PasteScript')
         factory = loader.factory_name(SERVER, name) or ''
         with self._finding_packages():
             is_known = find_adapter(factory) is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from paste_wspbus.errors import ConfigError, FactoryError
-from paste_wspbus.ini.factories import SERVER, EggLoader, name_of_factory, with_bus
+from paste_wspbus.ini.eggs import EggLoader
+from paste_wspbus.ini.factories import SERVER, name_of_factory, with_bus
 from paste_wspbus.servers.blocking import BlockingServer
 from paste_wspbus.servers.registry import runner_for
 

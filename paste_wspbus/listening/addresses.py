@@ -41,33 +41,18 @@ def parse_host(text: str) -> str:
     An empty text is none: to some servers it means all addresses of the machine, to others
     127.0.0.1.
     """
-    if (
-        not text
-        or _has_port(text)
-        or not {*'/"\''}.isdisjoint(text)
-        or len(text.split()) > 1
-    ):
+    if len(text.split()) != 1 or has_port(text) or not {*'/"\''}.isdisjoint(text):
+        from paste_wspbus.listening.written import host_hint
+
         problem = f'{text!r} is not a host name or address'
-        raise SettingError('host', f'{problem}{_host_hint(text)}')
+        raise SettingError('host', f'{problem}{host_hint(text)}')
     return text
 
 
-def _has_port(text: str) -> bool:
+def has_port(text: str) -> bool:
+    """Whether a text is HOST:PORT."""
     name, colon, port = text.partition(':')  # an IPv6 address has more than one colon
     return bool(name and colon) and port.isdigit()
-
-
-def _host_hint(text: str) -> str:
-    """Return a hint for the end of a message: what may be meant by a wrong host, or ''."""
-    if not text:
-        return '; write 127.0.0.1 for this machine alone, or 0.0.0.0 for all networks'
-    if text.startswith('unix:'):
-        return '; write unix_socket = PATH, without host and port'
-    if '://' in text:
-        return '; write it without the scheme; the port has a key of its own'
-    if _has_port(text):
-        return '; the port has a key of its own'
-    return value_hint(text)
 
 
 def split_listen(text: str) -> list[str]:

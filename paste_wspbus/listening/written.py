@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.listening.addresses import parse_mode, parse_port
-from paste_wspbus.values import boolean
+from paste_wspbus.listening.addresses import has_port, parse_mode, parse_port
+from paste_wspbus.values import boolean, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,3 +129,16 @@ def _options(text: str, kind: str, query: str, key: str) -> dict[str, Any]:
                 key, f'{text!r}: {value!r} is not {_WANTED[name]}'
             ) from None
     return found
+
+
+def host_hint(text: str) -> str:
+    """Return a hint for the end of a message: what may be meant by a wrong host, or ''."""
+    if not text:
+        return '; write 127.0.0.1 for this machine alone, or 0.0.0.0 for all networks'
+    if text.startswith('unix:'):
+        return '; write unix_socket = PATH, without host and port'
+    if '://' in text:
+        return '; write it without the scheme; the port has a key of its own'
+    if has_port(text):
+        return '; the port has a key of its own'
+    return value_hint(text)
