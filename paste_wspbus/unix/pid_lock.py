@@ -217,7 +217,7 @@ class PIDLock:
         file = -1
         try:
             file = self._open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            number = self._number(file)
+            number = _number(self.path, file)
             # In a container, a process gets the number of its predecessor again.
             found = None if number == os.getpid() else self._judge(number)
             if isinstance(found, ForeignPIDFile) and found.program in _SERVERS:
@@ -505,18 +505,9 @@ class PIDLock:
         except FileNotFoundError:
             return None
         try:
-            return self._number(fd)
+            return _number(self.path, fd)
         finally:
             os.close(fd)
-
-    def _number(self, fd: int) -> int | None:
-        os.lseek(fd, 0, os.SEEK_SET)
-        text = os.read(fd, _MAX_BYTES + 1).strip()
-        if not text:
-            return None
-        if len(text) > 10 or not text.isdigit() or not 0 < int(text) < 2**31:
-            raise GarbagePIDFile(self.path, 'it does not contain a process ID')
-        return int(text)
 
     def _judge(self, pid: int | None) -> StalePIDFile | ForeignPIDFile | None:
         """Return what is wrong with a PID file whose lock is free; None if it is empty."""
@@ -525,6 +516,17 @@ class PIDLock:
         if not is_alive(pid):
             return StalePIDFile(self.path, pid)
         return ForeignPIDFile(self.path, pid, program_of(pid))
+
+
+def _number(path: str, fd: int) -> int | None:
+    """Return the number in the open PID file at a path; None if the file is empty."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    text = os.read(fd, _MAX_BYTES + 1).strip()
+    if not text:
+        return None
+    if len(text) > 10 or not text.isdigit() or not 0 < int(text) < 2**31:
+        raise GarbagePIDFile(path, 'it does not contain a process ID')
+    return int(text)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
