@@ -160,6 +160,16 @@ class TooManyThreads(WSPBusError):
         )
 
 
+class TooManyProcesses(WSPBusError):
+    """The system starts no more processes for this user: fork(2), EAGAIN."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            'the system starts no more processes: raise the limit (ulimit -u, or TasksMax= '
+            'of systemd)'
+        )
+
+
 def shortage(error: BaseException) -> WSPBusError | None:
     """Return the error that says what the system lacks: descriptors or threads.
 

@@ -6,6 +6,8 @@ import contextlib
 import os
 import weakref
 
+from paste_wspbus.errors import TooManyProcesses, WSPBusError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,20 @@ _functions: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = (
     weakref.WeakKeyDictionary()
 )
 _watching = False
+
+
+def fork() -> int:
+    """Fork, as os.fork does.
+
+    :raises WSPBusError: if the system starts no more processes.
+    """
+    try:
+        return os.fork()
+    except BlockingIOError:
+        raise TooManyProcesses from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise WSPBusError(f'no process can be started: {reason}') from None
 
 
 def close_in_child(held: T, close: Callable[[T], object]) -> None:

@@ -21,7 +21,7 @@ from paste_wspbus.command.terminal import flush, print_line
 from paste_wspbus.control.timeline import LOAD, own_seconds, rows_of
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError, WSPBusError
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
-from paste_wspbus.forks import close_in_child
+from paste_wspbus.forks import close_in_child, fork
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Terminated, site_path
 from paste_wspbus.ini.listed import is_clustered
@@ -182,10 +182,11 @@ def load_in_child(
     :returns: what ``work`` has returned, with ``total``, the seconds; or ``code`` if the
         child has printed why it failed.
     :raises FactoryError: if the child takes too long, or ends without a result.
+    :raises WSPBusError: if the system starts no more processes.
     """
     limit = config.settings['start_timeout']
     ours, theirs = socket.socketpair()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         ours.close()
         _be_child(config, launch, make_process, theirs, limit, work)

@@ -16,7 +16,7 @@ import time
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.control import VERSION
-from paste_wspbus.errors import BindError, WSPBusError
+from paste_wspbus.errors import BindError, WSPBusError, shortage
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.listening.sockets import Selector
 from paste_wspbus.listening.unix_sockets import bind_with_mode
@@ -119,6 +119,7 @@ class Connection:
 
 def failure(error: Exception) -> dict[str, Any]:
     """Return the answer to a request that has failed."""
+    error = shortage(error) or error
     kind = '' if isinstance(error, WSPBusError) else f'{type(error).__name__}: '
     return {'error': f'{kind}{error}'}
 

@@ -19,7 +19,7 @@ from paste_wspbus.bus.host import host_of, note_reason
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread
 from paste_wspbus.bus.places import is_debugger, is_of_this_package
 from paste_wspbus.bus.states import State
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.exits import exit_code_of
 from paste_wspbus.plugins.signal_names import BadSignal, signal_name
 
@@ -424,7 +424,8 @@ class SignalHandler:
             pass  # no thread is in block(), so this one ran it; the log has each error
         except Exception as error:  # it must not reach the main thread
             bus.restarting = False
-            text = str(error) if isinstance(error, WSPBusError) else repr(error)
+            known = shortage(error) or error
+            text = str(known) if isinstance(known, WSPBusError) else repr(error)
             bus.post('log', text, 40)
             if target == 'restart':
                 bus.post('reload_failed', text)

@@ -11,6 +11,7 @@ import time
 
 from paste_wspbus.errors import UsageError, WSPBusError
 from paste_wspbus.exits import FAILED, of_signal
+from paste_wspbus.forks import fork
 from paste_wspbus.inbox import Inbox
 from paste_wspbus.report import Report
 from paste_wspbus.streams import flush_streams
@@ -59,6 +60,7 @@ def daemonize(
     :returns: in the daemon, the end that reports how the start ended.
     :raises ThreadsAlive: if other threads run; the error names them.
     :raises OSError: if this process may not open enough files.
+    :raises WSPBusError: if the system starts no more processes.
     """
     if not hasattr(os, 'fork'):
         raise UsageError('cannot daemonize: this system has no fork(2)')
@@ -67,8 +69,7 @@ def daemonize(
     _check_descriptors(LAUNCHER_NEEDS)
     reader, writer = os.pipe()
     waits, adopts = os.pipe()
-    hold(True)  # until `launch` handles signals, and until the daemon can report
-    child = os.fork()
+    child = _fork_held()
     if child:
         os.close(writer)
         os.close(waits)
@@ -78,7 +79,7 @@ def daemonize(
     os.close(reader)
     os.close(adopts)
     os.setsid()
-    if os.fork():
+    if _fork_again(writer):
         os.read(waits, 1)  # the end: the launching process will be the parent
         os._exit(0)
     os.close(waits)
@@ -91,6 +92,25 @@ def daemonize(
     report.pid()
     hold(False)
     return report
+
+
+def _fork_held() -> int:
+    """Fork, and hold signals until `launch` handles them, and until the daemon can report."""
+    hold(True)
+    try:
+        return fork()
+    except BaseException:
+        hold(False)
+        raise
+
+
+def _fork_again(writer: int) -> int:
+    """Fork the daemon; if that fails, report it, and end."""
+    try:
+        return fork()
+    except WSPBusError as error:
+        Report(writer).failed(error.exit_code, str(error))
+        os._exit(error.exit_code)
 
 
 def _check_threads() -> None:

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import TooManyProcesses, WSPBusError
 from paste_wspbus.exits import FAILED, INTERRUPTED, TERMINATED
 from paste_wspbus.requests import scoreboard
 from paste_wspbus.requests.ledger import Book
@@ -447,6 +447,8 @@ class Children:
 
 def _cannot_start(role: Role, error: OSError | MemoryError) -> WorkerFailed:
     reason = getattr(error, 'strerror', None) or str(error) or os.strerror(errno.ENOMEM)
+    if isinstance(error, BlockingIOError):
+        reason = str(TooManyProcesses())
     return WorkerFailed(1, f'{role.title} cannot be started: {reason}')
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections import deque
 
+from paste_wspbus.errors import TooManyProcesses
 from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.report import Report
 from paste_wspbus.role import Role
@@ -99,7 +100,9 @@ class Forker:
         try:
             pid = os.fork()
         except OSError as error:
-            line = f'{role.title} cannot be started: {error.strerror}'
+            is_limit = isinstance(error, BlockingIOError)
+            why = TooManyProcesses() if is_limit else error.strerror
+            line = f'{role.title} cannot be started: {why}'
             Report(os.dup(connection.fileno())).failed(1, line)
             self.report.ended(token, 1)
             return False

@@ -134,10 +134,10 @@ def test_a_worker_more_without_processes_is_logged(public):
     with public.serve('--user', str(LONELY), '--group', str(LONELY)) as site:
         limit_processes(public.python, site.pid, 1)
         site.send(signal.SIGTTIN)
-        site.expect('Worker 3 cannot be started: Resource temporarily unavailable')
+        site.expect('Worker 3 cannot be started: the system starts no more processes')
         told = public.graceful()
         assert told.code == 1, told.report()
-        assert 'Resource temporarily unavailable' in told.err.text
+        assert 'the system starts no more processes' in told.err.text
         ask(site)
         limit_processes(public.python, site.pid, -1)
         eventually(lambda: len(children(site.pid)) == 3)
