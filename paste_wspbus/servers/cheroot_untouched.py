@@ -42,14 +42,16 @@ def marking(base: type[Any], untouched: Untouched) -> type[Any]:
 
     class Connection(base):  # type: ignore[misc]
         RequestHandlerClass = Request
-        rfile: Any
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.fd, self.raw = self.socket.fileno(), _Raw(self.socket, untouched)
-            self.rfile.close()
-            self.rfile = cheroot_fast.Reader(self.socket, self.rbufsize, self.raw)
+        def __init__(self, server: Any, sock: socket.socket, makefile: Any) -> None:
+            self.fd, self.raw = sock.fileno(), _Raw(sock, untouched)
+            super().__init__(server, sock, self._file)
             untouched.add(self.fd)
+
+        def _file(self, sock: socket.socket, mode: str, size: int) -> Any:
+            if 'r' in mode:
+                return cheroot_fast.Reader(sock, size, self.raw)
+            return cheroot_fast.files(sock, mode, size)
 
         def begins_request(self) -> None:
             self.raw.receive()
