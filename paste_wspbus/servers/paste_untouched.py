@@ -23,6 +23,8 @@ def marking(base: type[Any], untouched: Untouched) -> type[Any]:
 
     class Handler(base):  # type: ignore[misc]
         rfile: Any
+        #: Paste's own file gets no buffer: ours takes its place at once.
+        rbufsize = 0
 
         def setup(self) -> None:
             super().setup()
