@@ -19,7 +19,7 @@ from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.rolls import Operators, Order, Turn, is_gone
 from paste_wspbus.workers.waiting import Waiting
-from tests.kit import Site, eventually, run
+from tests.kit import TIMEOUT, Site, eventually, run
 from tests.kit.processes import children
 from tests.kit.redis_servers import RedisServer, released
 
@@ -142,7 +142,7 @@ def entering(turn, events):
     """A turn that asks whether the roll of fence 7 goes on; ``answers`` are what it hears."""
     leaving = SimpleNamespace(leaving=False, events=events)
     turn.site.events, turn.site.waiting = events, Waiting(leaving)
-    turn.answers, turn._ttl = [], 0.2
+    turn.answers, turn._ttl = [], TIMEOUT
 
     def say(*words):
         turn.mail.said.append(words)
@@ -166,6 +166,7 @@ def test_before_the_first_process_stops_the_roll_must_still_go_on(
     entering.answers = [(7, False)]
     with pytest.raises(WorkerFailed, match='the roll that has asked for it has ended'):
         asked.enter(lambda: None)
+    entering._ttl = 0.2
     with pytest.raises(
         WorkerFailed, match='it is not known whether the roll continues'
     ):
