@@ -150,7 +150,7 @@ def test_each_look_at_the_lease_says_that_the_member_is_there(told):
     one.engine.others = [TWO]
     for _ in range(3):
         one.agent._beat()
-        assert TTL * 0.4 < one.agent._next - boot_clock() <= TTL / 2
+        assert TTL * 0.3 < one.agent._next - boot_clock() <= TTL / 2
     assert 'join' not in one.engine.acts and one.agent._members == 2
     one.engine.knows = False  # it has lost its data
     one.engine.acts.clear()
