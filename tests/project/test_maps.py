@@ -15,7 +15,9 @@ from paste_wspbus.workers.supervisor import SIGNALS
 from tests.kit.places import DOCS, ROOT
 
 PACKAGE = ROOT / 'paste_wspbus'
-MODULES = sorted(PACKAGE.rglob('*.py'))
+#: In an sdist the folder of the samples is a copy, here it is a link.
+SAMPLES = PACKAGE / 'templates/samples'
+MODULES = sorted(path for path in PACKAGE.rglob('*.py') if SAMPLES not in path.parents)
 
 
 def name_of(path):

@@ -85,7 +85,8 @@ def test_each_part_has_its_page():
 def test_each_plugin_of_this_package_is_a_section():
     built = from_code.filled(page('sections'))
     group = (ROOT / 'setup.cfg').read_text().split('paste_wspbus.plugin_factory =')[1]
-    names = re.findall(r'^    (\w+) =', group.partition('\npaste_')[0], re.M)
+    # An sdist has it in the form of setuptools, with tabs.
+    names = re.findall(r'^(?:    |\t)(\w+) =', group.partition('\npaste_')[0], re.M)
     assert len(names) > 6
     for name in names:
         assert f'### egg:paste_wspbus#{name}\n' in built
