@@ -156,7 +156,7 @@ class TooManyThreads(WSPBusError):
     def __init__(self) -> None:
         super().__init__(
             'the system starts no more threads: set a smaller number of threads, or raise '
-            'the limit (ulimit -u)'
+            'the limits (ulimit -u, and ulimit -v if it is set)'
         )
 
 
