@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,14 @@ def serves(command, cwd):
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp('wheel')
-    pip(sys.executable, 'wheel', '--no-deps', '--wheel-dir', folder, ROOT)
+    # A copy: another process of the tests may build in the checkout at the same time.
+    source = folder / 'source'
+    (source / 'docs').mkdir(parents=True)
+    for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, source)
+    shutil.copy(ROOT / 'docs/wspserve.1', source / 'docs')
+    shutil.copytree(ROOT / 'paste_wspbus', source / 'paste_wspbus')
+    pip(sys.executable, 'wheel', '--no-deps', '--wheel-dir', folder, source)
     (made,) = folder.glob('paste_wspbus-*.whl')
     return made
 
