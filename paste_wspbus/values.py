@@ -76,7 +76,7 @@ def nearest(word: str, known: Any) -> str:
     """Return a hint for the end of a message: the nearest known word, or ''."""
     from difflib import get_close_matches  # only an error needs it
 
-    alike = {str(one).lower(): one for one in known}
+    alike = {str(one).lower(): one for one in sorted(known, key=str)}
     found = get_close_matches(word.lower(), alike, 1, 0.5)
     return f'; did you mean {alike[found[0]]!r}?' if found else ''
 

@@ -114,7 +114,7 @@ class Bus(Broadcasting):
     lease: Any = None
     #: The reason why the process ends, if its host gives one: for listeners.
     stop_reason: str | None = None
-    #: The same, as long as it is not logged: see `post_reason`.
+    #: The same, until it is logged.
     untold_reason: str | None = None
 
     #: Seconds that drain, stop and exit may take together; then the process ends with
@@ -271,17 +271,9 @@ class Bus(Broadcasting):
         with contextlib.suppress(ChannelFailures):  # the log has each error
             self.publish(channel, *args)
 
-    def post_reason(self) -> None:
-        """Let the thread in `block` log why the site stops, before it logs that it stops.
-
-        It is for signal handlers. A start that they end early logs it before it rolls back.
-        """
-        self.turn.put('tell_reason')
-        self.turn.run_if_nobody_will()
-
     def _tell_reason(self) -> None:
-        why, self.untold_reason = self.untold_reason, None
-        if why is not None:
+        if self.untold_reason is not None:
+            why, self.untold_reason = self.untold_reason, None
             self.log(f'{REASON}{why}')
 
     def channel(self, name: str) -> Channel:

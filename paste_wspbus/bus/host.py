@@ -152,7 +152,8 @@ def note_reason(bus: Any, why: str) -> None:
     """
     if getattr(bus, 'stop_reason', None) is None:
         bus.stop_reason = bus.untold_reason = why
-        bus.post_reason()
+        bus.turn.put('tell_reason')
+        bus.turn.run_if_nobody_will()
 
 
 def note_caller(bus: Any, command: str) -> None:

@@ -7,7 +7,6 @@ site has imported the framework already.
 
 from __future__ import annotations
 
-import logging
 import sys
 from importlib import import_module
 
@@ -59,25 +58,9 @@ def introduce(
     present = [one for one in FRAMEWORKS if sys.modules.get(one.module) is not None]
     if not present:
         return []
-    from paste_wspbus.frameworks.guests import Taken, kept, moved
-    from paste_wspbus.frameworks.guests import log as warn
-    from paste_wspbus.frameworks.inside import applications
+    from paste_wspbus.frameworks.giving import give
 
-    introduced: dict[str, None] = {}
-    warnings: dict[str, None] = {}
-    for one in applications(app):
-        for framework in tuple(present):
-            try:
-                if framework.give(one, bus):
-                    introduced[framework.title] = None
-            except Taken as error:
-                warnings[kept(framework.title, framework.distribution, error)] = None
-            except Exception as error:
-                present.remove(framework)
-                warnings[moved(framework.title, framework.distribution, error)] = None
-    for warning in warnings:
-        (warn if log is None else log)(warning, level=logging.WARNING)
-    return list(introduced)
+    return give(app, bus, present, log)
 
 
 def _by(module: str) -> Callable[[Any, Bus], bool]:

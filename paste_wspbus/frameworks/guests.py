@@ -49,15 +49,6 @@ def log(message: str, level: int) -> None:
     logging.getLogger('paste_wspbus').log(level, '%s', message)
 
 
-def moved(title: str, distribution: str, error: Exception) -> str:
-    """Return the warning that a framework keeps its globals elsewhere than it did."""
-    problem = ' '.join(f'{type(error).__name__}: {error}'.split())
-    return (
-        f'{title} {version_of(distribution)}: '
-        f'its applications are served without the bus in their globals ({problem})'
-    )
-
-
 def kept(title: str, distribution: str, error: Taken) -> str:
     """Return the warning that the site has its own object in the place of the bus."""
     return (
