@@ -314,13 +314,15 @@ def test_asking_waits_where_others_are_before_it(site):
 
 
 def test_clients_that_leave_at_once_stall_nobody(site):
-    before = len(os.listdir(f'/proc/{site.pid}/fd'))
 
     def come_and_go():
         for _ in range(50):
             with connect(site) as client:
                 client.send(request('status'))
 
+    come_and_go()
+    assert answers(site)  # it has opened by now what it needs to serve
+    before = len(os.listdir(f'/proc/{site.pid}/fd'))
     threads = [threading.Thread(target=come_and_go) for _ in range(4)]
     for thread in threads:
         thread.start()
