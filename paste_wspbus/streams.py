@@ -31,8 +31,6 @@ def attempt(stream: Any, method: str, *args: Any) -> bool:
     """
     try:
         getattr(stream, method)(*args)
-    except Exception:
-        return False
     except BaseException as error:
         if not is_foreign(error):
             raise
@@ -53,19 +51,20 @@ def is_terminal(stream: Any) -> bool:
 def is_foreign(error: BaseException) -> bool:
     """Whether called code has raised an error, and no signal or bus.
 
-    Those raise it in a frame of this package, but Python's handler of SIGINT has no frame.
+    Those have a frame of this package, but Python's handler of SIGINT has none.
     """
     if isinstance(error, KeyboardInterrupt):
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             return False
-    trace = error.__traceback__  # its first frame is that of the function itself
-    if trace is None or trace.tb_next is None:
-        return True
-    while trace.tb_next is not None:
+    # The first frame is that of the function itself.
+    trace, module = error.__traceback__ and error.__traceback__.tb_next, ''
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get('__name__'))
+        if module.endswith(('bus.plugins.signals', '.early_signals')):
+            return False
         trace = trace.tb_next
-    module = str(trace.tb_frame.f_globals.get('__name__'))
-    return not module.startswith('paste_wspbus.')
+    return isinstance(error, Exception) or not module.startswith('paste_wspbus.')
 
 
 def flush_streams() -> None:

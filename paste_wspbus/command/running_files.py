@@ -34,7 +34,8 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
         )
     if isinstance(found.error, finding.Ambiguous):
         raise found.error
-    if found.lock is None or not options.replaces:
+    is_kept = found.lock is None or not options.replaces
+    if is_kept and found.lost and not is_gunicorns(found, options):
         found.check_answers()
     if found.entry is None:
         if isinstance(found.error, finding.NotKnown) and options.verbosity > 0:

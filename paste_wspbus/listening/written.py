@@ -93,7 +93,7 @@ def _hint(where: str, key: str, takes_fd: bool) -> str:
     rest = rest.rstrip('/')
     if rest.startswith('/'):
         rest = f'unix:{rest}'
-    elif not slashes:
+    elif not slashes or scheme == 'fd':
         return ''
     try:
         parse_address(rest, key, takes_fd)

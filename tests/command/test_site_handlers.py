@@ -155,7 +155,8 @@ def test_an_exception_before_the_stop_and_one_in_it_are_both_logged(tmp_path):
     assert 'lifespan closed' in site.err.text
 
 
-#: The signal comes where the function PLACE of the command calls os.open or a stream.
+#: The signal comes where the function PLACE of the command, or one that it calls, calls
+#: os.open or a stream.
 AT_THE_ANNOUNCEMENT = """
 import os
 import sys
@@ -164,7 +165,8 @@ PLACE = {place!r}
 
 
 def interrupt(frame, event, arg):
-    if event == 'c_call' and frame.f_code.co_qualname == PLACE:
+    names = [one.f_code.co_qualname for one in (frame, frame.f_back) if one]
+    if event == 'c_call' and PLACE in names:
         sys.setprofile(None)
         signal.raise_signal(signal.SIGWINCH)
 

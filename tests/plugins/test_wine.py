@@ -473,7 +473,8 @@ def test_ctrl_c_in_a_start_takes_effect_before_the_next_listener(program):
     text = """
     pressed = threading.Event()
     bus.subscribe('log', lambda msg, level: 0)
-    bus.post = lambda channel, *args: pressed.set()
+    put = bus.turn.put
+    bus.turn.put = lambda *command: (put(*command), pressed.set())
 
     @bus.subscribe('start')
     def slow():
