@@ -474,7 +474,14 @@ def test_ctrl_c_in_a_start_takes_effect_before_the_next_listener(program):
     pressed = threading.Event()
     bus.subscribe('log', lambda msg, level: 0)
     put = bus.turn.put
-    bus.turn.put = lambda *command: (put(*command), pressed.set())
+
+    def heard(*command):
+        queued = put(*command)
+        if command[0] == 'exit':
+            pressed.set()
+        return queued
+
+    bus.turn.put = heard
 
     @bus.subscribe('start')
     def slow():
