@@ -105,6 +105,10 @@ def _start(site: HostedSite) -> None:
     except StartFailed as error:
         logging.getLogger('paste_wspbus').error('%s', error)
         raise SystemExit(FAILED_APP) from error
+    except KeyboardInterrupt:
+        # A signal that ends this worker has ended the start. uWSGI would only print it, and
+        # the worker would serve on.
+        raise SystemExit(0) from None
     # Set this only now: the site may have set the hook while it was composed.
     uwsgi.atexit = partial(_stop, site, getattr(uwsgi, 'atexit', None))
 

@@ -303,6 +303,30 @@ def test_a_worker_whose_site_does_not_start_exits_and_the_next_tries(folder, mod
             assert uwsgi.get().status == 200
 
 
+SLOW = """
+import time
+from hosted import make_app
+from hosted import events as opened
+
+
+def events(bus, global_conf, **settings):
+    bus.subscribe('start', lambda: time.sleep(60), priority=90)
+    return opened(bus, global_conf, **settings)
+"""
+
+
+@pytest.mark.parametrize('mode', ['forked', 'lazy'])
+def test_a_stop_that_interrupts_the_start_of_a_worker_ends_it(folder, mode):
+    write(folder, {'slow.py': SLOW})
+    text = (folder / 'site.ini').read_text().replace('call:hosted:', 'call:slow:')
+    (folder / 'site.ini').write_text(text)
+    with Watching(folder, *MODES[mode], wait=False) as uwsgi:
+        eventually(lambda: 'start' in uwsgi.events())
+        assert uwsgi.kill(signal.SIGTERM) == 0
+        events = uwsgi.events()
+        assert events.count('start') == sum(one.startswith('stop') for one in events)
+
+
 @pytest.mark.parametrize(
     'options', [(), (*MODES['lazy'], '--need-app')], ids=['no master', 'need-app']
 )
