@@ -21,7 +21,7 @@ from paste_wspbus.unix.processes import (
     why_stopped,
 )
 from tests.kit import Process, eventually
-from tests.kit.processes import freeze, status_field
+from tests.kit.processes import asleep, freeze, status_field
 
 #: No process has this number (proc(5): pid_max is at most 2**22).
 NOBODY = 2**22 + 1
@@ -39,6 +39,8 @@ def test_a_process_that_is_stopped_is_known_until_it_continues(tmp_path):
 
 def test_a_process_whose_descriptors_are_used_up_is_known_with_its_limit(tmp_path):
     with Process(['sleep', '60'], tmp_path) as process:
+        # It has opened and closed its libraries by then.
+        eventually(lambda: asleep(process.pid))
         assert used_up_descriptors(process.pid) == 0 and why_silent(process.pid) == ''
         held = len(os.listdir(f'/proc/{process.pid}/fd'))
         for limit, known in ((held + 1, 0), (held, held), (1, 1)):
