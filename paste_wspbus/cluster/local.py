@@ -152,7 +152,7 @@ class LocalEngine:
             return self._count(state, now)
 
     def _count(self, state: dict[str, Any], now: float) -> int:
-        """Forget the members that have gone; return the number of those that are not silent."""
+        """Return the number of members that have reported in time; forget those that have left."""
         for name, one in list(state['members'].items()):
             if not self._is_there(one, now):
                 del state['members'][name]

@@ -43,8 +43,8 @@ local function valid(had)
 end
 """
 
-#: Forgets the members that were silent for too long, and returns the number of those that are
-#: not silent. All times are in milliseconds.
+#: Returns the number of members that have reported in time. It first forgets those that were
+#: silent for too long. All times are in milliseconds.
 _MEMBERS = """
 local function count_members(members, seen, facts, now, silent, forgotten)
   local gone = redis.call('ZRANGEBYSCORE', seen, '-inf', now - forgotten)

@@ -1042,6 +1042,23 @@ def sent(files):
     return json.loads(json.dumps(files.news()))
 
 
+def test_a_change_that_was_not_read_in_time_belongs_to_the_burst(
+    watcher, site, tmp_path
+):
+    other = tmp_path / 'other.py'
+    other.write_text('one')
+    watching = watcher(files_of(site, other), quiet=0.02)
+    watching.events.step(TIMEOUT)  # the first look at all files
+    site.write_text('two')
+    while not watching.noticed:
+        watching.events.step(TIMEOUT)
+    other.write_text('two')
+    # The time of the burst is over: the system has kept this process from running.
+    watching._until = 0.0
+    watching._settle()
+    assert watching.next() == ['other.py', 'site.py']
+
+
 @each_kind
 def test_a_watcher_needs_no_thread(kind, watcher, site):
     threads = threading.active_count()
