@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Any
 
-    from paste_wspbus.bus.bus import Bus
     from paste_wspbus.bus.host import Host
 
 
@@ -34,22 +33,18 @@ def stack_of(thread: threading.Thread) -> str:
     return _format(frame) if frame else ''
 
 
-def stacks(bus: Bus | None = None) -> str:
+def stacks(requests: dict[int, str] | None = None, without: int = 0) -> str:
     """Return the stacks of all threads, each under the name of its thread.
 
-    :param bus: if it is given, each thread is shown with the request that it has.
+    :param requests: what to show with the name, by the ident of the thread.
+    :param without: the ident of a thread that is left out.
     """
     frames = sys._current_frames()
-    named: dict[int | None, str] = {
-        thread.ident: thread.name for thread in threading.enumerate()
-    }
-    if bus is not None:
-        from paste_wspbus.bus.threads import add_requests
-
-        add_requests(named, bus)
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
     return '\n'.join(
-        f'Thread {named.get(ident, ident)}:\n{_format(frame)}'
+        f'Thread {names.get(ident, ident)}{(requests or {}).get(ident, "")}:\n{_format(frame)}'
         for ident, frame in frames.items()
+        if ident != without
     )
 
 

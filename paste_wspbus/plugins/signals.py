@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
 import select
@@ -443,18 +442,17 @@ class SignalHandler:
         now = time.monotonic()
         if now - self._stacks_at >= WINDOW:
             self._stacks_at = now
-            text = f'Stacks of process {os.getpid()}:\n{stacks(self.bus)}'
-            self.show(text, signal.Signals(signum).name)
+            self.show_stacks(signal.Signals(signum).name)
 
-    def show(self, text: str, name: str) -> None:
-        """Log a text in another thread: the main thread may hang, and hold a lock of the log.
+    def show_stacks(self, name: str) -> None:
+        """Log the stacks in another thread: this one may hang, or hold a lock of the log.
 
         :param name: the signal that has asked for it.
         """
         try:
-            _thread.start_new_thread(self.bus.log, (text, 30))
+            start_new_thread(_log_stacks, (self.bus,))
         except RuntimeError:  # the system starts no more threads
-            self.bus.post('log', text, 30)
+            self.bus.post('log', f'Stacks of process {os.getpid()}:\n{stacks()}', 30)
 
     def _count(self, signum: int) -> int:
         """Return which signal to stop this is: 1 for the first, 0 if it does not count."""
@@ -561,6 +559,13 @@ class Owners:
         is_ours = callable(before) and signal.getsignal(number) == before
         if is_ours and name not in self.of_site:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _log_stacks(bus: Bus) -> None:
+    # Not imported in a handler: it may have interrupted another import.
+    from paste_wspbus.bus.threads import log_stacks
+
+    log_stacks(bus)
 
 
 def _is_ignored(target: Target) -> bool:

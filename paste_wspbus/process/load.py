@@ -11,7 +11,7 @@ import time
 # The original, before a site patches Python.
 from _thread import get_ident, start_new_thread
 
-from paste_wspbus.bus.deadlines import stacks
+from paste_wspbus.bus import threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,9 +89,8 @@ def log_stacks(bus: Bus) -> None:
 
     The caller answers requests for the status: it must not wait for a lock of the log.
     """
-    text = f'Stacks of process {os.getpid()}:\n{stacks(bus)}'
     with contextlib.suppress(RuntimeError):  # the system starts no more threads
-        start_new_thread(bus.log, (text, 30))
+        start_new_thread(threads.log_stacks, (bus,))
 
 
 def describe_stacks(bus: Bus) -> dict[str, Any]:

@@ -150,14 +150,15 @@ class SupervisorSignals(SignalHandler):
     def look(self) -> None:
         """Do nothing: no code of the site runs here."""
 
-    def show(self, text: str, name: str) -> None:
-        """Log a text, and order the workers to show their stacks.
+    def show_stacks(self, name: str) -> None:
+        """Log the stacks of this process, and order the workers to show theirs.
 
         The loop does both, also during a start or a graceful restart: a process that
         forks must not have threads.
         """
         bus = self.bus
         assert isinstance(bus, SupervisorBus)
+        text = f'Stacks of process {os.getpid()}:\n{stacks()}'
         bus.events.call_later(0, lambda: bus.log(text, 30))
         bus.events.call_later(0, lambda: bus.supervisor.forward(name, 'stacks'))
 

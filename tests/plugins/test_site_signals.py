@@ -360,3 +360,50 @@ def test_sigquit_may_be_given_back_to_the_system(tmp_path):
         running.send(signal.SIGQUIT)
         assert running.wait() == -signal.SIGQUIT
     eventually(running.has_left_nothing)
+
+
+#: What Python runs first: it reports each import inside the handler of a signal.
+REPORTS_IMPORTS = """
+import os
+import sys
+
+
+def report(event, args):
+    frame = sys._getframe(1) if event == 'import' else None
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == 'handle' and 'signals.py' in code.co_filename:
+            os.write(2, f'imported in a handler: {args[0]}\\n'.encode())
+        frame = frame.f_back
+
+
+sys.addaudithook(report)
+"""
+
+
+@pytest.mark.parametrize(
+    'args',
+    [(), ('--workers', '2'), ('--reload',), ('--reload', '--reloader', 'child')],
+    ids=['single', 'workers', 'fork', 'child'],
+)
+@pytest.mark.parametrize(
+    ('signum', 'said'),
+    [
+        (signal.SIGQUIT, 'Thread MainThread:'),
+        (signal.SIGUSR1, 'reopened'),
+        (signal.SIGHUP, 'closed'),
+    ],
+)
+def test_no_handler_imports(tmp_path, args, signum, said):
+    # It may have interrupted another import. Python 3.11 cannot do both: a KeyError of
+    # importlib ended the site.
+    (tmp_path / 'sitecustomize.py').write_text(REPORTS_IMPORTS)
+    env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    says = "    bus.subscribe('reopen_logs', lambda: say('reopened'))"
+    files = {'webapp.py': WEBAPP.replace('    at_start()', says)}
+    with Site(tmp_path, INI % '', *args, files=files, env=env) as running:
+        running.send(signum)
+        running.expect(said)
+        assert running.get().status == 200
+        assert running.stop()[0] == 0, running.report()
+    assert 'imported in a handler' not in running.err.text
