@@ -46,7 +46,7 @@ man: $(VENV)/.served  ## Write docs/wspserve.1, the manual page, from the parser
 	$(VENV)/bin/python docs/man.py
 
 # The suite on every Python we support, each in a virtual environment of its own. SHARED
-# names those that share one run of it, a part each, as in CI.
+# names those that share one run of it, a part each, as in CI (--part in tests/conftest.py).
 SHARED ?=
 test-all:  ## Run the tests on each supported Python (PYTHONS="python3.11 python3.12")
 	set -e; part=0; for python in $(PYTHONS); do \

@@ -1,4 +1,5 @@
 import atexit
+import collections
 import os
 import shutil
 import signal
@@ -34,32 +35,46 @@ os.environ['RUNTIME_DIRECTORY'] = tempfile.mkdtemp(prefix='wspbus-sites-')
 atexit.register(shutil.rmtree, os.environ['RUNTIME_DIRECTORY'], ignore_errors=True)
 
 
+#: The cases of one parametrized test that a part of the suite has.
+CASES = 2
+
+
 def pytest_addoption(parser):
     parser.addoption(
         '--part',
         metavar='K/N',
-        help='run the K-th of N parts of the suite, which together are the whole without '
-        'the benchmarks: 1/2',
+        help=f'run the K-th of N parts of the suite, such as 1/2: together they have each '
+        f'test but the benchmarks, with at most {CASES} of its cases',
     )
 
 
 def pytest_collection_modifyitems(config, items):
-    """Choose the files of `--part`; a file's tests stay together, for they share fixtures.
+    """Choose the tests of `--part`; a file's tests stay together, for they share fixtures.
 
     The benchmarks take minutes, and run with the whole suite, on one Python.
     """
     if not config.option.part:
         return
     part, parts = map(int, config.option.part.split('/'))
+    cases = collections.Counter()
 
     def is_chosen(item):
         name = item.path.relative_to(config.rootpath).as_posix()
-        if item.path.name == 'test_benchmarks.py':
+        if item.path.name == 'test_benchmarks.py' or number(name) % parts != part - 1:
             return False
-        return zlib.crc32(name.encode()) % parts == part - 1
+        test = item.nodeid.partition('[')[0]
+        cases[test] += 1
+        return cases[test] <= CASES
 
-    config.hook.pytest_deselected(items=[one for one in items if not is_chosen(one)])
-    items[:] = filter(is_chosen, items)
+    # By a number of its name, that is: else the first cases would be all of one kind.
+    chosen = {*filter(is_chosen, sorted(items, key=lambda item: number(item.nodeid)))}
+    config.hook.pytest_deselected(items=[one for one in items if one not in chosen])
+    items[:] = [one for one in items if one in chosen]
+
+
+def number(name):
+    """A number of a name, which is the same in each run."""
+    return zlib.crc32(name.encode())
 
 
 def pytest_ignore_collect(collection_path):
