@@ -17,8 +17,8 @@ SITES = rounds.HERE.parent / 'tests' / 'sites'
 
 LARGEST = 'the largest'
 
-#: The number of turns, one with the filter and one without; and the requests of each turn.
-#: A figure is the difference of the lower quartiles.
+#: The default number of turns, one with the filter and one without; and the requests of each
+#: turn. A figure is the difference of the lower quartiles.
 TURNS, REQUESTS = 101, 30
 
 COMPOSE = """
@@ -178,7 +178,7 @@ def measure_composition(options: Any) -> None:
 
 def measure_requests(options: Any) -> None:
     """Measure the difference between a request with the filter and one without."""
-    before = REQUEST.format(turns=TURNS, requests=REQUESTS)
+    before = REQUEST.format(turns=int(options.turns), requests=REQUESTS)
     for name, (module, factory) in PAGES.items():
         if not rounds.has(module):
             continue
@@ -196,7 +196,7 @@ def measure_requests(options: Any) -> None:
 
 def main() -> None:
     global SITES
-    options = rounds.options(__doc__)
+    options = rounds.options(__doc__, turns=TURNS)
     with tempfile.TemporaryDirectory() as folder:  # some write beside their .ini
         SITES = Path(shutil.copytree(SITES, Path(folder, 'sites')))
         measure_composition(options)

@@ -342,10 +342,12 @@ def test_restarts_clients_tell_a_connection_that_is_refused(ask, monkeypatch):
 
 def test_reload_serves_each_edit_without_a_failed_poll(benchmark):
     # 'first' and 'stale' take two minutes; for old answers there is workers/test_old_code.py.
-    quick = ['edits', 'idle', 'growth', '--rounds=2', '--reloads=4', '--idle-seconds=1']
+    quick = ['edits', 'idle', 'growth', '--rounds=2', '--idle-seconds=1']
     output = benchmark(
         'reload',
         *quick,
+        '--reloads=4',
+        '--starts=4',
         '--settle-seconds=0',
         '--sites=small',
         '--servers=wspserve',
@@ -388,7 +390,7 @@ def test_reloads_client_tells_what_came_of_a_poll(response, kind, monkeypatch):
 
 
 def test_frameworks_measures_each_site_and_each_framework(benchmark):
-    output = benchmark('frameworks', '--rounds', '2')
+    output = benchmark('frameworks', '--rounds', '2', '--turns', '11')
     found = targets(output)
     assert found.pop('milliseconds for the largest') < 50  # the machine is busy
     named = [what.rpartition(', ')[2] for what in found]
