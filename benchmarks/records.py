@@ -114,15 +114,31 @@ PEERS = [
 #: Why a peer is better: (the beginning of the figure, a part of the peer's name, the reason).
 WHY = [
     ('SIGTERM', '', 'The signal ends it at once: it stops nothing.'),
-    ('', 'the floor', 'It is Python, PasteDeploy and waitress alone, as any start has them.'),
+    (
+        '',
+        'the floor',
+        'It is Python, PasteDeploy and waitress alone, as any start has them.',
+    ),
     ('', 'no .ini', 'It reads no .ini and composes nothing.'),
     ('', 'magicbus', 'Its bus is smaller: no deadlines, no timeline.'),
     ('', 'uWSGI', 'uWSGI is written in C: Python runs only the application.'),
-    ('', 'granian', "granian's server is written in Rust: Python runs only the application."),
-    ('', 'ten', 'The script starts a server and nothing else: no log, no signals, no bus.'),
+    (
+        '',
+        'granian',
+        "granian's server is written in Rust: Python runs only the application.",
+    ),
+    (
+        '',
+        'ten',
+        'The script starts a server and nothing else: no log, no signals, no bus.',
+    ),
     ('', 'blinker', 'blinker calls its receivers and collects no exceptions.'),
     ('', 'plain loop', 'A loop over functions is what any bus adds its promises to.'),
-    ('', 'waitress', 'It keeps no record of its requests: nobody can ask it what it does.'),
+    (
+        '',
+        'waitress',
+        'It keeps no record of its requests: nobody can ask it what it does.',
+    ),
 ]
 
 #: What an earlier page has of one benchmark.
@@ -303,7 +319,9 @@ def page(options: argparse.Namespace) -> str:
     text += [row(*'----')] + [row(*line) for line in judged]
     text += ['', '## Where a peer is better', '']
     text += [row('figure', 'peer', 'ours ÷ peer', 'why'), row(*'----')]
-    text += [row(figure, peer, ours, why(figure, peer)) for figure, peer, ours in better]
+    text += [
+        row(figure, peer, ours, why(figure, peer)) for figure, peer, ours in better
+    ]
     if not better:
         text[-2:] = ['In no table of this run.']
     return '\n'.join(text + outputs) + '\n'
@@ -312,7 +330,11 @@ def page(options: argparse.Namespace) -> str:
 def why(figure: str, peer: str) -> str:
     """Return why this peer is better in a figure, or nothing if nobody has looked."""
     return next(
-        (text for begin, part, text in WHY if figure.startswith(begin) and part in peer),
+        (
+            text
+            for begin, part, text in WHY
+            if figure.startswith(begin) and part in peer
+        ),
         '',
     )
 

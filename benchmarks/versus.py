@@ -1,6 +1,7 @@
-"""Compares this checkout with another one, in the same run: start, memory, publish.
+"""Compares this checkout with another one, in the same run: start, memory, publish, requests.
 
     python benchmarks/versus.py OTHER/.venv/bin/python
+    python benchmarks/versus.py OTHER/.venv/bin/python requests --rounds 20
 
 Both have the package installed in editable form, so that each Python runs its own checkout.
 """
@@ -8,12 +9,15 @@ Both have the package installed in editable form, so that each Python runs its o
 from __future__ import annotations
 
 import argparse
+import functools
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import rounds
+import throughput
 
 PUBLISH = """
 import timeit
@@ -69,33 +73,86 @@ def compare(title: str, unit: str, measure, python: str, count: int, at_most: fl
     rounds.judge(f'{NOW} ÷ {BEFORE}', ratio, at_most=at_most)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('python', help="the other checkout's Python")
-    parser.add_argument('--rounds', type=int, default=25, help='default 25')
-    options = parser.parse_args()
-    for title, unit, measure in (
+#: {server: the case in throughput.py}: what a request costs in a worker, which is watched.
+REQUESTS = {
+    'waitress': '4 connections',
+    'cheroot': '4 connections',
+    'paste': 'a connection for each request',
+}
+
+
+def worker(port: int, python: str, server: str) -> list[str]:
+    """Return the command that serves the small site in one worker."""
+    named = [] if server == 'waitress' else ['--server-name', server]
+    command = [python, str(Path(python).with_name('wspserve')), *named, '--workers=1']
+    return [*command, rounds.SITE, f'http_port={port}']
+
+
+def compare_requests(python: str, count: int, seconds: float) -> None:
+    """Print what a worker of both answers a second, and the processor time of a request."""
+    for server, case in REQUESTS.items():
+        times, sleeps = ({NOW: [], BEFORE: []} for _ in range(2))
+        measures = {
+            name: throughput.requests_a_second(
+                functools.partial(worker, python=one, server=server),
+                case,
+                seconds,
+                times[name],
+                sleeps[name],
+            )
+            for name, one in ((NOW, sys.executable), (BEFORE, python))
+        }
+        rates = rounds.alternate(measures, count)
+        # The first round warms up.
+        times = {name: values[1:] for name, values in times.items()}
+        what = f'a worker, {server}, {case}'
+        rate = rounds.table(f'requests a second, {what}', '1/s', rates, NOW)
+        cost = rounds.table(f'processor time of a request, {what}', 'µs', times, NOW)
+        title = f'{NOW} ÷ {BEFORE}, {server}'
+        rounds.judge(f'requests a second, {title}', rate.get(BEFORE), at_least=0.98)
+        rounds.judge(f'processor time, {title}', cost.get(BEFORE), at_most=1.02)
+
+
+def compare_starts(python: str, count: int) -> None:
+    """Print the start and the memory of both."""
+    for title, unit, figure in (
         ('from exec to the first response', 'ms', 'wall'),
         ('CPU until the first response, main thread', 'ms', 'cpu'),
         ('memory of a site that has answered (Pss)', 'MB', 'memory'),
     ):
-        compare(
-            title,
-            unit,
-            lambda python, measure=measure: start(python, measure),
-            options.python,
-            options.rounds,
-            at_most=1.05,
-        )
+        measure = functools.partial(start, measure=figure)
+        compare(title, unit, measure, python, count, at_most=1.05)
+
+
+def compare_publish(python: str, count: int) -> None:
+    """Print what a publish of both takes."""
     for listeners in (1, 10):
-        compare(
-            f'publish to {listeners} listeners',
-            'µs',
-            lambda python, listeners=listeners: publish(python, listeners),
-            options.python,
-            options.rounds,
-            at_most=1.1,
-        )
+        title = f'publish to {listeners} listeners'
+        measure = functools.partial(publish, listeners=listeners)
+        compare(title, 'µs', measure, python, count, at_most=1.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('python', help="the other checkout's Python")
+    parser.add_argument(
+        'what', nargs='*', help='any of start, publish, requests; default: all'
+    )
+    parser.add_argument('--rounds', type=int, default=25, help='default 25')
+    parser.add_argument(
+        '--seconds', type=float, default=2, help='requests: of each round (default 2)'
+    )
+    options = parser.parse_args()
+    what = options.what or ['start', 'publish', 'requests']
+    if 'start' in what:
+        compare_starts(options.python, options.rounds)
+    if 'publish' in what:
+        compare_publish(options.python, options.rounds)
+    if 'requests' in what:
+        if shutil.which('wrk') is None:
+            print('wrk is not installed: requests are not measured')
+        else:
+            compare_requests(options.python, options.rounds, options.seconds)
 
 
 if __name__ == '__main__':

@@ -15,7 +15,27 @@ if TYPE_CHECKING:
 
 #: The channels of this package, and those of CherryPy for threads and requests.
 CHANNELS = frozenset(
-    ['start', 'drain', 'stop', 'exit', 'graceful', 'restart', 'reload_failed', 'missed', 'log', 'main', 'reopen_logs', 'status', 'watch', 'start_thread', 'stop_thread', 'acquire_thread', 'release_thread', 'before_request', 'after_request']
+    [
+        'start',
+        'drain',
+        'stop',
+        'exit',
+        'graceful',
+        'restart',
+        'reload_failed',
+        'missed',
+        'log',
+        'main',
+        'reopen_logs',
+        'status',
+        'watch',
+        'start_thread',
+        'stop_thread',
+        'acquire_thread',
+        'release_thread',
+        'before_request',
+        'after_request',
+    ]
 )
 
 

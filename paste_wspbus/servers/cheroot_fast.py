@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import queue
+import select
 import socket
 import threading
 
@@ -15,6 +16,7 @@ from paste_wspbus.servers.thread_queue import ThreadQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from cheroot.workers.threadpool import ThreadPool
@@ -22,23 +24,64 @@ if TYPE_CHECKING:
 #: Bytes. A longer first chunk is not copied to join it to the head of its response.
 LONGEST_JOINED = 32768
 
+#: Whether the system has poll(2): Windows has not.
+_CAN_WAIT = hasattr(select, 'poll')
 
-class _Raw(socket.SocketIO):
+
+class TimeLimit:
+    """The seconds that a client has for each read and each write of its connection.
+
+    A socket with a time limit of its own makes Python call poll(2) before each recv(2) and
+    send(2): each time the thread lets go of the interpreter, and waits for it again. So the
+    socket does not wait, and only where nothing is there, or no room, this does.
+
+    :param sock: the connection. It loses its own time limit.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock, self._seconds = sock, sock.gettimeout()
+        if _CAN_WAIT and not threads_are_greenlets():
+            sock.setblocking(False)
+
+    def wait(self, event: int) -> None:
+        """Wait until the socket can be read (POLLIN) or written (POLLOUT).
+
+        :raises TimeoutError: if that takes too long; with the text that cheroot knows.
+        """
+        seconds = self._seconds
+        if seconds != 0:
+            poll = select.poll()  # select(2) takes no descriptor above 1023
+            poll.register(self._sock, event)
+            if poll.poll(None if seconds is None else seconds * 1000):
+                return
+        raise TimeoutError('timed out')
+
+
+class Raw(socket.SocketIO):
     """Reads a socket; while ``is_quiet``, it reads nothing, as if nothing had come."""
 
     is_quiet = False
 
+    def __init__(self, sock: socket.socket, limit: TimeLimit) -> None:
+        super().__init__(sock, 'r')
+        self._limit = limit
+
     def readinto(self, buffer: Any) -> int | None:
-        return None if self.is_quiet else super().readinto(buffer)
+        """Read what is there; if nothing is, wait for it."""
+        if self.is_quiet:
+            return None
+        while (count := super().readinto(buffer)) is None:
+            self._limit.wait(select.POLLIN)
+        return count
 
 
 class Reader(io.BufferedReader):
     """Takes the place of cheroot's StreamReader, which reads each line byte by byte in Python."""
 
-    raw: _Raw
+    raw: Any
 
-    def __init__(self, sock: socket.socket, size: int, raw: Any = None) -> None:
-        super().__init__(raw or _Raw(sock, 'r'), size)
+    def __init__(self, raw: socket.SocketIO, size: int) -> None:
+        super().__init__(raw, size)
         #: cheroot's statistics show it.
         self.bytes_read = 0
 
@@ -60,9 +103,9 @@ class Reader(io.BufferedReader):
 class Writer(io.BufferedIOBase):
     """Takes the place of cheroot's StreamWriter: the head and the first chunk leave in one send(2)."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, limit: TimeLimit) -> None:
         self._sock = sock  # `servers.cutting` finds by it the client that does not read
-        self._held = b''
+        self._limit, self._held = limit, b''
         #: Whether the next bytes wait for those that are written after them, or for
         #: flush().
         self.holds = False
@@ -100,26 +143,42 @@ class Writer(io.BufferedIOBase):
                 self._send_all(held)
             else:
                 data = held + data
-        send = self._sock.send
-        sent = send(data)
-        # Each send(2) has the whole time limit: sendall() would have it for all of them.
-        rest = memoryview(data)
-        while sent < len(data):
-            sent += send(rest[sent:])
+        rest: Any = data
+        while rest:
+            try:
+                sent = self._sock.send(rest)
+            except BlockingIOError:
+                self._limit.wait(select.POLLOUT)
+                continue
+            # Each send(2) has the whole time limit: sendall() would have it for all.
+            rest = memoryview(rest)[sent:] if sent < len(rest) else b''
 
     def close(self) -> None:
         """Drop what is held; the connection closes its socket."""
         self._held = b''
 
 
-def files(sock: socket.socket, mode: str, size: int) -> Any:
-    """Return a `Reader` or a `Writer`; cheroot's MakeFile has the same parameters."""
-    return Reader(sock, size) if 'r' in mode else Writer(sock)
-
-
 def faster(makefile: Any) -> Any:
-    """Return `files` in the place of cheroot's own function for sockets without TLS."""
-    return files if makefile is MakeFile else makefile
+    """Return what makes `Reader` and `Writer` in the place of cheroot's files without TLS."""
+    return Files().make if makefile is MakeFile else makefile
+
+
+class Files:
+    """Makes the two files of one connection; they share its `TimeLimit`.
+
+    :param raw: makes what the reader reads.
+    """
+
+    def __init__(self, raw: Callable[[socket.socket, TimeLimit], Any] = Raw) -> None:
+        self._raw = raw
+        self._limit: TimeLimit | None = None
+
+    def make(self, sock: socket.socket, mode: str, size: int) -> Any:
+        """Return a `Reader` or a `Writer`; cheroot's MakeFile has the same parameters."""
+        limit = self._limit = self._limit or TimeLimit(sock)
+        if 'r' in mode:
+            return Reader(self._raw(sock, limit), size)
+        return Writer(sock, limit)
 
 
 class OneSend(HTTPRequest):  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 
-from paste_wspbus.servers import cheroot_fast
+from paste_wspbus.servers.cheroot_fast import Files, Raw
 from paste_wspbus.servers.untouched import Reader, came_in_at, own
 
 TYPE_CHECKING = False
@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
+    from paste_wspbus.servers.cheroot_fast import TimeLimit
     from paste_wspbus.servers.untouched import Untouched
 
 
-class _Raw(Reader):
-    """A reader that reads nothing from the socket while it ``is_quiet``."""
+class _Raw(Raw, Reader):
+    """Waits for bytes as `Raw` does, and reads them as `Reader` does."""
 
-    is_quiet = False
-
-    def readinto(self, buffer: Any) -> int | None:
-        return None if self.is_quiet else super().readinto(buffer)
+    def __init__(
+        self, sock: socket.socket, limit: TimeLimit, untouched: Untouched
+    ) -> None:
+        Reader.__init__(self, sock, untouched)
+        self._limit = limit
 
 
 def marking(base: type[Any], untouched: Untouched) -> type[Any]:
@@ -44,14 +46,13 @@ def marking(base: type[Any], untouched: Untouched) -> type[Any]:
         RequestHandlerClass = Request
 
         def __init__(self, server: Any, sock: socket.socket, makefile: Any) -> None:
-            self.fd, self.raw = sock.fileno(), _Raw(sock, untouched)
-            super().__init__(server, sock, self._file)
+            self.fd = sock.fileno()
+            super().__init__(server, sock, Files(self._read).make)
             untouched.add(self.fd)
 
-        def _file(self, sock: socket.socket, mode: str, size: int) -> Any:
-            if 'r' in mode:
-                return cheroot_fast.Reader(sock, size, self.raw)
-            return cheroot_fast.files(sock, mode, size)
+        def _read(self, sock: socket.socket, limit: TimeLimit) -> _Raw:
+            self.raw = raw = _Raw(sock, limit, untouched)
+            return raw
 
         def begins_request(self) -> None:
             self.raw.receive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import sys
 import time
 
 from paste_wspbus.listening.backlog import readable
@@ -121,8 +122,8 @@ class SocketServer(Server):
 
         def get_request() -> Any:
             connection, address = self.accept(server.socket)
-            if connection.gettimeout() is None:
-                connection.setblocking(True)  # on BSD, it has the listener's mode
+            if sys.platform != 'linux' and connection.gettimeout() is None:
+                connection.setblocking(True)  # it has the listener's mode
             self.has_accepted(connection, server.socket)
             return connection, address or ('127.0.0.1', 0)
 

@@ -126,8 +126,10 @@ class Reader(socket.SocketIO):
         """
         self._untouched.remove(self._fd)
         seen, self._seen = self._seen, b''
+        if not seen:
+            return
         try:
-            comes = self._socket.recv(len(seen)) if seen else b''
+            comes = self._socket.recv(len(seen))
         except OSError:
             comes = b''
         if comes != seen:

@@ -456,6 +456,6 @@ def test_ops_probes_a_site_without_work_and_a_busy_one(benchmark):
 
 
 def test_versus_compares_two_checkouts(benchmark):
-    output = benchmark('versus', sys.executable, '--rounds', '2')
+    output = benchmark('versus', sys.executable, 'start', 'publish', '--rounds', '2')
     assert len(targets(output)) == 1  # all five have one name
     assert output.count('this checkout ÷ the other one at most') == 5
