@@ -187,6 +187,10 @@ function leaseOf(cluster) {
   }
   const who = cluster.leader ? `${cluster.leader} has had it${since}`
     : cluster.leader === '' ? 'nobody has it now' : 'it is not known who has it';
+  if (cluster.rests != null) {
+    return `The cluster plugins${which} crash again and again here. This machine wants their `
+      + `lease again in ${age(cluster.rests)}; ${who}.`;
+  }
   return `The lease of the cluster plugins${which}: ${who}.`;
 }
 
@@ -216,7 +220,8 @@ function showMachines(news) {
   const names = cluster.machines.map((one) => one.machine);
   say($('of-cluster'), `(${cluster.name}, seen from ${cluster.machine})`);
   say($('lease'), [engineOf(cluster), leaseOf(cluster)].filter(Boolean).join(' '));
-  $('lease').className = cluster.answers === false ? 'bad' : 'soft';
+  const isBad = cluster.answers === false || (cluster.rests != null && !cluster.holds);
+  $('lease').className = isBad ? 'bad' : 'soft';
   const roll = cluster.roll && cluster.roll.text ? cluster.roll : null;
   $('roll').hidden = !roll;
   say($('roll'), roll ? roll.text : '');

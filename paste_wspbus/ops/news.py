@@ -45,6 +45,7 @@ _CLUSTER = (
         'holds',
         'fence',
         'waits',
+        'rests',
         'leader',
         'leads_for',
     ),

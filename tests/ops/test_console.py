@@ -166,6 +166,24 @@ def test_the_console_in_a_browser(site, browser):
     browser.shows('The ops listener has ended', '#notice')
 
 
+def test_the_console_says_that_cluster_plugins_crash_again_and_again(tmp_path, browser):
+    port = free_port()
+    text = ini(port, 1).replace('soak = 0', 'soak = 0\ncluster_plugins = job')
+    text = text.replace('machine = web1', 'machine = web1\nttl = 1')
+    text += '\n[plugin:job]\nuse = call:webapp:job\n'
+    code = 'def job(bus, global_conf):\n    import os\n    os._exit(3)\n    yield\n'
+    files = {'webapp.py': FILES['webapp.py'] + code}
+    with Site(tmp_path, text, files=files) as site:
+        browser.open(f'http://127.0.0.1:{port}/')
+        line = (
+            'The cluster plugins (job) crash again and again here. This machine wants'
+        )
+        browser.shows(line, '#lease')
+        assert 'nobody has it now' in browser.text('#lease')
+        assert browser.run('return document.querySelector("#lease").className') == 'bad'
+        site.stop()
+
+
 def process_of_ops_or_none(site):
     try:
         return process_of_ops(site)
