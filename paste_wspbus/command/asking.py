@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from paste_wspbus.command.finding import RUNNING, NotDone, find, is_gunicorns, why
+from paste_wspbus.command.finding import RUNNING, NotDone, find, why
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.exits import IS_NOT_RUNNING
 
@@ -40,9 +40,7 @@ def ask_running(
     if found.state != RUNNING:
         line = f'The site is not running: {found.problem}.'
         raise NotDone(f'{line} {otherwise}'.rstrip(), IS_NOT_RUNNING)
-    if is_gunicorns(found, options):
-        raise NotDone(f'gunicorn{found.who} serves the site: {lacks}')
-    found.check_answers()
+    found.check_answers(lacks)
     try:
         return found, ask(found.control, command, PATIENCE)
     except NoAnswer as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from paste_wspbus.command.answer import print_answer
-from paste_wspbus.command.finding import RUNNING, NotDone, find, is_gunicorns, why
+from paste_wspbus.command.finding import RUNNING, NotDone, find, why
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.control.status import process_of
 from paste_wspbus.exits import DONE, IS_NOT_RUNNING
@@ -27,9 +27,7 @@ def drain(options: Options) -> int:
         raise found.error
     if found.state != RUNNING:
         raise NotDone(f'The site is not running: {found.problem}.', IS_NOT_RUNNING)
-    if is_gunicorns(found, options):
-        raise NotDone(f'gunicorn{found.who} serves the site: it has no {command}')
-    found.check_answers()
+    found.check_answers(f'it has no {command}')
     try:
         answer = ask(found.control, command)
     except NoAnswer as error:

@@ -69,10 +69,12 @@ class Found:
     whether the site runs. ``entry`` is its entry among the running sites, if it has one.
     ``other`` names the site that has the PID file, if it is another one. ``lost`` says which
     files of a running site are missing, without which it can never answer. ``unlocked`` is
-    the path of the lock of a running site that has lost it.
+    the path of the lock of a running site that has lost it. ``is_gunicorns``: gunicorn runs
+    the site, and its process never has a control socket.
     """
 
     problem = other = lost = unlocked = ''
+    is_gunicorns = False
     error: WSPBusError | None = None
     entry: Entry | None = None
 
@@ -103,8 +105,13 @@ class Found:
         line = f'It is not known whether the site runs: {problem}'
         self.is_unknown(NotKnown(line)).problem = problem
 
-    def check_answers(self) -> None:
-        """Raise NotDone if the site runs, and can never answer."""
+    def check_answers(self, lacks: str = '') -> None:
+        """Raise NotDone if the site runs, and can never answer.
+
+        :param lacks: what a site of gunicorn lacks: the end of a message.
+        """
+        if self.is_gunicorns and lacks:
+            raise NotDone(f'gunicorn{self.who} serves the site: {lacks}')
         if self.lost:
             raise NotDone(f'The site is running{self.who}, but {self.lost}')
 
@@ -142,7 +149,9 @@ def find(
         if found.state not in (NOT_RUNNING, DEAD) or before == _holders(options):
             break
     if found.state == RUNNING and found.pid and not os.path.lexists(found.control):
-        found.lost = found.lost or _deaf(found.control, found.pid)
+        found.is_gunicorns = _is_gunicorns(options)
+        lost = found.lost or _deaf(found.control, found.pid)
+        found.lost = '' if found.is_gunicorns else lost
         found.problem = found.lost or found.problem
     return found
 
@@ -362,10 +371,8 @@ def _refuse_other(found: Found, names: Names) -> None:
         found.is_unknown(NotKnown(problem))
 
 
-def is_gunicorns(found: Found, options: Options) -> bool:
+def _is_gunicorns(options: Options) -> bool:
     """Whether the .ini's server is gunicorn, whose process has no control socket."""
-    if not found.pid or os.path.exists(found.control):
-        return False
     from paste_wspbus.hosts.gunicorn import is_server
     from paste_wspbus.ini.config import Config
 

@@ -18,7 +18,6 @@ from paste_wspbus.command.finding import (
     Found,
     NotDone,
     find,
-    is_gunicorns,
     why,
 )
 from paste_wspbus.control.client import NoAnswer, ask, connect, receive, send
@@ -76,7 +75,7 @@ def graceful(options: Options) -> int:
         raise NotDone(f'The site is not running: {found.problem}')
     if found.state == NOT_RUNNING:
         raise NotDone(f'The site is not running ({found.problem}).')
-    if found.pid and is_gunicorns(found, options):
+    if found.is_gunicorns and found.pid:
         try:
             # The process holds the lock of the PID file, so it is the right process.
             os.kill(found.pid, signal.SIGHUP)

@@ -13,7 +13,6 @@ from paste_wspbus.command.finding import (
     Found,
     NotDone,
     find,
-    is_gunicorns,
     why,
 )
 from paste_wspbus.control.client import NoAnswer, ask
@@ -56,9 +55,7 @@ def roll(options: Options) -> int:
         raise found.error
     if found.state != RUNNING:
         raise NotDone(f'The site is not running here: {found.problem}.')
-    if is_gunicorns(found, options):
-        raise NotDone(f'gunicorn{found.who} serves the site: it belongs to no cluster')
-    found.check_answers()
+    found.check_answers('it belongs to no cluster')
     one = Operator(found, options)
     try:
         one.begin()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paste_wspbus.command import finding
 from paste_wspbus.command.arguments import PID_FILE
-from paste_wspbus.command.finding import NotDone, is_gunicorns
+from paste_wspbus.command.finding import NotDone
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.unix.processes import why_silent
@@ -34,8 +34,7 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
         )
     if isinstance(found.error, finding.Ambiguous):
         raise found.error
-    is_kept = found.lock is None or not options.replaces
-    if is_kept and found.lost and not is_gunicorns(found, options):
+    if found.lock is None or not options.replaces:
         found.check_answers()
     if found.entry is None:
         if isinstance(found.error, finding.NotKnown) and options.verbosity > 0:
@@ -76,7 +75,7 @@ def _runs_without_pid_file(found: Found, options: Options) -> str:
             'replace it: use graceful, or stop it first'
         )
     line = f'The site is running already{found.who}.'
-    if is_gunicorns(found, options):
+    if found.is_gunicorns:
         return line
     try:
         state = ask(found.control, 'status').get('state')

@@ -14,7 +14,6 @@ from paste_wspbus.command.finding import (
     Ambiguous,
     Found,
     find,
-    is_gunicorns,
     why,
 )
 from paste_wspbus.command.status_text import describe
@@ -80,7 +79,7 @@ def look(options: Options, **more: Any) -> tuple[Found, dict[str, Any]]:
             answer = ask(found.control, 'status', **more)
         except NoAnswer as error:
             found.problem = why(error, found.pid)
-    if found.state == RUNNING and found.problem and is_gunicorns(found, options):
+    if found.state == RUNNING and found.problem and found.is_gunicorns:
         found.state, found.problem = GUNICORNS, 'gunicorn reports nothing else'
     if answer:
         # This process looks itself: in a busy site, the answer would wait for the GIL.
