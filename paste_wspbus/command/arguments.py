@@ -47,9 +47,9 @@ def _parse(argv: list[str], prog: str) -> Options:
     options = Options()
     if any(arg.startswith('-') for arg in argv):
         # argparse takes as long to import as this package.
-        from paste_wspbus.command.parser import make_parser
+        from paste_wspbus.command.parser import parse_options
 
-        make_parser(prog).parse_intermixed_args(argv, options)
+        parse_options(argv, prog, options)
     else:
         options.args = list(argv)
     return options

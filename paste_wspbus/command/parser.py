@@ -14,11 +14,14 @@ from paste_wspbus.command.arguments import (
 )
 from paste_wspbus.command.terminal import encodable
 from paste_wspbus.errors import SettingError, UsageError
+from paste_wspbus.exits import DONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
+
+    from paste_wspbus.process.options import Options
 
 
 #: The examples at the end of `--help`.
@@ -69,6 +72,17 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         ]
         add_options(group.add_argument)
     return parser
+
+
+def parse_options(argv: list[str], prog: str, options: Options) -> None:
+    """Parse a command line; --help behind a subcommand prints the help of this one."""
+    if not {'-h', '--help'}.isdisjoint(argv):
+        from paste_wspbus.command.subcommand_help import print_help, subcommand_of
+
+        if (name := subcommand_of(argv)) is not None:
+            print_help(prog, name)
+            raise SystemExit(DONE)
+    make_parser(prog).parse_intermixed_args(argv, options)
 
 
 def _add_serving(add: Callable[..., object]) -> None:
@@ -226,7 +240,12 @@ def _add_asking(add: Callable[..., object]) -> None:
 
 
 def _add_general(add: Callable[..., object]) -> None:
-    add('-h', '--help', action='help', help='Print this help')
+    add(
+        '-h',
+        '--help',
+        action='help',
+        help='Print this help; with a subcommand: its own',
+    )
     add('-v', '--verbose', action='count', default=0, help='Log more, show tracebacks')
     add(
         '-q',

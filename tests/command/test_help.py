@@ -1,10 +1,14 @@
 """What `--help` says, and the command line without a file."""
 
+import re
+
 import pytest
 
 from paste_wspbus.command.arguments import SUBCOMMANDS, WITHOUT_FILE, parse
 from paste_wspbus.command.parser import GROUPS, WORDS, make_parser
+from paste_wspbus.command.subcommand_help import OF
 from paste_wspbus.errors import UsageError
+from tests.kit import run
 
 SITE = '[app:main]\nuse = egg:paste_wspbus#hello\n'
 
@@ -50,6 +54,37 @@ def test_help_fits_a_terminal():
         '  var=value             Put this value in the place of each %(var)s'
         in '\n'.join(lines)
     )
+
+
+@pytest.mark.parametrize('name', [*SUBCOMMANDS, *WITHOUT_FILE])
+def test_help_behind_a_subcommand_is_its_own(capsys, name):
+    file = [] if name in WITHOUT_FILE else ['site.ini']
+    for args in ([*file, name, '--help'], ['-h', *file, name], [name, '-h']):
+        with pytest.raises(SystemExit) as left:
+            parse(args, 'wspserve')
+        assert left.value.code == 0
+        text = capsys.readouterr().out
+        lines = text.splitlines()
+        assert lines[0].startswith(
+            f'usage: wspserve {"CONFIG_FILE " * len(file)}{name} '
+        )
+        assert [line for line in lines if len(line) > 80] == []
+        listed = re.findall(r'(?m)^  (?:-\w.*?, )?(--[\w-]+)', text)
+        assert {*listed} == {*OF[name][1], '--help', '--verbose', '--quiet'}
+        assert f'With {name}' not in text
+        assert f'example:\n  wspserve {OF[name][2]}\n' in text
+
+
+def test_the_command_prints_the_help_of_a_subcommand(folder):
+    done = run(folder, 'site.ini', 'status', '--help')
+    assert (done.code, done.err.text) == (0, '')
+    assert done.out.text.startswith('usage: wspserve CONFIG_FILE status [options]\n')
+
+
+@pytest.mark.parametrize('name', OF)
+def test_the_example_of_a_subcommand_is_a_command_line(name):
+    call = OF[name][2].partition(' &&')[0].split()
+    assert parse(call, 'wspserve').subcommand == name
 
 
 def error_of(*args):
