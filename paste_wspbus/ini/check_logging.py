@@ -12,7 +12,7 @@ import re
 import sys
 
 from paste_wspbus.errors import ConfigError
-from paste_wspbus.ini.file import interpolation_error
+from paste_wspbus.ini.mistakes import in_interpolation
 from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ class LoggingCheck:
             self._check_values()
             return self._check_all() if self._parser.has_section('loggers') else []
         except configparser.InterpolationError as error:
-            raise interpolation_error(self.file, error) from None
+            raise in_interpolation(self.file, error, self._parser) from None
 
     def _check_all(self) -> list[str]:
         names = {kind: self._names(kind) for kind in LISTS}

@@ -63,12 +63,8 @@ class _Names(Mapping[str, str]):
         known: Mapping[str, str],
         vars: Mapping[str, str],
     ) -> None:
-        self._section, self._option, self._known, self._vars = (
-            section,
-            option,
-            known,
-            vars,
-        )
+        self._section, self._option = section, option
+        self._known, self._vars = known, vars
 
     def __getitem__(self, name: str) -> str:
         own = name in self._section and name != self._option
@@ -82,7 +78,7 @@ class _Names(Mapping[str, str]):
         return iter({**self._known, **self._vars})
 
     def __len__(self) -> int:
-        return len({**self._known, **self._vars})
+        return len([*self])
 
 
 def literal(text: str) -> str:
@@ -109,14 +105,14 @@ class Interpolation(configparser.BasicInterpolation):
     """Interpolates ``%(name)s``; the name may also be a var of the command, or ENV_NAME."""
 
     def __init__(self, vars: Mapping[str, str]) -> None:
-        self._vars = vars
+        self.vars = vars
 
     def before_get(
         self, parser: Any, section: str, option: str, value: str, defaults: Any
     ) -> str:
         """Interpolate ``value`` (configparser's hook)."""
         own = parser._sections.get(section, {})
-        names = _Names(own, option, defaults, self._vars)
+        names = _Names(own, option, defaults, self.vars)
         return super().before_get(parser, section, option, value, names)
 
 
@@ -286,7 +282,9 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         try:
             return self.parser.get(section, key)  # type: ignore[no-any-return]
         except configparser.InterpolationError as error:
-            raise interpolation_error(self.filename, error) from None
+            from paste_wspbus.ini.mistakes import in_interpolation
+
+            raise in_interpolation(self.filename, error, self.parser) from None
 
     def values(self, section: str) -> dict[str, str]:
         """Return the interpolated values of a section; {} if there is none.
@@ -343,7 +341,9 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         except (WSPBusError, KeyboardInterrupt, Terminated, GeneratorExit):
             raise  # GeneratorExit comes if a signal came before the block was entered
         except configparser.InterpolationError as error:
-            raise interpolation_error(self.filename, error) from None
+            from paste_wspbus.ini.mistakes import in_interpolation
+
+            raise in_interpolation(self.filename, error, self.parser) from None
         except BaseException as error:
             from paste_wspbus.ini.mistakes import in_loading
 
@@ -352,15 +352,6 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             wrong = in_loading(self.filename, section, own, known, error)
             # What code has raised is worth a traceback; a mistake in the .ini is not.
             raise wrong from (error if isinstance(wrong, FactoryError) else None)
-
-
-def interpolation_error(
-    file: str, error: configparser.InterpolationError
-) -> ConfigError:
-    """Return the ConfigError for an error of configparser about ``%(name)s``."""
-    from paste_wspbus.ini.mistakes import in_interpolation
-
-    return in_interpolation(file, error)
 
 
 #: The flag of open(2) for that. Windows has no pipes with names of files.

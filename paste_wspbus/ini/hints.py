@@ -51,7 +51,7 @@ def indented(value: str) -> str:
 def distribution_hint(name: str) -> str:
     """Return the installed distribution that is meant, as the end of a message, or ''."""
     names = {str(one.metadata['Name']) for one in metadata.distributions()}
-    return _near_one(name, names)
+    return near_one(name, names)
 
 
 def file_hint(name: str, folder: str) -> str:
@@ -66,7 +66,7 @@ def file_hint(name: str, folder: str) -> str:
         return f"; did you mean '{name}.ini'?"
     if name == 'help':
         return '; wspserve --help explains the command'
-    return _near_one(name, [one for one in names if one.endswith('.ini')])
+    return near_one(name, [one for one in names if one.endswith('.ini')])
 
 
 def module_hint(name: str, file: str | None) -> str:
@@ -83,7 +83,7 @@ def module_hint(name: str, file: str | None) -> str:
         return _no_file(last, folders) or nearest(last, _modules(folders))
     folders = [os.path.dirname(os.path.abspath(file))] if file else []
     near = _no_file(name, folders) or nearest(name, _modules(folders))
-    return near or _near_one(name, _modules(None))
+    return near or near_one(name, _modules(None))
 
 
 def _no_file(name: str, folders: Iterable[str]) -> str:
@@ -302,7 +302,8 @@ def _modules(folders: Iterable[str] | None) -> list[str]:
     return [one.name for one in pkgutil.iter_modules(paths)]
 
 
-def _near_one(name: str, known: Iterable[str]) -> str:
+def near_one(name: str, known: Iterable[str]) -> str:
+    """Return the one of many names that is meant, as the end of a message, or ''."""
     lower = {one.lower(): one for one in known}
     found = get_close_matches(name.lower(), lower, 1, NEAR)
     return f'; did you mean {lower[found[0]]!r}?' if found else ''

@@ -11,7 +11,6 @@ from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import at_place, one_line
 from paste_wspbus.ini.file import (
     Interpolation,
-    interpolation_error,
     literal,
     read_lines,
 )
@@ -112,7 +111,9 @@ def configure_logging(
     try:
         fileConfig(parser, disable_existing_loggers=False)
     except configparser.InterpolationError as error:
-        raise interpolation_error(file, error) from None
+        from paste_wspbus.ini.mistakes import in_interpolation
+
+        raise in_interpolation(file, error, parser) from None
     except Exception as error:
         from paste_wspbus.ini.check_logging import LoggingCheck
 

@@ -26,6 +26,7 @@ from paste_wspbus.ini.hints import (
     indented,
     missing_key,
     module_hint,
+    near_one,
     section_hint,
 )
 from paste_wspbus.ini.pastedeploy import importlib_metadata, loadwsgi
@@ -33,7 +34,7 @@ from paste_wspbus.values import nearest, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from paste_wspbus.ini.file import ConfigLoader
@@ -130,11 +131,26 @@ def _shown(line: str) -> str:
 # -- interpolation -----------------------------------------------------------------------
 
 
-def in_interpolation(file: str, error: configparser.InterpolationError) -> ConfigError:
-    """Return the ConfigError for an error of configparser about ``%(name)s``."""
+def in_interpolation(
+    file: str,
+    error: configparser.InterpolationError,
+    parser: Any,
+) -> ConfigError:
+    """Return the ConfigError for an error of configparser about ``%(name)s``.
+
+    :param parser: that of the file, which has the names that the value may use.
+    """
     reference = getattr(error, 'reference', None)
+    section, key = _place_of_reference(parser, error.section, error.option, reference)
+    own = {*parser._sections.get(section, ())} - {key}
+    names = {*own, *parser._defaults, *getattr(parser._interpolation, 'vars', ())}
     if reference and reference.startswith(ENV):
-        problem = f'the environment variable {reference[len(ENV) :]} is not set'
+        name = reference[len(ENV) :]
+        hint = near_one(name, os.environ)
+        problem = f'the environment variable {name} is not set{hint}'
+    elif reference and (hint := near_one(reference, names)):
+        meant = hint.split("'")[1]
+        problem = f'%({reference})s has no value; did you mean %({meant})s?'
     elif reference:
         problem = (
             f'%({reference})s has no value: set {reference} in [DEFAULT], or write '
@@ -152,7 +168,48 @@ def in_interpolation(file: str, error: configparser.InterpolationError) -> Confi
         problem = (
             "'%' must be followed by '%' or '(NAME)s'; for a percent sign, write %%"
         )
-    return ConfigError(file, problem, section=error.section, key=error.option)
+    line = _line_of(file, section, key, parser.optionxform)
+    return ConfigError(file, problem, section=section, key=key, line=line)
+
+
+def _place_of_reference(
+    parser: Any, section: str, key: str, reference: str | None
+) -> tuple[str, str]:
+    """Return the section and the key that have ``%(reference)s``.
+
+    The value that was asked for may use other keys of its section or of [DEFAULT], and one
+    of these may have it.
+    """
+    own, defaults = parser._sections.get(section, {}), parser._defaults
+    asked = [key]
+    for name in asked:
+        text = own.get(name, defaults.get(name)) or ''
+        if not reference or f'%({reference})s' in text:
+            return section if name in own else parser.default_section, name
+        asked += [one for one in re.findall(r'%\((.+?)\)s', text) if one not in asked]
+    return section, key
+
+
+def _line_of(
+    file: str, section: str, key: str, as_key: Callable[[str], str]
+) -> int | None:
+    """Return the number of the line of a key; None if it is not in this file.
+
+    The file is read again, because configparser keeps no numbers.
+
+    :param as_key: makes what configparser uses as a key, which may be lower case.
+    """
+    try:
+        with open(file, encoding='utf-8-sig', errors='replace') as lines:
+            inside = False
+            for number, line in enumerate(lines, 1):
+                if line.startswith('['):
+                    inside = line.partition(']')[0] == f'[{section}'
+                elif inside and as_key(re.split('[=:]', line)[0].rstrip()) == key:
+                    return number
+    except OSError:
+        pass
+    return None
 
 
 # -- loading -----------------------------------------------------------------------------

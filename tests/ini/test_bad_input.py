@@ -494,8 +494,8 @@ IMPORTS = {
 }
 
 
-def names_nothing(ini, place, *words):
-    return Case(ini, 2, f'site.ini {place}', *words)
+def names_nothing(ini, place, *words, args=()):
+    return Case(ini, 2, f'site.ini{place}', *words, args=('site.ini', *args))
 
 
 WORDS = 'neither a [section] nor KEY = VALUE'
@@ -700,38 +700,70 @@ PLUGINS = {
 INTERPOLATIONS = {
     'of the same name': names_nothing(
         APP + 'color = %(color)s\n' + SERVER,
-        '[app:main] color',
+        ', line 3 [app:main] color',
         '%(color)s has no value: write color=VALUE after the file name',
     ),
     'in an app': names_nothing(
-        APP + 'color = %(nonsense)s\n' + SERVER, '[app:main] color', '%(nonsense)s'
+        APP + 'color = %(nonsense)s\n' + SERVER,
+        ', line 3 [app:main] color',
+        '%(nonsense)s',
+        'write nonsense=VALUE after',
+    ),
+    'that is a typo': names_nothing(
+        APP + 'Color = %(hrere)s/red\n' + SERVER,
+        ', line 3 [app:main] Color',
+        '%(hrere)s has no value; did you mean %(here)s?',
+    ),
+    'that is a typo of a var': names_nothing(
+        APP + 'color = %(colour)s\n' + SERVER,
+        ', line 3 [app:main] color',
+        '%(colour)s has no value; did you mean %(coulour)s?',
+        args=['coulour=red'],
+    ),
+    'by way of [DEFAULT]': names_nothing(
+        APP + 'color = %(x)s\n' + SERVER + '[DEFAULT]\ny = 1\nx = %(nonsense)s\n',
+        ', line 10 [DEFAULT] x',
+        '%(nonsense)s',
     ),
     'in a server': names_nothing(
-        APP + SERVER + 'threads = %(nonsense)s\n', '[server:main] threads', 'nonsense'
+        APP + SERVER + 'threads = %(nonsense)s\n',
+        ', line 7 [server:main] threads',
+        'nonsense',
     ),
     'in a plugin': names_nothing(
         GOOD + 'x = %(nonsense)s\n[wspbus:main]\nplugins = first\n',
-        '[plugin:first] x',
+        ', line 9 [plugin:first] x',
         'nonsense',
     ),
-    'in the settings': settings('plugins = %(nonsense)s', 2, 'plugins', 'nonsense'),
+    'in the settings': names_nothing(
+        GOOD + '[wspbus:main]\nplugins = %(nonsense)s\n',
+        ', line 10 [wspbus:main] plugins',
+        'nonsense',
+    ),
     'in [DEFAULT]': names_nothing(
-        GOOD + '[DEFAULT]\nx = %(nonsense)s\n', '[DEFAULT] x', 'nonsense'
+        GOOD + '[DEFAULT]\nx = %(nonsense)s\n', ', line 10 [DEFAULT] x', 'nonsense'
     ),
     'a variable that is not set': names_nothing(
         APP + 'color = %(ENV_NONSENSE)s\n' + SERVER,
-        '[app:main] color',
-        'environment variable NONSENSE is not set',
+        ', line 3 [app:main] color',
+        'environment variable NONSENSE is not set\n',
+    ),
+    'a variable with a typo': names_nothing(
+        APP + 'color = %(ENV_PATHS)s\n' + SERVER,
+        ', line 3 [app:main] color',
+        "environment variable PATHS is not set; did you mean 'PATH'?",
     ),
     'a lone %': names_nothing(
-        APP + 'color = 100%\n' + SERVER, '[app:main] color', "'%' must be followed by"
+        APP + 'color = 100%\n' + SERVER,
+        ', line 3 [app:main] color',
+        "'%' must be followed by",
     ),
     'in logging': names_nothing(
         GOOD
         + '[loggers]\nkeys = root\n[handlers]\nkeys = h\n[formatters]\nkeys =\n'
         + '[logger_root]\nhandlers = h\n[handler_h]\nclass = FileHandler\n'
         + 'args = ("%(nonsense)s",)\n',
-        '[handler_h] args',
+        ', line 19 [handler_h] args',
         'nonsense',
     ),
 }

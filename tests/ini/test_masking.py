@@ -113,4 +113,4 @@ def test_a_wrong_percent_sign_shows_nothing_of_the_value(value):
     parser.read_string(f'[cluster:main]\nuse = {value}')
     with pytest.raises(configparser.InterpolationError) as failed:
         parser.get('cluster:main', 'use')
-    assert 'ssword' not in str(in_interpolation('site.ini', failed.value))
+    assert 'ssword' not in str(in_interpolation('site.ini', failed.value, parser))
