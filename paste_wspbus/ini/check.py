@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from difflib import get_close_matches
 from importlib import metadata
 from typing import NamedTuple
 
 from paste_wspbus.errors import ConfigError, FactoryError, PluginError
 from paste_wspbus.ini.check_logging import LISTS, LoggingCheck, is_logging
+from paste_wspbus.ini.composites import COMPOSITES, empty_composites
 from paste_wspbus.ini.factories import APP, FILTER, NO_NAME, PLUGIN, SERVER, one_line
 from paste_wspbus.ini.hints import (
     NO_SERVER,
@@ -122,7 +122,7 @@ def check(
         if hint != NO_SERVER:  # another section is meant as the application
             raise ConfigError(str(config.file), missing)
         warnings.append(missing)
-    warnings += _check_folders(config)
+    warnings += [*empty_composites(config, app_name), *_check_folders(config)]
     warnings += _check_names(config, sections.seen)
     warnings += sections.warnings
     warnings += _check_signals(config, sections.texts)
@@ -231,14 +231,6 @@ def _check_values(config: Config) -> Iterator[str]:
                     f'[{section}] {key} is used, although the command line also sets '
                     f'{key}; paster serve would ignore the {key} of this section'
                 )
-
-
-#: From the kind of a composite to the pattern of its keys that name applications. The
-#: composite loads them all (paste.urlmap, paste.cascade).
-COMPOSITES = {
-    'egg:paste#urlmap': re.compile('/|domain |not_found_app$').match,
-    'egg:paste#cascade': re.compile('app').match,
-}
 
 
 class _Sections:

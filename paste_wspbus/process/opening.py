@@ -100,6 +100,11 @@ class Opening:
             from paste_wspbus.process.idle import idle_keys
 
             process.notes += idle_keys(process)
+        sections = str(self.config.file and self.config.loader.parser._sections)
+        if 'composit' in sections or "'config:" in sections:
+            from paste_wspbus.ini.composites import empty_composites
+
+            process.notes += empty_composites(self.config, self.options.app_name)
 
     def _open_pid_file(self, path: str | None) -> None:
         from paste_wspbus.process.locking import open_pid_file

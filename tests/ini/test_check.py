@@ -53,6 +53,23 @@ def check(folder, ini, *args, **files):
 
 USED = '[wspbus:main]\nplugins = first\n'
 WARNINGS = {
+    'a composite without an application': (
+        USED
+        + '[composite:map]\nuse = egg:Paste#urlmap\nset debug = true\n[app:a]\nnext = map\n',
+        '[composite:map] names no application, so each request is answered with 404: '
+        'write / = NAME',
+    ),
+    'a cascade without an application': (
+        USED + '[composit:x]\nuse = egg:Paste#cascade\ncatch = 404\n[app:a]\nuse = x\n',
+        '[composit:x] names no application, so each request fails: write app1 = NAME',
+    ),
+    'a composite that gets its applications elsewhere': (
+        USED + '[composite:map]\nuse = egg:Paste#urlmap\n'
+        '[composite:more]\nuse = map\n/x = main\n',
+    ),
+    'a composite that only says what is not found': (
+        USED + '[composite:map]\nuse = egg:Paste#urlmap\nnot_found_app = main\n',
+    ),
     'a section with a typo': (
         USED + '[plugn:x]\n',
         '[plugn:x] is not used: did you mean [plugin:x]?',
