@@ -97,9 +97,8 @@ class Mail:
     - ``roll``, facts: how a roll goes or has ended that some machine carries out; see
       `rolled.seen_of`.
 
-    Messages that wait are sent together, in one round trip. One that did not reach the engine
-    leaves a gap in the numbers of its sender. If no other one follows, an empty one does as
-    soon as the engine takes it.
+    Messages that wait are sent together, in one round trip. For those that did not reach the
+    engine, an empty one is sent before the next one; at the latest when the engine is back.
 
     :param rolls: what carries out rolls that are asked for here.
     """
@@ -192,7 +191,7 @@ class Mail:
         poll.register(self._connection, select.POLLIN)
         while True:
             if not poll.poll(AGAIN * 1000 if self._owed else None):
-                self._send(Message(self.member.id, SITE, '', self._owed))
+                self._send()
                 continue
             for word, *carried in lines.read():
                 self._hear(word, *carried)
@@ -222,23 +221,36 @@ class Mail:
             self._send(*waiting)
 
     def _send(self, *messages: Message) -> None:
-        """Send messages together: all of them reach the engine, or nobody knows of any."""
-        is_late = self._owed and clock() < self._again
+        """Send messages together: all of them reach the engine, or nobody knows of any.
+
+        An empty message for those that were lost goes before them. The members that have
+        been told of other losses since then would not report the gap.
+        """
+        if self._owed and clock() < self._again:
+            self._has_lost(messages, '')
+            return
+        gap = [Message(self.member.id, SITE, '', self._owed)] if self._owed else []
         try:
-            reason = '' if is_late else self._try(*messages)
+            reason = self._try(*gap, *messages)
         except ValueError as error:
             if len(messages) > 1:  # only some of them are too long
                 for one in messages:
                     self._send(one)
-                return
-            reason = str(error)
-        last = max(one.number for one in messages)
-        if not (is_late or reason):
-            self._owed = self._owed if last == 0 else 0
+            else:
+                self._has_lost(messages, str(error))
             return
-        if not is_late:
+        if reason:
             self._again = clock() + AGAIN
-        self._owed = max(self._owed, last)
+            self._has_lost(messages, reason)
+        else:
+            self._owed = 0
+
+    def _has_lost(self, messages: tuple[Message, ...], reason: str) -> None:
+        """Take note of messages that did not reach the engine.
+
+        :param reason: why; '' if that was said lately.
+        """
+        self._owed = max([self._owed, *(one.number for one in messages)])
         if count := sum(bool(one.text) for one in messages):
             self.say('dropped', reason, count)
 

@@ -125,19 +125,29 @@ class ClusterMail:
     def _broadcasts(self, worker: WorkerHandle, message: dict[str, Any]) -> None:
         if not message['cluster']:
             return
+        gap = [self._gap()] if self._is_behind else []
         self._number += 1
         self.counts['sent'] += 1
         head = json.dumps([message['broadcast'], message['retain']])
-        if not self.send(SITE, f'{head}\n{message["args"]}', self._number):
-            self._is_behind = True
+        text = f'{head}\n{message["args"]}'
+        self._is_behind = not self._say_all([*gap, ('send', SITE, text, self._number)])
+        if self._is_behind:
             self._has_dropped(
                 'the process that talks to the cluster does not read them'
             )
 
+    def _gap(self) -> tuple[object, ...]:
+        """Return an empty message for those that had no room.
+
+        It goes before the next one: the members that have been told of other losses since
+        then would not report the gap.
+        """
+        return 'send', SITE, '', self._number
+
     def _show_gap(self) -> None:
         """Let the other machines notice lost messages, even if no other message follows."""
         if self._is_behind:
-            self._is_behind = not self.send(SITE, '', self._number)
+            self._is_behind = not self._say_all([self._gap()])
 
     def send(self, kind: str, text: str, number: int = 0) -> bool:
         """Send a message to all machines; return whether there was room for it."""
@@ -145,8 +155,13 @@ class ClusterMail:
 
     def say(self, *words: object) -> bool:
         """Send the agent something else; return whether there was room for it."""
-        line, outbox = json.dumps(words).encode() + b'\n', self._outbox
-        return outbox is not None and outbox.has_room(line) and outbox.put(line)
+        return self._say_all([words])
+
+    def _say_all(self, lines: list[tuple[object, ...]]) -> bool:
+        """Send the agent all of these lines, or none; return whether there was room."""
+        text = ''.join(f'{json.dumps(words)}\n' for words in lines).encode()
+        outbox = self._outbox
+        return outbox is not None and outbox.has_room(text) and outbox.put(text)
 
     def _has_dropped(self, reason: str, count: int = 1) -> None:
         self.counts['dropped'] += count

@@ -86,6 +86,23 @@ def test_what_has_no_room_is_counted_and_the_others_see_the_gap(mail):
     assert read(mail) == []
 
 
+def test_the_gap_is_shown_before_the_next_message(mail):
+    """Others that have been told of messages that were lost before would not report it."""
+    long = '"' + 'x' * 60_000 + '"'
+    while not mail.counts['dropped']:
+        mail.broadcast(long)
+    mail.rest = mail.its.recv(1 << 20).rpartition(b'\n')[2]
+    mail._outbox.flush()  # there is room again, but more waits
+    assert mail._outbox.is_waiting
+    last = mail.counts['sent']
+    mail.broadcast('[2]')
+    lines = read(mail)
+    assert [(words[2], words[3]) for words in lines[-2:]] == [
+        ('', last),
+        ('["cache", false]\n[2]', last + 1),
+    ]
+
+
 def test_the_next_agent_shows_what_the_one_before_may_have_lost(mail):
     mail.broadcast()
     mail.its.close()

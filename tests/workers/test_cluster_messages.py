@@ -1,5 +1,6 @@
 """Messages to all machines of a site, on a real Redis and on one machine without it."""
 
+import json
 import os
 import signal
 
@@ -8,7 +9,7 @@ import pytest
 from tests.kit import Site, eventually
 from tests.kit.processes import children, freeze
 from tests.kit.redis_servers import RedisServer
-from tests.kit.sites import ask
+from tests.kit.sites import ask, run
 
 SITE = """
 import json
@@ -85,7 +86,9 @@ def machine(folder, name, url):
     own.mkdir()
     text = INI + CLUSTER.format(use=f'use = {url}' if url else '', machine=name)
     env = {'RUNTIME_DIRECTORY': str(folder)}
-    return Site(own, text, '-v', files={'webapp.py': SITE}, env=env)
+    site = Site(own, text, '-v', files={'webapp.py': SITE}, env=env)
+    site.env = env
+    return site
 
 
 @pytest.fixture(scope='module')
@@ -114,6 +117,13 @@ def wait_until_joined(one, two):
 
 def heard(site, word, path='/'):
     return [args[1] for args in ask(site, path)['heard'] if args[0] == word]
+
+
+def dropped(site):
+    """How many of its messages do not reach other machines."""
+    words = 'site.ini', 'status', '--cluster', '--json'
+    told = json.loads(run(site.folder, *words, env=site.env).out.text)
+    return told['cluster']['messages']['dropped']
 
 
 def agent(site):
@@ -161,6 +171,28 @@ def test_while_the_engine_is_away_messages_stay_here_and_others_learn_it(
     eventually(lambda: heard(two, 'missed'))
     eventually(lambda: ask(one, '/send/again/1') and heard(two, 'again'))
     assert heard(two, 'lost') == []
+
+
+@pytest.mark.parametrize('machines', ['redis'], indirect=True)
+def test_who_has_missed_messages_learns_of_those_that_are_lost_after_them(
+    machines, engine
+):
+    one, two = machines
+    eventually(lambda: ask(one, '/send/known/1') and heard(two, 'known'))
+    had = len(heard(two, 'missed'))
+    engine.restart()  # empty
+    eventually(lambda: len(heard(two, 'missed')) > had)
+    counts = heard(two, 'missed')
+    client = engine.client()
+    lost = dropped(one)
+    client.config_set('maxmemory', 1)
+    ask(one, '/send/refused/3')
+    eventually(lambda: dropped(one) == lost + 3)
+    client.config_set('maxmemory', 0)
+    # Each message follows the one before so soon that nothing shows the gap before it.
+    eventually(lambda: ask(one, '/send/anew/1') and heard(two, 'anew'))
+    assert heard(two, 'refused') == []
+    assert heard(two, 'missed')[len(counts) :]
 
 
 @pytest.mark.parametrize('machines', ['local'], indirect=True)
