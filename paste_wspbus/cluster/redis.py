@@ -97,6 +97,8 @@ class RedisEngine:
         #: The id of the last message that was received, and the run of the stream that it
         #: belongs to; '' before the first call.
         self._last = self._run = ''
+        #: The number of that message in the stream; None if it is not known.
+        self._count: int | None = None
         self._looks = True
         self._open = _opener(settings.use)
         self._commands = self._open(self._patience)
@@ -212,9 +214,16 @@ class RedisEngine:
         entries = [entry for _, some in came or () for entry in some]
         if entries:
             self._last = _text(entries[-1][0])
-        # If it is so far behind, the next ones may be dropped before it reads them.
-        self._looks = len(entries) == BATCH
-        texts = [_message_in(fields) for _, fields in entries]
+        self._looks = False
+        texts = []
+        for _, fields in entries:
+            text, number = _message_in(fields)
+            texts.append(text)
+            if (
+                number
+            ):  # it may be so far behind that others were dropped before this one
+                missed = missed or self._count not in (None, number - 1)
+                self._count = number
         return received(texts, self._settings, missed)
 
     @property
@@ -228,13 +237,15 @@ class RedisEngine:
         anew.
         """
         found = receiving.run(scripts.WHERE, self._stream, secrets.token_hex(8))
-        run, top, dropped, now = map(_text, found)
+        run, top, dropped, now, count = map(_text, found)
         had, self._run = self._run, run
         if not had:  # the engine may have been away until now
             age = int((clock() - self._made) * 1000)
             self._last = f'{max(int(now) - age - 1, 0)}-0'
+            if _order(top) <= _order(self._last):
+                self._count = _number(count)
         elif run != had or _order(top) < _order(self._last):
-            self._last = '0-0'
+            self._last, self._count = '0-0', None
             return True
         return _order(dropped) > _order(self._last)
 
@@ -324,9 +335,19 @@ def _is_closed(connection: Any) -> bool:
         return True
 
 
-def _message_in(fields: Sequence[bytes]) -> bytes:
-    """Return the message in an entry of the stream; b'' if another program has added it."""
-    return fields[1] if len(fields) == 2 and fields[0] == b'm' else b''
+def _message_in(fields: Sequence[bytes]) -> tuple[bytes, int | None]:
+    """Return the message in an entry of the stream, and its number in it.
+
+    They are b'' and None if another program has added it.
+    """
+    if len(fields) != 4 or (fields[0], fields[2]) != (b'm', b'n'):
+        return b'', None
+    return fields[1], _number(_text(fields[3]))
+
+
+def _number(text: str) -> int | None:
+    """Return the number of a message in the stream; None if another program has written it."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None
 
 
 def _reason(error: Exception, prefix: str) -> str:

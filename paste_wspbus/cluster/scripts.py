@@ -144,12 +144,15 @@ return count_members(KEYS[1], KEYS[2], KEYS[3], now, tonumber(ARGV[5]), tonumber
 )
 
 #: KEYS: messages, stream. ARGV: milliseconds for which messages are kept, how many of how many
-#: bytes are kept at most, a random number, and the messages. The stream has, beside the
-#: messages: the number of their bytes, the id of the last one that was dropped, and a random
-#: number by which the members see that its data were lost.
+#: bytes are kept at most, a random number, and the messages. Each message is kept with its
+#: number in the stream, so that who reads it sees whether others before it were dropped. The
+#: stream has, beside the messages: the number of their bytes, the number of the last one, the
+#: id of the last one that was dropped, and a random number by which the members see that its
+#: data were lost.
 SEND = """
 local keep, most, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local size = tonumber(redis.call('HGET', KEYS[2], 'size') or '0') or 0
+local found = redis.call('HMGET', KEYS[2], 'size', 'count')
+local size, count = tonumber(found[1] or '') or 0, tonumber(found[2] or '') or 0
 local old, new = redis.call('XLEN', KEYS[1]), #ARGV - 4
 if old == 0 then size = 0 end
 for number = 5, #ARGV do size = size + #ARGV[number] end
@@ -164,22 +167,27 @@ for _ = 1, 1000 + new do
   redis.call('XDEL', KEYS[1], first[1])
   size, old, dropped = size - #(first[2][2] or ''), old - 1, first[1]
 end
-for number = 5, #ARGV do redis.call('XADD', KEYS[1], '*', 'm', ARGV[number]) end
-redis.call('HSET', KEYS[2], 'size', string.format('%.0f', math.max(size, 0)))
+for number = 5, #ARGV do
+  count = count + 1
+  redis.call('XADD', KEYS[1], '*', 'm', ARGV[number], 'n', string.format('%.0f', count))
+end
+redis.call('HSET', KEYS[2], 'size', string.format('%.0f', math.max(size, 0)),
+  'count', string.format('%.0f', count))
 if dropped then redis.call('HSET', KEYS[2], 'dropped', dropped) end
 redis.call('HSETNX', KEYS[2], 'run', ARGV[4])
 """
 
 #: KEYS: messages, stream. ARGV: a random number. It returns the random number of the stream,
 #: the id of the newest message, that of the last one that was dropped ('' if there is
-#: none), and the time in ms.
+#: none), the time in ms, and the number of the newest message.
 WHERE = """
 redis.call('HSETNX', KEYS[2], 'run', ARGV[1])
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-local found = redis.call('HMGET', KEYS[2], 'run', 'dropped')
+local found = redis.call('HMGET', KEYS[2], 'run', 'dropped', 'count')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return {found[1], newest and newest[1] or '', found[2] or '', string.format('%.0f', now)}
+return {found[1], newest and newest[1] or '', found[2] or '', string.format('%.0f', now),
+  found[3] or '0'}
 """
 
 #: KEYS: members, seen, facts. It returns {now in ms, id, JSON, JSON of facts, ms, …}.

@@ -381,6 +381,37 @@ def test_the_engine_keeps_a_bounded_number_of_messages(
     eventually(lambda: machine().receive(0.001) == ([], False, 0))
 
 
+def test_who_was_stopped_during_a_burst_sees_that_messages_were_dropped(
+    machine, monkeypatch
+):
+    """It was connected all the time, and does not know the sender."""
+    monkeypatch.setattr(redis, 'MAX_MESSAGES', 10)
+    one, two, new = machine(), machine(), machine()
+    for engine in (two, new):
+        engine.receive(0.001)
+    send(one, 1)
+    assert numbers_of(two.receive(5)) == [1]
+    send(one, *range(2, 13))
+    for engine in (two, new):
+        received = engine.receive(5)
+        assert (numbers_of(received), received.missed) == ([*range(3, 13)], True)
+    send(one, 13)
+    for engine in (two, new):
+        received = engine.receive(5)
+        assert (numbers_of(received), received.missed) == ([13], False)
+
+
+def test_entries_of_another_program_are_no_messages(server, machine):
+    one, two = machine(), machine()
+    two.receive(0.001)
+    key = 'wspbus:{shop}:messages'
+    for fields in ({'m': 'x'}, {'m': 'x', 'n': 'y'}, {'m': 'x', 'n': '9' * 5000}):
+        server.client().xadd(key, fields)
+    send(one, 1)
+    received = two.receive(5)
+    assert (numbers_of(received), received.missed, received.refused) == ([1], False, 3)
+
+
 def test_who_finds_the_engine_late_reads_what_was_sent_since_its_start(machine):
     one, late = machine(), machine()
     send(one, 1, 2)
