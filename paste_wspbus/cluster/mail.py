@@ -119,6 +119,8 @@ class Mail:
         self._owed, self._again = 0, 0.0
         #: The messages that are sent next, together.
         self._waiting: list[Message] = []
+        #: The last message that was too old, until the log has a line on it, and when that was.
+        self._old: Message | None = None
         self._told_at = float('-inf')
         #: How many messages were refused since the last line of the log on them, and
         #: when that was.
@@ -147,7 +149,10 @@ class Mail:
         lines: list[tuple[object, ...]] = []
         for message in received.messages:
             sender, kind, text, number, _ = message
-            if kind not in (SITE, ROLL, ROLLED) or self._is_too_old(message):
+            if kind not in (SITE, ROLL, ROLLED):
+                continue
+            if self._is_too_old(message):
+                self._old = message
                 continue
             if kind == SITE:
                 if sender != self.member.id:
@@ -158,6 +163,7 @@ class Mail:
                 elif (seen := self.rolls.is_valid(self.engine, text)) is not None:
                     lines.append(('order', text, seen))
         self._say_all(lines)
+        self._tell_of_old()
 
     def _tell_of_refused(self, count: int) -> None:
         """Log how many messages are refused, once a minute."""
@@ -169,18 +175,27 @@ class Mail:
             self.say('note', 30, line)
 
     def _is_too_old(self, message: Message) -> bool:
-        now = time.time()
-        if not self.settings.secret or message.is_current(self.settings.keep, now):
-            return False
-        if clock() > self._told_at + MINUTE:
-            self._told_at = clock()
-            self.say(
-                'note',
-                30,
-                f'cluster: a message of {message.sender} is dropped: by the clocks, it is '
-                f'{now - message.at:.0f} s old. A clock is wrong, or somebody repeats it',
-            )
-        return True
+        settings = self.settings
+        return bool(settings.secret) and not message.is_current(
+            settings.keep, time.time()
+        )
+
+    def _tell_of_old(self) -> None:
+        """Report that messages were dropped because of their time, once a minute.
+
+        Each may be a copy of one that was there before, or may have been lost with this.
+        """
+        old = self._old
+        if old is None or clock() <= self._told_at + MINUTE:
+            return
+        self._old, self._told_at = None, clock()
+        age = time.time() - old.at
+        when = (
+            f'it is {age:.0f} s old' if age > 0 else f'it will be sent in {-age:.0f} s'
+        )
+        line = f'cluster: a message of {old.sender} is dropped: by the clocks, {when}'
+        self.say('note', 30, f'{line}. A clock is wrong, or somebody repeats it')
+        self.say('missed')
 
     # -- what is sent ---------------------------------------------------------------------
 

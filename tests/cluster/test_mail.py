@@ -147,14 +147,29 @@ def test_the_supervisor_gets_what_others_send(make):
     assert said(one) == [['missed'], ['message', 'two', 'text', 1]]
 
 
-def test_a_signed_message_that_is_too_old_is_repeated_by_somebody(make):
+def test_a_signed_message_that_is_too_old_is_repeated_by_somebody_or_is_lost(make):
     one, old = make(), Message('two', SITE, 'text', 1, time.time() - 71)
     one.receive(Received([old, old]))
-    ((word, level, line),) = said(one)
+    ((word, level, line), missed) = said(one)
     assert (word, level) == ('note', 30) and '71 s old' in line
+    assert missed == ['missed']
     unsigned = make(secret='')
     unsigned.receive(Received([old]))
     assert said(unsigned) == [['message', 'two', 'text', 1]]
+
+
+def test_messages_of_a_clock_that_is_wrong_are_reported_once_a_minute(make):
+    one, early = make(), Message('two', SITE, 'text', 1, time.time() + 400.4)
+    for messages in ([early], [early], []):
+        one.receive(Received(messages))
+    ((_, _, line), _) = said(one)
+    assert 'by the clocks, it will be sent in 400 s. ' in line
+    one._told_at -= mail.MINUTE + 1
+    one.receive(Received([]))  # the second one
+    assert [words[0] for words in said(one)] == ['note', 'missed']
+    one._told_at -= mail.MINUTE + 1
+    one.receive(Received([]))
+    assert said(one) == []
 
 
 def test_messages_with_another_signature_are_logged_once_a_minute(make):
