@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
     from paste_wspbus.cluster.settings import Settings
 
+#: The number of messages that are received at once.
+BATCH = 100
+
+#: The number of characters of the id of a member at most: a name of at most 64, and a number.
+MAX_ID = 100
+
 #: The number of bytes that a message has at most: 64 kB of the site, a channel, and a head.
 MAX_MESSAGE = (1 << 16) + (1 << 12)
 
@@ -205,7 +211,7 @@ def decoded(data: bytes, name: str, secret: str) -> Message | None:
         return None
     if [*map(type, (sender, kind, number, at, signature))] != _HEAD:
         return None
-    if not 0 <= number < MAX_NUMBER:
+    if not 0 <= number < MAX_NUMBER or len(sender) > MAX_ID:
         return None
     if not secret:
         return message

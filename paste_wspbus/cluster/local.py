@@ -13,6 +13,7 @@ import socket
 import time
 
 from paste_wspbus.cluster.engine import (
+    BATCH,
     FORGOTTEN,
     MAX_MESSAGE,
     MAX_NOTE,
@@ -45,6 +46,9 @@ PATIENCE = 1.0
 
 #: Seconds that a message waits, at most, for a member that is behind with reading.
 LISTENS = 0.5
+
+#: The datagram for messages that had no room: it goes before the next message.
+LOST = b''
 
 #: The most bytes that are read of the file.
 MAX_STATE = 1 << 24
@@ -315,10 +319,11 @@ class LocalEngine:
         self, sock: socket.socket, folder: int, name: str, came: list[bytes]
     ) -> None:
         """Send messages to one member; wait a moment if that has much to read."""
-        sock.settimeout(0 if name in self._deaf else LISTENS)
+        is_deaf = name in self._deaf
+        sock.settimeout(0 if is_deaf else LISTENS)
         try:
             sock.connect(f'/proc/self/fd/{folder}/{name}')
-            for data in came:
+            for data in [LOST, *came] if is_deaf else came:
                 sock.send(data)
             self._deaf.discard(name)
         except (ConnectionRefusedError, FileNotFoundError):  # its member has ended
@@ -332,16 +337,17 @@ class LocalEngine:
         if self._socket is None:
             self._listen()
         assert self._socket is not None
-        came = []
+        came: list[bytes] = []
         try:
             select.select([self._socket], [], [], timeout)
-            while True:
+            while len(came) < BATCH:  # others may send without end
                 came.append(self._socket.recv(4 * MAX_MESSAGE))
         except BlockingIOError:
             pass
         except (OSError, ValueError) as error:
             raise EngineAway(str(error)) from error
-        return received(came, self._settings)
+        messages = [data for data in came if data != LOST]
+        return received(messages, self._settings, missed=LOST in came)
 
     def _listen(self) -> None:
         with self._state():

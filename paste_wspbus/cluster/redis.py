@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from paste_wspbus.cluster import scripts
 from paste_wspbus.cluster.engine import (
+    BATCH,
     FORGOTTEN,
     MAX_KEPT,
     MAX_MESSAGES,
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 #: Seconds that one command may take at most, and the part of the ttl that this is at most.
 PATIENCE, SHARE = 2.0, 1 / 5
-
-#: The number of messages that are received at once.
-BATCH = 100
 
 #: The number of bytes of a member's facts that are read at most.
 MAX_KEPT_FACTS = 4 * MAX_FACTS

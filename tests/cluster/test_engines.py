@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from paste_wspbus.cluster import redis
+from paste_wspbus.cluster import local, redis
 from paste_wspbus.cluster.engine import (
     MAX_MESSAGE,
     EngineAway,
@@ -474,6 +474,38 @@ def test_many_sites_of_one_machine_read_a_burst(tmp_path):
         engine.close()
 
 
+def test_a_site_that_did_not_read_learns_it_though_it_has_never_heard_the_sender(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(local, 'LISTENS', 0.01)
+    ini = Settings('', 'shop', 'one')
+    one, two = (LocalEngine(ini, str(tmp_path)) for _ in range(2))
+    two.receive(0.001)
+    send(one, *range(1, 1001))  # there is room for some of them
+    came, missed = [], False
+    while 1000 not in came:
+        received = two.receive(0.001)
+        came += numbers_of(received)
+        missed = missed or received.missed
+        if not received.messages:
+            assert not missed  # nothing has shown it yet
+            send(one, 1000)
+    assert missed and came == [*range(1, len(came)), 1000]
+    for engine in (one, two):
+        engine.close()
+
+
+def test_a_site_receives_a_bounded_number_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, 'BATCH', 3)
+    ini = Settings('', 'shop', 'one')
+    one, two = (LocalEngine(ini, str(tmp_path)) for _ in range(2))
+    two.receive(0.001)
+    send(one, *range(1, 6))
+    assert [len(two.receive(5).messages) for _ in range(2)] == [3, 2]
+    for engine in (one, two):
+        engine.close()
+
+
 def test_a_secret_signs_messages(make, tmp_path):
     engine, message = make(), Message('one-1', 'x', 'text')
     assert decoded(encoded(message, 'shop', 'sesame'), 'shop', 'sesame') == message
@@ -486,6 +518,7 @@ def test_a_secret_signs_messages(make, tmp_path):
         assert decoded(f'{head}\ntext'.encode(), 'shop', '') is None
     assert decoded(b'["a", "b", 1, 1.0, ""]\n\xff', 'shop', '') is None
     assert decoded(b'["a", "b", 1, 1.0, ""]\n' + b'x' * MAX_MESSAGE, 'x', '') is None
+    assert decoded(b'["%s", "b", 1, 1.0, ""]\n' % (b'a' * 101), 'x', '') is None
     for number in (-1, 1 << 53, '9' * 4300):
         assert decoded(f'["a", "b", {number}, 1.0, ""]\n'.encode(), 'x', '') is None
     # What somebody else has written need not be ASCII.
