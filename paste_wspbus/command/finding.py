@@ -19,7 +19,12 @@ from paste_wspbus.unix.pid_lock import (
     PIDLock,
     StalePIDFile,
 )
-from paste_wspbus.unix.processes import listener_of, users_of, why_silent
+from paste_wspbus.unix.processes import (
+    has_terminal,
+    listener_of,
+    users_of,
+    why_silent,
+)
 from paste_wspbus.unix.users import name_of
 from paste_wspbus.values import named_path, printable, real_path, working_folder
 
@@ -37,7 +42,10 @@ LOOKS = 5
 LOST = 'its PID file and its control socket were removed: stop it, and start it again'
 
 #: What is wrong with a site whose control socket somebody has removed, or nobody could make.
-DEAF = 'its control socket {} is missing: stop it, and start it again'
+DEAF = 'its control socket {} is missing: {}'
+
+#: What to do about it: a restart makes it again, and SIGHUP asks for one.
+HANG_UP, START_AGAIN = 'send it SIGHUP, or stop it', 'stop it, and start it again'
 
 #: The states of a site, as far as the command knows them.
 RUNNING, DEAD, NOT_RUNNING, UNKNOWN = 'RUNNING', 'DEAD', 'NOT RUNNING', 'UNKNOWN'
@@ -150,13 +158,13 @@ def find(
             break
     if found.state == RUNNING and found.pid and not os.path.lexists(found.control):
         found.is_gunicorns = _is_gunicorns(options)
-        lost = found.lost or _deaf(found.control, found.pid)
+        lost = found.lost or _deaf(options, found.control, found.pid)
         found.lost = '' if found.is_gunicorns else lost
         found.problem = found.lost or found.problem
     return found
 
 
-def _deaf(control: str, pid: int) -> str:
+def _deaf(options: Options, control: str, pid: int) -> str:
     """Return what is wrong with a running site that has no control socket; '' if it starts.
 
     A site opens its control socket before it writes its entry, and removes its entry first.
@@ -165,7 +173,27 @@ def _deaf(control: str, pid: int) -> str:
     entries, _ = read_entries((), everybody=is_root)
     path = real_path(control)
     is_open = any(one.control == path and one.holder == pid for one in entries)
-    return DEAF.format(path) if is_open and not os.path.lexists(path) else ''
+    if not is_open or os.path.lexists(path):
+        return ''
+    heals = _restarts_after_hangup(options, pid) and _may_make(path, pid)
+    return DEAF.format(path, HANG_UP if heals else START_AGAIN)
+
+
+def _may_make(path: str, pid: int) -> bool:
+    """Whether a process may make a file, as far as the owner of the folder says."""
+    try:
+        folder = os.stat(os.path.dirname(path))
+    except OSError:
+        return False
+    users = users_of(pid) or set()
+    return 0 in users or folder.st_uid in users or bool(folder.st_mode & 0o002)
+
+
+def _restarts_after_hangup(options: Options, pid: int) -> bool:
+    """Whether SIGHUP restarts a site: at a terminal it stops the site, and the .ini may differ."""
+    settings = _settings(options) if options.config else {}
+    meaning = settings.get('signals', {}).get('SIGHUP', 'hangup')
+    return meaning == 'restart' or (meaning == 'hangup' and not has_terminal(pid))
 
 
 def _holders(options: Options) -> list[tuple[str, int]]:

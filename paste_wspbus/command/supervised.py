@@ -18,6 +18,7 @@ from paste_wspbus.ini.settings import HUNG_AFTER, section_of
 from paste_wspbus.plugins.log_files import log_to_files
 from paste_wspbus.plugins.sitelog import name_process
 from paste_wspbus.process.names import MAIN
+from paste_wspbus.process.repairing import repair
 from paste_wspbus.process.reporting import check_folder
 from paste_wspbus.process.rereading import ListenAddressNotice, reconfigure
 from paste_wspbus.role import CLUSTER, OPS
@@ -151,8 +152,8 @@ class Supervised:
         ini, began = str(config.file), self.process.began
         cluster = Clustered(self.supervisor, settings, make, ini, began)
         self.supervisor.cluster = cluster
-        if (control := self.process.control) is not None:
-            control.commands = {**control.commands, **cluster.operators.commands}
+        if (answers := self.process.answers) is not None:
+            answers.commands.update(cluster.operators.commands)
 
     def _cluster_notes(self) -> list[str]:
         """Return what to say if [cluster:main] has changed: a graceful restart keeps it.
@@ -222,6 +223,7 @@ class Supervised:
             bus.subscribe('generation_serves', _print_generation)
         self.defaults.plug_in_systemd(bus)
         process.ride(bus)
+        bus.subscribe('graceful', repair, process, bus, priority=0)
         self.launch.early.give_to(signals)
         self.launch.early.repeat()
 

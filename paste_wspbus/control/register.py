@@ -80,21 +80,22 @@ class Registration:
         """Take over the entry of the program before this one, in the same process.
 
         :param fd: the lock.
-        :returns: None if it is not a lock of an entry.
+        :returns: None if it is not a lock of an entry any more; then it is closed.
         """
         registration = cls.__new__(cls)
-        try:
+        with contextlib.suppress(OSError):
             path = os.readlink(f'/proc/self/fd/{fd}')
-        except OSError:
-            return None
-        registration.take(fd, path.removesuffix(LOCK))
-        registration.control = registration.fields.get('control', '')
-        return registration if registration.control else None
+            registration.take(fd, path.removesuffix(LOCK))
+            registration.control = registration.fields.get('control', '')
+            if registration.control:
+                return registration
+            os.close(fd)
+        return None
 
     def take(self, fd: int, stem: str) -> None:
         """Hold the lock of the entry whose files begin with ``stem``."""
         self.fd, self.owner_pid = fd, os.getpid()
-        self.path, self.control, self._lock = stem + SUFFIX, stem + SOCKET, stem + LOCK
+        self.path, self.control, self.lock = stem + SUFFIX, stem + SOCKET, stem + LOCK
         close_in_child(self, Registration.forget)
 
     @property
@@ -124,8 +125,8 @@ class Registration:
         """Remove the entry, if this process may still do that, and free the lock."""
         if self.fd == -1:
             return
-        if self.owner_pid == os.getpid() and _is_at(self._lock, self.fd):
-            for path in (self.path, self._lock):
+        if self.owner_pid == os.getpid() and _is_at(self.lock, self.fd):
+            for path in (self.path, self.lock):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
         self.forget()

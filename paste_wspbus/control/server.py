@@ -22,7 +22,7 @@ from paste_wspbus.listening.sockets import Selector
 from paste_wspbus.listening.unix_sockets import bind_with_mode
 from paste_wspbus.streams import restore_deleted
 from paste_wspbus.unix import exposed
-from paste_wspbus.unix.paths import address_of, listens, locked, remove_socket
+from paste_wspbus.unix.paths import address_of, is_lost, listens, locked, remove_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ class Control:
     def open(self, *, shared: bool = False) -> None:
         """Bind with the mode 0600 and listen; replace the socket of a site that has ended.
 
+        If this object has a socket already, which nobody can reach, this replaces it.
+
         :param shared: whether another site may listen there; if not, the caller holds a
             lock that belongs to the path.
         :raises OSError: if that fails; EADDRINUSE if another site listens there.
@@ -163,6 +165,11 @@ class Control:
                 problem = 'another site listens there'
                 raise OSError(errno.EADDRINUSE, problem)
             self._open()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no command can reach it: its file is gone, or another file is there."""
+        return self.sock is not None and is_lost(self.path, self._identity)
 
     def _open(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -183,7 +190,13 @@ class Control:
 
     def _use(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        self.sock = sock
+        before, self.sock = self.sock, sock
+        if self._selector is not None:
+            if before is not None:
+                self._selector.unregister(before)
+            self._selector.register(sock, selectors.EVENT_READ, self._accept)
+        if before is not None:
+            before.close()
         # Clients must not reach a forked child in the place of the site.
         close_in_child(self, Control.disown)
         with contextlib.suppress(OSError):
@@ -407,8 +420,13 @@ class Control:
         connection.close()
 
     def bequeath(self) -> int | None:
-        """Return a copy of the socket's descriptor for the successor; see `forget`."""
-        return None if self.sock is None else os.dup(self.sock.fileno())
+        """Return a copy of the socket's descriptor for the next program; see `forget`.
+
+        :returns: None if there is no socket that commands can reach.
+        """
+        if self.sock is None or self.is_lost:
+            return None
+        return os.dup(self.sock.fileno())
 
     def forget(self) -> None:
         """Close everything, but do not remove the file, which belongs to the successor now."""

@@ -15,11 +15,11 @@ from paste_wspbus.process.load import describe_stacks, load_of, log_stacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
     from paste_wspbus.bus import Bus
-    from paste_wspbus.control.server import Connection
+    from paste_wspbus.control.server import Connection, Handler
     from paste_wspbus.process.process import Process
     from paste_wspbus.servers.server import Server
 
@@ -48,11 +48,8 @@ class Answers:
         self.failure = ''
         self._asked_to_stop: list[Connection] = []
         self._asked_for_failure: list[Connection] = []
-
-    @property
-    def commands(self) -> Mapping[str, Callable[[Connection], dict[str, Any] | None]]:
-        """From each request to the method that answers it; see `Control`."""
-        return {
+        #: From each request to the method that answers it; see `Control`.
+        self.commands: dict[str, Handler] = {
             'status': self._status,
             'stop': self._stop,
             'failure': self._failure,

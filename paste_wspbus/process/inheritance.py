@@ -155,10 +155,11 @@ class Inheritance:
 
     def registration(self) -> Registration | None:
         """Return the entry of the site, which the program before this one has made."""
-        if self.entry is not None and self._registration is None:
+        if self.entry is not None:
             from paste_wspbus.control.register import Registration
 
             self._registration = Registration.adopt(self.entry)
+            self.entry = None
         return self._registration
 
     def lock(

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from paste_wspbus.process.process import Process
 
 
+#: The line for the log about a control socket that somebody had removed.
+BOUND_AGAIN = 'The control socket {} was missing: it is bound again'
+
+
 class Registering:
     """Opens the control socket of a process, and makes its entry among the running sites."""
 
@@ -26,16 +30,22 @@ class Registering:
     def open(self) -> None:
         """Open the control socket, and register the site, so that commands find it."""
         process = self.process
-        entry = self._register() if process.entry is None else None
-        path = self._control_path()
+        entry = self.register() if process.entry is None else None
+        path = self.control_path()
         if process.control is None and path is not None:
             if process.lock is not None:
                 process.lock.control = path
-            self._listen(self._control_at(path), shared=path == self.options.control)
+            # If the program before this one has lost it, another site may listen there.
+            came = process.inheritance.came_over_execv
+            shared = came or path == self.options.control
+            control = self.control_at(path)
+            if self.listen(control, shared, must=not came) and came:
+                process.notes.append(BOUND_AGAIN.format(path))
         if entry is not None and path is not None:
-            self._describe(entry, path)
+            self.describe(entry, path)
 
-    def _control_path(self) -> str | None:
+    def control_path(self) -> str | None:
+        """Return the path that the control socket has, or gets."""
         process = self.process
         if self.options.control is not None:
             return self.options.control
@@ -47,35 +57,45 @@ class Registering:
         """Keep the control socket, so that it is removed if the start fails."""
         process = self.process
         path = process.entry.control if process.entry is not None else None
-        path = path or self._control_path()
-        if path is not None:
-            if process.lock is not None:
-                process.lock.control = path
-            process.control = self._control_at(path)
-            process.control.adopt(fd)
+        path = path or self.control_path()
+        if path is None:
+            os.close(fd)  # its entry was removed: it gets another one
+            return
+        if process.lock is not None:
+            process.lock.control = path
+        process.control = self.control_at(path)
+        process.control.adopt(fd)
 
-    def _control_at(self, path: str) -> Control:
-        answers = self.process.answers = Answers(self.process)
-        return Control(path, answers.commands)
+    def control_at(self, path: str) -> Control:
+        """Make the object for the control socket at a path."""
+        process = self.process
+        process.answers = process.answers or Answers(process)
+        return Control(path, process.answers.commands)
 
-    def _listen(self, control: Control, shared: bool) -> None:
+    def listen(self, control: Control, shared: bool, must: bool = True) -> bool:
+        """Open the socket, and return whether that succeeded; if not, note why.
+
+        :param must: whether a start fails without it; not if the site has run before.
+        """
+        process = self.process
         try:
             control.open(shared=shared)
         except OSError as error:
-            if shortage(error) is not None:
+            if must and shortage(error) is not None:
                 raise  # the next steps would fail, too
             # A site that has run here must not end for that. Without a name for it, or on a
             # system without Unix sockets, the site runs without one, too.
             is_named = self.options.control is not None
-            is_first = not self.process.inheritance.descriptors
+            is_first = must and not process.inheritance.descriptors
             if is_named and is_first and error.errno != errno.EAFNOSUPPORT:
                 raise self._refused(control.path, error) from None
-            self.process.notes.append(
+            process.notes.append(
                 f'the control socket {control.path} cannot be opened: '
                 f'{error.strerror or error}; the site answers no command, only stop works'
             )
-        else:
-            self.process.control = control
+            return False
+        process.control = control
+        return True
 
     def _refused(self, path: str, error: OSError) -> ConfigError:
         from paste_wspbus.ini.settings import section_of
@@ -94,7 +114,8 @@ class Registering:
             str(config.file), problem, section=section_of(config.loader), key='control'
         )
 
-    def _register(self) -> Registration | None:
+    def register(self) -> Registration | None:
+        """Make the entry, without what it says; return None if that fails."""
         from paste_wspbus.control.register import Registration
         from paste_wspbus.unix.paths import UnsafeFolder, runtime_folder
 
@@ -120,7 +141,8 @@ class Registering:
         with contextlib.suppress(OSError):
             self.process.beacon = Beacon(self.process.names.file)
 
-    def _describe(self, entry: Registration, control: str) -> None:
+    def describe(self, entry: Registration, control: str) -> None:
+        """Write what the entry says."""
         process, options = self.process, self.options
         named = options.named_pid_file or options.pid_file
         try:

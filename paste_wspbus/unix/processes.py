@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import signal
+import stat
 import sys
 import time
 
@@ -284,6 +285,18 @@ def _memory_files() -> list[str]:
                 folders = f'/sys/fs/cgroup/memory{group}', '/sys/fs/cgroup/memory'
                 found += [f'{folder}/memory.oom_control' for folder in folders]
     return found
+
+
+def has_terminal(pid: int) -> bool:
+    """Whether the standard input of a process is a terminal; True if it is not known."""
+    try:
+        status = os.stat(f'/proc/{pid}/fd/0')
+    except FileNotFoundError:
+        return not os.path.isdir('/proc/self')  # it has closed it
+    except OSError:
+        return True
+    is_memory = os.major(status.st_rdev) == 1  # null(4), zero(4), random(4)
+    return stat.S_ISCHR(status.st_mode) and not is_memory
 
 
 def is_alive(pid: int) -> bool:

@@ -477,7 +477,7 @@ def test_a_site_whose_control_socket_was_removed_is_not_said_to_be_starting(
     with Site(folder, None, 'site.ini', *files, *mode) as site:
         path = control_of(folder, *files)
         path.unlink()
-        why = f'{path.name} is missing: stop it, and start it again'
+        why = f'{path.name} is missing: send it SIGHUP, or stop it'
         for subcommand, code in (
             ('status', 0),
             ('graceful', 1),
@@ -490,8 +490,16 @@ def test_a_site_whose_control_socket_was_removed_is_not_said_to_be_starting(
             assert f'The site is running (process {site.process.pid}), but' in text
             assert why in text, text
             assert told.code == code, told.report()
-        assert run(folder, 'site.ini', 'stop', *files).code == 0
+        site.send(signal.SIGHUP)
+        eventually(path.exists)
+        assert site.err.wait_for(f'{path.name} was missing: it is bound again')
+        assert path.stat().st_mode & 0o777 == 0o600
+        site.out.wait_for('Serving on', 2 if mode == [] else 1)
+        for subcommand in ('status', 'drain', 'graceful', 'stop'):
+            told = run(folder, 'site.ini', subcommand, *files)
+            assert told.code == 0, told.report()
         assert site.wait() == 0, site.report()
+        assert not path.exists()
 
 
 def control_of(folder, *files):

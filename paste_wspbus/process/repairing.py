@@ -1,0 +1,51 @@
+"""How a running supervisor makes anew what somebody has removed: by it, commands find the site."""
+
+from __future__ import annotations
+
+import os
+
+from paste_wspbus.process.registering import BOUND_AGAIN, Registering
+from paste_wspbus.unix.paths import is_lost
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paste_wspbus.bus import Bus
+    from paste_wspbus.control.register import Registration
+    from paste_wspbus.process.process import Process
+
+
+def repair(process: Process, bus: Bus) -> None:
+    """Make the control socket and the entry again if they are gone: at a graceful restart.
+
+    A process that replaces its program needs no repair: its next program opens them.
+    """
+    registering, entry = Registering(process), process.entry
+    is_described = entry is None or _is_there(entry.path)
+    if entry is not None and _has_lost_its_lock(entry):
+        entry.forget()
+        process.entry = None
+        entry, is_described = registering.register(), False
+    path, before = registering.control_path(), process.control
+    if path is not None and (before is None or before.is_lost):
+        control = before or registering.control_at(path)
+        control.path = path
+        if registering.listen(control, shared=True, must=False):
+            process.notes.append(BOUND_AGAIN.format(path))
+            if before is None:
+                control.serve(bus)
+    if entry is not None and process.control is not None and not is_described:
+        registering.describe(entry, process.control.path)
+    for note in process.notes:
+        bus.log(note, 30)
+    process.notes.clear()
+
+
+def _has_lost_its_lock(entry: Registration) -> bool:
+    status = os.fstat(entry.fd)
+    return is_lost(entry.lock, (status.st_dev, status.st_ino))
+
+
+def _is_there(path: str) -> bool:
+    """Whether a file is there; True if this process may not look."""
+    may_look = os.access(os.path.dirname(path), os.X_OK)
+    return os.path.lexists(path) or not may_look

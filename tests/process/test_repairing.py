@@ -1,0 +1,99 @@
+"""What a running site makes anew if somebody has removed it: its control socket and its entry."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from tests.kit import Site, eventually, run
+from tests.kit.daemons import WEBAPP, ini
+from tests.kit.stand_in import status_json
+
+MODES = {'one process': [], 'workers': ['--workers=1'], 'reload': ['--reload']}
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    return MODES[request.param]
+
+
+@pytest.fixture
+def serve(tmp_path, mode, monkeypatch):
+    """Serve with the control socket run/control.sock; the entry is in the folder xdg."""
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'xdg').mkdir(mode=0o700)
+    monkeypatch.setenv('RUNTIME_DIRECTORY', str(tmp_path / 'xdg'))
+
+    def serve(**settings):
+        settings = settings or {'control': 'run/control.sock'}
+        return Site(tmp_path, ini(**settings), *mode, files={'webapp.py': WEBAPP})
+
+    return serve
+
+
+def hang_up(site, line):
+    """Send SIGHUP, and wait for a line of the log that says what the site found."""
+    count = site.err.text.count(line)
+    site.send(signal.SIGHUP)
+    assert site.err.wait_for(line, count + 1), site.report()
+
+
+def test_a_control_socket_by_name_is_bound_again(serve, tmp_path):
+    path = tmp_path / 'run/control.sock'
+    with serve() as site:
+        for _ in range(2):
+            path.unlink()
+            hang_up(site, 'run/control.sock was missing: it is bound again')
+            assert path.stat().st_mode & 0o777 == 0o600
+        eventually(lambda: status_json(tmp_path)[1].get('state') == 'STARTED')
+        descriptors = os.listdir(f'/proc/{site.process.pid}/fd')
+        assert run(tmp_path, 'site.ini', 'graceful').code == 0
+        assert site.stop()[0] == 0, site.report()
+    assert len(descriptors) < 50
+    assert not path.exists()
+
+
+@pytest.mark.parametrize('what', ['socket', 'file', 'folder', 'link', 'no folder'])
+def test_nothing_of_others_is_replaced_or_removed(serve, tmp_path, what):
+    path = tmp_path / 'run/control.sock'
+    (tmp_path / 'secret').write_text('secret')
+    with serve() as site, socket.socket(socket.AF_UNIX) as other:
+        path.unlink()
+        if what == 'socket':
+            other.bind(str(path))
+            other.listen()
+        elif what == 'file':
+            path.write_text('theirs')
+        elif what == 'folder':
+            path.mkdir()
+        elif what == 'link':
+            path.symlink_to(tmp_path / 'secret')
+        else:
+            path.parent.rename(tmp_path / 'moved')
+        before = os.lstat(path) if what != 'no folder' else None
+        hang_up(site, 'control.sock cannot be opened: ')
+        assert site.get('/').status == 200
+        assert site.stop()[0] == 0, site.report()
+        if before is not None:
+            assert os.path.samestat(os.lstat(path), before)
+    assert (tmp_path / 'secret').read_text() == 'secret'
+
+
+@pytest.mark.parametrize('ends', [('.json',), ('.lock',), ('.json', '.lock', '.sock')])
+def test_an_entry_is_made_again(serve, tmp_path, ends):
+    with serve(workers=0) as site:
+        folder = tmp_path / 'xdg'
+        eventually(lambda: [*folder.glob('*.json')])
+        for path in [one for end in ends for one in folder.glob(f'*{end}')]:
+            path.unlink()
+        status = run(tmp_path, 'site.ini', 'status')
+        assert status.code == (0 if ends == ('.lock',) else 4), status.report()
+        site.send(signal.SIGHUP)
+        eventually(lambda: all([*folder.glob(f'*{end}')] for end in ends))
+        eventually(lambda: status_json(tmp_path)[1].get('state') == 'STARTED')
+        told = run(tmp_path, 'site.ini', 'graceful')
+        assert told.code == 0, told.report()
+        assert run(tmp_path, 'site.ini', 'stop').code == 0
+        assert site.wait() == 0, site.report()
+    assert not [*folder.iterdir()]
