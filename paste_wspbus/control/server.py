@@ -23,6 +23,7 @@ from paste_wspbus.listening.unix_sockets import bind_with_mode
 from paste_wspbus.streams import restore_deleted
 from paste_wspbus.unix import exposed
 from paste_wspbus.unix.paths import address_of, is_lost, listens, locked, remove_socket
+from paste_wspbus.values import real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ class Control:
         self.path, self.commands = path, commands
         self.sock: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
+        #: Where its file is, also if a deployment changes a link in the path.
+        self._place = path
         self._selector: selectors.BaseSelector | None = None
         self._connections: list[Connection] = []
         self._sending: list[Connection] = []
@@ -169,7 +172,7 @@ class Control:
     @property
     def is_lost(self) -> bool:
         """Whether no command can reach it: its file is gone, or another file is there."""
-        return self.sock is not None and is_lost(self.path, self._identity)
+        return self.sock is not None and is_lost(self._place, self._identity)
 
     def _open(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -199,6 +202,7 @@ class Control:
             before.close()
         # Clients must not reach a forked child in the place of the site.
         close_in_child(self, Control.disown)
+        self._place = real_path(self.path)
         with contextlib.suppress(OSError):
             status = os.lstat(self.path)
             self._identity = status.st_dev, status.st_ino

@@ -31,6 +31,7 @@ def repair(process: Process, bus: Bus) -> None:
         control.path = path
         if registering.listen(control, shared=True, must=False):
             process.notes.append(BOUND_AGAIN.format(path))
+            is_described = False  # a deployment may have changed a link in the path
             if before is None:
                 control.serve(bus)
     if entry is not None and process.control is not None and not is_described:
