@@ -46,8 +46,9 @@ WRONG_BODIES = {
 }
 
 
-def test_each_exchange_is_that_of_plain_cheroot(tmp_path, plain):
-    with Site(tmp_path, INI, files={'webapp.py': APP}) as site:
+@pytest.mark.parametrize('args', [[], ['--workers', '2']], ids=['alone', 'workers'])
+def test_each_exchange_is_that_of_plain_cheroot(tmp_path, plain, args):
+    with Site(tmp_path, INI, *args, files={'webapp.py': APP}) as site:
         ours = exchanges(site.address)
         differ = {name for name in EXCHANGES if ours[name] != plain[name]}
         assert {name: (ours[name], plain[name]) for name in differ - WRONG_BODIES} == {}

@@ -32,8 +32,9 @@ protocol_version = HTTP/{version}
 SINGLE = [name for name in EXCHANGES if name.split()[0] in ('GET', 'HEAD')]
 
 
+@pytest.mark.parametrize('args', [[], ['--workers', '2']], ids=['alone', 'workers'])
 @pytest.mark.parametrize('version', ['1.0', '1.1'])
-def test_each_exchange_is_that_of_plain_paste(tmp_path, version):
+def test_each_exchange_is_that_of_plain_paste(tmp_path, version, args):
     (tmp_path / 'webapp.py').write_text(APP)
     program = PLAIN.format(version=version)
     with Process([sys.executable, '-c', program], tmp_path) as server:
@@ -41,7 +42,7 @@ def test_each_exchange_is_that_of_plain_paste(tmp_path, version):
         port = int(server.out.text.split()[1])
         plain = exchanges(('127.0.0.1', port), SINGLE)
     assert plain['GET / 1.1'][1].endswith(b'\r\n\r\nok ')
-    with Site(tmp_path, INI.format(version=version)) as site:
+    with Site(tmp_path, INI.format(version=version), *args) as site:
         ours = exchanges(site.address, SINGLE)
         assert site.stop()[0] == 0, site.report()
     for name in SINGLE:
