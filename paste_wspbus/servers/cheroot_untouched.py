@@ -60,9 +60,8 @@ def marking(base: type[Any], untouched: Untouched) -> type[Any]:
 
         def communicate(self) -> Any:
             keeps = super().communicate()
-            if keeps and not self.rfile.has_data():
-                self.raw.is_first = True
-                untouched.add(self.fd)
+            if keeps:
+                self.raw.has_answered(self.rfile)
             return keeps
 
         def close(self) -> None:

@@ -15,14 +15,11 @@ if TYPE_CHECKING:
 
 
 def marking(base: type[Any], untouched: Untouched) -> type[Any]:
-    """Return a class of handlers of connections that are marked as `Untouched` says.
-
-    Only the first request of a connection counts: for the next ones, its thread waits
-    already.
-    """
+    """Return a class of handlers of connections that are marked as `Untouched` says."""
 
     class Handler(base):  # type: ignore[misc]
         rfile: Any
+        close_connection: bool
         #: Paste's own file gets no buffer: ours takes its place at once.
         rbufsize = 0
 
@@ -31,6 +28,11 @@ def marking(base: type[Any], untouched: Untouched) -> type[Any]:
             self.raw = Reader(self.connection, untouched)
             self.rfile.close()
             self.rfile = io.BufferedReader(self.raw)
+
+        def handle_one_request(self) -> None:
+            super().handle_one_request()
+            if not self.close_connection:
+                self.raw.has_answered(self.rfile)
 
         def begins_request(self) -> None:
             self.raw.receive()

@@ -11,6 +11,7 @@ import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterable
     from typing import Any
 
@@ -100,6 +101,8 @@ class Reader(socket.SocketIO):
         self._socket, self._fd, self._untouched = sock, sock.fileno(), untouched
         #: Whether nothing was read since the last response.
         self.is_first = True
+        #: While this is set, it reads nothing, as if nothing had come.
+        self.is_quiet = False
         #: What was read, and still waits in the system.
         self._seen = b''
 
@@ -108,6 +111,8 @@ class Reader(socket.SocketIO):
 
         :raises ConnectionError: see `receive`.
         """
+        if self.is_quiet:
+            return None
         if not self.is_first:
             self.receive()
             return super().readinto(buffer)
@@ -134,6 +139,20 @@ class Reader(socket.SocketIO):
             comes = b''
         if comes != seen:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    def has_answered(self, file: io.BufferedReader) -> None:
+        """Mark the connection again after a response, unless more was received of it.
+
+        :param file: reads this, and may have more of it than one request.
+        """
+        self.is_quiet = True
+        try:
+            if file.peek(1):
+                return
+        finally:
+            self.is_quiet = False
+        self.is_first = True
+        self._untouched.add(self._fd)
 
 
 def came_in_at(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import socket
 from types import SimpleNamespace
 
@@ -10,6 +11,8 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 
 from paste_wspbus.bus import Bus
+from paste_wspbus.servers.cheroot import CherootServer
+from paste_wspbus.servers.paste_http import PasteServer
 from paste_wspbus.servers.untouched import (
     DESCRIPTORS,
     WORKERS,
@@ -23,6 +26,7 @@ from paste_wspbus.servers.waitress import WaitressServer
 from paste_wspbus.servers.waitress_sharing import in_worker
 from paste_wspbus.servers.waitress_untouched import marking
 from tests.kit import eventually
+from tests.kit.clients import Connection
 
 REQUEST = b'GET / HTTP/1.1\r\n\r\n'
 
@@ -325,3 +329,115 @@ def test_greenlets_which_get_no_descriptors_have_no_marks(
     finally:
         server.end()
         server.close()
+
+
+@pytest.fixture(params=[CherootServer, PasteServer])
+def served(request, monkeypatch, marks):
+    """Yield a server: its address, the names of its requests, and how each began.
+
+    ``begun`` has what was only looked at until then, and whether the mark was there.
+    ``early`` has the clients of ``clients`` that had something to read by then.
+    """
+    found = SimpleNamespace(names=[], begun=[], clients=[], early=[])
+    receive = Reader.receive
+
+    def noting(reader):
+        if reader._seen:
+            found.begun.append((reader._seen, bool(marks.read(1))))
+            found.early += select.select(found.clients, [], [], 0)[0]
+        receive(reader)
+
+    def application(environ, start_response):
+        assert marks.read(1) == {}
+        found.names.append(environ['PATH_INFO'])
+        start_response('200 OK', [('Content-Length', '2')])
+        return [b'ok']
+
+    monkeypatch.setattr(Reader, 'receive', noting)
+    conf = {'host': '127.0.0.1', 'port': '0'}
+    if request.param is PasteServer:
+        conf['protocol_version'] = 'HTTP/1.1'
+    server = request.param(conf, {})
+    server.bus, server.untouched = Bus(), marks.of(1)
+    server(application)
+    found.address = server.sockets[0].name
+    yield found
+    server.stop()
+
+
+def head(path, more=''):
+    return f'GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n'.encode()
+
+
+def test_each_request_of_a_kept_connection_is_only_looked_at_until_it_begins(
+    marks, served
+):
+    requests = [head('/1'), head('/2'), head('/3')]
+    with Connection(served.address) as client:
+        for request in requests:
+            eventually(lambda: marks.read(1))
+            client.socket.sendall(request)
+            assert client.receive().body == b'ok'
+    assert served.begun == [(request, True) for request in requests]
+
+
+def test_what_comes_with_a_request_is_not_only_looked_at(marks, served):
+    """Pipelined requests are served once each, then the connection is marked again."""
+    together = head('/1') + head('/2') + head('/3')
+    with Connection(served.address) as client:
+        eventually(lambda: marks.read(1))
+        client.socket.sendall(together)
+        assert [client.receive().status for _ in range(3)] == [200] * 3
+        eventually(lambda: marks.read(1))
+        client.socket.sendall(head('/4'))
+        client.receive()
+    assert served.names == ['/1', '/2', '/3', '/4']
+    assert served.begun == [(together, True), (head('/4'), True)]
+
+
+def test_the_first_part_of_a_head_is_received_with_the_second(marks, served):
+    request = head('/1')
+    with Connection(served.address) as client:
+        client.get('/0')
+        eventually(lambda: marks.read(1))
+        client.socket.sendall(request[:9])
+        eventually(lambda: served.begun[-1] == (request[:9], True))
+        assert marks.read(1) == {}
+        client.socket.sendall(request[9:])
+        assert client.receive().status == 200
+    assert served.names == ['/0', '/1']
+
+
+@pytest.mark.parametrize('keeps', [False, True])
+def test_a_request_that_is_refused_is_received_before(marks, served, keeps):
+    """Else the client could lose the answer: the system resets what was not read."""
+    wrong = b'GET / and more HTTP/1.1\r\n\r\n'
+    with Connection(served.address) as client:
+        if keeps:
+            client.get('/')
+        eventually(lambda: marks.read(1))
+        served.clients.append(client.socket)
+        client.socket.sendall(wrong)
+        assert client.receive().status == 400
+        assert marks.read(1) == {}
+        assert client.is_ended()
+    assert served.begun[-1] == (wrong, True) and served.early == []
+
+
+def test_an_empty_line_and_no_request_resets_nobody(served):
+    with Connection(served.address) as client:
+        client.socket.sendall(b'\r\n')
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.is_ended()
+    assert served.names == []
+
+
+@pytest.mark.parametrize(
+    'request_', [head('/', 'Connection: close\r\n'), b'GET / HTTP/1.0\r\n\r\n']
+)
+def test_a_connection_that_is_not_kept_has_no_mark_afterwards(marks, served, request_):
+    with Connection(served.address) as client:
+        eventually(lambda: marks.read(1))
+        client.socket.sendall(request_)
+        assert client.receive().body == b'ok' and client.is_ended()
+        assert marks.read(1) == {}

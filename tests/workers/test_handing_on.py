@@ -19,6 +19,7 @@ from paste_wspbus.workers import handing_on
 from paste_wspbus.workers.orders import Orders
 from tests.kit import eventually
 from tests.kit.processes import has_ended
+from tests.kit.sites import ask
 from tests.kit.workers import FILES, INI, Workers
 
 #: A page that waits until the test makes a file, and then holds the GIL.
@@ -32,6 +33,20 @@ def match_later(environ):
     re.match('(a*)*b', 'a' * 100)
 
 PAGES.update({'/match': match_later})
+"""
+
+#: Without the length of a response, Paste#http closes the connection. A page says on how
+#: many connections no request has begun.
+WITH_LENGTH = """
+PAGES['/marks'] = lambda environ: {
+    'marks': sum(map(bool, bus_of(environ).plugins['server'].untouched.numbers))
+}
+unmeasured = app
+
+def app(environ, start_response):
+    chunks = unmeasured(environ, lambda *_: None)
+    start_response('200 OK', [('Content-Length', str(len(chunks[0])))])
+    return chunks
 """
 
 TCP, UNIX = 'host = 127.0.0.1\nport = 0\n', 'unix_socket = site.sock\n'
@@ -94,22 +109,34 @@ def test_what_a_worker_that_hangs_has_not_begun_is_answered_by_its_successor(
         assert site.stop()[0] == 0
 
 
-def test_a_connection_with_a_thread_of_its_own_is_answered_by_the_successor(tmp_path):
-    server = 'egg:Paste#http\nuse_threadpool = false\n' + TCP
-    files = _hanging(server)
+@pytest.mark.parametrize('has_pool', [True, False])
+def test_a_connection_with_a_thread_of_its_own_is_answered_by_the_successor(
+    tmp_path, has_pool
+):
+    """Of Paste#http: the first request of a connection, and those after others."""
+    server = f'egg:Paste#http\nuse_threadpool = {has_pool}\n' + TCP
+    files = _hanging(server + 'protocol_version = HTTP/1.1\n')
+    files['webapp.py'] += WITH_LENGTH
     with (
         Workers(tmp_path, count=1, files=files) as site,
+        site.connect() as kept,
         site.connect() as silent,  # it is accepted before the next one
         site.connect() as hangs,
     ):
+        kept.get('/')
+        kept.get('/')
+        eventually(lambda: ask(site, '/marks')['marks'] == 3)
         hangs.send('/match')
         site.expect('waits ')
         old = int(re.search(r'waits (\d+)', site.err.text)[1])
         (tmp_path / 'gil').touch()
         site.expect('has not answered for')  # now nothing else runs there
-        silent.send('/')
-        answer = silent.receive()
-        assert answer.status == 200 and json.loads(answer.body)['pid'] != old
+        for connection in (silent, kept):
+            connection.send('/')
+        for connection in (silent, kept):
+            answer = connection.receive()
+            assert answer.status == 200 and json.loads(answer.body)['pid'] != old
+        assert kept.get('/').status == 200
         assert site.stop()[0] == 0
 
 
