@@ -34,8 +34,9 @@ PLUGINS = 'plugins'
 FREED = 'freed'
 
 #: The parts of the ttl: between two renewals, and between two heartbeats of a member that
-#: holds no lease.
-RENEWS, JOINS = 1 / 4, 1 / 2
+#: holds no lease. With a ttl of 2.5 s or more, a renewal to which the engine gives no answer in
+#: time can be repeated before the process of the plugins is asked to stop (`guard.ASKS`).
+RENEWS, JOINS = 1 / 3, 1 / 2
 
 #: Seconds between two records of what has changed at a member.
 RECORDS = 1.0

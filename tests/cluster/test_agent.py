@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paste_wspbus.cluster.agent import Agent
+from paste_wspbus.cluster.agent import FIRST, RECEIVES, RENEWS, Agent
 from paste_wspbus.cluster.claim import Held
 from paste_wspbus.cluster.engine import (
     Answer,
@@ -18,9 +18,11 @@ from paste_wspbus.cluster.engine import (
     Record,
     Seen,
 )
+from paste_wspbus.cluster.redis import PATIENCE, SHARE
 from paste_wspbus.cluster.roll import ROLL
 from paste_wspbus.cluster.settings import Settings
 from paste_wspbus.unix.kernel_timer import boot_clock
+from paste_wspbus.workers.guard import ASKS, end_of
 
 TTL = 10
 ONE, TWO = Member('one-1', 'one'), Member('two-2', 'two')
@@ -407,3 +409,16 @@ def test_a_thread_of_the_agent_that_fails_ends_it():
     ended = subprocess.run([sys.executable, '-c', script], capture_output=True)
     assert ended.returncode == 1
     assert b'ZeroDivisionError' in ended.stderr
+
+
+@pytest.mark.parametrize('ttl', [2.5, 4, 10, 3600])
+def test_a_renewal_without_an_answer_is_repeated_in_time(ttl):
+    """The other one is sent after a wait, and the plugins need not stop."""
+    asks = end_of(Held(1, ttl), ttl) - ttl * ASKS
+    fails = ttl * RENEWS + min(PATIENCE, ttl * SHARE)
+    assert fails + min(2 * FIRST, ttl / 10) < asks
+
+
+def test_with_a_ttl_of_four_seconds_an_idle_machine_sends_a_command_a_second():
+    ttl, mean = 4, (0.9 + 1) / 2
+    assert 1 / (ttl * RENEWS * mean) + 1 / RECEIVES <= 1
