@@ -22,6 +22,7 @@ from paste_wspbus.control.timeline import LOAD, own_seconds, rows_of
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError, WSPBusError
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
 from paste_wspbus.forks import close_in_child, fork
+from paste_wspbus.hosts import gunicorn
 from paste_wspbus.ini.check import check
 from paste_wspbus.ini.config import Terminated, site_path
 from paste_wspbus.ini.listed import is_clustered
@@ -74,6 +75,8 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
             from paste_wspbus.command.import_times import show
         return show(config, launch, make_process)
     warnings = check(config, options.server_name, options.app_name, options.listen)
+    if not options.server and gunicorn.is_server(config, options.server_name):
+        gunicorn.check_settings(config, options.server_name)
     _check_cluster(config)
     if config.settings['workers'] and config.settings['site_metrics'] != 'off':
         from paste_wspbus.metrics.folder import check as check_metrics

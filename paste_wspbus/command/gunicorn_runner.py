@@ -36,9 +36,11 @@ def settings_for(config: Config, options: Options) -> dict[str, Any] | None:
 
     :returns: gunicorn's settings, as the command line and [wspbus:main] ask for them;
         None if [server:main] is another server.
+    :raises ConfigError: if gunicorn does not accept the settings of [server:main].
     """
     if options.server or not gunicorn.is_server(config, options.server_name):
         return None
+    gunicorn.check_settings(config, options.server_name)
     settings = config.settings
     workers = settings['workers'] if options.workers is None else options.workers
     wanted = {

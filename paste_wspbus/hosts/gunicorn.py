@@ -18,9 +18,10 @@ import sys
 from functools import partial
 
 from paste_wspbus.bus import ChannelFailures
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import ConfigError, WSPBusError
 from paste_wspbus.hosts.site import HostedSite, Program, compose
 from paste_wspbus.ini.config import SERVER, Config
+from paste_wspbus.values import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -301,6 +302,38 @@ def _read_default_config(server: Any) -> bool:
 def is_server(config: Config, server_name: str | None = None) -> bool:
     """Whether [server:main], or [server:server_name], is gunicorn; this imports nothing."""
     return bool(config.loader.factory_name(SERVER, server_name) == FACTORY)
+
+
+#: The keys that gunicorn's factory takes itself.
+_KEYS = ('config', 'host', 'port')
+
+#: The settings that are functions: to read them, gunicorn imports a module of the site.
+_HOOKS = 'Server Hooks'
+
+
+def check_settings(config: Config, server_name: str | None = None) -> None:
+    """Check the settings that the section of gunicorn has, as gunicorn does.
+
+    :raises ConfigError: if gunicorn has no such setting, or refuses its value.
+    """
+    from gunicorn.config import Config as Settings
+
+    context = config.loader.get_context(SERVER, server_name, dict(config.vars))
+    fail = partial(ConfigError, config.file, section=context.section)
+    settings = Settings()
+    for key, value in context.local_conf.items():
+        setting = settings.settings.get(key.lower())
+        if key in _KEYS:
+            continue
+        if setting is None:
+            meant = nearest(key, settings.settings)
+            raise fail(f'gunicorn has no such setting{meant}', key=key)
+        if setting.section == _HOOKS:
+            continue
+        try:
+            setting.set(value)
+        except Exception as error:
+            raise fail(f'{value!r} is not valid: {error}', key=key) from None
 
 
 def serve(

@@ -427,6 +427,38 @@ def test_as_the_inis_server_its_own_settings_hold(folder):
         assert sorted(gunicorn.events()[-2:]) == ['stop shutdown', 'stop shutdown']
 
 
+def change(folder, setting):
+    """Add a line to [server:main] of gunicorn.ini."""
+    ini = folder / 'gunicorn.ini'
+    ini.write_text(ini.read_text() + f'\n{setting}\n')
+
+
+@pytest.mark.parametrize(
+    ('setting', 'problem'),
+    [
+        (
+            'worker-connections = 9',
+            'worker-connections: gunicorn has no such setting; '
+            "did you mean 'worker_connections'?",
+        ),
+        (
+            'timeout = soon',
+            "timeout: 'soon' is not valid: invalid literal for int() with base 0: 'soon'",
+        ),
+    ],
+)
+@pytest.mark.parametrize('words', [(), ('--check',), ('start',)])
+def test_a_setting_that_gunicorn_refuses_is_named(folder, setting, problem, words):
+    change(folder, setting)
+    code, said = run(folder, 'port=1', *words)
+    assert (code, said) == (2, f'gunicorn.ini [server:main] {problem}\n')
+
+
+def test_the_check_imports_no_hook_of_the_site(folder):
+    change(folder, 'on_starting = nowhere.hook')
+    assert run(folder, 'port=1', '--check')[0] == 0
+
+
 def test_as_the_inis_server_it_does_what_the_command_line_says(folder):
     port = free_port()
     options = '--workers', '1', '--listen', f'127.0.0.1:{port}', 'port=1'
