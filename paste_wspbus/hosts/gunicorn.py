@@ -82,6 +82,7 @@ class Master:
     ) -> None:
         self.app, self.cfg, self._make, self._started = app, None, make, started
         self.site: HostedSite | None = None
+        self._urls: list[str] = []
         # The number of reloads, in memory that the workers share.
         self._reloads = mmap.mmap(-1, mmap.PAGESIZE)
         # One byte: the worker that reads it is the first.
@@ -148,6 +149,8 @@ class Master:
 
     def _pre_fork(self, server: Any, worker: Any) -> None:
         worker.reloads_before = self.reloads
+        # In the worker they may be sockets of gevent or eventlet, which name no address.
+        self._urls = [str(sock) for sock in server.LISTENERS]
 
     def _post_worker_init(self, worker: Any) -> None:
         site = self.site
@@ -164,7 +167,7 @@ class Master:
             worker.log.error('%s', error)
             raise SystemExit(BOOT_ERROR) from error
         if os.read(self._first, 1) and self._started is not None:
-            self._started([str(sock) for sock in worker.sockets])
+            self._started(self._urls)
 
     def _worker_exit(self, server: Any, worker: Any) -> None:
         site = self.site

@@ -433,6 +433,31 @@ def change(folder, setting):
     ini.write_text(ini.read_text() + f'\n{setting}\n')
 
 
+def test_the_addresses_are_those_of_the_master_whatever_sockets_a_worker_has(folder):
+    write(
+        folder,
+        {
+            'own.py': """
+                import socket
+
+                from gunicorn.workers.sync import SyncWorker
+
+                class Worker(SyncWorker):
+                    def init_process(self):
+                        # As the workers of gevent and eventlet do.
+                        own = [socket.socket(fileno=s.detach()) for s in self.sockets]
+                        self.sockets = own
+                        super().init_process()
+            """
+        },
+    )
+    change(folder, 'worker_class = own.Worker')
+    with Server(folder, env={'PYTHONPATH': str(folder)}) as gunicorn:
+        gunicorn.stop()
+        serving = gunicorn.process.out.text.splitlines()[1]
+    assert serving == f'Serving on http://127.0.0.1:{gunicorn.port}'
+
+
 @pytest.mark.parametrize(
     ('setting', 'problem'),
     [
