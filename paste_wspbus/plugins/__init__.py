@@ -64,12 +64,6 @@ def on(
     return mark
 
 
-def _place_of(method: object) -> str:
-    """Return the file and line of a method, or ''."""
-    code = getattr(method, '__code__', None)
-    return f'{code.co_filename}:{code.co_firstlineno}' if code else ''
-
-
 class Plugin:
     """The base class of plugins: `subscribe` subscribes the methods that `on` has marked.
 
@@ -100,7 +94,8 @@ class Plugin:
 
                 near = get_close_matches(channel, known, 1)
                 name = f'{type(self).__qualname__}.{method.__name__}'
-                place = _place_of(method)
+                code = getattr(method, '__code__', None)
+                place = f'{code.co_filename}:{code.co_firstlineno}' if code else ''
                 raise PluginError(name, channel, near[0] if near else None, place)
         if remote:
             self.bus.accept(*remote)
