@@ -80,10 +80,11 @@ class Plugin:
     def subscribe(self) -> None:
         """Subscribe all marked methods.
 
-        :raises PluginError: if a method names a channel that does not exist; then
-            nothing is subscribed.
+        If it raises an error, nothing is subscribed.
+
+        :raises PluginError: if a method names a channel that does not exist.
         :raises ValueError: if a method lets messages from other processes into a channel
-            of the bus itself; then nothing is subscribed, either.
+            of the bus itself.
         """
         remote = self._remote_channels()
         known = CHANNELS | set(self.channels) | set(self.bus.listeners) | remote
