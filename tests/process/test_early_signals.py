@@ -75,7 +75,7 @@ def test_a_signal_is_not_lost_where_python_drops_its_exception(
 
 
 AT_THE_END = """
-import atexit, os, signal
+import atexit, os, signal, sys
 
 
 class Finalized:
@@ -83,7 +83,7 @@ class Finalized:
         kill(pid, number)
 
 
-kept = Finalized()
+sys.kept = Finalized()  # it is finalized after the modules of the site
 atexit.register(os.kill, os.getpid(), signal.{signum})
 
 
@@ -92,12 +92,18 @@ def make(global_conf):
 """
 
 
-@pytest.mark.parametrize('signum', ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'])
+@pytest.mark.parametrize(
+    'signum',
+    ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGALRM', 'SIGVTALRM', 'SIGTTOU'],
+)
 def test_a_signal_after_the_site_has_stopped_does_not_change_its_exit_code(
     tmp_path, signum
 ):
     files = {'webapp.py': AT_THE_END.format(signum=signum)}
-    with Site(tmp_path, SERVED, files=files) as site:
+    ini = SERVED
+    if signum in ('SIGALRM', 'SIGVTALRM', 'SIGTTOU'):
+        ini += f'\n[wspbus:main]\nsignal.{signum} = reopen_logs\n'
+    with Site(tmp_path, ini, files=files) as site:
         code, _, err = site.stop()
     assert code == 0, site.report()
     assert err == 'INFO  [paste_wspbus] Stopping: SIGTERM\n'
