@@ -22,7 +22,7 @@ from paste_wspbus.listening.sockets import Selector
 from paste_wspbus.listening.unix_sockets import bind_with_mode
 from paste_wspbus.streams import restore_deleted
 from paste_wspbus.unix import exposed
-from paste_wspbus.unix.paths import address_of, is_lost, listens, locked, remove_socket
+from paste_wspbus.unix.paths import address_of, listens, locked, remove_socket
 from paste_wspbus.values import real_path
 
 TYPE_CHECKING = False
@@ -135,9 +135,9 @@ class Control:
     def __init__(self, path: str, commands: Mapping[str, Handler]) -> None:
         self.path, self.commands = path, commands
         self.sock: socket.socket | None = None
-        self._identity: tuple[int, int] | None = None
+        self.identity: tuple[int, int] | None = None
         #: Where its file is, also if a deployment changes a link in the path.
-        self._place = path
+        self.place = path
         self._selector: selectors.BaseSelector | None = None
         self._connections: list[Connection] = []
         self._sending: list[Connection] = []
@@ -169,11 +169,6 @@ class Control:
                 raise OSError(errno.EADDRINUSE, problem)
             self._open()
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether no command can reach it: its file is gone, or another file is there."""
-        return self.sock is not None and is_lost(self._place, self._identity)
-
     def _open(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -202,10 +197,10 @@ class Control:
             before.close()
         # Clients must not reach a forked child in the place of the site.
         close_in_child(self, Control.disown)
-        self._place = real_path(self.path)
+        self.place = real_path(self.path)
         with contextlib.suppress(OSError):
             status = os.lstat(self.path)
-            self._identity = status.st_dev, status.st_ino
+            self.identity = status.st_dev, status.st_ino
 
     def chown(self, uid: int, gid: int) -> None:
         """Give the socket to the user to which the process is going to change.
@@ -424,17 +419,12 @@ class Control:
         connection.close()
 
     def bequeath(self) -> int | None:
-        """Return a copy of the socket's descriptor for the next program; see `forget`.
-
-        :returns: None if there is no socket that commands can reach.
-        """
-        if self.sock is None or self.is_lost:
-            return None
-        return os.dup(self.sock.fileno())
+        """Return a copy of the socket's descriptor for the next program; see `forget`."""
+        return None if self.sock is None else os.dup(self.sock.fileno())
 
     def forget(self) -> None:
         """Close everything, but do not remove the file, which belongs to the successor now."""
-        self._identity = None
+        self.identity = None
         self.close()
 
     def disown(self) -> None:
@@ -457,8 +447,8 @@ class Control:
             with contextlib.suppress(KeyError, ValueError, OSError):
                 self._selector.unregister(self.sock)
         with contextlib.suppress(OSError):
-            if self._identity:
-                exposed.remove(self.path, self._identity)
+            if self.identity:
+                exposed.remove(self.path, self.identity)
         self.sock.close()
         self.sock = None
 

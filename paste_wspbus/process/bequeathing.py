@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from paste_wspbus.process.handing_over import send
+from paste_wspbus.process.repairing import has_lost_its_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def leave_to_next_program(succession: Succession) -> list[int]:
     # Make no copy: if a copy is closed, the system no longer names this process.
     lock = None if process.lock is None else process.lock.fd
     inheritance = succession.inheritance(lock)
-    if process.control is not None:
+    if process.control is not None and not has_lost_its_file(process.control):
         inheritance.control = process.control.bequeath()
     inheritance.daemon = process.options.daemon
     inheritance.drained = bus is not None and bus.drained

@@ -254,12 +254,11 @@ def ignore() -> None:
     """Ignore signals while the interpreter ends: the exit code is certain now.
 
     Python gives signals back to the system before it ends, and then they would kill the
-    process; SIGTTIN and SIGTTOU would stop it (signal(7)), so that it never ends. A forced
-    stop ends in another thread, which cannot do this.
+    process, or stop it for ever (SIGTTIN). A forced stop ends in another thread, which
+    cannot do this.
     """
     if not _is_replaced and in_main_thread():
-        # SIGCHLD is not ignored: without it the system would not keep the children's ends.
-        for number in signal.valid_signals() - {getattr(signal, 'SIGCHLD', None)}:
+        for number in signal.valid_signals():
             if number in SIGNALS or callable(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_IGN)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from paste_wspbus.process.registering import BOUND_AGAIN, Registering
-from paste_wspbus.unix.paths import is_lost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paste_wspbus.bus import Bus
     from paste_wspbus.control.register import Registration
+    from paste_wspbus.control.server import Control
     from paste_wspbus.process.process import Process
 
 
@@ -26,7 +26,7 @@ def repair(process: Process, bus: Bus) -> None:
         process.entry = None
         entry, is_described = registering.register(), False
     path, before = registering.control_path(), process.control
-    if path is not None and (before is None or before.is_lost):
+    if path is not None and (before is None or has_lost_its_file(before)):
         control = before or registering.control_at(path)
         control.path = path
         if registering.listen(control, shared=True, must=False):
@@ -41,12 +41,31 @@ def repair(process: Process, bus: Bus) -> None:
     process.notes.clear()
 
 
+def has_lost_its_file(control: Control) -> bool:
+    """Whether no command can reach a control socket: its file is gone, or another one is there."""
+    return control.sock is not None and _is_lost(control.place, control.identity)
+
+
 def _has_lost_its_lock(entry: Registration) -> bool:
     status = os.fstat(entry.fd)
-    return is_lost(entry.lock, (status.st_dev, status.st_ino))
+    return _is_lost(entry.lock, (status.st_dev, status.st_ino))
 
 
 def _is_there(path: str) -> bool:
     """Whether a file is there; True if this process may not look."""
     may_look = os.access(os.path.dirname(path), os.X_OK)
     return os.path.lexists(path) or not may_look
+
+
+def _is_lost(path: str, identity: tuple[int, int] | None) -> bool:
+    """Whether a file that this process has made is not at its path any more.
+
+    :param identity: its device and inode.
+    """
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # this process may have lost the right to look
+    return (status.st_dev, status.st_ino) != identity

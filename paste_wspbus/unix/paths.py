@@ -147,20 +147,6 @@ def remove_socket(path: str) -> None:
         exposed.remove(path)
 
 
-def is_lost(path: str, identity: tuple[int, int] | None) -> bool:
-    """Whether a file that this process has made is not at its path any more.
-
-    :param identity: its device and inode.
-    """
-    try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False  # this process may have lost the right to look
-    return (status.st_dev, status.st_ino) != identity
-
-
 @contextlib.contextmanager
 def locked(folder: str) -> Generator[None]:
     """Lock the folder: inside the ``with`` block, no other process opens a socket there.
