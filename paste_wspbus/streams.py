@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -21,6 +23,16 @@ def restore_deleted() -> None:
     for name in ('stdout', 'stderr'):
         if not hasattr(sys, name):
             setattr(sys, name, standard(f'__{name}__'))
+
+
+def fill_numbers() -> None:
+    """Open 0, 1 and 2 if they are closed: output must not go into a socket with that number."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # this gets the lowest free number
 
 
 def attempt(stream: Any, method: str, *args: Any) -> bool:

@@ -31,6 +31,7 @@ from paste_wspbus.process.early_signals import (
     hold_those_of_other_threads,
     replaces_itself,
 )
+from paste_wspbus.streams import fill_numbers
 from paste_wspbus.unix.holding import hold
 
 TYPE_CHECKING = False
@@ -73,6 +74,7 @@ class Single:
                 site = self.compose_in_role()
             if site is None:
                 return DONE
+            fill_numbers()  # the site may have closed them while it was loaded
             if self.process.opens_late:
                 self._open_late(site.bus)
             if self.launch.early.wish is not None:  # the site has caught the exception

@@ -8,7 +8,13 @@ import os
 import re
 import sys
 
-from paste_wspbus.streams import attempt, is_foreign, is_terminal, standard
+from paste_wspbus.streams import (
+    attempt,
+    fill_numbers,
+    is_foreign,
+    is_terminal,
+    standard,
+)
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
@@ -22,16 +28,8 @@ LONGEST = 4000
 
 
 def open_standard_streams() -> None:
-    """Open the standard streams that are closed.
-
-    Otherwise a pipe or a socket of wspserve would get the number 1 or 2, and output would
-    go into it.
-    """
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # this gets the lowest free number
+    """Open the standard streams that are closed: see `fill_numbers`."""
+    fill_numbers()
     for name, fd in (('stdout', 1), ('stderr', 2)):
         if getattr(sys, name) is None:  # later, a log file may replace /dev/null
             file = io.FileIO(fd, 'w', closefd=False)

@@ -6,6 +6,7 @@ import os
 
 from paste_wspbus.process.handing_over import send
 from paste_wspbus.process.repairing import has_lost_its_file
+from paste_wspbus.streams import fill_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def leave_to_next_program(succession: Succession) -> list[int]:
     :returns: the descriptors to keep open.
     """
     process, bus = succession.process, succession.bus
+    fill_numbers()  # the site may have closed them since the start
     # Make no copy: if a copy is closed, the system no longer names this process.
     lock = None if process.lock is None else process.lock.fd
     inheritance = succession.inheritance(lock)

@@ -6,6 +6,7 @@ import os
 import signal
 
 from paste_wspbus.process.inheritance import Inheritance
+from paste_wspbus.streams import fill_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Succession:
         is_shown = process.options.reload and not bus.was_started
         if not (bus.execv or (answers and answers.successor) or is_shown):
             return
+        fill_numbers()
         if process.lock is not None:
             process.lock.stays = True
         self.keep_open()
