@@ -267,8 +267,10 @@ def bind_tcp(
 def bind_error(address: str, error: OSError) -> BindError:
     """Return the error of a socket that cannot be bound, with the reason as a text."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    if error.errno == errno.EADDRINUSE and address.startswith('unix:'):
-        reason = 'another process listens there'
+    if error.errno == errno.EADDRINUSE:
+        from paste_wspbus.unix.listeners import why_taken
+
+        reason = why_taken(address)
     elif error.errno == errno.ENOENT and address.startswith('unix:'):
         reason = 'there is no such folder'
     return BindError(address, reason)

@@ -235,13 +235,14 @@ class Server(Binding):
             if not self.holds:
                 self._begin()
         except OSError as error:
-            urls = ', '.join(self.urls)
-            self.close()
             if shortage(error) is not None:
+                self.close()
                 raise
             from paste_wspbus.listening.sockets import bind_error
 
-            raise bind_error(urls, error) from error
+            wrong = bind_error(', '.join(self.urls), error)  # it says who listens now
+            self.close()
+            raise wrong from error
         except BaseException:
             self.close()
             raise
