@@ -30,6 +30,19 @@ LISTS = {'loggers': 'logger', 'handlers': 'handler', 'formatters': 'formatter'}
 _FORMATTED = ('message', 'asctime')
 
 
+#: A field without the letter that says how it is written.
+_WITHOUT_LETTER = re.compile(
+    r'%\(\w+\)(?![#0\- +]*(?:\d+|\*)?(?:\.\d+)?[diouxXeEfFgGcrsa])'
+)
+
+
+class _Zeros(dict[str, int]):
+    """The fields of a record: each may be written as a number or as a text."""
+
+    def __missing__(self, name: str) -> int:
+        return 0
+
+
 def is_logging(section: str) -> bool:
     """Whether it is the section of a logger, a handler or a formatter."""
     return section.partition('_')[0] in LISTS.values()
@@ -92,6 +105,11 @@ class LoggingCheck:
                 self._fail(section, 'handlers', f'{problem}{nearest(one, handlers)}')
         if name != 'root':
             self._value(section, 'qualname')
+            propagate = self._parser.get(section, 'propagate', fallback='1')
+            if (
+                not propagate.strip().isdecimal()
+            ):  # logging.config takes no true or false
+                self._fail(section, 'propagate', f'{propagate!r} is not 0 or 1')
         self._check_level(section)
 
     def _check_handler(self, section: str, formatters: list[str]) -> None:
@@ -111,6 +129,15 @@ class LoggingCheck:
                 problem = f'it is not Python; write it as in {key} = {example}'
                 self._fail(section, key, problem)
             self._check_names_of_sys(section, key, tree)
+            self._check_kind(section, key, tree.body)
+
+    def _check_kind(self, section: str, key: str, value: ast.expr) -> None:
+        """Check that ``args`` is a tuple, and ``kwargs`` a dictionary."""
+        if isinstance(value, (ast.Constant, ast.Name, ast.Attribute)):
+            text = ast.unparse(value)
+            how = f'({text},)' if key == 'args' else "{'mode': 'a'}"
+            kind = 'tuple' if key == 'args' else 'dictionary'
+            self._fail(section, key, f'{text} is not a {kind}: write {key} = {how}')
 
     def _check_names_of_sys(self, section: str, key: str, tree: ast.AST) -> None:
         """Check such names as sys.stderr: `logging` evaluates the value."""
@@ -151,6 +178,7 @@ class LoggingCheck:
         except ValueError as error:
             self._fail(section, 'format', str(error))
         if style == '%':
+            self._check_percent_signs(section, text)
             record = logging.makeLogRecord({})
             known = [*vars(record), *_FORMATTED, 'request_id']
             for name in re.findall(r'%\(([^)]*)\)', text):
@@ -159,6 +187,17 @@ class LoggingCheck:
                     continue
                 if (hint := nearest(name, known)) or not name.isidentifier():
                     yield f'[{section}] format: log records have no {name!r}{hint}'
+
+    def _check_percent_signs(self, section: str, text: str) -> None:
+        """Check what follows each percent sign: `logging` looks only at a record."""
+        try:
+            text % _Zeros()
+        except (TypeError, ValueError) as error:
+            bare = _WITHOUT_LETTER.search(text)
+            problem = f'{error}; for a percent sign, write %%'
+            if bare is not None:
+                problem = f'after {bare[0]} there must be a letter: write {bare[0]}s'
+            self._fail(section, 'format', problem)
 
     def _check_level(self, section: str) -> None:
         if self._parser.has_option(section, 'level'):

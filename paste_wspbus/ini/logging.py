@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import logging
 import os
 from logging.config import fileConfig
@@ -20,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
+    from typing import Any
 
     from paste_wspbus.ini.config import Config
 
@@ -34,6 +36,12 @@ class Formatter(logging.Formatter):
     Python's own prints a traceback for each such record in the place of its line. Filters
     and callers may add fields to some records only.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A format that is wrong would be a traceback for each record.
+        with contextlib.suppress(TypeError):  # a field of numbers that this one lacks
+            self.formatMessage(logging.makeLogRecord({'message': '', 'asctime': ''}))
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
@@ -97,6 +105,16 @@ def _make_json(parser: configparser.ConfigParser) -> None:
         parser[f'formatter_{_JSON_SECTION}'] = {'class': JSON}
 
 
+def _args(parser: configparser.ConfigParser) -> list[str]:
+    handlers = (one for one in parser.sections() if one.startswith('handler_'))
+    return [parser.get(one, 'args', raw=True, fallback='()') for one in handlers]
+
+
+def _may_be_no_tuple(args: str) -> bool:
+    """Whether it may be a text: `logging` takes its letters as the arguments."""
+    return ',' not in args and args.strip() not in ('()', '[]')
+
+
 def configure_logging(
     file: str, vars: Mapping[str, str], logs_json: bool = False
 ) -> None:
@@ -108,6 +126,10 @@ def configure_logging(
     for name in _formatters(parser):
         if not parser.has_option(name, 'class'):
             parser.set(name, 'class', f'{__name__}.{Formatter.__name__}')
+    if any(map(_may_be_no_tuple, _args(parser))):
+        from paste_wspbus.ini.check_logging import LoggingCheck
+
+        LoggingCheck(file, logging_parser(file, vars, logs_json)).run()
     try:
         fileConfig(parser, disable_existing_loggers=False)
     except configparser.InterpolationError as error:
