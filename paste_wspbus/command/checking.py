@@ -23,8 +23,9 @@ from paste_wspbus.errors import ConfigError, FactoryError, SettingError, WSPBusE
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
 from paste_wspbus.forks import close_in_child, fork
 from paste_wspbus.hosts import gunicorn
+from paste_wspbus.ini import sources
 from paste_wspbus.ini.check import check
-from paste_wspbus.ini.config import Terminated, site_path
+from paste_wspbus.ini.config import Terminated, site_folder, site_path
 from paste_wspbus.ini.listed import is_clustered
 from paste_wspbus.ini.settings import section_of
 from paste_wspbus.ops.holding import check as check_ops
@@ -74,6 +75,7 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
         else:
             from paste_wspbus.command.import_times import show
         return show(config, launch, make_process)
+    sources.site_folders[:] = [site_folder(config.file)]  # root has it not in sys.path
     warnings = check(config, options.server_name, options.app_name, options.listen)
     if not options.server and gunicorn.is_server(config, options.server_name):
         gunicorn.check_settings(config, options.server_name)

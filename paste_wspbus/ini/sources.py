@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import warnings
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 
 from paste_wspbus.values import nearest
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 #: The functions by which a module can get names that its text does not show.
 _DYNAMIC = frozenset(['globals', 'vars', 'exec', 'eval', 'setattr', '__getattr__'])
+
+
+#: Folders in which the site will find modules, and this process does not import any.
+site_folders: list[str] = []
 
 
 class NoModule(Exception):
@@ -186,6 +191,8 @@ def find_source(module: str) -> str | None:
         spec = find_spec(top)
     except ValueError:  # it is imported, but has no spec; or the name is ''
         spec = None
+    if spec is None:
+        spec = PathFinder.find_spec(top, site_folders)
     if spec is None:
         raise NoModule(module)
     folders, file = list(spec.submodule_search_locations or ()), spec.origin

@@ -160,13 +160,15 @@ def test_the_traps_are_where_root_would_have_searched(folder, serve):
     assert importers(folder)['webapp'] == {0}
 
 
-def test_a_check_by_root_finds_the_modules_of_the_site(folder, interpreter):
+@pytest.mark.parametrize('more', [(), ('--user', 'nobody')])
+def test_a_check_by_root_finds_the_modules_of_the_site(folder, interpreter, more):
     program, path = interpreter
     (folder / 'site.ini').write_text(INI.format(server='egg:waitress'))
     check = run(
         folder,
         'site.ini',
         '--check',
+        *more,
         command=[program, '-m', 'paste_wspbus'],
         env={'PYTHONPATH': path},
     )
