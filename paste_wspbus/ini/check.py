@@ -30,6 +30,7 @@ from paste_wspbus.ini.typed import check_further, in_its_section, settings_in_so
 from paste_wspbus.ini.typed import convert as convert_settings
 from paste_wspbus.listening.written import parse_address
 from paste_wspbus.plugins import CHANNELS
+from paste_wspbus.reference import KEY
 from paste_wspbus.unix.report_files import DENIED, problem_of
 from paste_wspbus.values import nearest, split_file, value_hint
 
@@ -263,16 +264,19 @@ class _Sections:
         self.seen.add(section)
         own = loader.parser._sections[section]
         place = _Place(loader.filename, section, 'require')
+        self._check_gets(loader, path)
         for dist in loader.parser.get(section, 'require', fallback='').split():
             _distribution(place, dist)
         for key, target_kind, target in _targets(loader, section, own, kind):
             place = _Place(loader.filename, section, key)
             if key != 'pipeline' and (line := indented(target)):
                 raise place.error(line)
-            scheme, _, rest = target.partition(':')
+            scheme = target.partition(':')[0]
             if not loader.absolute_name(target):
                 # The message says what asks for the section, as at a start.
-                loader.resolving.append((loader.filename, '', section))
+                loader.resolving.append(
+                    (os.path.realpath(loader.filename), '', section)
+                )
                 try:
                     loader.find_config_section(target_kind, target)
                 except ConfigError as error:
@@ -281,9 +285,7 @@ class _Sections:
                     loader.resolving.pop()
                 self.check(loader, target_kind, target, path)
             elif scheme.lower() == 'config':
-                other, fragment = split_file(rest)
-                included = loader.included(other)
-                self.check(included, target_kind, fragment or None, path)
+                self._check_included(place, target, target_kind, loader, path)
             elif scheme.lower() == 'egg':
                 self._check_egg(place, target, target_kind, loader, path)
             elif scheme.lower() == 'call':
@@ -293,6 +295,46 @@ class _Sections:
                 from paste_wspbus.ini.mistakes import bad_scheme
 
                 raise place.error(f'{target}: {bad_scheme(target)}')
+
+    def _check_gets(
+        self, loader: ConfigLoader, path: Sequence[tuple[str, str]]
+    ) -> None:
+        """Check that [DEFAULT] has the keys for which keys such as ``get db`` ask."""
+        if {file for file, _ in path} != {loader.filename}:
+            return  # another file gives this one keys, too
+        sections = [loader.parser._sections[section] for _, section in path]
+        set_here = [
+            key[4:].strip() for own in sections for key in own if key[:4] == 'set '
+        ]
+        known = {*loader.parser._defaults, *loader.vars, *set_here, KEY}
+        for key, name in sections[-1].items():
+            if key.startswith('get ') and name not in known:
+                problem = f'[DEFAULT] has no key {name!r}{nearest(name, known)}'
+                raise _Place(*path[-1], key).error(problem)
+
+    def _check_included(
+        self,
+        place: _Place,
+        uri: str,
+        kind: Any,
+        loader: ConfigLoader,
+        path: Sequence[tuple[str, str]],
+    ) -> None:
+        """Check a section of another file."""
+        file, name = split_file(uri.partition(':')[2])
+        # The message says what asks for the section, as at a start.
+        asks = os.path.realpath(loader.filename), '', place.section
+        loader.resolving.append(asks)
+        try:
+            included = loader.included(file)
+            included.resolving.append(asks)
+            self.check(included, kind, name or None, path)
+        except ConfigError as error:
+            from paste_wspbus.ini.mistakes import no_included
+
+            raise no_included(loader, uri, error) from None
+        finally:
+            loader.resolving.pop()
 
     def _check_egg(
         self,
@@ -373,6 +415,8 @@ class _Sections:
         self.texts |= source.texts()
         names, wanted = source.names(), function.partition('.')[0]
         if names is not None and wanted not in names:
+            if hint := hidden_hint(module, place.file, file, anywhere=True):
+                raise place.error(f'{uri}{hint}')
             hint = value_hint(uri) or nearest(wanted, names)
             raise place.error(f'{uri}: {file} has no {wanted!r}{hint}')
         if kind is PLUGIN:
@@ -439,14 +483,12 @@ def _check_path(*path: tuple[str, str]) -> None:
     """
     file, section = path[-1]
     if (file, section) in path[:-1]:
-        steps = [one for _, one in path[path.index((file, section)) :]]
-        circle = ' → '.join(f'[{one}]' for one in steps)
-        problem = f'sections use each other in a circle: {circle}'
-    elif len(path) > DEEPEST:
+        from paste_wspbus.ini.mistakes import in_circle
+
+        raise in_circle(file, path[path.index((file, section)) :])
+    if len(path) > DEEPEST:
         problem = f'more than {DEEPEST} sections name each other in one chain, which is too deep'
-    else:
-        return
-    raise ConfigError(file, problem, section=section, key='use')
+        raise ConfigError(file, problem, section=section, key='use')
 
 
 def _targets(

@@ -166,11 +166,10 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         section = self.find_config_section(object_type, name=name)
         place = (os.path.realpath(self.filename), object_type.name, section)
         if place in self.resolving:
-            circle = self.resolving[self.resolving.index(place) :]
-            steps = ' → '.join(f'[{one}]' for *_, one in [*circle, place])
-            raise ConfigError(
-                self.filename, f'sections use each other in a circle: {steps}'
-            )
+            from paste_wspbus.ini.mistakes import in_circle
+
+            circle = [*self.resolving[self.resolving.index(place) :], place]
+            raise in_circle(self.filename, [(file, one) for file, _, one in circle])
         self.resolving.append(place)
         try:
             with measured(section, 'import'), self._translating(section):

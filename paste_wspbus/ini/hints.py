@@ -93,19 +93,28 @@ def _no_file(name: str, folders: Iterable[str]) -> str:
     return ''
 
 
-def hidden_hint(module: str, file: str | None, found: str | None) -> str:
+def hidden_hint(
+    module: str, file: str | None, found: str | None, anywhere: bool = False
+) -> str:
     """Return that a module beside the .ini cannot be imported, as the end of a message.
 
     :param found: the file that is imported instead; None if nobody knows it.
-    :returns: '' if no module of Python has its name.
+    :param anywhere: whether the module that is imported lacks what is wanted: then it may
+        be an installed one.
+    :returns: '' if no other module has its name.
     """
     top = module.partition('.')[0]
     beside = os.path.join(os.path.dirname(os.path.abspath(file or '')), top)
-    if top not in sys.stdlib_module_names or (found or '').startswith(beside):
+    is_pythons = top in sys.stdlib_module_names
+    if (found or '').startswith(beside) or not (is_pythons or (anywhere and found)):
         return ''
     if not (os.path.isfile(f'{beside}.py') or os.path.isdir(beside)):
         return ''
-    return f': Python has a module {top!r} of its own: rename the one beside the .ini'
+    if is_pythons:
+        whose = f'Python has a module {top!r} of its own'
+    else:
+        whose = f'a package that is installed has a module {top!r}, too ({found})'
+    return f': {whose}: rename the one beside the .ini'
 
 
 def section_hint(prefixes: Sequence[str], own: str, sections: Iterable[str]) -> str:

@@ -240,6 +240,9 @@ def in_loading(
         why = why or f'exit code {exit_code_of(error)}'
         problem = f'its module exited while it was imported: {why}{at}'
         return FactoryError(file, problem, section=section, key='use')
+    module = (use or '').removeprefix('call:').partition(':')[0]
+    if type(error) is AttributeError and (hidden := _hidden(module, file)):
+        return ConfigError(file, f'{use}{hidden}', section=section, key=key)
     if place:
         problem = f'{use or section}: {one_line(error)}{at}'
         return FactoryError(file, problem, section=section, key=key)
@@ -250,6 +253,12 @@ def in_loading(
     else:
         key, problem = _in_words(file, own, key, use, section, error)
     return ConfigError(file, problem, section=section, key=key)
+
+
+def _hidden(module: str, file: str) -> str:
+    """Return that a module was imported from elsewhere than beside the .ini, or ''."""
+    found = getattr(sys.modules.get(module), '__file__', None)
+    return hidden_hint(module, file, found, anywhere=True)
 
 
 def _is_explicit(key: str) -> bool:
@@ -291,8 +300,7 @@ def _in_words(
         if key != 'use' and not importlib_metadata.EntryPoint.pattern.match(use):
             return key, f'{use}: write MODULE:FUNCTION'
         module = use.removeprefix('call:').partition(':')[0]
-        found = getattr(sys.modules.get(module), '__file__', None)
-        if hidden := hidden_hint(module, file, found):
+        if hidden := _hidden(module, file):
             return key, f'{use}{hidden}'
         return (
             key,
@@ -344,6 +352,20 @@ def _names_nothing(use: str | None) -> bool:
     return scheme.lower() == 'egg' and not rest.partition('#')[0]
 
 
+def in_circle(file: str, steps: Sequence[tuple[str, str]]) -> ConfigError:
+    """Return the error for sections that use each other.
+
+    :param steps: the file and the name of each section; the last one is the first.
+    """
+    several = len({one for one, _ in steps}) > 1
+    names = [
+        f'{os.path.basename(one)} [{section}]' if several else f'[{section}]'
+        for one, section in steps
+    ]
+    problem = f'sections use each other in a circle: {" → ".join(names)}'
+    return ConfigError(file, problem)
+
+
 def no_included(loader: ConfigLoader, uri: str, error: ConfigError) -> ConfigError:
     """Return the error for a ``config:`` URI in an .ini, which names it if there is no file."""
     if os.path.exists(error.file or ''):
@@ -388,6 +410,10 @@ def _section_meant(
     return hint
 
 
+def _is_same(file: str, other: str) -> bool:
+    return os.path.realpath(file) == os.path.realpath(other)
+
+
 def no_section(
     loader: ConfigLoader, object_type: Any, name: str, error: LookupError
 ) -> ConfigError:
@@ -401,6 +427,10 @@ def no_section(
         section = making[-1][1]
     own = parser._sections.get(section, {})
     key = next((key for key, value in own.items() if name in value.split()), None)
+    asks = ''
+    file = loader.resolving[-1][0] if loader.resolving else making and making[-1][0]
+    if section and not key and file and not _is_same(file, loader.filename):
+        asks, section = f', which {os.path.basename(file)} [{section}] names', None
     if section and own.get('use') == '':
         key, problem = 'use', missing_key('use', own)
     elif 'Ambiguous' in str(error):
@@ -413,5 +443,5 @@ def no_section(
             if one.partition(':')[0] in prefixes
         ]
         hint = _section_meant(loader, prefixes, name, known, section)
-        problem = f'there is no section [{prefixes[0]}:{name}]{hint}'
+        problem = f'there is no section [{prefixes[0]}:{name}]{asks}{hint}'
     return ConfigError(loader.filename, problem, section=section, key=key)

@@ -638,6 +638,38 @@ LOGGING = {
         "'stderrr'",
         "did you mean 'stderr'?",
     ),
+    'arguments that are no tuple': logged(
+        '(sys.stderr,)',
+        'sys.stderr',
+        '[handler_console] args: sys.stderr is not a tuple: write args = (sys.stderr,)',
+    ),
+    'arguments that are a text': logged(
+        'class = StreamHandler\nargs = (sys.stderr,)',
+        "class = FileHandler\nargs = ('x.log')",
+        "[handler_console] args: 'x.log' is not a tuple: write args = ('x.log',)",
+    ),
+    'keyword arguments that are no dictionary': logged(
+        'args = (sys.stderr,)',
+        'kwargs = sys.stderr',
+        '[handler_console] kwargs: sys.stderr is not a dictionary: write kwargs = {',
+    ),
+    'a logger that propagates by a word': logged(
+        'qualname = site',
+        'qualname = site\npropagate = no',
+        "[logger_site] propagate: 'no' is not 0 or 1",
+    ),
+    'a field without its letter': logged(
+        '%(message)s',
+        '%(levelname) %(message)s',
+        '[formatter_plain] format: after %(levelname) there must be a letter: write '
+        '%(levelname)s',
+    ),
+    'a percent sign in a format': logged(
+        '%(message)s',
+        '100% %(message)s',
+        '[formatter_plain] format: unsupported format character',
+        'for a percent sign, write %%',
+    ),
     'a format that is none': logged(
         '%(message)s', '%(message', '[formatter_plain] format: '
     ),
@@ -694,6 +726,49 @@ PLUGINS = {
         'takes callables, not 5, at plug.py:9',
         cause=True,
         files=CHANNEL,
+    ),
+}
+
+#: What one .ini asks of another; the files are below.
+INCLUDED = {
+    'no such section in it': app(
+        'config:base.ini#shp',
+        2,
+        'base.ini: there is no section [app:shp], which site.ini [app:main] names; did '
+        "you mean 'shop'?",
+        files={'base.ini': APP.replace('main', 'shop')},
+    ),
+    'no such file': app(
+        'config:bsae.ini#shop',
+        2,
+        'site.ini [app:main] use: config:bsae.ini',
+        "there is no such file; did you mean 'base.ini'?",
+        files={'base.ini': APP},
+    ),
+    'a wrong name in it': app(
+        'config:base.ini',
+        2,
+        "base.ini [app:main] use: there is no section [app:shp]; did you mean 'shop'?",
+        files={'base.ini': '[app:main]\nuse = shp\n' + APP.replace('main', 'shop')},
+    ),
+    'a circle': app(
+        'config:base.ini',
+        2,
+        'in a circle: site.ini [app:main] → base.ini [app:main] → site.ini [app:main]',
+        files={'base.ini': '[app:main]\nuse = config:site.ini\n'},
+    ),
+    'a key that [DEFAULT] lacks': Case(
+        GOOD.replace('make\n', 'make\nget db = dburl\n') + '[DEFAULT]\ndb_url = x\n',
+        2,
+        "site.ini [app:main] get db: [DEFAULT] has no key 'dburl'; did you mean 'db_url'?",
+    ),
+    'a module that an installed one hides': app(
+        'call:jinja2:make',
+        2,
+        'site.ini [app:main] use: call:jinja2:make: a package that is installed has a '
+        "module 'jinja2', too",
+        'rename the one beside the .ini',
+        files={'jinja2.py': 'def make(global_conf): ...\n'},
     ),
 }
 
@@ -1221,6 +1296,7 @@ CASES = {
         'logging': LOGGING,
         'handler': HANDLERS,
         'plugin': PLUGINS,
+        'included': INCLUDED,
         'interpolation': INTERPOLATIONS,
         'factory': FACTORIES,
         'setting': SETTINGS,
@@ -1302,6 +1378,7 @@ def test_check_finds_what_it_can_without_composing(tmp_path):
         'bus function',
     )
     known = USES, TYPOS, INDENTED, EXPLICIT, INTERPOLATIONS, SETTINGS, PARSING, LOGGING
+    known = *known, INCLUDED
     wrong = []
     for name, case in [pair for table in known for pair in table.items()]:
         if name.endswith(unknown) or isinstance(case.ini, bytes):

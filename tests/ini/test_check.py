@@ -195,6 +195,16 @@ def test_a_name_that_the_module_has_not(tmp_path):
     ]
 
 
+def test_a_key_that_get_names_may_come_from_set_or_the_command_line(tmp_path):
+    base = 'use = base\nset db = 1\n[app:base]\nuse = call'
+    ini = GOOD.replace('use = call', base, 1)
+    ini = ini.replace('make\n', 'make\nget a = db\nget b = wspbus\nget c = more\n')
+    assert check(tmp_path, ini + USED, 'more=1') == (0, [])
+    code, (line,) = check(tmp_path, ini + USED)
+    assert code == 2
+    assert line.startswith("site.ini [app:base] get c: [DEFAULT] has no key 'more'")
+
+
 TYPED = """
 def make(bus, global_conf, size: int = 3, name: str = ''): ...
 """
