@@ -6,6 +6,7 @@ import os
 import re
 
 from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.factories import APP
 from paste_wspbus.values import split_file
 
 TYPE_CHECKING = False
@@ -38,6 +39,10 @@ def empty_composites(config: Config, app_name: str | None = None) -> Iterator[st
     :param app_name: the application that is served; None if the .ini says it.
     """
     loader = config.loader
+    try:
+        loader.find_config_section(APP, app_name or config.app_name)
+    except ConfigError:  # it is reported when the site is loaded
+        return
     sections = [
         (file, section, own, own.get('use', '').strip())
         for file in loader.files()
