@@ -189,6 +189,7 @@ class Supervisor:
     ) -> None:
         self.bus, self.events, self.configure = bus, bus.events, configure
         self.count, self._code = max(plan.workers, 1), 0
+        self._had_processes = False
         #: The generation that serves, and the one that was tried last.
         self.generation = self.latest = 1
         self.current: dict[str, WorkerHandle] = {}
@@ -274,7 +275,8 @@ class Supervisor:
             bus.faults.block()
             bus.turn.keep_for(None)
             bus.exit()
-        return bus.exit_code
+        # A signal may come before there is a process whose code says it.
+        return bus.exit_code or (0 if self._had_processes else _code_of_signal(bus))
 
     def close_in_child(self) -> None:
         """Close, in a forked child, what belongs to the parent."""
@@ -459,7 +461,7 @@ class Supervisor:
             self.bus.exit()
 
     def _has_ended(self, worker: WorkerHandle) -> None:
-        run = self.events.run
+        run, self._had_processes = self.events.run, True
         run(self.inquiries.no_need_to_wait_for, worker)
         run(self.history.has_ended, worker)
         run(self.exchange.forget, worker)
@@ -570,6 +572,13 @@ def _code_at_stop(bus: SupervisorBus, worker: WorkerHandle) -> int:
     A process that is not READY gets SIGTERM, even if Ctrl-C has asked for the stop.
     """
     if worker.leaving and not worker.was_ready and exit_code(worker.code) == TERMINATED:
-        first = getattr(bus.plugins.get('signals'), 'first', None)
-        return INTERRUPTED if first == signal.SIGINT else TERMINATED
+        return _code_of_signal(bus) or TERMINATED
     return site_code(worker)
+
+
+def _code_of_signal(bus: SupervisorBus) -> int:
+    """Return the exit code of a site that a signal stops before its start; 0 without one."""
+    first = getattr(bus.plugins.get('signals'), 'first', None)
+    if first == signal.SIGTERM:
+        return TERMINATED
+    return INTERRUPTED if first == signal.SIGINT else 0

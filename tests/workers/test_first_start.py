@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import sys
 
 import pytest
 
@@ -169,3 +170,32 @@ def test_a_stop_before_the_first_worker_is_ready_says_why_and_ends_the_log(
         'Bus EXITING',
         'Bus EXITED',
     ]
+
+
+#: The signal comes when the supervisor handles signals, and has no process yet.
+AT_ONCE = """
+import functools
+import signal
+import sys
+from paste_wspbus.__main__ import main
+from paste_wspbus.workers.supervisor import Supervisor
+
+def subscribe(supervisor, signals, subscribe=Supervisor.subscribe):
+    subscribe(supervisor, signals)
+    comes = functools.partial(signal.raise_signal, signal.{name})
+    supervisor.bus.subscribe('start', comes, priority=40)  # the supervisor's has 50
+
+Supervisor.subscribe = subscribe
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize('name, code', [('SIGTERM', 143), ('SIGINT', 130)])
+def test_a_signal_before_the_first_process_has_the_code_of_one_during_its_start(
+    tmp_path, name, code
+):
+    files = {'webapp.py': SLOW, 'site.ini': SERVED}
+    program = [sys.executable, '-c', AT_ONCE.format(name=name)]
+    done = run(tmp_path, 'site.ini', '--workers', '2', files=files, command=program)
+    assert done.code == code, done.report()
+    assert done.out.text == ''
