@@ -19,7 +19,13 @@ from paste_wspbus.command.defaults import DefaultPlugins
 from paste_wspbus.command.leaving import LINGER, complain, end_at_once
 from paste_wspbus.command.terminal import flush, print_line
 from paste_wspbus.control.timeline import LOAD, own_seconds, rows_of
-from paste_wspbus.errors import ConfigError, FactoryError, SettingError, WSPBusError
+from paste_wspbus.errors import (
+    BindError,
+    ConfigError,
+    FactoryError,
+    SettingError,
+    WSPBusError,
+)
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
 from paste_wspbus.forks import close_in_child, fork
 from paste_wspbus.hosts import gunicorn
@@ -36,7 +42,7 @@ from paste_wspbus.unix.processes import OtherProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, NoReturn
 
     from paste_wspbus.bus import Bus
@@ -84,7 +90,9 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
         from paste_wspbus.metrics.folder import check as check_metrics
 
         check_metrics(config.file, section_of(config.loader))
-    warnings += check_ops(config, options.ops, _addresses_of_site(config, launch))
+    addresses = _addresses_of_site(config, launch)
+    warnings += _check_folders_of_sockets(addresses)
+    warnings += check_ops(config, options.ops, addresses)
     warnings += idle_keys(make_process(config, launch, Inheritance()))
     for warning in warnings:
         print_answer(f'{options.config}: warning: {warning}')
@@ -141,6 +149,22 @@ def _addresses_of_site(config: Config, launch: Launch) -> list[Address]:
         return []
     except SettingError:  # waitress takes addresses that no other server has
         return []
+
+
+def _check_folders_of_sockets(addresses: list[Address]) -> Iterator[str]:
+    """Refuse a Unix socket in a folder that is not there, or warn of it.
+
+    :raises BindError: the one of a start.
+    """
+    for one in addresses:
+        folder = os.path.dirname(one.place) if one.kind == 'unix' else ''
+        if not folder or one.place.startswith('\0') or os.path.isdir(folder):
+            continue
+        error = BindError(f'unix:{one.place}', 'there is no such folder')
+        # A service manager makes these folders when it starts the site.
+        if not folder.startswith(('/run/', '/var/run/')):
+            raise error
+        yield str(error)
 
 
 def _check_cluster(config: Config) -> None:

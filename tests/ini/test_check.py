@@ -205,6 +205,19 @@ def test_a_key_that_get_names_may_come_from_set_or_the_command_line(tmp_path):
     assert line.startswith("site.ini [app:base] get c: [DEFAULT] has no key 'more'")
 
 
+def test_a_unix_socket_in_a_folder_that_is_not_there(tmp_path):
+    reason = 'there is no such folder'
+    for where in ('unix_socket = {}', 'listen = unix:{}'):
+        ini = GOOD.replace('host = 127.0.0.1\nport = 0', where.format('/no/such/s'))
+        code, lines = check(tmp_path, ini + USED)
+        assert (code, lines) == (1, [f'cannot listen on unix:/no/such/s: {reason}'])
+        ini = ini.replace('/no/such', '/run/no/such')
+        line = f'cannot listen on unix:/run/no/such/s: {reason}'
+        assert check(tmp_path, ini + USED) == (0, [line])
+        ini = ini.replace('/run/no/such/s', 's')
+        assert check(tmp_path, ini + USED) == (0, [])
+
+
 TYPED = """
 def make(bus, global_conf, size: int = 3, name: str = ''): ...
 """
