@@ -188,8 +188,8 @@ class Supervisor:
         make_children: Callable[..., Children] = Children,
     ) -> None:
         self.bus, self.events, self.configure = bus, bus.events, configure
-        self.count, self._code = max(plan.workers, 1), 0
-        self._had_processes = False
+        self.count = max(plan.workers, 1)
+        self._code, self._had_processes = 0, False
         #: The generation that serves, and the one that was tried last.
         self.generation = self.latest = 1
         self.current: dict[str, WorkerHandle] = {}
@@ -275,7 +275,6 @@ class Supervisor:
             bus.faults.block()
             bus.turn.keep_for(None)
             bus.exit()
-        # A signal may come before there is a process whose code says it.
         return bus.exit_code or (0 if self._had_processes else _code_of_signal(bus))
 
     def close_in_child(self) -> None:
@@ -577,7 +576,10 @@ def _code_at_stop(bus: SupervisorBus, worker: WorkerHandle) -> int:
 
 
 def _code_of_signal(bus: SupervisorBus) -> int:
-    """Return the exit code of a site that a signal stops before its start; 0 without one."""
+    """Return the exit code of a site that a signal stops before its start; 0 without one.
+
+    The signal may come before there is a process whose own code says it.
+    """
     first = getattr(bus.plugins.get('signals'), 'first', None)
     if first == signal.SIGTERM:
         return TERMINATED
