@@ -33,6 +33,8 @@ def contained(base: type[wsgi.Gateway]) -> type[wsgi.Gateway]:
                 # cheroot's own gateway does this after an error, too, so that the client
                 # gets no 500; and if the client has gone, it does not close the response.
                 self.req.ensure_headers_sent()
+                # A response without a body is whole: close() may take long.
+                self.req.conn.wfile.flush()
             finally:
                 if hasattr(response, 'close'):
                     response.close()

@@ -25,6 +25,8 @@ class Body:
         raise StopIteration
 
     def close(self):
+        if self.path.endswith('close'):
+            hold()
         say(f'closed {self.path}.')
 
 
@@ -142,6 +144,23 @@ def test_a_client_that_resets_before_the_response(tmp_path, server, path, method
             site.expect('waiting')
             at_once = struct.pack('ii', 1, 0)
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        site.release()
+        site.expect(f'closed {path}.')
+        assert has_ended_all(site), site.report()
+
+
+@pytest.mark.parametrize('server', [one for one in SERVERS if one != 'waitress'])
+@pytest.mark.parametrize(
+    ('method', 'path'), [('GET', '/no_content/close'), ('HEAD', '/close')]
+)
+def test_a_response_without_a_body_does_not_wait_until_it_is_closed(
+    tmp_path, server, method, path
+):
+    """As with each of these servers alone; waitress sends it afterwards."""
+    with site_of(tmp_path, server) as site, site.connect() as client:
+        client.socket.sendall(f'{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n'.encode())
+        assert client.file.readline().split()[1] in (b'200', b'204')
+        assert 'closed' not in site.err.text
         site.release()
         site.expect(f'closed {path}.')
         assert has_ended_all(site), site.report()
