@@ -74,24 +74,27 @@ def begin() -> str:
         return ''
     note = ''
     try:
+        # Something may have removed it: what cleans /tmp, for example.
+        os.makedirs(folder, 0o700, exist_ok=True)
         enter(folder)
     except OSError as error:
         note = f'Metrics: those of dead processes are not added: {error}'
-    if _has_room(folder) or 'prometheus_client' in sys.modules:
+    lacks = _what_lacks(folder)
+    if not lacks or 'prometheus_client' in sys.modules:
         return note
     del os.environ[VARIABLE]
-    return (
-        f'Metrics: {folder} has less than {ROOM >> 20} MB free. This process serves, but '
-        "without the site's own metrics"
-    )
+    return f"Metrics: {folder} {lacks}. This process serves, but without the site's own metrics"
 
 
-def _has_room(folder: str) -> bool:
+def _what_lacks(folder: str) -> str:
+    """Return why a process cannot have files in a folder; '' if it can."""
     try:
         found = os.statvfs(folder)
-    except OSError:
-        return False
-    return found.f_bavail * found.f_frsize >= ROOM
+    except OSError as error:
+        return f'cannot be used: {error.strerror}'
+    if found.f_bavail * found.f_frsize < ROOM:
+        return f'has less than {ROOM >> 20} MB free'
+    return ''
 
 
 def enter(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -186,6 +187,24 @@ def test_a_process_that_begins_in_a_full_folder_goes_without_its_own_metrics(
     assert 'MB free' in site.begin()
     assert site.VARIABLE not in os.environ
     assert site.begin() == ''
+
+
+def test_a_folder_that_was_removed_is_made_again(folder, monkeypatch):
+    monkeypatch.setenv(site.VARIABLE, folder)
+    monkeypatch.delitem(sys.modules, 'prometheus_client')
+    shutil.rmtree(folder)
+    assert site.begin() == ''
+    assert os.stat(folder).st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_again_is_not_called_full(folder, monkeypatch):
+    lost = os.path.join(folder, 'file', 'metrics')
+    with open(os.path.dirname(lost), 'w'):
+        pass
+    monkeypatch.setenv(site.VARIABLE, lost)
+    monkeypatch.delitem(sys.modules, 'prometheus_client')
+    assert f'{lost} cannot be used: Not a directory.' in site.begin()
+    assert site.VARIABLE not in os.environ
 
 
 def test_files_that_are_broken_are_left_out(folder, dead):
