@@ -48,10 +48,19 @@ MAX_KEPT_FACTS = 4 * MAX_FACTS
 #: Whether a text may be the name or the id of a machine: see `settings.read`.
 _NAMES = re.compile(r'[A-Za-z0-9._-]{1,100}').fullmatch
 
-#: The parts of a URL behind the ? that name files, and those beside ``ssl_…`` that change
-#: nothing which this module decides.
+#: What a URL may have behind the ?: names of files, and others of TLS.
 _FILES = 'ssl_ca_certs', 'ssl_certfile', 'ssl_keyfile'
+_TLS = *_FILES, 'ssl_ca_path', 'ssl_password', 'ssl_ciphers', 'ssl_cert_reqs'
+_REQUIREMENTS = 'none', 'optional', 'required'
+
+#: What it may have there as well: they change nothing which this module decides.
 _HARMLESS = 'db', 'username', 'password', 'client_name'
+
+#: The line for a URL whose login is not escaped; it must not show what may be a password.
+_ESCAPES = (
+    'write %2F for /, %3F for ? and %23 for # in a user name and in a password; in an .ini, '
+    'each % is written twice'
+)
 
 #: From errors of the engine to their meanings for its operator. redis-py removes some
 #: of the words, and raises an error of a class of its own.
@@ -484,40 +493,72 @@ def _sentinels(text: str) -> list[tuple[str, int]]:
     return found
 
 
-def _check_query(url: str) -> str:
+def _check_query(scheme: str, url: str) -> str:
     """Return what is wrong with the part of a URL behind the ?; '' if nothing is."""
     for key, values in parse_qs(urlsplit(url).query, keep_blank_values=True).items():
-        if key in _FILES and not os.path.isfile(values[-1]):
-            return f'{key}: there is no file {values[-1]}'
-        if not key.startswith('ssl_') and key not in _HARMLESS:
-            return (
-                f'{key} cannot be set here: only ssl_ca_certs and others of ssl_… can'
-            )
+        value = values[-1]
+        if key not in _TLS + _HARMLESS:
+            return f'{key} cannot be set here: only {", ".join(_TLS)} can'
+        if key in _TLS and scheme != 'rediss':
+            return f'{key} needs TLS: write rediss://'
+        if key in _FILES and not os.path.isfile(value):
+            return f'{key}: there is no file {value}'
+        if key == 'ssl_cert_reqs' and value not in _REQUIREMENTS:
+            return f'{key} is {" or ".join(_REQUIREMENTS)}, not {value!r}'
+        if key == 'db' and not _is_number(value):
+            return f'{value!r} is not the number of a database'
+    return ''
+
+
+def _check_address(scheme: str, url: str) -> str:
+    """Return what is wrong with the host and the port of a URL; '' if nothing is."""
+    try:
+        whole = urlsplit(url)
+    except ValueError:
+        return 'an IPv6 address stands in brackets, as [::1]'
+    try:
+        port = whole.port
+    except ValueError:
+        port = 0
+    if port == 0:  # this text may be a password
+        return 'its port is not a number from 1 to 65535'
+    if not whole.hostname or ',' in whole.hostname:
+        return f'write {scheme}://HOST:6379/0'
     return ''
 
 
 def check(url: str) -> str:
     """Return what is wrong with a URL; '' if nothing is. It needs no redis-py."""
     parts = urls.split(url)
-    try:
-        if parts.scheme == 'sentinel':
+    scheme, database = parts.scheme, parts.path.strip('/')
+    if any(map(str.isspace, url)):
+        return 'a URL has no spaces; a comment needs a line of its own'
+    if scheme != 'unix':
+        _, _, behind = re.split('([/?#]|$)', url.partition('://')[2], maxsplit=1)
+        if '#' in url or '@' in behind:
+            return _ESCAPES
+    if scheme == 'sentinel':
+        service, _, database = database.partition('/')
+        try:
             hosts = _sentinels(parts.hosts)
-            service, _, database = parts.path.strip('/').partition('/')
-            if not all(host for host, _ in hosts) or not service:
-                return 'write sentinel://HOST:26379,HOST:26379/NAME/0, where NAME is that of the master'
-        elif parts.scheme == 'unix':
-            database = ''
-            if not parts.path:
-                return 'write unix:///PATH of the socket'
-        else:
-            database = parts.path.strip('/')
-            whole = urlsplit(url)
-            if not whole.hostname or whole.port == 0:
-                return f'write {parts.scheme}://HOST:6379/0'
-        if parts.scheme != 'sentinel' and (problem := _check_query(url)):
-            return problem
-        if database and not (database.isascii() and database.isdigit()):
-            return f'{database!r} is not the number of a database'
-    except ValueError as error:
-        return str(error)
+        except ValueError as error:
+            return str(error)
+        if not all(host for host, _ in hosts) or not service:
+            return 'write sentinel://HOST:26379,HOST:26379/NAME/0, where NAME is that of the master'
+        if '?' in url:
+            return 'sentinel:// takes nothing behind a ?'
+    elif scheme == 'unix':
+        database = ''
+        if parts.hosts or not parts.path:
+            return 'write unix:///PATH of the socket'
+    elif problem := _check_address(scheme, url):
+        return problem
+    if scheme != 'sentinel' and (problem := _check_query(scheme, url)):
+        return problem
+    if database and not _is_number(database):
+        return f'{database!r} is not the number of a database'
     return ''
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

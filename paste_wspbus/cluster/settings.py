@@ -154,7 +154,7 @@ def _given(
         if key not in known.known:
             hint = nearest(key, known.known) or f'; it takes {", ".join(known.known)}'
             raise wrong(key, f'unknown key{hint}')
-    if conf.get('use', '').strip() == LOCAL:
+    if conf.get('use', 'none').strip() in ('', LOCAL):
         raise wrong('use', 'leave this key out: then it is this machine alone')
     given = typed.convert(known, conf, loader.filename, section)
     return {

@@ -41,6 +41,38 @@ WRONG = {
         "rediz://; did you mean 'redis'?",
     ),
     'no url': ('use = 10.0.0.5\nname = a', "'10.0.0.5' is not a URL"),
+    'empty': ('use =', 'leave this key out: then it is this machine'),
+    'comment': (
+        'use = redis://h/0 ; ours\nname = a',
+        'a URL has no spaces; a comment needs a line of its own',
+    ),
+    'no TLS': (
+        'use = redis://h/0?ssl_ca_certs=a.pem\nname = a',
+        'ssl_ca_certs needs TLS: write rediss://',
+    ),
+    'certificates': (
+        'use = rediss://h/0?ssl_cert_reqs=maybe\nname = a',
+        "ssl_cert_reqs is none or optional or required, not 'maybe'",
+    ),
+    'other TLS': (
+        'use = rediss://h/0?ssl_foo=1\nname = a',
+        'ssl_foo cannot be set here: only ssl_ca_certs, ',
+    ),
+    'database behind': (
+        'use = redis://h/?db=x\nname = a',
+        "'x' is not the number of a database",
+    ),
+    'two hosts': ('use = redis://h,i/0\nname = a', 'write redis://HOST:6379/0'),
+    'high port': (
+        'use = redis://h:70000/0\nname = a',
+        'its port is not a number from 1 to 65535',
+    ),
+    'relative path': ('use = unix://a/b\nname = a', 'write unix:///PATH'),
+    'IPv6': ('use = redis://[::1/0\nname = a', 'stands in brackets, as [::1]'),
+    'sentinel': (
+        'use = sentinel://h/n/0?db=1\nname = a',
+        'sentinel:// takes nothing behind a ?',
+    ),
     'local': ('use = local\nname = a', 'leave this key out: then it is this machine'),
     'database': ('use = redis://h/x\nname = a', "'x' is not the number of a database"),
     'parameter': (
@@ -71,9 +103,22 @@ def test_what_is_wrong_is_one_line_that_names_the_key(tmp_path, case):
     assert '\n' not in line
 
 
-def test_a_password_is_in_no_message(tmp_path):
+@pytest.mark.parametrize(
+    'url',
+    [
+        'redis://:sesame@h/x',
+        'redis://:sesame',
+        'redis://:sesame/a@h/0',
+        'redis://u:7/sesame@h/0',
+        'redis://u:7?sesame@h/0',
+        'redis://u:sesame#a@h/0',
+        'sentinel://:sesame/a@h/n/0',
+        'rediss://:sesame@h/0?ssl_foo=1',
+    ],
+)
+def test_a_password_is_in_no_message(tmp_path, url):
     with pytest.raises(ConfigError) as failed:
-        settings(tmp_path, '[cluster:main]\nname = a\nuse = redis://:sesame@h/x\n')
+        settings(tmp_path, f'[cluster:main]\nname = a\nuse = {url}\n')
     assert 'sesame' not in str(failed.value)
 
 
