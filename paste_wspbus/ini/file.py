@@ -247,7 +247,9 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         try:
             own = self.parser[self.find_config_section(kind, name)]
             groups = [
-                key for key in loadwsgi._flatten(kind.egg_protocols) if key in own
+                key
+                for key in loadwsgi._flatten(kind.egg_protocols)
+                if key in own and 'use' not in own
             ]
             use = own[groups[0]] if groups else own.get('use', '')
         except (ConfigError, configparser.Error):

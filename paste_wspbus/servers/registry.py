@@ -22,6 +22,8 @@ ADAPTERS = {
     'pyramid.scripts.pserve:wsgiref_server_runner': 'wsgiref:WsgirefServer',
     'dataflake.wsgi.cheroot:serve_paste': 'dataflake_cheroot:DataflakeCheroot',
     'dataflake.wsgi.werkzeug:serve_paste': 'werkzeug:DataflakeWerkzeug',
+    'plone.recipe.zope2instance.ctl:server_factory': 'fast_listen:FastListening',
+    'waitress_fastlisten:server_factory': 'fast_listen:FastListening',
 }
 
 

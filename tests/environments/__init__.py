@@ -34,6 +34,7 @@ IN = {
     'mixed': 'pylons',
     'zdaemon': 'zope',
     'dataflake': 'pyruvate',
+    'fast_listen': 'zope',
     'leased_gunicorn': 'gunicorn',
 }
 
@@ -75,8 +76,14 @@ RECIPES = {
         ['gevent>=24', 'eventlet>=0.39', 'waitress>=3', 'cheroot>=10', 'Paste>=3.10'],
         pythons=SOME,
     ),
-    # For tests/hosts/test_zdaemon.py, too.
-    'zope': Recipe(['Zope[wsgi]>=6', 'ZEO>=6', 'zdaemon>=5'], pythons=SOME),
+    # For tests/hosts/test_zdaemon.py and tests/servers/test_fast_listen.py, too.
+    'zope': Recipe(
+        [
+            *('Zope[wsgi]>=6', 'ZEO>=6', 'zdaemon>=5'),
+            *('plone.recipe.zope2instance>=9', 'waitress_fastlisten'),
+        ],
+        pythons=SOME,
+    ),
     # Sites from PyPI that are served as they are: see docs/published.md. Of Plone's
     # unpinned packages some are already the next major release's.
     'kinto': Recipe(['kinto>=26'], pythons=('3.11',)),
