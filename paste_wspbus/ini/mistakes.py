@@ -10,13 +10,15 @@ import configparser
 import os
 import re
 import sys
+from difflib import get_close_matches
 
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.bus.places import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
-from paste_wspbus.ini.factories import NO_NAME, making, one_line
+from paste_wspbus.ini.factories import APP, NO_NAME, making, one_line
 from paste_wspbus.ini.hints import (
     IS_INDENTED,
+    NEAR,
     as_elsewhere,
     call_meant,
     distribution_hint,
@@ -44,6 +46,9 @@ ENV = 'ENV_'
 
 #: The number of characters of a wrong line that a message shows.
 SHOWN = 60
+
+#: How many names of applications it shows.
+NAMES = 5
 
 
 #: The kinds of sections that no .ini of uWSGI alone has.
@@ -394,10 +399,12 @@ def _section_meant(
     if name.endswith(','):
         return '; spaces separate the names, and no commas'
     near = nearest(name, known)
-    if near and not asks and name == 'main':
+    if not asks and name == 'main' and prefixes[0] == 'app':
         # The section is wrong, and not the name.
-        found = near.split("'")[1]
-        return f'; did you mean [{prefixes[0]}:main], and not [{prefixes[0]}:{found}]?'
+        for found in get_close_matches(name, known, 1, NEAR):
+            return f'; did you mean [app:main], and not [app:{found}]?'
+        if known:
+            return _served_by_name(loader, known)
     if hint := near or (call_meant(name) if asks else ''):
         return hint
     others = [one for one in loader.parser.sections() if one != asks]
@@ -412,6 +419,23 @@ def _section_meant(
 
 def _is_same(file: str, other: str) -> bool:
     return os.path.realpath(file) == os.path.realpath(other)
+
+
+def _served_by_name(loader: ConfigLoader, known: Sequence[str]) -> str:
+    """Return how to serve an application that is not called main, as the end of a message.
+
+    :param known: the names of all applications, also of those that are parts of others.
+    """
+    prefixes, sections = loadwsgi._flatten(APP.config_prefixes), loader.parser._sections
+    asking = [own for s, own in sections.items() if s.partition(':')[0] in prefixes]
+    parts = {word for own in asking for text in own.values() for word in text.split()}
+    whole = [one for one in dict.fromkeys(known) if one not in parts] or [*known]
+    file = os.path.basename(loader.filename)
+    if len(whole) == 1:
+        return f'; to serve another one, write {file}#{whole[0]}'
+    others = ', …' if len(whole) > NAMES else ''
+    names = ', '.join(whole[:NAMES])
+    return f'; to serve another one, write {file}#NAME ({names}{others})'
 
 
 def no_section(

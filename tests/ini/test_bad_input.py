@@ -367,7 +367,14 @@ TYPOS = {
     'section of another name': Case(
         '[wspbus:main]\n[app:shop]\nuse = call:webapp:make\n' + SERVER,
         2,
-        'there is no section [app:main]; there is a section [app:shop]',
+        'there is no section [app:main]; to serve another one, write site.ini#shop',
+    ),
+    'applications of other names': Case(
+        '[composite:api]\nuse = egg:Paste#urlmap\n/ = v1\n[pipeline:v1]\n'
+        'pipeline = f one\n[app:one]\n[filter:f]\nprogram = api\n[app:tiny]\n' + SERVER,
+        2,
+        'there is no section [app:main]; '
+        'to serve another one, write site.ini#NAME (api, tiny)\n',
     ),
     'section of another kind': Case(
         '[pipeline:main]\npipeline = f\n[filter:f]\nuse = call:webapp:make_filter\n'
