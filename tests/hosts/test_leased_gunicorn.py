@@ -61,10 +61,13 @@ def test_one_worker_runs_them_and_another_takes_over(folder):
         _, third, _, highest, _ = wait_for_job(folder, 3)
         assert third != second and highest > higher
         assert gunicorn.stop() == 0
-        assert [note[3] for note in notes(folder, 'stops')] == [higher, highest]
+        # A worker that gets its signal later than the other one may run them for a moment.
+        stops = [note[3] for note in notes(folder, 'stops')]
+        assert stops[:2] == [higher, highest]
+        assert stops == [note[3] for note in notes(folder)][1:]
         text = gunicorn.process.err.text
     seen = engine(folder).lease('plugins', Member('nobody', 'nobody'), Wish())
-    assert (seen.record.holder, seen.record.fence) == ('', highest)
+    assert (seen.record.holder, seen.record.fence) == ('', stops[-1])
     assert f'The cluster plugins run here now (fence {fence})' in text
     assert 'only bus.lease.fence keeps two apart' in text
     assert 'Traceback' not in text and '[ERROR] The' not in text
