@@ -27,12 +27,10 @@ def restore_deleted() -> None:
 
 def fill_numbers() -> None:
     """Open 0, 1 and 2 if they are closed: output must not go into a socket with that number."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # this gets the lowest free number
+    with contextlib.suppress(OSError):
+        while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+            pass  # it got the lowest free number
+        os.close(fd)
 
 
 def attempt(stream: Any, method: str, *args: Any) -> bool:

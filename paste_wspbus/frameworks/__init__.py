@@ -1,8 +1,7 @@
 """Web frameworks on the bus: it finds their applications, and gives the bus to each of them.
 
-Each framework has a module here, and a line in FRAMEWORKS. `introduce` calls the `give`
-of that module with each application of the site. The module is imported only if the
-site has imported the framework already.
+Each framework has a line in FRAMEWORKS, and a module here, which is imported only if the
+site has imported the framework. `introduce` calls its `give` with each application.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ class Framework:
 
     :param title: its name in messages.
     :param distribution: its name on PyPI.
-    :param module: a module that is imported if the process has an application of the
-        framework.
+    :param module: a module that is imported if the process has such an application.
     :param give: gives the bus to an application; it returns False if the application is
         not one of this framework.
     """
@@ -47,13 +45,13 @@ def introduce(
 ) -> list[str]:
     """Put the bus where each framework in a composed application keeps its globals.
 
-    Failures are warnings: the site is served even if a framework does not get the bus.
+    Failures are warnings: the site is served without it.
 
     :param app: the application of the site, with all that it wraps.
     :param log: is called with each warning, as ``log(message, level=30)``; `Bus.log`
         may be it. If None, the logger ``paste_wspbus`` gets the warnings, because the
-        bus may have no listeners while the site is composed.
-    :returns: the names of the frameworks that have the bus now.
+        bus may have no listeners yet.
+    :returns: the frameworks that have the bus now.
     """
     present = [one for one in FRAMEWORKS if sys.modules.get(one.module) is not None]
     if not present:
