@@ -48,9 +48,8 @@ def introduce(
     Failures are warnings: the site is served without it.
 
     :param app: the application of the site, with all that it wraps.
-    :param log: is called with each warning, as ``log(message, level=30)``; `Bus.log`
-        may be it. If None, the logger ``paste_wspbus`` gets the warnings, because the
-        bus may have no listeners yet.
+    :param log: is called with each warning, as `Bus.log`. If None, the logger
+        ``paste_wspbus`` gets the warnings, because the bus may have no listeners yet.
     :returns: the frameworks that have the bus now.
     """
     present = [one for one in FRAMEWORKS if sys.modules.get(one.module) is not None]
