@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 
 from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.control.client import NoAnswer, ask, connect
@@ -43,6 +44,9 @@ LOST = 'its PID file and its control socket were removed: stop it, and start it 
 
 #: What is wrong with a site whose control socket somebody has removed, or nobody could make.
 DEAF = 'its control socket {} is missing: {}'
+
+#: What is wrong with a site if another file has the place of its control socket.
+REPLACED = 'another file is at its control socket {}: remove that file, then {}'
 
 #: What to do about it: a restart makes it again, and SIGHUP asks for one.
 HANG_UP, START_AGAIN = 'send it SIGHUP, or stop it', 'stop it, and start it again'
@@ -156,7 +160,7 @@ def find(
         # at that moment may find neither. So look again if something has changed.
         if found.state not in (NOT_RUNNING, DEAD) or before == _holders(options):
             break
-    if found.state == RUNNING and found.pid and not os.path.lexists(found.control):
+    if found.state == RUNNING and found.pid and not _is_socket(found.control):
         found.is_gunicorns = _is_gunicorns(options)
         lost = found.lost or _deaf(options, found.control, found.pid)
         found.lost = '' if found.is_gunicorns else lost
@@ -173,10 +177,21 @@ def _deaf(options: Options, control: str, pid: int) -> str:
     entries, _ = read_entries((), everybody=is_root)
     path = real_path(control)
     is_open = any(one.control == path and one.holder == pid for one in entries)
-    if not is_open or os.path.lexists(path):
+    if not is_open or _is_socket(path):
         return ''
     heals = _restarts_after_hangup(options, pid) and _may_make(path, pid)
-    return DEAF.format(path, HANG_UP if heals else START_AGAIN)
+    problem = REPLACED if os.path.lexists(path) else DEAF
+    return problem.format(path, HANG_UP if heals else START_AGAIN)
+
+
+def _is_socket(path: str) -> bool:
+    """Whether a socket is there; True if this user may not look."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def _may_make(path: str, pid: int) -> bool:

@@ -502,6 +502,37 @@ def test_a_site_whose_control_socket_was_removed_is_not_said_to_be_starting(
         assert not path.exists()
 
 
+def link_to_nothing(path):
+    path.symlink_to('nothing')
+
+
+@pytest.mark.parametrize('replace', [os.mkfifo, os.mkdir, link_to_nothing, Path.touch])
+@pytest.mark.parametrize('files', [[], ['--pid-file=x.pid']])
+def test_a_site_whose_control_socket_was_replaced_is_not_said_to_be_starting(
+    folder, replace, files
+):
+    write(folder, {'site.ini': ini(), 'webapp.py': WEBAPP})
+    with Site(folder, None, 'site.ini', *files) as site:
+        path = control_of(folder, *files)
+        path.unlink()
+        replace(path)
+        why = f'{path.name}: remove that file, then send it SIGHUP, or stop it'
+        for subcommand, code in (('status', 0), ('graceful', 1), ('start', 1)):
+            told = run(folder, 'site.ini', subcommand, *files)
+            assert why in told.out.text + told.err.text, told.report()
+            assert told.code == code, told.report()
+        assert site.get().status == 200
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+        site.send(signal.SIGHUP)
+        assert site.err.wait_for(f'{path.name} was missing: it is bound again')
+        site.out.wait_for('Serving on', 2)
+        assert run(folder, 'site.ini', 'stop', *files).code == 0
+        assert site.wait() == 0, site.report()
+
+
 def control_of(folder, *files):
     answer = status_json(folder, *files)[1]
     assert answer['state'] == 'STARTED'
