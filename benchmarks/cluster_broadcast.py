@@ -208,6 +208,17 @@ def broadcasts(
         return took[-times:]
 
 
+def settled(site: Machine, most: float = float('inf')) -> float:
+    """Return how many messages a site has heard when no other one comes."""
+    heard, since = 0.0, time.monotonic()
+    while time.monotonic() < since + QUIET and heard < most:
+        time.sleep(0.05)
+        now = site.ask('heard')[-1]
+        if now > heard:
+            heard, since = now, time.monotonic()
+    return heard
+
+
 def burst(port: int, folder: Path, count: int) -> tuple[float, int, float]:
     """Let one worker send many messages at once; another machine hears them.
 
@@ -222,14 +233,9 @@ def burst(port: int, folder: Path, count: int) -> tuple[float, int, float]:
         while not sites[1].ask('heard')[-1] and time.monotonic() < until:
             sites[0].ask('burst', 1)
             time.sleep(0.05)
-        before = sites[1].ask('heard')[-1]
+        before = settled(sites[1])  # others of these are on their way
         began, ended = sites[0].ask('burst', count)
-        heard, since = before, time.monotonic()
-        while time.monotonic() < since + QUIET and heard < before + count:
-            time.sleep(0.05)
-            now = sites[1].ask('heard')[-1]
-            if now > heard:
-                heard, since = now, time.monotonic()
+        settled(sites[1], before + count)
         *_, last, heard = sites[1].ask('heard')
         heard = int(heard - before)
         return count / (ended - began), heard, heard / max(last - began, 1e-6)

@@ -203,10 +203,11 @@ def _first(message: str) -> str:
     return line if len(line) <= 300 else f'{line[:300]}…'
 
 
-#: The beginning of a message of this package: a file, and perhaps a section, a key, or a line.
+#: The beginning of a message of this package: a file, and perhaps a line, a section and a key.
 _PLACE = re.compile(
     r'(?P<file>(?:(?!: ).)+?)'
-    r'(?: \[(?P<section>[^\]]+)\](?: (?P<key>(?:(?!: ).)+))?|, line (?P<line>\d+)|(?<=\.ini))'
+    r'(?:, line (?P<line>\d+)|(?= \[)|(?<=\.ini))'
+    r'(?: \[(?P<section>[^\]]+)\](?: (?P<key>(?:(?!: ).)+))?)?'
     r': (?P<problem>.*)',
     re.DOTALL,
 )

@@ -421,11 +421,13 @@ err = os.dup(2)
 def say(*words):
     os.write(err, (' '.join(map(str, words)) + '\\n').encode())
 bus.subscribe('start', lambda: os.dup2(full, 2))
+bus.subscribe('stop', sys.stdin.read)
 """
     with site(tmp_path, script) as process:
         process.expect('Bus STARTED')
         process.send(signal.SIGINT)
         process.send(signal.SIGINT)
+        process.release()  # not before: the second one would end what has stopped
         assert process.wait() == 0, process.report()
 
 
