@@ -1,5 +1,4 @@
 import atexit
-import collections
 import os
 import shutil
 import signal
@@ -35,16 +34,12 @@ os.environ['RUNTIME_DIRECTORY'] = tempfile.mkdtemp(prefix='wspbus-sites-')
 atexit.register(shutil.rmtree, os.environ['RUNTIME_DIRECTORY'], ignore_errors=True)
 
 
-#: The cases of one parametrized test that a part of the suite has.
-CASES = 2
-
-
 def pytest_addoption(parser):
     parser.addoption(
         '--part',
         metavar='K/N',
-        help=f'run the K-th of N parts of the suite, such as 1/2: together they have each '
-        f'test but the benchmarks, with at most {CASES} of its cases',
+        help='run the K-th of N parts of the suite, such as 1/2: together they have each '
+        'test but the benchmarks, a parametrized one with one of its cases',
     )
 
 
@@ -56,17 +51,18 @@ def pytest_collection_modifyitems(config, items):
     if not config.option.part:
         return
     part, parts = map(int, config.option.part.split('/'))
-    cases = collections.Counter()
+    seen = set()
 
     def is_chosen(item):
         name = item.path.relative_to(config.rootpath).as_posix()
         if item.path.name == 'test_benchmarks.py' or number(name) % parts != part - 1:
             return False
         test = item.nodeid.partition('[')[0]
-        cases[test] += 1
-        return cases[test] <= CASES
+        is_first = test not in seen
+        seen.add(test)
+        return is_first
 
-    # By a number of its name, that is: else the first cases would be all of one kind.
+    # By a number of its name: else the first cases would be all of one kind.
     chosen = {*filter(is_chosen, sorted(items, key=lambda item: number(item.nodeid)))}
     config.hook.pytest_deselected(items=[one for one in items if one not in chosen])
     items[:] = [one for one in items if one in chosen]
