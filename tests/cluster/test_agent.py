@@ -333,7 +333,7 @@ def test_it_asks_an_engine_that_is_away_soon_and_then_more_rarely(told):
         one.beat()
         waits.append(one.agent._next - boot_clock())
     assert 0 < waits[0] < 0.3
-    assert 1 < waits[-1] <= TTL / 4
+    assert 1 < waits[-1] <= TTL / 3
 
 
 def test_who_has_no_secret_is_warned(told):
