@@ -7,6 +7,7 @@ import re
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.factories import APP
+from paste_wspbus.ini.includes import files_of
 from paste_wspbus.values import split_file
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ def empty_composites(config: Config, app_name: str | None = None) -> Iterator[st
         return
     sections = [
         (file, section, own, own.get('use', '').strip())
-        for file in loader.files()
+        for file in files_of(loader)
         for section, own in _sections_of(loader, file)
     ]
     named, filled = {'main', app_name, config.app_name}, set()

@@ -77,7 +77,9 @@ class Config:
     @property
     def files(self) -> list[str]:
         """The paths of the .ini and of the files that it includes; [] for an egg: URI."""
-        return self.loader.files() if self.file else []
+        from paste_wspbus.ini.includes import files_of
+
+        return files_of(self.loader) if self.file else []
 
     def section(self, name: str) -> dict[str, str]:
         """Return the values of a section, interpolated; {} if there is none.

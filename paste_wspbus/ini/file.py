@@ -304,35 +304,10 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         folder = os.path.dirname(self.filename)
         return ConfigLoader(os.path.join(folder, unquote(path)), self.vars)
 
-    def files(self) -> list[str]:
-        """Return the paths of this file and of all files that its ``config:`` URIs lead to.
-
-        Files that cannot be read are in the list, too.
-        """
-        found: dict[str, None] = {}
-        self.add_files(found)
-        return list(found)
-
-    def add_files(self, found: dict[str, None]) -> None:
-        """Add to ``found`` the paths that `files` returns."""
-        path = os.path.abspath(self.filename)
-        if path in found:
-            return
-        found[path] = None
-        folder = os.path.dirname(path)
-        for uri in self._config_uris():
-            name = split_file(uri.partition(':')[2])[0]
-            try:
-                self.included(name).add_files(found)
-            except ConfigError:  # the error is reported when the file is loaded
-                found.setdefault(os.path.abspath(os.path.join(folder, unquote(name))))
-
-    def _config_uris(self) -> Iterator[str]:
-        for section in self.parser.sections():
-            for key in self.parser.options(section):
-                with contextlib.suppress(configparser.Error):  # as above
-                    words = self.parser.get(section, key).split()
-                    yield from (one for one in words if one[:7].lower() == 'config:')
+    def may_compose(self) -> bool:
+        """Whether a composite may be in this file, or in one that it uses."""
+        text = str(self.parser._sections)
+        return 'composit' in text or 'config:' in text
 
     @contextlib.contextmanager
     def _translating(self, section: str) -> Generator[None]:

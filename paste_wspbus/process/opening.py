@@ -55,6 +55,7 @@ class Opening:
         if process.server is None:
             process.server = process.known_server(self.config)
         self._check_workers(process.server)
+        self._note_empty_composites()
         if process.server is not None:
             self._open_sockets(process.server)
         else:
@@ -100,11 +101,13 @@ class Opening:
             from paste_wspbus.process.idle import idle_keys
 
             process.notes += idle_keys(process)
-        sections = str(self.config.file and self.config.loader.parser._sections)
-        if 'composit' in sections or "'config:" in sections:
+
+    def _note_empty_composites(self) -> None:
+        if self.config.file and self.config.loader.may_compose():
             from paste_wspbus.ini.composites import empty_composites
 
-            process.notes += empty_composites(self.config, self.options.app_name)
+            notes = empty_composites(self.config, self.options.app_name)
+            self.process.notes += notes
 
     def _open_pid_file(self, path: str | None) -> None:
         from paste_wspbus.process.locking import open_pid_file

@@ -14,6 +14,7 @@ from paste_wspbus.bus import Bus, State
 from paste_wspbus.handoff import BusRef, embedded_bus, get_bus
 from paste_wspbus.ini.factories import REQUIRED
 from paste_wspbus.ini.file import ConfigLoader
+from paste_wspbus.ini.includes import files_of
 from paste_wspbus.ini.settings import default_stop_timeout
 from paste_wspbus.plugins import Plugin, on
 from paste_wspbus.requests.filter import BusFilter
@@ -987,7 +988,7 @@ def test_the_files_that_an_ini_is_made_of(tmp_path):
     )
     names = ['site.ini', 'sub/blog.ini', 'sub/broken.ini', 'sub/default.ini']
     names += ['home page.ini', 'missing.ini']
-    files = ConfigLoader(str(tmp_path / 'site.ini'), {}).files()
+    files = files_of(ConfigLoader(str(tmp_path / 'site.ini'), {}))
     assert sorted(files) == sorted(str(tmp_path / name) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""A composite without applications is told at a start, once, and the site serves."""
+"""ini/composites.py: a start warns once of a composite without applications, and serves."""
 
 import pytest
 
