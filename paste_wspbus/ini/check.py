@@ -323,11 +323,10 @@ class _Sections:
         """Check a section of another file."""
         file, name = split_file(uri.partition(':')[2])
         # The message says what asks for the section, as at a start.
-        asks = os.path.realpath(loader.filename), '', place.section
-        loader.resolving.append(asks)
+        loader.resolving.append((os.path.realpath(loader.filename), '', place.section))
         try:
             included = loader.included(file)
-            included.resolving.append(asks)
+            included.resolving = loader.resolving
             self.check(included, kind, name or None, path)
         except ConfigError as error:
             from paste_wspbus.ini.mistakes import no_included
