@@ -44,15 +44,10 @@ def _inodes(port: int) -> set[str]:
             with open(path) as lines:
                 next(lines, None)
                 for line in lines:
-                    (
-                        _,
-                        local,
-                        _,
-                        state,
-                        *_,
-                    ) = line.split()
+                    # proc_pid_net(5): the number of the line, the addresses, the state, …
+                    _, local, _, state, *others = line.split()
                     if state == _LISTEN and int(local.rpartition(':')[2], 16) == port:
-                        found.add(line.split()[9])
+                        found.add(others[5])
         except OSError:  # another system, or no IPv6
             continue
     return found
