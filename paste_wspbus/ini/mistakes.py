@@ -424,7 +424,7 @@ def _is_same(file: str, other: str) -> bool:
 def _served_by_name(loader: ConfigLoader, known: Sequence[str]) -> str:
     """Return how to serve an application that is not called main, as the end of a message.
 
-    :param known: the names of all applications, also of those that are parts of others.
+    :param known: the names of all applications. An application may be a part of another.
     """
     prefixes, sections = loadwsgi._flatten(APP.config_prefixes), loader.parser._sections
     asking = [own for s, own in sections.items() if s.partition(':')[0] in prefixes]
