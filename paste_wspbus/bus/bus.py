@@ -1,4 +1,4 @@
-"""The Bus: its channels, its lifespans, and its transitions from state to state.
+"""The Bus: its channels, its lifespans, and what moves it from state to state.
 
 It has the API of `cherrypy.process.wspbus` (CherryPy 18), so that plugins made for that
 bus work on this one. It needs only the standard library.
@@ -11,13 +11,12 @@ import functools
 import os
 import sys
 import threading
-import time
-from _queue import Empty, SimpleQueue  # `queue` imports what its other queues need
+from _queue import SimpleQueue  # `queue` imports what its other queues need
 from collections import deque
 
 from paste_wspbus.bus import ending
 from paste_wspbus.bus.broadcasting import Broadcasting
-from paste_wspbus.bus.calls import Call, Calls, Deferred, not_zero
+from paste_wspbus.bus.calls import Call, Calls
 from paste_wspbus.bus.channels import (
     STATE_CHANNELS,
     Channel,
@@ -26,22 +25,19 @@ from paste_wspbus.bus.channels import (
     is_priority,
 )
 from paste_wspbus.bus.deadlines import Deadline, with_rlock
-from paste_wspbus.bus.host import OWN, REASON, Host, host_of
+from paste_wspbus.bus.host import OWN, Host, host_of
 from paste_wspbus.bus.interrupts import Interrupts, in_main_thread, inside
-from paste_wspbus.bus.lifespans import Lifespans, Line, Member
+from paste_wspbus.bus.lifespans import Lifespans
 from paste_wspbus.bus.places import trace_of
-from paste_wspbus.bus.states import ALIVE, TRANSITIONS, State, states, states_of
-from paste_wspbus.bus.turn import LEAVING, Command, Turn, is_interrupt
+from paste_wspbus.bus.states import State, states, states_of
+from paste_wspbus.bus.transitions import Transitions
+from paste_wspbus.bus.turn import LEAVING, Turn, is_interrupt
 from paste_wspbus.bus.waiting import Block, Waiting
 from paste_wspbus.errors import (
     IllegalTransition,
-    LifespanRefused,
-    NameTaken,
     RestartImpossible,
     WouldDeadlock,
 )
-from paste_wspbus.exits import exit_code_of
-from paste_wspbus.streams import restore_deleted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,10 +49,6 @@ if TYPE_CHECKING:
 
     F = TypeVar('F', bound='Callable[..., Any]')
     T = TypeVar('T')
-    Results = dict[int, list[Any]]
-
-#: The commands whose failure gives the process a non-zero exit code.
-STATE_COMMANDS = LEAVING | {'start'}
 
 try:
     # A relative sys.executable or script is relative to this, also after os.chdir().
@@ -160,7 +152,8 @@ class Bus(Broadcasting):
             self.log(*args, **kwargs)  # looked up now, because it may be replaced
 
         #: The queue of commands, and the turn: the right of one thread to run them.
-        self.turn = Turn(self.queue_class(), self._carry_out)
+        self._transitions = Transitions(self)
+        self.turn = Turn(self.queue_class(), self._transitions.carry_out)
         #: The threads that wait for a state.
         self.waiting = Waiting(
             self.turn,
@@ -173,16 +166,9 @@ class Bus(Broadcasting):
         #: The run of a server that blocks the thread of the start, while it runs.
         self.serving: ServerRun | None = None
         self.calls = Calls(log, may_cut=lambda: host_of(self).owns_alarm)
-        self._line = Line()
-        self._server_ended = False
-        #: The 'stop' and 'exit' listeners that were not called yet; no key before that.
-        self._untold: dict[str, deque[Listener]] = {}
-        #: During a start: from the id of an owner to the results of its 'start' listeners.
-        self._started: Results | None = None
         self.deadline = Deadline()  # the deadline of the present stop
         #: It is set during a stop: wspbus.draining.
         self.draining = with_rlock(threading.Event())
-        self._hurried: SimpleQueue[None] = self.queue_class()
 
     # -- channels ---------------------------------------------------------
 
@@ -266,15 +252,6 @@ class Bus(Broadcasting):
         """
         self.turn.put('publish', channel, *args)
         self.turn.run_if_nobody_will()
-
-    def _publish_posted(self, channel: str, *args: Any) -> None:
-        with contextlib.suppress(ChannelFailures):  # the log has each error
-            self.publish(channel, *args)
-
-    def _tell_reason(self) -> None:
-        if self.untold_reason is not None:
-            why, self.untold_reason = self.untold_reason, None
-            self.log(f'{REASON}{why}')
 
     def channel(self, name: str) -> Channel:
         """Return the `Channel` of that name; make it if there is none.
@@ -391,57 +368,11 @@ class Bus(Broadcasting):
         return self.resources.get(added.name)
 
     def _add_lifespan(
-        self,
-        make: Callable[[], contextlib.AbstractContextManager[Any]],
-        name: str | None,
-        default_name: str,
-        priority: float | None,
-        timeout: float | None,
-        needs: str | Iterable[str] | None,
-        after: str | Iterable[str] | None,
+        self, make: Callable[[], contextlib.AbstractContextManager[Any]], *words: Any
     ) -> Lifespan:
-        is_stopping = self.state in (State.DRAINING, State.STOPPING)
-        if is_stopping or self.command in LEAVING:
-            raise LifespanRefused(name or default_name, self.state)
-        from paste_wspbus.bus.lifespan import Lifespan
+        from paste_wspbus.bus.lifespan import add
 
-        while True:
-            wanted = name or self.lifespans.free_name(default_name)
-            lifespan = Lifespan(self, wanted, make, priority, timeout)
-            try:
-                self.lifespans.add(lifespan)
-                break
-            except NameTaken:
-                if name:
-                    raise
-                # Another thread has just taken the free name: look for the next one.
-        self.channel('start').subscribe(lifespan.start_listener)
-        try:
-            if needs or after:
-                from paste_wspbus.bus.needs import add
-
-                add(self, lifespan.name, needs, after)
-            self._enter_if_late(lifespan)
-        except BaseException:
-            lifespan.unsubscribe()
-            raise
-        return lifespan
-
-    def _enter_if_late(self, lifespan: Lifespan) -> None:
-        """Enter it now if the start has passed its place, or is over; see `Line`."""
-        if (
-            self.state is State.STARTING
-            and self._line.join(lifespan)
-            # Check the state again: the start may have ended without seeing the lifespan.
-            and (self.state is State.STARTING or not self._line.withdraw(lifespan))
-        ):
-            return
-        if self.state in ALIVE:
-            self.calls.call('start', deque((lifespan.start_listener,)), [])
-            # A stop may have come meanwhile, and may not have seen the lifespan.
-            if self.state not in ALIVE:
-                lifespan.stop()
-                raise LifespanRefused(lifespan.name, self.state)
+        return add(self, self._transitions.line, make, *words)
 
     # -- asking for transitions -------------------------------------------
 
@@ -520,14 +451,14 @@ class Bus(Broadcasting):
         :raises KeyboardInterrupt: if the main thread calls this (in a signal handler)
             while it runs a start: the start is interrupted.
         """
-        self._hurried.put(None)
+        self._transitions.hurries.put(None)
         if self.state is State.STARTING and self.turn.is_mine and in_main_thread():
             raise KeyboardInterrupt
 
     @property
     def hurried(self) -> bool:
         """Whether `hurry` was called since the last start."""
-        return not self._hurried.empty()
+        return not self._transitions.hurries.empty()
 
     @property
     def leaving(self) -> bool:
@@ -567,154 +498,8 @@ class Bus(Broadcasting):
         if command.error is not None:
             raise command.error
 
-    def _carry_out(self, command: Command) -> None:
-        self.calls.failed = False
-        restore_deleted()
-        try:
-            _PERFORMERS[command.name](self, *command.args)
-        except BaseException as error:
-            command.error = error
-            if isinstance(error, SystemExit) and command.name in STATE_COMMANDS:
-                self._keep_exit_code(error)
-            if command.name in _RESUMES and os.getpid() == self.pid:
-                self._resume(command.name, error)
-            if self.calls.failed:
-                not_zero(error)
-        finally:
-            if self.calls.failed and command.name in STATE_COMMANDS:
-                self.exit_code = self.exit_code or 1
-
-    def _resume(self, name: str, error: BaseException) -> None:
-        """End a transition that ``error`` has torn: a signal handler raised it between two lines.
-
-        If the transition has ended with this error itself, nothing happens.
-        """
-        with contextlib.suppress(BaseException):  # the caller raises the first error
-            if not isinstance(error, ChannelFailures):
-                self._move(self.state)  # its watchers may not have been woken
-            _RESUMES[name](self)
-
-    def _keep_exit_code(self, error: SystemExit) -> None:
-        self.exit_code = self.exit_code or exit_code_of(error)
-
-    # -- transitions; only the thread that has the turn calls these --------
-
-    def _move(self, new: State) -> None:
-        old = self.state
-        if new is not old and new not in TRANSITIONS[old]:
-            raise IllegalTransition(old, new)
-        self.state = new
-        self.waiting.has_moved(new)
-        self.has_moved(old, new)
-
     def has_moved(self, old: State, new: State) -> None:
         """React to a move from state to state. It does nothing; subclasses override it."""
-
-    def _start(self) -> None:
-        self._move(State.STARTING)
-        self._started, self._untold = {}, {}
-        self.claim_process()
-        ending.stop_at_exit(self)
-        self._server_ended = False
-        self.exit_code, self.stop_reason = 0, None
-        self.draining.clear()
-        self._hurried = self.queue_class()
-        try:
-            self.log('Bus STARTING')
-            servers = self._run_start_listeners(self._started)
-            if servers is not None:
-                self._move(State.STARTED)
-        except BaseException as error:
-            if os.getpid() != self.pid:
-                raise  # a listener has forked, and this is the child, which ends
-            self._give_up(error)
-            raise
-        if servers is None:  # a call of stop() or exit() has ended the start early
-            self._roll_back()
-            return
-        self._started = None
-        self.log('Bus STARTED')
-        while (late := self._line.rest()) is not None:
-            self.calls.call('start', deque((late,)), [])
-        for server in servers:
-            if self.state is State.STARTED:
-                self._run_blocking(server)
-
-    def _run_start_listeners(self, started: Results) -> list[Listener] | None:
-        """Call the 'start' listeners in order, but not those that block.
-
-        :param started: gets the results of the listeners, by the ids of their owners.
-        :returns: the listeners that block; None if a stop or exit ended the start early.
-        """
-        if self.lifespans.groups:
-            from paste_wspbus.bus.needs import arrange
-
-            arrange(self)
-        ordered = self.channel('start').ordered
-        limit = self.start_timeout
-        self.calls.start_until = None if limit is None else time.monotonic() + limit
-        self._line.open(one for one in ordered if not one.blocking)
-        try:
-            while not self.leaving and (listener := self._line.next()) is not None:
-                results = started.setdefault(id(listener.owner), [])
-                self._call_to_start(listener, results)
-                self.claim_process()  # this may be the child: a Daemonizer may have forked
-        finally:
-            self._line.close()
-            self.calls.start_until = None
-        if self.leaving:
-            return None
-        return [one for one in ordered if one.blocking]
-
-    def _call_to_start(self, listener: Listener, results: list[Any]) -> None:
-        try:
-            self.calls.call('start', deque((listener,)), results)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if os.getpid() != self.pid:
-                raise  # a listener has forked, and this is the child, which ends
-            failures = ChannelFailures()
-            self.calls.note_failure('start', listener.name, failures)
-            failures.listener = listener.name
-            raise failures from error
-
-    def _give_up(self, error: BaseException) -> None:
-        """Undo a start that has failed; the caller raises the start's error."""
-        later = Deferred()
-        if not is_interrupt(error):
-            text = f'Shutting down due to error in start listener: {error}'
-            later.run(self.log, text, 40)
-        later.run(self._roll_back)
-        if not is_interrupt(error):
-            later.raise_interrupt()
-
-    def _roll_back(self) -> None:
-        """Call the 'stop' listeners, but not those whose own start has not succeeded."""
-        self._line.clear()
-        self._within_limit(self._to_stopped).raise_interrupt()  # but not the failures
-
-    def _roll_back_if_torn(self) -> None:
-        if self.state not in (State.STOPPED, State.STARTED, State.EXITING):
-            self._roll_back()
-
-    def _run_blocking(self, server: Listener) -> None:
-        """Run a server in this thread until it returns, then stop.
-
-        No thread has the turn meanwhile, so another thread can publish 'graceful'. A
-        call of stop or exit raises KeyboardInterrupt in the server.
-        """
-        error = self.turn.lend(lambda: self._serve(server))
-        self._server_ended = True
-        try:
-            self._stop()
-        finally:
-            if error is not None:
-                self.calls.failed = True
-                failures = ChannelFailures()
-                failures.add(error)
-                failures.listener = server.name
-                raise failures from error
 
     def make_server_run(self, must_end: Callable[[], bool]) -> ServerRun:
         """Return the `ServerRun` that makes a blocking server return; subclasses override it.
@@ -724,122 +509,6 @@ class Bus(Broadcasting):
         from paste_wspbus.bus.server_run import ServerRun
 
         return ServerRun(must_end)
-
-    def _serve(self, server: Listener) -> Exception | None:
-        try:
-            run = self.serving = self.make_server_run(lambda: self.leaving)
-            with run.interruptible(self, server.callback):
-                if not self.leaving:
-                    server.call()
-        except KeyboardInterrupt:
-            pass
-        except SystemExit as exited:
-            self._keep_exit_code(exited)
-        except Exception as error:
-            self.log(f"Error in 'start' listener {server.name}", 40, traceback=True)
-            return error
-        finally:
-            self.serving = None
-        return None
-
-    def _stop(self) -> None:
-        is_over = self.state is State.STOPPED and 'stop' in self._untold
-        if is_over or self.state is State.EXITING:
-            return
-        self._within_limit(self._drain_and_stop).raise_it()
-
-    def _drain_and_stop(self, later: Deferred) -> None:
-        if self.state is State.STARTED:
-            later.run(self._drain)
-        self._to_stopped(later)
-
-    def _to_stopped(self, later: Deferred) -> None:
-        """Call the 'stop' listeners; go on with that if an interrupt has torn it."""
-        self._move(State.STOPPING)
-        if 'stop' not in self._untold:
-            later.run(self._tell_reason)
-            later.run(self.log, 'Bus STOPPING')
-            self._untold['stop'] = deque(self._to_tell_stop())
-        later.run(self._tell_rest, 'stop')
-        # If an interrupt has kept a lifespan from being left, it listens still.
-        self._untold['stop'].extend(self._entered_lifespans())
-        later.run(self._tell_rest, 'stop')
-        self._move(State.STOPPED)
-        later.run(self.log, 'Bus STOPPED')
-
-    def _to_tell_stop(self) -> Iterable[Listener]:
-        """Return the 'stop' listeners, but not those whose own start has not succeeded."""
-        started, ordered = self._started, self.channel('stop').ordered
-        if started is None:
-            return ordered
-        failed = {
-            id(listener.owner)
-            for listener in self.channel('start').ordered
-            if not started.get(id(listener.owner))
-            # A lifespan listens to 'stop' only if it was entered. If a function listens to
-            # both channels, these are two listeners, and not a plugin.
-            and not isinstance(listener.owner, Member)
-            and not hasattr(listener.owner, '__code__')
-        }
-        return (one for one in ordered if id(one.owner) not in failed)
-
-    def _entered_lifespans(self) -> Iterable[Listener]:
-        for listener in self.channel('stop').ordered:
-            if isinstance(listener.owner, Member) and listener.owner.is_entered:
-                yield listener
-
-    def _drain(self) -> None:
-        if not self.drain_delay and not self.listeners.get('drain'):
-            return
-        self._move(State.DRAINING)
-        later = Deferred()
-        later.run(self._tell, 'drain')
-        if self.drain_delay > 0 and not (self.hurried or later.interrupted):
-            later.run(self._wait_for_hurry, self.deadline.shorten(self.drain_delay))
-        later.raise_it()
-
-    def _wait_for_hurry(self, seconds: float) -> None:
-        with contextlib.suppress(Empty):
-            self._hurried.get(timeout=seconds)
-            self._hurried.put(None)
-
-    def _exit(self) -> None:
-        if self.state is State.EXITING and not self._untold.get('exit', True):
-            return
-        self._within_limit(self._stop_and_exit).raise_it()
-
-    def _stop_and_exit(self, later: Deferred) -> None:
-        later.run(self._stop)
-        later.run(self._stop)  # it goes on if an interrupt has torn the first call
-        self._move(State.EXITING)
-        ending.forget(self)
-        if 'exit' not in self._untold:
-            later.run(self.log, 'Bus EXITING')
-            self._untold['exit'] = deque(self.channel('exit').ordered)
-        later.run(self._tell_rest, 'exit')
-        later.run(self._tell_rest, 'exit')
-        later.run(self.log, 'Bus EXITED')
-
-    def _graceful(self) -> None:
-        self.log('Bus graceful')
-        self._tell('graceful')
-
-    def _tell_rest(self, channel: str) -> None:
-        self.calls.call_all(channel, self._untold[channel])
-
-    def _tell(self, channel: str) -> None:
-        self.calls.call_all(channel, deque(self.channel(channel).ordered))
-
-    def _within_limit(self, work: Callable[[Deferred], None]) -> Deferred:
-        """Do ``work`` within ``stop_timeout``, or exit with code 70; return its errors."""
-        later = Deferred()
-        if self.before_stop is not None:
-            self.before_stop()
-        self.draining.set()
-        deadline, late = self.deadline, lambda why: self.force_exit(why)
-        limits = self.stop_timeout, self.stop_reserve
-        deadline.within(lambda: work(later), *limits, late, host_of(self))
-        return later
 
     def force_exit(self, why: str) -> None:
         """Log ``why``, what does not end, all stacks and the status; exit with code 70."""
@@ -897,7 +566,7 @@ class Bus(Broadcasting):
             raise WouldDeadlock('block()')
         ending.import_rest()
         goal = states_of(states or ()) | {State.EXITING}
-        if not states and self._server_ended:
+        if not states and self._transitions.server_ended:
             self.turn.put('exit')
         run = Block(
             self.turn,
@@ -912,7 +581,7 @@ class Bus(Broadcasting):
         exited = inside(interrupts, lambda: run.run(takes_turn))
         if states:
             if exited is not None:
-                self._keep_exit_code(exited)
+                self._transitions.keep_exit_code(exited)
             return
         if exited is not None:
             raise exited
@@ -961,7 +630,7 @@ class Bus(Broadcasting):
         if not self.listeners.get('restart'):
             return False
         self.execv = False
-        self._tell('restart')
+        self._transitions.tell('restart')
         return True
 
     def check_restart(self) -> None:
@@ -998,20 +667,3 @@ class Bus(Broadcasting):
         replacing.replace(
             self.startup_folder, words, kept, close_others=bool(self.max_cloexec_files)
         )
-
-
-_PERFORMERS: dict[str, Callable[..., None]] = {
-    'start': Bus._start,
-    'stop': Bus._stop,
-    'exit': Bus._exit,
-    'graceful': Bus._graceful,
-    'publish': Bus._publish_posted,
-    'tell_reason': Bus._tell_reason,
-}
-
-#: What ends each of these commands after an error; if there is nothing to end, it returns.
-_RESUMES: dict[str, Callable[[Bus], None]] = {
-    'start': Bus._roll_back_if_torn,
-    'stop': Bus._stop,
-    'exit': Bus._exit,
-}

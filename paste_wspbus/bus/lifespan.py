@@ -8,13 +8,17 @@ from collections import deque
 
 from paste_wspbus.bus.channels import Listener, call_next
 from paste_wspbus.bus.lifespans import Member
+from paste_wspbus.bus.states import ALIVE, State
+from paste_wspbus.bus.turn import LEAVING
+from paste_wspbus.errors import LifespanRefused, NameTaken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from paste_wspbus.bus.bus import Bus
+    from paste_wspbus.bus.lifespans import Line
 
 
 class Lifespan(Member):
@@ -133,6 +137,68 @@ class Lifespan(Member):
         """Do not enter it at later starts. If it is entered now, the next stop ends it."""
         self.bus.channel('start').unsubscribe(self.start)
         self.bus.lifespans.pop(self.name, None)
+
+
+def add(
+    bus: Bus,
+    line: Line,
+    make: Callable[[], contextlib.AbstractContextManager[Any]],
+    name: str | None,
+    default_name: str,
+    priority: float | None,
+    timeout: float | None,
+    needs: str | Iterable[str] | None,
+    after: str | Iterable[str] | None,
+) -> Lifespan:
+    """Add a lifespan to a bus, and enter it if it comes late; see `Bus.lifespan`.
+
+    :param line: what the present start has not called yet.
+    :param default_name: the name if ``name`` is None, with a number if it is taken.
+    :raises LifespanRefused: while the bus is stopping.
+    :raises NameTaken: if another lifespan has this name.
+    :raises NeedError: if the bus is started, and what it needs is not.
+    """
+    is_stopping = bus.state in (State.DRAINING, State.STOPPING)
+    if is_stopping or bus.command in LEAVING:
+        raise LifespanRefused(name or default_name, bus.state)
+    while True:
+        wanted = name or bus.lifespans.free_name(default_name)
+        lifespan = Lifespan(bus, wanted, make, priority, timeout)
+        try:
+            bus.lifespans.add(lifespan)
+            break
+        except NameTaken:
+            if name:
+                raise
+            # Another thread has just taken the free name: look for the next one.
+    bus.channel('start').subscribe(lifespan.start_listener)
+    try:
+        if needs or after:
+            from paste_wspbus.bus.needs import add as add_needs
+
+            add_needs(bus, lifespan.name, needs, after)
+        _enter_if_late(bus, line, lifespan)
+    except BaseException:
+        lifespan.unsubscribe()
+        raise
+    return lifespan
+
+
+def _enter_if_late(bus: Bus, line: Line, lifespan: Lifespan) -> None:
+    """Enter it now if the start has passed its place, or is over; see `Line`."""
+    if (
+        bus.state is State.STARTING
+        and line.join(lifespan)
+        # Check the state again: the start may have ended without seeing the lifespan.
+        and (bus.state is State.STARTING or not line.withdraw(lifespan))
+    ):
+        return
+    if bus.state in ALIVE:
+        bus.calls.call('start', deque((lifespan.start_listener,)), [])
+        # A stop may have come meanwhile, and may not have seen the lifespan.
+        if bus.state not in ALIVE:
+            lifespan.stop()
+            raise LifespanRefused(lifespan.name, bus.state)
 
 
 def _is_suspended(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from paste_wspbus.bus.bus import Bus
+    from paste_wspbus.bus.channels import Listener
     from paste_wspbus.bus.greenlets import Interruption
 
 #: Seconds between two KeyboardInterrupts in a server that blocks.
@@ -176,6 +177,31 @@ class ServerRun:
             self._interrupts = None
             if usual:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def serve(
+    bus: Bus, server: Listener, keep_exit_code: Callable[[SystemExit], None]
+) -> Exception | None:
+    """Run a server in this thread until it returns.
+
+    :param keep_exit_code: gets the SystemExit that it raises.
+    :returns: the error that it raises; it is logged.
+    """
+    try:
+        run = bus.serving = bus.make_server_run(lambda: bus.leaving)
+        with run.interruptible(bus, server.callback):
+            if not bus.leaving:
+                server.call()
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as exited:
+        keep_exit_code(exited)
+    except Exception as error:
+        bus.log(f"Error in 'start' listener {server.name}", 40, traceback=True)
+        return error
+    finally:
+        bus.serving = None
+    return None
 
 
 def _hear(bus: Bus, signum: int) -> None:

@@ -36,8 +36,8 @@ listen = 127.0.0.1:{port}
 OURS = """
 __main__ errors exits forks reference report streams values
 bus bus.broadcasting bus.bus bus.calls bus.channels bus.deadlines bus.ending bus.held_gil
-bus.host bus.interrupts bus.joining bus.lifespans bus.places bus.states bus.turn
-bus.waiting
+bus.host bus.interrupts bus.joining bus.lifespans bus.places bus.states bus.transitions
+bus.turn bus.waiting
 command command.announcing command.arguments command.defaults command.files
 command.leaving command.main command.single command.site_handlers command.terminal
 frameworks
