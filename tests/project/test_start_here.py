@@ -23,7 +23,9 @@ def port(tmp_path):
     """The port of the site, whose two files are in tmp_path."""
     port = str(free_port())
     # The page asks for a second terminal; here the screen says when the request is open.
-    code = block('python').replace('time.sleep(2)', "print('asked'); time.sleep(1)")
+    # print() writes the end of the line by itself, and another line could come between.
+    asked = r"print('asked\n', end=''); time.sleep(1)"
+    code = block('python').replace('time.sleep(2)', asked)
     (tmp_path / 'first.py').write_text(code)
     (tmp_path / 'first.ini').write_text(block('ini').replace('8080', port))
     return port
