@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from paste_wspbus.wire import MAX_REPORT, NoReport, read_report
+from paste_wspbus.wire.lines import MAX_REPORT, NoReport, read_report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ class Report:
         self.outcome_sent = False
         if fd is not None:
             from paste_wspbus.forks import close_in_child  # most starts report nothing
-            from paste_wspbus.wire import report_word
+            from paste_wspbus.wire.words import report_word
 
             self._word = report_word
             os.set_inheritable(fd, False)

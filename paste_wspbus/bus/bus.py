@@ -630,7 +630,7 @@ class Bus(Broadcasting):
         if not self.listeners.get('restart'):
             return False
         self.execv = False
-        self._transitions.tell('restart')
+        self._transitions.call_listeners('restart')
         return True
 
     def check_restart(self) -> None:

@@ -240,10 +240,10 @@ class Transitions:
             later.run(self.tell_reason)
             later.run(log, 'Bus STOPPING')
             self._untold['stop'] = deque(self._to_tell_stop())
-        later.run(self._tell_rest, 'stop')
+        later.run(self._call_rest, 'stop')
         # If an interrupt has kept a lifespan from being left, it listens still.
         self._untold['stop'].extend(self._entered_lifespans())
-        later.run(self._tell_rest, 'stop')
+        later.run(self._call_rest, 'stop')
         self._move(State.STOPPED)
         later.run(log, 'Bus STOPPED')
 
@@ -274,7 +274,7 @@ class Transitions:
             return
         self._move(State.DRAINING)
         later = Deferred()
-        later.run(self.tell, 'drain')
+        later.run(self.call_listeners, 'drain')
         if bus.drain_delay > 0 and not (bus.hurried or later.interrupted):
             later.run(self._wait_for_hurry, bus.deadline.shorten(bus.drain_delay))
         later.raise_it()
@@ -299,14 +299,14 @@ class Transitions:
         if 'exit' not in self._untold:
             later.run(bus.log, 'Bus EXITING')
             self._untold['exit'] = deque(bus.channel('exit').ordered)
-        later.run(self._tell_rest, 'exit')
-        later.run(self._tell_rest, 'exit')
+        later.run(self._call_rest, 'exit')
+        later.run(self._call_rest, 'exit')
         later.run(bus.log, 'Bus EXITED')
 
     def graceful(self) -> None:
         """Call the 'graceful' listeners."""
         self._bus.log('Bus graceful')
-        self.tell('graceful')
+        self.call_listeners('graceful')
 
     def _within_limit(self, work: Callable[[Deferred], None]) -> Deferred:
         """Do ``work`` within ``stop_timeout``, or exit with code 70; return its errors."""
@@ -320,12 +320,12 @@ class Transitions:
         deadline.within(lambda: work(later), *limits, late, host_of(bus))
         return later
 
-    # -- telling listeners ------------------------------------------------------
+    # -- calling listeners ------------------------------------------------------
 
-    def _tell_rest(self, channel: str) -> None:
+    def _call_rest(self, channel: str) -> None:
         self._bus.calls.call_all(channel, self._untold[channel])
 
-    def tell(self, channel: str) -> None:
+    def call_listeners(self, channel: str) -> None:
         """Call the listeners of a state channel, each within its limits."""
         self._bus.calls.call_all(channel, deque(self._bus.channel(channel).ordered))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from paste_wspbus.control.status import number, text
 from paste_wspbus.ini.import_times import IMPORTED
-from paste_wspbus.wire import MAX_CALLS, is_call
+from paste_wspbus.wire.checks import MAX_CALLS, is_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

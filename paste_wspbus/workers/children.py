@@ -22,7 +22,7 @@ from paste_wspbus.servers.free_threads import Board
 from paste_wspbus.streams import flush_streams
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.processes import parent_of
-from paste_wspbus.wire import REPORTS, UnknownWord
+from paste_wspbus.wire.words import REPORTS, UnknownWord
 from paste_wspbus.workers.handle import WorkerHandle
 
 TYPE_CHECKING = False

@@ -11,7 +11,7 @@ import time
 from paste_wspbus.cluster.lines import Lines
 from paste_wspbus.cluster.mail import SITE, Numbers
 from paste_wspbus.values import printable
-from paste_wspbus.wire import VALUES
+from paste_wspbus.wire.checks import VALUES
 from paste_wspbus.workers.outbox import Outbox
 
 TYPE_CHECKING = False

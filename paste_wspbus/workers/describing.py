@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paste_wspbus.ops.health import Checked, failing, rows
 from paste_wspbus.role import WORKER
-from paste_wspbus.wire import NUMBERS
+from paste_wspbus.wire.checks import NUMBERS
 from paste_wspbus.workers.handle import MAX_REQUESTS
 
 TYPE_CHECKING = False

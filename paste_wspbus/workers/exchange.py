@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 from paste_wspbus.role import WORKER
-from paste_wspbus.wire import MAX_CHANNELS, order
+from paste_wspbus.wire.checks import MAX_CHANNELS
+from paste_wspbus.wire.lines import order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from paste_wspbus.role import Role
 from paste_wspbus.streams import flush_streams
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.watching.loop import Events
-from paste_wspbus.wire import read_order
+from paste_wspbus.wire.lines import read_order
 from paste_wspbus.workers.orders import watch_for_the_end
 
 TYPE_CHECKING = False

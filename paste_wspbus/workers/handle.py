@@ -20,7 +20,8 @@ from paste_wspbus.unix.processes import (
     signal_thread,
     why_stopped,
 )
-from paste_wspbus.wire import NUMBERS, order
+from paste_wspbus.wire.checks import NUMBERS
+from paste_wspbus.wire.lines import order
 from paste_wspbus.workers.outbox import Outbox
 
 TYPE_CHECKING = False

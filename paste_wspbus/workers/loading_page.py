@@ -11,7 +11,7 @@ import time
 
 from paste_wspbus.errorpage.page import LOADING_POLICY, accepts_html, loading_page
 from paste_wspbus.exits import DONE
-from paste_wspbus.wire import read_order
+from paste_wspbus.wire.lines import read_order
 from paste_wspbus.workers.orders import watch_for_the_end
 
 TYPE_CHECKING = False

@@ -8,7 +8,7 @@ import time
 from paste_wspbus.ops.snapshot import State
 from paste_wspbus.role import OPS, Role
 from paste_wspbus.unix.processes import how
-from paste_wspbus.wire import order
+from paste_wspbus.wire.lines import order
 from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.describing import checked_of
 from paste_wspbus.workers.hanging import Hanging, Machine, Seen, Verdict

@@ -12,7 +12,7 @@ from paste_wspbus.ops.health import Checked
 from paste_wspbus.ops.server import OpsServer
 from paste_wspbus.ops.snapshot import Numbers, Snapshot, State, Told
 from paste_wspbus.ops.status import public
-from paste_wspbus.wire import read_order
+from paste_wspbus.wire.lines import read_order
 from paste_wspbus.workers.orders import watch_for_the_end
 
 TYPE_CHECKING = False

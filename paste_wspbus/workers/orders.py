@@ -22,7 +22,8 @@ from paste_wspbus.exits import FAILED
 from paste_wspbus.plugins.daemon import IsSupervised
 from paste_wspbus.process.load import load_of, log_stacks
 from paste_wspbus.requests.examining import examine, give_up
-from paste_wspbus.wire import MESSAGES, read_order
+from paste_wspbus.wire.lines import read_order
+from paste_wspbus.wire.words import MESSAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import socket
 from collections import deque
 
-from paste_wspbus.wire import order
+from paste_wspbus.wire.lines import order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

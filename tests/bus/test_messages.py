@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from paste_wspbus import wire
 from paste_wspbus.bus import messages
 from paste_wspbus.bus.host import EMBEDDED, OWN, WSPSERVE
 from paste_wspbus.bus.messages import (
@@ -20,6 +19,7 @@ from paste_wspbus.bus.messages import (
 )
 from paste_wspbus.errors import PluginError
 from paste_wspbus.plugins import CHANNELS, Plugin, on
+from paste_wspbus.wire import checks
 from tests.kit.processes import TIMEOUT
 
 
@@ -161,8 +161,8 @@ def test_a_message_that_is_too_long_is_not_sent(started, heard):
 
 def test_the_wire_has_the_same_limits():
     ours = MOST_BYTES, messages.MOST_OF_NAME, messages.MOST_OF_ERROR
-    assert ours == (wire.MAX_MESSAGE, wire.MAX_CHANNEL, wire.MAX_ERROR)
-    assert wire.VALUES['timeout'](messages.MOST_SECONDS)
+    assert ours == (checks.MAX_MESSAGE, checks.MAX_CHANNEL, checks.MAX_ERROR)
+    assert checks.VALUES['timeout'](messages.MOST_SECONDS)
 
 
 def test_nothing_is_sent_before_the_start_nor_after_the_stop(bus):

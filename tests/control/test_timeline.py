@@ -9,7 +9,7 @@ from paste_wspbus.control.timeline import (
     lives,
     own_seconds,
 )
-from paste_wspbus.wire import MAX_CALLS
+from paste_wspbus.wire.checks import MAX_CALLS
 
 
 def row(name, since, seconds, thread='MainThread', channel='start'):

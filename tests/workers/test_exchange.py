@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from paste_wspbus.role import SITE, WORKER, Role
-from paste_wspbus.wire import order, read_order
+from paste_wspbus.wire.lines import order, read_order
 from paste_wspbus.workers import exchange
 from paste_wspbus.workers.exchange import Exchange
 from paste_wspbus.workers.handle import WorkerHandle

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from paste_wspbus import wire
 from paste_wspbus.control.client import ask as ask_control
 from paste_wspbus.role import Role
 from paste_wspbus.watching.loop import Events
+from paste_wspbus.wire import checks, lines
 from paste_wspbus.workers.children import Children
 from paste_wspbus.workers.handle import WorkerHandle
 from tests.kit import Site, eventually, run
@@ -49,7 +49,7 @@ STRAY = {
     'a wrong restart': b'{"restarts": ["execv"]}\n',
     'a wrong file': b'{"learnt": [["file", "\\u0000", null]], "modules": []}\n',
     'a wrong glob': b'{"learnt": [["glob", "a", 3]], "modules": []}\n',
-    'too long': b'x' * (wire.MAX_REPORT + 100_000),
+    'too long': b'x' * (lines.MAX_REPORT + 100_000),
 }
 
 #: A listener that makes no sense of a report that is one.
@@ -150,7 +150,7 @@ def test_a_process_that_another_has_forked_is_signalled_only_if_it_is_its_child(
 
 def test_random_lines_break_nothing(heard):
     randomly = random.Random(13)
-    keys = [*wire.VALUES, 'tomorrow']
+    keys = [*checks.VALUES, 'tomorrow']
     values = [None, True, 0, -1, 1 << 40, 1.5, '', 'x', [], [[]], {}, ['execv'], [1, 2]]
     for _ in range(5000):
         heard.worker.sends_nonsense = False

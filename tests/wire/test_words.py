@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 import paste_wspbus
-from paste_wspbus import wire
 from paste_wspbus.inbox import Inbox
 from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.report import Report
-from paste_wspbus.wire import ORDERS, REPORTS, UnknownWord
+from paste_wspbus.wire import checks, lines
+from paste_wspbus.wire import words as known
+from paste_wspbus.wire.words import ORDERS, REPORTS, UnknownWord
 
 PACKAGE = Path(paste_wspbus.__file__).parent
 SOURCE = '\n'.join(
     path.read_text()
     for path in sorted(PACKAGE.rglob('*.py'))
-    if path != Path(wire.__file__)
+    if path != Path(known.__file__)
 )
 
 
@@ -43,8 +44,8 @@ def test_every_order_has_a_receiver(word):
     forker = (PACKAGE / 'workers' / 'forker.py').read_text()
     page = (PACKAGE / 'workers' / 'loading_page.py').read_text()
     ops = (PACKAGE / 'workers' / 'ops_listener.py').read_text()
-    understood = {wire.WORKER: orders, wire.FORKER: forker, wire.PAGE: page}
-    understood[wire.OPS] = ops
+    understood = {known.WORKER: orders, known.FORKER: forker, known.PAGE: page}
+    understood[known.OPS] = ops
     for party in ORDERS[word].receivers:
         assert f"'{word}'" in understood[party], party
 
@@ -62,8 +63,8 @@ def test_every_report_has_a_receiver(word):
 
 @pytest.mark.parametrize('words', [ORDERS, REPORTS], ids=['orders', 'reports'])
 def test_every_word_says_who_sends_it_and_what_the_receiver_does(words):
-    parties = {wire.LAUNCHER, wire.DAEMON, wire.SUPERVISOR, wire.WORKER, wire.FORKER}
-    parties |= {wire.OLD, wire.TRIAL, wire.PAGE, wire.OPS}
+    parties = {known.LAUNCHER, known.DAEMON, known.SUPERVISOR, known.WORKER}
+    parties |= {known.FORKER, known.OLD, known.TRIAL, known.PAGE, known.OPS}
     for name, word in words.items():
         assert word.name == name
         assert word.senders and set(word.senders) <= parties
@@ -73,7 +74,7 @@ def test_every_word_says_who_sends_it_and_what_the_receiver_does(words):
 
 def test_the_table_of_values_has_every_key():
     keys = {key for word in REPORTS.values() for key in word.carries or (word.name,)}
-    assert keys == set(wire.VALUES)
+    assert keys == set(checks.VALUES)
 
 
 def test_there_is_no_other_report():
@@ -101,26 +102,26 @@ def test_there_is_no_other_report():
     ],
 )
 def test_an_order_is_read_as_it_was_written(word, carried):
-    line = wire.order(word, *carried)
+    line = lines.order(word, *carried)
     assert line.count(b'\n') == 1 and line.endswith(b'\n')
-    assert wire.read_order(line) == (word, carried)
+    assert lines.read_order(line) == (word, carried)
 
 
 def test_a_typo_cannot_be_sent():
     with pytest.raises(UnknownWord, match='make_wey'):
-        wire.order('make_wey')
+        lines.order('make_wey')
 
 
 def test_an_order_carries_what_the_table_says():
     with pytest.raises(TypeError, match='fork'):
-        wire.order('fork', 1)
+        lines.order('fork', 1)
     with pytest.raises(TypeError, match='go'):
-        wire.order('go', 1)
+        lines.order('go', 1)
 
 
 @pytest.mark.parametrize('line', [b'', b'\n', b'dance\n', b'pid\n', b'gone\n', b'GO\n'])
 def test_an_unknown_order_is_nobodys(line):
-    assert wire.read_order(line) == ('', [])
+    assert lines.read_order(line) == ('', [])
 
 
 # -- reports ------------------------------------------------------------------
@@ -255,7 +256,7 @@ QUESTION = {'ask': 1, 'channel': 'cache', 'args': '[]', 'timeout': 1}
 @pytest.mark.parametrize(
     'message',
     [
-        {**MESSAGE, 'args': 'x' * (wire.MAX_MESSAGE + 1)},
+        {**MESSAGE, 'args': 'x' * (checks.MAX_MESSAGE + 1)},
         {**MESSAGE, 'args': []},
         {**MESSAGE, 'broadcast': ''},
         {**MESSAGE, 'broadcast': 'x' * 201},
@@ -271,8 +272,8 @@ QUESTION = {'ask': 1, 'channel': 'cache', 'args': '[]', 'timeout': 1}
     ],
 )
 def test_a_message_that_is_out_of_bounds_is_no_report(message):
-    with pytest.raises(wire.NoReport):
-        wire.read_report(json.dumps(message).encode())
+    with pytest.raises(lines.NoReport):
+        lines.read_report(json.dumps(message).encode())
 
 
 def test_messages_are_read_when_they_are_complete():
