@@ -125,9 +125,6 @@ class CherootServer(Server):
     def _spawn_worker(self) -> Worker:
         worker = greenlets.thread_class(Worker)(self._server)
         worker.bus = self.bus
-        if self.sharing is not None:
-            worker.in_pool = self._server.in_pool
-            worker.has_served = self.leaves_pool
         worker.name = f'CP Server {worker.name}'  # cheroot's own pool names it so
         # A request that the stop has cut must not keep the process.
         worker.daemon = True
@@ -213,10 +210,11 @@ class CherootServer(Server):
         return len(self._server.requests._threads) - len(self._server.in_pool)
 
     def leaves_pool(self, conn: _Connection) -> None:
-        """Note that the thread of a connection has answered, and is free."""
-        self._server.in_pool.discard(conn)
-        if self.sharing is not None:
-            self.sharing.has_answered()
+        """Note that the thread of a connection has answered, and is free, if it has one."""
+        if conn in self._server.in_pool:
+            self._server.in_pool.discard(conn)
+            if self.sharing is not None:
+                self.sharing.has_answered()
 
     def resume(self) -> None:
         """Let cheroot's selector watch the listening sockets again."""
@@ -314,8 +312,7 @@ class _Connection(AnswersOnce, HTTPConnection):  # type: ignore[misc]
         self.server.open_connections.add(self)
 
     def close(self) -> None:
-        if self in self.server.in_pool:
-            self.server.adapter.leaves_pool(self)  # before the client knows
+        self.server.adapter.leaves_pool(self)  # before the client knows
         try:
             super().close()
         finally:
@@ -550,6 +547,11 @@ class _Server(wsgi.Server):  # type: ignore[misc]
             if self.adapter.sharing is not None:
                 self.in_pool.add(conn)
             super().process_conn(conn)
+
+    def put_conn(self, conn: Any) -> None:
+        # Before the loop watches it: the next request may come at once.
+        self.adapter.leaves_pool(conn)
+        super().put_conn(conn)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,18 @@ def test_no_request_waits_while_a_thread_is_free(tmp_path, server):
         assert site.stop()[0] == 0
 
 
+@pytest.mark.parametrize('server', ['waitress', 'waitress-poll', 'cheroot'])
+def test_a_connection_that_waits_for_its_next_request_takes_no_thread(tmp_path, server):
+    with serving(tmp_path, server) as site, contextlib.ExitStack() as stack:
+        kept = []
+        for _ in range(8):
+            kept.append(stack.enter_context(site.connect()))
+            for _ in range(2):
+                assert kept[-1].get('/').status == 200
+        check_that_none_waits(site)
+        assert [one.get('/').status for one in kept] == [200] * 8
+
+
 def test_nor_with_preload_and_after_a_graceful_restart(tmp_path):
     with serving(tmp_path, 'waitress', more='preload = true') as site:
         site.graceful()
