@@ -14,7 +14,6 @@ import socket
 import struct
 
 from paste_wspbus.forks import close_in_child
-from paste_wspbus.role import WORKER
 from paste_wspbus.servers.untouched import came_in_at
 
 TYPE_CHECKING = False
@@ -88,12 +87,9 @@ class HandingOn:
 
         If the system does not allow that, they are lost, as after a crash.
         """
-        supervisor = self._supervisor
-        server, place = supervisor.server, worker.role.place
-        if server is None or supervisor.is_stopping or worker.role.kind != WORKER:
-            return
-        marks = self._supervisor.children.board.marks.read(place)
-        if not marks or not worker.pid or worker in self._taken:
+        server = self._supervisor.server
+        marks = self._supervisor.children.board.marks.read(worker.role.place)
+        if server is None or not marks or not worker.pid:
             return
         listening = [one.sock for one in server.sockets]
         # OSError, AttributeError: the kernel is too old, or another user may not trace the

@@ -80,6 +80,22 @@ def test_more_requests_than_slots_are_counted(shared):
     assert board.begin(*ONE)
 
 
+def test_a_slot_that_another_request_gets_meanwhile_is_not_read(shared, monkeypatch):
+    board, reader = shared
+    board.end(board.begin(*ONE))
+    read, starts = reader._bytes, iter([7, 8])
+
+    def read_meanwhile():
+        board.end(board.begin(next(starts), 1.0, 'f00-1 GET /meanwhile'))
+        board.memory[board._free[-1]] = Phase.COMPUTING  # it has not ended
+        return read()
+
+    monkeypatch.setattr(reader, '_bytes', read_meanwhile)
+    assert reader.read() == []
+    starts = iter([9, 9])
+    assert [entry.number for entry in reader.read()] == [9]
+
+
 def test_a_new_program_begins_with_an_empty_board(shared):
     board, reader = shared
     board.begin(*ONE)

@@ -199,6 +199,14 @@ def test_each_place_is_given_once(board):
     assert board.take() == 0
 
 
+def test_a_place_is_given_on_without_the_marks_of_the_last_worker(board):
+    place = board.take()
+    board.marks.of(place).add(7)
+    board.give_back(place)
+    assert set(board.marks.read(place)) == {7}  # its connections are handed on by them
+    assert board.take() == place and board.marks.read(place) == {}
+
+
 def test_the_children_of_a_process_see_each_other(board, start, fill):
     sharing, _ = start(0)
     server = Threads(1, [])

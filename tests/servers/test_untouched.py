@@ -290,6 +290,52 @@ def test_waitress_marks_a_connection_when_a_slow_client_has_the_whole_response(
     assert channel.connected == (not closes)
 
 
+@pytest.mark.parametrize('length', [2, 1_000_000], ids=['at once', 'slowly'])
+def test_waitress_marks_no_connection_of_which_it_has_half_the_next_request(
+    marks, client, accepted, channel, length
+):
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
+    channel.answer = b'x' * length
+    client.sendall(REQUEST + REQUEST[:5])
+    channel.handle_read()
+    _run(channel)
+    while channel.total_outbufs_len:
+        client.recv(1_000_000)
+        channel.handle_write()
+    assert marks.read(1) == {} and channel.readable()
+    channel.answer = b'ok'
+    client.sendall(REQUEST[5:])
+    channel.handle_read()
+    _run(channel)
+    assert len(channel.served) == 2 and len(marks.read(1)) == 1
+
+
+def test_waitress_marks_nothing_while_its_loop_is_not_done_with_what_it_has_read(
+    marks, client, channel
+):
+    client.sendall(REQUEST)
+    channel.handle_read()
+    with channel.requests_lock:  # the loop holds it
+        channel.task_class(channel, channel.requests[0]).service()
+    assert len(channel.served) == 1 and marks.read(1) == {}
+
+
+@pytest.mark.parametrize(
+    'request_',
+    [REQUEST[:-2] + b'Connection: close\r\n\r\n', b'GET / and more HTTP/1.1\r\n\r\n'],
+    ids=['close', 'refused'],
+)
+def test_waitress_marks_no_connection_that_it_will_close(
+    marks, client, accepted, channel, request_
+):
+    client.sendall(request_)
+    channel.handle_read()
+    _run(channel)
+    assert channel.close_when_flushed and marks.read(1) == {}
+    with pytest.raises(BlockingIOError):
+        _waits(accepted)
+
+
 def test_waitress_begins_no_request_that_is_no_longer_there(
     marks, client, accepted, channel
 ):
@@ -335,7 +381,7 @@ def test_greenlets_which_get_no_descriptors_have_no_marks(
 def served(request, monkeypatch, marks):
     """Yield a server: its address, the names of its requests, and how each began.
 
-    ``begun`` has what was only looked at until then, and whether the mark was there.
+    ``untouched`` gives the marks. ``begun`` has what was only looked at until then, and whether the mark was there.
     ``early`` has the clients of ``clients`` that had something to read by then.
     """
     found = SimpleNamespace(names=[], begun=[], clients=[], early=[])
@@ -360,7 +406,7 @@ def served(request, monkeypatch, marks):
     server = request.param(conf, {})
     server.bus, server.untouched = Bus(), marks.of(1)
     server(application)
-    found.address = server.sockets[0].name
+    found.address, found.untouched = server.sockets[0].name, server.untouched
     yield found
     server.stop()
 
@@ -435,9 +481,11 @@ def test_an_empty_line_and_no_request_resets_nobody(served):
 @pytest.mark.parametrize(
     'request_', [head('/', 'Connection: close\r\n'), b'GET / HTTP/1.0\r\n\r\n']
 )
-def test_a_connection_that_is_not_kept_has_no_mark_afterwards(marks, served, request_):
+def test_a_connection_that_is_not_kept_is_not_marked_again(marks, served, request_):
     with Connection(served.address) as client:
         eventually(lambda: marks.read(1))
+        (mark,) = marks.read(1).values()
         client.socket.sendall(request_)
         assert client.receive().body == b'ok' and client.is_ended()
         assert marks.read(1) == {}
+    assert served.untouched.next() == mark + 1

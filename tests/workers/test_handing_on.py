@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -162,9 +163,10 @@ class _Worker:
 class _Other:
     """A worker that gets orders."""
 
-    name, title, leaving, silent = 'worker 2', 'worker 2', False, False
+    leaving = silent = False
 
-    def __init__(self):
+    def __init__(self, name='worker 2'):
+        self.name = self.title = name
         self.told = []
 
     def tell(self, *order, fds):
@@ -184,6 +186,7 @@ def killed():
         )
         with child, socket.create_connection(listening.getsockname()) as client:
             other, bus = _Other(), Bus()
+            serving = [other]
             bus.log = lambda *_: None
             supervisor = SimpleNamespace(
                 bus=bus,
@@ -191,7 +194,7 @@ def killed():
                 is_stopping=False,
                 leaving=SimpleNamespace(killed=[]),
                 children=SimpleNamespace(board=SimpleNamespace(marks=Marks())),
-                serving=lambda: [other],
+                serving=lambda: serving,
             )
             worker = _Worker(child.pid)
             yield SimpleNamespace(
@@ -199,8 +202,10 @@ def killed():
                 client=client,
                 fd=int(child.stdout.readline()),
                 handing_on=handing_on.HandingOn(supervisor),
+                listening=listening.fileno(),
                 marks=supervisor.children.board.marks.of(1),
                 other=other,
+                serving=serving,
                 worker=worker,
             )
             child.kill()
@@ -220,6 +225,48 @@ def test_an_order_names_the_socket_whose_descriptor_comes_along(killed):
     assert (word, inodes) == ('take', [inode])
     killed.client.settimeout(10)
     assert killed.client.recv(1) == b''  # nobody has kept it
+
+
+def test_the_worker_that_takes_its_place_gets_them(killed):
+    killed.serving.append(successor := _Other('worker 1'))
+    killed.marks.add(killed.fd)
+    killed.handing_on.take(killed.worker)
+    _die(killed)
+    assert len(successor.told) == 1 and killed.other.told == []
+
+
+@pytest.mark.parametrize('flag', ['leaving', 'silent'])
+def test_a_worker_that_leaves_or_does_not_answer_gets_none(killed, flag):
+    setattr(killed.other, flag, True)
+    killed.marks.add(killed.fd)
+    killed.handing_on.take(killed.worker)
+    _die(killed)
+    killed.client.settimeout(10)
+    assert killed.client.recv(1) == b''
+    assert killed.other.told == []
+
+
+def test_a_listening_socket_is_no_connection(killed):
+    killed.marks.add(killed.listening)  # its descriptor was that of a connection
+    killed.handing_on.take(killed.worker)
+    _die(killed)
+    assert killed.other.told == []
+
+
+def test_the_supervisor_does_not_wait_for_the_client_of_a_connection_that_it_closes():
+    """As close(2) does, if the worker has set SO_LINGER."""
+    lingers = struct.pack('ii', 1, 3600)
+    with (
+        socket.create_server(('127.0.0.1', 0)) as listening,
+        socket.create_connection(listening.getsockname()) as connection,
+        connection.dup() as copy,
+    ):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers)
+        handing_on._close(connection)
+        is_on, _ = struct.unpack(
+            'ii', copy.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        )
+        assert connection.fileno() == -1 and not is_on
 
 
 def test_a_worker_takes_the_descriptor_of_its_order_and_of_no_other(monkeypatch):
