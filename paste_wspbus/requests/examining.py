@@ -26,8 +26,9 @@ def examine(bus: Bus, number: int) -> str:
 
     :param number: that of its `scoreboard.Entry`.
     :returns: CLIENT if the server or the application waits until the client sends or
-        reads; STREAM if a part of the response is on its way; GONE if the request has
-        ended; DEBUGGER if pdb waits for a command in it; else APPLICATION, also if the server does not say it.
+        reads; STREAM if a part of the response is on its way, and the server does not yet
+        close the response; GONE if the request has ended; DEBUGGER if pdb waits for a
+        command in it; else APPLICATION, also if the server does not say it.
     """
     return _find(bus, number).waits
 
@@ -49,9 +50,10 @@ def _find(bus: Bus, number: int) -> _Found:
     from paste_wspbus.servers.cutting import WaitsFor
 
     requests: Any = bus.plugins.get('requests', {})
-    ident = next((one[2] for one in list(requests.values()) if one[4] == number), None)
-    if ident is None:
+    found = next((one for one in list(requests.values()) if one[4] == number), None)
+    if found is None:
         return _Found(GONE)
+    _, _, ident, place, _ = found
     server: Any = bus.plugins.get('server')
     if not hasattr(server, 'request_of'):
         return _Found(APPLICATION)
@@ -65,4 +67,7 @@ def _find(bus: Bus, number: int) -> _Found:
         WaitsFor.DEBUGGER: DEBUGGER,
     }
     request = request.or_debugger()
-    return _Found(kinds.get(request.waits_for, APPLICATION), server, request)
+    waits = kinds.get(request.waits_for, APPLICATION)
+    if waits == STREAM and requests.board.is_closing(place):
+        waits = APPLICATION
+    return _Found(waits, server, request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from paste_wspbus.requests.scoreboard import Entry, Phase
+from paste_wspbus.requests.scoreboard import TIMED, Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class _Known:
 class Marks:
     """Finds the requests of one process that have reached a mark.
 
-    Only requests in which the application computes are looked at. A request that began
-    after a look cannot reach a mark before the next one: the next look is due after the
-    shortest limit, or as soon as a known request reaches a mark.
+    Only requests in which the application computes, or closes its response, are looked at.
+    One that began after a look cannot reach a mark before the next one: the next look is
+    due after the shortest limit, or as soon as a known request reaches a mark.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -76,7 +76,7 @@ class Marks:
         """
         before, self._known, due = self._known, {}, []
         for entry in entries:
-            if entry.phase is not Phase.COMPUTING:
+            if entry.phase not in TIMED:
                 continue
             known = before.get(entry.number) or self._meet(entry)
             self._known[entry.number] = known

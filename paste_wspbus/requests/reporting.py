@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paste_wspbus.requests.scoreboard import Phase
 from paste_wspbus.requests.stacks import innermost, text_of, trimmed
 
 TYPE_CHECKING = False
@@ -27,7 +28,9 @@ def named(entry: Entry, now: float) -> str:
         ascii(one)[1:-1] for one in (entry.method, entry.path, entry.id)
     )
     age = max(now - entry.since, 0.0)
-    return f'{method} {path} has run for {age:.1f} s (request {id})'
+    is_closing = entry.phase is Phase.CLOSING
+    does = 'has been closing its response' if is_closing else 'has run'
+    return f'{method} {path} {does} for {age:.1f} s (request {id})'
 
 
 def described(

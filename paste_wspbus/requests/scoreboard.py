@@ -9,6 +9,7 @@ from _thread import get_ident  # the original, before a site patches Python
 from mmap import PAGESIZE, mmap
 from struct import Struct
 from threading import get_native_id
+from time import monotonic
 from typing import NamedTuple
 
 TYPE_CHECKING = False
@@ -27,6 +28,9 @@ _HEAD = Struct('=8xQ48x')
 #: A slot: its phase; the number of the request, the time.monotonic() of its beginning,
 #: what `_THREAD` packs, and the id, the method and the path, with spaces between them.
 _SLOT = Struct('=B7xQd16s288s')
+
+#: The time in a slot, and where it stands there.
+_SINCE, _SINCE_AT = Struct('=d'), 16
 
 #: The ident of a thread for Python and for the system.
 _THREAD = Struct('=QQ')
@@ -49,22 +53,27 @@ class Phase(enum.IntEnum):
     STREAM = 2
     #: The application has returned the whole response: the server sends it.
     SENDING = 3
+    #: The server has the last part of a stream, and closes the response: since then.
+    CLOSING = 4
 
+
+#: The phases in which a request can be slow or overdue.
+TIMED = frozenset({Phase.COMPUTING, Phase.CLOSING})
 
 _PHASES = dict(enumerate(Phase))
 
 #: Faster than the look-up in each request.
-_COMPUTING, _STREAM, _SENDING = 1, 2, 3
+_COMPUTING, _STREAM, _SENDING, _CLOSING = 1, 2, 3, 4
 _pack = _SLOT.pack_into
 
 
 class Entry(NamedTuple):
     """A request in flight, as its process has written it: all of it may be wrong.
 
-    ``number`` counts the requests of the process. ``since`` is a time.monotonic().
-    ``ident`` and ``native`` are those of its thread: threading.get_ident() and
-    threading.get_native_id(). ``path`` has no query, and at most PATH characters; it is a
-    string of bytes, as in environ (PEP 3333).
+    ``number`` counts the requests of the process. ``since`` is the time.monotonic() at which it
+    began, or at which its phase CLOSING did. ``ident`` and ``native`` are those of its
+    thread: threading.get_ident() and threading.get_native_id(). ``path`` has no query, and
+    at most PATH characters; it is a string of bytes, as in environ (PEP 3333).
     """
 
     number: int
@@ -149,6 +158,18 @@ class Scoreboard:
     def streams(self, place: int) -> None:
         """Show that the first part of a response is on its way."""
         self.memory[place] = _STREAM
+
+    def closes(self, place: int) -> None:
+        """Show that the server closes the response of a request, if this was a stream."""
+        memory = self.memory
+        if memory[place] == _STREAM:
+            memory[place] = 0  # a reader must not get half of the time
+            _SINCE.pack_into(memory, place + _SINCE_AT, monotonic())
+            memory[place] = _CLOSING
+
+    def is_closing(self, place: int) -> bool:
+        """Return whether the server closes the response of a request, which was a stream."""
+        return self.memory[place] == _CLOSING
 
     def end(self, place: int) -> None:
         """Free the slot of a request."""

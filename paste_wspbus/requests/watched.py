@@ -16,7 +16,7 @@ from paste_wspbus.requests.filter import (
 from paste_wspbus.requests.ids import Ids, request_id
 from paste_wspbus.requests.marks import decoded
 from paste_wspbus.requests.reporting import Counts
-from paste_wspbus.requests.scoreboard import Phase, Scoreboard
+from paste_wspbus.requests.scoreboard import TIMED, Scoreboard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class WatchedRequests(RequestsInFlight):
             (
                 entry
                 for entry in self.board.read()
-                if entry.number in self.overdue and entry.phase is Phase.COMPUTING
+                if entry.number in self.overdue and entry.phase in TIMED
             ),
             key=lambda entry: entry.since,
         )
@@ -78,7 +78,7 @@ class WatchedRequests(RequestsInFlight):
 
 
 class _WatchedBody(_Body):
-    """A body that notes its first part."""
+    """A body that notes its first part, and that the server closes it."""
 
     __slots__ = ()
     _filter: WatchedFilter
@@ -95,6 +95,10 @@ class _WatchedBody(_Body):
                 yield part
                 return
             yield part
+
+    def close(self) -> None:
+        self._filter.closes(self._environ)
+        super().close()
 
 
 class _WatchedSizedBody(_WatchedBody, _SizedBody):
@@ -140,3 +144,9 @@ class WatchedFilter(BusFilter):
         request = self.requests.get(id(environ))
         if request is not None:
             self.board.streams(request[3])
+
+    def closes(self, environ: dict[str, Any]) -> None:
+        """Note that the server closes a response."""
+        request = self.requests.get(id(environ))
+        if request is not None:
+            self.board.closes(request[3])

@@ -46,6 +46,22 @@ def test_a_request_is_shown_until_it_ends(shared):
     assert reader.read() == []
 
 
+def test_the_time_of_a_stream_begins_anew_when_it_is_closed(shared):
+    board, reader = shared
+    place = board.begin(*ONE)
+    board.closes(place)  # no part of it was sent
+    assert reader.read()[0][1:2] == ONE[1:2] and not board.is_closing(place)
+    board.streams(place)
+    before = time.monotonic()
+    board.closes(place)
+    (entry,) = reader.read()
+    assert entry.phase is Phase.CLOSING and board.is_closing(place)
+    assert before <= entry.since <= time.monotonic()
+    assert (entry.number, entry.path) == (7, '/report')
+    board.end(place)
+    assert reader.read() == []
+
+
 def test_texts_are_cut_and_need_not_be_latin(shared):
     board, reader = shared
     board.begin(1, 0.0, f'{"i" * 64} {"M" * 20} /\u20ac{"x" * 300}')

@@ -58,6 +58,16 @@ def streams():
         time.sleep(0.25)
 
 
+class Closes:
+    def __iter__(self):
+        for _ in range(2):
+            yield b'12345'
+            time.sleep(0.4)
+
+    def close(self):
+        time.sleep(60)  # closes
+
+
 def logs():
     logging.getLogger('shop').info('The view logs')
 
@@ -69,6 +79,9 @@ def app(environ, start_response):
     elif name == 'streams':
         start_response('200 OK', [('Content-Length', '5')])
         return streams()
+    elif name == 'closes':
+        start_response('200 OK', [('Content-Length', '10')])
+        return Closes()
     elif name:
         globals()[name]()
     start_response('200 OK', [('Content-Type', 'text/plain')])
@@ -144,6 +157,36 @@ def test_the_line_where_a_request_is_slow_is_logged(tmp_path, workers, name):
         (age,) = re.findall(r'has run for ([\d.]+) s', text)
         assert 0.5 <= float(age) <= took + 0.1
         assert took < 0.5 + SOON
+        kill(running)
+
+
+SERVERS = {
+    'waitress': 'egg:waitress',
+    'cheroot': 'egg:paste_wspbus#cheroot',
+    'paste': 'egg:Paste#http',
+    'wsgiref': 'egg:paste_wspbus#wsgiref',
+}
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('server', SERVERS.values(), ids=SERVERS)
+def test_a_stream_whose_close_hangs_is_slow_and_overdue_from_then_on(
+    tmp_path, workers, server
+):
+    limits = 'slow_request = 0.5\nrequest_deadline = 1'
+    with site(tmp_path, workers=workers, server=server, limits=limits) as running:
+        with running.connect() as client:
+            client.send('/closes')
+            assert client.receive().body == b'1234512345'
+            running.expect(', past its deadline')
+        lines = running.err.text.splitlines()
+        slow, overdue = (line for line in lines if 'GET /closes' in line)
+        for line, age in ((slow, 0.5), (overdue, 1)):
+            found = re.search(
+                r'GET /closes has been closing its response for (.*?) s', line
+            )
+            assert age <= float(found[1]) < age + SOON
+            assert f'slow.py line {line_of("closes")} in close' in line
         kill(running)
 
 
