@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.factories import SERVER
@@ -20,25 +21,31 @@ if TYPE_CHECKING:
 #: The text that is shown in the place of a secret.
 MASK = '***'
 
-#: The key of a value that is not shown.
+#: The key of a value that is not shown. The short words stand alone: ``smtp_pass`` is a
+#: secret, ``bypass`` and ``mapping`` are none.
 _SECRET_KEY = re.compile(
-    r'dsn|passw|passphrase|pwd|secret|token|key|credential|auth|cookie|salt', re.I
+    r'dsn|passw|passphrase|pwd|secret|token|key|credential|auth|cookie|salt'
+    r'|private|bearer|signature|webhook|licen[cs]e|(?<![a-z])(?:pass|pin|jwt|hmac|seed|otp)(?![a-z])',
+    re.I,
+)
+
+#: What looks like a generated secret, whatever its key is: letters with figures among them
+#: (AKIA…, sk_live_…, hexadecimal figures, the last part of a webhook).
+_GENERATED = re.compile(r'(?=[a-z]*[0-9])(?=[0-9]*[a-z])[a-z0-9]{16,}', re.I)
+
+#: What follows names such as password=, also in JSON and in Python's repr.
+_NAMED = re.compile(
+    r'((?:passw(?:or)?d|passphrase|(?<![a-z])pass|pwd|secret|token|api_?key|dsn)\w*["\']?'
+    r'\s*[=:]\s*)("[^"]*"|\'[^\']*\'|[^\s;,&]+)',
+    re.I,
 )
 
 #: What is masked in other texts: the user and password of a URL, up to the last @ of the
-#: word, because a password may have an @ in it; the query of a URL; what follows names such
-#: as password= (also in JSON and in Python's repr).
+#: word, because a password may have an @ in it; the query of a URL; what follows a name.
 _SECRETS = (
     (re.compile(r'://\S*@'), f'://{MASK}@'),
     (re.compile(r'\?[^\s?]\S*'), f'?{MASK}'),
-    (
-        re.compile(
-            r'((?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|dsn)\w*["\']?'
-            r'\s*[=:]\s*)("[^"]*"|\'[^\']*\'|[^\s;,&]+)',
-            re.I,
-        ),
-        rf'\1{MASK}',
-    ),
+    (_NAMED, rf'\1{MASK}'),
 )
 
 
@@ -48,11 +55,17 @@ _CREDENTIALS = re.compile(r'://[^\s/@]*@')
 #: The password of a URL.
 _PASSWORD = re.compile(r'://[^\s/@:]*:(\S+)@')
 
+#: What separates URLs in one value.
+_NEXT_URL = re.compile(r'[\s,;|]+(?=[a-z][a-z0-9+.-]*://)', re.I)
+
 #: The number of characters of a secret at least: shorter ones are parts of other words.
 _SHORTEST = 4
 
 #: The same of a variable of the environment: AUTH=false and TOKEN_TTL=3600 are no secrets.
 _SHORTEST_VARIABLE = 6
+
+#: Values of keys such as ``auth`` that are no secrets: their words are in many texts.
+_SWITCHES = ('true', 'false', 'none', 'null', 'enabled', 'disabled')
 
 #: Variables whose names only look like that of a password.
 _FOLDERS = ('PWD', 'OLDPWD')
@@ -64,9 +77,10 @@ _LOGGING = re.compile(r'(loggers|handlers|formatters)$|(logger|handler|formatter
 def secrets_of(config: Config) -> list[str]:
     """Return the values of an .ini and of the environment that are secrets, the longest first.
 
-    They are the values of keys such as password and token, and the passwords of URLs, as
-    the site gets them: variables are replaced. A password that is quoted in a URL is there
-    in both forms, because libraries show it in both. A value that the file also shows
+    They are the values of keys such as password and token, the passwords of URLs, and
+    what an .ini has that looks generated, as the site gets them: variables are replaced. Of
+    a value of several lines, each line is a secret, too. Each is there in all forms in
+    which libraries and Python show it (`_forms_of`). A value that the file also shows
     elsewhere is not a secret: ``beaker.session.key = shop`` hides neither egg:shop nor
     /srv/shop.
     """
@@ -81,11 +95,12 @@ def secrets_of(config: Config) -> list[str]:
         with contextlib.suppress(ConfigError):
             values = config.section(section)
             openly.append(values.get('use', ''))
-            found |= _secrets_in(values)
+            found |= _secrets_in(values) | _generated_in(values)
+    forms = {form for one in found for form in _forms_of(one)}
     return sorted(
         (
             one
-            for one in found
+            for one in forms
             if len(one) >= _SHORTEST and not any(one in text for text in openly)
         ),
         key=len,
@@ -105,13 +120,38 @@ def _is_plain(variable: str, value: str) -> bool:
 def _secrets_in(values: Mapping[str, str]) -> set[str]:
     found: set[str] = set()
     for key, value in values.items():
-        for password in _PASSWORD.findall(value):
-            found |= {password, unquote(password)}
+        for part in _NEXT_URL.split(value):
+            found.update(_PASSWORD.findall(part))
+        found.update(
+            match[2].strip('"\'')
+            for match in _NAMED.finditer(value)
+            if not (
+                match[1].endswith(':') and match[2].isidentifier()
+            )  # shop.token:make
+        )
         # A DSN that is a URL without a password is the address of a database.
         is_address = '://' in value and '@' not in value and 'dsn' in key.lower()
         if _SECRET_KEY.search(key) and not is_address:
-            found.add(value.strip())
-    return found
+            found.update(map(str.strip, [value, *value.splitlines()]))
+    return {one for one in found if one.lower() not in _SWITCHES}
+
+
+def _generated_in(values: Mapping[str, str]) -> set[str]:
+    """Return the parts of values that look like generated secrets; paths have none."""
+    return {
+        found
+        for value in values.values()
+        if not os.path.isabs(value)
+        for found in _GENERATED.findall(value)
+    }
+
+
+def _forms_of(secret: str) -> set[str]:
+    """Return a secret as texts may have it: as it is, in a URL, in Python's repr, in JSON."""
+    if not secret:
+        return set()
+    written = (secret, repr(secret)[1:-1], ascii(secret)[1:-1])
+    return {*written, unquote(secret), quote(secret, safe=''), json.dumps(secret)[1:-1]}
 
 
 def masked_text(text: str, secrets: Iterable[str] = ()) -> str:

@@ -78,7 +78,7 @@ def test_a_line_for_people_has_no_secret_of_the_ini_and_all_its_other_words(tmp_
     (tmp_path / 'site.ini').write_text(INI)
     config = Config('site.ini', {}, str(tmp_path))
     # The file says "shop" openly, too.
-    assert secrets_of(config) == ['from-default', 'long-secret', 'p@ss']
+    assert secrets_of(config) == ['from-default', 'long-secret', 'p%40ss', 'p@ss']
     line = 'shop.ini [app:main] password: it is no long-secret, at /srv/shop/a.py?x'
     masked = 'shop.ini [app:main] password: it is no ***, at /srv/shop/a.py?x'
     assert without_secrets(line, config) == masked
@@ -103,6 +103,48 @@ def test_secrets_of_the_environment_and_passwords_in_both_forms_are_known(
     assert not {'false', '/srv/shop', str(path)} & {*secrets}
     text = 'p@ss/word, hunter2 and hunter3 were refused: false'
     assert masked_text(text, secrets) == '***, *** and *** were refused: false'
+
+
+@pytest.mark.parametrize(
+    ('line', 'shown'),
+    [
+        ('smtp_pass = hunter2', 'hunter2'),
+        ('mail.pin = hunter2', 'hunter2'),
+        ('signature_of_hook = hunter2', 'hunter2'),
+        ('webhook = https://chat/services/hunter2', 'https://chat/services/hunter2'),
+        ('sms = AKIAIOSFODNN7EXAMPLE', 'AKIAIOSFODNN7EXAMPLE'),
+        ('report_to = https://chat/T0/B0/xY7aB3dE5fG7hI9jK1', 'xY7aB3dE5fG7hI9jK1'),
+        ('secrets = first-one\n    hunter2', 'hunter2'),
+        ('odbc = Server=h;User=u;Password=hunter2;X=1', 'hunter2'),
+        ('urls = redis://:first@h,redis://:hunter2@h', 'hunter2'),
+        ('password = a\'b"c\\d\u00fc', repr('a\'b"c\\d\u00fc')[1:-1]),
+        ('password = a\'b"c\\d\u00fc', ascii('a\'b"c\\d\u00fc')[1:-1]),
+        ('password = a/b+c d', 'a%2Fb%2Bc%20d'),
+    ],
+)
+def test_secrets_are_known_by_many_names_and_in_each_form(tmp_path, line, shown):
+    (tmp_path / 'site.ini').write_text(f'[plugin:x]\n{line}\n', encoding='utf-8')
+    secrets = secrets_of(Config('site.ini', {}, str(tmp_path)))
+    assert masked_text(f'<{shown}> was refused', secrets) == '<***> was refused'
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'auth = true',
+        'csrf_token = Enabled',
+        'bypass = everything',
+        'mapping = everything',
+        'shopping = everything',
+        'data = /srv/releases/20261201T0101abcdef',
+        'name = paste-wspbus-shop-v2-production',
+        'host = web12.internal.example.org',
+    ],
+)
+def test_plain_settings_are_no_secrets(tmp_path, line):
+    (tmp_path / 'site.ini').write_text(f'[plugin:x]\n{line}\n')
+    secrets = secrets_of(Config('site.ini', {}, str(tmp_path)))
+    assert not [one for one in secrets if one in line]
 
 
 @pytest.mark.parametrize(
