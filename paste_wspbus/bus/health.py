@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 #: of 'health' is only shown.
 GROUPS = ('ready', 'health')
 
-#: The number of checks, and of characters of a name and of a text, at most.
-MAX_CHECKS, MAX_NAME, MAX_TEXT = 200, 100, 500
+#: The number of checks, and of characters of a name and of a text, at most. A text is cut to
+#: what is shown after its secrets are masked: the beginning of a secret would stay.
+MAX_CHECKS, MAX_NAME, MAX_TEXT = 200, 100, 10_000
 
 #: The priority of the listener that begins: the server begins after it.
 PRIORITY = 74

@@ -9,9 +9,9 @@ from webob import Response
 
 from paste_wspbus.errors import ConfigError, SettingError, WSPBusError
 from paste_wspbus.handoff import get_bus
-from paste_wspbus.ini.masking import masked_text, secrets_of
+from paste_wspbus.ini.masking import secrets_of
 from paste_wspbus.ops.found import check_of
-from paste_wspbus.ops.health import Checked, checks_of
+from paste_wspbus.ops.health import Checked, checks_of, masked
 from paste_wspbus.ops.pages import Asked, as_json, healthy, live, ready, startup
 from paste_wspbus.ops.requests import Request
 from paste_wspbus.ops.snapshot import Snapshot, State
@@ -94,10 +94,7 @@ class Health:
         bus = self._bus
         checks = checks_of(bus)
         if self._details:
-            checks = [
-                {**one, 'text': masked_text(one['text'], self._secrets)}
-                for one in checks
-            ]
+            checks = masked(checks, self._secrets)
         state = State(bus.state.name, True, bus.drained, bus.execv)
         return Snapshot(state, {}, [Checked('site', True, checks)])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from paste_wspbus.ini.masking import masked_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +20,10 @@ LATE = 3.0
 
 #: Seconds between two results of a check that is read anew whenever it may have changed.
 NEVER = 1e9
+
+
+#: The number of characters of a text that are shown at most.
+MAX_TEXT = 500
 
 
 class Checked(NamedTuple):
@@ -47,6 +53,16 @@ def checks_of(bus: Bus) -> list[dict[str, Any]]:
         text = f'{verb} past the deadline, and the oldest has run for {age:.1f} s'
         found.append(failing('overdue', f'{text}: the log says where'))
     return found
+
+
+def masked(checks: list[dict[str, Any]], secrets: list[str]) -> list[dict[str, Any]]:
+    """Return checks with texts as they may be shown.
+
+    :param secrets: what no text may show: see `ini.masking.secrets_of`.
+    """
+    return [
+        {**one, 'text': masked_text(one['text'], secrets)[:MAX_TEXT]} for one in checks
+    ]
 
 
 def failing(name: str, text: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paste_wspbus.ini.masking import masked_text, secrets_of
-from paste_wspbus.ops.health import Checked, checks_of, rows
+from paste_wspbus.ini.masking import secrets_of
+from paste_wspbus.ops.health import Checked, checks_of, masked, rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,21 +34,19 @@ class Masked:
 
     def mask(self, checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return checks without secrets in their texts."""
-        return [
-            {**one, 'text': masked_text(one['text'], self._secrets)} for one in checks
-        ]
+        return masked(checks, self._secrets)
 
 
 def reporter(
     config: Config, report: Callable[[list[dict[str, Any]]], object]
 ) -> Callable[[list[dict[str, Any]]], object]:
     """Return a function that reports checks, without the secrets of the .ini."""
-    masked: list[Masked] = []  # made when there is something to report
+    own: list[Masked] = []  # made when there is something to report
 
     def report_masked(checks: list[dict[str, Any]]) -> None:
-        if not masked:
-            masked.append(Masked(config))
-        report(masked[0].mask(checks))
+        if not own:
+            own.append(Masked(config))
+        report(own[0].mask(checks))
 
     return report_masked
 

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from paste_wspbus.bus.health import outcome_of
 from paste_wspbus.ops import health
-from paste_wspbus.ops.health import Checked, rows, summary, why_not_ready
+from paste_wspbus.ops.health import Checked, masked, rows, summary, why_not_ready
 from tests.kit import Site, free_port, ops, run
 from tests.kit.processes import eventually
 from tests.kit.sites import APP, SERVED
@@ -47,6 +48,16 @@ def test_a_process_that_reports_nothing_any_more_is_not_well():
     (row,) = rows([worker(1, old)])
     assert row['ok'] is False and 'no result for' in row['text']
     assert why_not_ready([worker(1, old)]) == 'db'
+
+
+def test_no_part_of_a_secret_stays_where_a_long_text_is_cut():
+    def fails():
+        raise ValueError('x' * (health.MAX_TEXT - 20) + 'hunter2')
+
+    _, text = outcome_of(fails)
+    (shown,) = masked([check(text=text)], ['hunter2'])
+    assert len(shown['text']) <= health.MAX_TEXT
+    assert shown['text'].endswith('x***')
 
 
 def test_texts_are_only_for_those_who_may_see_them():
