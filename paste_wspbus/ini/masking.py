@@ -122,13 +122,12 @@ def _secrets_in(values: Mapping[str, str]) -> set[str]:
     for key, value in values.items():
         for part in _NEXT_URL.split(value):
             found.update(_PASSWORD.findall(part))
-        found.update(
-            match[2].strip('"\'')
-            for match in _NAMED.finditer(value)
-            if not (
-                match[1].endswith(':') and match[2].isidentifier()
+        for named, secret in _NAMED.findall(value):
+            is_factory = (
+                named.endswith(':') and secret.isidentifier()
             )  # shop.token:make
-        )
+            if not is_factory:
+                found.add(secret.strip('"\''))
         # A DSN that is a URL without a password is the address of a database.
         is_address = '://' in value and '@' not in value and 'dsn' in key.lower()
         if _SECRET_KEY.search(key) and not is_address:
@@ -180,7 +179,7 @@ def masked_value(key: str, value: str) -> str:
     """Return the value of a key; of a key that names a secret, only that there is one."""
     if _SECRET_KEY.search(key):
         return MASK if value.strip() else ''
-    return masked_text(value)
+    return masked_text(value, _generated_in({key: value}))
 
 
 def masked_settings(

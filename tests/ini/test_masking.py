@@ -31,6 +31,7 @@ from paste_wspbus.ini.mistakes import in_interpolation
         ('db', 'host=db user=me password=hunter2 port=1'),
         ('db', "password = 'hunter2 and more'"),
         ('more', '{"token": "hunter2 x"}'),
+        ('url', 'https://chat/T0/hunter2aB3dE5fG7hI'),
     ],
 )
 def test_a_secret_is_not_shown(key, value):
@@ -135,6 +136,7 @@ def test_secrets_are_known_by_many_names_and_in_each_form(tmp_path, line, shown)
         'csrf_token = Enabled',
         'bypass = everything',
         'mapping = everything',
+        'factory = shop.token:everything',
         'shopping = everything',
         'data = /srv/releases/20261201T0101abcdef',
         'name = paste-wspbus-shop-v2-production',
