@@ -220,13 +220,28 @@ def kill(site: Site, load: Load) -> None:
     site.wait_for('wspbus_restarts_total', before + 1, 'crash')
 
 
+def processors(pid: int) -> float:
+    """Return the seconds of CPU that a site has taken: the supervisor and its children."""
+    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    ticks = 0
+    for process in (pid, *map(int, children)):
+        fields = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
+        ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf('SC_CLK_TCK')
+
+
 def scrape(count: int, seconds: float, every: float) -> None:
-    """Compare the requests of a site while its metrics are read, and while they are not."""
+    """Compare the requests of a site while its metrics are read, and while they are not.
+
+    Their CPU is compared, too: other programs of the machine do not change that.
+    """
     with serving(8, 200) as site:
         site.wait_for('wspbus_workers', 8)
+        costs: dict[str, list[float]] = {'read': [], 'not read': []}
 
         def answered(is_read: bool) -> float:
             ends = threading.Event()
+            began = processors(site.process.pid)
 
             def read() -> None:
                 while not ends.wait(every):
@@ -241,7 +256,10 @@ def scrape(count: int, seconds: float, every: float) -> None:
             ends.set()
             if is_read:
                 reader.join()
-            return (result.fresh['answered'] + result.kept['answered']) / seconds
+            number = result.fresh['answered'] + result.kept['answered']
+            took = processors(site.process.pid) - began
+            costs['read' if is_read else 'not read'].append(took * 1e6 / number)
+            return number / seconds
 
         samples = rounds.alternate(
             {'read': lambda: answered(True), 'not read': lambda: answered(False)},
@@ -253,10 +271,15 @@ def scrape(count: int, seconds: float, every: float) -> None:
             site.metrics('sold_total')
             times.append((time.perf_counter() - began) * 1000)
         samples_of = int(site.metrics('sold_total'))
-    title = f'8 workers with 200 series, /metrics each {every:g} s'
+    title = f'8 workers with 200 series, /metrics every {every:g} s'
     ratios = rounds.table(title, 'requests a second', samples, 'read')
     print(f'  one page: {statistics.median(times):.0f} ms; {samples_of} were sold')
     rounds.judge('read ÷ not read', ratios.get('not read'), at_least=0.97)
+    costs = {name: values[1:] for name, values in costs.items()}  # the first one warms up
+    rounds.table(title, 'CPU of the site, µs a request', costs, 'read')
+    pairs = zip(costs['not read'], costs['read'], strict=True)
+    ratio = statistics.median(one / other for one, other in pairs)
+    rounds.judge('CPU of a request, not read ÷ read', ratio, at_least=0.97)
 
 
 def deaths(many: int) -> None:
@@ -287,7 +310,7 @@ def main() -> None:
     parser.add_argument('figures', nargs='*', help=f'of {", ".join(FIGURES)}')
     for name, default in (
         *(('rounds', 6), ('requests', 20000), ('restarts', 6), ('kills', 3)),
-        *(('seconds', 10.0), ('every', 5.0), ('deaths', 1000)),
+        *(('seconds', 10.0), ('every', 0.2), ('deaths', 1000)),
     ):
         kind = type(default)
         parser.add_argument(f'--{name}', type=kind, default=default)
