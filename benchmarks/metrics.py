@@ -275,7 +275,9 @@ def scrape(count: int, seconds: float, every: float) -> None:
     ratios = rounds.table(title, 'requests a second', samples, 'read')
     print(f'  one page: {statistics.median(times):.0f} ms; {samples_of} were sold')
     rounds.judge('read ÷ not read', ratios.get('not read'), at_least=0.97)
-    costs = {name: values[1:] for name, values in costs.items()}  # the first one warms up
+    costs = {
+        name: values[1:] for name, values in costs.items()
+    }  # the first one warms up
     rounds.table(title, 'CPU of the site, µs a request', costs, 'read')
     pairs = zip(costs['not read'], costs['read'], strict=True)
     ratio = statistics.median(one / other for one, other in pairs)

@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
 
     from paste_wspbus.metrics.families import Sums
 
@@ -57,4 +60,31 @@ def metrics_page(
         encode, content_type = choose_encoder(accept)
     except Exception:  # the header is nonsense
         encode, content_type = choose_encoder('')
-    return Page(200, content_type, encode(registry))
+    try:
+        body = encode(registry)
+    except UnicodeEncodeError:  # a label has bytes that are not UTF-8 (PEP 383)
+        body = encode(_Escaped(registry))
+    return Page(200, content_type, body)
+
+
+class _Escaped:
+    """The metrics of a registry; texts show as \\udcff what UTF-8 cannot have."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        for metric in self._registry.collect():
+            metric.documentation = _escaped(metric.documentation)
+            metric.samples = [
+                one._replace(
+                    labels={key: _escaped(text) for key, text in one.labels.items()}
+                )
+                for one in metric.samples
+            ]
+            yield metric
+
+
+def _escaped(text: str) -> str:
+    return text.encode('utf-8', 'backslashreplace').decode()

@@ -1,5 +1,7 @@
 """The page that Prometheus reads, as Prometheus' own parsers read it."""
 
+import os
+
 import pytest
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as read_openmetrics,
@@ -11,6 +13,7 @@ from paste_wspbus.metrics.families import FAMILIES
 from paste_wspbus.metrics.page import metrics_page
 from paste_wspbus.requests.ledger import Ledger
 from tests.kit.places import DOCS
+from tests.metrics.test_site import write
 
 NASTY = '/a"\\\n{x="1"}'
 OPENMETRICS = 'application/openmetrics-text; version=1.0.0'
@@ -70,6 +73,19 @@ def test_prometheus_reads_the_page_in_both_formats(accept, read):
     assert read['wspbus_restarts_total', ('reason', 'crash')] == 2
     memory = read['wspbus_resident_memory_bytes', ('process', 'worker 1')]
     assert memory == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ('accept', 'read'), [('', read_text), (OPENMETRICS, read_openmetrics)]
+)
+def test_bytes_that_are_not_utf_8_keep_no_other_number_from_the_page(
+    tmp_path, accept, read
+):
+    write(str(tmp_path), 'gauge_sum', os.getpid(), 3, 'items', shop='caf\udce9')
+    found = metrics_page(counted(), STATUS, str(tmp_path), accept)
+    read = samples(found, read)
+    assert read['items', ('shop', 'caf\\udce9')] == 3
+    assert read['wspbus_threads_busy',] == 2
 
 
 def test_a_histogram_has_the_requests_of_all_statuses():
