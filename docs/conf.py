@@ -4,6 +4,7 @@ The pages are Markdown that a code host shows as it is. The root of the checkout
 source folder, so that links from docs/ to README.md, to samples and to code work in both.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -52,6 +53,10 @@ FOLDER = re.compile(r'\[([^\]]*)\]\((?!\w+:)([^)#\s]+/)\)')
 #: A link of a list of the index to another page.
 ENTRY = re.compile(r'^- \[((?:\\.|[^\]\\])*)\]\(([^)#:]+\.md)\)', re.M)
 
+#: A row of the page of questions, and a link in it to a page.
+ROW = re.compile(r'^\| (.*?) \| (.*) \|$', re.M)
+LINK = re.compile(r'\[((?:\\.|[^\]\\])*)\]\(([^)#:]+)\.md(?:#([^)]*))?\)')
+
 
 def without_folders(text, folder):
     """Return a page without links to folders; those with a README lead there."""
@@ -87,6 +92,21 @@ def prepare(app, docname, source):
     source[0] = without_folders(text, (ROOT / docname).parent)
 
 
+def questions():
+    """Yield (its words, page, anchor) for each link of a question in docs/README.md."""
+    for question, answer in ROW.findall((DOCS / 'README.md').read_text()):
+        for text, path, anchor in LINK.findall(answer):
+            page = (DOCS / path).resolve().relative_to(ROOT).as_posix()
+            yield f'{question} {text}', page, anchor
+
+
+def ask_questions(app, pagename, templatename, context, doctree):
+    """Give scorer.js the questions, in the page of the search."""
+    if pagename == 'search':
+        app.add_js_file(None, body=f'const QUESTIONS = {json.dumps([*questions()])};')
+
+
 def setup(app):
     """Connect what prepares the pages."""
     app.connect('source-read', prepare)
+    app.connect('html-page-context', ask_questions)

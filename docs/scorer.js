@@ -1,11 +1,9 @@
 // How the search of the site orders its results: see html_search_scorer in conf.py.
 "use strict";
 
-// Pages about how it is built and what has changed come after those for users.
-const LATER = /^(CHANGES|CONTRIBUTING|SECURITY|tests\/|benchmarks\/)|docs\/(decisions|architecture|proofs|records|comparison|index)$/;
-
-// The page that has questions and their pages.
-const QUESTIONS = "docs/README";
+// Pages about how it is built and what has changed come after those for users. So does the
+// page that has questions and their pages: its rows are among the titles of those pages.
+const LATER = /^(CHANGES|CONTRIBUTING|SECURITY|tests\/|benchmarks\/)|docs\/(decisions|architecture|proofs|records|comparison|index|README)$/;
 
 // The page that has messages: its titles have few words of them.
 const MESSAGES = "docs/troubleshooting";
@@ -24,14 +22,16 @@ function isForm(one, other) {
   return one.startsWith(other.slice(0, length)) || other.startsWith(one.slice(0, length));
 }
 
-// The titles of each page: {page: [[words, anchor], …]}.
+// The titles of each page, and the questions that lead to it: {page: [[words, anchor], …]}.
 let titlesOf;
 
 function readTitles() {
   titlesOf = {};
+  const add = (page, text, anchor) => (titlesOf[page] ??= []).push([wordsOf(text), anchor]);
   for (const [title, places] of Object.entries(Search._index.alltitles))
-    for (const [page, anchor] of places)
-      (titlesOf[Search._index.docnames[page]] ??= []).push([wordsOf(title), anchor]);
+    for (const [page, anchor] of places) add(Search._index.docnames[page], title, anchor);
+  // conf.py puts them into the page of the search.
+  for (const [question, page, anchor] of QUESTIONS) add(page, question, anchor);
 }
 
 // How much a word of the question says: less, the more pages have it. {word of the index: weight}
@@ -43,7 +43,18 @@ function weightOf(word) {
   return stems.length ? Math.max(...stems.map((stem) => weights[stem])) : 0.5;
 }
 
-// Sphinx finds only the pages that have all words. Here a page needs half of what they say.
+// What a title says of the words that were asked.
+function saidBy(words, asked) {
+  const found = asked.filter((one) => words.some((word) => isForm(one, word)));
+  return found.reduce((sum, one) => sum + weightOf(one), 0);
+}
+
+function askedWords() {
+  return wordsOf(new URLSearchParams(window.location.search).get("q") || "");
+}
+
+// Sphinx finds only the pages that have all words. Here a page, or one of its titles, needs
+// half of what they say.
 function findMost(findAll) {
   return (terms, excluded) => {
     const pages = new Map();
@@ -62,6 +73,15 @@ function findMost(findAll) {
         page[1] += weights[term] / whole;
         page[2] += weights[term] * result[4];
       }
+    if (!titlesOf) readTitles();
+    const asked = askedWords();
+    Search._index.docnames.forEach((name, number) => {
+      const said = (titlesOf[name] || []).map(([words]) => saidBy(words, asked) / whole);
+      const part = Math.max(0, ...said);
+      const empty = [name, Search._index.titles[number], "", null, 0, Search._index.filenames[number], "text"];
+      const page = pages.get(name) ?? pages.set(name, [empty, 0, 0]).get(name);
+      page[1] = Math.max(page[1], part);
+    });
     return [...pages.values()]
       .filter(([, part]) => part >= 0.5)
       .map(([result, part, score]) => [...result.slice(0, 4), score + 30 * part, ...result.slice(5)]);
@@ -78,25 +98,18 @@ var Scorer = {
   // page; the section whose title has most words of the question is where the link leads.
   score: (result) => {
     if (!titlesOf) readTitles();
-    const asked = wordsOf(new URLSearchParams(window.location.search).get("q") || "");
+    const asked = askedWords();
     let most = 0;
-    // Any section of the questions can have the right one.
-    const leadsThere = result[0] !== QUESTIONS;
     for (const [words, anchor] of titlesOf[result[0]] || []) {
       const found = asked.filter((one) => words.some((word) => isForm(one, word)));
-      const said = found.reduce((sum, one) => sum + weightOf(one), 0);
-      const points = said + found.length / (words.length + 1);
+      const points = saidBy(words, asked) + found.length / (words.length + 1);
       if (points > most) {
         most = points;
-        if (leadsThere && (!result[2] || result[6] === "text"))
-          result[2] = anchor ? `#${anchor}` : "";
+        if (!result[2] || result[6] === "text") result[2] = anchor ? `#${anchor}` : "";
       }
     }
     const own = wordsOf(Search._index.titles[Search._index.docnames.indexOf(result[0])]);
-    const named = asked
-      .filter((one) => own.some((word) => isForm(one, word)))
-      .reduce((sum, one) => sum + weightOf(one), 0);
-    const score = result[4] + 10 * most + 6 * named + (result[0] === QUESTIONS ? 10 : 0)
+    const score = result[4] + 10 * most + 6 * saidBy(own, asked)
       + (result[0] === MESSAGES && !most ? 8 : 0);
     return LATER.test(result[0]) ? score / 10 : score;
   },
