@@ -30,7 +30,8 @@ class Block(NamedTuple):
         return f'{self.page.relative_to(ROOT)}:{self.line}'
 
 
-_FENCE = re.compile(r'^( *)```([^\n`]*)\n(.*?)^\1```$', re.S | re.M)
+#: A block of code.
+FENCE = re.compile(r'^( *)```([^\n`]*)\n(.*?)^\1```$', re.S | re.M)
 
 
 @functools.cache
@@ -38,7 +39,7 @@ def blocks(page):
     """The blocks of a page, without the indentation that lists give them."""
     text = page.read_text()
     found = []
-    for match in _FENCE.finditer(text):
+    for match in FENCE.finditer(text):
         indent, language, code = match.groups()
         code = re.sub(rf'^{indent}', '', code, flags=re.M)
         line = text.count('\n', 0, match.start()) + 1
@@ -53,7 +54,7 @@ def blocks_of(language):
 @functools.cache
 def prose(page):
     """The text of a page without its blocks of code."""
-    return _FENCE.sub('', page.read_text())
+    return FENCE.sub('', page.read_text())
 
 
 @functools.cache

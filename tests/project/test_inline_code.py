@@ -1,4 +1,4 @@
-"""What the pages write as code: the options and keys that they name exist."""
+"""What the pages write as code: the options, keys and other names in it exist."""
 
 import configparser
 import re
@@ -7,6 +7,7 @@ import pytest
 
 from paste_wspbus.command.parser import make_parser
 from paste_wspbus.ini.settings import DEFAULTS, SETTINGS
+from tests.project.names import wrong_names
 from tests.project.pages import PAGES, blocks, prose
 
 #: A command, up to where the shell, or a comparison of two, ends it.
@@ -50,6 +51,38 @@ def test_each_key_of_the_main_section_on_a_page_is_there(page):
 def test_each_key_that_a_page_names_with_its_section_is_there(page):
     used = re.findall(r'`\[wspbus:main\] ([\w.]+)', prose(page))
     assert unknown(used) == set()
+
+
+@each_page
+def test_each_name_on_a_page_is_there(page):
+    assert wrong_names(page.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ('text', 'wrong'),
+    [
+        ('Watch `wspbus_threads_bussy`.', 'wspbus_threads_bussy'),
+        ('The metrics that begin with `wspbus_clusters_`', 'wspbus_clusters_'),
+        ('rate(wspbus_requests[5m])', 'wspbus_requests'),
+        ("environ['wspbus.drained']", 'wspbus.drained'),
+        ('use = egg:paste_wspbus#crom', 'egg:paste_wspbus#crom'),
+        ('Its group is `paste_wspbus.plugins_factory`', 'paste_wspbus.plugins_factory'),
+        ('-c python:paste_wspbus.hosts.gunicon', 'paste_wspbus.hosts.gunicon'),
+        ('`paste_wspbus.plugins.Plugins`', 'paste_wspbus.plugins.Plugins'),
+        ('`wspserve site.ini drian`', 'wspserve site.ini drian'),
+        ('```\n$ wspserve a.ini gracefull\n```\n', 'wspserve a.ini gracefull'),
+        ('`wspserve pss`', 'wspserve pss'),
+        ("bus.subscribe('stopp', close)", 'stopp'),
+        ("bus.publish('reopen_log')", 'reopen_log'),
+        ("@on('before_requests')", 'before_requests'),
+        ("@on('drop')\nbus.broadcast('drops')", 'drops'),
+        ("the 'drains' listeners", 'drains'),
+        ('It exits with 5.', 'exit code 5'),
+        ('the exit code `144`', 'exit code 144'),
+    ],
+)
+def test_a_name_that_is_not_there_is_found(text, wrong):
+    assert wrong in wrong_names(text)
 
 
 def unknown(keys):
