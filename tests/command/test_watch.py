@@ -41,7 +41,7 @@ def test_it_shows_the_site_in_place_and_what_changes(folder, site):
         assert '\x1b[H' in screen.text
         screen.press('q')
         screen.ends(0)
-        assert is_left(screen)
+        eventually(lambda: is_left(screen))
         assert 'Traceback' not in screen.said
 
 
@@ -163,7 +163,7 @@ def test_ctrl_c_restores_the_terminal(folder, site):
         screen.shows('running')
         screen.press(CTRL_C)
         screen.ends(130)
-        assert is_left(screen)
+        eventually(lambda: is_left(screen))
         assert 'Traceback' not in screen.said
 
 
@@ -173,7 +173,7 @@ def test_a_signal_restores_the_terminal(folder, site, signum, code):
         screen.shows('running')
         os.kill(screen.job, signum)
         screen.ends(code)
-        assert is_left(screen)
+        eventually(lambda: is_left(screen))
 
 
 def test_ctrl_z_restores_the_terminal_until_it_continues(folder, site):
@@ -187,7 +187,7 @@ def test_ctrl_z_restores_the_terminal_until_it_continues(folder, site):
             screen.shows('running', seen)
         screen.press('q')
         screen.ends(0)
-        assert is_left(screen)
+        eventually(lambda: is_left(screen))
         assert screen.said.count('stopped') == 2
 
 
