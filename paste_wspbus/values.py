@@ -81,6 +81,11 @@ def nearest(word: str, known: Any) -> str:
     return f'; did you mean {alike[found[0]]!r}?' if found else ''
 
 
+def split_list(text: str) -> list[str]:
+    """Split a list in an .ini at its spaces, lines and commas."""
+    return text.replace(',', ' ').split()
+
+
 def split_file(text: str) -> tuple[str, str]:
     """Split FILE#NAME; '' for what it does not have. A folder may have a # in its name."""
     folder, slash, rest = text.rpartition('/')

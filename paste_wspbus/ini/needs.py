@@ -6,7 +6,7 @@ from paste_wspbus.bus.needs import in_order
 from paste_wspbus.errors import ConfigError, NeedError, WSPBusError
 from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.ini.settings import PLUGINS
-from paste_wspbus.values import nearest
+from paste_wspbus.values import nearest, split_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ def read_wishes(loader: ConfigLoader, settings: Mapping[str, Any]) -> Wishes:
             section = section_of(loader, name)
             own = loader.parser._sections[section]
             needs, after = (
-                tuple(loader.value(section, one).replace(',', ' ').split())
-                if one in own
-                else ()
+                tuple(split_list(loader.value(section, one))) if one in own else ()
                 for one in NEEDS
             )
             for need in needs:

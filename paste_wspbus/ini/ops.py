@@ -6,6 +6,7 @@ import re
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.listening.written import parse_address
+from paste_wspbus.values import split_list
 
 #: A Bearer token, without its padding (RFC 6750, section 2.1), of a length that nobody guesses.
 _TOKEN = re.compile(r'[A-Za-z0-9._~+/-]{16,}=*')
@@ -20,7 +21,7 @@ def addresses(text: str, key: str = 'ops') -> list[str]:
     :param key: the key or option that has them.
     :raises SettingError: if one is neither.
     """
-    words = text.replace(',', ' ').split()
+    words = split_list(text)
     for number, word in enumerate(words):
         parse_address(word, key, takes_fd=False)
         if word in words[:number]:
@@ -49,7 +50,7 @@ def hosts(text: str) -> list[str]:
 
     :raises SettingError: if one cannot be the name of a host.
     """
-    words = text.replace(',', ' ').split()
+    words = split_list(text)
     for word in words:
         if not _HOST.fullmatch(word):
             problem = f'{word!r} is not the name of a host, without a port'

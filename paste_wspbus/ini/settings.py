@@ -6,7 +6,7 @@ import os
 
 from paste_wspbus.errors import ConfigError, SettingError
 from paste_wspbus.plugins.signal_names import signal_name
-from paste_wspbus.values import DURATION_TAKES, boolean, value_hint
+from paste_wspbus.values import DURATION_TAKES, boolean, split_list, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,11 +100,6 @@ def _auto_or_boolean(text: str) -> str | bool:
     return 'auto' if text.strip().lower() == 'auto' else boolean(text)
 
 
-def _names(text: str) -> list[str]:
-    """Split a list at its spaces, lines and commas."""
-    return text.replace(',', ' ').split()
-
-
 def _factory(text: str) -> str:
     if not text.startswith(('egg:', 'call:')) or not text.partition(':')[2]:
         raise ValueError(text)
@@ -160,9 +155,9 @@ SETTINGS = {
     'use': Setting(str, _FACTORY),
     **{key: Setting(_factory, _FACTORY) for key in DEFAULTS},
     'pidfile': Setting(_factory, f'{_FACTORY}; the key of a path is pid_file'),
-    'plugins': Setting(_names, _NAMES, ()),
-    'site_plugins': Setting(_names, _NAMES, ()),
-    'cluster_plugins': Setting(_names, _NAMES, ()),
+    'plugins': Setting(split_list, _NAMES, ()),
+    'site_plugins': Setting(split_list, _NAMES, ()),
+    'cluster_plugins': Setting(split_list, _NAMES, ()),
     'listen': Setting(_by('listening.written', 'addresses'), 'addresses', ()),
     'control': Setting(_path, 'a path'),
     'pid_file': Setting(_path, 'a path'),

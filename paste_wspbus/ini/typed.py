@@ -15,7 +15,13 @@ from paste_wspbus.ini import urls
 from paste_wspbus.ini.factories import PLUGIN
 from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.ini.units import SIZE_TAKES, duration, size
-from paste_wspbus.values import DURATION_TAKES, boolean, nearest, value_hint
+from paste_wspbus.values import (
+    DURATION_TAKES,
+    boolean,
+    nearest,
+    split_list,
+    value_hint,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,7 +225,7 @@ def _choice(values: list[Any]) -> Kind:
 
 def _list(kind: Kind) -> Kind:
     def convert(text: str) -> list[Any]:
-        return [kind.convert(word) for word in text.replace(',', ' ').split()]
+        return [kind.convert(word) for word in split_list(text)]
 
     takes = f'a list, with spaces or commas between: each is {kind.takes}'
     name, sample = f'list of {kind.name}', f'{kind.sample} {kind.sample}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from paste_wspbus.errors import BindError, SettingError
-from paste_wspbus.values import value_hint
+from paste_wspbus.values import split_list, value_hint
 
 #: sun_path has 108 bytes, of which the last one is zero: unix(7).
 UNIX_PATH_MAX = 107
@@ -41,12 +41,28 @@ def parse_host(text: str) -> str:
     An empty text is none: to some servers it means all addresses of the machine, to others
     127.0.0.1.
     """
-    if len(text.split()) != 1 or has_port(text) or not {*'/"\''}.isdisjoint(text):
+    if len(text.split()) != 1 or has_port(text) or not {*'/"\','}.isdisjoint(text):
         from paste_wspbus.listening.written import host_hint
 
         problem = f'{text!r} is not a host name or address'
         raise SettingError('host', f'{problem}{host_hint(text)}')
+    check_interface(text, 'host')
     return text
+
+
+def check_interface(host: str, key: str) -> None:
+    """Raise SettingError if a host is a link-local IPv6 address without its interface.
+
+    Each interface has a network fe80::/10 of its own: RFC 4007, section 6.
+    """
+    first = host.strip('[]').lower().partition(':')[0]
+    if len(first) != 4 or first[:3] not in ('fe8', 'fe9', 'fea', 'feb'):
+        return
+    if ':' in host and '%' not in host:
+        # In an .ini a percent sign is doubled.
+        sign = '%' if key.startswith('--') else '%%'
+        problem = f'{host!r} is a link-local address, which needs its network interface'
+        raise SettingError(key, f'{problem}: write it as {host.strip("[]")}{sign}eth0')
 
 
 def has_port(text: str) -> bool:
@@ -56,16 +72,23 @@ def has_port(text: str) -> bool:
 
 
 def split_listen(text: str) -> list[str]:
-    """Return the addresses in the setting ``listen``; raise SettingError if there is none."""
-    if not text.split():
+    """Return the addresses in a setting, with spaces, lines or commas between them.
+
+    :raises SettingError: if there is none.
+    """
+    if not split_list(text):
         problem = 'this key has no value; write HOST:PORT, such as 127.0.0.1:8080'
         raise SettingError('listen', problem)
-    return text.split()
+    return split_list(text)
+
+
+#: A host and a port; of IPv6 also the flow and the number of the interface: ipv6(7).
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
 def resolve(
     host: str, port: int, family: int = socket.AF_UNSPEC
-) -> list[tuple[int, tuple[str, int]]]:
+) -> list[tuple[int, SocketAddress]]:
     """Return the (family, address) pairs to listen on for a host name.
 
     :raises BindError: if the name does not resolve.
@@ -81,8 +104,31 @@ def resolve(
             socket.AI_PASSIVE,
         )
     except (socket.gaierror, UnicodeError) as error:
-        reason = getattr(error, 'strerror', None) or str(error)
-        raise BindError(
-            f'{host}:{port}', f'the host name does not resolve ({reason})'
-        ) from None
-    return [(entry[0], entry[4][:2]) for entry in found]  # type: ignore[misc]
+        said = getattr(error, 'strerror', None) or str(error)
+        reason = f'the host name does not resolve ({said})'
+        if '%' in host and not _is_interface(interface := host.partition('%')[2]):
+            reason = f'this machine has no network interface {interface!r}'
+        raise BindError(_host_port(host, port), reason) from None
+    return [(entry[0], entry[4]) for entry in found]  # type: ignore[misc]
+
+
+def _is_interface(name: str) -> bool:
+    try:
+        return name.isdigit() or bool(socket.if_nametoindex(name))
+    except OSError:
+        return False
+
+
+def _host_port(host: str, port: int) -> str:
+    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
+
+
+def as_written(address: SocketAddress) -> str:
+    """Return an address as ``--listen`` takes it: 127.0.0.1:8080, [fe80::1%eth0]:8080."""
+    host, port, *more = address
+    if more and more[1]:
+        try:
+            host = f'{host}%{socket.if_indextoname(int(more[1]))}'
+        except OSError:  # the interface is gone
+            host = f'{host}%{more[1]}'
+    return _host_port(host, port)

@@ -10,10 +10,13 @@ import socket
 
 from paste_wspbus.errors import BindError
 from paste_wspbus.listening import backlog
+from paste_wspbus.listening.addresses import as_written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from paste_wspbus.listening.addresses import SocketAddress
 
 #: The selector of Python itself: this module is imported before the site, which may have
 #: gevent or eventlet replace it.
@@ -70,8 +73,7 @@ class ListeningSocket:
         name = self.name
         if self.is_unix:
             return f'unix:{visible(name)}'
-        host = f'[{name[0]}]' if ':' in name[0] else name[0]
-        return f'{scheme}://{host}:{name[1]}'
+        return f'{scheme}://{as_written(name)}'
 
     def claim(self) -> None:
         """Own a received socket: from now on, this process removes its file.
@@ -138,7 +140,7 @@ class ListeningSocket:
             return None
         return bool(self.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
-    def is_at(self, family: int, address: tuple[str, int] | str | bytes) -> bool:
+    def is_at(self, family: int, address: SocketAddress | str | bytes) -> bool:
         """Whether it is bound to (host, port), or to a path or an abstract name.
 
         The port 0 of ``address`` stands for any port.
@@ -146,7 +148,9 @@ class ListeningSocket:
         if self.sock.family != family:
             return False
         if not self.is_unix:
-            return bool(self.name[0] == address[0]) and address[1] in (0, self.name[1])
+            name: tuple[str, int] = self.name
+            same = (name[0], *name[2:]) == (address[0], *address[2:])
+            return same and address[1] in (0, name[1])
         if is_abstract(self.name) or is_abstract(address):
             return os.fsencode(self.name) == os.fsencode(address)  # type: ignore[arg-type]
         return bool(os.path.abspath(self.name) == os.path.abspath(str(address)))
@@ -240,14 +244,13 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def bind_tcp(
-    family: int, address: tuple[str, int], ipv6only: bool = True
+    family: int, address: SocketAddress, ipv6only: bool = True
 ) -> ListeningSocket:
     """Return a bound socket that does not listen yet.
 
     :param ipv6only: whether an IPv6 socket accepts IPv6 only: ipv6(7), IPV6_V6ONLY.
     :raises BindError: if the system refuses; the error has the reason as a text.
     """
-    where = f'[{address[0]}]:{address[1]}' if ':' in address[0] else '%s:%s' % address
     sock: socket.socket | None = None
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -260,7 +263,7 @@ def bind_tcp(
     except OSError as error:
         if sock is not None:
             sock.close()
-        raise bind_error(where, error) from error
+        raise bind_error(as_written(address), error) from error
     return ListeningSocket(sock)
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from paste_wspbus.errors import SettingError
-from paste_wspbus.listening.addresses import has_port, parse_mode, parse_port
-from paste_wspbus.values import boolean, value_hint
+from paste_wspbus.listening.addresses import (
+    check_interface,
+    has_port,
+    parse_mode,
+    parse_port,
+)
+from paste_wspbus.values import boolean, split_list, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +88,12 @@ def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Ad
         host = host[1:-1]
     elif '[' in host or ']' in host:
         raise SettingError(key, f'{text!r} has no pair of brackets')
+    if not {*', \t\n'}.isdisjoint(host):
+        problem = f'{text!r} is more than one address'
+        hint = 'write --listen before each of them'
+        raise SettingError(key, f'{problem}; {hint}' if key == '--listen' else problem)
     host = host or '127.0.0.1'
+    check_interface(host, key)
     return Address(kind, host, parse_port(port, key), **options)
 
 
@@ -107,12 +117,12 @@ def addresses(text: str) -> list[str]:
 
     :raises SettingError: if one is wrong, or is there twice.
     """
-    words = [word.rstrip(',') for word in text.split() if word != ',']
-    for number, word in enumerate(words):
+    found = split_list(text)
+    for number, word in enumerate(found):
         parse_address(word, 'listen')
-        if word in words[:number]:
+        if word in found[:number]:
             raise SettingError('listen', f'{word!r} is listed twice')
-    return words
+    return found
 
 
 def _options(text: str, kind: str, query: str, key: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from paste_wspbus.bus.places import place_in_site
 from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins.threads import acquired
+from paste_wspbus.values import split_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,11 +74,14 @@ def target(text: str) -> Target:
 
 
 def targets(text: str) -> tuple[Target, ...]:
-    """Read paths and URLs with spaces or lines between them.
+    """Read paths and URLs with spaces, lines, or commas and spaces between them.
+
+    A comma inside a URL belongs to it.
 
     :raises SettingError: if one is wrong.
     """
-    return tuple(map(target, text.split()))
+    words = (word.rstrip(',') for word in text.split())
+    return tuple(map(target, filter(None, words)))
 
 
 def statuses(text: str) -> tuple[str, ...]:
@@ -85,7 +89,7 @@ def statuses(text: str) -> tuple[str, ...]:
 
     :raises SettingError: if one is wrong, or if there is none.
     """
-    words = text.lower().replace(',', ' ').split()
+    words = split_list(text.lower())
     for word in words:
         is_class = len(word) == 3 and word[1:] == 'xx'
         is_code = word.isascii() and word.isdigit() and len(word) == 3

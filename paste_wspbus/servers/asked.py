@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.listening.addresses import parse_port
+from paste_wspbus.listening.addresses import parse_port, split_listen
 from paste_wspbus.listening.written import Address, parse_address
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ def asked_of(server: Binding) -> list[Address]:
     elif conf.get('unix_socket'):
         words = [f'unix:{conf["unix_socket"]}']
     elif conf.get('listen'):
-        words = conf['listen'].split()
+        words = split_listen(conf['listen'])
     else:
         port = conf.get('port')
         host = (conf.get('host') or server.default_host).strip('[]')

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
+    from paste_wspbus.listening.addresses import SocketAddress
+
 #: The settings of all servers that say where to listen.
 WHERE = (
     'host',
@@ -120,7 +122,7 @@ class Binding:
         return lost
 
     def bind_tcp(
-        self, family: int, address: tuple[str, int], ipv6only: bool | None = None
+        self, family: int, address: SocketAddress, ipv6only: bool | None = None
     ) -> ListeningSocket:
         """Return a socket at an address: an inherited socket if there is one."""
         if ipv6only is None:
@@ -167,7 +169,7 @@ class Binding:
         return bind_unix(path, mode, key, group)
 
     def _take_offered(
-        self, family: int, address: tuple[str, int] | str
+        self, family: int, address: SocketAddress | str
     ) -> ListeningSocket | None:
         for listening in self._unused:
             if listening.is_reachable and listening.is_at(family, address):
@@ -226,7 +228,7 @@ class Binding:
         if conf.get('unix_socket'):
             return self.sockets_for(f'unix:{conf["unix_socket"]}', 'unix_socket')
         if conf.get('listen'):
-            return self._bind_all(conf['listen'].split(), 'listen')
+            return self._bind_all(split_listen(conf['listen']), 'listen')
         host, port = conf.get('host'), conf.get('port')
         host = (host or self.default_host).strip('[]')
         family, address = resolve(host, self.default_port if port is None else port)[0]

@@ -22,6 +22,7 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
 from paste_wspbus.listening.addresses import (
+    check_interface,
     parse_host,
     parse_port,
     resolve,
@@ -110,7 +111,9 @@ class WaitressServer(Server):
 
                 parse_address(where, 'listen')
             else:
-                parse_port(_split(where)[1], 'listen')
+                host, port = _split(where)
+                parse_port(port, 'listen')
+                check_interface(host, 'listen')
         # Waitress checks the keys that belong together.
         if any('trusted' in key for key in conf):
             self._check_together({k: v for k, v in conf.items() if k not in WHERE})
@@ -130,7 +133,7 @@ class WaitressServer(Server):
         listen = conf.get('listen') or '{}:{}'.format(
             conf.get('host', self.default_host), conf.get('port', self.default_port)
         )
-        return self._bind_all(listen.split(), 'listen')
+        return self._bind_all(split_listen(listen), 'listen')
 
     def sockets_for(self, address: str, key: str = '--listen') -> list[ListeningSocket]:
         """Return the sockets for an address: those of [server:main] get one for each family."""
@@ -139,8 +142,9 @@ class WaitressServer(Server):
         host, port = _split(address)
         number, bound = parse_port(port), []
         try:
-            for family, (resolved, _) in resolve(host, number, self._family()):
-                bound.append(self.bind_tcp(family, (resolved, number)))
+            for family, (resolved, _, *scope) in resolve(host, number, self._family()):
+                at: Any = (resolved, number, *scope)
+                bound.append(self.bind_tcp(family, at))
                 # If the port is 0, all families get the same number.
                 number = bound[-1].name[1]
         except BaseException:

@@ -17,7 +17,7 @@ from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.servers.thread_queue import ThreadQueue
-from paste_wspbus.values import nearest
+from paste_wspbus.values import nearest, split_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def switched_off() -> frozenset[str]:
 
     :raises SettingError: if it names anything else.
     """
-    words = os.environ.get(WITHOUT, '').replace(',', ' ').split()
+    words = split_list(os.environ.get(WITHOUT, ''))
     for word in words:
         if word not in (*WAYS, 'all'):
             hint = nearest(word, [*WAYS, 'all'])

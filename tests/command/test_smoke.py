@@ -39,7 +39,7 @@ def files(keys, ini=INI):
 @each_server
 def test_one_process_is_asked_when_it_is_started_and_clients_wait(tmp_path, server):
     ini = files_for(server)['site.ini']
-    keys = 'warm_up = /asked /wait\nsmoke = /health'
+    keys = 'warm_up = /asked, /wait\nsmoke = /health'
     with Workers(tmp_path, count=None, files=files(keys, ini), wait=False) as site:
         site.expect('waiting')
         assert 'Serving on' not in site.out.text

@@ -294,6 +294,98 @@ def test_if_one_of_several_addresses_is_taken_none_is_kept(tmp_path, server):
     assert not os.path.exists(tmp_path / 's')
 
 
+@pytest.mark.parametrize('between', [' ', ',', ', ', ' , ', '\n    '])
+@pytest.mark.parametrize('section', ['server:main', 'wspbus:main'])
+@pytest.mark.parametrize('server', ['waitress', 'wsgiref'])
+def test_addresses_of_a_key_have_spaces_lines_or_commas_between_them(
+    tmp_path, server, section, between
+):
+    more = f'listen = 127.0.0.1:0{between}127.0.0.2:0\n'
+    if section == 'wspbus:main':
+        more = f'port = 0\n\n[wspbus:main]\n{more}'
+    with Site(tmp_path, None, 'site.ini', files=files(server, more)) as site:
+        hosts = {host.rpartition(':')[0] for host in sockets_that_listen(site.pid)}
+        assert hosts == {'127.0.0.1', '127.0.0.2'}
+        assert site.stop()[0] == 0
+
+
+@pytest.mark.parametrize('between', [' ', ',', ', '])
+def test_an_option_takes_one_address(tmp_path, between):
+    listen = f'127.0.0.1:0{between}127.0.0.2:0'
+    for more in ('--check',), ():
+        words = ('site.ini', '--listen', listen, *more)
+        told = run(tmp_path, *words, files=files('waitress'))
+        assert told.code == 2, told.report()
+        hint = 'is more than one address; write --listen before each of them'
+        assert told.err.text == f"--listen: '{listen}' {hint}\n"
+
+
+def link_local():
+    """Return a link-local address of this machine and its interface; skip if it has none."""
+    with contextlib.suppress(OSError), open('/proc/net/if_inet6') as lines:
+        for line in lines:
+            digits, _, _, scope, _, name = line.split()
+            if scope == '20':
+                return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits)), name
+    pytest.skip('this machine has no link-local address')
+
+
+@each_server
+def test_a_link_local_address_is_that_of_its_interface(tmp_path, server):
+    host, name = link_local()
+    words = '--listen', f'[{host}%{name}]:0'
+    with Site(tmp_path, None, 'site.ini', *words, files=files(server)) as site:
+        for count in (1, 2):
+            assert site.url == f'http://[{host}%{name}]:{site.port}'
+            ask((host, site.port, 0, socket.if_nametoindex(name)))
+            site.send(signal.SIGHUP)
+            site.wait_until_served(count + 1)
+        assert len(set(site.urls)) == 1
+        assert site.stop()[0] == 0
+    more = f'host = {host}%%{name}\nport = 0\n'
+    with Site(tmp_path, None, 'site.ini', files=files(server, more)) as site:
+        ask((host, site.port, 0, socket.if_nametoindex(name)))
+        assert site.stop()[0] == 0
+
+
+@pytest.mark.parametrize('check', [('--check',), ()], ids=['check', 'serve'])
+@pytest.mark.parametrize(
+    ('words', 'keys', 'said'),
+    [
+        (('--listen', '[fe80::1]:0'), '', "--listen: 'fe80::1' {}fe80::1%eth0"),
+        (
+            (),
+            'host = fe80::1\n',
+            "site.ini [server:main] host: 'fe80::1' {}fe80::1%%eth0",
+        ),
+        (
+            (),
+            'listen = [FEBF::1]:0\n',
+            "site.ini [server:main] listen: 'FEBF::1' {}FEBF::1%%eth0",
+        ),
+    ],
+    ids=['--listen', 'host', 'listen'],
+)
+@each_server
+def test_a_link_local_address_without_its_interface_is_refused(
+    tmp_path, server, words, keys, said, check
+):
+    told = run(tmp_path, 'site.ini', *words, *check, files=files(server, keys))
+    assert told.code == 2, told.report()
+    why = 'is a link-local address, which needs its network interface: write it as '
+    assert told.err.text == f'{said.format(why)}\n'
+
+
+def test_an_interface_that_is_not_there_is_named(tmp_path):
+    words = ('site.ini', '--listen', '[fe80::1%nosuch]:80')
+    told = run(tmp_path, *words, files=files('waitress'))
+    assert told.code == 1, told.report()
+    assert told.err.text == (
+        'cannot listen on [fe80::1%nosuch]:80: '
+        "this machine has no network interface 'nosuch'\n"
+    )
+
+
 def test_an_address_of_wspbus_main_that_is_none_is_told_with_its_place(tmp_path):
     more = '\n[wspbus:main]\nlisten = 127.0.0.1:0 nonsense\n'
     told = run(tmp_path, 'site.ini', '--check', files=files('waitress', more))
