@@ -242,6 +242,8 @@ def test_half_a_line_stalls_nobody(site):
 
 
 def test_half_a_line_before_the_end_is_forgotten(site):
+    # What a first answer opens, stays open.
+    assert answers(site)
     before = len(os.listdir(f'/proc/{site.pid}/fd'))
     for _ in range(5):
         assert talk_and_shut(site, request('status')[:10]) is None
