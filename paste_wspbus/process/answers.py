@@ -10,7 +10,6 @@ from paste_wspbus.bus import State
 from paste_wspbus.bus.host import note_reason
 from paste_wspbus.control.stacks import limited
 from paste_wspbus.errors import WSPBusError
-from paste_wspbus.ini.settings import MAX_WORKERS
 from paste_wspbus.process.load import describe_stacks, load_of, log_stacks
 
 TYPE_CHECKING = False
@@ -274,10 +273,8 @@ class Answers:
             return {'error': 'this site has no workers: start it with --workers'}
         if self.bus.state is not State.STARTED:
             return {'error': f'the site is {self.bus.state.name}'}
-        if supervisor.count + change < 1:
-            return {'error': 'there is only one worker: it is not removed'}
-        if supervisor.count + change > MAX_WORKERS:
-            return {'error': f'there are {MAX_WORKERS} workers: no more are allowed'}
+        if (why := supervisor.resizing.why_not(change)) is not None:
+            return {'error': why}
         self.bus.post(channel)
         return {'accepted': True, 'workers': supervisor.count + change}
 

@@ -150,11 +150,11 @@ class Rolling:
                 supervisor.leaving.let_go(single)
             undo()
             supervisor.use(*before)
-            supervisor.shrink_to(count)
+            supervisor.resizing.shrink_to(count)
             self._restore(generation)
             raise
         supervisor.generation = generation
-        supervisor.shrink_to(supervisor.count)
+        supervisor.resizing.shrink_to(supervisor.count)
         for kind in (PRELOAD, SITE):
             self._exchange(kind, singles.get(kind))
         if supervisor.cluster is not None:

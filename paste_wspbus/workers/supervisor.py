@@ -47,6 +47,7 @@ from paste_wspbus.workers.recycling import Recycling
 from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.replacing import Replacing
 from paste_wspbus.workers.reports import Reports
+from paste_wspbus.workers.resizing import Resizing
 from paste_wspbus.workers.scoreboard_watch import ScoreboardWatch
 from paste_wspbus.workers.slow_starts import SlowStarts
 from paste_wspbus.workers.soaking import Soak
@@ -207,6 +208,7 @@ class Supervisor:
         self.exchange = Exchange(bus.events, self.children, bus.log)
         self.renewals, self.crashes = Renewals(self), Crashes(self.reports.crashed)
         self.replacing, self.soak = Replacing(self), Soak(self)
+        self.resizing = Resizing(self)
         self.recycling, self.liveness = Recycling(self), Liveness(self)
         self.request_watch, self.slow_starts = ScoreboardWatch(self), SlowStarts(self)
         self.strategy = make_strategy(self)
@@ -234,8 +236,8 @@ class Supervisor:
         self.bus.subscribe('start', self.start)
         self.bus.subscribe('stop', self.stop)
         self.bus.subscribe('graceful', self.renewals.renew)
-        self.bus.subscribe('add_worker', self.add_worker)
-        self.bus.subscribe('remove_worker', self.remove_worker)
+        self.bus.subscribe('add_worker', self.resizing.add_worker)
+        self.bus.subscribe('remove_worker', self.resizing.remove_worker)
         for name, target in signals.handlers.items():
             if target not in _OWN:
                 forward = functools.partial(self.forward, name, target)
@@ -316,34 +318,6 @@ class Supervisor:
                 child.signal(signal.Signals[name])
             else:
                 child.waiting.append(name)
-
-    def add_worker(self) -> None:
-        """Start one more worker (SIGTTIN)."""
-        if not self.plan.workers:
-            return
-        self.count += 1
-        role = Role(WORKER, self.count, self.generation)
-        self.bus.log(f'One more worker starts: the site has {self.count} now', 30)
-        self.replacing.respawn(role)
-
-    def remove_worker(self) -> None:
-        """Stop the last worker (SIGTTOU), but never the only worker."""
-        if self.count == 1:
-            self.bus.log('There is only one worker: it is not removed', 30)
-            return
-        self.shrink_to(self.count - 1)
-        self.bus.log(f'One worker stops: the site has {self.count} now', 30)
-
-    def shrink_to(self, count: int) -> None:
-        """Stop the workers whose numbers are above ``count``."""
-        self.count = count
-        for name, worker in list(self.current.items()):
-            if worker.role.number > count:
-                del self.current[name]
-                self.leaving.let_go(worker)
-        for one in self.children.of_kind(WORKER):  # a successor that is starting
-            if one.role.number > count and not (one.leaving or one.role.spare):
-                self.leaving.let_go(one)
 
     # -- starting -----------------------------------------------------------------
 

@@ -668,7 +668,7 @@ def test_a_worker_that_is_removed_takes_its_successor_along(rolling):
     old = site.supervisor.current['worker 2']
     site.script.actions['worker 2 (1)'] = lambda: None  # it is never ready
     new = site.supervisor.successors.start(old, 'is to be replaced', 'hang')
-    site.supervisor.remove_worker()
+    site.supervisor.resizing.remove_worker()
     assert old.leaving and new.leaving
     site.settle()
     assert site.serving == ['worker 1 (1)']
