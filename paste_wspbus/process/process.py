@@ -17,6 +17,7 @@ from paste_wspbus.plugins.signals import SignalHandler
 from paste_wspbus.process.names import Names
 from paste_wspbus.process.opening import Opening
 from paste_wspbus.process.succession import Succession
+from paste_wspbus.streams import fill_numbers
 from paste_wspbus.values import working_folder
 
 TYPE_CHECKING = False
@@ -270,12 +271,17 @@ class Process:
             self.renewal = Renewal(getattr(bus, 'asked_by', None))
             self.renewal.ends(None, reason)
             bus.asked_by = None
+            if bus.try_restart is None:  # else the trial has done it
+                from paste_wspbus.process.repairing import repair
+
+                repair(self, bus)
 
     def register(self, bus: Bus) -> None:
         """Register the site, which serves now, if that was not done before the load."""
         if not self.registers_late:
             return
         self.registers_late = False
+        fill_numbers()  # a request may have closed them
         try:
             from paste_wspbus.process.registering import Registering
 
@@ -287,12 +293,7 @@ class Process:
         self.notes.clear()
         if self.control is not None and self.answers is not None:
             self.answers.bus = bus
-            try:
-                self.control.serve(bus, at_once=True)
-            except RuntimeError:  # the site serves already, and must not end for that
-                self.control.close()
-                line = 'The system starts no more threads: the site answers no command'
-                bus.log(line, 30)
+            Registering(self).serve(self.control, bus)
 
     def _tries_first(self) -> bool:
         """Whether a restart in place waits until another process has loaded the new code."""

@@ -13,9 +13,9 @@ from paste_wspbus.values import named_path, real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from paste_wspbus.bus import Bus
     from paste_wspbus.control.register import Registration
     from paste_wspbus.process.process import Process
-
 
 #: The line for the log about a control socket that somebody had removed.
 BOUND_AGAIN = 'The control socket {} was missing: it is bound again'
@@ -96,6 +96,15 @@ class Registering:
             return False
         process.control = control
         return True
+
+    def serve(self, control: Control, bus: Bus) -> None:
+        """Answer on a control socket from now on, while the bus runs."""
+        try:
+            control.serve(bus, at_once=True)
+        except RuntimeError:  # the site serves already, and must not end for that
+            self.process.close_control()
+            line = 'The system starts no more threads: the site answers no command'
+            bus.log(line, 30)
 
     def _refused(self, path: str, error: OSError) -> ConfigError:
         from paste_wspbus.ini.settings import section_of

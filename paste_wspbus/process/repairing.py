@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from paste_wspbus.process.registering import BOUND_AGAIN, Registering
+from paste_wspbus.streams import fill_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 def repair(process: Process, bus: Bus) -> None:
     """Make the control socket and the entry again if they are gone: at a graceful restart.
 
-    A process that replaces its program needs no repair: its next program opens them.
+    One process does it before the trial, because it may keep its old code.
     """
+    fill_numbers()  # a request may have closed them
     registering, entry = Registering(process), process.entry
     is_described = entry is None or _is_there(entry.path)
     if entry is not None and _has_lost_its_lock(entry):
@@ -33,7 +35,7 @@ def repair(process: Process, bus: Bus) -> None:
             process.notes.append(BOUND_AGAIN.format(path))
             is_described = False  # a deployment may have changed a link in the path
             if before is None:
-                control.serve(bus)
+                registering.serve(control, bus)
     if entry is not None and process.control is not None and not is_described:
         registering.describe(entry, process.control.path)
     for note in process.notes:

@@ -23,6 +23,7 @@ from paste_wspbus.plugins.log_files import path_of_log
 from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.renewal import Renewal
+from paste_wspbus.process.repairing import repair
 from paste_wspbus.unix.processes import descendants, how
 
 TYPE_CHECKING = False
@@ -98,6 +99,7 @@ class Trials:
             self.since, self._is_cancelled = time.monotonic(), False
             self._over.clear()
         try:
+            repair(self.process, self.bus)
             self._run()
         except Cancelled:
             self._answer({'error': 'it has been asked to stop'})

@@ -1,5 +1,7 @@
 """What a process leaves to its next program, if the site has closed the standard descriptors."""
 
+import signal
+
 import pytest
 
 from tests.kit import Site, eventually, run
@@ -15,15 +17,30 @@ import os
 
 def make(global_conf, **conf):
     {in_make}
-    return lambda environ, start_response: start_response('200 OK', []) and []
+    return app
+
+
+def app(environ, start_response):
+    for number in environ['QUERY_STRING']:
+        os.close(int(number))
+    start_response('200 OK', [])
+    return []
+
+
+def closing(bus, global_conf):
+    # This runs when the server accepts, and before commands find the site.
+    bus.subscribe('start', lambda: [os.close(1), os.close(2)], priority=90)
 """
+
+
+def site_that(code):
+    return {'webapp.py': WEBAPP.format(**{'at_import': '', 'in_make': '', **code})}
 
 
 @pytest.mark.parametrize('log', [[], ['--log-file=site.log']], ids=['', 'log file'])
 @pytest.mark.parametrize('where', ['at_import', 'in_make'])
 def test_a_site_that_closes_1_and_2_restarts_with_its_sockets(tmp_path, where, log):
-    code = {'at_import': '', 'in_make': '', where: 'os.close(1); os.close(2)'}
-    files = {'webapp.py': WEBAPP.format(**code)}
+    files = site_that({where: 'os.close(1); os.close(2)'})
     # The port is fixed: a program that lost its socket could not bind it again.
     text = ini(port=free_port())
     with Site(tmp_path, text, *log, files=files, wait=False) as site:
@@ -32,4 +49,41 @@ def test_a_site_that_closes_1_and_2_restarts_with_its_sockets(tmp_path, where, l
             told = run(tmp_path, 'site.ini', 'graceful')
             assert told.code == 0, told.report()
             assert status_json(tmp_path)[1]['pid'] == site.process.pid
+        assert site.stop()[0] == 0, site.report()
+
+
+def test_a_site_that_closes_1_and_2_before_it_is_registered_restarts(tmp_path):
+    text = ini(port=free_port(), plugins='closing', trial='false')
+    text += '\n[plugin:closing]\nuse = call:webapp:closing\n'
+    with Site(tmp_path, text, files=site_that({}), wait=False) as site:
+        eventually(lambda: status_json(tmp_path)[1].get('state') == 'STARTED')
+        for _ in range(2):
+            told = run(tmp_path, 'site.ini', 'graceful')
+            assert told.code == 0, told.report()
+        assert site.stop()[0] == 0, site.report()
+
+
+@pytest.mark.parametrize('numbers', ['1', '2', '12', '012'])
+@pytest.mark.parametrize('lost', [False, True], ids=['', 'entry removed'])
+def test_a_request_that_closes_them_does_not_break_a_restart(
+    tmp_path, monkeypatch, numbers, lost
+):
+    (tmp_path / 'xdg').mkdir(mode=0o700)
+    monkeypatch.setenv('RUNTIME_DIRECTORY', str(tmp_path / 'xdg'))
+    with Site(tmp_path, ini(port=free_port()), files=site_that({})) as site:
+        eventually(lambda: status_json(tmp_path)[1].get('state') == 'STARTED')
+        assert site.get(f'/?{numbers}').status == 200
+        if lost:
+            for path in (tmp_path / 'xdg').glob('*.sock'):
+                path.unlink()
+            (tmp_path / 'webapp.py').rename(tmp_path / 'moved.py')
+            site.send(signal.SIGHUP)  # the trial fails, and the socket is bound again
+            eventually(lambda: status_json(tmp_path)[1].get('last_reload'))
+            eventually(
+                lambda: status_json(tmp_path)[1]['last_reload']['outcome'] == 'failed'
+            )
+            (tmp_path / 'moved.py').rename(tmp_path / 'webapp.py')
+        told = run(tmp_path, 'site.ini', 'graceful')
+        assert told.code == 0, told.report()
+        assert site.get('/').status == 200
         assert site.stop()[0] == 0, site.report()

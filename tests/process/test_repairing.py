@@ -97,3 +97,34 @@ def test_an_entry_is_made_again(serve, tmp_path, ends):
         assert run(tmp_path, 'site.ini', 'stop').code == 0
         assert site.wait() == 0, site.report()
     assert not [*folder.iterdir()]
+
+
+@pytest.mark.parametrize('trial', ['auto', 'false'])
+def test_one_process_repairs_although_it_keeps_its_old_code(
+    tmp_path, monkeypatch, trial
+):
+    (tmp_path / 'xdg').mkdir(mode=0o700)
+    monkeypatch.setenv('RUNTIME_DIRECTORY', str(tmp_path / 'xdg'))
+    files = {'webapp.py': WEBAPP}
+    with Site(tmp_path, ini(trial=trial), files=files) as site:
+        eventually(lambda: status_json(tmp_path)[1].get('state') == 'STARTED')
+        for path in (tmp_path / 'xdg').iterdir():
+            path.unlink()
+        # The first cannot be loaded, and without the second no restart is possible.
+        broken = tmp_path / ('webapp.py' if trial == 'auto' else 'site.ini')
+        broken.rename(tmp_path / 'moved')
+        if trial == 'auto':
+            broken.write_text('import cheesecake')
+        hang_up(site, 'was missing: it is bound again')
+        said = 'No module named' if trial == 'auto' else 'site.ini is gone'
+        assert site.err.wait_for(said), site.report()
+        broken.unlink(missing_ok=True)
+        (tmp_path / 'moved').rename(broken)
+        eventually(lambda: status_json(tmp_path)[1].get('state') == 'STARTED')
+        assert site.get('/').status == 200
+        for _ in range(2):
+            told = run(tmp_path, 'site.ini', 'graceful')
+            assert told.code == 0, told.report()
+        assert site.err.text.count('it is bound again') == 1
+        assert site.stop()[0] == 0, site.report()
+    assert not [*(tmp_path / 'xdg').iterdir()]
