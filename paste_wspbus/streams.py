@@ -29,7 +29,7 @@ def fill_numbers() -> None:
     """Open 0, 1 and 2 if they are closed: output must not go into a socket with that number."""
     with contextlib.suppress(OSError):
         while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
-            pass  # it got the lowest free number
+            os.set_inheritable(fd, True)  # it got the lowest free number
         os.close(fd)
 
 

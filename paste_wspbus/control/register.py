@@ -14,6 +14,7 @@ import time
 
 from paste_wspbus.forks import close_in_child
 from paste_wspbus.unix import locks
+from paste_wspbus.unix.numbers import lift
 from paste_wspbus.unix.paths import SYSTEM, UnsafeFolder, is_private, own_folders
 from paste_wspbus.unix.processes import users_of
 
@@ -65,7 +66,7 @@ class Registration:
         for number in range(_ATTEMPTS):
             # A process of another container may have the same ID, and the same folder.
             stem = f'{folder}/{name}-{os.getpid()}{f"-{number}" if number else ""}'
-            fd = os.open(stem + LOCK, os.O_RDWR | os.O_CREAT | _READ, 0o644)
+            fd = lift(os.open(stem + LOCK, os.O_RDWR | os.O_CREAT | _READ, 0o644))
             os.fchmod(fd, 0o644)  # whatever the umask is
             # Another process may remove it before it is signed.
             is_free = locks.signer_of(fd) in (None, 0) and locks.sign(fd)

@@ -22,6 +22,7 @@ from paste_wspbus.listening.sockets import Selector
 from paste_wspbus.listening.unix_sockets import bind_with_mode
 from paste_wspbus.streams import restore_deleted
 from paste_wspbus.unix import exposed
+from paste_wspbus.unix.numbers import above, copy_above
 from paste_wspbus.unix.paths import address_of, listens, locked, remove_socket
 from paste_wspbus.values import real_path
 
@@ -170,7 +171,7 @@ class Control:
             self._open()
 
     def _open(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = above(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             remove_socket(self.path)
             with address_of(self.path, makes=True) as address:
@@ -253,7 +254,7 @@ class Control:
                 return
             sock = accepted
         try:
-            self._begin(sock)
+            self._begin(above(sock))
         finally:
             self._open_reserve()
 
@@ -420,7 +421,7 @@ class Control:
 
     def bequeath(self) -> int | None:
         """Return a copy of the socket's descriptor for the next program; see `forget`."""
-        return None if self.sock is None else os.dup(self.sock.fileno())
+        return None if self.sock is None else copy_above(self.sock.fileno())
 
     def forget(self) -> None:
         """Close everything, but do not remove the file, which belongs to the successor now."""

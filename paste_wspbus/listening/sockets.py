@@ -90,7 +90,10 @@ class ListeningSocket:
 
     def copy(self) -> ListeningSocket:
         """Return the same socket with a descriptor of its own."""
-        return ListeningSocket(self.sock.dup(), owned=False, labels=self.labels)
+        from paste_wspbus.unix.numbers import above
+
+        sock = above(self.sock.dup())
+        return ListeningSocket(sock, owned=False, labels=self.labels)
 
     @property
     def file(self) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.renewal import Renewal
 from paste_wspbus.process.repairing import repair
+from paste_wspbus.streams import fill_numbers
 from paste_wspbus.unix.processes import descendants, how
 
 TYPE_CHECKING = False
@@ -213,6 +214,7 @@ class TrialProcess:
         self, process: Process, limit: float | None, *, logs: bool = False
     ) -> None:
         self._limit, self._began = limit, time.monotonic()
+        fill_numbers()  # the site may have closed them
         self._ours, theirs = socket.socketpair()
         options, log_file = process.options, process.log_file
         order: dict[str, Any] = {

@@ -61,7 +61,12 @@ class Pauses:
         :raises ConnectionAbortedError: if the client has gone.
         """
         try:
-            return sock.accept()
+            client, address = sock.accept()
+            if client.fileno() < 3:
+                from paste_wspbus.unix.numbers import above
+
+                client = above(client)
+            return client, address
         except (BlockingIOError, ConnectionAbortedError):
             raise
         except OSError as error:

@@ -9,6 +9,31 @@ from tests.kit.clients import free_port
 from tests.kit.daemons import ini
 from tests.kit.stand_in import status_json
 
+#: What each server is in an .ini.
+SERVERS = {
+    'waitress': 'egg:waitress',
+    'cheroot': 'egg:paste_wspbus#cheroot',
+    'Paste': 'egg:Paste#http',
+    'wsgiref': 'egg:paste_wspbus#wsgiref',
+    'CherryPy': 'egg:paste_wspbus#cherrypy',
+}
+
+#: Closes the descriptors that the path names, and prints to them, whatever they are then.
+CLOSING = """
+import os
+
+
+def make(global_conf, **conf):
+    def app(environ, start_response):
+        numbers = [int(digit) for digit in environ['PATH_INFO'][1:]]
+        for number in numbers:
+            os.close(number)
+        start_response('200 OK', [('Content-Length', '2')])
+        return [b'ok']
+
+    return app
+"""
+
 WEBAPP = """
 import os
 
@@ -86,4 +111,36 @@ def test_a_request_that_closes_them_does_not_break_a_restart(
         told = run(tmp_path, 'site.ini', 'graceful')
         assert told.code == 0, told.report()
         assert site.get('/').status == 200
+        assert site.stop()[0] == 0, site.report()
+
+
+@pytest.mark.parametrize(
+    ('server', 'numbers'),
+    [('waitress', '0'), ('waitress', '1'), *((server, '12') for server in SERVERS)],
+)
+def test_a_request_that_closes_0_1_or_2_takes_no_socket_from_the_next_program(
+    tmp_path, server, numbers
+):
+    text = ini(port=free_port()).replace('egg:waitress', SERVERS[server])
+    text = '\n'.join(line for line in text.splitlines() if 'threads' not in line)
+    files = {'webapp.py': CLOSING}
+    with Site(tmp_path, text, files=files) as site:
+        for _ in range(2):
+            assert site.get(f'/{numbers}').body == b'ok'
+            told = run(tmp_path, 'site.ini', 'graceful')
+            assert told.code == 0, told.report()
+            assert status_json(tmp_path)[1]['pid'] == site.process.pid
+            assert site.get('/').body == b'ok'
+        assert site.stop()[0] == 0, site.report()
+
+
+def test_what_a_site_prints_goes_to_no_client_if_a_request_has_closed_2(tmp_path):
+    webapp = CLOSING.replace("return [b'ok']", "os.write(2, b'!'); return [b'ok']")
+    with Site(tmp_path, ini(), files={'webapp.py': webapp}) as site:
+        # It may write to its own, closed stream: that fails, and the answer is a 500.
+        site.get('/2')
+        for _ in range(3):
+            assert site.get('/').body == b'ok'
+        status = run(tmp_path, 'site.ini', 'status')
+        assert status.code == 0, status.report()
         assert site.stop()[0] == 0, site.report()
