@@ -46,23 +46,11 @@ def parse_host(text: str) -> str:
 
         problem = f'{text!r} is not a host name or address'
         raise SettingError('host', f'{problem}{host_hint(text)}')
-    check_interface(text, 'host')
+    if ':' in text:
+        from paste_wspbus.listening.interfaces import check_interface
+
+        check_interface(text, 'host')
     return text
-
-
-def check_interface(host: str, key: str) -> None:
-    """Raise SettingError if a host is a link-local IPv6 address without its interface.
-
-    Each interface has a network fe80::/10 of its own: RFC 4007, section 6.
-    """
-    first = host.strip('[]').lower().partition(':')[0]
-    if len(first) != 4 or first[:3] not in ('fe8', 'fe9', 'fea', 'feb'):
-        return
-    if ':' in host and '%' not in host:
-        # In an .ini a percent sign is doubled.
-        sign = '%' if key.startswith('--') else '%%'
-        problem = f'{host!r} is a link-local address, which needs its network interface'
-        raise SettingError(key, f'{problem}: write it as {host.strip("[]")}{sign}eth0')
 
 
 def has_port(text: str) -> bool:
@@ -106,29 +94,19 @@ def resolve(
     except (socket.gaierror, UnicodeError) as error:
         said = getattr(error, 'strerror', None) or str(error)
         reason = f'the host name does not resolve ({said})'
-        if '%' in host and not _is_interface(interface := host.partition('%')[2]):
-            reason = f'this machine has no network interface {interface!r}'
-        raise BindError(_host_port(host, port), reason) from None
+        from paste_wspbus.listening.interfaces import missing_interface
+
+        if missing := missing_interface(host):
+            reason = f'this machine has no network interface {missing!r}'
+        raise BindError(as_written((host, port)), reason) from None
     return [(entry[0], entry[4]) for entry in found]  # type: ignore[misc]
-
-
-def _is_interface(name: str) -> bool:
-    try:
-        return name.isdigit() or bool(socket.if_nametoindex(name))
-    except OSError:
-        return False
-
-
-def _host_port(host: str, port: int) -> str:
-    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
 
 
 def as_written(address: SocketAddress) -> str:
     """Return an address as ``--listen`` takes it: 127.0.0.1:8080, [fe80::1%eth0]:8080."""
     host, port, *more = address
     if more and more[1]:
-        try:
-            host = f'{host}%{socket.if_indextoname(int(more[1]))}'
-        except OSError:  # the interface is gone
-            host = f'{host}%{more[1]}'
-    return _host_port(host, port)
+        from paste_wspbus.listening.interfaces import with_interface
+
+        host = with_interface(host, int(more[1]))
+    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from paste_wspbus.errors import SettingError
 from paste_wspbus.listening.addresses import (
-    check_interface,
     has_port,
     parse_mode,
     parse_port,
 )
+from paste_wspbus.listening.interfaces import check_interface
 from paste_wspbus.values import boolean, split_list, value_hint
 
 TYPE_CHECKING = False

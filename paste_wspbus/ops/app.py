@@ -16,7 +16,8 @@ from paste_wspbus.ops.pages import Asked, as_json, healthy, live, ready, startup
 from paste_wspbus.ops.requests import Request
 from paste_wspbus.ops.snapshot import Snapshot, State
 from paste_wspbus.reference import KEY
-from paste_wspbus.values import boolean, convert
+from paste_wspbus.servers.settings import convert
+from paste_wspbus.values import boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import os
 from paste_wspbus.errors import ConfigError, UsageError, WSPBusError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.ini.settings import FILES
+from paste_wspbus.servers.rebinding import bind_anew
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _look_after_sockets(process: Process, server: Server, old: Server) -> None:
 
     :raises BindError: if the file of a Unix socket is gone, and cannot be bound anew.
     """
-    for lost in old.bind_anew():
+    for lost in bind_anew(old):
         lost.close()
         process.notes.append(f'The file of {lost.url()} was removed: it is bound again')
     if server.where != old.where:

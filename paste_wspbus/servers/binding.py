@@ -102,25 +102,6 @@ class Binding:
         finally:
             self._inherited, self._unused = [], []
 
-    def bind_anew(self) -> list[ListeningSocket]:
-        """Bind the Unix sockets anew whose file is gone, or belongs to another process now.
-
-        :returns: the sockets that no client can reach; the caller must close them.
-        :raises BindError: if the server cannot bind them; then nothing has changed.
-        """
-        before, lost = (
-            self.sockets,
-            [one for one in self.sockets if not one.is_reachable],
-        )
-        if lost:
-            self.sockets = []
-            try:
-                self.bind(one for one in before if one not in lost)
-            except BaseException:
-                self.sockets = before
-                raise
-        return lost
-
     def bind_tcp(
         self, family: int, address: SocketAddress, ipv6only: bool | None = None
     ) -> ListeningSocket:

@@ -26,7 +26,8 @@ from paste_wspbus.servers.cheroot_gateway import contained
 from paste_wspbus.servers.cheroot_threads import Worker
 from paste_wspbus.servers.refusing import AnswersOnce, refusal
 from paste_wspbus.servers.server import ADDRESS, Load, Server
-from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
+from paste_wspbus.servers.settings import convert
+from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

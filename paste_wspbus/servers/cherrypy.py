@@ -18,7 +18,8 @@ from paste_wspbus.servers.cheroot import (
 )
 from paste_wspbus.servers.cheroot_doors import bind_addr
 from paste_wspbus.servers.server import ADDRESS
-from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
+from paste_wspbus.servers.settings import convert
+from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

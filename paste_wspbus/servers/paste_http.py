@@ -14,8 +14,9 @@ from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.containing import RaisedInRequest
 from paste_wspbus.servers.refusing import AnswersOnce, refusal
 from paste_wspbus.servers.server import ADDRESS, Load
+from paste_wspbus.servers.settings import convert
 from paste_wspbus.servers.socketserver import SocketServer
-from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, convert, whole
+from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

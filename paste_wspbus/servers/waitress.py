@@ -22,7 +22,6 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
 from paste_wspbus.listening.addresses import (
-    check_interface,
     parse_host,
     parse_port,
     resolve,
@@ -113,7 +112,10 @@ class WaitressServer(Server):
             else:
                 host, port = _split(where)
                 parse_port(port, 'listen')
-                check_interface(host, 'listen')
+                if ':' in host:
+                    from paste_wspbus.listening.interfaces import check_interface
+
+                    check_interface(host, 'listen')
         # Waitress checks the keys that belong together.
         if any('trusted' in key for key in conf):
             self._check_together({k: v for k, v in conf.items() if k not in WHERE})

@@ -7,8 +7,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.containing import Contained
 from paste_wspbus.servers.server import WHERE
+from paste_wspbus.servers.settings import convert
 from paste_wspbus.servers.socketserver import SocketServer
-from paste_wspbus.values import boolean, convert
+from paste_wspbus.values import boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

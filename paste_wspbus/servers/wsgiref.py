@@ -9,8 +9,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.containing import Contained
+from paste_wspbus.servers.settings import convert
 from paste_wspbus.servers.socketserver import SocketServer
-from paste_wspbus.values import convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

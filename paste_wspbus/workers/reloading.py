@@ -12,6 +12,7 @@ from paste_wspbus.bus.host import note_reason
 from paste_wspbus.control.status import followed
 from paste_wspbus.errors import BindError
 from paste_wspbus.role import CLUSTER, SITE, WORKER, Role
+from paste_wspbus.servers.rebinding import bind_anew
 from paste_wspbus.unix.tty import Terminal
 from paste_wspbus.watching.files import Files, change_of, is_installed, what_changed
 from paste_wspbus.watching.watcher import Watcher
@@ -190,7 +191,7 @@ class Reloading:
         if server is None or self.spares.style == 'execv':
             return
         try:
-            lost = server.bind_anew()
+            lost = bind_anew(server)
         except BindError as error:
             self.bus.log(str(error), 40)
             return

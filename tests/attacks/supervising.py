@@ -306,7 +306,7 @@ class Model:
 
 
 SERVER = SimpleNamespace(
-    sockets=[SimpleNamespace(owned=True)], bind_anew=list, share=lambda board: None
+    sockets=[SimpleNamespace(owned=True, is_reachable=True)], share=lambda board: None
 )
 
 

@@ -34,8 +34,7 @@ PLAN = Plan(
 )
 SERVER = SimpleNamespace(
     shared=False,
-    sockets=[SimpleNamespace(owned=True)],
-    bind_anew=lambda: [],
+    sockets=[SimpleNamespace(owned=True, is_reachable=True)],
     share=lambda board: None,
 )
 
