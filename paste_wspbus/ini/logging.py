@@ -6,6 +6,8 @@ import configparser
 import contextlib
 import logging
 import os
+import sys
+import time
 from logging.config import fileConfig
 
 from paste_wspbus.errors import ConfigError, FactoryError
@@ -16,6 +18,7 @@ from paste_wspbus.ini.file import (
     read_lines,
 )
 from paste_wspbus.ini.settings import section_of
+from paste_wspbus.streams import attempt, standard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +56,52 @@ class Formatter(logging.Formatter):
                 if not isinstance(missing, KeyError) or missing.args[0] in vars(record):
                     raise
                 vars(record)[missing.args[0]] = '-'
+
+
+class Losses:
+    """The `handleError` of a handler that cannot write: it prints a line, at most once a minute.
+
+    Python's own prints a traceback for each record: if nobody listens at /dev/log, or
+    the disk is full.
+
+    :param where: the file and the section of the handler.
+    """
+
+    def __init__(self, where: str, handler: logging.Handler) -> None:
+        self._where, self._handler = where, handler
+        self._count, self._tell_at = 0, float('-inf')
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        """Print which records were lost; the handler calls this while its error is handled."""
+        error = sys.exception()
+        if not isinstance(
+            error, OSError
+        ):  # a mistake in the code, such as a wrong format
+            type(self._handler).handleError(self._handler, record)
+            return
+        self._count += 1
+        now = time.monotonic()
+        if now < self._tell_at or not logging.raiseExceptions:
+            return
+        address = getattr(self._handler, 'address', '')
+        at = f' at {address}' if address and error.filename is None else ''
+        lost = f'records that are lost: {self._count} ({error}{at})'
+        self._count, self._tell_at = 0, now + TELL_AGAIN
+        attempt(standard('stderr'), 'write', f'{self._where}: {lost}\n')
+
+
+#: Seconds between two lines of `Losses`.
+TELL_AGAIN = 60
+
+
+def _tell_losses(file: str) -> None:
+    """Let each handler of the loggers tell its losses, unless its class has a way of its own."""
+    loggers = (logging.root, *logging.root.manager.loggerDict.values())
+    for logger in loggers:
+        for handler in getattr(logger, 'handlers', ()):
+            if type(handler).handleError is logging.Handler.handleError:
+                where = f'{file} [handler_{handler.name}]'
+                handler.handleError = Losses(where, handler)
 
 
 def logging_parser(
@@ -148,6 +197,7 @@ def configure_logging(
             problem += at
             raise FactoryError(file, problem, section=section, key=key) from error
         raise ConfigError(file, problem, section=section, key=key) from None
+    _tell_losses(file)
 
 
 def load_json(config: Config) -> ModuleType:
