@@ -26,6 +26,7 @@ _REASONS = {
     errno.EADDRINUSE: 'the port is taken: another process listens there',
     errno.EACCES: 'permission denied (ports below 1024 are for root)',
     errno.EADDRNOTAVAIL: 'this machine has no such address',
+    errno.ENODEV: 'this machine has no network interface of that number',
 }
 
 

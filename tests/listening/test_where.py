@@ -376,13 +376,19 @@ def test_a_link_local_address_without_its_interface_is_refused(
     assert told.err.text == f'{said.format(why)}\n'
 
 
-def test_an_interface_that_is_not_there_is_named(tmp_path):
-    words = ('site.ini', '--listen', '[fe80::1%nosuch]:80')
+@pytest.mark.parametrize(
+    ('interface', 'said'),
+    [
+        ('nosuch', "network interface 'nosuch'"),
+        ('99999', 'network interface of that number'),
+    ],
+)
+def test_an_interface_that_is_not_there_is_named(tmp_path, interface, said):
+    words = ('site.ini', '--listen', f'[fe80::1%{interface}]:80')
     told = run(tmp_path, *words, files=files('waitress'))
     assert told.code == 1, told.report()
     assert told.err.text == (
-        'cannot listen on [fe80::1%nosuch]:80: '
-        "this machine has no network interface 'nosuch'\n"
+        f'cannot listen on [fe80::1%{interface}]:80: this machine has no {said}\n'
     )
 
 
