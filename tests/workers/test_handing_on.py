@@ -144,7 +144,8 @@ def test_a_connection_with_a_thread_of_its_own_is_answered_by_the_successor(
 #: A process that has accepted a connection, and says which descriptor it has.
 HAS_ACCEPTED = """
 import socket, sys
-connection, _ = socket.socket(fileno=int(sys.argv[1])).accept()
+listening = socket.socket(fileno=int(sys.argv[1]))
+connection, _ = listening.accept()
 print(connection.fileno(), flush=True)
 sys.stdin.read()
 """
