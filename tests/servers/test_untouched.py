@@ -156,11 +156,14 @@ def test_a_connection_came_in_at_the_socket_of_its_family(listening):
         sixth = socket.create_server(('::', 0), family=socket.AF_INET6)
     except OSError:
         pytest.skip('the system has no IPv6')
-    with sixth, socket.create_server(('0.0.0.0', sixth.getsockname()[1])) as fourth:
-        with socket.create_connection(('127.0.0.1', fourth.getsockname()[1])):
-            sock, _ = fourth.accept()
-            with sock:
-                assert came_in_at(sock, [fourth, sixth]) is fourth
+    with (
+        sixth,
+        socket.create_server(('0.0.0.0', sixth.getsockname()[1])) as fourth,
+        socket.create_connection(('127.0.0.1', fourth.getsockname()[1])),
+    ):
+        sock, _ = fourth.accept()
+        with sock:
+            assert came_in_at(sock, [fourth, sixth]) is fourth
 
 
 class _Server:
