@@ -54,7 +54,10 @@ def nearest(word: str, known: Any) -> str:
     from difflib import get_close_matches  # only an error needs it
 
     alike = {str(one).lower(): one for one in sorted(known, key=str)}
-    found = get_close_matches(word.lower(), alike, 1, 0.5)
+    word = word.lower()
+    # A wrong letter counts for more in a short word.
+    found = get_close_matches(word, alike, 1, 0.74 if len(word) > 3 else 0.6)
+    found = found or [one for one in alike if word in one.split('_')]
     return f'; did you mean {alike[found[0]]!r}?' if found else ''
 
 

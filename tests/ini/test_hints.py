@@ -2,6 +2,7 @@
 
 import pytest
 
+from paste_wspbus import values
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError
 from paste_wspbus.ini import hints
 from paste_wspbus.ini.settings import SETTINGS
@@ -32,6 +33,24 @@ def test_a_section_that_has_another_name_is_not_the_one_that_is_meant():
 )
 def test_a_key_that_is_an_option_or_belongs_elsewhere_is_named_as_that(key, hint):
     assert hints.unknown_key(key, SETTINGS) == f'unknown key{hint}'
+
+
+@pytest.mark.parametrize(
+    ('word', 'near'),
+    [
+        *(('prot', 'port'), ('hsot', 'host'), ('maim', 'main'), ('Worker', 'workers')),
+        *(('stop_timout', 'stop_timeout'), ('mian', 'main'), ('hst', 'host')),
+        *(('deadline', 'request_deadline'), ('memory', 'max_memory')),
+    ],
+)
+def test_a_word_with_a_slip_or_a_part_of_a_name_is_the_one_that_is_meant(word, near):
+    known = [*SETTINGS, 'port', 'host', 'main']
+    assert values.nearest(word, known) == f'; did you mean {near!r}?'
+
+
+@pytest.mark.parametrize('word', ['root', 'port', 'color', 'group', 'create', 'url'])
+def test_another_word_with_some_of_the_letters_is_not_the_one_that_is_meant(word):
+    assert values.nearest(word, SETTINGS) == ''
 
 
 @pytest.mark.parametrize(
@@ -208,6 +227,6 @@ def test_a_host_with_a_port_is_none(host, hint):
     assert str(caught.value).endswith(f'is not a host name or address{hint}')
 
 
-@pytest.mark.parametrize('host', ['::', '::1', 'fe80::1', 'localhost'])
+@pytest.mark.parametrize('host', ['::', '::1', 'fe80::1%eth0', 'localhost'])
 def test_an_ipv6_address_is_a_host(host):
     assert parse_host(host) == host
