@@ -49,16 +49,26 @@ def value_hint(value: str) -> str:
     return '; a comment needs a line of its own' if holds else ''
 
 
+#: How alike a word must be, from 0 to 1: any two of many names are a bit alike.
+NEAR = 0.75
+
+
 def nearest(word: str, known: Any) -> str:
-    """Return a hint for the end of a message: the nearest known word, or ''."""
+    """Return a hint for the end of a message: the known word that is meant, or ''."""
+    found = closest(word, known)
+    return f'; did you mean {found!r}?' if found is not None else ''
+
+
+def closest(word: str, known: Any) -> Any:
+    """Return the known word that is meant: it is alike, or has the other as a part; or None."""
     from difflib import get_close_matches  # only an error needs it
 
     alike = {str(one).lower(): one for one in sorted(known, key=str)}
     word = word.lower()
+    found = [one for one in alike if word in one.split('_')]
     # A wrong letter counts for more in a short word.
-    found = get_close_matches(word, alike, 1, 0.74 if len(word) > 3 else 0.6)
-    found = found or [one for one in alike if word in one.split('_')]
-    return f'; did you mean {alike[found[0]]!r}?' if found else ''
+    found += get_close_matches(word, alike, 1, NEAR if len(word) > 3 else 0.6)
+    return alike[found[0]] if found else None
 
 
 def split_list(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import re
 
 from paste_wspbus.errors import UsageError
 from paste_wspbus.ini.settings import MAX_WORKERS, worker_count
+from paste_wspbus.values import closest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,12 +73,9 @@ def explained(message: str, parser: argparse.ArgumentParser) -> str:
 
 def near(option: str, parser: argparse.ArgumentParser) -> str:
     """Return a hint for the end of a message: the option that is meant, or ''."""
-    from difflib import get_close_matches  # only an error needs it
-
     for ours, theirs in ELSEWHERE.items():
         if option.lstrip('-') in theirs:
             return f'; write {ours}'
     known = {one.lstrip('-'): one for one in parser._option_string_actions}
-    for name in get_close_matches(option.lstrip('-'), known, 1):
-        return f'; did you mean {known[name]!r}?'
-    return ''
+    name = closest(option.lstrip('-'), known)
+    return f'; did you mean {known[name]!r}?' if name is not None else ''

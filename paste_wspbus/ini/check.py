@@ -32,7 +32,7 @@ from paste_wspbus.listening.written import parse_address
 from paste_wspbus.plugins import CHANNELS
 from paste_wspbus.reference import KEY
 from paste_wspbus.unix.report_files import DENIED, problem_of
-from paste_wspbus.values import nearest, split_file, value_hint
+from paste_wspbus.values import closest, nearest, split_file, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -421,10 +421,8 @@ class _Sections:
         if kind is PLUGIN:
             known = self._channels
             for listener, channel, line in source.unknown_channels(known, wanted):
-                near = get_close_matches(channel, self._channels, 1)
-                wrong = PluginError(
-                    listener, channel, near[0] if near else None, f'{file}:{line}'
-                )
+                near = closest(channel, self._channels)
+                wrong = PluginError(listener, channel, near, f'{file}:{line}')
                 self.warnings.append(f'[{place.section}] {wrong}')
             return source.definition(function)
         return None

@@ -15,15 +15,12 @@ from importlib import metadata
 from signal import Signals
 
 from paste_wspbus.ini.plugins import NEEDS
-from paste_wspbus.values import nearest
+from paste_wspbus.values import NEAR, closest, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
-
-#: How similar a name must be to one of many: any two of a thousand names are a bit alike.
-NEAR = 0.75
 
 #: The problem of an indented section or key: it belongs to the value above it.
 IS_INDENTED = (
@@ -219,8 +216,8 @@ def _takes_no_request(app: Any, name: str) -> str:
 
 def missing_key(key: str, own: Iterable[str]) -> str:
     """Return the message for a section without a key that it needs."""
-    near = [] if key in own else get_close_matches(key, list(own), 1)
-    typo = f'; {near[0]!r} may be a typo of it' if near else ''
+    near = None if key in own else closest(key, own)
+    typo = f'; {near!r} may be a typo of it' if near is not None else ''
     what = '; it names what to load: egg:DIST#NAME or call:MODULE:FUNCTION'
     missing = 'this key has no value' if key in own else 'this key is missing'
     return f'{missing}{typo}{what if key == "use" else ""}'

@@ -18,7 +18,6 @@ from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import APP, NO_NAME, making, one_line
 from paste_wspbus.ini.hints import (
     IS_INDENTED,
-    NEAR,
     as_elsewhere,
     call_meant,
     distribution_hint,
@@ -32,7 +31,7 @@ from paste_wspbus.ini.hints import (
     section_hint,
 )
 from paste_wspbus.ini.pastedeploy import importlib_metadata, loadwsgi
-from paste_wspbus.values import nearest, value_hint
+from paste_wspbus.values import NEAR, nearest, value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

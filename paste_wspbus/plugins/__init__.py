@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paste_wspbus.errors import PluginError
+from paste_wspbus.values import closest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,13 +92,10 @@ class Plugin:
         listeners = list(self._listeners())
         for channel, method, _ in listeners:
             if channel not in known:
-                from difflib import get_close_matches  # only this error needs it
-
-                near = get_close_matches(channel, known, 1)
                 name = f'{type(self).__qualname__}.{method.__name__}'
                 code = getattr(method, '__code__', None)
                 place = f'{code.co_filename}:{code.co_firstlineno}' if code else ''
-                raise PluginError(name, channel, near[0] if near else None, place)
+                raise PluginError(name, channel, closest(channel, known), place)
         if remote:
             self.bus.accept(*remote)
         for channel, method, priority in listeners:

@@ -3,6 +3,7 @@
 import pytest
 
 from paste_wspbus import values
+from paste_wspbus.command.unnamed import SUBCOMMANDS
 from paste_wspbus.errors import ConfigError, FactoryError, SettingError
 from paste_wspbus.ini import hints
 from paste_wspbus.ini.settings import SETTINGS
@@ -35,22 +36,47 @@ def test_a_key_that_is_an_option_or_belongs_elsewhere_is_named_as_that(key, hint
     assert hints.unknown_key(key, SETTINGS) == f'unknown key{hint}'
 
 
+LEVELS = ['NOTSET', 'DEBUG', 'INFO', 'WARNING', 'ERROR']
+
+
 @pytest.mark.parametrize(
-    ('word', 'near'),
+    ('word', 'meant', 'known'),
     [
-        *(('prot', 'port'), ('hsot', 'host'), ('maim', 'main'), ('Worker', 'workers')),
-        *(('stop_timout', 'stop_timeout'), ('mian', 'main'), ('hst', 'host')),
-        *(('deadline', 'request_deadline'), ('memory', 'max_memory')),
+        ('worker', 'workers', SETTINGS),
+        ('wokers', 'workers', SETTINGS),
+        ('stop_timout', 'stop_timeout', SETTINGS),
+        ('metrics', 'site_metrics', SETTINGS),
+        ('MaxMemory', 'max_memory', SETTINGS),
+        ('deadline', 'request_deadline', SETTINGS),
+        ('log', 'log_file', SETTINGS),
+        ('pid', 'pid_file', SETTINGS),
+        ('statu', 'status', SUBCOMMANDS),
+        ('strat', 'start', SUBCOMMANDS),
+        ('gracefull', 'graceful', SUBCOMMANDS),
+        ('DEBG', 'DEBUG', LEVELS),
+        ('err', 'ERROR', LEVELS),
+        ('prot', 'port', ['host', 'port', 'threads']),
+        ('app', 'make_app', ['make_app', 'main', 'os']),
+        ('apq', 'app', ['app', 'main']),
+        ('databse', 'database', ['database', 'catalog']),
     ],
 )
-def test_a_word_with_a_slip_or_a_part_of_a_name_is_the_one_that_is_meant(word, near):
-    known = [*SETTINGS, 'port', 'host', 'main']
-    assert values.nearest(word, known) == f'; did you mean {near!r}?'
+def test_a_slip_or_a_part_of_a_name_means_that_name(word, meant, known):
+    assert values.nearest(word, known) == f'; did you mean {meant!r}?'
 
 
-@pytest.mark.parametrize('word', ['root', 'port', 'color', 'group', 'create', 'url'])
-def test_another_word_with_some_of_the_letters_is_not_the_one_that_is_meant(word):
-    assert values.nearest(word, SETTINGS) == ''
+@pytest.mark.parametrize(
+    ('words', 'known'),
+    [
+        ('root port host cron redis url mode color group create', SETTINGS),
+        ('list run test', SUBCOMMANDS),
+        ('VERBOSE NOTICE', LEVELS),
+        ('blog', ['shop', 'catalog', 'admin']),
+        ('api', ['main', 'mail']),
+    ],
+)
+def test_a_word_that_only_shares_letters_with_a_name_does_not_mean_it(words, known):
+    assert [one for one in words.split() if values.nearest(one, known)] == []
 
 
 @pytest.mark.parametrize(
