@@ -78,6 +78,7 @@ SERVERS = [
     Gunicorn('sync'),
     Gunicorn('gthread'),
     UWSGI(chain=False),
+    restart_servers.Granian(),  # it looks for no worker that hangs
 ]
 
 

@@ -21,7 +21,7 @@ import restart_servers
 import rounds
 from restart_alone import measure_alone
 from restart_load import KINDS, Load
-from restart_servers import UWSGI, Gunicorn, Wspserve
+from restart_servers import UWSGI, Granian, Gunicorn, Wspserve
 
 OURS = [Wspserve('waitress'), Wspserve('cheroot')]
 SERVERS = [
@@ -30,6 +30,7 @@ SERVERS = [
     Gunicorn('gthread'),
     UWSGI(chain=False),
     UWSGI(chain=True),
+    Granian(),
 ]
 
 #: Milliseconds within which 999 of 1,000 requests must be answered.
@@ -664,8 +665,8 @@ def measure_idle(options):
     ours, counted = {}, {}
     for server in options.servers:
         for preload in (False, True) if server in OURS else (False,):
-            if isinstance(server, UWSGI):
-                continue  # its threads are not Python's
+            if not server.has_pythons_threads:
+                continue
             name = f'{server.name}{", preload" if preload else ""}'
             try:
                 counted[name] = count_wake_ups(server, preload, options.idle_seconds)

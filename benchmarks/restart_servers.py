@@ -1,4 +1,4 @@
-"""The same site in workers of wspserve, gunicorn and uWSGI: deploy, serve, restart."""
+"""The same site in workers of wspserve, gunicorn, uWSGI and granian: deploy, serve, restart."""
 
 from __future__ import annotations
 
@@ -198,6 +198,9 @@ def is_up(running: Running) -> bool:
 class Server:
     """How one server is started and restarted."""
 
+    #: Whether Python's threads are all that a worker has.
+    has_pythons_threads = True
+
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -296,6 +299,8 @@ class Gunicorn(Server):
 class UWSGI(Server):
     """uWSGI; with ``chain``, it restarts one worker after the other, else all at SIGHUP."""
 
+    has_pythons_threads = False
+
     def __init__(self, chain: bool) -> None:
         super().__init__('uWSGI, chain reload' if chain else 'uWSGI, SIGHUP')
         self.chain = chain
@@ -327,4 +332,30 @@ class UWSGI(Server):
                 running.wait_until(over, lambda: running.log.count(over) > before)
         else:
             running.process.send_signal(signal.SIGHUP)
+        return None, ''
+
+
+class Granian(Server):
+    """granian, which replaces its workers at SIGHUP."""
+
+    has_pythons_threads = False
+
+    def __init__(self) -> None:
+        super().__init__('granian')
+
+    def command(self, site: Site) -> list[str]:
+        if site.preload:
+            raise rounds.Unavailable('it has no preload')
+        return [
+            *(
+                rounds.command('granian'),
+                '--interface=wsgi',
+                '--respawn-failed-workers',
+            ),
+            *(f'--workers={site.workers}', f'--blocking-threads={THREADS}'),
+            *('--host=127.0.0.1', f'--port={site.port}', 'deployed:app'),
+        ]
+
+    def restart(self, running: Running) -> tuple[int | None, str]:
+        running.process.send_signal(signal.SIGHUP)
         return None, ''

@@ -285,6 +285,14 @@ def gunicorn(app, port):
     ]
 
 
+def granian(app, port):
+    module, name = app
+    return [
+        *(rounds.command('granian'), '--interface=wsgi', '--blocking-threads=10'),
+        *('--host=127.0.0.1', f'--port={port}', f'{module}:{name}'),
+    ]
+
+
 def milliseconds_under_load(serve, load, stops):
     """Return a function that measures a stop; ``stops`` gets the Counter of each stop."""
 
@@ -311,8 +319,9 @@ def measure_loaded(options, load, app, what):
             for name in SERVERS
         }
         ours = list(servers)
-        if rounds.has('gunicorn'):
-            servers['(gunicorn)'] = functools.partial(gunicorn, app)
+        for name, peer in (('gunicorn', gunicorn), ('granian', granian)):
+            if rounds.has(name):
+                servers[f'({name})'] = functools.partial(peer, app)
         stops = {name: [] for name in servers}
         contenders = {
             name: milliseconds_under_load(servers[name], load, stops[name])
