@@ -25,7 +25,8 @@ MASK = '***'
 #: secret, ``bypass`` and ``mapping`` are none.
 _SECRET_KEY = re.compile(
     r'dsn|passw|passphrase|pwd|secret|token|key|credential|auth|cookie|salt'
-    r'|private|bearer|signature|webhook|licen[cs]e|(?<![a-z])(?:pass|pin|jwt|hmac|seed|otp)(?![a-z])',
+    r'|private|bearer|signature|webhook|licen[cs]e|otlp\w*headers'
+    r'|(?<![a-z])(?:pass|pin|jwt|hmac|seed|otp)(?![a-z])',
     re.I,
 )
 
@@ -35,8 +36,8 @@ _GENERATED = re.compile(r'(?=[a-z]*[0-9])(?=[0-9]*[a-z])[a-z0-9]{16,}', re.I)
 
 #: What follows names such as password=, also in JSON and in Python's repr.
 _NAMED = re.compile(
-    r'((?:passw(?:or)?d|passphrase|(?<![a-z])pass|pwd|secret|token|api_?key|dsn)\w*["\']?'
-    r'\s*[=:]\s*)("[^"]*"|\'[^\']*\'|[^\s;,&]+)',
+    r'((?:passw(?:or)?d|passphrase|(?<![a-z])pass|pwd|secret|token|api[-_]?key|dsn'
+    r'|authorization)\w*["\']?\s*[=:]\s*)("[^"]*"|\'[^\']*\'|(?:(?:bearer|basic)\s+)?[^\s;,&]+)',
     re.I,
 )
 
@@ -54,6 +55,9 @@ _CREDENTIALS = re.compile(r'://[^\s/@]*@')
 
 #: The password of a URL.
 _PASSWORD = re.compile(r'://[^\s/@:]*:(\S+)@')
+
+#: The values inside of a value such as authorization=…,x-team=….
+_ASSIGNED = re.compile(r'=([^\s,;&=]+)')
 
 #: What separates URLs in one value.
 _NEXT_URL = re.compile(r'[\s,;|]+(?=[a-z][a-z0-9+.-]*://)', re.I)
@@ -132,6 +136,7 @@ def _secrets_in(values: Mapping[str, str]) -> set[str]:
         is_address = '://' in value and '@' not in value and 'dsn' in key.lower()
         if _SECRET_KEY.search(key) and not is_address:
             found.update(map(str.strip, [value, *value.splitlines()]))
+            found.update(_ASSIGNED.findall(value))
     return {one for one in found if one.lower() not in _SWITCHES}
 
 

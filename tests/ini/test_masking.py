@@ -57,6 +57,9 @@ def test_what_is_no_secret_is_shown_as_it_is(key, value):
 def test_messages_keep_their_words():
     line = 'Worker 1 (process 4711) failed to start: is it there? Ask root@example.org'
     assert masked_text(line) == line
+    assert masked_text('sent Authorization: Bearer hunter2, got 401') == (
+        'sent Authorization: ***, got 401'
+    )
     assert masked_text('could not connect to redis://:pw@host/0?db=1 at all') == (
         'could not connect to redis://***@host/0?*** at all'
     )
@@ -120,6 +123,8 @@ def test_secrets_of_the_environment_and_passwords_in_both_forms_are_known(
         ('urls = redis://:first@h,redis://:hunter2@h', 'hunter2'),
         ('password = a\'b"c\\d\u00fc', repr('a\'b"c\\d\u00fc')[1:-1]),
         ('password = a\'b"c\\d\u00fc', ascii('a\'b"c\\d\u00fc')[1:-1]),
+        ('otlp_headers = x-team=first-one,x-other=hunter2', 'hunter2'),
+        ('more = {"Authorization": "Bearer hunter2"}', 'Bearer hunter2'),
         ('password = a/b+c d', 'a%2Fb%2Bc%20d'),
     ],
 )
