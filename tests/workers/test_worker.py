@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip('fcntl')
 
-from paste_wspbus import wire
 from paste_wspbus.inbox import Inbox
 from paste_wspbus.process.supervised_report import SupervisedReport
 from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import PRELOAD, SITE, Role
+from paste_wspbus.wire import lines
 from paste_wspbus.workers import packages
 from paste_wspbus.workers.orders import watch_for_the_end
 from paste_wspbus.workers.worker import Worker
@@ -77,7 +77,7 @@ def test_one_that_is_not_held_does_not_wait(make, supervisor):
     'role', [{'hold': True}, {'kind': SITE}, {'spare': True, 'hold': True}]
 )
 def test_one_that_is_held_says_so_and_waits(make, supervisor, role):
-    supervisor.connection.send(wire.order('go') + wire.order('status'))
+    supervisor.connection.send(lines.order('go') + lines.order('status'))
     assert make(**role).waits_to_go()
     assert supervisor.inbox.read() == [{'composed': True}]
     assert supervisor.its.recv(100) == b'status\n'  # which is for the site's bus
@@ -85,7 +85,7 @@ def test_one_that_is_held_says_so_and_waits(make, supervisor, role):
 
 @pytest.mark.parametrize('word', ['stop', 'make_way'])
 def test_any_other_order_ends_it(make, supervisor, word):
-    supervisor.connection.send(wire.order(word))
+    supervisor.connection.send(lines.order(word))
     assert not make(hold=True).waits_to_go()
 
 
@@ -97,7 +97,7 @@ def test_the_end_of_its_supervisor_ends_it(make, supervisor):
 def test_a_spare_has_all_its_time_from_when_it_goes(make, supervisor):
     worker = make(spare=True, hold=True)
     worker._forked -= 30
-    supervisor.connection.send(wire.order('go'))
+    supervisor.connection.send(lines.order('go'))
     worker.waits_to_go()
     assert worker.time_to_start > 59
 
