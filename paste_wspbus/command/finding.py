@@ -244,6 +244,8 @@ def _find_now(
         name = _short(found.lock.path) if found.lock is not None else PID_FILE
         found.state, found.lock = NOT_RUNNING, None
         found.problem = f'{name} is that of {found.other}{found.who}'
+    if found.state == NOT_RUNNING and control:
+        found = search.run_by_socket(control) or found
     if found.state == NOT_RUNNING:
         search.judge(found)
     return found
@@ -332,6 +334,23 @@ class Search:
 
     def _is_direct(self, entry: Entry) -> bool:
         return self.names.ini in (entry.ini, entry.file)
+
+    def run_by_socket(self, control: str) -> Found | None:
+        """Return the site whose entry is gone, by the control socket that the .ini names."""
+        found = _find_by_socket(control, None)
+        if found.state != RUNNING:
+            return None
+        users = users_of(found.pid) if found.pid else None
+        if users is None or not users <= self.users:
+            whose = 'another user' if users else 'a user that the system does not name'
+            found.may_run(f'a process of {whose} listens at {_short(control)}')
+            return found
+        with contextlib.suppress(NoAnswer):
+            fields = names_of(ask(control, 'status'))
+            is_ours = self.names.has_ini(fields) and not self.names.differ_from(fields)
+            if all(fields.values()) and not is_ours:
+                return None
+        return found
 
     def judge(self, found: Found) -> None:
         """Judge whether it is certain that the site does not run."""

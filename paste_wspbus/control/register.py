@@ -101,12 +101,15 @@ class Registration:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the entry says; {} if it says nothing."""
+        """What the entry says; {} if it says nothing, or if it is another file now."""
         try:
-            with open(self.path, 'rb') as file:
-                return _parsed(file.fileno()) or {}
+            fd = os.open(self.path, os.O_RDONLY | _READ)
         except OSError:
             return {}
+        try:
+            return _parsed(fd) or {}
+        finally:
+            os.close(fd)
 
     def write(self, **fields: Any) -> None:
         """Write what the entry says of the site.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from paste_wspbus.errors import PluginError
-from paste_wspbus.values import closest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ class Plugin:
         listeners = list(self._listeners())
         for channel, method, _ in listeners:
             if channel not in known:
+                from paste_wspbus.values import closest  # only this error needs it
+
                 name = f'{type(self).__qualname__}.{method.__name__}'
                 code = getattr(method, '__code__', None)
                 place = f'{code.co_filename}:{code.co_firstlineno}' if code else ''

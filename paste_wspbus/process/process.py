@@ -264,17 +264,11 @@ class Process:
 
     def is_not_renewed(self, reason: str) -> None:
         """Note that a restart of this process was refused."""
-        from paste_wspbus.process.renewal import Renewal
-
-        if self.answers is not None:
-            bus = self.answers.bus
-            self.renewal = Renewal(getattr(bus, 'asked_by', None))
-            self.renewal.ends(None, reason)
-            bus.asked_by = None
-            if bus.try_restart is None:  # else the trial has done it
-                from paste_wspbus.process.repairing import repair
-
-                repair(self, bus)
+        try:
+            from paste_wspbus.process.repairing import note_refusal
+        except OSError:  # no descriptor is free
+            return
+        note_refusal(self, reason)
 
     def register(self, bus: Bus) -> None:
         """Register the site, which serves now, if that was not done before the load."""

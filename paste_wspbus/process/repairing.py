@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from paste_wspbus.process.registering import BOUND_AGAIN, Registering
+from paste_wspbus.process.renewal import Renewal
 from paste_wspbus.streams import fill_numbers
 
 TYPE_CHECKING = False
@@ -41,6 +42,18 @@ def repair(process: Process, bus: Bus) -> None:
     for note in process.notes:
         bus.log(note, 30)
     process.notes.clear()
+
+
+def note_refusal(process: Process, reason: str) -> None:
+    """Note that a restart of a process was refused, which keeps its old code."""
+    if process.answers is None:
+        return
+    bus = process.answers.bus
+    process.renewal = Renewal(getattr(bus, 'asked_by', None))
+    process.renewal.ends(None, reason)
+    bus.asked_by = None
+    if bus.try_restart is None:  # else the trial has done it
+        repair(process, bus)
 
 
 def has_lost_its_file(control: Control) -> bool:

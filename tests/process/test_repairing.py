@@ -99,6 +99,30 @@ def test_an_entry_is_made_again(serve, tmp_path, ends):
     assert not [*folder.iterdir()]
 
 
+@pytest.mark.parametrize('what', ['nothing', 'FIFO', 'folder', 'link', 'garbage'])
+def test_another_file_in_the_place_of_the_entry_stops_nothing(serve, tmp_path, what):
+    (tmp_path / 'secret').write_text('secret')
+    with serve() as site:
+        folder = tmp_path / 'xdg'
+        eventually(lambda: [*folder.glob('*.json')])
+        for path in folder.glob('*.json'):
+            path.unlink()
+            if what == 'FIFO':
+                os.mkfifo(path)
+            elif what == 'folder':
+                path.mkdir()
+            elif what == 'link':
+                path.symlink_to(tmp_path / 'secret')
+            elif what == 'garbage':
+                path.write_bytes(b'{"ini": \0')
+        for _ in range(2):
+            told = run(tmp_path, 'site.ini', 'graceful')
+            assert told.code == 0, told.report()
+            assert site.get('/').status == 200
+        assert site.stop()[0] == 0, site.report()
+    assert (tmp_path / 'secret').read_text() == 'secret'
+
+
 @pytest.mark.parametrize('trial', ['auto', 'false'])
 def test_one_process_repairs_although_it_keeps_its_old_code(
     tmp_path, monkeypatch, trial
