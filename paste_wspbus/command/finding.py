@@ -9,7 +9,12 @@ import stat
 
 from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.control.client import NoAnswer, ask, connect
-from paste_wspbus.control.register import Entry, read_entries, socket_out_of_sight
+from paste_wspbus.control.register import (
+    Entry,
+    lock_without_entry,
+    read_entries,
+    socket_out_of_sight,
+)
 from paste_wspbus.control.status import process_of
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import FAILED, IS_UNKNOWN
@@ -355,6 +360,7 @@ class Search:
     def judge(self, found: Found) -> None:
         """Judge whether it is certain that the site does not run."""
         ini = self.names.ini
+        looked_for = self.names.file, self.users, self.is_root, self.entries
         if self.others and not found.other:
             found.problem += (
                 f'; {"; ".join(map(_described, self.others))} of {ini} runs'
@@ -367,10 +373,10 @@ class Search:
             found.may_run(problem)
         elif self.problems:
             found.may_run(str(self.problems[0]))
-        elif path := socket_out_of_sight(
-            self.names.file, self.users, self.is_root, self.entries
-        ):
+        elif path := socket_out_of_sight(*looked_for):
             found.may_run(_out_of_sight(ini, path))
+        elif path := lock_without_entry(*looked_for):
+            found.may_run(f'a process holds {path}, and its entry beside it is gone')
         elif not ini.startswith('egg:') and not os.path.exists(ini):
             found.problem += f', and there is no {ini}'
 

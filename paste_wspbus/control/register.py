@@ -390,6 +390,29 @@ def socket_out_of_sight(
     return None
 
 
+def lock_without_entry(
+    file: str, users: Iterable[int], everybody: bool, entries: Iterable[Entry]
+) -> str | None:
+    """Return the lock that a process holds for an .ini whose entry is gone, or cannot be read.
+
+    The arguments are those of `socket_out_of_sight`.
+    """
+    name = _name_for(file)
+    seen = {entry.path.removesuffix(SUFFIX) + LOCK for entry in entries}
+    for folder, (owner, _) in _folders(users, everybody).items():
+        with contextlib.suppress(OSError, UnsafeFolder):
+            _check(folder, os.lstat(folder), owner)
+            with os.scandir(folder) as files:
+                for one in itertools.islice(files, MAX_FILES):
+                    is_lock = one.name.startswith(f'{name}-') and one.name.endswith(
+                        LOCK
+                    )
+                    is_known = one.path in seen or not is_lock
+                    if not is_known and _holder_of(one.path) is not None:
+                        return one.path
+    return None
+
+
 def _parsed(fd: int) -> dict[str, Any] | None:
     try:
         fields = json.loads(os.pread(fd, MAX_BYTES, 0))

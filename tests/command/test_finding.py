@@ -671,3 +671,25 @@ def test_that_nothing_runs_counts_if_no_process_has_taken_over_meanwhile(
     )
     assert finding.find(None).state == expected
     assert next(states, None) is None
+
+
+@pytest.mark.parametrize('what', ['nothing', 'folder', 'FIFO'])
+def test_whether_a_site_runs_is_not_known_while_its_lock_is_held_without_an_entry(
+    tmp_path, monkeypatch, what
+):
+    (tmp_path / 'xdg').mkdir(mode=0o700)
+    monkeypatch.setenv('RUNTIME_DIRECTORY', str(tmp_path / 'xdg'))
+    args = ('--pid-file', str(tmp_path / 'own.pid'))
+    with Site(tmp_path, ini(), *args, files={'webapp.py': WEBAPP}) as site:
+        eventually(lambda: [*(tmp_path / 'xdg').glob('*.json')])
+        for path in (tmp_path / 'xdg').glob('*.json'):
+            path.unlink()
+            if what == 'folder':
+                path.mkdir()
+            elif what == 'FIFO':
+                os.mkfifo(path)
+        told = run(tmp_path, 'site.ini', 'status')
+        assert told.code == 4, told.report()
+        assert 'its entry beside it is gone' in told.out.text + told.err.text
+        assert site.stop()[0] == 0, site.report()
+    assert run(tmp_path, 'site.ini', 'status').code == 3

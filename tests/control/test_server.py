@@ -759,7 +759,9 @@ def test_a_stop_does_not_wait_long_for_who_cannot_answer(tmp_path):
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
-        with Process(['sleep', '60'], tmp_path) as process:
+        program = 'import signal; print("loaded", flush=True); signal.pause()'
+        with Process([sys.executable, '-c', program], tmp_path) as process:
+            assert process.out.wait_for('loaded')  # what it opens, it has opened
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, 1))
             began = time.monotonic()
             Stop(path, OtherProcess(process.pid)).run()
