@@ -26,9 +26,6 @@ SUBCOMMANDS = {
     'setup-app': 'Prepare what the application needs: its tables, folders, first users',
 }
 
-#: The subcommands that can print JSON.
-SHOWING = ('status', 'stacks', 'plan', 'blame', 'timeline')
-
 #: The subcommand that the file may follow, as with paster.
 SETUP_APP = 'setup-app'
 
@@ -43,9 +40,13 @@ PID_FILE, LOG_FILE = 'paster.pid', 'paster.log'
 URI = r'(?i)^(?:pastedeploy(?:\+ini)?|file\+ini):(?://)?'
 
 
+def _has_options(argv: list[str]) -> bool:
+    return any(arg.startswith('-') for arg in argv)
+
+
 def _parse(argv: list[str], prog: str) -> Options:
     options = Options()
-    if any(arg.startswith('-') for arg in argv):
+    if _has_options(argv):
         # argparse takes as long to import as this package.
         from paste_wspbus.command.parser import parse_options
 
@@ -64,34 +65,22 @@ def parse(argv: list[str], prog: str) -> Options:
     if options.args and _is_script(options.args[0]):
         from paste_wspbus.command.exe_section import exe_options
 
-        options = _parse([*exe_options(options.args[0]), *argv], prog)
+        argv = [*exe_options(options.args[0]), *argv]
+        options = _parse(argv, prog)
     options.verbosity = 1 + options.verbose - options.quiet
     if os.environ.get('PASTE_DEFAULT_QUIET'):
         options.verbosity = 0
     args = options.args
     if _names_no_file(options, prog):
         return options
-    default = os.environ.get('PASTE_CONFIG_FILE')
-    if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
-        args.insert(0, default)
+    _take_file(options, prog)
     if options.version and not args:
         return options
-    if not args and not (options.status or options.stop_daemon):
-        from paste_wspbus.command.unnamed import no_file
-
-        raise no_file(prog)
-    if args[1:] and args[0] == SETUP_APP and not os.path.exists(SETUP_APP):
-        args[:2] = [args[1], args[0]]
-    if args and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
-        if not args[1:]:
-            from paste_wspbus.command.unnamed import no_file
-
-            raise no_file(prog, args[0])
-        raise UsageError(f'{prog}: the file comes first: {prog} {args[1]} {args[0]}')
-    options.config = args[0] if args else ''
-    if ':' in options.config:
-        options.config = re.sub(URI, '', options.config)
     _take_subcommand(options, args)
+    if options.subcommand is not None or _has_options(argv):
+        from paste_wspbus.command.together import check
+
+        check(options)
     options.vars = _parse_vars(args[1:], prog)
     if options.user is not None or options.group is not None:
         from paste_wspbus.unix.users import Identity
@@ -118,6 +107,32 @@ def _names_no_file(options: Options, prog: str) -> bool:
     return False
 
 
+def _take_file(options: Options, prog: str) -> None:
+    """Take the .ini, which is the first word, or that of the environment.
+
+    :raises UsageError: if there is none.
+    """
+    args = options.args
+    default = os.environ.get('PASTE_CONFIG_FILE')
+    if default and (not args or '=' in args[0] or args[0] in SUBCOMMANDS):
+        args.insert(0, default)
+    if not args and not (options.version or options.status or options.stop_daemon):
+        from paste_wspbus.command.unnamed import no_file
+
+        raise no_file(prog)
+    if args[1:] and args[0] == SETUP_APP and not os.path.exists(SETUP_APP):
+        args[:2] = [args[1], args[0]]
+    if args and args[0] in SUBCOMMANDS and not os.path.exists(args[0]):
+        if not args[1:]:
+            from paste_wspbus.command.unnamed import no_file
+
+            raise no_file(prog, args[0])
+        raise UsageError(f'{prog}: the file comes first: {prog} {args[1]} {args[0]}')
+    options.config = args[0] if args else ''
+    if ':' in options.config:
+        options.config = re.sub(URI, '', options.config)
+
+
 def _take_subcommand(options: Options, args: list[str]) -> None:
     given = [arg for arg in args[1:] if arg in SUBCOMMANDS]
     given += ['status'] * options.status + ['stop'] * options.stop_daemon
@@ -130,57 +145,8 @@ def _take_subcommand(options: Options, args: list[str]) -> None:
             from paste_wspbus.command.subcommands import prepare
 
             prepare(options, args)
-    for option, of, said in (
-        ('--no-wait', 'graceful', options.no_wait),
-        ('--no-soak', 'graceful', options.no_soak),
-        ('--watch', 'status', options.watch),
-        ('--load', 'blame', options.load and options.subcommand != 'plan'),
-        ('--timeline', 'stop', options.timeline and options.subcommand != 'timeline'),
-    ):
-        if said and options.subcommand != of:
-            raise UsageError(f'{option} works only with the subcommand {of}')
-    if options.json and options.subcommand not in SHOWING:
-        raise UsageError(f'--json works only with {", ".join(SHOWING)}')
-    if options.cluster or options.machine is not None:
-        from paste_wspbus.command.subcommands import check_cluster
-
-        check_cluster(options)
-    _check_watch(options)
-    if options.subcommand == 'graceful' and options.workers is not None:
-        raise UsageError(
-            'graceful reads the number of workers from the file: leave out --workers'
-        )
-    if options.compose and not options.check:
-        raise UsageError('--compose works only together with --check')
     options.replaces = options.subcommand == 'restart'
     options.daemon = options.daemon or options.subcommand in ('start', 'restart')
-    if options.reloader is not None and not options.reload:
-        raise UsageError('--reloader works only together with --reload')
-    if options.reload and options.daemon:
-        raise UsageError(
-            '--reload is for development, in the foreground: leave out --daemon, start '
-            'and restart'
-        )
-    refuse_one_file(options)
-
-
-def _check_watch(options: Options) -> None:
-    if options.interval is not None and not options.watch:
-        raise UsageError('--interval works only together with --watch')
-    if options.watch and options.json:
-        raise UsageError('--watch is for people: leave out --json')
-    if options.watch and options.verbosity < 1:
-        raise UsageError('--watch shows the site, and -q shows nothing: leave out one')
-
-
-def refuse_one_file(options: Options) -> None:
-    """Refuse a PID file that is the log file, too.
-
-    :raises UsageError: if it is.
-    """
-    files = options.pid_file, options.log_file
-    if all(files) and len(set(map(os.path.realpath, filter(None, files)))) == 1:
-        raise UsageError('--pid-file and --log-file are the same file')
 
 
 def _parse_vars(args: list[str], prog: str) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from paste_wspbus.command.arguments import LOG_FILE, PID_FILE, refuse_one_file
+import os
+
+from paste_wspbus.command.arguments import LOG_FILE, PID_FILE
+from paste_wspbus.errors import UsageError
 from paste_wspbus.ini.settings import FILES
 from paste_wspbus.values import named_path, real_path
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
 
     from paste_wspbus.process.inheritance import Inheritance
     from paste_wspbus.process.launch import Launch
+    from paste_wspbus.process.options import Options
 
 
 def choose_files(
@@ -51,6 +55,16 @@ def choose_files(
         options.log_file = options.log_file or LOG_FILE
     refuse_one_file(options)
     return runs, notes
+
+
+def refuse_one_file(options: Options) -> None:
+    """Refuse a PID file that is the log file, too.
+
+    :raises UsageError: if it is.
+    """
+    files = options.pid_file, options.log_file
+    if all(files) and len(set(map(os.path.realpath, filter(None, files)))) == 1:
+        raise UsageError('--pid-file and --log-file are the same file')
 
 
 def _keep(wanted: dict[str, str | None], inheritance: Inheritance) -> list[str]:

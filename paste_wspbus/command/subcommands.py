@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from paste_wspbus.errors import UsageError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +19,6 @@ PLACES = {
 }
 
 
-#: Those that --cluster lets act on all machines; and ps, which needs no file.
-OF_CLUSTER = ('status', 'graceful')
-
-
 def prepare(options: Options, args: list[str]) -> None:
     """Read what follows a subcommand: the file of `timeline`; `plan` loads the site."""
     options.load = options.load or options.subcommand == 'plan'
@@ -33,23 +27,6 @@ def prepare(options: Options, args: list[str]) -> None:
     for arg in [one for one in args[1:] if '=' not in one][:1]:
         options.timeline = arg
         args.remove(arg)
-
-
-def check_cluster(options: Options) -> None:
-    """Check that the other words fit --cluster and --from MACHINE.
-
-    :raises UsageError: if they do not.
-    """
-    if options.cluster and options.subcommand not in OF_CLUSTER:
-        raise UsageError(f'--cluster works only with {", ".join(OF_CLUSTER)}, ps')
-    if options.machine is not None and not (
-        options.cluster and options.subcommand == 'graceful'
-    ):
-        raise UsageError('--from MACHINE works only with graceful --cluster')
-    if options.machine == '':
-        raise UsageError('--from needs the name of a machine')
-    if options.watch:
-        raise UsageError('--watch shows one site: leave out --cluster')
 
 
 def find(name: str, watches: bool) -> Callable[[Options], int]:

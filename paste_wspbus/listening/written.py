@@ -65,11 +65,7 @@ def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Ad
     options = _options(text, kind, query, key) if question else {}
     place = where.removeprefix(f'{kind}:').removeprefix('//')
     if kind == 'unix':
-        if not place.strip('@'):  # the system would choose a name, unix(7)
-            raise SettingError(key, f'{text!r} has no path')
-        if place.startswith('@'):
-            place = f'\0{place[1:]}'
-        return Address(kind, place, **options)
+        return Address(kind, _path(text, place, key), **options)
     if kind == 'fd' and takes_fd:
         if not place:
             raise SettingError(
@@ -84,6 +80,17 @@ def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Ad
         if not takes_fd:
             forms = 'neither HOST:PORT nor unix:PATH'
         raise SettingError(key, f'{text!r} is {forms}{_hint(where, key, takes_fd)}')
+    host = _host(text, host, key)
+    return Address(kind, host, parse_port(port, key), **options)
+
+
+def _path(text: str, place: str, key: str) -> str:
+    if not place.strip('@'):  # the system would choose a name, unix(7)
+        raise SettingError(key, f'{text!r} has no path')
+    return f'\0{place[1:]}' if place.startswith('@') else place
+
+
+def _host(text: str, host: str, key: str) -> str:
     if host.startswith('[') and host.endswith(']'):
         host = host[1:-1]
     elif '[' in host or ']' in host:
@@ -94,7 +101,7 @@ def parse_address(text: str, key: str = '--listen', takes_fd: bool = True) -> Ad
         raise SettingError(key, f'{problem}; {hint}' if key == '--listen' else problem)
     host = host or '127.0.0.1'
     check_interface(host, key)
-    return Address(kind, host, parse_port(port, key), **options)
+    return host
 
 
 def _hint(where: str, key: str, takes_fd: bool) -> str:

@@ -399,26 +399,7 @@ class SignalHandler:
         if target == 'restart' or (target == 'graceful' and hasattr(bus, 'supervisor')):
             bus.asked_by = f'signal {signal.Signals(signum).name}'
         try:
-            if target == 'stacks':
-                self._show_stacks(signum)
-            elif target in _STOPS:
-                self._leave(target, count)
-            elif target == 'restart' and bus.is_told_to_leave and not bus.execv:
-                bus.post('log', 'Not restarted: the site has been asked to stop.', 30)
-            elif target == 'graceful':
-                self.ask_for_graceful()
-            elif target == 'restart' and (ask := getattr(bus, 'try_restart', None)):
-                ask()
-            elif target in _METHODS:
-                if target == 'restart':  # tell the listeners before anything stops
-                    if not host_of(bus).restarts:
-                        for check in list(getattr(bus, 'restart_checks', ())):
-                            check()  # if it is refused, they must not hear of it
-                    bus.restarting = True
-                    bus.graceful()
-                getattr(bus, target)()
-            else:
-                self.bus.post(target)
+            self._obey(target, signum, count)
         except ChannelFailures:
             pass  # no thread is in block(), so this one ran it; the log has each error
         except Exception as error:  # it must not reach the main thread
@@ -428,6 +409,34 @@ class SignalHandler:
             bus.post('log', text, 40)
             if target == 'restart':
                 bus.post('reload_failed', text)
+
+    def _obey(self, target: str, signum: int, count: int) -> None:
+        if target == 'stacks':
+            self._show_stacks(signum)
+        elif target in _STOPS:
+            self._leave(target, count)
+        elif target == 'restart':
+            self._restart()
+        elif target == 'graceful':
+            self.ask_for_graceful()
+        elif target in _METHODS:
+            getattr(self.bus, target)()
+        else:
+            self.bus.post(target)
+
+    def _restart(self) -> None:
+        bus = self.bus
+        if bus.is_told_to_leave and not bus.execv:
+            bus.post('log', 'Not restarted: the site has been asked to stop.', 30)
+        elif ask := getattr(bus, 'try_restart', None):
+            ask()
+        else:  # tell the listeners before anything stops
+            if not host_of(bus).restarts:
+                for check in list(getattr(bus, 'restart_checks', ())):
+                    check()  # if it is refused, they must not hear of it
+            bus.restarting = True
+            bus.graceful()
+            bus.restart()
 
     def ask_for_graceful(self) -> None:
         """Publish 'graceful'; if it is being published now, publish it once more afterwards."""

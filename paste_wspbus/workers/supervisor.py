@@ -442,18 +442,7 @@ class Supervisor:
             if self.ops is not None:
                 self.ops.has_ended(worker)
             return
-        counts = worker.role.kind not in BESIDE_SITE and (
-            worker.role.kind != PRELOAD or not self.was_started
-        )
-        if self.is_stopping and counts and (worker.was_ready or not self.was_started):
-            # The supervisor or `force_exit` has ended this process by force.
-            forced = worker.code is None or worker.code == -signal.SIGKILL
-            if (worker.code or 0) < 0 and not worker.killed:
-                end = f'{worker.title} crashed while it stopped, {how(worker.code)}'
-                self.bus.log(end, 40)
-                self.reports.crashed(worker)
-            code = EX_SOFTWARE if forced else _code_at_stop(self.bus, worker)
-            self._code = self._code or code
+        self._note_code(worker)
         run(self.bus.publish, 'worker_died', worker.name, worker.pid, worker.code)
         if worker.leaving and worker.code in (EX_SOFTWARE, -signal.SIGKILL):
             note = f'{worker.title} did not stop in time: see {self.log_name}'
@@ -466,6 +455,24 @@ class Supervisor:
             self.late.append(worker)  # its last reports, also READY, are not read yet
         elif self.bus.state is State.STARTING:
             self.crashes.note_early(worker)
+
+    def _note_code(self, worker: WorkerHandle) -> None:
+        """Keep the exit code of a process that ends while the site stops."""
+        counts = worker.role.kind not in BESIDE_SITE and (
+            worker.role.kind != PRELOAD or not self.was_started
+        )
+        if not (self.is_stopping and counts):
+            return
+        if self.was_started and not worker.was_ready:
+            return
+        if (worker.code or 0) < 0 and not worker.killed:
+            end = f'{worker.title} crashed while it stopped, {how(worker.code)}'
+            self.bus.log(end, 40)
+            self.reports.crashed(worker)
+        # The supervisor or `force_exit` has ended this process by force.
+        forced = worker.code is None or worker.code == -signal.SIGKILL
+        code = EX_SOFTWARE if forced else _code_at_stop(self.bus, worker)
+        self._code = self._code or code
 
     def leave_with(self, code: int) -> None:
         """Stop the site with an exit code, without replacing the process that ended."""
