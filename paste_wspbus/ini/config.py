@@ -223,7 +223,8 @@ class Config:
         """Return the file as `logging.config` reads it, with ``here`` and the vars."""
         from paste_wspbus.ini.logging import logging_parser
 
-        return logging_parser(str(self.file), self.vars, self.logs_json)
+        text = self.loader.text
+        return logging_parser(str(self.file), text, self.vars, self.logs_json)
 
     @property
     def logs_json(self) -> bool:
@@ -255,5 +256,5 @@ class Config:
 
         if self.logs_json:
             load_json(self)
-        configure_logging(self.file, self.vars, self.logs_json)
+        configure_logging(self.file, self.loader.text, self.vars, self.logs_json)
         return True

@@ -128,18 +128,19 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         self._sections: dict[tuple[str, str], list[str]] = {}
         with _reading(filename):
             filename = filename.strip()
-            lines = read_lines(filename)
-            if '[uwsgi]' in lines.getvalue():
+            #: What was read: a pipe, or a file that is being replaced, is read only once.
+            self.text = read_text(filename)
+            if '[uwsgi]' in self.text:
                 from paste_wspbus.ini.mistakes import refuse_uwsgi
 
-                refuse_uwsgi(filename, lines.getvalue())
+                refuse_uwsgi(filename, self.text)
             # This does what PasteDeploy's __init__ does, which would read /dev/zero for ever.
             self.filename = filename
             path = os.path.abspath(filename)
             names = {'here': literal(os.path.dirname(path)), '__file__': literal(path)}
             self.parser = loadwsgi.NicerConfigParser(filename, defaults=names)
             self.parser.optionxform = str
-            self.parser.read_file(lines)
+            self.parser.read_string(self.text)
         if not self.parser.sections():
             raise ConfigError(
                 filename,
@@ -348,8 +349,8 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | (0 if waits_for_pipes else _AT_ONCE))
 
 
-def read_lines(path: str) -> io.StringIO:
-    """Return the lines of an .ini: a file, or a pipe such as the shell's <(command).
+def read_text(path: str) -> str:
+    """Return the text of an .ini: a file, or a pipe such as the shell's <(command).
 
     :raises ConfigError: if it is something else, or does not end.
     :raises OSError: if it cannot be read.
@@ -373,7 +374,7 @@ def read_lines(path: str) -> io.StringIO:
         from paste_wspbus.ini.mistakes import in_brackets
 
         raise in_brackets(path, text, found)
-    return io.StringIO(text)
+    return text
 
 
 def _may_be_no_section(line: str) -> bool:

@@ -15,7 +15,6 @@ from paste_wspbus.ini.factories import at_place, one_line
 from paste_wspbus.ini.file import (
     Interpolation,
     literal,
-    read_lines,
 )
 from paste_wspbus.ini.settings import section_of
 from paste_wspbus.streams import attempt, standard
@@ -105,10 +104,11 @@ def _tell_losses(file: str) -> None:
 
 
 def logging_parser(
-    file: str, vars: Mapping[str, str], logs_json: bool = False
+    file: str, text: str, vars: Mapping[str, str], logs_json: bool = False
 ) -> configparser.ConfigParser:
     """Return the file as `logging.config` reads it, with ``here`` and the vars.
 
+    :param text: what is in the file.
     :param logs_json: whether formatters without a ``class`` make JSON.
     """
     path = os.path.abspath(file)
@@ -122,7 +122,7 @@ def logging_parser(
         # The loader of the .ini refuses what is there twice.
         strict=False,
     )
-    parser.read_file(read_lines(path))
+    parser.read_string(text)
     formats = [
         parser.get(name, 'format', raw=True, fallback='')
         for name in _formatters(parser)
@@ -165,20 +165,21 @@ def _may_be_no_tuple(args: str) -> bool:
 
 
 def configure_logging(
-    file: str, vars: Mapping[str, str], logs_json: bool = False
+    file: str, text: str, vars: Mapping[str, str], logs_json: bool = False
 ) -> None:
     """Set up logging as the .ini says, but do not disable existing loggers.
 
+    :param text: what is in the file.
     :raises ConfigError: if its logging sections are wrong.
     """
-    parser = logging_parser(file, vars, logs_json)
+    parser = logging_parser(file, text, vars, logs_json)
     for name in _formatters(parser):
         if not parser.has_option(name, 'class'):
             parser.set(name, 'class', f'{__name__}.{Formatter.__name__}')
     if any(map(_may_be_no_tuple, _args(parser))):
         from paste_wspbus.ini.check_logging import LoggingCheck
 
-        LoggingCheck(file, logging_parser(file, vars, logs_json)).run()
+        LoggingCheck(file, logging_parser(file, text, vars, logs_json)).run()
     try:
         fileConfig(parser, disable_existing_loggers=False)
     except configparser.InterpolationError as error:
@@ -188,7 +189,7 @@ def configure_logging(
     except Exception as error:
         from paste_wspbus.ini.check_logging import LoggingCheck
 
-        LoggingCheck(file, logging_parser(file, vars, logs_json)).run()
+        LoggingCheck(file, logging_parser(file, text, vars, logs_json)).run()
         # What the check cannot know: the class of a handler refuses its arguments.
         section = _section_of(error)
         key = 'args' if section and section.startswith('handler_') else None

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 
+from paste_wspbus.errors import WSPBusError
 from paste_wspbus.forks import close_in_child
 
 TYPE_CHECKING = False
@@ -127,11 +128,20 @@ def _run(stream) -> int:  # type: ignore[no-untyped-def]
 
     threading.Thread(target=watch, name='parent', daemon=True).start()
     if order['file'] is not None:
-        from paste_wspbus.ini.logging import configure_logging, logging_parser
-
-        if logging_parser(order['file'], order['vars']).has_section('loggers'):
-            configure_logging(order['file'], order['vars'])
+        try:
+            _configure_logging(order['file'], order['vars'])
+        except WSPBusError as error:  # a deployment has left a wrong .ini
+            print(error, file=sys.stderr)
     return _call(order['function'], stops)
+
+
+def _configure_logging(file: str, vars: Mapping[str, str]) -> None:
+    from paste_wspbus.ini.file import ConfigLoader
+    from paste_wspbus.ini.logging import configure_logging
+
+    loader = ConfigLoader(file, vars)
+    if loader.parser.has_section('loggers'):
+        configure_logging(file, loader.text, vars)
 
 
 def _call(name: str, stops: threading.Event) -> int:

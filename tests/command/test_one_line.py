@@ -107,16 +107,39 @@ def test_a_pipe_without_end_is_no_ini(tmp_path):
     assert line.endswith('it has more than 10,000,000 bytes')
 
 
+#: These are read a second time, by `logging.config`.
+TO_CONSOLE = """
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = INFO
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = plain %(message)s
+"""
+
+
 @pytest.mark.parametrize('way', [[], ['--workers', '1']], ids=' '.join)
-def test_a_site_is_served_from_a_pipe(tmp_path, way):
+@pytest.mark.parametrize('logging', ['', TO_CONSOLE], ids=['no logging', 'logging'])
+def test_a_site_is_served_from_a_pipe(tmp_path, way, logging):
     (tmp_path / 'webapp.py').write_text(APP)
     os.mkfifo(tmp_path / 'site.ini')
-    writer = threading.Thread(target=(tmp_path / 'site.ini').write_text, args=[SERVED])
+    write, text = (tmp_path / 'site.ini').write_text, SERVED + logging
+    writer = threading.Thread(target=write, args=[text])
     writer.start()
     with Site(tmp_path, None, 'site.ini', *way) as site:
         writer.join()
         assert site.get('/').status == 200
         assert site.stop()[0] == 0
+    assert ('plain Bus STOPPING' in site.err.text) == bool(logging), site.report()
 
 
 def test_lines_end_where_they_did(tmp_path):

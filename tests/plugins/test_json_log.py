@@ -206,7 +206,7 @@ def test_messages_of_the_bus_name_channel_and_listener(bus):
 def test_a_formatter_with_a_class_stays(tmp_path):
     path = tmp_path / 'site.ini'
     path.write_text(LOGGING)
-    parser = logging_parser(str(path), {}, True)
+    parser = logging_parser(str(path), path.read_text(), {}, True)
     classes = {
         name: parser.get(f'formatter_{name}', 'class') for name in ('generic', 'own')
     }
@@ -226,7 +226,7 @@ def test_a_handler_without_a_formatter_makes_json(tmp_path, monkeypatch):
     handlers, level = root.handlers[:], root.level
     factory = logging.getLogRecordFactory()
     try:
-        configure_logging(str(path), {}, True)
+        configure_logging(str(path), path.read_text(), {}, True)
         assert isinstance(root.handlers[0].formatter, JsonFormatter)
     finally:
         root.handlers[:] = handlers
