@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 
 from paste_wspbus.bus import State
@@ -112,6 +113,9 @@ class Renewals:
             answer['log'] = path_of_log(bus)
         for connection in waiting:
             connection.answer(answer)
+        # The parsers of the .ini are in circles. Without this, those of a hundred
+        # renewals are there before Python looks at objects of their age.
+        gc.collect()
 
     def _it_serves(self) -> dict[str, Any]:
         supervisor, notes = self.supervisor, [*self.notes]
