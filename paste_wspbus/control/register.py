@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: The ends of the names of an entry, of its lock, and of the control socket beside it.
 SUFFIX, LOCK, SOCKET = '.json', '.lock', '.sock'
 
+#: The end of the name of an entry that is not complete yet.
+_NEW = '.new'
+
 #: The beginning of the names of a `Beacon`.
 _BEACON = 'paste_wspbus'
 
@@ -89,6 +92,7 @@ class Registration:
             registration.take(fd, path.removesuffix(LOCK))
             registration.control = registration.fields.get('control', '')
             if registration.control:
+                registration.version = _version(os.lstat(registration.path))
                 return registration
             os.close(fd)
         return None
@@ -97,6 +101,8 @@ class Registration:
         """Hold the lock of the entry whose files begin with ``stem``."""
         self.fd, self.owner_pid = fd, os.getpid()
         self.path, self.control, self.lock = stem + SUFFIX, stem + SOCKET, stem + LOCK
+        #: What was written last, or what a program before this one has written.
+        self.version: tuple[int, ...] | None = None
         close_in_child(self, Registration.forget)
 
     @property
@@ -116,10 +122,22 @@ class Registration:
 
         :raises OSError: if that fails, for example on a full disk.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _READ
-        with open(os.open(self.path, flags, 0o644), 'wb') as file:
-            os.fchmod(file.fileno(), 0o644)  # whatever the umask is
-            file.write(json.dumps(fields).encode())
+        new = self.path.removesuffix(SUFFIX) + _NEW
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        # What is at the path now may be a second name of another file: do not open it.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _READ
+        try:
+            with open(os.open(new, flags, 0o644), 'wb') as file:
+                os.fchmod(file.fileno(), 0o644)  # whatever the umask is
+                file.write(json.dumps(fields).encode())
+                file.flush()
+                self.version = _version(os.fstat(file.fileno()))
+            os.rename(new, self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            raise
 
     def chown(self, uid: int, gid: int) -> None:
         """Give the lock to the user to which the process is going to change."""
@@ -130,9 +148,11 @@ class Registration:
         if self.fd == -1:
             return
         if self.owner_pid == os.getpid() and _is_at(self.lock, self.fd):
-            for path in (self.path, self.lock):
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+            with contextlib.suppress(OSError):
+                if self.version == _version(os.lstat(self.path)):
+                    os.unlink(self.path)
+            with contextlib.suppress(OSError):
+                os.unlink(self.lock)
         self.forget()
 
     def forget(self) -> None:
@@ -140,6 +160,11 @@ class Registration:
         fd, self.fd = self.fd, -1
         if fd != -1:
             os.close(fd)
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes if another file is there: inodes alone are used again."""
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _is_at(path: str, fd: int) -> bool:
@@ -455,7 +480,7 @@ def _remove_if_dead(path: str) -> None:
     fd = os.open(path, os.O_RDWR | _READ)
     try:
         if locks.NAMES_HOLDERS and locks.signer_of(fd) is None:
-            for end in (LOCK, SUFFIX, SOCKET):
+            for end in (LOCK, SUFFIX, _NEW, SOCKET):
                 with contextlib.suppress(OSError):
                     os.unlink(path.removesuffix(LOCK) + end)
     finally:

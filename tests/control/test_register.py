@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 import stat
 import sys
 
@@ -83,6 +85,50 @@ def test_it_is_readable_for_all_and_gone_at_the_end(folder):
     assert modes == {0o644}
     entry.close()
     assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize('make', [os.link, os.symlink])
+def test_no_other_file_is_written_where_the_entry_was(folder, tmp_path, make):
+    precious = tmp_path / 'precious'
+    precious.write_text('precious')
+    entry = Registration(str(folder), '/y/site.ini')
+    entry.write(**FIELDS, control=entry.control)
+    os.unlink(entry.path)
+    make(precious, entry.path)
+    entry.write(**FIELDS, control=entry.control)
+    assert precious.read_text() == 'precious'
+    assert [one.holder for one in ours(folder)] == [
+        None
+    ]  # it does not hold its own lock
+    entry.close()
+    assert os.listdir(folder) == []
+
+
+def test_a_file_that_another_program_has_put_there_stays(folder):
+    entry = Registration(str(folder), '/y/site.ini')
+    entry.write(**FIELDS, control=entry.control)
+    os.unlink(entry.path)
+    with open(entry.path, 'w') as other:
+        other.write('precious')
+    entry.close()
+    assert os.listdir(folder) == [os.path.basename(entry.path)]
+
+
+def test_an_entry_that_cannot_be_written_stays_as_it_was(folder):
+    entry = Registration(str(folder), '/y/site.ini')
+    entry.write(**FIELDS, control=entry.control)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OSError, match='File too large'):
+            entry.write(**FIELDS, control=entry.control, log_file='/other')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert entry.fields == {**FIELDS, 'control': entry.control}
+    assert len(os.listdir(folder)) == 2
+    entry.close()
 
 
 def test_a_forked_child_neither_holds_nor_removes_it(folder):
