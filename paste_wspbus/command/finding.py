@@ -229,7 +229,8 @@ def _find_now(
 ) -> Found:
     if options.pid_file is not None or not options.config:
         found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
-        if options.config and options.pid_file and found.state != RUNNING:
+        is_known = found.state == RUNNING and found.pid
+        if options.config and options.pid_file and not is_known:
             search = Search(options, exactly)
             found = search.run_by_pid_file(options.pid_file) or found
         if options.config and (exactly or options.server_name or options.app_name):
@@ -473,7 +474,7 @@ def find_by_entry(entry: Entry) -> Found:
     """
     if entry.pid_file is not None:
         lock = PIDLock(entry.pid_file)
-        lock.control = entry.control
+        lock.control, lock.known_holder = entry.control, entry.holder
         found = find_by_pid_file(lock)
         # The PID file is another site's now.
         if entry.has_ended and found.state == RUNNING:

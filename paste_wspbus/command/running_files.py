@@ -7,7 +7,6 @@ from paste_wspbus.command.arguments import PID_FILE
 from paste_wspbus.command.finding import NotDone
 from paste_wspbus.command.terminal import print_line
 from paste_wspbus.control.client import NoAnswer, ask
-from paste_wspbus.unix.processes import why_silent
 from paste_wspbus.values import named_path
 
 TYPE_CHECKING = False
@@ -77,13 +76,11 @@ def _runs_without_pid_file(found: Found, options: Options) -> str:
     line = f'The site is running already{found.who}.'
     if found.is_gunicorns:
         return line
+    reason = 'it is still starting, or it hangs'
     try:
         state = ask(found.control, 'status').get('state')
-    except NoAnswer:
-        state = None
+    except NoAnswer as error:
+        state, reason = None, finding.why(error, found.pid)
     if state != 'STARTED':
-        why = (
-            found.pid and why_silent(found.pid)
-        ) or 'it is still starting, or it hangs'
-        raise NotDone(f'The site is running{found.who}, but does not answer: {why}')
+        raise NotDone(f'The site is running{found.who}, but does not answer: {reason}')
     return line

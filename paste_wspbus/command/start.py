@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import time
 
+from paste_wspbus.command.finding import why
 from paste_wspbus.control.client import NoAnswer, ask
 from paste_wspbus.errors import WSPBusError
 from paste_wspbus.exits import DONE
 from paste_wspbus.unix.pid_lock import AlreadyRunning, PIDFileError, PIDLock
-from paste_wspbus.unix.processes import why_silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +58,14 @@ class OtherStartFailed(WSPBusError):
     """Another command was starting the site, and the site did not start."""
 
 
+def _silent(error: NoAnswer | None, pid: int | None) -> OtherStartFailed:
+    """Return the error that says why a running site does not answer, or is not started."""
+    reason = why(error, pid) if error is not None else 'it is still starting'
+    return OtherStartFailed(
+        f'The site is running{_who(pid)}, but does not answer: {reason}'
+    )
+
+
 def wait_for_other_start(lock: PIDLock, patience: float) -> str | None:
     """Wait until the site has started; another command starts it, or has started it.
 
@@ -68,6 +76,7 @@ def wait_for_other_start(lock: PIDLock, patience: float) -> str | None:
     """
     until = time.monotonic() + patience
     status: dict[str, Any] = {}
+    silent: NoAnswer | None = None
     pid: int | None = None
     while time.monotonic() < until:
         try:
@@ -76,16 +85,17 @@ def wait_for_other_start(lock: PIDLock, patience: float) -> str | None:
             pid = None
         if pid is None:
             break
-        with contextlib.suppress(NoAnswer):
-            status = ask(lock.control, 'status')
-        if status.get('state') == 'STARTED':
+        try:
+            status, silent = ask(lock.control, 'status'), None
+        except NoAnswer as error:
+            silent = error
+        if silent is not None and silent.code == errno.EACCES:
+            raise _silent(silent, pid)  # a wait does not change that
+        if silent is None and status.get('state') == 'STARTED':
             return f'The site is running already{_who(pid)}.'
         time.sleep(LOOK)
     else:
-        why = (pid and why_silent(pid)) or 'it is still starting, or it hangs'
-        raise OtherStartFailed(
-            f'The site is running{_who(pid)}, but does not answer: {why}'
-        )
+        raise _silent(silent, pid)
     if status.get('state') in STOPS:
         return None
     raise OtherStartFailed(

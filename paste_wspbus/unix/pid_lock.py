@@ -144,6 +144,8 @@ class PIDLock:
         self.control = control or f'{self.path}.sock'
         #: The descriptor of the lock, while this process holds it.
         self.fd: int | None = None
+        #: A process that the system names as the site's otherwise, too: by its entry.
+        self.known_holder: int | None = None
         #: Whether `release` does nothing: the successor will get the lock.
         self.stays = False
         self._file: int | None = None  # the PID file
@@ -168,7 +170,14 @@ class PIDLock:
         for _ in range(_ATTEMPTS):
             if (holder := self._held_here()) is not None:
                 raise AlreadyRunning(self.path, holder or None)
-            fd = self._open_lock(os.O_CREAT)
+            try:
+                fd = self._open_lock(os.O_CREAT)
+            except UnreadablePIDFile as error:
+                signer = self._signer_behind(error)
+                # A stranger may have made the lock, and signed it.
+                if signer is None or users_of(signer) != {os.geteuid()}:
+                    raise
+                raise AlreadyRunning(self.path, signer) from None
             try:
                 if not self._lock(fd, patience=0.2):
                     raise AlreadyRunning(self.path, self._holder(fd) or None)
@@ -401,17 +410,20 @@ class PIDLock:
         except FileNotFoundError:
             return None
         except UnreadablePIDFile as error:
-            if error.code != errno.EACCES:
-                raise
-            with contextlib.suppress(OSError):
-                status = os.stat(self.lock_path, follow_symlinks=False)
-                if (signer := locks.signer_at(status)) is not None:
-                    return signer
+            if (signer := self._signer_behind(error)) is not None:
+                return signer
             raise
         try:
             return None if self._lock(fd, shared=True) else self._holder(fd)
         finally:
             os.close(fd)
+
+    def _signer_behind(self, error: UnreadablePIDFile) -> int | None:
+        """Return the process that has signed a lock that this user must not open."""
+        if error.code == errno.EACCES:
+            with contextlib.suppress(OSError):
+                return locks.signer_at(os.stat(self.lock_path, follow_symlinks=False))
+        return None
 
     def _holder(self, fd: int) -> int:
         """Return the ID of the process that holds the lock; 0 if it is not known."""
@@ -419,7 +431,8 @@ class PIDLock:
         if signer is None:
             return 0  # its holder is about to sign it
         if signer:
-            return signer if _is_owners(signer, fd) else 0
+            is_sites = signer == self.known_holder or _is_owners(signer, fd)
+            return signer if is_sites else 0
         return self._number_if_trusted()
 
     def _number_if_trusted(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import BIN, COMMANDS, TIMEOUT, Process, write
+from tests.kit import BIN, COMMANDS, TIMEOUT, Process, Site, write
 from tests.kit.daemons import Ground, ini
 from tests.kit.processes import kill, status_field
 from tests.kit.users import AS_PLAIN_USER
@@ -438,6 +438,38 @@ def test_start_tells_of_a_log_file_that_cannot_be_written(ground):
     assert 'paster.log' in line
     assert 'permission denied' in line
     assert ground.has_left_nothing()
+
+
+def test_start_says_at_once_that_it_may_not_ask_the_daemon(ground):
+    ground.change(start_timeout=TIMEOUT * 10)
+    ground.start(command=AS_PLAIN_USER)
+    ground.control.chmod(0)
+    says_that_it_may_not_ask(ground)
+
+
+def test_start_finds_its_own_site_whose_lock_it_must_not_open(ground):
+    ground.start(command=AS_PLAIN_USER)
+    ground.lock_file.chmod(0)
+    again = ground.run('site.ini', 'start', command=AS_PLAIN_USER)
+    assert (again.code, again.err.text) == (0, '')
+    assert again.out.text == f'The site is running already (process {ground.pid}).\n'
+    ground.stop()
+
+
+def test_start_says_that_it_may_not_ask_the_site_in_the_foreground(ground, tmp_path):
+    control = tmp_path / 'c.sock'
+    ground.change(control=control)
+    with Site(ground.folder, None, 'site.ini', command=AS_PLAIN_USER) as site:
+        control.chmod(0)
+        says_that_it_may_not_ask(ground)
+        assert site.stop()[0] == 0, site.report()
+
+
+def says_that_it_may_not_ask(ground):
+    again = ground.run('site.ini', 'start', command=AS_PLAIN_USER)
+    assert (again.code, again.out.text) == (1, '')
+    (line,) = again.err.text.splitlines()
+    assert 'does not answer: permission denied' in line
 
 
 def test_a_daemon_goes_on_when_the_disk_of_its_log_is_full(ground):

@@ -494,6 +494,18 @@ def test_root_stops_the_site_and_not_the_process_whose_number_was_written(
     assert ground.has_left_nothing()
 
 
+@pytest.mark.parametrize('args', [(), ('--pid-file', 'paster.pid')])
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give a file away')
+def test_root_stops_a_site_whose_lock_was_given_to_another_user(ground, args):
+    ground.start(*args)
+    pid = ground.pid
+    os.chown(ground.lock_file, OTHER, -1)
+    stopped = ground.run('site.ini', 'stop', *args)
+    assert (stopped.code, stopped.out.text) == (0, 'The site has stopped.\n')
+    assert has_ended(pid)
+    assert ground.has_left_nothing()
+
+
 def test_a_number_without_a_lock_is_never_signalled(ground, victim):
     ground.start()
     kill(ground.pid)
