@@ -86,7 +86,7 @@ def graceful(options: Options) -> int:
         )
         return DONE
     found.check_answers()
-    restart = Graceful(found)
+    restart = Graceful(options, found)
     try:
         line = restart.run(not options.no_wait, not options.no_soak)
         restart.progress.end()
@@ -106,8 +106,8 @@ def graceful(options: Options) -> int:
 class Graceful:
     """One graceful restart of one site, seen from outside."""
 
-    def __init__(self, found: Found) -> None:
-        self.found, self.progress = found, ProgressLine()
+    def __init__(self, options: Options, found: Found) -> None:
+        self.options, self.found, self.progress = options, found, ProgressLine()
         #: Whether the site was asked for the restart.
         self.asked = False
         self._began = time.monotonic()
@@ -175,7 +175,13 @@ class Graceful:
         print(f'{line}; waiting for it.', file=sys.stderr, flush=True)
 
     def _silent(self, error: NoAnswer) -> NotDone:
+        """Return the error that says why the site does not answer.
+
+        :raises NotDone: if its control socket has been removed meanwhile.
+        """
         found = self.found
+        if error.code != errno.EACCES and not error.listens:
+            find(self.options).check_answers()
         reason = why(error, found.pid)
         return NotDone(
             f'The site is running{found.who}, but does not answer: {reason}.'
@@ -232,24 +238,31 @@ class Graceful:
 
     def _wait_for_program(self, before: dict[str, Any], process: OtherProcess) -> None:
         """Wait until the program that replaces the process has started."""
-        until = time.monotonic() + SOON
+        heard = time.monotonic()
         failure = Failure(self.found.control, process)
-        while time.monotonic() < until:
+        while True:
             if process.is_gone_within(LOOK):
                 why_not = failure.line() or f'{self.found.see_log}.'
                 raise NotDone(f'The site did not start again: {why_not}')
-            status: dict[str, Any] = {}
-            with contextlib.suppress(NoAnswer):
+            silence = time.monotonic() - heard
+            try:
                 status = ask(self.found.control, 'status', 1)
-            is_new = bool(status) and status.get('since') != before.get('since')
+            except NoAnswer as error:
+                patience = SILENCE if error.listens else SOON
+                if error.code == errno.EACCES or silence > patience:
+                    raise self._silent(error) from None
+                self._show(what_it_waits_for({}))
+                continue
+            is_new = status.get('since') != before.get('since')
             if is_new and status.get('state') == 'STARTED':
                 return
             if is_new or status.get('state') != 'STARTED':
-                until = time.monotonic() + SILENCE
+                heard = time.monotonic()
+            elif silence > SOON:
+                raise NotDone(
+                    f'The site{self.found.who} does not restart: {self.found.see_log}.'
+                )
             self._show('it is starting' if is_new else what_it_waits_for(status))
-        raise NotDone(
-            f'The site{self.found.who} does not restart: {self.found.see_log}.'
-        )
 
     def _show_progress(self) -> None:
         status: dict[str, Any] = {}

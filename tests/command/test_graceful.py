@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.kit import BIN, TIMEOUT, Process, eventually, run
 from tests.kit.daemons import Ground
 from tests.kit.processes import freeze
 from tests.kit.stand_in import StandIn, begun, status_json, worker
+from tests.kit.users import AS_PLAIN_USER
 
 # -- a site that the test speaks for ------------------------------------------
 
@@ -392,6 +394,29 @@ def test_a_site_of_one_process_that_does_not_start_again_is_told(ground):
         '[plugin:' in told.err.text and 'LookupError: no database, at ' in told.err.text
     )
     assert ground.has_left_nothing()
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'command', 'why'),
+    [
+        (Path.unlink, IMPATIENT, 'but its control socket paster.pid.sock is missing'),
+        (lambda path: path.chmod(0), '', 'but does not answer: permission denied'),
+    ],
+)
+def test_graceful_says_that_it_cannot_ask_the_site_that_restarts_any_more(
+    ground, spoil, command, why
+):
+    words = [sys.executable, '-c', command] if command else AS_PLAIN_USER
+    ground.start(command=AS_PLAIN_USER)
+    ground.change(plugin='gate_at_start')
+    with ground.begin('site.ini', 'graceful', command=words) as told:
+        ground.gate.wait()
+        spoil(ground.control)
+        ground.gate.open()
+        assert told.wait() == 1, ground.report(told)
+        (line,) = told.err.text.splitlines()
+        assert line.startswith(f'The site is running (process {ground.pid}), {why}')
+    ground.stop()
 
 
 def test_graceful_waits_for_the_start_of_workers(ground):
