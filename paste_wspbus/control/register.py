@@ -147,12 +147,13 @@ class Registration:
         """Remove the entry, if this process may still do that, and free the lock."""
         if self.fd == -1:
             return
-        if self.owner_pid == os.getpid() and _is_at(self.lock, self.fd):
+        if self.owner_pid == os.getpid():
             with contextlib.suppress(OSError):
                 if self.version == _version(os.lstat(self.path)):
                     os.unlink(self.path)
-            with contextlib.suppress(OSError):
-                os.unlink(self.lock)
+            if _is_at(self.lock, self.fd):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.lock)
         self.forget()
 
     def forget(self) -> None:

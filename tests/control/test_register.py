@@ -104,6 +104,14 @@ def test_no_other_file_is_written_where_the_entry_was(folder, tmp_path, make):
     assert os.listdir(folder) == []
 
 
+def test_it_is_gone_at_the_end_although_its_lock_was_removed(folder):
+    entry = Registration(str(folder), '/y/site.ini')
+    entry.write(**FIELDS, control=entry.control)
+    os.unlink(entry.lock)
+    entry.close()
+    assert os.listdir(folder) == []
+
+
 def test_a_file_that_another_program_has_put_there_stays(folder):
     entry = Registration(str(folder), '/y/site.ini')
     entry.write(**FIELDS, control=entry.control)
