@@ -164,7 +164,10 @@ def translating(context: Any, file: str | None, section: str | None) -> Generato
 
 
 def one_line(error: BaseException) -> str:
-    """Return an exception as one line: its type and the first line of its message."""
+    """Return an exception as one line: its type and the first line of its message.
+
+    A group says nothing of its exceptions in its message: the first one follows.
+    """
     try:
         # The text of a SyntaxError also has the name of its file, without the folder.
         text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -173,7 +176,10 @@ def one_line(error: BaseException) -> str:
         said = ['its message cannot be read']
     if len(said) > 1 and said[0].startswith('File "'):  # as in Zope: the reason is last
         said[0] += f' … {said[-1].strip()}'
-    return f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
+    line = f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
+    if isinstance(error, BaseExceptionGroup):
+        return f'{line}: {one_line(error.exceptions[0])}'
+    return line
 
 
 def at_place(error: BaseException) -> str:

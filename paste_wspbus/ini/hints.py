@@ -263,11 +263,20 @@ def call_hint(context: Any, error: BaseException) -> str:
         if key not in takes and (hint := nearest(key, names)):
             return hint
     if kind == 'application' and takes[:2] == ['environ', 'start_response']:
-        module = getattr(factory, '__module__', 'MODULE')
-        name = f'{module}:{getattr(factory, "__qualname__", "NAME")}'
+        name = _named_in(context) or 'MODULE:NAME'
         return f'; it is an application and no factory: write {wsgi_object(name)}'
     wanted, result = SIGNATURES[kind]
     return f'; a factory takes {wanted} and returns {result}'
+
+
+def _named_in(context: Any) -> str:
+    """Return the MODULE:NAME that a section calls, or ''."""
+    parser = getattr(context.loader, 'parser', None)
+    section = getattr(context, 'section', None)
+    if parser is None or not parser.has_section(section):
+        return ''
+    use = parser._sections[section].get('use', '')
+    return use.removeprefix('call:') if use.startswith('call:') else ''
 
 
 def no_package(package: str) -> str:

@@ -50,6 +50,11 @@ SHOWN = 60
 NAMES = 5
 
 
+#: What Python raises of a module that is there, before the first line of it runs: a file that
+#: this user may not read, a null byte, a library for another version of Python.
+UNREADABLE = (OSError, SyntaxError, ImportError, EOFError)
+
+
 #: The kinds of sections that no .ini of uWSGI alone has.
 NOT_OF_UWSGI = re.compile(
     r'(?m)^\[(app|application|composit|composite|pipeline|filter-app|server|wspbus)\b'
@@ -256,6 +261,8 @@ def in_loading(
         problem = f'[DEFAULT] has no key {name!r}{nearest(name, known)}'
     else:
         key, problem = _in_words(file, own, key, use, section, error)
+        if isinstance(error, UNREADABLE) and type(error) is not ModuleNotFoundError:
+            return FactoryError(file, problem, section=section, key=key)
     return ConfigError(file, problem, section=section, key=key)
 
 

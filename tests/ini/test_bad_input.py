@@ -41,6 +41,10 @@ def raises_nothing_said(*args, **conf):
     raise ValueError
 
 
+def raises_group(*args, **conf):
+    raise ExceptionGroup('two tasks', [OSError('no database'), ValueError('no luck')])
+
+
 def exits(*args, **conf):
     sys.exit('enough')
 
@@ -102,6 +106,9 @@ BROKEN = {
     'import_error.py': 'import nonsense_inside\n',
     'raises_error.py': 'raise RuntimeError("at import")\n',
     'exits_early.py': 'raise SystemExit("at import")\n',
+    'null_byte.py': 'x = 1\0\n',
+    'uses_null_byte.py': 'import null_byte\n',
+    'other_python.pyc': '\0' * 40,
 }
 
 APP = '[app:main]\nuse = call:webapp:make\n'
@@ -497,6 +504,9 @@ IMPORTS = {
         'import_error': ['nonsense_inside', ', at import_error.py:1 in <module>'],
         'raises_error': ['at import, at raises_error.py:1 in <module>'],
         'exits_early': ['at import, at exits_early.py:1 in <module>'],
+        'null_byte': ['SyntaxError: source code string cannot contain null bytes'],
+        'uses_null_byte': ['null bytes, at uses_null_byte.py:1 in <module>'],
+        'other_python': ["ImportError: bad magic number in 'other_python'"],
     }.items()
 }
 
@@ -856,6 +866,11 @@ FACTORIES = {
     ),
     'raises and says nothing': app_factory(
         'raises_nothing_said', 'ValueError', cause=True
+    ),
+    'raises a group': app_factory(
+        'raises_group',
+        'two tasks (2 sub-exceptions): OSError: no database, at webapp.py:',
+        cause=True,
     ),
     'exits': app_factory(
         'exits',

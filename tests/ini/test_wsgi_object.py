@@ -86,6 +86,15 @@ def test_whoever_names_the_application_itself_is_sent_here(tmp_path):
     keys = 'use = egg:paste_wspbus#wsgi and app = shop:app'
     told = run(tmp_path, 'site.ini', '--listen=:0', files=files)
     assert f'it is an application and no factory: write {keys} (' in told.err.text
+    # The class of an application may be in another module.
+    flask = '\nfrom flask import Flask\nflasks = Flask(__name__)\n'
+    files = {
+        'flasks.py': flask,
+        'site.ini': '[app:main]\nuse = one\n[app:one]\nuse = call:flasks:flasks\n',
+    }
+    told = run(tmp_path, 'site.ini', '--listen=:0', files=files)
+    keys = 'use = egg:paste_wspbus#wsgi and app = flasks:flasks'
+    assert f'it is an application and no factory: write {keys} (' in told.err.text
     for name, why in ('shop:app', 'name a file'), ('shop.w:app', 'no such file'):
         told = run(tmp_path, name, '--listen=:0')
         assert why in told.err.text
