@@ -58,7 +58,7 @@ def main(
             return _run(launch, make_process)
     except WSPBusError as error:
         return complain(error, launch)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ImportError) as error:
         lack = shortage(error)
         if lack is None:
             raise

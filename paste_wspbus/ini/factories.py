@@ -179,6 +179,10 @@ def one_line(error: BaseException) -> str:
     line = f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
     if isinstance(error, BaseExceptionGroup):
         return f'{line}: {one_line(error.exceptions[0])}'
+    if isinstance(error, ModuleNotFoundError):
+        from paste_wspbus.ini.hints import unreadable_hint
+
+        return f'{line}{unreadable_hint()}'
     return line
 
 

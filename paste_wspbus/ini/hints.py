@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from importlib import metadata
 from signal import Signals
 
+from paste_wspbus.errors import unreadable_folder
 from paste_wspbus.ini.plugins import NEEDS
 from paste_wspbus.values import NEAR, closest, nearest
 
@@ -46,7 +47,9 @@ def indented(value: str) -> str:
 
 
 def distribution_hint(name: str) -> str:
-    """Return the installed distribution that is meant, as the end of a message, or ''."""
+    """Return why a distribution is not found, or which one is meant: the end of a message."""
+    if hint := unreadable_hint():
+        return hint
     names = {str(one.metadata['Name']) for one in metadata.distributions()}
     return near_one(name, names)
 
@@ -67,11 +70,13 @@ def file_hint(name: str, folder: str) -> str:
 
 
 def module_hint(name: str, file: str | None) -> str:
-    """Return the module that is meant, as the end of a message, or ''.
+    """Return why a module is not found, or which one is meant, as the end of a message, or ''.
 
     :param name: the dotted name of a module that does not exist.
     :param file: the .ini: modules beside it come first.
     """
+    if hint := unreadable_hint():
+        return hint
     package, _, last = name.rpartition('.')
     if last == 'py':
         return f'; did you mean {package!r}?'
@@ -88,6 +93,12 @@ def _no_file(name: str, folders: Iterable[str]) -> str:
         if os.path.lexists(path) and not os.path.isfile(path):
             return f': {path} is not a file, or a link to nothing'
     return ''
+
+
+def unreadable_hint() -> str:
+    """Return that this user cannot read a folder of modules, as the end of a message, or ''."""
+    folder = unreadable_folder()
+    return f'; this user cannot read {folder}' if folder is not None else ''
 
 
 def hidden_hint(
@@ -283,10 +294,8 @@ def no_package(package: str) -> str:
     """Return the message for a server that needs a package that cannot be imported."""
     if package in sys.stdlib_module_names:
         return f'this user cannot import {package}, a module of Python itself'
-    return (
-        f'this server needs the package {package}, which is not installed: '
-        f'pip install {package}'
-    )
+    how = unreadable_hint() or f': pip install {package}'
+    return f'this server needs the package {package}, which is not installed{how}'
 
 
 def call_meant(text: str) -> str:

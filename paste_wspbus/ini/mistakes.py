@@ -261,7 +261,7 @@ def in_loading(
         problem = f'[DEFAULT] has no key {name!r}{nearest(name, known)}'
     else:
         key, problem = _in_words(file, own, key, use, section, error)
-        if isinstance(error, UNREADABLE) and type(error) is not ModuleNotFoundError:
+        if isinstance(error, UNREADABLE) and not isinstance(error, ModuleNotFoundError):
             return FactoryError(file, problem, section=section, key=key)
     return ConfigError(file, problem, section=section, key=key)
 

@@ -299,6 +299,52 @@ def test_a_low_port_that_is_taken_is_told_before_anything_is_imported(
         assert site.stop()[0] == 0
 
 
+@each_way
+@pytest.mark.parametrize(
+    'use, said, code',
+    [
+        ('call:in_roots_home:make', "there is no module 'in_roots_home'", 2),
+        ('egg:InRootsHome', "the distribution 'InRootsHome' is not installed", 2),
+        ('call:needs_it:make', "No module named 'in_roots_home'", 1),
+    ],
+)
+def test_packages_that_only_root_can_read_are_named(
+    folder, serve, monkeypatch, way, use, said, code
+):
+    """As in an environment below /root: Python says that there is no such module."""
+    home = folder / 'home'
+    metadata = home / 'InRootsHome-1.dist-info' / 'METADATA'
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text('Metadata-Version: 2.1\nName: InRootsHome\nVersion: 1\n')
+    (home / 'in_roots_home.py').write_text('def make(global_conf): ...\n')
+    (folder / 'needs_it.py').write_text('import in_roots_home\n')
+    home.chmod(0o700)
+    paths = filter(None, [str(home), os.environ.get('PYTHONPATH')])
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(paths))
+    ini = INI.replace('call:webapp:make', use)
+    with serve(*AS_NOBODY, *way, ini=ini, wait=False) as site:
+        assert site.wait() == code, site.report()
+        (line,) = site.err.text.splitlines()
+        assert f'{said}; this user cannot read home' in line
+
+
+def test_the_modules_of_python_that_only_root_can_read_are_named(
+    folder, serve, monkeypatch
+):
+    """A module that wspserve itself imports after the change of user."""
+    home = folder / 'home'
+    home.mkdir(0o700)
+    paths = filter(None, [str(home), os.environ.get('PYTHONPATH')])
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(paths))
+    hidden = "import sys\nsys.modules['ast'] = None\n"
+    ini = INI.replace('call:webapp:make', 'call:hides:make')
+    (folder / 'hides.py').write_text(f'{hidden}raise ValueError\n')
+    with serve(*AS_NOBODY, ini=ini, wait=False) as site:
+        assert site.wait() == 1, site.report()
+        (line,) = site.err.text.splitlines()
+        assert 'ast' in line and line.endswith(': this user cannot read home')
+
+
 # -- files --------------------------------------------------------------------------------------
 
 
