@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
-from paste_wspbus.command.answer import print_answer
+from paste_wspbus.command.answer import print_document
 from paste_wspbus.command.arguments import SUBCOMMANDS, WITHOUT_FILE
 from paste_wspbus.command.new import KINDS
 from paste_wspbus.command.parser import make_parser
@@ -55,7 +55,7 @@ def completion(options: Options) -> int:
     :returns: 0.
     """
     script = SCRIPTS[str(options.completion)]()
-    print_answer(script.removesuffix('\n'), absolute=True)
+    print_document(script.removesuffix('\n'))
     return DONE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paste_wspbus.command.answer import print_answer
+from paste_wspbus.command.answer import print_document
 from paste_wspbus.exits import DONE
 from paste_wspbus.migration.uwsgi import translate
 
@@ -17,5 +17,5 @@ def from_uwsgi(options: Options) -> int:
     :returns: 0.
     :raises ConfigError: if the file cannot be read, or is no .ini of uWSGI.
     """
-    print_answer(translate(str(options.from_file)), absolute=True)
+    print_document(translate(str(options.from_file)))
     return DONE

@@ -83,7 +83,7 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
     if options.version:
         from importlib.metadata import version
 
-        print(f'paste_wspbus {version("paste_wspbus")}')
+        terminal.print_line(f'paste_wspbus {version("paste_wspbus")}')
         return DONE
     starts = (None, 'start', 'restart', SETUP_APP)
     if options.subcommand not in starts and not options.load:

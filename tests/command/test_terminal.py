@@ -1,13 +1,15 @@
 """What the command prints, whatever the site puts in the place of the standard streams."""
 
 import io
+import os
 import signal
+import subprocess
 import sys
 
 import pytest
 
 from paste_wspbus.command.terminal import flush, one_line, print_line, without_folder
-from tests.kit import Site, eventually, run
+from tests.kit import BIN, Site, eventually, run, write
 from tests.kit.sites import APP, SERVED, ask
 
 REPLACED = {
@@ -168,3 +170,47 @@ def test_paths_are_relative_to_the_working_folder_and_urls_stay_whole(monkeypatc
     assert one_line(Exception(said)) == said
     monkeypatch.chdir('/')
     assert without_folder('http://x /usr') == 'http://x /usr'
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='this needs /dev/full')
+@pytest.mark.parametrize(
+    'args, code',
+    [
+        (['--from', 'uwsgi.ini'], 1),
+        (['--completion', 'bash'], 1),
+        (['site.ini', 'status', '--json'], 3),
+        (['site.ini', 'status'], 3),
+        (['site.ini', '--check', '--compose'], 0),
+        (['plugins'], 0),
+        (['ps'], 0),
+    ],
+)
+def test_output_that_cannot_be_written_is_told_once(tmp_path, args, code):
+    """A document that is all that the command is for: then the command has failed."""
+    files = {'webapp.py': APP, 'site.ini': SERVED}
+    files['uwsgi.ini'] = '[uwsgi]\nmodule = shop:app\nhttp = :8080\n'
+    write(tmp_path, files)
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run(
+            [BIN / 'wspserve', *args],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.stderr == 'The output is not complete: No space left on device\n'
+    assert done.returncode == code
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='this needs /dev/full')
+def test_the_version_and_help_make_no_traceback_where_they_cannot_be_written():
+    for option in '--version', '--help':
+        with open('/dev/full', 'w') as full:
+            done = subprocess.run(
+                [BIN / 'wspserve', option],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=60,
+            )
+        assert (done.returncode, done.stderr) == (0, b'')
