@@ -1,11 +1,18 @@
 """The entry point of ``wspserve`` and ``python -m paste_wspbus``, which own the process."""
 
+import sys
+
+if __name__ == '__main__' and not sys.flags.safe_path:
+    # `python -m` searches the working folder first, which may be that of the site: a
+    # signal.py or a paste.py there is not the one that is meant. `wspserve` searches the
+    # folder of the site last, too.
+    sys.path.append(sys.path.pop(0))
+
 import atexit
 import errno
 import gc
 import os
 import signal
-import sys
 
 
 def main() -> int:
@@ -13,16 +20,19 @@ def main() -> int:
 
     :returns: its exit code (`paste_wspbus.command.main.main`).
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _leave)
-    atexit.register(_ignore)  # the first handler: it is called last
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _leave)
+        atexit.register(_ignore)  # the first handler: it is called last
         return _run()
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        return _complain()
+    except Exception as error:
+        if getattr(error, 'errno', None) in (errno.EMFILE, errno.ENFILE):
+            return _complain('too many open files: raise the limit (ulimit -n)')
+        if (path := _in_the_way(error)) is not None:
+            problem = 'is in the way of a module that this program needs: rename it'
+            return _complain(f'{path} {problem}')
+        raise
 
 
 def _run() -> int:
@@ -30,7 +40,7 @@ def _run() -> int:
     # modules of this package. The objects of the site are collected as usual.
     gc.disable()
     if hasattr(os, 'geteuid') and os.geteuid() == 0:
-        # Do this before any other import: `python -m` searches the working folder first.
+        # Do this before any other import.
         from paste_wspbus.unix.importing import hold_back
 
         hold_back()
@@ -55,9 +65,31 @@ def _ignore() -> None:
     ignore()
 
 
-def _complain() -> int:
-    """Print that the process may not open as many files as Python needs for its modules."""
-    sys.stderr.write('wspserve: too many open files: raise the limit (ulimit -n)\n')
+def _in_the_way(error: Exception) -> str | None:
+    """Return a file that was imported in the place of another module; None if none was.
+
+    Python searches the folders of PYTHONPATH first. It takes a module anywhere before a
+    package without an __init__.py.
+    """
+    entries = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    folders = {os.path.realpath(entry) for entry in entries}
+    folders.discard(os.path.realpath(os.path.dirname(os.__file__)))
+    for name in sorted(sys.stdlib_module_names & sys.modules.keys()):
+        path = getattr(sys.modules[name], '__file__', None) or ''
+        here = os.path.realpath(os.path.dirname(path.removesuffix('/__init__.py')))
+        if path and here in folders:
+            return path
+    package, _, part = str(getattr(error, 'name', '')).partition('.')
+    taken = sys.modules.get(package)
+    if isinstance(error, ModuleNotFoundError) and part and taken is not None:
+        return None if hasattr(taken, '__path__') else getattr(taken, '__file__', None)
+    return None
+
+
+def _complain(problem: str) -> int:
+    """Print why Python's own modules, or those of this program, cannot be imported."""
+    atexit.unregister(_ignore)  # it would import more of them
+    sys.stderr.write(f'wspserve: {problem}\n')
     return 1
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 
 class WSPBusError(Exception):
     """The base of all errors of this package.
@@ -182,9 +185,6 @@ class CannotImport(WSPBusError):
 
 def unreadable_folder() -> str | None:
     """Return a folder in `sys.path` that this user cannot read; None if there is none."""
-    import os
-    import sys
-
     # Python's own zip file need not be there.
     for folder in (one for one in sys.path if not one.endswith('.zip')):
         try:

@@ -268,7 +268,10 @@ def in_loading(
 
 def _hidden(module: str, file: str) -> str:
     """Return that a module was imported from elsewhere than beside the .ini, or ''."""
-    found = getattr(sys.modules.get(module), '__file__', None)
+    loaded = sys.modules.get(module)
+    # A package without an __init__.py has folders alone.
+    folders = [*getattr(loaded, '__path__', ()), None]
+    found = getattr(loaded, '__file__', None) or folders[0]
     return hidden_hint(module, file, found, anywhere=True)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from paste_wspbus.errors import BindError, ConfigError, SettingError
-from paste_wspbus.ini.factories import SERVER
+from paste_wspbus.errors import BindError, ConfigError, FactoryError, SettingError
+from paste_wspbus.ini.factories import SERVER, at_place, one_line
 from paste_wspbus.ini.settings import DEFAULTS, SETTINGS
 from paste_wspbus.listening.addresses import parse_port
 from paste_wspbus.servers.registry import adapter_for, find_adapter
@@ -138,21 +138,28 @@ class ServerSection:
 
     @contextlib.contextmanager
     def _finding_packages(self) -> Generator[None]:
-        """Convert the error if the package of the server is not installed."""
+        """Convert the error if the package of the server cannot be imported.
+
+        :raises ConfigError: if it is not installed.
+        :raises FactoryError: if it is broken, or one that the adapter does not know.
+        """
         try:
             yield
-        except ModuleNotFoundError as error:
-            from paste_wspbus.ini.hints import no_package
-
+        except (ImportError, AttributeError, SyntaxError) as error:
             section = None
             if self.file and not self.kind:
                 section = self.loader.find_config_section(SERVER, self.name)
-            raise ConfigError(
-                self.file,
-                no_package(str(error.name).partition('.')[0]),
-                section=section,
-                key='use' if section else None,
-            ) from None
+            key = 'use' if section else None
+            if isinstance(error, ModuleNotFoundError):
+                from paste_wspbus.ini.hints import no_package
+
+                problem = no_package(str(error.name).partition('.')[0])
+                raise ConfigError(
+                    self.file, problem, section=section, key=key
+                ) from None
+            problem = f'this server cannot be imported: {one_line(error)}'
+            problem += at_place(error)
+            raise FactoryError(self.file, problem, section=section, key=key) from error
 
     @contextlib.contextmanager
     def _naming(self, section: str | None) -> Generator[None]:

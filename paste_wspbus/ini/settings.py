@@ -107,9 +107,13 @@ def _factory(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    if not text.strip() or min(text) < ' ' or value_hint(text):
+    path = text.strip()
+    # %(here)s may be a folder whose name looks like a comment: "shop #2".
+    folder, name = os.path.split(path)
+    own = name if os.path.isdir(folder) else path
+    if not path or min(text) < ' ' or value_hint(own):
         raise ValueError(text)
-    return text.strip()
+    return path
 
 
 #: The keys of files: a relative path starts in the folder of the .ini. What runs keeps

@@ -1,5 +1,6 @@
 """What is wrong is told in one line that says where; nothing is left running."""
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -330,6 +331,14 @@ TYPOS = {
         HERE,
         "code:make: Python has a module 'code' of its own: rename the one beside the .ini",
         files={'code.py': WEBAPP},
+    ),
+    'module of a package without __init__.py': app(
+        'call:paste:make',
+        2,
+        HERE,
+        "a package that is installed has a module 'paste', too (",
+        'rename the one beside the .ini',
+        files={'paste.py': WEBAPP},
     ),
     'ready application': Case(
         '[app:main]\nuse = egg:paste_wspbus#wsgi\napp = webapp:mke\n' + SERVER,
@@ -1230,7 +1239,18 @@ NUMBERS = {
     'paste_wspbus#cheroot': ('numthreads', 'request_queue_size', 'timeout'),
     'paste_wspbus#cherrypy': ('thread_pool', 'socket_queue_size', 'socket_timeout'),
 }
+#: In the folder of the PYTHONPATH that `run_case` sets.
+IN_THE_WAY = {'first/waitress.py': 'x = 1\n'}
+
 SERVERS |= {
+    'that is broken': server(
+        'use = egg:waitress',
+        1,
+        '[server:main] use: this server cannot be imported: ImportError: cannot import',
+        'first/waitress.py',
+        cause=True,
+        files=IN_THE_WAY,
+    ),
     'waitress: threads': server(
         USED['waitress'] + 'threads = many', 2, PLACE, 'threads', "'many'"
     ),
@@ -1338,6 +1358,8 @@ def run_case(folder, case, *more, **kwargs):
     else:
         files['site.ini'] = case.ini.replace('%(free)s', str(port))
     args = (*case.args, *more)
+    if case.files is IN_THE_WAY:
+        kwargs['env'] = {**os.environ, 'PYTHONPATH': str(Path(folder, 'first'))}
     with Site(folder, None, *args, files=files, wait=False, **kwargs) as process:
         assert not process.out.wait_for('Serving on'), process.report()
         process.code = process.wait()
@@ -1398,6 +1420,7 @@ def test_check_finds_what_it_can_without_composing(tmp_path):
         'module in a package',
         'bus distribution',
         'bus function',
+        'module of a package without __init__.py',
     )
     known = USES, TYPOS, INDENTED, EXPLICIT, INTERPOLATIONS, SETTINGS, PARSING, LOGGING
     known = *known, INCLUDED
@@ -1559,3 +1582,22 @@ def test_a_module_that_is_a_link_to_nothing_is_named(tmp_path, args):
     assert done.code in (1, 2)
     line = "no module 'shop': shop.py is not a file, or a link to nothing"
     assert line in done.err.text, done.report()
+
+
+@pytest.mark.parametrize('name', ['shop #2', 'shop ; old', '100%'])
+def test_a_folder_whose_name_looks_like_a_comment(tmp_path, name):
+    """The key of a path may begin with %(here)s; a comment behind the path is refused."""
+    folder = tmp_path / name
+    folder.mkdir()
+    paths = '[wspbus:main]\npid_file = %(here)s/x.pid'
+    ini = GOOD.replace('%(free)s', '0') + paths
+    files = {'webapp.py': WEBAPP, 'site.ini': ini}
+    with Site(folder, None, 'site.ini', files=files) as site:
+        assert (folder / 'x.pid').exists()
+        assert site.stop()[0] == 0
+    files = {'site.ini': f'{ini} ; the number'}
+    refused = run(folder, 'site.ini', files=files)
+    assert refused.code == 2
+    assert "x.pid ; the number' is not a path; a comment needs a line of its own" in (
+        refused.err.text
+    )

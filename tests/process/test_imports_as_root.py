@@ -214,3 +214,43 @@ def test_pythons_own_library_is_never_held_back(monkeypatch):
         assert any(one.endswith('site-packages') for one in sys.path)
     finally:
         give_back()
+
+
+# -- what another user imports --------------------------------------------------------------
+
+
+def as_nobody(folder, interpreter, path, **kwargs):
+    """Serve by `python -m`, as another user than root, who starts in the folder of the site."""
+    program, libraries = interpreter
+    env = {'PYTHONPATH': os.pathsep.join(filter(None, [path, libraries]))}
+    command = [program, '-m', 'paste_wspbus']
+    ini = INI.format(server='egg:waitress')
+    user = {'user': 'nobody', 'group': NOBODY.pw_gid, 'extra_groups': []}
+    return Site(folder, ini, command=command, env=env, **user, **kwargs)
+
+
+OF_PYTHON = ['signal', 'logging', 'queue', 'select', 'socket', 'json', 'token']
+
+
+def test_modules_beside_the_ini_are_not_in_the_way_of_others(folder, interpreter):
+    """As under `wspserve`: `python -m` searches the working folder first."""
+    for place in NAMES:  # those of the PYTHONPATH count
+        (folder / 'src' / place).unlink()
+    for name in [*OF_PYTHON, 'waitress', 'webob']:
+        (folder / f'{name}.py').write_text('raise ImportError(__file__)\n')
+    with as_nobody(folder, interpreter, str(folder / 'src')) as site:
+        assert site.get('/').status == 200
+        assert site.stop()[0] == 0
+
+
+@pytest.mark.parametrize('name', ['signal', 'logging', 'socket', 'token', 'paste'])
+def test_a_module_of_pythonpath_that_is_in_the_way_is_one_line(
+    folder, interpreter, name
+):
+    path = folder / 'first' / f'{name}.py'
+    path.parent.mkdir()
+    path.write_text('x = 1\n')
+    with as_nobody(folder, interpreter, str(path.parent), wait=False) as site:
+        assert site.wait() == 1
+        problem = 'is in the way of a module that this program needs: rename it'
+        assert site.err.text == f'wspserve: {path} {problem}\n'
