@@ -3,9 +3,8 @@
 import sys
 
 if __name__ == '__main__' and not sys.flags.safe_path:
-    # `python -m` searches the working folder first, which may be that of the site: a
-    # signal.py or a paste.py there is not the one that is meant. `wspserve` searches the
-    # folder of the site last, too.
+    # `python -m` searches the working folder first: a signal.py of the site is not the one
+    # that is meant. `wspserve` searches the folder of the site last, too.
     sys.path.append(sys.path.pop(0))
 
 import atexit
@@ -29,7 +28,9 @@ def main() -> int:
     except Exception as error:
         if getattr(error, 'errno', None) in (errno.EMFILE, errno.ENFILE):
             return _complain('too many open files: raise the limit (ulimit -n)')
-        if (path := _in_the_way(error)) is not None:
+        from paste_wspbus.command.in_the_way import find
+
+        if (path := find(error)) is not None:
             problem = 'is in the way of a module that this program needs: rename it'
             return _complain(f'{path} {problem}')
         raise
@@ -65,29 +66,8 @@ def _ignore() -> None:
     ignore()
 
 
-def _in_the_way(error: Exception) -> str | None:
-    """Return a file that was imported in the place of another module; None if none was.
-
-    Python searches the folders of PYTHONPATH first. It takes a module anywhere before a
-    package without an __init__.py.
-    """
-    entries = os.environ.get('PYTHONPATH', '').split(os.pathsep)
-    folders = {os.path.realpath(entry) for entry in entries}
-    folders.discard(os.path.realpath(os.path.dirname(os.__file__)))
-    for name in sorted(sys.stdlib_module_names & sys.modules.keys()):
-        path = getattr(sys.modules[name], '__file__', None) or ''
-        here = os.path.realpath(os.path.dirname(path.removesuffix('/__init__.py')))
-        if path and here in folders:
-            return path
-    package, _, part = str(getattr(error, 'name', '')).partition('.')
-    taken = sys.modules.get(package)
-    if isinstance(error, ModuleNotFoundError) and part and taken is not None:
-        return None if hasattr(taken, '__path__') else getattr(taken, '__file__', None)
-    return None
-
-
 def _complain(problem: str) -> int:
-    """Print why Python's own modules, or those of this program, cannot be imported."""
+    """Print why modules cannot be imported."""
     atexit.unregister(_ignore)  # it would import more of them
     sys.stderr.write(f'wspserve: {problem}\n')
     return 1

@@ -174,10 +174,7 @@ class TooManyProcesses(WSPBusError):
 
 
 class CannotImport(WSPBusError):
-    """A module cannot be imported, because this user cannot read a folder of modules.
-
-    Python itself says that there is no such module.
-    """
+    """This user cannot read a folder of modules; Python says that there is no such module."""
 
     def __init__(self, error: ModuleNotFoundError, folder: str) -> None:
         super().__init__(f'{error}: this user cannot read {folder}')

@@ -82,10 +82,6 @@ def with_bus(vars: Mapping[str, str], bus: Bus) -> dict[str, str]:
     return {**vars, KEY: BusRef(bus)}
 
 
-#: From the kinds of objects in PasteDeploy to their names in messages.
-_MADE = {'filtered_with': 'application', 'filter_app': 'application'}
-
-
 def create(context: Any) -> Any:
     """Call the factory, in the place of PasteDeploy's ``create``.
 
@@ -106,12 +102,9 @@ def create(context: Any) -> Any:
     finally:
         making.pop()
     if made is None and context.object_type is not PLUGIN:
-        raise FactoryError(
-            place[0],
-            f'{name_of_factory(context)} returned None instead of the '
-            f'{_MADE.get(context.object_type.name, context.object_type.name)}',
-            section=place[1],
-        )
+        from paste_wspbus.ini.mistakes import returned_none
+
+        raise returned_none(context, *place)
     return made
 
 
@@ -150,24 +143,14 @@ def translating(context: Any, file: str | None, section: str | None) -> Generato
     except (WSPBusError, KeyboardInterrupt, Terminated, GeneratorExit):
         raise  # GeneratorExit comes if a signal came before the block was entered
     except BaseException as error:
-        name, problem = name_of_factory(context), f'failed: {one_line(error)}'
-        at = at_place(error)
-        if isinstance(error, TypeError) and not at:
-            from paste_wspbus.ini.hints import call_problem
+        from paste_wspbus.ini.mistakes import in_factory
 
-            name, problem = call_problem(context, error, name, problem)
-        if isinstance(error, SystemExit):
-            called = '' if error.code is None else repr(error.code)
-            made = context.object_type.name
-            problem = f'called sys.exit({called}) instead of returning the {made}'
-        raise FactoryError(file, f'{name} {problem}{at}', section=section) from error
+        problem = in_factory(context, error)
+        raise FactoryError(file, problem, section=section) from error
 
 
 def one_line(error: BaseException) -> str:
-    """Return an exception as one line: its type and the first line of its message.
-
-    A group says nothing of its exceptions in its message: the first one follows.
-    """
+    """Return an exception as one line: its type and the first line of its message."""
     try:
         # The text of a SyntaxError also has the name of its file, without the folder.
         text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -177,12 +160,10 @@ def one_line(error: BaseException) -> str:
     if len(said) > 1 and said[0].startswith('File "'):  # as in Zope: the reason is last
         said[0] += f' … {said[-1].strip()}'
     line = f'{type(error).__name__}: {said[0]}' if said else type(error).__name__
-    if isinstance(error, BaseExceptionGroup):
-        return f'{line}: {one_line(error.exceptions[0])}'
-    if isinstance(error, ModuleNotFoundError):
-        from paste_wspbus.ini.hints import unreadable_hint
+    if isinstance(error, (BaseExceptionGroup, ModuleNotFoundError)):
+        from paste_wspbus.ini.hints import more_of
 
-        return f'{line}{unreadable_hint()}'
+        return f'{line}{more_of(error)}'
     return line
 
 

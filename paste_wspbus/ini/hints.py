@@ -101,6 +101,15 @@ def unreadable_hint() -> str:
     return f'; this user cannot read {folder}' if folder is not None else ''
 
 
+def more_of(error: BaseExceptionGroup | ModuleNotFoundError) -> str:
+    """Return what the message of an exception lacks: a group does not name its exceptions."""
+    if isinstance(error, ModuleNotFoundError):
+        return unreadable_hint()
+    from paste_wspbus.ini.factories import one_line
+
+    return f': {one_line(error.exceptions[0])}'
+
+
 def hidden_hint(
     module: str, file: str | None, found: str | None, anywhere: bool = False
 ) -> str:

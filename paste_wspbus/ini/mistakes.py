@@ -15,11 +15,19 @@ from difflib import get_close_matches
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.bus.places import place_of_error
 from paste_wspbus.errors import ConfigError, FactoryError
-from paste_wspbus.ini.factories import APP, NO_NAME, making, one_line
+from paste_wspbus.ini.factories import (
+    APP,
+    NO_NAME,
+    at_place,
+    making,
+    name_of_factory,
+    one_line,
+)
 from paste_wspbus.ini.hints import (
     IS_INDENTED,
     as_elsewhere,
     call_meant,
+    call_problem,
     distribution_hint,
     entry_points,
     file_hint,
@@ -264,6 +272,33 @@ def in_loading(
         if isinstance(error, UNREADABLE) and not isinstance(error, ModuleNotFoundError):
             return FactoryError(file, problem, section=section, key=key)
     return ConfigError(file, problem, section=section, key=key)
+
+
+#: From the kinds of objects in PasteDeploy to their names in messages.
+_MADE = {'filtered_with': 'application', 'filter_app': 'application'}
+
+
+def returned_none(context: Any, file: str | None, section: str | None) -> FactoryError:
+    """Return the error for a factory that has returned nothing."""
+    kind = context.object_type.name
+    problem = f'returned None instead of the {_MADE.get(kind, kind)}'
+    return FactoryError(file, f'{name_of_factory(context)} {problem}', section=section)
+
+
+def in_factory(context: Any, error: BaseException) -> str:
+    """Return what is wrong with a factory that has raised an error, or has exited.
+
+    :param context: the context of its section.
+    """
+    name, problem = name_of_factory(context), f'failed: {one_line(error)}'
+    at = at_place(error)
+    if isinstance(error, TypeError) and not at:
+        name, problem = call_problem(context, error, name, problem)
+    if isinstance(error, SystemExit):
+        called = '' if error.code is None else repr(error.code)
+        made = context.object_type.name
+        problem = f'called sys.exit({called}) instead of returning the {made}'
+    return f'{name} {problem}{at}'
 
 
 def _hidden(module: str, file: str) -> str:

@@ -6,8 +6,7 @@ import contextlib
 import os
 
 from paste_wspbus.errors import BindError, ConfigError, FactoryError, SettingError
-from paste_wspbus.ini.factories import SERVER, at_place, one_line
-from paste_wspbus.ini.settings import DEFAULTS, SETTINGS
+from paste_wspbus.ini.factories import SERVER
 from paste_wspbus.listening.addresses import parse_port
 from paste_wspbus.servers.registry import adapter_for, find_adapter
 from paste_wspbus.servers.server import WHERE, Server
@@ -140,26 +139,16 @@ class ServerSection:
     def _finding_packages(self) -> Generator[None]:
         """Convert the error if the package of the server cannot be imported.
 
-        :raises ConfigError: if it is not installed.
-        :raises FactoryError: if it is broken, or one that the adapter does not know.
+        :raises ConfigError: if it is not installed; or FactoryError, if it is broken.
         """
         try:
             yield
         except (ImportError, AttributeError, SyntaxError) as error:
-            section = None
-            if self.file and not self.kind:
-                section = self.loader.find_config_section(SERVER, self.name)
-            key = 'use' if section else None
-            if isinstance(error, ModuleNotFoundError):
-                from paste_wspbus.ini.hints import no_package
+            from paste_wspbus.ini.server_mistakes import in_import
 
-                problem = no_package(str(error.name).partition('.')[0])
-                raise ConfigError(
-                    self.file, problem, section=section, key=key
-                ) from None
-            problem = f'this server cannot be imported: {one_line(error)}'
-            problem += at_place(error)
-            raise FactoryError(self.file, problem, section=section, key=key) from error
+            wrong = in_import(self, error)
+            # A package that is not installed is worth no traceback.
+            raise wrong from (error if isinstance(wrong, FactoryError) else None)
 
     @contextlib.contextmanager
     def _naming(self, section: str | None) -> Generator[None]:
@@ -169,14 +158,9 @@ class ServerSection:
         except SettingError as error:
             if error.key == 'listen_on' or (error.key or '').startswith('--'):
                 raise
-            problem, _, meant = error.problem.partition(';')
-            is_main = error.key in SETTINGS and error.key not in DEFAULTS
-            if is_main and problem.endswith(' setting'):
-                meant = ' it is a key of [wspbus:main]'
-            problem += f';{meant}' if meant else ''
-            raise ConfigError(
-                self.file, problem, section=section, key=error.key
-            ) from None
+            from paste_wspbus.ini.server_mistakes import in_setting
+
+            raise in_setting(self.file, section, error) from None
         except BindError as error:
             place = f'{self.file} [{section}]' if section and not self.listen else ''
             raise BindError(error.address, error.reason, place) from None

@@ -72,7 +72,7 @@ PAGES['/environment'] = environment
 
 FILES = {
     'webapp.py': TELL + APP + PARTS,
-    'resource.py': TELL
+    'pool.py': TELL
     + """
 def lifespan(bus, global_conf):
     yield
@@ -102,7 +102,7 @@ use = call:busmaker:make
 plugins = resource
 
 [plugin:resource]
-use = call:resource:lifespan
+use = call:pool:lifespan
 
 [DEFAULT]
 http_host = 127.0.0.1
@@ -112,7 +112,7 @@ UNIX = INI.replace(
     'host = %(http_host)s\nport = %(http_port)s', 'unix_socket = run/site.sock'
 )
 UNKNOWN_SERVER = INI.replace('egg:waitress', 'call:serving:make')
-MODULES = {'webapp', 'resource', 'busmaker'}
+MODULES = {'webapp', 'pool', 'busmaker'}
 
 LOGGING = supervised.LOGGING.replace('site.log', 'run/site.log')
 
