@@ -45,6 +45,10 @@ class Report:
         """Report the ID of the process that starts."""
         self._say('pid', os.getpid())
 
+    def loading(self, pid: int) -> None:
+        """Report which process loads and starts the site now; 0 if none does."""
+        self._say('loading', pid)
+
     def ready(self, lines: Iterable[str] = ()) -> None:
         """Report that the site is STARTED; ``lines`` are for the terminal."""
         if not self.outcome_sent:

@@ -22,6 +22,7 @@ from paste_wspbus.command.finding import (
 )
 from paste_wspbus.control.client import NoAnswer, ask, connect, receive, send
 from paste_wspbus.control.progress import ProgressLine
+from paste_wspbus.control.stacks import where_it_starts
 from paste_wspbus.control.status import (
     in_flight,
     number,
@@ -34,6 +35,7 @@ from paste_wspbus.control.status import (
 )
 from paste_wspbus.exits import DONE, FAILED, INTERRUPTED
 from paste_wspbus.unix.processes import OtherProcess, why_silent
+from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ SILENCE = 300.0
 
 #: Seconds within which a running site must have a control socket, and answer correctly.
 SOON = 10.0
+
+#: Seconds of a load after which the command says where it is.
+LONG = 2.0
 
 #: Seconds without an answer after which the command says so.
 SILENT = 3.0
@@ -111,6 +116,8 @@ class Graceful:
         #: Whether the site was asked for the restart.
         self.asked = False
         self._began = time.monotonic()
+        #: Whether a line has said, where no terminal is, that the new code takes long.
+        self._said = options.verbosity <= 0
 
     def run(self, wait: bool, soak: bool = True) -> str:
         """Ask for the restart, and wait until it has succeeded or failed.
@@ -203,7 +210,7 @@ class Graceful:
             if select.select([connection], [], [], 0)[0]:
                 break
             look = time.monotonic() + 1
-            if self.progress.is_seen:
+            if self.progress.is_seen or not self._said:
                 self._show_progress()
         with contextlib.suppress(NoAnswer):
             answer = receive(connection)
@@ -268,11 +275,26 @@ class Graceful:
         status: dict[str, Any] = {}
         with contextlib.suppress(NoAnswer):
             status = ask(self.found.control, 'status', 1)
-        self._show('; '.join(_under_way(status)) or what_it_waits_for(status))
+        what = '; '.join(_under_way(status)) or what_it_waits_for(status)
+        if _takes_long(status) and (place := self._place()):
+            what += f', at {place}'
+        self._show(what)
+        if _takes_long(status) and not self.progress.is_seen:
+            self._said = True
+            print(self._line(what), file=sys.stderr, flush=True)
+
+    def _place(self) -> str:
+        """Return the line where the new code is, or ''."""
+        with contextlib.suppress(NoAnswer):
+            return where_it_starts(ask(self.found.control, 'stacks', 2))
+        return ''
 
     def _show(self, what: str) -> None:
+        self.progress.show(self._line(what))
+
+    def _line(self, what: str) -> str:
         seconds = time.monotonic() - self._began
-        self.progress.show(f'Graceful restart, {seconds:.0f} s: {what}')
+        return printable(f'Graceful restart, {seconds:.0f} s: {what}')
 
 
 class Failure:
@@ -312,6 +334,17 @@ class Failure:
                 self._line = text(answer.get('line', ''))
                 if answer and not self._line:  # the start has succeeded
                     time.sleep(LOOK)
+
+
+def _takes_long(status: dict[str, Any]) -> bool:
+    """Whether the new code has been loading for a while, or a new worker starting."""
+    ages = [number(status, 'trial')]
+    ages += [
+        number(one, 'age')
+        for one in workers_of(status)
+        if one.get('state') == 'starting'
+    ]
+    return max((age for age in ages if age is not None), default=0) >= LONG
 
 
 def _under_way(status: dict[str, Any]) -> list[str]:

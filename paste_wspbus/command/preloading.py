@@ -58,7 +58,7 @@ def preload(compose: Callable[[], Site], worker: SupervisedEnd) -> Site:
 
 def import_for_workers(server: object) -> None:
     """Import what the workers need: they share it, instead of having a copy each."""
-    from paste_wspbus.workers.stacks import import_faulthandler
+    from paste_wspbus.requests.written_stacks import import_faulthandler
 
     with contextlib.suppress(OSError):  # no descriptor is free: each worker tries again
         for name in _FOR_ALL:

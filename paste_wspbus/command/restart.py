@@ -55,7 +55,15 @@ def load_beside(launch: Launch, process: Process) -> bool:
     launch.stderr = os.dup(2)
     Opening(process).open_log()
     with launch.early.raising():
-        outcome = TrialProcess(process, settings['start_timeout'], logs=True).outcome()
+        trial = TrialProcess(
+            process,
+            settings['start_timeout'],
+            logs=True,
+            whereabouts=launch.whereabouts,
+        )
+        launch.loads(trial.child.pid)
+        outcome = trial.outcome()
+        launch.loads(0)  # it may take long until the old site has stopped
     if isinstance(outcome, Failed):
         if outcome.trace:
             print_to_log(f'The new code fails:\n{outcome.trace.rstrip()}')

@@ -70,6 +70,7 @@ class Single:
         """
         code = FAILED
         try:
+            self.launch.loads()
             with self.launch.early.raising():
                 site = self.compose_in_role()
             if site is None:

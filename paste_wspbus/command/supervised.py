@@ -97,6 +97,7 @@ class Supervised:
         self._prepare()
         code = FAILED
         try:
+            self.launch.loads(os.getpid())
             code = self.supervisor.run(self._announce)
             # If the site was READY, this was reported, and this report has no effect.
             self.launch.report.failed(code or FAILED, EARLY)

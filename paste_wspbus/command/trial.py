@@ -36,6 +36,7 @@ from paste_wspbus.plugins.log_files import log_to_files
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.trials import too_slow
 from paste_wspbus.report import Report
+from paste_wspbus.requests import written_stacks
 from paste_wspbus.unix.processes import adopt_orphans, descendants, state_of
 from paste_wspbus.unix.users import Identity
 
@@ -90,6 +91,8 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
     if order is None:
         return
     connection = socket.socket(fileno=order['fd'])
+    if order.get('stacks', -1) != -1:
+        written_stacks.register(order['stacks'])
     report = launch.report = Report(os.dup(connection.fileno()), lasting=True)
     launch.later, pid = True, os.getpid()
     wait_for_no_pipe()  # the site waits for this process

@@ -98,6 +98,23 @@ def limited(
 # -- as text ------------------------------------------------------------------------------
 
 
+def where_it_starts(answer: dict[str, Any]) -> str:
+    """Return the innermost line of the site's own code in a process that starts, or ''.
+
+    :param answer: that of a supervisor to 'stacks'.
+    """
+    processes = answer.get('processes')
+    for process in processes if isinstance(processes, list) else ():
+        if not isinstance(process, dict) or process.get('state') != 'starting':
+            continue
+        threads = process.get('threads')
+        for thread in threads if isinstance(threads, list) else ():
+            if isinstance(thread, dict) and (own := _own(_frames(thread))):
+                place = f'{text(own[0].get("file"))}:{text(own[0].get("line"))}'
+                return f'{place} in {text(own[0].get("name"))}'
+    return ''
+
+
 def process_lines(process: dict[str, Any], full: bool) -> list[str]:
     """Return the lines on a process, which may be described by another version.
 

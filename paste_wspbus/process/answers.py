@@ -223,7 +223,9 @@ class Answers:
         supervisor: Any = self.bus.plugins.get('supervisor')
         logs = connection.request.get('log') is True
         if supervisor is None and not logs:
-            return {'processes': limited([describe_stacks(self.bus)])}
+            trials = self.process.trials
+            others = trials.describe() if trials is not None else []
+            return {'processes': limited([describe_stacks(self.bus), *others])}
         if not logs:
             answer = supervisor.inquiries.answerer(connection)
             supervisor.describe_stacks(

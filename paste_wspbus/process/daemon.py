@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from paste_wspbus.errors import UsageError
+from paste_wspbus.requests.written_stacks import Whereabouts
 from paste_wspbus.unix.daemonizing import daemonize as fork_daemon
 from paste_wspbus.unix.daemonizing import wait_for_start
 
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
     from paste_wspbus.ini.config import Config
     from paste_wspbus.process.launch import Launch
+
+
+#: Seconds that a supervisor has to say where its workers are.
+ANSWER = 1.5
 
 
 def daemonize(launch: Launch, keep: Iterable[int], config: Config) -> None:
@@ -47,13 +53,37 @@ def daemonize(launch: Launch, keep: Iterable[int], config: Config) -> None:
         from paste_wspbus.ini.defaults import daemonizer
 
         become = daemonizer(config, fork_daemon)
+    where = None
+    if launch.options.verbosity > 0:
+        launch.whereabouts = Whereabouts()
+        keep = [*keep, launch.whereabouts.fd]
+        where = functools.partial(_where, launch, launch.whereabouts)
     launch.report = become(
-        lambda inbox, child: wait_for_start(inbox, child, clean_up, log),
+        lambda inbox, child: wait_for_start(inbox, child, clean_up, log, where),
         {*keep, *passed, *_named(launch.options.listen)},
     )
     launch.turn = None  # the launching process has it
     if passed:  # systemd has set the ID of the launching process
         os.environ['LISTEN_PID'] = str(os.getpid())
+
+
+def _where(launch: Launch, whereabouts: Whereabouts, pid: int) -> str:
+    """Return the line where the start of the site is, or ''.
+
+    A process that loads the site itself is asked by a signal. A supervisor, and a process
+    that has loaded the site, answer at the control socket.
+    """
+    if place := whereabouts.of(pid):
+        return place
+    from paste_wspbus.control.client import NoAnswer, ask
+    from paste_wspbus.control.stacks import where_it_starts
+    from paste_wspbus.unix.pid_lock import PIDLock
+
+    lock = PIDLock(str(launch.options.pid_file), launch.options.control)
+    try:
+        return where_it_starts(ask(lock.control, 'stacks', ANSWER))
+    except NoAnswer:
+        return ''
 
 
 def _activated() -> Iterable[int]:

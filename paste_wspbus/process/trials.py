@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from paste_wspbus.bus import Bus, ChannelFailures
 from paste_wspbus.bus.replacing import command_line
+from paste_wspbus.control.stacks import describe_threads
 from paste_wspbus.errors import RestartImpossible
 from paste_wspbus.exits import FAILED
 from paste_wspbus.inbox import Inbox
@@ -24,6 +25,7 @@ from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.renewal import Renewal
 from paste_wspbus.process.repairing import repair
+from paste_wspbus.requests.written_stacks import Whereabouts
 from paste_wspbus.streams import fill_numbers
 from paste_wspbus.unix.processes import descendants, how
 
@@ -171,6 +173,11 @@ class Trials:
         for connection in waiting:
             connection.answer(answer)
 
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the process that loads the new code, with its stack, for `stacks`."""
+        loading = self._loading
+        return [] if loading is None else [loading.describe()]
+
     def _restart(self, untried: Untried | None) -> None:
         bus = self.bus
         if untried is not None and untried.why:
@@ -192,13 +199,17 @@ class Trials:
         is_auto = process.config.settings['trial'] == 'auto'
         if is_auto and (file := _file_storage()):
             return Untried(f'this process holds the lock of {file} (ZODB, FileStorage)')
-        self._loading = loading = TrialProcess(process, self.bus.start_timeout)
-        if self._is_cancelled:
-            loading.cancel()
+        whereabouts = Whereabouts()
         try:
+            self._loading = loading = TrialProcess(
+                process, self.bus.start_timeout, whereabouts=whereabouts
+            )
+            if self._is_cancelled:
+                loading.cancel()
             return loading.outcome()
         finally:
             self._loading = None
+            whereabouts.close()
 
 
 class TrialProcess:
@@ -208,12 +219,19 @@ class TrialProcess:
 
     :param limit: the seconds that this may take; None stands for no limit.
     :param logs: whether that process logs why it fails, because nobody else can.
+    :param whereabouts: where it writes at which line its load is.
     """
 
     def __init__(
-        self, process: Process, limit: float | None, *, logs: bool = False
+        self,
+        process: Process,
+        limit: float | None,
+        *,
+        logs: bool = False,
+        whereabouts: Whereabouts | None = None,
     ) -> None:
         self._limit, self._began = limit, time.monotonic()
+        self._whereabouts = whereabouts
         fill_numbers()  # the site may have closed them
         self._ours, theirs = socket.socketpair()
         options, log_file = process.options, process.log_file
@@ -224,6 +242,8 @@ class TrialProcess:
         }
         order |= {'user': options.user, 'group': options.group}
         order |= {'began': self._began, 'limit': limit, 'logs': logs}
+        stacks = -1 if whereabouts is None else whereabouts.fd
+        order |= {'stacks': stacks}
         environ = {name: os.environ[name] for name in os.environ if name not in _OWN}
         environ |= {'PWD': process.folder, TRIAL: json.dumps(order)}
         try:
@@ -232,7 +252,7 @@ class TrialProcess:
                 cwd=process.folder,
                 env=environ,
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[fd for fd in (theirs.fileno(), stacks) if fd != -1],
                 process_group=0,
             )
         except BaseException:
@@ -248,6 +268,19 @@ class TrialProcess:
         with contextlib.suppress(AttributeError, OSError):
             self._pidfd = os.pidfd_open(self.child.pid)
             self._poll.register(self._pidfd, select.POLLIN)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the process and the stack of its main thread: see `control.stacks`."""
+        pid = self.child.pid
+        frames = self._whereabouts.frames(pid) if self._whereabouts is not None else []
+        return {
+            'name': 'the new code',
+            'pid': pid,
+            'generation': None,
+            'state': 'starting',
+            'problem': None,
+            'threads': describe_threads({pid: frames} if frames else {}, ()),
+        }
 
     def cancel(self) -> None:
         """End it soon; another thread, and a signal handler, may call this."""

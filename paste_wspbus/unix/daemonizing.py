@@ -16,7 +16,12 @@ from paste_wspbus.inbox import Inbox
 from paste_wspbus.report import Report
 from paste_wspbus.streams import flush_streams
 from paste_wspbus.unix.holding import hold
-from paste_wspbus.unix.processes import OtherProcess, adopt_orphans, how
+from paste_wspbus.unix.processes import (
+    OtherProcess,
+    adopt_orphans,
+    descendants,
+    how,
+)
 from paste_wspbus.values import printable
 
 TYPE_CHECKING = False
@@ -34,6 +39,9 @@ class ThreadsAlive(WSPBusError):
         )
         self.names = names
 
+
+#: Seconds of a load after which the launching process says that it is not over.
+LONG = 2.0
 
 #: Seconds that a daemon has to clean up after its start has failed.
 GOING = 10.0
@@ -155,6 +163,7 @@ def wait_for_start(
     child: int,
     clean_up: Callable[[bool], None] | None = None,
     log: str | None = None,
+    where: Callable[[int], str] | None = None,
 ) -> NoReturn:
     """Wait until the daemon's start has succeeded or failed, and exit with its code.
 
@@ -163,8 +172,10 @@ def wait_for_start(
     :param clean_up: is called at the end, with True if the start has failed and the
         daemon has ended.
     :param log: the absolute path of the daemon's log.
+    :param where: returns the line where a process that loads the site is, or ''. None: it
+        is not said that the start takes long.
     """
-    launch = _Launch(inbox, log)
+    launch = _Launch(inbox, log, where)
     launch.handle_signals()
     with contextlib.suppress(ChildProcessError):  # other code has waited for it
         os.waitpid(child, 0)
@@ -188,8 +199,15 @@ class _Launch:
     process, and then the daemon would not get the signal.
     """
 
-    def __init__(self, inbox: Inbox, log: str | None) -> None:
-        self._inbox, self._log = inbox, log
+    def __init__(
+        self,
+        inbox: Inbox,
+        log: str | None,
+        where: Callable[[int], str] | None = None,
+    ) -> None:
+        self._inbox, self._log, self._where = inbox, log, where
+        #: The process that loads the site, and the time.monotonic() at which it takes long.
+        self._loads, self._long_at = 0, 0.0
         #: The daemon's exit code, or 0 when it is started.
         self.code: int | None = None
         #: The exit code of the launching process if it was interrupted, else 0.
@@ -232,11 +250,15 @@ class _Launch:
             timeout = None
             if self._press_at is not None:
                 timeout = max(self._press_at - time.monotonic(), 0)
+            elif self._loads:
+                timeout = max(self._long_at - time.monotonic(), 0)
             readers = [fd for fd in (self._inbox.fd, self._woken) if fd != -1]
             ready, _, _ = select.select(readers, [], [], timeout)
             if self._woken in ready:
                 os.read(self._woken, 512)
-            if not ready:
+            if not ready and self._press_at is None:
+                self._tell_where()
+            elif not ready:
                 # The daemon does not react. If a signal comes just before a system call,
                 # Python handles it only when that call returns. So send it once more.
                 self._press_at = None
@@ -277,6 +299,19 @@ class _Launch:
         pid = 0 if daemon is None else daemon.pid
         _write(2, f'The site (process {pid}) {what}.\n')
 
+    def _tell_where(self) -> None:
+        """Print once that the start takes long, and where it is."""
+        pid, self._loads = self._loads, 0
+        if self._where is None:
+            return
+        where, self._where = self._where, None
+        # The code of the site can report a process, too, but signal none of others.
+        own = self._daemon.pid if self._daemon is not None else 0
+        is_own = own and (pid == own or pid in descendants(own))
+        place = printable(where(pid)) if is_own else ''
+        at = f', and is at {place}' if place else ''
+        _write(2, f'The site has been starting for {LONG:g} s{at}\n')
+
     def _understand(self, message: dict[str, Any]) -> None:
         if 'pid' in message:
             if self._daemon is not None:
@@ -285,7 +320,9 @@ class _Launch:
             if self.interrupted:
                 self._press()
             return
-        if 'ready' in message:
+        if 'loading' in message:
+            self._loads, self._long_at = message['loading'], time.monotonic() + LONG
+        elif 'ready' in message:
             _write(1, ''.join(f'{printable(line)}\n' for line in message['ready']))
             self.code = 0
         elif 'failed' in message:

@@ -202,6 +202,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     ),
     'learnt': _are_news,
     'modules': _are_texts,
+    'loading': lambda value: _is_number(value) and value >= 0,
     'loads': _is_text,
     'wants': _is_text,
     'health': lambda value: (

@@ -50,6 +50,13 @@ REPORTS = {
             ('pid',),
         ),
         Word(
+            'loading',
+            (DAEMON,),
+            (LAUNCHER,),
+            'This process loads the site: if it takes long, the launcher says where it is.',
+            ('loading',),
+        ),
+        Word(
             'ready',
             (DAEMON, WORKER, FORKER),
             (LAUNCHER, SUPERVISOR),

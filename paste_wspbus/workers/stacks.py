@@ -9,20 +9,16 @@ sooner or later.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import signal
-import sys
 import time
-from typing import NamedTuple
 
 from paste_wspbus.requests.scoreboard import SIZE
 from paste_wspbus.requests.stacks import parse
+from paste_wspbus.requests.written_stacks import SIGNAL, state_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from paste_wspbus.requests.stacks import Frame
     from paste_wspbus.watching.loop import Events
@@ -33,10 +29,6 @@ if TYPE_CHECKING:
     #: run no Python, and those that have not answered in time.
     Answer = Callable[[dict[int, list[Frame]] | None], object]
 
-#: The signal: a realtime signal that neither the system nor Python nor known libraries
-#: use. None: this system has no such signals, and stacks cannot be asked for.
-SIGNAL: int | None = int(signal.SIGRTMAX) - 3 if hasattr(signal, 'SIGRTMAX') else None
-
 #: Seconds that a process has to write the stacks that it was asked for.
 PATIENCE = 1.0
 
@@ -46,30 +38,6 @@ LOOK, LONGER, LONGEST = 0.001, 1.5, 0.05
 
 #: The number of bytes of stacks that are read at most.
 MOST = 1 << 20
-
-
-def register(fd: int) -> None:
-    """Have this process write its stacks to a file when it gets `SIGNAL`.
-
-    :param fd: a descriptor of the file of a scoreboard: the stacks follow it.
-    """
-    if SIGNAL is not None:
-        faulthandler = import_faulthandler()
-        faulthandler.register(SIGNAL, file=fd, all_threads=False, chain=False)
-
-
-@functools.cache
-def import_faulthandler() -> Any:
-    """Return the module, and leave `sys.modules` as it was.
-
-    If it is in there, `plugins.handlers_in_c` looks for the site's own handlers in C.
-    """
-    was_there = 'faulthandler' in sys.modules
-    import faulthandler
-
-    if not was_there:
-        del sys.modules['faulthandler']
-    return faulthandler
 
 
 class Stacks:
@@ -170,7 +138,7 @@ class _Question:
 
     def _signal(self, thread: int) -> bool:
         """Have a thread write its stack; return whether it will."""
-        state = _state(self.worker.pid, thread)
+        state = state_of(self.worker.pid, thread)
         if SIGNAL is None or state is None or state.blocks or not state.handles:
             return False
         with contextlib.suppress(OSError):
@@ -192,38 +160,15 @@ class _Question:
             self._asks = 0
 
 
-class _State(NamedTuple):
-    """What the system says of a thread and `SIGNAL` (proc(5))."""
-
-    handles: bool
-    blocks: bool
-    waits: bool
-
-
-def _state(pid: int, thread: int) -> _State | None:
-    """Return the state of a thread; None if it has ended, or is not known."""
-    try:
-        with open(f'/proc/{pid}/task/{thread}/status', errors='replace') as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    fields = dict(line.split(':\t', 1) for line in lines if ':\t' in line)
-    bit = 1 << ((SIGNAL or 1) - 1)
-
-    def has(name: str) -> bool:
-        return bool(int(fields.get(name, '0'), 16) & bit)
-
-    waits = has('SigPnd') or has('ShdPnd')
-    return _State(has('SigCgt'), has('SigBlk'), waits)
-
-
 def _threads(pid: int) -> list[int]:
     """Return the threads of a process that do not block `SIGNAL`; the main thread is first."""
     try:
         threads = sorted(map(int, os.listdir(f'/proc/{pid}/task')))
     except OSError:
         return []
-    return [one for one in threads if (state := _state(pid, one)) and not state.blocks]
+    return [
+        one for one in threads if (state := state_of(pid, one)) and not state.blocks
+    ]
 
 
 def _is_at_it(pid: int, thread: int) -> bool:
@@ -231,5 +176,5 @@ def _is_at_it(pid: int, thread: int) -> bool:
 
     While a thread handles a signal, it blocks it (signal(7)).
     """
-    state = _state(pid, thread)
+    state = state_of(pid, thread)
     return state is not None and (state.waits or state.blocks)

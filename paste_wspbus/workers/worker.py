@@ -20,12 +20,12 @@ from paste_wspbus.process import watched
 from paste_wspbus.process.health import reporter
 from paste_wspbus.process.inheritance import Inheritance
 from paste_wspbus.process.supervised_report import SupervisedReport
+from paste_wspbus.requests import written_stacks
 from paste_wspbus.requests.scoreboard import Scoreboard
 from paste_wspbus.requests.watched import WatchedRequests
 from paste_wspbus.role import CLUSTER, LOADING, OPS, SITE, WORKER, Role
 from paste_wspbus.unix.holding import hold
 from paste_wspbus.unix.titles import set_title
-from paste_wspbus.workers import stacks as stacks_of_threads
 from paste_wspbus.workers.orders import Orders, wait_to_go, watch_for_the_end
 from paste_wspbus.workers.signals import NumberedSignals, WorkerSignals
 
@@ -164,13 +164,13 @@ class Worker:
         if self.board >= 0:
             self.requests.ids.renew()
             self.requests.board.attach(self.board)
-            stacks_of_threads.register(self.board)
+            written_stacks.register(self.board)
         # Ctrl-C also reaches the supervisor, which stops its workers. Do not use SIG_IGN:
         # programs that the site starts would inherit it.
         signal.signal(signal.SIGINT, lambda *_: None)
         early = process.launch.early
         early.begin_anew()
-        if self.board < 0 or stacks_of_threads.SIGNAL is None:
+        if self.board < 0 or written_stacks.SIGNAL is None:
             # The supervisor cannot ask for the stacks of this process.
             early.before = self._say_where_it_hangs
         signal.signal(signal.SIGTERM, early.handle)

@@ -486,3 +486,27 @@ def test_workers_in_the_foreground_are_asked_without_a_pid_file(ground):
         assert site.wait() == 0, site.report()
     assert run(folder, 'site.ini', 'status').code == 3
     assert ground.has_left_nothing()
+
+
+@pytest.mark.parametrize(
+    'way, says',
+    [
+        ([], 'another process loads the new code'),
+        (['--workers', '1'], 'worker 1 starts'),
+    ],
+)
+def test_graceful_says_where_a_long_load_is(ground, way, says):
+    ground.start(*way)
+    ground.change(app='make_at_gate')
+    with ground.begin('site.ini', 'graceful', '--no-soak') as process:
+        assert process.err.wait_for(' in pass_gate\n'), process.report()
+        shown = ground.run('site.ini', 'stacks').out.text
+        assert re.search(
+            r'starting\):\n.*:\n    \S+webapp.py line \d+ in pass_gate', shown
+        )
+        ground.gate.open_for_all()  # then a process without workers loads it itself
+        assert process.wait() == 0, ground.report(process)
+    (line,) = process.err.text.splitlines()
+    place = r'\S+/webapp\.py:\d+ in pass_gate'
+    assert re.fullmatch(rf'Graceful restart, \d s: {says}, \d s, at {place}', line)
+    ground.stop()

@@ -6,10 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from paste_wspbus.inbox import Inbox
+from paste_wspbus.report import Report
+from paste_wspbus.unix import daemonizing
+from paste_wspbus.unix.daemonizing import LONG
 from tests.kit import BIN, COMMANDS, TIMEOUT, Process, Site, write
 from tests.kit.daemons import Ground, ini
 from tests.kit.processes import kill, status_field
@@ -163,7 +168,8 @@ def test_start_tells_that_the_site_was_killed_while_it_was_composed(ground):
         pid = ground.pid
         kill(pid)
         assert process.wait() == 1, ground.report(process)
-    (line,) = process.err.text.splitlines()
+    # A line before it may say that the start takes long.
+    *_, line = process.err.text.splitlines()
     assert str(pid) in line
     assert ground.has_left_nothing()
 
@@ -503,3 +509,81 @@ def test_start_works_without_standard_streams(ground):
     assert '"ready"' not in ground.log
     assert 'Serving on ' in ground.log
     ground.stop()
+
+
+# -- a load that takes long ---------------------------------------------------------
+
+
+WAYS = {
+    'one process': [],
+    'a worker': ['--workers', '1'],
+    'preload': ['--workers', '1'],
+    'monitor': ['--monitor-restart'],
+}
+AT_GATE = re.compile(
+    r'The site has been starting for 2 s, and is at \S+/webapp\.py:\d+ in pass_gate\n'
+)
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_start_says_where_a_long_load_is(ground, way):
+    """The code waits in a call of C: it is asked by a signal that needs no GIL."""
+    ground.change(app='make_at_gate', preload=str(way == 'preload'))
+    with ground.begin('site.ini', 'start', *WAYS[way]) as process:
+        assert process.err.wait_for(' in pass_gate\n'), process.report()
+        ground.gate.open_for_all()
+        assert process.wait() == 0, ground.report(process)
+    assert AT_GATE.fullmatch(process.err.text), process.report()
+    ground.stop()
+
+
+@pytest.mark.parametrize('way', ['one process', 'a worker'])
+def test_start_says_which_plugin_takes_long(ground, way):
+    ground.change(plugin='gate_at_start')
+    with ground.begin('site.ini', 'start', *WAYS[way]) as process:
+        assert process.err.wait_for(' in pass_gate\n'), process.report()
+        ground.gate.open_for_all()
+        assert process.wait() == 0, ground.report(process)
+    assert AT_GATE.fullmatch(process.err.text), process.report()
+    ground.stop()
+
+
+@pytest.mark.parametrize('way', ['one process', 'a worker'])
+def test_restart_says_where_a_long_load_is(ground, way):
+    """Another process loads the new code first; then that code is loaded once more."""
+    ground.start(*WAYS[way])
+    ground.change(app='make_at_gate')
+    with ground.begin('site.ini', 'restart', *WAYS[way]) as process:
+        assert process.err.wait_for(' in pass_gate\n'), process.report()
+        ground.gate.open_for_all()
+        assert process.wait() == 0, ground.report(process)
+    assert AT_GATE.fullmatch(process.err.text), process.report()
+    ground.stop()
+
+
+def test_a_quiet_start_does_not_say_that_it_takes_long(ground):
+    ground.change(app='make_at_gate')
+    with ground.begin('site.ini', '-q', 'start') as quiet:
+        ground.gate.wait()
+        assert not quiet.err.wait_for('starting', timeout=LONG + 1)
+        ground.gate.open()
+        assert quiet.wait() == 0, ground.report(quiet)
+    assert quiet.err.text == ''
+    ground.stop()
+
+
+def test_start_asks_only_the_processes_of_the_site_where_they_are(capfd):
+    """The code of the site can report what it likes."""
+    asked = []
+    reader, writer = os.pipe()
+    report = Report(writer)
+    report.pid()
+    report.loading(os.getppid())
+    launch = daemonizing._Launch(Inbox(reader), None, asked.append)
+    end = threading.Timer(LONG + 0.5, report.ready)
+    end.start()
+    launch.wait()
+    end.join()
+    os.close(reader)
+    assert (launch.code, asked) == (0, [])
+    assert capfd.readouterr().err == 'The site has been starting for 2 s\n'

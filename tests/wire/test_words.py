@@ -171,6 +171,7 @@ SAID = {
         ([['file', 'a.py', [1, 2]]], ['b']),
         {'learnt': [['file', 'a.py', [1, 2]]], 'modules': ['b']},
     ),
+    'loading': ((4711,), {'loading': 4711}),
     'loads': (('a.py:3 in f',), {'loads': 'a.py:3 in f'}),
     'health': (([CHECK],), {'health': [CHECK]}),
     'wants': (('status',), {'wants': 'status'}),

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from paste_wspbus.requests import scoreboard
+from paste_wspbus.requests.written_stacks import SIGNAL, State
 from paste_wspbus.role import Role
 from paste_wspbus.watching.loop import Events
 from paste_wspbus.workers import stacks
 from paste_wspbus.workers.handle import WorkerHandle
-from paste_wspbus.workers.stacks import SIGNAL, Stacks
+from paste_wspbus.workers.stacks import Stacks
 from tests.kit import TIMEOUT, eventually
 
 pytestmark = pytest.mark.skipif(
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 PROGRAM = """
 import hashlib, os, re, socket, sys, threading, time
-from paste_wspbus.workers import stacks
+from paste_wspbus.requests import written_stacks
 
 def sleeps():
     time.sleep(1000)
@@ -62,7 +63,7 @@ def is_busy():
 if __name__ == '__main__':
     board, what = sys.argv[1:]
     if what != 'unregistered':
-        stacks.register(int(board))
+        written_stacks.register(int(board))
     begun = threading.Event()
     def run():
         print(threading.get_native_id(), flush=True)
@@ -227,9 +228,9 @@ def test_the_signal_is_a_realtime_signal():
 
 def test_threads_that_have_a_request_are_asked_first(monkeypatch):
     asked = []
-    state = stacks._State(handles=True, blocks=False, waits=False)
+    state = State(handles=True, blocks=False, waits=False)
     monkeypatch.setattr(stacks, '_threads', lambda pid: [1, 2, 3, 4])
-    monkeypatch.setattr(stacks, '_state', lambda pid, thread: state)
+    monkeypatch.setattr(stacks, 'state_of', lambda pid, thread: state)
     board = SimpleNamespace(fd=-1, read=lambda: [SimpleNamespace(native=3)])
     worker = SimpleNamespace(
         ended=False, pid=1, board=board, signal=lambda number, one: asked.append(one)
