@@ -1,18 +1,16 @@
-"""Faster replacements of what cheroot has in Python: its files and its queue."""
+"""Faster replacements of what cheroot has in Python: its files, and how a response is sent."""
 
 from __future__ import annotations
 
 import io
-import queue
 import select
 import socket
-import threading
 
 from cheroot.makefile import MakeFile
 from cheroot.server import HTTPRequest
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
-from paste_wspbus.servers.thread_queue import ThreadQueue
+from paste_wspbus.servers.faster_queue import Queue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,39 +193,6 @@ class OneSend(HTTPRequest):  # type: ignore[misc]
             super().respond()
         finally:
             self.conn.wfile.flush()
-
-
-class Queue:
-    """Takes the place of cheroot's unbounded queue.Queue, which is Python: see `ThreadQueue`."""
-
-    def __init__(self) -> None:
-        self._items = ThreadQueue()
-        self._own = threading.local()
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put something at the end; ``block`` and ``timeout`` are ignored."""
-        self._items.put(item)
-
-    def get(self, block: bool = True) -> Any:
-        """Return what was put first; wait until there is something.
-
-        :raises queue.Empty: if there is nothing, and ``block`` is false.
-        """
-        if not block:
-            try:
-                return self._items.take()
-            except IndexError:
-                raise queue.Empty from None
-        try:
-            lock = self._own.lock
-        except AttributeError:
-            lock = self._own.lock = threading.Lock()
-            lock.acquire()
-        return self._items.get(lock)
-
-    def qsize(self) -> int:
-        """Return how many items wait."""
-        return len(self._items)
 
 
 def take_faster_queue(pool: ThreadPool) -> None:

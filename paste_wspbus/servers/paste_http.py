@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import queue
 import threading
 
 from paste import httpserver
 from paste.httpserver import ThreadPool, WSGIHandler, serve
 
+from paste_wspbus.bus.interrupts import threads_are_greenlets
 from paste_wspbus.errors import SettingError
 from paste_wspbus.plugins.threads import acquired
 from paste_wspbus.servers.containing import RaisedInRequest
+from paste_wspbus.servers.faster_queue import Queue
 from paste_wspbus.servers.refusing import AnswersOnce, refusal
 from paste_wspbus.servers.server import ADDRESS, Load
 from paste_wspbus.servers.settings import convert
@@ -263,6 +266,8 @@ def _acquiring_pool(adapter: PasteServer) -> type[ThreadPool]:
     class AcquiringPool(ThreadPool):  # type: ignore[misc]
         """Acquires its threads before their first request and releases them at their end."""
 
+        queue: Any
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             # Paste's own list lacks the threads that are beginning or ending.
             self._alive, self._changed = 0, threading.Condition()
@@ -278,6 +283,9 @@ def _acquiring_pool(adapter: PasteServer) -> type[ThreadPool]:
                 self._changed.notify_all()
 
         def add_worker_thread(self, *args: Any, **kwargs: Any) -> None:
+            # The first thread has not begun yet: none waits at Paste's own queue.
+            if isinstance(self.queue, queue.Queue) and not threads_are_greenlets():
+                self.queue = Queue()
             self._count(1)
             try:
                 super().add_worker_thread(*args, **kwargs)

@@ -1,6 +1,5 @@
 """servers/cheroot_fast.py: the files and the queue that take the place of cheroot's."""
 
-import queue
 import select
 import socket
 import threading
@@ -11,7 +10,6 @@ from cheroot.makefile import MakeFile
 from paste_wspbus.servers.cheroot_fast import (
     LONGEST_JOINED,
     Files,
-    Queue,
     Writer,
     faster,
 )
@@ -134,22 +132,3 @@ def test_what_one_send_does_not_take_is_sent_afterwards():
 
 def test_files_of_tls_stay_as_they_are():
     assert faster(print) is print
-
-
-def test_an_empty_queue_says_so_and_a_full_one_gives_in_order():
-    waiting = Queue()
-    with pytest.raises(queue.Empty):
-        waiting.get(block=False)
-    waiting.put('one', block=True, timeout=1)
-    waiting.put('two')
-    assert waiting.qsize() == 2
-    assert [waiting.get(), waiting.get(block=False)] == ['one', 'two']
-
-
-def test_a_thread_that_waits_gets_what_is_put():
-    waiting, got = Queue(), []
-    thread = threading.Thread(target=lambda: got.append(waiting.get()), daemon=True)
-    thread.start()
-    waiting.put('one')
-    thread.join(TIMEOUT)
-    assert got == ['one']
