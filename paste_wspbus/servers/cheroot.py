@@ -288,6 +288,13 @@ def _readable(sock: socket.socket) -> bool:
 
 
 class _Request(OneSend):
+    def parse_usual(self) -> bool:
+        found = super().parse_usual()
+        if found:
+            self.conn.is_at(Stage.BUSY)
+            self.conn.begins_request()
+        return found
+
     def read_request_line(self) -> Any:
         found = super().read_request_line()
         self.conn.is_at(Stage.HEAD)

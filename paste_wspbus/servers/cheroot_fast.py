@@ -7,9 +7,9 @@ import select
 import socket
 
 from cheroot.makefile import MakeFile
-from cheroot.server import HTTPRequest
 
 from paste_wspbus.bus.interrupts import threads_are_greenlets
+from paste_wspbus.servers.cheroot_heads import UsualHeads
 from paste_wspbus.servers.faster_queue import Queue
 
 TYPE_CHECKING = False
@@ -179,7 +179,7 @@ class Files:
         return Writer(sock, limit)
 
 
-class OneSend(HTTPRequest):  # type: ignore[misc]
+class OneSend(UsualHeads):
     """A request whose head waits for the first chunk, or for the end."""
 
     def send_headers(self) -> None:

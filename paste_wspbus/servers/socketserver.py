@@ -11,6 +11,8 @@ import time
 from paste_wspbus.listening.backlog import readable
 from paste_wspbus.servers.accepting import PAUSE, Stage
 from paste_wspbus.servers.server import ADDRESS, LOOK, Load, Server
+from paste_wspbus.servers.socketserver_heads import parse
+from paste_wspbus.servers.usual_heads import date
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,18 +170,26 @@ class SocketServer(Server):
 
             def parse_request(self) -> Any:
                 adapter.mark(self.request, Stage.HEAD, self)
-                rfile = self.rfile
-                self.rfile = lines = _Lines(rfile)
-                try:
-                    found = super().parse_request()
-                finally:
-                    self.rfile = rfile
+                found = has_ended = parse(self)
+                if not found:
+                    rfile = self.rfile
+                    self.rfile = lines = _Lines(rfile)
+                    try:
+                        found = super().parse_request()
+                    finally:
+                        self.rfile = rfile
+                    has_ended = lines.has_ended
                 adapter.mark(self.request, Stage.BUSY)
                 if found and adapter.is_cut(self.request):
                     # The thread had read the request but not marked the connection yet,
                     # so that the connection seemed idle, and `finish` ended its reads.
-                    return lines.has_ended and not _has_body(self.headers)
+                    return has_ended and not _has_body(self.headers)
                 return found
+
+            def date_time_string(self, timestamp: Any = None) -> Any:
+                if timestamp is None:
+                    return date()
+                return super().date_time_string(timestamp)
 
             def handle_one_request(self) -> None:
                 super().handle_one_request()
