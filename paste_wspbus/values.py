@@ -19,6 +19,9 @@ MAX_THREADS = 2**22
 #: The largest whole number that C and system calls take where they take an int.
 MAX_INT = 2**31 - 1
 
+#: The largest number of bytes that a file or a message can have.
+MAX_SIZE = 2**63 - 1
+
 
 def whole(key: str, least: int, most: int) -> Callable[[str], int]:
     """Return a function that converts the text of a setting to a whole number.

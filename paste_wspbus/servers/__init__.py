@@ -37,6 +37,7 @@ def cheroot_server(
 
     Settings: host, port, unix_socket, numthreads, max, request_queue_size,
     timeout, server_name, accepted_queue_size, accepted_queue_timeout,
+    max_request_body_size, max_request_header_size (bytes; 0: no limit),
     ssl_certificate, ssl_private_key, ssl_certificate_chain.
     """
     from paste_wspbus.servers.standalone import standalone

@@ -27,7 +27,7 @@ from paste_wspbus.servers.cheroot_threads import Worker
 from paste_wspbus.servers.refusing import AnswersOnce, refusal
 from paste_wspbus.servers.server import ADDRESS, Load, Server
 from paste_wspbus.servers.settings import convert
-from paste_wspbus.values import MAX_INT, MAX_THREADS, boolean, whole
+from paste_wspbus.values import MAX_INT, MAX_SIZE, MAX_THREADS, boolean, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _KNOWN: dict[str, Callable[[str], Any]] = {
     'timeout': whole('timeout', 0, MAX_INT),
     'accepted_queue_size': int,
     'accepted_queue_timeout': int,
+    'max_request_body_size': whole('max_request_body_size', 0, MAX_SIZE),
+    'max_request_header_size': whole('max_request_header_size', 0, MAX_SIZE),
     'server_name': str,
     'peercreds_enabled': boolean,
     'ssl_certificate': str,
@@ -52,8 +54,14 @@ _KNOWN: dict[str, Callable[[str], Any]] = {
     'ssl_certificate_chain': str,
 }
 
+#: Attributes of cheroot's server; 0 is no limit, cheroot's default.
+_LIMITS = ('max_request_body_size', 'max_request_header_size')
+
 #: The settings that cheroot.wsgi.Server does not take.
-_OURS = (*ADDRESS, 'ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain')
+_OURS = (
+    *(*ADDRESS, *_LIMITS),
+    *('ssl_certificate', 'ssl_private_key', 'ssl_certificate_chain'),
+)
 
 
 class CherootServer(Server):
@@ -83,6 +91,9 @@ class CherootServer(Server):
         # cheroot's default is 5: that is too few for a small burst.
         conf.setdefault('request_queue_size', 128)
         self._server = _Server(bind_addr(self.sockets[0]), app, **conf)
+        for key in _LIMITS:
+            if key in self.conf:
+                setattr(self._server, key, self.conf[key])
         self._server.wspbus_sockets, self._server.adapter = self.sockets, self
         self._server.error_log = self._error_log
         self._server.requests._spawn_worker = self._spawn_worker

@@ -1236,7 +1236,9 @@ for name, use in USED.items():
 NUMBERS = {
     'waitress': ('threads', 'backlog', 'recv_bytes'),
     'Paste#http': ('threadpool_workers', 'request_queue_size'),
-    'paste_wspbus#cheroot': ('numthreads', 'request_queue_size', 'timeout'),
+    'paste_wspbus#cheroot': (
+        *('numthreads', 'request_queue_size', 'timeout', 'max_request_body_size'),
+    ),
     'paste_wspbus#cherrypy': ('thread_pool', 'socket_queue_size', 'socket_timeout'),
 }
 #: In the folder of the PYTHONPATH that `run_case` sets.

@@ -736,3 +736,28 @@ def test_waitress_does_not_take_threads_that_have_just_started_for_busy(caplog):
     dispatcher._warns_from = 0
     dispatcher.add_task('another one')
     assert 'Task queue depth is 2' in caplog.text
+
+
+#: A server that has limits of its own, and the keys for them.
+LIMITED = {
+    'waitress': WAITRESS + TCP,
+    'cheroot': CHEROOT + TCP,
+    'cherrypy': 'use = egg:paste_wspbus#cherrypy\nthread_pool = 2\n' + TCP,
+}
+
+
+@pytest.mark.parametrize('server', LIMITED)
+def test_a_body_larger_than_the_limit_is_refused_and_a_smaller_one_is_not(
+    tmp_path, server
+):
+    section = LIMITED[server] + 'max_request_body_size = 1000\n'
+    with site_of(tmp_path, section) as site:
+        head = 'POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n'
+        with site.connect() as client:
+            client.socket.sendall(head.format(999).encode() + b'x' * 999)
+            assert client.receive().body == b'999 bytes'
+        with site.connect() as client:
+            client.socket.sendall(head.format(1001).encode())
+            assert client.receive().status == 413
+        site.send(signal.SIGTERM)
+        assert site.wait() == 0, site.report()
