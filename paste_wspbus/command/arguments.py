@@ -61,6 +61,8 @@ def parse(argv: list[str], prog: str) -> Options:
 
     :raises UsageError: if it is wrong.
     """
+    if argv[:1] == ['help'] and not os.path.isfile('help'):
+        argv = [*argv[1:], '--help']
     options = _parse(argv, prog)
     if options.args and _is_script(options.args[0]):
         from paste_wspbus.command.exe_section import exe_options

@@ -132,11 +132,13 @@ def print_help(prog: str, name: str) -> None:
     kept = {*options, *_ANY}
     parser = make_parser(prog)
     actions = [one for one in parser._actions if kept & {*one.option_strings}]
+    actions.sort(key=lambda one: bool({*_ANY} & {*one.option_strings}))
     texts = _TEXTS if {*_SERVING} & kept else {**_TEXTS, **_FINDING}
     for action in actions:
         option = action.option_strings[-1]
         said = texts.get(f'{name} {option}') or texts.get(option) or str(action.help)
-        action.help = said.removeprefix(f'With {name}: ')
+        said = said.removeprefix(f'With {name}: ')
+        action.help = said[:1].upper() + said[1:]
         if isinstance(action.metavar, str) and '|MACHINE' in action.metavar:
             action.metavar = 'SAMPLE' if name == 'new' else 'MACHINE'
     parser._action_groups = []

@@ -59,7 +59,8 @@ def test_help_fits_a_terminal():
 @pytest.mark.parametrize('name', [*SUBCOMMANDS, *WITHOUT_FILE])
 def test_help_behind_a_subcommand_is_its_own(capsys, name):
     file = [] if name in WITHOUT_FILE else ['site.ini']
-    for args in ([*file, name, '--help'], ['-h', *file, name], [name, '-h']):
+    calls = ([*file, name, '--help'], ['-h', *file, name], [name, '-h'], ['help', name])
+    for args in calls:
         with pytest.raises(SystemExit) as left:
             parse(args, 'wspserve')
         assert left.value.code == 0
@@ -72,7 +73,17 @@ def test_help_behind_a_subcommand_is_its_own(capsys, name):
         listed = re.findall(r'(?m)^  (?:-\w.*?, )?(--[\w-]+)', text)
         assert {*listed} == {*OF[name][1], '--help', '--verbose', '--quiet'}
         assert f'With {name}' not in text
+        said = re.findall(r'(?m)^  -.*?(?:  +|\n +)(\S)', text)
+        assert len(said) == len(listed)
+        assert [one for one in said if one.islower()] == []
+        assert listed[-3:] == ['--help', '--verbose', '--quiet']
         assert f'example:\n  wspserve {OF[name][2]}\n' in text
+
+
+def test_help_as_a_word_is_the_whole_help(folder):
+    done = run(folder, 'help')
+    assert (done.code, done.err.text) == (0, '')
+    assert done.out.text == run(folder, '--help').out.text
 
 
 def test_the_command_prints_the_help_of_a_subcommand(folder):
