@@ -4,7 +4,7 @@ from flask import Flask
 from pyramid.config import Configurator
 from pyramid.response import Response
 
-from paste_wspbus.handoff import get_bus
+from paste_wspbus import get_bus
 
 
 def flask_app(global_conf):

@@ -3,7 +3,7 @@
 import contextlib
 import sqlite3
 
-from paste_wspbus.handoff import get_bus
+from paste_wspbus import get_bus
 
 
 def database(bus, global_conf, path):

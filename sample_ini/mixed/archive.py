@@ -12,7 +12,7 @@ from pylons.wsgiapp import PylonsApp
 from routes import Mapper
 from routes.middleware import RoutesMiddleware
 
-from paste_wspbus.handoff import get_bus
+from paste_wspbus import get_bus
 
 log = logging.getLogger('archive')
 

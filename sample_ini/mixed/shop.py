@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from flask import Flask, current_app
 from page import page
 
-from paste_wspbus.handoff import get_bus
+from paste_wspbus import get_bus
 
 log = logging.getLogger('shop')
 app = Flask(__name__)

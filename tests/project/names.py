@@ -136,7 +136,7 @@ def is_there(names):
 
 def wrong_subcommands(text):
     """In code: the word that follows an .ini, or that stands in its place."""
-    known = {*SUBCOMMANDS, *WITHOUT_FILE}
+    known = {*SUBCOMMANDS, *WITHOUT_FILE, 'help'}
     fences = [code for _, language, code in FENCE.findall(text) if language != 'text']
     for code in (*fences, *re.findall(r'`([^`\n]+)`', FENCE.sub('', text))):
         for command in COMMAND.findall(code):
