@@ -106,6 +106,17 @@ def _factory(text: str) -> str:
     return text
 
 
+def _bus(text: str) -> str:
+    # PasteDeploy would take the class of that section, and none of its keys and plugins.
+    if text.lower().startswith('config:'):
+        raise SettingError(
+            None,
+            f'this section takes no keys from another file, as {text!r} would in other '
+            'sections: write them here',
+        )
+    return text
+
+
 def _path(text: str) -> str:
     path = text.strip()
     # %(here)s may be a folder whose name looks like a comment: "shop #2".
@@ -156,7 +167,7 @@ def default_stop_timeout(drain_delay: float) -> float:
 
 #: All keys except those of signals, for which see `read_settings`.
 SETTINGS = {
-    'use': Setting(str, _FACTORY),
+    'use': Setting(_bus, _FACTORY),
     **{key: Setting(_factory, _FACTORY) for key in DEFAULTS},
     'pidfile': Setting(_factory, f'{_FACTORY}; the key of a path is pid_file'),
     'plugins': Setting(split_list, _NAMES, ()),

@@ -970,6 +970,9 @@ FACTORIES = {
 SETTINGS = {
     'unknown key': settings('plugin = first', 2, 'plugin', "'plugins'"),
     'unknown key, like none': settings('zzz = 1', 2, 'zzz', 'unknown'),
+    'keys of another file': settings(
+        'use = config:base.ini', 2, 'use', 'takes no keys from another file'
+    ),
     'not a number': settings('stop_timeout = soon', 2, 'stop_timeout', "'soon'"),
     'no number at all': settings('stop_timeout =', 2, 'stop_timeout', 'duration'),
     'no time to stop': settings(

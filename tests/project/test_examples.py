@@ -52,6 +52,17 @@ def completed(text, folder):
     return text
 
 
+def write_included(text, folder):
+    """Make the files that an example takes sections from."""
+    for name in set(re.findall(r'config:(\w+\.ini)', text)):
+        plugins = re.findall(rf'config:{re.escape(name)}#(\w+)', text)
+        (folder / name).write_text(
+            '[app:main]\nuse = egg:paste_wspbus#hello\n'
+            '[server:main]\nuse = egg:waitress\nport = 0\n'
+            + ''.join(f'[plugin:{one}]\nuse = call:example:make\n' for one in plugins)
+        )
+
+
 def is_installed(distribution):
     try:
         metadata.distribution(distribution)
@@ -75,6 +86,7 @@ def write_modules(functions, folder):
 def check_example(text, folder):
     path = folder / 'site.ini'
     path.write_text(completed(text, folder))
+    write_included(text, folder)
     config = Config(str(path), {}, folder)
     check(config)
     read_cluster(config.loader, str(path))
