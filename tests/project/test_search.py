@@ -87,6 +87,21 @@ QUESTIONS = {
     'server-sent events': {'requests'},
     'jinja templates reload': {'reload#what-is-watched'},
     'where is my log': {'production#logs', 'logging'},
+    'restart after crash': {'workers#what-happens-to-a-worker', 'workers#crash-loops'},
+    'connection refused': {'listening#addresses'},
+    'mysql has gone away': {'ready/sqlalchemy'},
+    'global variable shared between workers': {'messages'},
+    'symlink release': {'workers#a-link-to-the-release'},
+    'old version still served': {'workers#a-link-to-the-release'},
+    'different settings for production': {'ini#several-ini-files'},
+    'include another ini': {'ini#several-ini-files'},
+    'run code at startup': {'bus#lifespans'},
+    'run code at shutdown': {'bus#lifespans'},
+    'thread pool size': {'ini#the-number-of-threads'},
+    'migrate from gunicorn': {'workers#coming-from-gunicorn-and-uwsgi'},
+    'fastapi': {'README'},
+    'how do I install it': {'README#install', 'start-here#install'},
+    'htop': {'status'},
 }
 
 #: So many results are seen at once.
