@@ -9,6 +9,7 @@ from paste_wspbus.command.answer import print_document
 from paste_wspbus.command.arguments import SUBCOMMANDS, WITHOUT_FILE
 from paste_wspbus.command.new import KINDS
 from paste_wspbus.command.parser import make_parser
+from paste_wspbus.command.subcommand_help import OF, options_of
 from paste_wspbus.command.without_file import HELP, NEW
 from paste_wspbus.exits import DONE
 from paste_wspbus.templates.copying import samples
@@ -98,6 +99,12 @@ def _names(kind: str | None = None) -> list[str]:
     ]
 
 
+def _own_names(subcommand: str) -> list[str]:
+    """Return the names of the options that a subcommand takes."""
+    own = options_of(subcommand)
+    return [name for one in known_options() if own & {*one.names} for name in one.names]
+
+
 def _filled(script: str, **more: str) -> str:
     """Put what all scripts need into the place of each @NAME@."""
     found = {
@@ -108,6 +115,7 @@ def _filled(script: str, **more: str) -> str:
         'NEW': NEW,
         'SAMPLES': _words(samples()),
         'TIMELINE': TIMELINE,
+        'WITH_OPTIONS': _words(OF),
         **more,
     }
     for name, text in found.items():
@@ -141,7 +149,7 @@ _wspserve_sample() {
 
 _wspserve() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-    local i word file='' sub='' last=''
+    local i word file='' sub='' last='' options='@OPTIONS@'
     COMPREPLY=()
     if [[ $cur == = ]]; then
         cur=''
@@ -167,8 +175,11 @@ _wspserve() {
     case $prev in
 @CASES@
     esac
+    case ${sub:-$file} in
+@OWN@
+    esac
     case $cur in
-        -*) _wspserve_add < <(compgen -W '@OPTIONS@' -- "$cur"); return ;;
+        -*) _wspserve_add < <(compgen -W "$options" -- "$cur"); return ;;
     esac
     if [[ -z $file ]]; then
         _wspserve_paths "$cur" '!*.ini'
@@ -207,6 +218,9 @@ def bash() -> str:
         BASH,
         CASES='\n'.join(f'        {line}' for line in lines),
         OPTIONS=_words(names),
+        OWN='\n'.join(
+            f"        {one}) options='{_words(_own_names(one))}' ;;" for one in OF
+        ),
     )
 
 
@@ -252,9 +266,20 @@ _wspserve_more() {
 }
 
 _wspserve() {
-    local -a line
-    _arguments -s -S \
-@ARGUMENTS@
+    local -a line own kept options=(
+@OPTIONS@
+    )
+    local word one name
+    for word in ${words[2,CURRENT-1]}; do
+        case $word in
+@OWN@
+        esac
+    done
+    for one in $options; do
+        name=${${${one#\(*\)}#\*}%%[=\[]*}
+        (( ! $#own || ${own[(Ie)$name]} )) && kept+=("$one")
+    done
+    _arguments -s -S $kept \
         '1:file or subcommand:_wspserve_first' \
         '*:subcommand or variable:_wspserve_more'
 }
@@ -279,8 +304,9 @@ def zsh() -> str:
     """Return the script for zsh."""
     return _filled(
         ZSH,
-        ARGUMENTS='\n'.join(
-            f'        {_zsh_option(one)} \\' for one in known_options()
+        OPTIONS='\n'.join(f'        {_zsh_option(one)}' for one in known_options()),
+        OWN='\n'.join(
+            f'            {one}) own=({_words(_own_names(one))}) ;;' for one in OF
         ),
         COMMANDS=_zsh_list({name: HELP[name] for name in WITHOUT_FILE}),
         SUBS=_zsh_list(SUBCOMMANDS),
@@ -349,6 +375,17 @@ function __wspserve_needs_subcommand
     return 0
 end
 
+# Whether no subcommand is there, or one of those that are given.
+function __wspserve_takes
+    for word in (__wspserve_words)
+        if contains -- $word @WITH_OPTIONS@
+            contains -- $word $argv
+            return
+        end
+    end
+    return 0
+end
+
 function __wspserve_needs_kind
     set -l words (__wspserve_words)
     test "$words" = @NEW@
@@ -397,7 +434,8 @@ def fish() -> str:
 
 
 def _fish_option(option: Option) -> str:
-    parts = ['complete -c wspserve']
+    takers = [one for one in OF if options_of(one) & {*option.names}]
+    parts = [f"complete -c wspserve -n '__wspserve_takes {_words(takers)}'"]
     for name in option.names:
         parts.append(f'-l {name[2:]}' if name.startswith('--') else f'-s {name[1:]}')
     if option.choices:

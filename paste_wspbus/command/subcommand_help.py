@@ -10,12 +10,12 @@ from paste_wspbus.command.arguments import SUBCOMMANDS
 from paste_wspbus.command.parser import make_parser
 
 #: The options that say which site is meant, and those that each command line may have.
-_SITE = ('--app-name', '--server-name', '--pid-file')
+_SITE = ('--app-name', '--server-name', '--pid-file', '--user')
 _ANY = ('--help', '--verbose', '--quiet')
 
 #: The options that say how a site is served.
 _SERVING = ('--server', '--listen', '--ops', '--workers')
-_DAEMON = (*_SERVING, '--log-file', '--user', '--group', '--monitor-restart')
+_DAEMON = (*_SERVING, '--log-file', '--group', '--monitor-restart')
 
 #: Options whose text is another one here: from the option, and perhaps the subcommand.
 _TEXTS = {
@@ -33,6 +33,7 @@ _FINDING = {
     '--app-name': 'The site that serves this application (default main)',
     '--server-name': 'The site that uses [server:SECTION_NAME] (default main)',
     '--pid-file': 'The site that has this PID file',
+    '--user': 'Look for the sites of this user, too (name or number)',
 }
 
 #: From each subcommand to what may follow it, its own options, and an example: what
@@ -126,14 +127,20 @@ def subcommand_of(argv: list[str]) -> str | None:
     return next((word for word in argv if word in OF), None)
 
 
+def options_of(name: str) -> set[str]:
+    """Return the options that a subcommand takes, by their long names."""
+    return {*OF[name][1], *_ANY}
+
+
 def print_help(prog: str, name: str) -> None:
     """Print the help of one subcommand."""
-    follows, options, call, does = OF[name]
-    kept = {*options, *_ANY}
+    follows, _, call, does = OF[name]
+    kept = options_of(name)
     parser = make_parser(prog)
     actions = [one for one in parser._actions if kept & {*one.option_strings}]
     actions.sort(key=lambda one: bool({*_ANY} & {*one.option_strings}))
-    texts = _TEXTS if {*_SERVING} & kept else {**_TEXTS, **_FINDING}
+    finds = '--pid-file' in kept and not {*_SERVING} & kept
+    texts = {**_TEXTS, **_FINDING} if finds else _TEXTS
     for action in actions:
         option = action.option_strings[-1]
         said = texts.get(f'{name} {option}') or texts.get(option) or str(action.help)

@@ -24,6 +24,13 @@ COMPLETED = {
     'pl': 'plugins',
     'new si': 'site',
     '-v --no-so': '--no-soak',
+    'development.ini graceful --no-s': '--no-soak',
+    'development.ini start --mon': '--monitor-restart',
+    'ps --js': '--json',
+    # Options of others are not offered.
+    'development.ini graceful --mon': None,
+    'development.ini status --rel': None,
+    'new ini --wat': None,
     '--workers 2 dev': 'development.ini',
     '--reloader ex': 'execv',
     'development.ini und': 'undrain',

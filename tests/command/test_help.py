@@ -80,6 +80,17 @@ def test_help_behind_a_subcommand_is_its_own(capsys, name):
         assert f'example:\n  wspserve {OF[name][2]}\n' in text
 
 
+def test_an_option_means_what_the_subcommand_does_with_it(capsys):
+    texts = {}
+    for name in ('status', 'setup-app', 'start'):
+        with pytest.raises(SystemExit):
+            parse([name, '--help'], 'wspserve')
+        texts[name] = ' '.join(capsys.readouterr().out.split())
+    assert '--user USERNAME Look for the sites of this user, too' in texts['status']
+    assert '--user USERNAME Run as this user' in texts['start']
+    assert '--app-name NAME Load the named application' in texts['setup-app']
+
+
 def test_help_as_a_word_is_the_whole_help(folder):
     done = run(folder, 'help')
     assert (done.code, done.err.text) == (0, '')
