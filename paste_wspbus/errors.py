@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 
 class WSPBusError(Exception):
     """The base of all errors of this package.
@@ -173,34 +170,15 @@ class TooManyProcesses(WSPBusError):
         )
 
 
-class CannotImport(WSPBusError):
-    """This user cannot read a folder of modules; Python says that there is no such module."""
-
-    def __init__(self, error: ModuleNotFoundError, folder: str) -> None:
-        super().__init__(f'{error}: this user cannot read {folder}')
-
-
-def unreadable_folder() -> str | None:
-    """Return a folder in `sys.path` that this user cannot read; None if there is none."""
-    # Python's own zip file need not be there.
-    for folder in (one for one in sys.path if not one.endswith('.zip')):
-        try:
-            os.scandir(folder or '.').close()
-        except PermissionError:
-            return folder
-        except OSError:  # it does not exist, or it is a zip file
-            pass
-    return None
-
-
 def shortage(error: BaseException) -> WSPBusError | None:
     """Return the error that says what the process lacks: descriptors, threads or permissions.
 
     :returns: None if it lacks none of them.
     """
     if isinstance(error, ModuleNotFoundError):
-        folder = unreadable_folder()
-        return None if folder is None else CannotImport(error, folder)
+        from paste_wspbus.unreadable import cannot_import
+
+        return cannot_import(error)
     import errno  # each run of pytest imports this module, and does not need it
 
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):

@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from importlib import metadata
 from signal import Signals
 
-from paste_wspbus.errors import unreadable_folder
 from paste_wspbus.ini.plugins import NEEDS
+from paste_wspbus.unreadable import unreadable_folder
 from paste_wspbus.values import NEAR, closest, nearest
 
 TYPE_CHECKING = False

@@ -109,6 +109,14 @@ class UnlockedSite(PIDFileError):
         self.control = control
 
 
+def _signer_behind(lock_path: str, error: UnreadablePIDFile) -> int | None:
+    """Return the process that has signed a lock that this user must not open."""
+    if error.code == errno.EACCES:
+        with contextlib.suppress(OSError):
+            return locks.signer_at(os.stat(lock_path, follow_symlinks=False))
+    return None
+
+
 def _is_owners(pid: int, fd: int) -> bool:
     """Whether root may take a process that has signed the lock for the site's.
 
@@ -173,7 +181,7 @@ class PIDLock:
             try:
                 fd = self._open_lock(os.O_CREAT)
             except UnreadablePIDFile as error:
-                signer = self._signer_behind(error)
+                signer = _signer_behind(self.lock_path, error)
                 # A stranger may have made the lock, and signed it.
                 if signer is None or users_of(signer) != {os.geteuid()}:
                     raise
@@ -410,20 +418,13 @@ class PIDLock:
         except FileNotFoundError:
             return None
         except UnreadablePIDFile as error:
-            if (signer := self._signer_behind(error)) is not None:
+            if (signer := _signer_behind(self.lock_path, error)) is not None:
                 return signer
             raise
         try:
             return None if self._lock(fd, shared=True) else self._holder(fd)
         finally:
             os.close(fd)
-
-    def _signer_behind(self, error: UnreadablePIDFile) -> int | None:
-        """Return the process that has signed a lock that this user must not open."""
-        if error.code == errno.EACCES:
-            with contextlib.suppress(OSError):
-                return locks.signer_at(os.stat(self.lock_path, follow_symlinks=False))
-        return None
 
     def _holder(self, fd: int) -> int:
         """Return the ID of the process that holds the lock; 0 if it is not known."""
