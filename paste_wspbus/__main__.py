@@ -70,7 +70,7 @@ def _complain(problem: str) -> int:
     """Print why modules cannot be imported."""
     atexit.unregister(_ignore)  # it would import more of them
     sys.stderr.write(f'wspserve: {problem}\n')
-    return 1
+    return 4 if 'status' in sys.argv else 1  # exits.IS_UNKNOWN, exits.FAILED
 
 
 if __name__ == '__main__':

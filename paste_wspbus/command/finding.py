@@ -16,7 +16,7 @@ from paste_wspbus.control.register import (
     socket_out_of_sight,
 )
 from paste_wspbus.control.status import process_of
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.exits import FAILED, IS_UNKNOWN
 from paste_wspbus.process.names import Names, names_of
 from paste_wspbus.unix.pid_lock import (
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 #: How often the command looks for a site while others take over.
 LOOKS = 5
+
+#: The number of descriptors that a look needs at a time; it would take a file that it
+#: cannot open for one that is not there.
+SPARE = 8
 
 #: What is wrong with a site whose folder a deployment has removed.
 LOST = 'its PID file and its control socket were removed: stop it, and start it again'
@@ -165,12 +169,28 @@ def find(
         # at that moment may find neither. So look again if something has changed.
         if found.state not in (NOT_RUNNING, DEAD) or before == _holders(options):
             break
+    if found.state != RUNNING and (lack := _lack_of_descriptors()):
+        return found.is_unknown(NotKnown(str(lack)))
     if found.state == RUNNING and found.pid and not _is_socket(found.control):
         found.is_gunicorns = _is_gunicorns(options)
         lost = found.lost or _deaf(options, found.control, found.pid)
         found.lost = '' if found.is_gunicorns else lost
         found.problem = found.lost or found.problem
     return found
+
+
+def _lack_of_descriptors() -> WSPBusError | None:
+    """Return the error that says that this process has too few free descriptors."""
+    opened: list[int] = []
+    try:
+        for _ in range(SPARE):
+            opened.append(os.dup(0))
+    except OSError as error:
+        return shortage(error)
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return None
 
 
 def _deaf(options: Options, control: str, pid: int) -> str:

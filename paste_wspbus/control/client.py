@@ -9,7 +9,7 @@ import time
 
 from paste_wspbus.control import VERSION
 from paste_wspbus.control.status import text
-from paste_wspbus.errors import WSPBusError
+from paste_wspbus.errors import WSPBusError, shortage
 from paste_wspbus.unix.paths import address_of
 
 TYPE_CHECKING = False
@@ -46,6 +46,7 @@ def connect(path: str, timeout: float | None) -> socket.socket:
 
     :param timeout: seconds for each step.
     :raises NoAnswer: if no process listens there.
+    :raises OSError: if this process has no free descriptor.
     """
     if not hasattr(socket, 'AF_UNIX'):
         raise NoAnswer(path, 'this system has no Unix sockets')
@@ -64,6 +65,8 @@ def connect(path: str, timeout: float | None) -> socket.socket:
                     time.sleep(0.01)
     except OSError as error:
         sock.close()
+        if shortage(error) is not None:
+            raise  # this process lacks descriptors, and not the site
         busy = isinstance(error, (BlockingIOError, TimeoutError))
         code = errno.ETIMEDOUT if busy else error.errno or 0
         raise NoAnswer(path, error.strerror or str(error), code) from None

@@ -546,6 +546,21 @@ def replace_by_link(path):
     path.symlink_to('other')
 
 
+def test_a_command_without_descriptors_does_not_say_that_the_site_does_not_run(folder):
+    """It finds the site by its entry alone, and cannot open that."""
+    write(folder, {'site.ini': ini(), 'webapp.py': WEBAPP})
+    with Site(folder, None, 'site.ini') as site:
+        codes = set()
+        for number in range(5, 16):
+            limited = f'ulimit -n {number}; exec "$0" "$@"'
+            words = ['bash', '-c', limited, BIN / 'wspserve']
+            told = run(folder, 'site.ini', 'status', command=words)
+            codes.add(told.code)
+            assert told.code != 4 or 'too many open files' in str(told.report())
+        assert codes == {0, 4}
+        assert site.stop()[0] == 0, site.report()
+
+
 @pytest.mark.parametrize(
     ('replace', 'files'),
     [
