@@ -46,6 +46,7 @@ NOTES = {
     'exits': 'exit codes',
     'forks': 'what a fork closes',
     'streams': 'stdout and stderr, whatever is there',
+    'unreadable': 'folders of modules that cannot be read',
     'inbox': 'reads messages',
     'report': 'sends messages',
     'role': 'a worker’s task',
