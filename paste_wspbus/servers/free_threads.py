@@ -174,10 +174,11 @@ class Sharing:
         self._expected[connection] = time.monotonic() + EXPECTED
 
     def expect_no_more(self, connection: Any) -> None:
-        """Note that a new connection has sent something, or was closed."""
+        """Note that a new connection has sent something, or was closed.
+
+        The loop calls this, and looks at its listening sockets again afterwards.
+        """
         self._expected.pop(connection, None)
-        if self.leaves:
-            self.a_thread_is_free()
 
     def _count_expected(self) -> int:
         now, expected = time.monotonic(), self._expected

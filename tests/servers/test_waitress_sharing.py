@@ -5,10 +5,17 @@ import threading
 import pytest
 
 from paste_wspbus.bus import Bus
+from paste_wspbus.servers import free_threads
 from paste_wspbus.servers.free_threads import Board
 from paste_wspbus.servers.waitress import WaitressServer
 from tests.kit import TIMEOUT, eventually
 from tests.kit.clients import Connection
+
+
+@pytest.fixture
+def expects_long(monkeypatch):
+    """Keep a thread free for a new connection, however long it sends nothing."""
+    monkeypatch.setattr(free_threads, 'EXPECTED', 10 * TIMEOUT)
 
 
 @pytest.fixture
@@ -30,6 +37,7 @@ def served():
 
     server.bus = Bus()
     place = board.take()
+    server.share(board)
     board.share(place, server, several=True)
     server(application)
     server.says_free = lambda: board._bytes[place] == 1
@@ -68,3 +76,21 @@ def test_the_thread_is_free_before_the_client_knows_that_its_connection_is_close
             assert served.says_free()
         finally:
             is_checked.set()
+
+
+@pytest.mark.parametrize('ends', ['a request', 'its end'])
+def test_the_thread_is_kept_free_for_a_new_connection_until_it_sends_something(
+    expects_long, served, ends
+):
+    with (
+        Connection(served.sockets[0].name) as first,
+        Connection(served.sockets[0].name) as second,
+    ):
+        eventually(lambda: served.sharing.leaves)
+        second.send('/')
+        assert served.count() == 1
+        if ends == 'a request':
+            assert first.get('/').status == 200
+        else:
+            first.close()
+        assert second.receive().status == 200
