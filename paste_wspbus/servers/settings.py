@@ -26,8 +26,11 @@ def convert(
         try:
             converted[key] = known[key](value)
         except ValueError:
-            what = {int: 'a whole number', float: 'a number'}.get(known[key], 'valid')  # type: ignore[call-overload]
-            raise SettingError(
-                key, f'{value!r} is not {what}{value_hint(value)}'
-            ) from None
+            raise refusal(key, value, known[key]) from None
     return converted
+
+
+def refusal(key: str, value: str, converter: Callable[[str], Any]) -> SettingError:
+    """Return the error for a value that the function of its setting has refused."""
+    what = {int: 'a whole number', float: 'a number'}.get(converter, 'valid')  # type: ignore[call-overload]
+    return SettingError(key, f'{value!r} is not {what}{value_hint(value)}')

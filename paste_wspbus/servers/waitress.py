@@ -96,7 +96,9 @@ class WaitressServer(Server):
             try:
                 known[key](value)
             except (ValueError, TypeError):
-                raise SettingError(key, f'{value!r} is not valid') from None
+                from paste_wspbus.servers.settings import refusal
+
+                raise refusal(key, value, known[key]) from None
         waitress_fast.switched_off()  # a wrong name in it is found at once
         if int(conf.get('connection_limit', 1)) < 1:
             raise SettingError('connection_limit', 'it must be 1 or more')

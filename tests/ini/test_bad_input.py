@@ -1259,6 +1259,12 @@ SERVERS |= {
     'waitress: threads': server(
         USED['waitress'] + 'threads = many', 2, PLACE, 'threads', "'many'"
     ),
+    'waitress: a size with a unit': server(
+        USED['waitress'] + 'max_request_body_size = 10M',
+        2,
+        PLACE,
+        "max_request_body_size: '10M' is not a whole number",
+    ),
     'waitress: listen': server(
         USED['waitress'] + 'listen = 127.0.0.1:http', 2, PLACE, 'listen', "'http'"
     ),
