@@ -64,6 +64,9 @@ KINDS = (
     'cluster',
 )
 
+#: Other sections that are read here; they have no colon in their names.
+_ALONE = ('exe', 'pserve')
+
 #: The keys of sections that no factory gets.
 _OTHER_KEYS = ('use', 'require', 'next', 'filter-with', *NEEDS)
 
@@ -212,13 +215,17 @@ def _is_server(section: str) -> bool:
 
 
 def _check_values(config: Config) -> Iterator[str]:
-    """Compute all values with their variables; warn about keys that PasteDeploy ignores."""
+    """Compute the values with their variables; warn about keys that PasteDeploy ignores.
+
+    Sections of other programs are left alone: there '%' may mean something else ([uwsgi] has
+    ``paste = config:%p``), and [DEFAULT] need not be stronger.
+    """
     parser = config.loader.parser
     defaults = set(parser._defaults) - {'here', '__file__'}
     for key in defaults:
         config.loader.value('DEFAULT', key)
     for section in parser.sections():
-        if is_logging(section):
+        if section.partition(':')[0] not in (*KINDS, *_ALONE):
             continue
         for key in parser._sections[section]:
             config.loader.value(section, key)

@@ -357,6 +357,14 @@ def test_a_channel_for_messages_is_known(tmp_path):
     assert check(tmp_path, GOOD + PLUGIN.format(more=''), plug=plug) == (0, [])
 
 
+def test_the_sections_of_other_programs_are_theirs(tmp_path):
+    ini = (
+        f'[DEFAULT]\nurl = sqlite://\n{GOOD}{USED}[alembic]\nname = %(rev)s-%d\n'
+        'url = postgresql://app:50%@db\nown = 1\n'
+    )
+    assert check(tmp_path, ini, 'own=2', webapp=WEBAPP) == (0, [])
+
+
 def test_an_ini_of_uwsgi_alone_is_named_as_one(tmp_path):
     ini = '[uwsgi]\nchdir = %d\nenv = A=1\nenv = B=2\nmodule = shop\n'
     assert check(tmp_path, ini) == (
