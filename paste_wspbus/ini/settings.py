@@ -107,13 +107,10 @@ def _factory(text: str) -> str:
 
 
 def _bus(text: str) -> str:
-    # PasteDeploy would take the class of that section, and none of its keys and plugins.
     if text.lower().startswith('config:'):
-        raise SettingError(
-            None,
-            f'this section takes no keys from another file, as {text!r} would in other '
-            'sections: write them here',
-        )
+        from paste_wspbus.ini.mistakes import bus_elsewhere
+
+        raise bus_elsewhere(text)
     return text
 
 
