@@ -10,7 +10,7 @@ from paste_wspbus.errors import WSPBusError
 from paste_wspbus.ini.config import Config
 from paste_wspbus.plugins import on
 from paste_wspbus.plugins.autoreload import Autoreloader
-from paste_wspbus.watching.files import change_of, what_changed
+from paste_wspbus.watching.files import change_of, signature, what_changed
 from paste_wspbus.watching.gate import Gate
 from paste_wspbus.workers.reloading import QUIET
 
@@ -43,6 +43,8 @@ class Reloader(Autoreloader):
         self._gate: Gate | None = None
         #: What the server calls; None if the site has another one, which is never replaced.
         self.shown: Shown | None = None
+        #: The files whose change was refused, because the .ini is wrong, as they were then.
+        self._refused: dict[str, object] = {}
         #: Whether the gate was open when the site began to serve.
         self._was_open = True
         files = {**launch.files.signatures}
@@ -92,6 +94,11 @@ class Reloader(Autoreloader):
         """Let the bus restart the site."""
         process, options = self._process, self._launch.options
         since = self.watcher.noticed if self.watcher is not None else time.monotonic()
+        now: dict[str, object] = {path: signature(path) for path in paths}
+        if now.items() <= self._refused.items():
+            # The gate has noticed the same change, while the .ini was checked.
+            self.keep_serving('')
+            return
         if options.verbosity > 0:
             print_line(what_changed(paths), 'stderr')
         # Without a correct .ini, the next program could not even serve the page of the
@@ -100,6 +107,7 @@ class Reloader(Autoreloader):
             self._check(paths)
         except WSPBusError as error:
             self._show(error)
+            self._refused |= now
             self.bus.asked_by = change_of(paths)
             self.bus.post('reload_failed', one_line(error))
             return
