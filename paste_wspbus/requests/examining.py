@@ -66,7 +66,7 @@ def _find(bus: Bus, number: int) -> _Found:
         WaitsFor.STREAM: STREAM,
         WaitsFor.DEBUGGER: DEBUGGER,
     }
-    request = request.or_debugger()
+    request = request.exactly()
     waits = kinds.get(request.waits_for, APPLICATION)
     if waits == STREAM and requests.board.is_closing(place):
         waits = APPLICATION

@@ -109,6 +109,7 @@ class _Body:
     """A response body whose close() ends its request."""
 
     __slots__ = ('_body', '_environ', '_filter')
+    closes_response = True  # `cutting.Stack` looks for it
 
     def __init__(
         self, body: Iterable[bytes], environ: dict[str, Any], filter: BusFilter
@@ -164,6 +165,7 @@ class BusFilter:
 
     #: The scoreboard that shows the requests.
     board: Scoreboard | None = None
+    closes_response = True
 
     _kinds: tuple[type[_Body], type[_SizedBody]] = _Body, _SizedBody
 

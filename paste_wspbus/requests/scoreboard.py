@@ -53,7 +53,7 @@ class Phase(enum.IntEnum):
     STREAM = 2
     #: The application has returned the whole response: the server sends it.
     SENDING = 3
-    #: The server has the last part of a stream, and closes the response: since then.
+    #: The server has the last part of a stream or of a file, and closes it: since then.
     CLOSING = 4
 
 
@@ -160,15 +160,18 @@ class Scoreboard:
         self.memory[place] = _STREAM
 
     def closes(self, place: int) -> None:
-        """Show that the server closes the response of a request, if this was a stream."""
+        """Show that the server closes the response of a request, which was a stream or a file.
+
+        If no part of a stream has come, its application computes since the request began.
+        """
         memory = self.memory
-        if memory[place] == _STREAM:
+        if memory[place] in (_STREAM, _SENDING):
             memory[place] = 0  # a reader must not get half of the time
             _SINCE.pack_into(memory, place + _SINCE_AT, monotonic())
             memory[place] = _CLOSING
 
     def is_closing(self, place: int) -> bool:
-        """Return whether the server closes the response of a request, which was a stream."""
+        """Return whether the server closes the response of a request."""
         return self.memory[place] == _CLOSING
 
     def end(self, place: int) -> None:

@@ -20,7 +20,7 @@ from paste_wspbus.requests.scoreboard import TIMED, Scoreboard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from paste_wspbus.bus import Bus
@@ -150,3 +150,14 @@ class WatchedFilter(BusFilter):
         request = self.requests.get(id(environ))
         if request is not None:
             self.board.closes(request[3])
+
+    def _ending(self, body: Any, environ: dict[str, Any]) -> Iterable[bytes]:
+        ending: Any = super()._ending(body, environ)
+        close = ending.close
+
+        def note_and_close() -> None:
+            self.closes(environ)
+            close()
+
+        ending.close = note_and_close
+        return ending  # type: ignore[no-any-return]

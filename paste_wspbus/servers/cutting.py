@@ -41,7 +41,12 @@ class WaitsFor(enum.Enum):
     STREAM = 'a stream'
     THREAD = 'no thread is free for it'
     APPLICATION = 'the application computes'
+    CLOSE = 'the close() of its response has not returned'
     DEBUGGER = 'a debugger waits at its prompt'
+
+
+#: For these, the application is to blame.
+_COMPUTES = frozenset({WaitsFor.APPLICATION, WaitsFor.CLOSE})
 
 
 class RequestInFlight(NamedTuple):
@@ -69,12 +74,16 @@ class RequestInFlight(NamedTuple):
         age = time.monotonic() - self.since
         return f'{self.name}, in flight for {age:.1f} s: {self.waits_for.value}'
 
-    def or_debugger(self) -> RequestInFlight:
-        """Return this; but if the application waits for a developer, say so."""
-        is_computing = self.waits_for is WaitsFor.APPLICATION
-        if is_computing and self.stack is not None and self.stack.is_at_prompt:
-            return self._replace(waits_for=WaitsFor.DEBUGGER)
-        return self
+    def exactly(self) -> RequestInFlight:
+        """Return this; but say so if the application closes its response, or waits for a developer."""
+        stack, found = self.stack, self.waits_for
+        if stack is None or found not in (WaitsFor.APPLICATION, WaitsFor.STREAM):
+            return self
+        if stack.closes_response:
+            found = WaitsFor.CLOSE
+        if found in _COMPUTES and stack.is_at_prompt:
+            found = WaitsFor.DEBUGGER
+        return self._replace(waits_for=found)
 
 
 def cut(server: Server, reloads: bool) -> None:
@@ -110,11 +119,11 @@ def _in_flight(server: Server, moment: float) -> tuple[list[RequestInFlight], bo
     """
     until, computing = time.monotonic() + server.at_most(moment), None
     while True:
-        requests = [one.or_debugger() for one in server.requests_in_flight()]
+        requests = [one.exactly() for one in server.requests_in_flight()]
         found = {
             (id(one.connection), one.since)
             for one in requests
-            if one.waits_for is WaitsFor.APPLICATION
+            if one.waits_for in _COMPUTES
         }
         computing = found if computing is None else computing & found
         if not computing or server.bus.hurried or time.monotonic() >= until:
@@ -137,13 +146,13 @@ def describe(requests: list[RequestInFlight]) -> str:
     )
     ordered = sorted(requests, key=lambda request: request.since)
     # Requests in which the application computes come first: the fault is probably there.
-    ordered.sort(key=lambda request: request.waits_for is not WaitsFor.APPLICATION)
+    ordered.sort(key=lambda request: request.waits_for not in _COMPUTES)
     plural = 's' if len(requests) > 1 else ''
     lines = [f'The stop cuts {len(requests)} request{plural} in flight ({totals}):']
     lines += [f'  {request}' for request in ordered[:NAMED]]
     if len(ordered) > NAMED:
         lines.append(f'  and {len(ordered) - NAMED} more')
-    shown = [one for one in ordered if one.waits_for is WaitsFor.APPLICATION][:SHOWN]
+    shown = [one for one in ordered if one.waits_for in _COMPUTES][:SHOWN]
     for request in shown:
         if request.stack is not None:
             lines.append(f'  The stack of {request.name}:')
@@ -200,6 +209,14 @@ class Stack:
         yields meanwhile, its frame does not have its caller any more.
         """
         return self.calls[-1][0] in ('_bootstrap', '<module>')
+
+    @property
+    def closes_response(self) -> bool:
+        """Whether the server has called the close() of a response, and this runs."""
+        return any(
+            name.startswith('close') and hasattr(type(owner), 'closes_response')
+            for name, owner in self.calls
+        )
 
     @property
     def is_at_prompt(self) -> bool:

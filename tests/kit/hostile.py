@@ -49,6 +49,9 @@ def app(environ, start_response):
         sys.meta_path.insert(0, Replaced())
         while True:
             time.sleep(0.01)
+    if path == '/close':
+        answer()
+        return Closing()
     if path == '/slow':
         say('slow')
         hold()
@@ -59,6 +62,16 @@ def app(environ, start_response):
         environ['wsgi.input'].read(length)
     answer()
     return [b'done']
+
+
+class Closing:
+    def __iter__(self):
+        yield b'x'
+
+    def close(self):
+        say('closing')
+        while True:
+            time.sleep(0.01)
 
 
 def events(environ):

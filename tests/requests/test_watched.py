@@ -85,6 +85,7 @@ def test_a_file_keeps_its_type(bus):
     class Wrapper:
         def close(self):
             self.is_closed = True
+            assert shown(bus) == [(Phase.CLOSING, '/')]  # a close() that hangs is found
 
     _, body = answer(bus, lambda *_: Wrapper(), **{'wsgi.file_wrapper': Wrapper})
     assert type(body) is Wrapper

@@ -66,6 +66,25 @@ def test_a_request_that_computes_is_cut_and_fails_the_stop(tmp_path, server, wor
 
 @each_mode
 @each_server
+def test_a_close_that_does_not_return_is_named_and_fails_the_stop(
+    tmp_path, server, workers
+):
+    with (
+        site_of(tmp_path, server, workers=workers) as site,
+        site.connect() as client,
+    ):
+        client.send('/close')
+        site.expect('closing')
+        assert stop(site, within=3) == 1, site.report()
+    named = 'GET /close, in flight for'
+    line = next(one for one in site.err.text.splitlines() if named in one)
+    assert line.endswith(' s: the close() of its response has not returned')
+    assert 'The stack of GET /close:' in site.err.text
+    assert site.has_left_nothing()
+
+
+@each_mode
+@each_server
 def test_a_slow_request_is_answered_and_nothing_is_cut(tmp_path, server, workers):
     with (
         site_of(tmp_path, server, workers=workers, seconds=10) as site,
