@@ -84,7 +84,7 @@ def run_check(config: Config, launch: Launch, make_process: MakeProcess) -> int:
     sources.site_folders[:] = [site_folder(config.file)]  # root has it not in sys.path
     warnings = check(config, options.server_name, options.app_name, options.listen)
     if not options.server and gunicorn.is_server(config, options.server_name):
-        gunicorn.check_settings(config, options.server_name)
+        warnings += gunicorn.check_settings(config, options.server_name).values()
     _check_cluster(config)
     if config.settings['workers'] and config.settings['site_metrics'] != 'off':
         from paste_wspbus.metrics.folder import check as check_metrics

@@ -40,7 +40,8 @@ def settings_for(config: Config, options: Options) -> dict[str, Any] | None:
     """
     if options.server or not gunicorn.is_server(config, options.server_name):
         return None
-    gunicorn.check_settings(config, options.server_name)
+    for warning in gunicorn.check_settings(config, options.server_name).values():
+        print_line(f'{options.config}: warning: {warning}', 'stderr')
     settings = config.settings
     workers = settings['workers'] if options.workers is None else options.workers
     wanted = {

@@ -314,29 +314,38 @@ _KEYS = ('config', 'host', 'port')
 _HOOKS = 'Server Hooks'
 
 
-def check_settings(config: Config, server_name: str | None = None) -> None:
+def check_settings(config: Config, server_name: str | None = None) -> dict[str, str]:
     """Check the settings that the section of gunicorn has, as gunicorn does.
 
-    :raises ConfigError: if gunicorn has no such setting, or refuses its value.
+    ``gunicorn --paste`` does not read this section, so it may have keys that only a
+    ``gunicorn_conf.py`` of the site reads, such as RhodeCode's memory_max_usage.
+
+    :returns: the keys that gunicorn does not know, each with a warning.
+    :raises ConfigError: if gunicorn refuses a value, or a key resembles one of its settings.
     """
     from gunicorn.config import Config as Settings
 
     context = config.loader.get_context(SERVER, server_name, dict(config.vars))
     fail = partial(ConfigError, config.file, section=context.section)
     settings = Settings()
+    foreign = {}
     for key, value in context.local_conf.items():
         setting = settings.settings.get(key.lower())
         if key in _KEYS:
             continue
         if setting is None:
-            meant = nearest(key, settings.settings)
-            raise fail(f'gunicorn has no such setting{meant}', key=key)
+            problem = 'gunicorn has no such setting'
+            if meant := nearest(key, settings.settings):
+                raise fail(f'{problem}{meant}', key=key)
+            foreign[key] = f'[{context.section}] {key} is ignored: {problem}'
+            continue
         if setting.section == _HOOKS:
             continue
         try:
             setting.set(value)
         except Exception as error:
             raise fail(f'{value!r} is not valid: {error}', key=key) from None
+    return foreign
 
 
 def serve(
@@ -359,7 +368,9 @@ def serve(
     from gunicorn.errors import HaltServer
 
     context = config.loader.get_context(SERVER, server_name, dict(config.vars))
-    conf = {**context.local_conf, **settings}
+    foreign = check_settings(config, server_name)
+    own = {key: text for key, text in context.local_conf.items() if key not in foreign}
+    conf = {**own, **settings}
     uri = config.uri
 
     def make(master: Master) -> HostedSite:

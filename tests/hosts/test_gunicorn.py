@@ -479,6 +479,20 @@ def test_a_setting_that_gunicorn_refuses_is_named(folder, setting, problem, word
     assert (code, said) == (2, f'gunicorn.ini [server:main] {problem}\n')
 
 
+def test_a_key_that_resembles_no_setting_of_gunicorn_is_ignored(folder):
+    change(folder, 'memory_max_usage = 2147483648')
+    warning = (
+        'gunicorn.ini: warning: [server:main] memory_max_usage is ignored: gunicorn has no '
+        'such setting\n'
+    )
+    said = f'{warning}gunicorn.ini: can be served\n'
+    assert run(folder, 'port=1', '--check') == (0, said)
+    with Server(folder) as gunicorn:
+        assert gunicorn.get().status == 200
+        assert gunicorn.stop() == 0
+        assert gunicorn.process.err.text.startswith(warning)
+
+
 def test_the_check_imports_no_hook_of_the_site(folder):
     change(folder, 'on_starting = nowhere.hook')
     assert run(folder, 'port=1', '--check')[0] == 0
