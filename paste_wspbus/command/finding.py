@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 
 from paste_wspbus.command.arguments import PID_FILE
+from paste_wspbus.command.deaf import is_socket, problem_of_socket
 from paste_wspbus.control.client import NoAnswer, ask, connect
 from paste_wspbus.control.register import (
     Entry,
@@ -26,7 +26,6 @@ from paste_wspbus.unix.pid_lock import (
     StalePIDFile,
 )
 from paste_wspbus.unix.processes import (
-    has_terminal,
     listener_of,
     users_of,
     why_silent,
@@ -51,15 +50,6 @@ SPARE = 8
 #: What is wrong with a site whose folder a deployment has removed.
 LOST = 'its PID file and its control socket were removed: stop it, and start it again'
 
-#: What is wrong with a site whose control socket somebody has removed, or nobody could make.
-DEAF = 'its control socket {} is missing: {}'
-
-#: What is wrong with a site if another file has the place of its control socket.
-REPLACED = 'another file is at its control socket {}: remove that file, then {}'
-
-#: What to do about it: a restart makes it again, and SIGHUP asks for one.
-HANG_UP, START_AGAIN = 'send it SIGHUP, or stop it', 'stop it, and start it again'
-
 #: The states of a site, as far as the command knows them.
 RUNNING, DEAD, NOT_RUNNING, UNKNOWN = 'RUNNING', 'DEAD', 'NOT RUNNING', 'UNKNOWN'
 
@@ -80,6 +70,10 @@ class NotKnown(WSPBusError):
 
 class Ambiguous(NotKnown):
     """The command line may mean several sites that run."""
+
+
+class Blind(NotKnown):
+    """This process itself lacks what it needs to look."""
 
 
 class Found:
@@ -170,10 +164,12 @@ def find(
         if found.state not in (NOT_RUNNING, DEAD) or before == _holders(options):
             break
     if found.state != RUNNING and (lack := _lack_of_descriptors()):
-        return found.is_unknown(NotKnown(str(lack)))
-    if found.state == RUNNING and found.pid and not _is_socket(found.control):
+        return found.is_unknown(Blind(str(lack)))
+    if found.state == RUNNING and found.pid and not is_socket(found.control):
         found.is_gunicorns = _is_gunicorns(options)
-        lost = found.lost or _deaf(options, found.control, found.pid)
+        signals = (_settings(options) if options.config else {}).get('signals', {})
+        hangup = signals.get('SIGHUP', 'hangup')
+        lost = found.lost or problem_of_socket(found.control, found.pid, hangup)
         found.lost = '' if found.is_gunicorns else lost
         found.problem = found.lost or found.problem
     return found
@@ -191,49 +187,6 @@ def _lack_of_descriptors() -> WSPBusError | None:
         for fd in opened:
             os.close(fd)
     return None
-
-
-def _deaf(options: Options, control: str, pid: int) -> str:
-    """Return what is wrong with a running site that has no control socket; '' if it starts.
-
-    A site opens its control socket before it writes its entry, and removes its entry first.
-    """
-    is_root = hasattr(os, 'geteuid') and os.geteuid() == 0
-    entries, _ = read_entries((), everybody=is_root)
-    path = real_path(control)
-    is_open = any(one.control == path and one.holder == pid for one in entries)
-    if not is_open or _is_socket(path):
-        return ''
-    heals = _restarts_after_hangup(options, pid) and _may_make(path, pid)
-    problem = REPLACED if os.path.lexists(path) else DEAF
-    return problem.format(path, HANG_UP if heals else START_AGAIN)
-
-
-def _is_socket(path: str) -> bool:
-    """Whether a socket is there; True if this user may not look."""
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-
-
-def _may_make(path: str, pid: int) -> bool:
-    """Whether a process may make a file, as far as the owner of the folder says."""
-    try:
-        folder = os.stat(os.path.dirname(path))
-    except OSError:
-        return False
-    users = users_of(pid) or set()
-    return 0 in users or folder.st_uid in users or bool(folder.st_mode & 0o002)
-
-
-def _restarts_after_hangup(options: Options, pid: int) -> bool:
-    """Whether SIGHUP restarts a site: at a terminal it stops the site, and the .ini may differ."""
-    settings = _settings(options) if options.config else {}
-    meaning = settings.get('signals', {}).get('SIGHUP', 'hangup')
-    return meaning == 'restart' or (meaning == 'hangup' and not has_terminal(pid))
 
 
 def _holders(options: Options) -> list[tuple[str, int]]:

@@ -33,6 +33,8 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
         )
     if isinstance(found.error, finding.Ambiguous):
         raise found.error
+    if isinstance(found.error, finding.Blind):
+        raise NotDone(str(found.error))
     if found.lock is None or not options.replaces:
         found.check_answers()
     if found.entry is None:
