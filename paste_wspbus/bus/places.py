@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_MAIN = os.path.join(_PACKAGE, '__main__.py')
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _PROGRAMS = os.path.dirname(os.path.abspath(sys.executable or '')) + os.sep
 _PACKAGES = (f'{os.sep}site-packages{os.sep}', f'{os.sep}dist-packages{os.sep}')
@@ -21,13 +22,19 @@ _PASTE_DEPLOY = os.sep + os.path.join('paste', 'deploy') + os.sep
 def place_in_site(frame: FrameType | None) -> str:
     """Return the innermost line of the site's own code in a stack, as 'FILE:LINE in NAME'.
 
-    :returns: the innermost line of all if the stack has no code of the site; '' if there
-        is no frame.
+    :returns: if the stack has no code of the site, the innermost line of a package, or else
+        of all; '' if there is no frame.
     """
-    innermost = frame
-    while frame is not None and not is_of_site(frame.f_code.co_filename):
-        frame = frame.f_back
-    frame = frame or innermost
+    innermost, package = frame, None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if is_of_site(file) and not file.startswith('<'):
+            break
+        if package is None and any(folder in file for folder in _PACKAGES):
+            package = None if is_composer(file) else frame
+        # The script wspserve calls main(). It may stand anywhere, under any name.
+        frame = frame.f_back if file != _MAIN else None
+    frame = frame or package or innermost
     if frame is None:
         return ''
     code = frame.f_code

@@ -3,12 +3,13 @@
 import os
 import re
 import signal
+import sys
 import threading
 
 import pytest
 
 from paste_wspbus.workers.loading_page import closing, wants_page
-from tests.kit import eventually, free_port
+from tests.kit import Process, eventually, free_port, write
 from tests.kit.reloading import INI, Edited, stop, webapp
 
 BROWSER = 'text/html,application/xhtml+xml,*/*;q=0.8'
@@ -129,3 +130,23 @@ def test_a_first_load_that_takes_long_is_shown_and_can_be_stopped(tmp_path):
         site.send(signal.SIGINT)
         assert site.wait() == 130
         assert site.processes() == []
+
+
+def test_where_an_installed_site_is_whatever_script_has_started_it(tmp_path):
+    """Neither the script, nor the code that Python makes, is where the site waits."""
+    os.mkfifo(tmp_path / 'gate')
+    made = """exec("def wait(): open('gate').close()")\nwait()\n"""
+    script = 'import sys\nfrom paste_wspbus.__main__ import main\nsys.exit(main())\n'
+    files = {
+        'site.ini': INI,
+        'site-packages/webapp.py': made,
+        'elsewhere/wspserve': script,
+    }
+    write(tmp_path, files)
+    command = [sys.executable, 'elsewhere/wspserve', 'site.ini', '--reload']
+    env = {'PYTHONPATH': str(tmp_path / 'site-packages')}
+    with Process(command, tmp_path, env=env) as site:
+        site.expect('has been loading for 2 s, and is at ')
+        assert '/site-packages/webapp.py:2 in <module>. ' in site.err.text
+        site.send(signal.SIGINT)
+        assert site.wait() == 130
