@@ -32,7 +32,7 @@ def place_in_site(frame: FrameType | None) -> str:
             break
         if package is None and any(folder in file for folder in _PACKAGES):
             package = None if is_composer(file) else frame
-        # The script wspserve calls main(). It may stand anywhere, under any name.
+        # The script that calls main() may stand anywhere.
         frame = frame.f_back if file != _MAIN else None
     frame = frame or package or innermost
     if frame is None:

@@ -377,16 +377,19 @@ def _in_words(
     return key, re.sub(r' in \S+ ', ' ', said)
 
 
-def bus_elsewhere(use: str) -> SettingError:
-    """Return the error of ``use = config:…`` in [wspbus:main].
+def use_of_bus(use: str) -> str:
+    """Return the ``use`` of [wspbus:main].
 
-    PasteDeploy would take the class of that section, and none of its keys and plugins.
+    :raises SettingError: if it is ``config:…``. PasteDeploy would take the class of that
+        section, and none of its keys and plugins.
     """
-    return SettingError(
-        None,
-        f'this section takes no keys from another file, as {use!r} would in other '
-        'sections: write them here',
-    )
+    if use.lower().startswith('config:'):
+        raise SettingError(
+            None,
+            f'this section takes no keys from another file, as {use!r} would in other '
+            'sections: write them here',
+        )
+    return use
 
 
 def bad_scheme(uri: str) -> str:

@@ -69,13 +69,6 @@ def _seconds(text: str) -> float:
     return duration(text)
 
 
-def _time_limit(text: str) -> float:
-    """Read the seconds of a time limit: with 0, all that it limits would fail at once."""
-    if not (number := _seconds(text)):
-        raise SettingError(None, f'it must be more than 0 seconds, not {text!r}')
-    return number
-
-
 def _by(module: str, name: str) -> Callable[[str], Any]:
     """Return a function of a module that is imported when the function is called."""
 
@@ -106,17 +99,9 @@ def _factory(text: str) -> str:
     return text
 
 
-def _bus(text: str) -> str:
-    if text.lower().startswith('config:'):
-        from paste_wspbus.ini.mistakes import bus_elsewhere
-
-        raise bus_elsewhere(text)
-    return text
-
-
 def _path(text: str) -> str:
     path = text.strip()
-    # %(here)s may be a folder whose name looks like a comment: "shop #2".
+    # %(here)s may look like a comment: "shop #2".
     folder, name = os.path.split(path)
     own = name if os.path.isdir(folder) else path
     if not path or min(text) < ' ' or value_hint(own):
@@ -162,9 +147,11 @@ def default_stop_timeout(drain_delay: float) -> float:
     return limit
 
 
+_TIME_LIMIT = _by('ini.units', 'time_limit')
+
 #: All keys except those of signals, for which see `read_settings`.
 SETTINGS = {
-    'use': Setting(_bus, _FACTORY),
+    'use': Setting(_by('ini.mistakes', 'use_of_bus'), _FACTORY),
     **{key: Setting(_factory, _FACTORY) for key in DEFAULTS},
     'pidfile': Setting(_factory, f'{_FACTORY}; the key of a path is pid_file'),
     'plugins': Setting(split_list, _NAMES, ()),
@@ -182,14 +169,14 @@ SETTINGS = {
     'restart': Setting(_one_of('execv', 'child', 'fork'), 'execv, child or fork'),
     'trial': Setting(_auto_or_boolean, 'auto, true or false', 'auto'),
     'drain_delay': Setting(_seconds, _SECONDS, 0.0, is_of_bus=True),
-    'stop_timeout': Setting(_time_limit, _SECONDS, 25.0, is_of_bus=True),
+    'stop_timeout': Setting(_TIME_LIMIT, _SECONDS, 25.0, is_of_bus=True),
     'stop_reserve': Setting(_seconds, _SECONDS, is_of_bus=True),
-    'start_timeout': Setting(_time_limit, _SECONDS, 60.0, is_of_bus=True),
+    'start_timeout': Setting(_TIME_LIMIT, _SECONDS, 60.0, is_of_bus=True),
     'soak': Setting(_seconds, _SECONDS, 2.0),
     'warm_up': Setting(_by('requests.asking', 'targets'), _URLS, ()),
     'smoke': Setting(_by('requests.asking', 'targets'), _URLS, ()),
     'smoke_status': Setting(_by('requests.asking', 'statuses'), _STATUSES, ('2xx',)),
-    'smoke_timeout': Setting(_time_limit, _SECONDS, 10.0),
+    'smoke_timeout': Setting(_TIME_LIMIT, _SECONDS, 10.0),
     'max_requests': Setting(
         _by('ini.units', 'count'), 'a whole number; 0 is no limit', 0
     ),

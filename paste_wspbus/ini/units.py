@@ -31,6 +31,16 @@ def duration(text: str) -> float:
     return seconds
 
 
+def time_limit(text: str) -> float:
+    """Read a time limit, which is a `duration`: with 0, all that it limits would fail at once.
+
+    :raises SettingError, ValueError: if it is 0; if it is no duration.
+    """
+    if not (number := duration(text)):
+        raise SettingError(None, f'it must be more than 0 seconds, not {text!r}')
+    return number
+
+
 def size(text: str) -> int:
     """Read a size: a number of bytes, or a number with the unit K, M or G.
 
