@@ -80,7 +80,8 @@ class Sharing:
     the other workers do. ``leaves`` is set before the threads are counted once more: a thread
     that becomes free sees it, or is counted. If no worker has a free thread, the connections
     wait in the backlog for the first one, and not behind the requests of one worker. But a
-    worker goes on accepting when the backlog fills up, and if the requests are short (`MANY`).
+    worker goes on accepting when the backlog fills up, if the requests are short (`MANY`), and
+    if its threads are only kept free for connections that have sent nothing yet (`expect`).
 
     :param shared: the bytes of all places.
     :param number: that of this worker's place.
@@ -142,10 +143,15 @@ class Sharing:
         return now - answers[-1] < LAST and now - answers[0] < WITHIN
 
     def _must_go_on(self) -> bool:
-        """Whether no worker has a free thread, and the backlog fills up."""
+        """Whether no other worker has a free thread, and this one only keeps its threads free.
+
+        Or if the backlog fills up.
+        """
         if self._others_are_free():
             self._all_full_since = None
             return False
+        if (self._server.free_threads() or 0) > 0:
+            return True  # else connections that send nothing would hold up requests
         filling = [is_filling(one.sock) for one in self._server.sockets]
         if any(filling) or None not in filling:
             return any(filling)

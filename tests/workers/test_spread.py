@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import time
 
 import pytest
 
@@ -61,6 +62,19 @@ def check_that_none_waits(site):
 def test_no_request_waits_while_a_thread_is_free(tmp_path, server):
     with serving(tmp_path, server) as site:
         check_that_none_waits(site)
+        assert site.stop()[0] == 0
+
+
+@pytest.mark.parametrize('server', ['waitress', 'waitress-poll'])
+def test_connections_that_send_nothing_hold_up_no_request(tmp_path, server):
+    with serving(tmp_path, server) as site, contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(site.connect())
+        connection = stack.enter_context(site.connect())
+        began = time.monotonic()
+        assert connection.get('/').status == 200
+        # Two workers that take two of them each in half a second would need 7 s.
+        assert time.monotonic() - began < 3
         assert site.stop()[0] == 0
 
 
