@@ -86,6 +86,18 @@ RECORDS = [
         ],
     ),
     (
+        'Seen',
+        'What do metrics and probes cost, and are they right?',
+        [
+            (
+                'metrics.py',
+                '',
+                '--rounds 2 --seconds 1 --requests 500 --restarts 2 --kills 1 --deaths 20',
+            ),
+            ('ops.py', '', '--seconds 1'),
+        ],
+    ),
+    (
         'Endurance',
         'What remains of many starts, and of an hour?',
         [
