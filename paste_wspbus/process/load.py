@@ -75,13 +75,26 @@ def states_of(bus: Bus) -> dict[str, dict[str, Any]]:
             if not isinstance(state, dict) or len(json.dumps(state)) > MAX_STATE:
                 raise ValueError('it is no dict, or too long')
         except Exception as error:
-            kind = type(error).__name__
             state = {
-                'text': f'its state is not known: {kind}: {error}'[:500],
+                'text': f'its state is not known: {_in_words(error)}',
                 'ok': False,
             }
         states[str(name)] = state
     return states
+
+
+def _in_words(error: Exception) -> str:
+    """Return an error whole, or only its kind.
+
+    Secrets are masked later, in another process: of a text that is cut here, the beginning
+    of a secret would stay.
+    """
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # an error of the site
+        return kind
+    return f'{kind}: {text}' if len(text) <= MAX_STATE else f'{kind}, with a long text'
 
 
 def log_stacks(bus: Bus) -> None:
