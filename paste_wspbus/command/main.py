@@ -87,6 +87,7 @@ def _run(launch: Launch, make_process: MakeProcess) -> int:
         return DONE
     starts = (None, 'start', 'restart', SETUP_APP)
     if options.subcommand not in starts and not options.load:
+        wait_for_no_pipe()
         with launch.early.raising():
             return _ask_site(options, options.subcommand)
     if TRIAL in os.environ:

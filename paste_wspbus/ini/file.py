@@ -119,7 +119,9 @@ class Interpolation(configparser.BasicInterpolation):
 class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
     """PasteDeploy's loader of .ini files: errors name the place; vars override [DEFAULT]."""
 
-    def __init__(self, filename: str, vars: Mapping[str, str]) -> None:
+    def __init__(
+        self, filename: str, vars: Mapping[str, str], is_included: bool = False
+    ) -> None:
         self.vars = vars
         self.resolving: list[tuple[str, str, str]] = []
         #: The factories of entry points, because reading the metadata takes milliseconds.
@@ -129,7 +131,7 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         with _reading(filename):
             filename = filename.strip()
             #: What was read: a pipe, or a file that is being replaced, is read only once.
-            self.text = read_text(filename)
+            self.text = read_text(filename, waits_for_pipes and not is_included)
             if '[uwsgi]' in self.text:
                 from paste_wspbus.ini.mistakes import refuse_uwsgi
 
@@ -303,7 +305,8 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
         :raises ConfigError: if it cannot be read.
         """
         folder = os.path.dirname(self.filename)
-        return ConfigLoader(os.path.join(folder, unquote(path)), self.vars)
+        file = os.path.join(folder, unquote(path))
+        return ConfigLoader(file, self.vars, is_included=True)
 
     def may_compose(self) -> bool:
         """Whether a composite may be in this file, or in one that it uses."""
@@ -344,14 +347,15 @@ def wait_for_no_pipe() -> None:
     waits_for_pipes = False
 
 
-def _open(path: str, flags: int) -> int:
+def _open_at_once(path: str, flags: int) -> int:
     # Else the call would wait for somebody who opens the other end of a pipe.
-    return os.open(path, flags | (0 if waits_for_pipes else _AT_ONCE))
+    return os.open(path, flags | _AT_ONCE)
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, waits: bool) -> str:
     """Return the text of an .ini: a file, or a pipe such as the shell's <(command).
 
+    :param waits: whether it may be a pipe, which this waits for.
     :raises ConfigError: if it is something else, or does not end.
     :raises OSError: if it cannot be read.
     :raises UnicodeDecodeError: if it is not in the encoding of the locale, mostly UTF-8.
@@ -359,9 +363,9 @@ def read_text(path: str) -> str:
     mode = os.stat(path).st_mode  # do not open a device: that may have effects
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISDIR(mode)):
         raise ConfigError(path, 'it is not a file')
-    with open(path, 'rb', opener=_open) as file:
-        if not waits_for_pipes and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-            raise ConfigError(path, 'it is a pipe: a site that runs reads only files')
+    with open(path, 'rb', opener=None if waits else _open_at_once) as file:
+        if not waits and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise ConfigError(path, 'it is a pipe: name a file')
         data = file.read(MAX_LENGTH + 1)
     if len(data) > MAX_LENGTH:
         raise ConfigError(

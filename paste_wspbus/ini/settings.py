@@ -99,16 +99,6 @@ def _factory(text: str) -> str:
     return text
 
 
-def _path(text: str) -> str:
-    path = text.strip()
-    # %(here)s may look like a comment: "shop #2".
-    folder, name = os.path.split(path)
-    own = name if os.path.isdir(folder) else path
-    if not path or min(text) < ' ' or value_hint(own):
-        raise ValueError(text)
-    return path
-
-
 #: The keys of files: a relative path starts in the folder of the .ini. What runs keeps
 #: its files until it is stopped.
 FILES = ('control', 'pid_file', 'log_file')
@@ -147,7 +137,7 @@ def default_stop_timeout(drain_delay: float) -> float:
     return limit
 
 
-_TIME_LIMIT = _by('ini.units', 'time_limit')
+_TIME_LIMIT, _PATH = _by('ini.units', 'time_limit'), _by('ini.units', 'path')
 
 #: All keys except those of signals, for which see `read_settings`.
 SETTINGS = {
@@ -158,9 +148,9 @@ SETTINGS = {
     'site_plugins': Setting(split_list, _NAMES, ()),
     'cluster_plugins': Setting(split_list, _NAMES, ()),
     'listen': Setting(_by('listening.written', 'addresses'), 'addresses', ()),
-    'control': Setting(_path, 'a path'),
-    'pid_file': Setting(_path, 'a path'),
-    'log_file': Setting(_path, 'a path'),
+    'control': Setting(_PATH, 'a path'),
+    'pid_file': Setting(_PATH, 'a path'),
+    'log_file': Setting(_PATH, 'a path'),
     'log_format': Setting(_one_of('text', 'json'), 'text or json', 'text'),
     'workers': Setting(
         worker_count, f'a whole number from 0 to {MAX_WORKERS}, or auto', 0
@@ -185,7 +175,7 @@ SETTINGS = {
     ),
     'max_age': Setting(_seconds, f'{_SECONDS}; 0 is no limit', 0.0),
     # None: HUNG_AFTER, if there are workers.
-    'reports': Setting(_path, 'the path of a folder'),
+    'reports': Setting(_PATH, 'the path of a folder'),
     'hung_after': Setting(_seconds, f'{_SECONDS}; 0 never replaces a worker'),
     'ops': Setting(_by('ini.ops', 'addresses'), 'HOST:PORT or unix:PATH', ()),
     'ops_token': Setting(_by('ini.ops', 'token'), 'a token'),

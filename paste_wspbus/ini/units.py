@@ -1,11 +1,13 @@
-"""Durations, sizes, and values that depend on the path of a request."""
+"""Durations, sizes, paths, and values that depend on the path of a request."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 
 from paste_wspbus.errors import SettingError
+from paste_wspbus.values import value_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +41,20 @@ def time_limit(text: str) -> float:
     if not (number := duration(text)):
         raise SettingError(None, f'it must be more than 0 seconds, not {text!r}')
     return number
+
+
+def path(text: str) -> str:
+    """Read a path.
+
+    :raises ValueError: if a comment stands behind it, or it has a character that no path has.
+    """
+    stripped = text.strip()
+    # %(here)s may look like a comment: "shop #2".
+    folder, name = os.path.split(stripped)
+    own = name if os.path.isdir(folder) else stripped
+    if not stripped or min(text) < ' ' or value_hint(own):
+        raise ValueError(text)
+    return stripped
 
 
 def size(text: str) -> int:

@@ -142,6 +142,22 @@ def test_a_site_is_served_from_a_pipe(tmp_path, way, logging):
     assert ('plain Bus STOPPING' in site.err.text) == bool(logging), site.report()
 
 
+@pytest.mark.parametrize('args', [[], ['--workers', '1'], ['--check']], ids=' '.join)
+def test_no_start_waits_for_a_pipe_in_the_place_of_an_included_file(tmp_path, args):
+    os.mkfifo(tmp_path / 'shop.ini')
+    including = SERVED.replace('use = call:webapp:make', 'use = config:shop.ini')
+    assert including != SERVED
+    line = the_line(run(tmp_path, 'site.ini', *args, files={'site.ini': including}), 2)
+    assert line.endswith('it is a pipe: name a file')
+
+
+@pytest.mark.parametrize('subcommand', ['status', 'stop', 'graceful'])
+def test_no_command_that_asks_a_site_waits_for_a_pipe(tmp_path, subcommand):
+    os.mkfifo(tmp_path / 'site.ini')
+    found = run(tmp_path, 'site.ini', subcommand)
+    assert 'not running' in found.out.text + found.err.text, found.report()
+
+
 def test_lines_end_where_they_did(tmp_path):
     """str.splitlines would also end them at a form feed."""
     ini = SERVED.replace('[server', 'text = one\x0ctwo\u2028three\n[server')
