@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: counts as the first one again.
 LONGEST, HEALTHY = 60.0, 60.0
 
+#: The number of characters that are shown of an error, or none of them.
+MOST_SHOWN = 1000
+
 
 class Service(Threaded):
     """Runs a function of the site for ever, in a thread or a process of its own.
@@ -128,7 +131,10 @@ class Keeper:
             return f'it called sys.exit({code})'
         except BaseException as error:
             service.say(f'{service.title} failed:', 40, traceback=True)
-            return one_line(error)[:500]
+            # A text that is cut may keep a part of a secret, which no mask finds.
+            words = one_line(error)
+            is_long = len(words) > MOST_SHOWN
+            return f'{type(error).__name__}, with a long text' if is_long else words
         return 'it returned'
 
     def _run_alone(self) -> str:

@@ -158,6 +158,12 @@ def test_no_command_that_asks_a_site_waits_for_a_pipe(tmp_path, subcommand):
     assert 'not running' in found.out.text + found.err.text, found.report()
 
 
+def test_a_check_names_no_line_of_a_null_byte(tmp_path):
+    files = {'site.ini': SERVED, 'webapp.py': 'make = 1\n\0\n'}
+    line = the_line(run(tmp_path, 'site.ini', '--check', files=files), 1)
+    assert line.endswith('null bytes, at webapp.py')
+
+
 def test_lines_end_where_they_did(tmp_path):
     """str.splitlines would also end them at a form feed."""
     ini = SERVED.replace('[server', 'text = one\x0ctwo\u2028three\n[server')

@@ -38,6 +38,10 @@ def dies():
     raise ValueError('at once')
 
 
+def dies_at_length():
+    raise ValueError('x' * 2000)
+
+
 def returns():
     pass
 
@@ -136,6 +140,8 @@ def test_the_waits_grow_to_a_minute_for_ever():
         ('returns', 'it returned'),
         ('exits', "it called sys.exit('no licence')"),
         ('dies', 'ValueError: at once'),
+        # Cut, it could keep the beginning of a secret, which is not masked then.
+        ('dies_at_length', 'ValueError, with a long text'),
     ],
 )
 def test_its_end_may_be_ignored(bus, log, name, why):
