@@ -1,5 +1,6 @@
 """`restart` of a daemon: nobody is refused, and a failure leaves nothing."""
 
+import contextlib
 import os
 import re
 import signal
@@ -68,18 +69,30 @@ def test_no_connection_is_refused_or_reset_while_a_site_is_restarted(ground):
     assert ground.has_left_nothing()
 
 
+def opened(pid):
+    """The descriptors of a process, and what they are."""
+    found = {}
+    for name in os.listdir(f'/proc/{pid}/fd'):
+        with contextlib.suppress(FileNotFoundError):  # it is closed at this moment
+            found[name] = os.readlink(f'/proc/{pid}/fd/{name}')
+    return found
+
+
 def test_a_site_can_be_restarted_again_and_again(ground):
     ground.start()
     port, seen = ground.port, {ground.pid}
     assert ground.get() == f'hello {ground.pid}'  # the server's loop has its pipe now
-    first = len(os.listdir(f'/proc/{ground.pid}/fd'))
+    first = opened(ground.pid)
     for _ in range(3):
         ground.find_url(restart(ground))
         assert ground.port == port
         seen.add(ground.pid)
         assert ground.get() == f'hello {ground.pid}'
     assert len(seen) == 4
-    eventually(lambda: len(os.listdir(f'/proc/{ground.pid}/fd')) <= first)
+    try:
+        eventually(lambda: len(opened(ground.pid)) <= len(first))
+    except AssertionError:
+        raise AssertionError((first, opened(ground.pid))) from None
 
 
 def test_restart_of_what_does_not_run_starts_it(ground):

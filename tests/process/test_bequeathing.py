@@ -1,5 +1,6 @@
 """What a process leaves to its next program, if the site has closed the standard descriptors."""
 
+import contextlib
 import os
 import signal
 
@@ -137,8 +138,10 @@ def test_a_request_that_closes_0_1_or_2_takes_no_socket_from_the_next_program(
 
 def own_pipes(pid):
     """The pipes of which a process has both ends."""
-    folder = f'/proc/{pid}/fd'
-    links = [os.readlink(f'{folder}/{number}') for number in os.listdir(folder)]
+    folder, links = f'/proc/{pid}/fd', []
+    for number in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it is closed at this moment
+            links.append(os.readlink(f'{folder}/{number}'))
     return {one for one in links if one.startswith('pipe:') and links.count(one) > 1}
 
 

@@ -12,7 +12,14 @@ from tests.kit.processes import children
 from tests.kit.reloading import Edited, stop
 from tests.kit.sites import SERVED, ask
 from tests.kit.supervised import has_cleaned_up
-from tests.kit.workers import FILES, INI, ONE_ONLY, Workers, set_up
+from tests.kit.workers import (
+    FILES,
+    INI,
+    ONE_ONLY,
+    Workers,
+    lines_beside_progress,
+    set_up,
+)
 
 # -- a broken deploy ----------------------------------------------------------------
 
@@ -126,7 +133,7 @@ def test_a_generation_that_is_too_slow_is_dropped_and_reported(tmp_path, case):
         set_up(tmp_path, **SLOW[case])
         told = site.run('graceful')
         assert told.code == 1
-        assert len(told.err.text.splitlines()) == 1
+        assert len(lines_beside_progress(told)) == 1
         # By its own deadline, of what its composition has left, or the supervisor's.
         own = re.search(r'did not start within (1\.\d|2) s', told.err.text)
         assert own or 'start_timeout' in told.err.text
@@ -205,7 +212,7 @@ def test_a_site_whose_folder_was_removed_serves_and_stops(tmp_path):
         there.rmdir()
         told = run(tmp_path, 'there/site.ini', 'graceful', '--pid-file', 'site.pid')
         assert told.code in (1, 2)
-        assert len(told.err.text.splitlines()) == 1
+        assert len(lines_beside_progress(told)) == 1
         assert 'site.ini' in told.err.text
         assert ask(site)['version'] == '1'
         stop = run(tmp_path, 'there/site.ini', 'stop', '--pid-file', 'site.pid')
