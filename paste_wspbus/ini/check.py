@@ -412,8 +412,8 @@ class _Sections:
         try:
             source = Source(file)
         except SyntaxError as error:
-            line = f':{error.lineno}' if error.lineno else ''  # not of a NUL byte
-            problem = f'{uri}: {one_line(error)}, at {file}{line}'
+            at = f':{error.lineno}' if error.lineno else ''  # not of a NUL byte
+            problem = f'{uri}: {one_line(error)}, at {file}{at}'
             raise FactoryError(
                 place.file, problem, section=place.section, key=place.key
             ) from None
