@@ -59,7 +59,7 @@ def load_beside(launch: Launch, process: Process) -> bool:
             process,
             settings['start_timeout'],
             logs=True,
-            whereabouts=launch.whereabouts,
+            stack_file=launch.stack_file,
         )
         launch.loads(trial.child.pid)
         outcome = trial.outcome()

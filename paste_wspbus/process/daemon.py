@@ -6,7 +6,7 @@ import functools
 import os
 
 from paste_wspbus.errors import UsageError
-from paste_wspbus.requests.written_stacks import Whereabouts
+from paste_wspbus.requests.written_stacks import StackFile
 from paste_wspbus.unix.daemonizing import daemonize as fork_daemon
 from paste_wspbus.unix.daemonizing import wait_for_start
 
@@ -55,9 +55,9 @@ def daemonize(launch: Launch, keep: Iterable[int], config: Config) -> None:
         become = daemonizer(config, fork_daemon)
     where = None
     if launch.options.verbosity > 0:
-        launch.whereabouts = Whereabouts()
-        keep = [*keep, launch.whereabouts.fd]
-        where = functools.partial(_where, launch, launch.whereabouts)
+        launch.stack_file = StackFile()
+        keep = [*keep, launch.stack_file.fd]
+        where = functools.partial(_where, launch, launch.stack_file)
     launch.report = become(
         lambda inbox, child: wait_for_start(inbox, child, clean_up, log, where),
         {*keep, *passed, *_named(launch.options.listen)},
@@ -67,13 +67,13 @@ def daemonize(launch: Launch, keep: Iterable[int], config: Config) -> None:
         os.environ['LISTEN_PID'] = str(os.getpid())
 
 
-def _where(launch: Launch, whereabouts: Whereabouts, pid: int) -> str:
+def _where(launch: Launch, stack_file: StackFile, pid: int) -> str:
     """Return the line where the start of the site is, or ''.
 
     A process that loads the site itself is asked by a signal. A supervisor, and a process
     that has loaded the site, answer at the control socket.
     """
-    if place := whereabouts.of(pid):
+    if place := stack_file.of(pid):
         return place
     from paste_wspbus.control.client import NoAnswer, ask
     from paste_wspbus.control.stacks import where_it_starts

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from paste_wspbus.process.early_signals import EarlySignals
     from paste_wspbus.process.options import Options
     from paste_wspbus.process.turns import Turn
-    from paste_wspbus.requests.written_stacks import Whereabouts
+    from paste_wspbus.requests.written_stacks import StackFile
     from paste_wspbus.watching.files import Files
 
 
@@ -40,7 +40,7 @@ class Launch:
         #: that, and the log file has replaced it.
         self.stderr: int | None = None
         #: Where a daemon writes at which line its load is; None if nobody waits.
-        self.whereabouts: Whereabouts | None = None
+        self.stack_file: StackFile | None = None
         #: The path of the log file, if stderr is that file now.
         self.log: str | None = None
         #: The PID file and the log file ('' for none) of the site that runs, if the
@@ -112,10 +112,10 @@ class Launch:
 
         :param pid: 0 for none; None for this one, which writes where it is from now on.
         """
-        if self.whereabouts is None or self.report.lasting:
+        if self.stack_file is None or self.report.lasting:
             return
         if pid is None:
-            self.whereabouts.begin()
+            self.stack_file.begin()
         self.report.loading(os.getpid() if pid is None else pid)
 
     def take_turn(self, patience: float) -> None:

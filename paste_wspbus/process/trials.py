@@ -25,7 +25,7 @@ from paste_wspbus.plugins.systemd import SystemdNotifier
 from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.renewal import Renewal
 from paste_wspbus.process.repairing import repair
-from paste_wspbus.requests.written_stacks import Whereabouts
+from paste_wspbus.requests.written_stacks import StackFile
 from paste_wspbus.streams import fill_numbers
 from paste_wspbus.unix.processes import descendants, how
 
@@ -199,17 +199,17 @@ class Trials:
         is_auto = process.config.settings['trial'] == 'auto'
         if is_auto and (file := _file_storage()):
             return Untried(f'this process holds the lock of {file} (ZODB, FileStorage)')
-        whereabouts = Whereabouts()
+        stack_file = StackFile()
         try:
             self._loading = loading = TrialProcess(
-                process, self.bus.start_timeout, whereabouts=whereabouts
+                process, self.bus.start_timeout, stack_file=stack_file
             )
             if self._is_cancelled:
                 loading.cancel()
             return loading.outcome()
         finally:
             self._loading = None
-            whereabouts.close()
+            stack_file.close()
 
 
 class TrialProcess:
@@ -219,7 +219,7 @@ class TrialProcess:
 
     :param limit: the seconds that this may take; None stands for no limit.
     :param logs: whether that process logs why it fails, because nobody else can.
-    :param whereabouts: where it writes at which line its load is.
+    :param stack_file: where it writes at which line its load is.
     """
 
     def __init__(
@@ -228,10 +228,10 @@ class TrialProcess:
         limit: float | None,
         *,
         logs: bool = False,
-        whereabouts: Whereabouts | None = None,
+        stack_file: StackFile | None = None,
     ) -> None:
         self._limit, self._began = limit, time.monotonic()
-        self._whereabouts = whereabouts
+        self._stack_file = stack_file
         fill_numbers()  # the site may have closed them
         self._ours, theirs = socket.socketpair()
         options, log_file = process.options, process.log_file
@@ -242,7 +242,7 @@ class TrialProcess:
         }
         order |= {'user': options.user, 'group': options.group}
         order |= {'began': self._began, 'limit': limit, 'logs': logs}
-        stacks = -1 if whereabouts is None else whereabouts.fd
+        stacks = -1 if stack_file is None else stack_file.fd
         order |= {'stacks': stacks}
         environ = {name: os.environ[name] for name in os.environ if name not in _OWN}
         environ |= {'PWD': process.folder, TRIAL: json.dumps(order)}
@@ -272,7 +272,7 @@ class TrialProcess:
     def describe(self) -> dict[str, Any]:
         """Return the process and the stack of its main thread: see `control.stacks`."""
         pid = self.child.pid
-        frames = self._whereabouts.frames(pid) if self._whereabouts is not None else []
+        frames = self._stack_file.frames(pid) if self._stack_file is not None else []
         return {
             'name': 'the new code',
             'pid': pid,

@@ -78,7 +78,7 @@ PATIENCE, LOOK = 0.3, 0.005
 MOST = 1 << 20
 
 
-class Whereabouts:
+class StackFile:
     """A file to which a process writes where its main thread is, and another one reads it.
 
     Make it before the other process begins; if the system cannot, the place is not known.
