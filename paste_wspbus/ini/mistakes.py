@@ -14,7 +14,7 @@ from difflib import get_close_matches
 
 from paste_wspbus.bus import exit_code_of
 from paste_wspbus.bus.places import place_of_error
-from paste_wspbus.errors import ConfigError, FactoryError, SettingError
+from paste_wspbus.errors import ConfigError, FactoryError
 from paste_wspbus.ini.factories import (
     APP,
     NO_NAME,
@@ -375,21 +375,6 @@ def _in_words(
     if lacks:
         return lacks[1], missing_key(lacks[1], own)
     return key, re.sub(r' in \S+ ', ' ', said)
-
-
-def use_of_bus(use: str) -> str:
-    """Return the ``use`` of [wspbus:main].
-
-    :raises SettingError: if it is ``config:…``. PasteDeploy would take the class of that
-        section, and none of its keys and plugins.
-    """
-    if use.lower().startswith('config:'):
-        raise SettingError(
-            None,
-            f'this section takes no keys from another file, as {use!r} would in other '
-            'sections: write them here',
-        )
-    return use
 
 
 def bad_scheme(uri: str) -> str:

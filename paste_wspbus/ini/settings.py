@@ -141,7 +141,7 @@ _TIME_LIMIT, _PATH = _by('ini.units', 'time_limit'), _by('ini.units', 'path')
 
 #: All keys except those of signals, for which see `read_settings`.
 SETTINGS = {
-    'use': Setting(_by('ini.mistakes', 'use_of_bus'), _FACTORY),
+    'use': Setting(_by('ini.units', 'use_of_bus'), _FACTORY),
     **{key: Setting(_factory, _FACTORY) for key in DEFAULTS},
     'pidfile': Setting(_factory, f'{_FACTORY}; the key of a path is pid_file'),
     'plugins': Setting(split_list, _NAMES, ()),

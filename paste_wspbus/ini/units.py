@@ -1,4 +1,4 @@
-"""Durations, sizes, paths, and values that depend on the path of a request."""
+"""Values that few sites have: units, paths, other buses, values for the path of a request."""
 
 from __future__ import annotations
 
@@ -55,6 +55,21 @@ def path(text: str) -> str:
     if not stripped or min(text) < ' ' or value_hint(own):
         raise ValueError(text)
     return stripped
+
+
+def use_of_bus(use: str) -> str:
+    """Return the ``use`` of [wspbus:main].
+
+    :raises SettingError: if it is ``config:…``. PasteDeploy would take the class of that
+        section, and none of its keys and plugins.
+    """
+    if use.lower().startswith('config:'):
+        raise SettingError(
+            None,
+            f'this section takes no keys from another file, as {use!r} would in other '
+            'sections: write them here',
+        )
+    return use
 
 
 def size(text: str) -> int:
