@@ -82,7 +82,9 @@ class PyruvateServer(BlockingServer):
             if signals is not None and hasattr(signals, 'expect'):
                 signals.expect(signal.SIGINT)  # it is not the operator's second signal
             with contextlib.suppress(KeyboardInterrupt):  # Python's own handler
-                os.kill(os.getpid(), signal.SIGINT)
+                # In a thread of pyruvate's, it would interrupt a system call.
+                main = threading.main_thread().ident or 0
+                signal.pthread_kill(main, signal.SIGINT)
                 time.sleep(0)
         patience = time.monotonic() + PATIENCE
         while thread.is_alive() and not bus.hurried:

@@ -98,7 +98,10 @@ def test_it_hears_signals_and_answers_the_open_request(tmp_path, signum, args):
         assert client.file.read().endswith(b'answered')
         assert site.wait() == 0, site.report()
         assert 'pool closed' in site.err.text
-        assert 'Interrupted system call' not in site.err.text
+        # The system gives a signal from outside to any thread. The one that ends pyruvate is
+        # for the main thread.
+        stopping = site.err.text.partition('Bus STOPPING')[2]
+        assert 'Interrupted system call' not in stopping
         assert is_free(site.port)
 
 
