@@ -22,8 +22,8 @@ NAME = re.compile(r'^# ([\w./-]+\.\w+|Dockerfile)$', re.M)
 #: A line that stands for any number of lines, and a character that stands for any text.
 ANY, SOME = '...', '…'
 
-#: How a command that takes more than a second begins to say what it waits for.
-WAITS = 'Stopping process '
+#: How a command that takes long on a slow machine begins to say what it waits for.
+WAITS = ('Stopping process ', 'Graceful restart, ', 'The site has been starting for ')
 
 
 class File(NamedTuple):
