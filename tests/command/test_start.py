@@ -17,7 +17,7 @@ from paste_wspbus.unix import daemonizing
 from paste_wspbus.unix.daemonizing import LONG
 from tests.kit import BIN, COMMANDS, TIMEOUT, Process, Site, write
 from tests.kit.daemons import Ground, ini
-from tests.kit.processes import kill, status_field
+from tests.kit.processes import kill, lines_beside_progress, status_field
 from tests.kit.users import AS_PLAIN_USER
 
 
@@ -28,7 +28,7 @@ def test_a_page_is_served_the_moment_start_returns(ground, command):
     assert process.out.text == (
         f'Starting server in PID {ground.pid}.\nServing on {ground.url}\n'
     )
-    assert process.err.text == ''
+    assert not lines_beside_progress(process)
     assert ground.processes() == [ground.pid]
     stopped = ground.run('site.ini', 'stop', command=command)
     assert stopped.code == 0, ground.report(stopped)

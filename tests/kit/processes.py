@@ -273,3 +273,17 @@ def sockets_that_listen(pid):
         if flags == '00010000' and inode in inodes and 'wspbus-' not in str(name):
             there |= set(name)
     return there
+
+
+#: How the lines begin that a command prints if it takes long, as on a slow machine.
+PROGRESS = (
+    'Stopping process ',
+    'Graceful restart, ',
+    'The site has been starting for ',
+)
+
+
+def lines_beside_progress(told):
+    """The lines on stderr of a command, without those that say that it takes long."""
+    lines = told.err.text.splitlines()
+    return [line for line in lines if not line.startswith(PROGRESS)]

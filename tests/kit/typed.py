@@ -11,7 +11,7 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 from tests.kit.places import ROOT
-from tests.kit.processes import BIN, PASTER_WARNINGS, TIMEOUT
+from tests.kit.processes import BIN, PASTER_WARNINGS, PROGRESS, TIMEOUT
 
 #: A fenced block; it may be indented, as in a list.
 BLOCK = re.compile(r'^( *)```(\w*)\n(.*?)^\1```$', re.M | re.S)
@@ -21,9 +21,6 @@ NAME = re.compile(r'^# ([\w./-]+\.\w+|Dockerfile)$', re.M)
 
 #: A line that stands for any number of lines, and a character that stands for any text.
 ANY, SOME = '...', '…'
-
-#: How a command that takes long on a slow machine begins to say what it waits for.
-WAITS = ('Stopping process ', 'Graceful restart, ', 'The site has been starting for ')
 
 
 class File(NamedTuple):
@@ -71,7 +68,7 @@ def is_printed(wanted, printed):
         else '.*'.join(map(re.escape, f'{plain(line)}\n'.split(SOME)))
         for line in wanted
     ]
-    lines = [plain(line) for line in printed if not line.startswith(WAITS)]
+    lines = [plain(line) for line in printed if not line.startswith(PROGRESS)]
     text = ''.join(f'{line}\n' for line in lines)
     return re.fullmatch(''.join(pattern), text) is not None
 

@@ -10,7 +10,7 @@ import pytest
 
 from paste_wspbus.control.client import ask as ask_control
 from tests.kit import TIMEOUT, Site, run
-from tests.kit.processes import freeze
+from tests.kit.processes import freeze, lines_beside_progress
 from tests.kit.sites import APP, ask
 from tests.kit.supervised import impatient_command
 from tests.kit.users import python_for_all
@@ -115,12 +115,6 @@ try:
 except FileExistsError:
     %s
 """
-
-
-def lines_beside_progress(told):
-    """The lines on stderr of a graceful restart, without that which says that it takes long."""
-    lines = told.err.text.splitlines()
-    return [line for line in lines if not line.startswith('Graceful restart, ')]
 
 
 class Workers(Site):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kit import Site, eventually, is_free, run
 from tests.kit.clients import Clients
-from tests.kit.processes import children
+from tests.kit.processes import children, lines_beside_progress
 from tests.kit.reloading import Edited, stop
 from tests.kit.sites import SERVED, ask
 from tests.kit.supervised import has_cleaned_up
@@ -17,7 +17,6 @@ from tests.kit.workers import (
     INI,
     ONE_ONLY,
     Workers,
-    lines_beside_progress,
     set_up,
 )
 
