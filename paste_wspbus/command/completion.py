@@ -375,7 +375,7 @@ function __wspserve_needs_subcommand
     return 0
 end
 
-# Whether no subcommand is there, or one of those that are given.
+# Succeed if the line has no subcommand, or if its subcommand is an argument.
 function __wspserve_takes
     for word in (__wspserve_words)
         if contains -- $word @WITH_OPTIONS@

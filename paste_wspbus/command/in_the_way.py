@@ -1,4 +1,4 @@
-"""Modules that are imported in the place of those that the command needs."""
+"""A file of the site can hide a module of Python that the command needs: this finds it."""
 
 from __future__ import annotations
 

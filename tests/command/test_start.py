@@ -525,27 +525,26 @@ AT_GATE = re.compile(
 )
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_start_says_where_a_long_load_is(ground, way):
-    """The code waits in a call of C: it is asked by a signal that needs no GIL."""
-    ground.change(app='make_at_gate', preload=str(way == 'preload'))
+def check_that_start_says_where(ground, way):
     with ground.begin('site.ini', 'start', *WAYS[way]) as process:
         assert process.err.wait_for(' in pass_gate\n'), process.report()
         ground.gate.open_for_all()
         assert process.wait() == 0, ground.report(process)
     assert AT_GATE.fullmatch(process.err.text), process.report()
     ground.stop()
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_start_says_where_a_long_load_is(ground, way):
+    """The code waits in a call of C: it is asked by a signal that needs no GIL."""
+    ground.change(app='make_at_gate', preload=str(way == 'preload'))
+    check_that_start_says_where(ground, way)
 
 
 @pytest.mark.parametrize('way', ['one process', 'a worker'])
 def test_start_says_which_plugin_takes_long(ground, way):
     ground.change(plugin='gate_at_start')
-    with ground.begin('site.ini', 'start', *WAYS[way]) as process:
-        assert process.err.wait_for(' in pass_gate\n'), process.report()
-        ground.gate.open_for_all()
-        assert process.wait() == 0, ground.report(process)
-    assert AT_GATE.fullmatch(process.err.text), process.report()
-    ground.stop()
+    check_that_start_says_where(ground, way)
 
 
 @pytest.mark.parametrize('way', ['one process', 'a worker'])

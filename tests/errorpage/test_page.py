@@ -625,6 +625,6 @@ def test_a_process_that_reloads_itself_outlives_an_ini_that_cannot_be_read(tmp_p
             write(tmp_path, {'site.ini': INI})
             site.expect('served in', count)
             assert site.get().text == 'VERSION'
-        # Each save is told once.
+        # The log has one line for each save.
         assert site.err.text.count('site.ini has changed') == 4, site.report()
         assert site.err.text.count('the site cannot be served') == 2, site.report()

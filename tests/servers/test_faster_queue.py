@@ -1,4 +1,4 @@
-"""servers/faster_queue.py: the queue that takes the place of those of cheroot and of Paste."""
+"""servers/faster_queue.py: the queue of the threads of cheroot and Paste#http."""
 
 import queue
 import threading
