@@ -201,24 +201,37 @@ def _find_now(
     options: Options, exactly: bool, settings: dict[str, Any] | None
 ) -> Found:
     if options.pid_file is not None or not options.config:
-        found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
-        is_known = found.state == RUNNING and found.pid
-        if options.config and options.pid_file and not is_known:
-            search = Search(options, exactly)
-            found = search.run_by_pid_file(options.pid_file) or found
-        if options.config and (exactly or options.server_name or options.app_name):
-            _refuse_other(found, Names(options, exactly))
-        return found
+        return _find_by_option(options, exactly)
     search = Search(options, exactly)
     known = search.run()
-    if known is not None and not isinstance(known.error, Ambiguous):
+    is_ambiguous = known is not None and isinstance(known.error, Ambiguous)
+    if known is not None and not is_ambiguous:
         return known
     settings = _settings(options) if settings is None else settings
-    if known is not None:  # the .ini may say which one, as pid_file = web%(n)s.pid
-        file = settings.get('pid_file')
-        return search.run_by_pid_file(file) or known if file else known
-    pid_file, control = settings.get('pid_file'), settings.get('control')
-    found = find_by_pid_file(PIDLock(pid_file or PID_FILE, control))
+    if known is None:
+        return _find_by_settings(search, settings)
+    # The .ini may say which one is meant, as pid_file = web%(n)s.pid does.
+    pid_file = settings.get('pid_file')
+    return (search.run_by_pid_file(pid_file) if pid_file else None) or known
+
+
+def _find_by_option(options: Options, exactly: bool) -> Found:
+    """Find the site by --pid-file, or by the PID file in this folder if there is no .ini."""
+    found = find_by_pid_file(PIDLock(options.pid_file or PID_FILE))
+    if not options.config:
+        return found
+    if options.pid_file and not (found.state == RUNNING and found.pid):
+        search = Search(options, exactly)
+        found = search.run_by_pid_file(options.pid_file) or found
+    if exactly or options.server_name or options.app_name:
+        _refuse_other(found, Names(options, exactly))
+    return found
+
+
+def _find_by_settings(search: Search, settings: dict[str, Any]) -> Found:
+    """Find a site that has no entry, by the PID file and the socket that its .ini names."""
+    control = settings.get('control')
+    found = find_by_pid_file(PIDLock(settings.get('pid_file') or PID_FILE, control))
     if _is_of_another(found, search.names, search.entries):
         name = _short(found.lock.path) if found.lock is not None else PID_FILE
         found.state, found.lock = NOT_RUNNING, None
