@@ -338,38 +338,53 @@ def _in_words(
     said = str(error).strip('"') or type(error).__name__
     if isinstance(error, ValueError) and _names_nothing(use):
         return key, f'{use}: {NO_NAME}'
-    if isinstance(error, importlib_metadata.PackageNotFoundError):
-        name = error.name or said
-        hint = value_hint(use or '') or distribution_hint(name)
-        return key, f'{use}: the distribution {name!r} is not installed{hint}'
     if isinstance(error, ModuleNotFoundError):
-        hint = module_hint(error.name or '', file)
-        return key, f'{use}: there is no module {error.name!r}{hint}'
+        return key, f'{use}: {_not_found(file, use or "", error, said)}'
     if isinstance(error, AttributeError) and use:
-        if key != 'use' and not importlib_metadata.EntryPoint.pattern.match(use):
-            return key, f'{use}: write MODULE:FUNCTION'
-        module = use.removeprefix('call:').partition(':')[0]
-        if hidden := _hidden(module, file):
-            return key, f'{use}{hidden}'
-        return (
-            key,
-            f'{use}: {said}{value_hint(use) or nearest(error.name or "", dir(error.obj))}',
-        )
+        return key, f'{use}{_no_name(file, key, use, error, said)}'
     if isinstance(error, IndexError) and not own.get('pipeline', ' ').split():
         return (
             'pipeline',
             'it names no application: filters first, the application last',
         )
-    if type(error) is not LookupError:  # this one is PasteDeploy's own error
-        return key, f'{use or section}: {one_line(error)}'
+    if type(error) is LookupError:
+        return _in_pastedeploys_words(own, key, use or '', said)
+    return key, f'{use or section}: {one_line(error)}'
+
+
+def _not_found(file: str, use: str, error: ModuleNotFoundError, said: str) -> str:
+    """Return which distribution or module is missing."""
+    if isinstance(error, importlib_metadata.PackageNotFoundError):
+        name = error.name or said
+        hint = value_hint(use) or distribution_hint(name)
+        return f'the distribution {name!r} is not installed{hint}'
+    return f'there is no module {error.name!r}{module_hint(error.name or "", file)}'
+
+
+def _no_name(
+    file: str, key: str | None, use: str, error: AttributeError, said: str
+) -> str:
+    """Return that a module lacks what an entry names: the end of a message."""
+    if key != 'use' and not importlib_metadata.EntryPoint.pattern.match(use):
+        return ': write MODULE:FUNCTION'
+    if hidden := _hidden(use.removeprefix('call:').partition(':')[0], file):
+        return hidden
+    near = value_hint(use) or nearest(error.name or '', dir(error.obj))
+    return f': {said}{near}'
+
+
+def _in_pastedeploys_words(
+    own: Mapping[str, str], key: str | None, use: str, said: str
+) -> tuple[str | None, str]:
+    """Return what `_in_words` does, for a LookupError that PasteDeploy raises itself."""
     if said.startswith('Entry point'):
         return key, f'{use}: {entry_points(said)}'
     if said.startswith('No loader given'):
         return 'use', missing_key('use', own)
     if said.startswith('URI scheme not known'):
-        return key, f'{use}: {bad_scheme(use or "")}'
+        return key, f'{use}: {bad_scheme(use)}'
     if said.startswith('Configuration not in'):
-        meant = call_meant((use or '').removeprefix('call:'))
+        meant = call_meant(use.removeprefix('call:'))
         return key, f'{use}: write call:MODULE:FUNCTION{meant}'
     lacks = re.search(r"missing a '(.+?)' setting", said)
     if lacks:
