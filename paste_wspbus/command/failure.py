@@ -28,31 +28,42 @@ def show_traceback(error: WSPBusError, launch: Launch) -> str:
 
     :returns: the end of the error's line, which says where the traceback is; or ''.
     """
-    is_verbose, is_raised = launch.options.verbosity > 1, error.__cause__ is not None
-    log, trace = launch.log, error.trace
-    if is_raised and not trace:
-        trace = trace_of(error)[0].rstrip('\n')
-    whole = error.trace or _whole(error) if is_verbose else ''
+    is_verbose = launch.options.verbosity > 1
+    is_raised = error.__cause__ is not None
+    trace = error.trace or (trace_of(error)[0].rstrip('\n') if is_raised else '')
+    text = (error.trace or _whole(error)) if is_verbose else trace
     if launch.is_supervised:
-        error.trace = cut(whole or trace, MOST)
-        is_unknown = is_raised and not (error.trace or launch.later)
-        return V_SHOWS if is_unknown else ''
+        return _leave_to_supervisor(error, launch, text or trace)
     if trace and launch.later and _is_logging():
         logging.getLogger('paste_wspbus').error('The start has failed:\n%s', trace)
         return ''
-    if trace and not log:
-        from paste_wspbus.plugins.log_files import log_to_files
-
-        log = log_to_files(f'The start has failed:\n{trace}')
-    text = whole if is_verbose else trace
-    if launch.log and text:
-        print_to_log(f'The start has failed:\n{text}')
-    elif is_verbose or (trace and launch.later):
+    log = _log(trace, text, launch)
+    if not launch.log and (is_verbose or (trace and launch.later)):
         print_line(text, 'stderr', level=40)
     if log and (trace or error.is_logged):
         return f' (the traceback is in {log})'
-    has_more = is_raised or bool(trace)
-    return V_SHOWS if has_more and not (is_verbose or launch.later) else ''
+    if is_verbose or launch.later:
+        return ''
+    return V_SHOWS if is_raised or trace else ''
+
+
+def _leave_to_supervisor(error: WSPBusError, launch: Launch, text: str) -> str:
+    error.trace = cut(text, MOST)
+    is_unknown = error.__cause__ is not None and not (error.trace or launch.later)
+    return V_SHOWS if is_unknown else ''
+
+
+def _log(trace: str, text: str, launch: Launch) -> str | None:
+    """Write the traceback to the log file, and return its path; None if there is none."""
+    if launch.log:
+        if text:
+            print_to_log(f'The start has failed:\n{text}')
+        return launch.log
+    if not trace:
+        return None
+    from paste_wspbus.plugins.log_files import log_to_files
+
+    return log_to_files(f'The start has failed:\n{trace}')
 
 
 def print_to_log(text: str) -> None:

@@ -26,17 +26,7 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
     """
     options = launch.options
     found = finding.find(options, exactly=True, settings=wanted)
-    if found.other:
-        file = options.pid_file or wanted.get('pid_file') or PID_FILE
-        raise finding.NotDone(
-            f'{file} is that of {found.other}{found.who}: name another one by --pid-file'
-        )
-    if isinstance(found.error, finding.Ambiguous):
-        raise found.error
-    if isinstance(found.error, finding.Blind):
-        raise NotDone(str(found.error))
-    if found.lock is None or not options.replaces:
-        found.check_answers()
+    _check(found, options, wanted)
     if found.entry is None:
         if isinstance(found.error, finding.NotKnown) and options.verbosity > 0:
             stops = ', and stops no other process' if options.replaces else ''
@@ -52,7 +42,7 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
             # A deployment has changed a link in the name: the file is where it was made.
             options.named_pid_file = named
         elif options.replaces:
-            raise finding.NotDone(
+            raise NotDone(
                 f'The site{found.who} has another PID file, {held}: stop it, and start '
                 'it again'
             )
@@ -62,6 +52,21 @@ def look_for_site(launch: Launch, wanted: dict[str, str | None]) -> str | None:
     log_file = found.entry.log_file if finding.is_own(found.entry.owner) else None
     launch.found_files = [held, log_file or '']
     return None
+
+
+def _check(found: Found, options: Options, wanted: dict[str, str | None]) -> None:
+    """Raise an error if it is not certain which site runs, or if it can never answer."""
+    if found.other:
+        file = options.pid_file or wanted.get('pid_file') or PID_FILE
+        raise NotDone(
+            f'{file} is that of {found.other}{found.who}: name another one by --pid-file'
+        )
+    if isinstance(found.error, finding.Ambiguous):
+        raise found.error
+    if isinstance(found.error, finding.Blind):
+        raise NotDone(str(found.error))
+    if found.lock is None or not options.replaces:
+        found.check_answers()
 
 
 def _runs_without_pid_file(found: Found, options: Options) -> str:
