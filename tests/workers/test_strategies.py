@@ -15,6 +15,7 @@ from paste_wspbus.bus import ChannelFailures, State
 from paste_wspbus.role import PACKAGES, PRELOAD, SITE
 from paste_wspbus.watching.files import Files
 from paste_wspbus.workers import backoff, recycling, soaking, spares
+from paste_wspbus.workers import reloading as reloading_module
 from paste_wspbus.workers.children import WorkerFailed
 from paste_wspbus.workers.handle import WorkerHandle
 from paste_wspbus.workers.plan import Configuration, Plan
@@ -697,7 +698,9 @@ def test_no_worker_is_recycled_whose_server_binds_itself(rolling, looks_often):
 
 
 @pytest.fixture
-def reloading(make_site, tmp_path):
+def reloading(make_site, monkeypatch):
+    # A machine under load may take a second for the next step of the loop.
+    monkeypatch.setattr(reloading_module, 'PATIENCE', 60.0)
     shown = []
 
     def make(style='child', plan=PLAN, **kwargs):
