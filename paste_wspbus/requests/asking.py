@@ -150,6 +150,7 @@ class Answer:
         body = app(environ, self._start_response)
         try:
             for chunk in body:
+                _check_type('the body of the response', chunk, bytes)
                 size += len(chunk)
                 if size > LONGEST:
                     break
@@ -165,9 +166,20 @@ class Answer:
     ) -> Callable[[bytes], object]:
         self.status = str(status)
         for name, value in headers:
+            _check_type('a name of a header', name, str)
+            _check_type(f'the header {name}', value, str)
             if name.lower() == 'location':
-                self.location = str(value)
+                self.location = value
         return lambda data: None
+
+
+def _check_type(what: str, value: object, wanted: type) -> None:
+    """Check what a server would refuse to send.
+
+    :raises TypeError: if the value is of another type.
+    """
+    if not isinstance(value, wanted):
+        raise TypeError(f'{what} is {type(value).__name__}, not {wanted.__name__}')
 
 
 def _environ(wanted: Target, url: str) -> dict[str, Any]:

@@ -134,6 +134,22 @@ def test_an_application_without_a_status_has_failed(bus):
     assert 'did not call start_response' in str(answer.error)
 
 
+@pytest.mark.parametrize(
+    ('headers', 'body', 'problem'),
+    [
+        ([], ['text'], 'the body of the response is str, not bytes'),
+        ([('X-Count', 1)], [b''], 'the header X-Count is int, not str'),
+        ([(b'X-Count', '1')], [b''], 'a name of a header is bytes, not str'),
+    ],
+)
+def test_a_response_that_no_server_could_send_has_failed(bus, headers, body, problem):
+    def app(environ, start_response):
+        start_response('200 OK', headers)
+        return body
+
+    assert str(answer_of(app, bus).error) == problem
+
+
 def test_an_application_that_hangs_is_late_and_its_line_is_named(bus):
     ends = threading.Event()
 
