@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import sys
 import time
 import traceback
@@ -124,16 +125,35 @@ def try_to_load(launch: Launch, make: Callable[[], Process]) -> None:
 
 
 def _order() -> dict[str, Any] | None:
-    """Return what the site has ordered; None if it has not started this process."""
+    """Return what the site has ordered; None if it has not started this process.
+
+    If the site has ended meanwhile, this process ends: it must not serve in its place.
+    """
     text = os.environ.pop(TRIAL, '')
     try:
         order = json.loads(text)
-        is_ours = order['parent'] == os.getppid() and type(order['fd']) is int
-        if is_ours and stat.S_ISSOCK(os.fstat(order['fd']).st_mode):
+        fd, parent = order['fd'], order['parent']
+        if type(fd) is not int or not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return None
+        if parent == os.getppid():
             return order  # type: ignore[no-any-return]
+        if parent == _maker_of(fd):
+            end_at_once(TERMINATED)
     except (ValueError, LookupError, TypeError, OSError):
         pass
     return None
+
+
+def _maker_of(fd: int) -> int | None:
+    """Return the ID of the process that has made a pair of sockets, socketpair(2).
+
+    :returns: None if this is not known: no system but Linux says it.
+    """
+    if not hasattr(socket, 'SO_PEERCRED'):
+        return None
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack('iII', credentials)[0])
 
 
 def _end_with_all_children() -> None:

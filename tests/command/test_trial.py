@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from tests.kit import Site, eventually, is_free
-from tests.kit.daemons import Clients
-from tests.kit.processes import children, has_ended, kill, pending
+from tests.kit.daemons import Clients, ini
+from tests.kit.processes import TIMEOUT, children, has_ended, kill, pending
 from tests.kit.stand_in import status_json
 
 #: What a test adds to the webapp.py of a `Ground`; each is a factory.
@@ -452,6 +454,44 @@ def test_a_process_that_has_the_variable_by_accident_runs_the_site(ground):
     order = json.dumps({'fd': 0, 'parent': 1, 'log_file': None})
     ground.start(env={'WSPSERVE_TRIAL': order})
     assert ground.get() == f'hello {ground.pid}'
+
+
+#: Starts a command as the trial of a site that has ended before the command begins.
+ORPHAN = """
+import json, os, socket, sys, time
+
+ours, theirs = socket.socketpair()
+parent = os.getpid()
+if not os.fork():
+    ours.close()
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    order = {'fd': theirs.fileno(), 'parent': parent, 'log_file': None}
+    order |= {'user': None, 'group': None, 'began': time.monotonic(), 'limit': None}
+    os.environ['WSPSERVE_TRIAL'] = json.dumps(order | {'logs': False})
+    theirs.set_inheritable(True)
+    if not (pid := os.fork()):
+        os.execv(sys.executable, [sys.executable, '-m', 'paste_wspbus', *sys.argv[1:]])
+    print('exit code', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(socket, 'SO_PEERCRED'), reason='Linux')
+def test_a_trial_whose_site_ends_before_it_begins_does_not_serve(ground):
+    (ground.folder / 'site.ini').write_text(ini())
+    with subprocess.Popen(
+        [sys.executable, '-c', ORPHAN, 'site.ini', '-v'],
+        cwd=ground.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as started:
+        try:
+            assert started.communicate(timeout=TIMEOUT)[0] == 'exit code 143\n'
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
 
 
 def test_no_descriptor_of_the_site_reaches_the_trial(started):
