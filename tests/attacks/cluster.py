@@ -509,6 +509,8 @@ def main():
             for name, times in sorted(attack.took.items()):
                 print(f'{name:18} {max(times):6.2f} s at most, of {len(times)}')
             if attack.wrong:
+                if args.sentinel:
+                    print(f'--- sentinel\n{attack.engine.log.read_text()}')
                 for machine in attack.machines:
                     print(f'--- {machine.name}')
                     print((machine.folder / 'log').read_text()[-6000:])

@@ -70,10 +70,14 @@ class RedisServer:
 
 
 class Sentinel:
-    """A master, a replica, and a sentinel that watches them; in a ``with`` block."""
+    """A master, a replica, and a sentinel that watches them; in a ``with`` block.
+
+    ``log`` is the file of the sentinel's log.
+    """
 
     def __init__(self, folder):
         self.folder, self.port = folder, free_port()
+        self.log = folder / 'sentinel.log'
         self.url = f'sentinel://127.0.0.1:{self.port}/shop/0'
         at_once = '--repl-diskless-sync-delay', '0'
         folders = [folder / name for name in ('first', 'second')]
@@ -94,7 +98,8 @@ class Sentinel:
             'sentinel failover-timeout shop 3000\n'
         )
         words = [shutil.which(PROGRAM), str(conf), '--sentinel']
-        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        with self.log.open('w') as log:
+            self.process = subprocess.Popen(words, stdout=log)
         return self
 
     def _follow(self):
@@ -107,11 +112,26 @@ class Sentinel:
             assert time.monotonic() < until, f'{key} is not {value}'
             time.sleep(0.02)
 
+    def _named_master(self):
+        """Return the port of the master, as the sentinel says."""
+        import redis
+
+        asked = redis.Redis(port=self.port, socket_timeout=5)
+        return asked.sentinel_get_master_addr_by_name('shop')[1]
+
     def fail_over(self):
-        """Kill the master, and wait until the replica is the master; then it has a replica again."""
+        """Kill the master, and wait until the replica is the master; then it has a replica again.
+
+        It is over when the sentinel, too, calls it the master. Another failover before that would
+        leave two masters for seconds.
+        """
         self.master.kill()
         self._until(self.replica, 'role', 'master')
         self.master, self.replica = self.replica, self.master
+        until = time.monotonic() + 30
+        while self._named_master() != self.master.port:
+            assert time.monotonic() < until, 'the sentinel knows no new master'
+            time.sleep(0.02)
         self.replica.start()
         self._follow()
 
