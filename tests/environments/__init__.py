@@ -87,7 +87,9 @@ RECIPES = {
     # Sites from PyPI that are served as they are: see docs/published.md. Of Plone's
     # unpinned packages some are already the next major release's.
     'kinto': Recipe(['kinto>=26'], pythons=('3.11',)),
-    'barbican': Recipe(['barbican>=23', 'keystone>=30'], pythons=('3.11',)),
+    'openstack': Recipe(
+        ['barbican>=23', 'glance>=33', 'keystone>=30', 'swift>=2.38'], pythons=('3.11',)
+    ),
     'plone': Recipe(
         ['plone.classicui>=2', 'Products.CMFPlone>=6.2,<6.3', 'plone.app.layout<7'],
         pythons=('3.11',),

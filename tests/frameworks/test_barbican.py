@@ -19,7 +19,7 @@ from tests.kit import Site, eventually, write
 @pytest.fixture(scope='session')
 def programs():
     """The folder of the programs of an environment with Barbican and Keystone."""
-    return environment('barbican') / 'bin'
+    return environment('openstack') / 'bin'
 
 
 # -- Keystone, whom it asks who somebody is --------------------------------------------
