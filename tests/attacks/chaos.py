@@ -3,12 +3,14 @@
 A daemon with workers serves four clients without a pause. Meanwhile its processes are killed
 and stopped, its code is broken, its disk is full, or its .ini cannot be read. After each fault,
 `status` must answer in time, and must be right. A request may fail only if the process that had
-it was killed. In the second half, the supervisor is not killed: its memory must not grow.
+it was killed: the application notes which process begins it. If none had begun it, it was in a
+server's queue, and may fail only for a moment after a kill. In the second half, the supervisor is not killed: its memory must not grow.
 """
 
 import argparse
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -67,8 +69,12 @@ import time
 
 
 def make(global_conf):
+    begun = os.open('begun', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
     def app(environ, start_response):
         path = environ['PATH_INFO']
+        if path.startswith('/asked/'):
+            os.write(begun, f'{path[7:]} {os.getpid()}\\n'.encode())
         if path == '/memory':
             held = bytearray(100_000_000)
             time.sleep(0.1)
@@ -98,12 +104,12 @@ BROKEN = WEBAPP + '\nraise RuntimeError("broken on purpose")\n'
 class Load:
     """Clients that send requests without a pause.
 
-    ``failed`` has (when it began, when it ended, reason) for each failed request.
+    ``failed`` has (its name, when it began, when it ended, reason) for each failed request.
     """
 
     def __init__(self, port, clients=4):
         self.port, self.count, self.failed = port, 0, []
-        self._over = threading.Event()
+        self._over, self._names = threading.Event(), itertools.count()
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
     def __enter__(self):
@@ -118,12 +124,12 @@ class Load:
 
     def _ask(self):
         while not self._over.is_set():
-            began = time.monotonic()
+            began, name = time.monotonic(), str(next(self._names))
             try:
-                self.get('/')
+                self.get(f'/asked/{name}')
                 self.count += 1
             except (OSError, http.client.HTTPException) as error:
-                self.failed.append((began, time.monotonic(), repr(error)))
+                self.failed.append((name, began, time.monotonic(), repr(error)))
                 self._over.wait(0.02)
 
     def get(self, path):
@@ -149,6 +155,10 @@ class Chaos:
             random.Random(seed),
         )
         self.wrong, self.kills, self.memory, self.done = [], [], [], {}
+        #: The processes that were killed, or whose supervisor was killed.
+        self.killed = set()
+        #: How many failed requests a killed process had begun, and how many none had.
+        self.of_killed = self.of_nobody = 0
         with contextlib.closing(socket.socket()) as sock:
             sock.bind(('127.0.0.1', 0))
             self.port = sock.getsockname()[1]
@@ -205,6 +215,7 @@ class Chaos:
         if self.is_late or self.dice.random() < 0.8:
             return
         began = time.monotonic()
+        self.killed.update(self.workers())
         self.kill(self.pid, signal.SIGKILL)
         until = time.monotonic() + LIMIT
         while Path(f'/proc/{self.pid}').exists() and time.monotonic() < until:
@@ -288,9 +299,20 @@ class Chaos:
             self.wrong.append(f'{when}: status names process {status.get("pid")}')
 
     def judge(self):
-        for began, ended, why in self.load.failed:
-            if not any(began <= last and ended >= first for first, last in self.kills):
-                self.wrong.append(f'a request failed, and nothing was killed: {why}')
+        lines = (self.folder / 'begun').read_text().splitlines()
+        owners = dict(line.split() for line in lines)
+        for name, began, ended, why in self.load.failed:
+            owner = owners.get(name)
+            if owner is None:
+                self.of_nobody += 1
+                if not any(began <= last and ended >= at for at, last in self.kills):
+                    self.wrong.append(
+                        f'a request failed, and nothing was killed: {why}'
+                    )
+            elif int(owner) in self.killed:
+                self.of_killed += 1
+            else:
+                self.wrong.append(f'process {owner} had it, and was not killed: {why}')
         late = [(age, pid, size) for age, pid, size in self.memory if age > 0.5]
         for pid in {pid for _, pid, _ in late}:
             sizes = [size for _, one, size in late if one == pid]
@@ -345,6 +367,7 @@ class Chaos:
     def kill(self, pid, signum):
         now = time.monotonic()
         self.kills.append((now - 0.1, now + AFTERMATH))
+        self.killed.add(pid)
         self.send(pid, signum)
 
     def send(self, pid, signum):
@@ -392,7 +415,9 @@ def main():
     faults = ', '.join(f'{count} {name}' for name, count in sorted(chaos.done.items()))
     sizes = [size for _, _, size in chaos.memory]
     print(
-        f'{chaos.load.count} requests answered, {len(chaos.load.failed)} failed; {faults}',
+        f'{chaos.load.count} requests answered; {faults}',
+        f'{len(chaos.load.failed)} requests failed: {chaos.of_killed} that a killed process had '
+        f'begun, {chaos.of_nobody} that none had begun',
         f'memory of the supervisor: {sizes[0]} kB at first, {sizes[-1]} kB at last',
         f'{len(chaos.wrong)} wrong',
         *chaos.wrong[:20],
