@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 #: process, which another thread enforces.
 MARGIN = 2.0
 
+#: Said of a worker without its part of the shared memory: the site may have closed it.
+NOT_COUNTED = (
+    'The requests of this process are missing in the metrics: it has lost the memory in which '
+    'it counts them for all. The site may have closed its descriptor while it was loaded'
+)
+
 #: From the kinds of processes that run plugins alone to the keys that list these.
 PLUGINS = {SITE: 'site_plugins', CLUSTER: 'cluster_plugins'}
 
@@ -114,7 +120,9 @@ class Worker:
         """Let the bus carry out the supervisor's orders."""
         meter = bus.plugins.get('wspbus.meter')
         if meter is not None:
-            meter.ledger.attach(self.role.ledger, self.role.place)
+            counts = meter.ledger.attach(self.role.ledger, self.role.place)
+            if not counts and self.role.kind == WORKER:
+                bus.log(NOT_COUNTED, 30)
         bus.tell_health = reporter(self.process.config, self.report.health)
         self._orders = Orders(bus, self.connection, self.report, self.shared)
         self._orders.subscribe()

@@ -57,9 +57,9 @@ WORKERS = 'workers = 2\nsite_metrics = multiprocess\n'
 
 
 class Shop(Site):
-    def __init__(self, folder, more='', server='egg:waitress', **kwargs):
+    def __init__(self, folder, more='', server='egg:waitress', shop=SHOP, **kwargs):
         ini = INI.format(server=server) + more
-        super().__init__(folder, ini, files={'shop.py': SHOP}, **kwargs)
+        super().__init__(folder, ini, files={'shop.py': shop}, **kwargs)
 
     def worker(self):
         """Return the process ID of a worker."""
@@ -225,3 +225,21 @@ def test_without_the_library_one_line_says_how_to_get_it(tmp_path):
         assert (site.wait(), site.err.text) == (2, line)
     checked = run(tmp_path, '--check', 'usual.ini', env=env)
     assert (checked.code, checked.err.text) == (2, line)
+
+
+#: It closes what does not belong to it, as a daemon does.
+CLOSES = """
+for fd in os.listdir('/proc/self/fd'):
+    path = f'/proc/self/fd/{fd}'
+    if os.path.islink(path) and 'wspbus ledger' in os.readlink(path):
+        os.close(int(fd))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, 'memfd_create'), reason='Linux')
+def test_a_worker_that_cannot_count_says_so_and_serves(tmp_path):
+    with Shop(tmp_path, 'workers = 1\n', shop=SHOP + CLOSES) as site:
+        assert site.worker()
+        line = 'The requests of this process are missing in the metrics'
+        assert site.err.wait_for(line), site.report()
+        assert site.stop()[0] == 0
