@@ -375,7 +375,7 @@ def read_text(path: str, waits: bool) -> str:
     if any(map(_may_be_no_section, text.splitlines())) and (
         found := re.search(NO_SECTION, text)
     ):
-        from paste_wspbus.ini.mistakes import in_brackets
+        from paste_wspbus.ini.syntax import in_brackets
 
         raise in_brackets(path, text, found)
     return text
@@ -394,7 +394,7 @@ def _reading(path: str) -> Generator[None]:
     except (OSError, configparser.Error, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise  # no file can be opened now, nor the module below
-        from paste_wspbus.ini.mistakes import in_reading
+        from paste_wspbus.ini.syntax import in_reading
 
         raise in_reading(path, error) from None
 

@@ -1,20 +1,18 @@
 """The ends of error messages that say what a mistyped name may mean.
 
-Only an error needs this module.
+Only an error needs this module. A supervisor meets errors, too, and keeps what it has imported:
+so what only some of them need is imported in functions.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
-import pkgutil
 import re
 import sys
 from difflib import get_close_matches
-from importlib import metadata
 from signal import Signals
 
-from paste_wspbus.ini.plugins import NEEDS
+from paste_wspbus.ini.syntax import IS_INDENTED
 from paste_wspbus.unreadable import unreadable_folder
 from paste_wspbus.values import NEAR, closest, nearest
 
@@ -22,11 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
-
-#: The problem of an indented section or key: it belongs to the value above it.
-IS_INDENTED = (
-    'is indented, and so it belongs to the value above: remove the spaces before it'
-)
 
 #: From the name of a kind of PasteDeploy to the arguments of its factory, and what the
 #: factory returns.
@@ -48,6 +41,8 @@ def indented(value: str) -> str:
 
 def distribution_hint(name: str) -> str:
     """Return why a distribution is not found, or which one is meant: the end of a message."""
+    from importlib import metadata
+
     if hint := unreadable_hint():
         return hint
     names = {str(one.metadata['Name']) for one in metadata.distributions()}
@@ -198,6 +193,8 @@ def signal_hint(name: str) -> str:
 
 def no_application(result: Any) -> str:
     """Return the message for what a factory has returned instead of a WSGI application, or ''."""
+    import inspect
+
     if inspect.iscoroutine(result):
         result.close()  # Python would warn that nobody has awaited it
         name = result.__qualname__
@@ -222,6 +219,8 @@ def no_application(result: Any) -> str:
 
 
 def _takes_no_request(app: Any, name: str) -> str:
+    import inspect
+
     try:
         inspect.signature(app).bind({}, None)
     except TypeError as error:
@@ -263,6 +262,10 @@ def call_hint(context: Any, error: BaseException) -> str:
     :param context: the context of its section.
     :param error: the error of the call.
     """
+    import inspect
+
+    from paste_wspbus.ini.plugins import NEEDS
+
     kind = context.object_type.name
     if not isinstance(error, TypeError) or kind not in SIGNATURES:
         return ''
@@ -331,6 +334,8 @@ def as_elsewhere(argument: str) -> str:
 
 
 def _modules(folders: Iterable[str] | None) -> list[str]:
+    import pkgutil
+
     paths = None if folders is None else list(folders)
     return [one.name for one in pkgutil.iter_modules(paths)]
 
@@ -349,6 +354,8 @@ def entry_points(said: str) -> str:
     )
     if not found:
         return said
+    from importlib import metadata
+
     name, dist, protocols = found.groups()
     groups = [group.strip() for group in protocols.split(',')]
     names = sorted(

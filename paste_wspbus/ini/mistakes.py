@@ -5,7 +5,6 @@ Only an error needs this module.
 
 from __future__ import annotations
 
-import ast
 import configparser
 import os
 import re
@@ -24,13 +23,10 @@ from paste_wspbus.ini.factories import (
     one_line,
 )
 from paste_wspbus.ini.hints import (
-    IS_INDENTED,
-    as_elsewhere,
     call_meant,
     call_problem,
     distribution_hint,
     entry_points,
-    file_hint,
     hidden_hint,
     indented,
     missing_key,
@@ -50,9 +46,6 @@ if TYPE_CHECKING:
 
 #: The prefix of ``%(ENV_NAME)s``.
 ENV = 'ENV_'
-
-#: The number of characters of a wrong line that a message shows.
-SHOWN = 60
 
 #: How many names of applications it shows.
 NAMES = 5
@@ -80,69 +73,6 @@ def refuse_uwsgi(path: str, text: str) -> None:
     if re.search(r'(?m)^\[uwsgi\]', text) and not NOT_OF_UWSGI.search(text):
         how = f'"wspserve --from {path}" prints what says the same here'
         raise ConfigError(path, f'it is for uWSGI alone: {how}')
-
-
-def in_reading(path: str, error: Exception) -> ConfigError:
-    """Return the ConfigError for an error of opening or parsing a file."""
-    if isinstance(error, FileNotFoundError):
-        name = os.path.basename(path)
-        more = as_elsewhere(name) or file_hint(name, os.path.dirname(path))
-        return ConfigError(path, f'there is no such file{more}')
-    if isinstance(error, IsADirectoryError):
-        return ConfigError(path, 'it is a directory, not an .ini file')
-    if isinstance(error, PermissionError):
-        return ConfigError(path, 'permission denied')
-    if isinstance(error, OSError):
-        return ConfigError(path, error.strerror or str(error))
-    if isinstance(error, UnicodeDecodeError):
-        return _in_decoding(path, error)
-    if isinstance(error, configparser.DuplicateSectionError):
-        problem = f'the file has this section twice (line {error.lineno})'
-        return ConfigError(path, problem, section=error.section)
-    if isinstance(error, configparser.DuplicateOptionError):
-        problem = f'the section has this key twice (line {error.lineno})'
-        return ConfigError(path, problem, section=error.section, key=error.option)
-    if isinstance(error, configparser.MissingSectionHeaderError):
-        problem = f'{_shown(error.line)} stands before the first [section]'
-        return ConfigError(
-            path, f'{problem}: this is not an .ini file', line=error.lineno
-        )
-    if isinstance(error, configparser.ParsingError) and error.errors:
-        number, line = error.errors[0]
-        problem = f'{_shown(_unquoted(line))} is neither a [section] nor KEY = VALUE'
-        return ConfigError(path, problem, line=number)
-    return ConfigError(path, f'it is not an .ini file: {one_line(error)}')
-
-
-def _in_decoding(path: str, error: UnicodeDecodeError) -> ConfigError:
-    if error.object[:2] in (b'\xff\xfe', b'\xfe\xff'):
-        return ConfigError(path, 'it is UTF-16: save it as UTF-8')
-    line = error.object.count(b'\n', 0, error.start) + 1
-    wrong = error.object[error.start]
-    problem = f'the byte 0x{wrong:02x} is not {error.encoding}: save the file as UTF-8'
-    return ConfigError(path, problem, line=line)
-
-
-def in_brackets(path: str, text: str, found: re.Match[str]) -> ConfigError:
-    """Return the ConfigError for a section that `file.NO_SECTION` has found."""
-    line = found[0].strip()
-    number = text.count('\n', 0, found.start()) + 1
-    if ']' not in line:
-        return ConfigError(path, f'{_shown(line)} has no closing bracket', line=number)
-    return ConfigError(path, f'{_shown(line)} {IS_INDENTED}', line=number)
-
-
-def _unquoted(line: str) -> str:
-    """Return the line; configparser keeps its repr()."""
-    try:
-        return str(ast.literal_eval(line))
-    except (SyntaxError, ValueError):
-        return line
-
-
-def _shown(line: str) -> str:
-    line = line.strip()
-    return repr(line if len(line) <= SHOWN else f'{line[: SHOWN - 1]}…')
 
 
 # -- interpolation -----------------------------------------------------------------------

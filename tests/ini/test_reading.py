@@ -1,6 +1,8 @@
 """What an .ini may be: its encoding, its line ends, its folder, and how it is named."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 
@@ -60,3 +62,41 @@ def test_the_uris_of_pserve(tmp_path, scheme, path):
     (tmp_path / 'webapp.py').write_text(APP)
     (tmp_path / 'site.ini').write_text(INI.replace('[app:main]', '[app:shop]'))
     serves(tmp_path, f'{scheme}:{path.format(tmp_path)}#shop')
+
+
+#: Reads an .ini as a supervisor does, and prints what it has imported for the error.
+READS = """
+import sys
+from paste_wspbus.errors import ConfigError
+from paste_wspbus.ini.config import Config
+
+before = {*sys.modules}
+try:
+    Config(sys.argv[1], {}, '.')
+except ConfigError as error:
+    print(error, *sorted({*sys.modules} - before), sep='\\n')
+"""
+
+
+@pytest.mark.parametrize(
+    ('name', 'problem'),
+    [
+        ('gone.ini', 'there is no such file'),
+        ('folder', 'it is a directory, not an .ini file'),
+        ('twice.ini', 'the file has this section twice (line 2)'),
+        ('open.ini', "'[app:main' has no closing bracket"),
+    ],
+)
+def test_an_error_of_reading_imports_little_for_a_supervisor_keeps_it(
+    tmp_path, name, problem
+):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'twice.ini').write_text('[app:main]\n[app:main]\n')
+    (tmp_path / 'open.ini').write_text('[app:main\n')
+    words = [sys.executable, '-c', READS, name]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    line, *imported = done.stdout.splitlines()
+    assert problem in line, done.stdout + done.stderr
+    large = {'ast', 'email', 'importlib.metadata', 'inspect', 'zipfile'}
+    assert not large & {*imported}
+    assert 'paste_wspbus.ini.mistakes' not in imported
