@@ -309,7 +309,7 @@ class Children:
 
     def _look_at_silent(self, worker: WorkerHandle) -> None:
         if not worker.is_about_to_end:
-            self._has_babbled(worker, EOFError('it has closed its connection'))
+            self._has_babbled(worker, EOFError())
 
     def _unregister(self, worker: WorkerHandle) -> None:
         with contextlib.suppress(KeyError, ValueError):

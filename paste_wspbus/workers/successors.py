@@ -45,11 +45,10 @@ class Successors:
 
     def replace(self, worker: WorkerHandle, error: Exception) -> None:
         """Replace a process that sends no valid reports: the supervisor cannot watch it."""
-        what = f'{worker.title} has sent something that is not a report ({error})'
-        if isinstance(error, MemoryError):
-            what = f'A report of {worker.name} was lost for want of memory'
-        line = f'{what}: its later reports are ignored'
-        self.supervisor.bus.log(line, 40)
+        what, then = _what_is_wrong(worker, error), 'its later reports are ignored'
+        if isinstance(error, EOFError):
+            then = 'code of the site may have closed descriptors that are not its own'
+        self.supervisor.bus.log(f'{what}: {then}', 40)
         if worker.leaving or self.supervisor.is_stopping:
             return
         worker.problem = worker.problem or (1, what)
@@ -154,3 +153,12 @@ class Successors:
             and not (one.leaving or one.role.spare)
             for one in self.supervisor.children.alive
         )
+
+
+def _what_is_wrong(worker: WorkerHandle, error: Exception) -> str:
+    """Return why nothing can be learnt any more from a process that runs."""
+    if isinstance(error, EOFError):
+        return f'{worker.title} has closed its connection to the supervisor'
+    if isinstance(error, MemoryError):
+        return f'A report of {worker.name} was lost for want of memory'
+    return f'{worker.title} has sent something that is not a report ({error})'

@@ -314,7 +314,7 @@ def test_orders_that_nobody_reads_do_not_block_the_supervisor(tmp_path):
 def test_a_worker_that_closes_its_connection_is_replaced(tmp_path):
     with start(tmp_path, 'workers = 1') as site:
         pid = ask(site, '/close')['pid']
-        site.expect('it has closed its connection')
+        site.expect('has closed its connection to the supervisor: code of the site')
         eventually(lambda: children(site.pid) != [pid])
         eventually(lambda: has_ended(pid))
         eventually(lambda: all_answer(site))
