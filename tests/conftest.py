@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from tests.environments import IN, RECIPES, is_for_this_python
+from tests.environments import RECIPES, is_for_this_python, of_file
 from tests.kit.buses import bus, log  # noqa: F401
 from tests.kit.daemons import ground  # noqa: F401
 from tests.kit.systemd import manager  # noqa: F401
@@ -75,8 +75,7 @@ def number(name):
 
 def pytest_ignore_collect(collection_path):
     """Leave out frameworks/test_zope.py and others where their environment cannot be."""
-    name = collection_path.stem.removeprefix('test_')
-    name = IN.get(name, name)
+    name = of_file(collection_path)
     room = collection_path.parent.name
     if room in ROOMS and name in RECIPES and not is_for_this_python(name):
         return True

@@ -31,6 +31,7 @@ SOME = ('3.11', '3.13')
 
 #: Whose environment a test file uses that is named after something else.
 IN = {
+    'barbican': 'openstack',
     'mixed': 'pylons',
     'zdaemon': 'zope',
     'dataflake': 'pyruvate',
@@ -130,6 +131,12 @@ RECIPES = {
 def is_for_this_python(name):
     """Elsewhere its tests are not collected: see conftest.py."""
     return PYTHON in RECIPES[name].pythons
+
+
+def of_file(path):
+    """The name of the environment that a test file uses, by the file's name."""
+    name = path.stem.removeprefix('test_')
+    return IN.get(name, name)
 
 
 def environment(name):

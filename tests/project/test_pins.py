@@ -9,7 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.environments import RECIPES
+from tests.conftest import ROOMS
+from tests.environments import RECIPES, of_file
 from tests.environments import pins as constraints
 from tests.kit.places import ROOT
 
@@ -63,6 +64,17 @@ def test_an_environment_has_a_version_of_each_requirement(name):
         assert all(version in one.specifier for version in versions), (
             f'{one}: run make pins'
         )
+
+
+def test_a_file_is_left_out_where_its_environment_cannot_be():
+    used = [
+        (path, name)
+        for room in ROOMS
+        for path in (ROOT / 'tests' / room).glob('test_*.py')
+        for name in re.findall(r"\benvironment\('(\S+?)'\)", path.read_text())
+    ]
+    assert len(used) > 10
+    assert [(path, name) for path, name in used if of_file(path) != name] == []
 
 
 def test_the_pins_name_no_address():
