@@ -78,10 +78,16 @@ def opened(pid):
     return found
 
 
+def pipes(descriptors):
+    return {what for what in descriptors.values() if what.startswith('pipe:')}
+
+
 def test_a_site_can_be_restarted_again_and_again(ground):
     ground.start()
     port, seen = ground.port, {ground.pid}
-    assert ground.get() == f'hello {ground.pid}'  # the server's loop has its pipe now
+    assert ground.get() == f'hello {ground.pid}'
+    # The server's loop has made one, and so has the main thread, when it waits for the end.
+    eventually(lambda: len(pipes(opened(ground.pid))) == 2)
     first = opened(ground.pid)
     for _ in range(3):
         ground.find_url(restart(ground))
