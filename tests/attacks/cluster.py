@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tests.kit.clients import free_port
 from tests.kit.places import ROOT
-from tests.kit.processes import children
+from tests.kit.processes import agents
 from tests.kit.redis_servers import RedisServer, Sentinel
 
 #: Seconds after which a lease that nobody takes fails the run.
@@ -255,12 +255,8 @@ class Machine:
 
     @property
     def agent(self):
-        """The process that talks to the engine: the first one that the supervisor forks."""
-        with contextlib.suppress(
-            OSError
-        ):  # another fault may have killed the supervisor
-            return min(children(self.process.pid), default=0)
-        return 0
+        """The process that talks to the engine; 0 if another fault has killed it."""
+        return next(iter(agents(self.process.pid)), 0)
 
     def end(self):
         if self.process is not None:

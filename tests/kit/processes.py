@@ -176,6 +176,18 @@ def children(pid):
     return [child for child, parent, _, _ in processes() if parent == pid]
 
 
+def agents(pid):
+    """The processes of a supervisor that talk to the engine of its cluster, by their titles."""
+    return [child for child in children(pid) if 'cluster agent' in title(child)]
+
+
+def title(pid):
+    try:
+        return Path(f'/proc/{pid}/cmdline').read_text().replace('\0', ' ')
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return ''
+
+
 def asleep(pid):
     return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] == 'S'
 

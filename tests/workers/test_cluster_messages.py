@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.kit import Site, eventually
-from tests.kit.processes import children, freeze
+from tests.kit.processes import agents, children, freeze
 from tests.kit.redis_servers import RedisServer
 from tests.kit.sites import ask, run
 
@@ -127,8 +127,8 @@ def dropped(site):
 
 
 def agent(site):
-    """The process that talks to the engine: the first one that the supervisor forks."""
-    return min(children(site.pid))
+    (found,) = agents(site.pid)
+    return found
 
 
 def test_all_processes_of_all_machines_hear_it_in_order_and_once(machines):

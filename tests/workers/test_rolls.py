@@ -1,5 +1,6 @@
 """Rolls: the turn of a site, what operators hear, and three machines with a broken release."""
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from paste_wspbus.workers.renewals import Renewals
 from paste_wspbus.workers.rolls import Operators, Order, Turn, is_gone
 from paste_wspbus.workers.waiting import Waiting
 from tests.kit import TIMEOUT, Site, eventually, run
-from tests.kit.processes import children
+from tests.kit.processes import agents
 from tests.kit.redis_servers import RedisServer, released
 
 WEB1 = Member('web1-x', 'web1')
@@ -402,21 +403,24 @@ def test_a_roll_ends_at_the_first_machine_that_fails(machines):
     assert rows(mended)['web1'] == ['not in the roll', '2', '42']
 
 
+@contextlib.contextmanager
 def held_up(folder):
-    """Let the next load of web2 wait for a pipe; return its module, what it was, and the pipe."""
+    """Let each load of web2 that begins meanwhile wait for a pipe, which it gets."""
     app, gate = folder / 'web2' / 'current' / 'webapp.py', folder / 'gate'
     if not gate.exists():
         os.mkfifo(gate)
     loadable = app.read_text()
     app.write_text(f'open({str(gate)!r}).close()\n{loadable}')
-    return app, loadable, gate
+    try:
+        yield gate
+    finally:
+        app.write_text(loadable)
 
 
 def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(machines):
     one, two, three = machines
     folder = one.folder.parent
-    app, loadable, gate = held_up(folder)
-    with one.command('graceful', '--cluster') as first:
+    with held_up(folder) as gate, one.command('graceful', '--cluster') as first:
         assert first.out.wait_for('web1: generation ')
         second = three.run('graceful', '--cluster')
         assert second.code == 1
@@ -433,7 +437,6 @@ def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(machin
             'The roll is stopped. Restarted: web1. In its turn: web2, which continues: see '
             'its log. Not restarted: web3.'
         )
-        app.write_text(loadable)
         count = two.out.text.count(' serves, workers in PIDs ')
         with gate.open('w'):
             assert two.out.wait_for(' serves, workers in PIDs ', count + 1)
@@ -442,27 +445,29 @@ def test_a_second_operator_is_told_who_rolls_and_ctrl_c_says_what_goes_on(machin
 
 def test_a_roll_whose_process_dies_ends_there_and_each_machine_says_so(machines):
     one, two, three = machines
-    app, loadable, gate = held_up(one.folder.parent)
     serves = two.serves
     count = two.err.text.count('Asked for a graceful restart')
-    with one.command('graceful', '--cluster') as roll:
-        two.expect('Asked for a graceful restart', count + 1)
-        os.kill(min(children(one.pid)), signal.SIGKILL)  # the agent: the first one
-        assert roll.wait() == 1
-    assert 'In its turn: web2: see its log. Not restarted: web3.' in roll.out.text
-    # The next agent says that; if the engine was too slow for it, the lease ends by itself.
-    eventually(lambda: 'has died' in three.run('status', '--cluster').out.text)
-    said = three.run('status', '--cluster').out.text.splitlines()[-1]
-    assert re.fullmatch(
-        r'.*web1 \(for .*\),? has .* has died. In its turn: web2, which had replaced no '
-        r'process. Restarted: web1. Not restarted: web3. To continue, see what web2 does, and '
-        r'then: graceful --cluster --from web2.',
-        said,
-    )
-    three.expect('died. In its turn: web2, which had replaced no process. Restarted: ')
-    with gate.open('w'):
-        two.expect('failed: the roll that has asked for it has ended; generation ')
-    app.write_text(loadable)
+    with held_up(one.folder.parent) as gate:
+        with one.command('graceful', '--cluster') as roll:
+            two.expect('Asked for a graceful restart', count + 1)
+            (agent,) = agents(one.pid)
+            os.kill(agent, signal.SIGKILL)
+            assert roll.wait() == 1
+        assert 'In its turn: web2: see its log. Not restarted: web3.' in roll.out.text
+        # The next agent says that; if the engine was too slow for it, the lease ends by itself.
+        eventually(lambda: 'has died' in three.run('status', '--cluster').out.text)
+        said = three.run('status', '--cluster').out.text.splitlines()[-1]
+        assert re.fullmatch(
+            r'.*web1 \(for .*\),? has .* has died. In its turn: web2, which had replaced no '
+            r'process. Restarted: web1. Not restarted: web3. To continue, see what web2 does, and '
+            r'then: graceful --cluster --from web2.',
+            said,
+        )
+        three.expect(
+            'died. In its turn: web2, which had replaced no process. Restarted: '
+        )
+        with gate.open('w'):
+            two.expect('failed: the roll that has asked for it has ended; generation ')
     assert two.serves == serves
 
 
@@ -470,25 +475,24 @@ def test_a_machine_that_is_silent_in_its_turn_fails_and_does_not_restart_later(
     machines,
 ):
     one, two, _ = machines
-    app, loadable, gate = held_up(one.folder.parent)
     serves = two.serves
     count = two.err.text.count('Asked for a graceful restart')
     failed = two.err.text.count('the roll that has asked for it has ended')
-    with one.command('graceful', '--cluster') as roll:
-        two.expect('Asked for a graceful restart', count + 1)
-        os.killpg(two.pid, signal.SIGSTOP)
-        assert roll.wait() == 1
-    os.killpg(two.pid, signal.SIGCONT)
-    assert re.search(
-        r'web2: it has failed: it has not answered for \d+ s.*\. It had replaced no process, '
-        r'and does not begin any more$',
-        roll.out.text,
-        re.M,
-    )
-    assert rows(roll)['web3'][0] == 'not restarted'
-    with gate.open('w'):
-        two.expect('the roll that has asked for it has ended', failed + 1)
-    app.write_text(loadable)
+    with held_up(one.folder.parent) as gate:
+        with one.command('graceful', '--cluster') as roll:
+            two.expect('Asked for a graceful restart', count + 1)
+            os.killpg(two.pid, signal.SIGSTOP)
+            assert roll.wait() == 1
+        os.killpg(two.pid, signal.SIGCONT)
+        assert re.search(
+            r'web2: it has failed: it has not answered for \d+ s.*\. It had replaced no process, '
+            r'and does not begin any more$',
+            roll.out.text,
+            re.M,
+        )
+        assert rows(roll)['web3'][0] == 'not restarted'
+        with gate.open('w'):
+            two.expect('the roll that has asked for it has ended', failed + 1)
     assert two.serves == serves
 
 
