@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import stat
-import struct
 import sys
 import time
 import traceback
@@ -38,6 +37,7 @@ from paste_wspbus.process.inheritance import TRIAL
 from paste_wspbus.process.trials import too_slow
 from paste_wspbus.report import Report
 from paste_wspbus.requests import written_stacks
+from paste_wspbus.unix.peers import peer_of
 from paste_wspbus.unix.processes import adopt_orphans, descendants, state_of
 from paste_wspbus.unix.users import Identity
 
@@ -137,23 +137,13 @@ def _order() -> dict[str, Any] | None:
             return None
         if parent == os.getppid():
             return order  # type: ignore[no-any-return]
-        if parent == _maker_of(fd):
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            peer = peer_of(sock)  # the site has made the pair, and may have ended since
+        if peer is not None and peer[0] == parent:
             end_at_once(TERMINATED)
     except (ValueError, LookupError, TypeError, OSError):
         pass
     return None
-
-
-def _maker_of(fd: int) -> int | None:
-    """Return the ID of the process that has made a pair of sockets, socketpair(2).
-
-    :returns: None if this is not known: no system but Linux says it.
-    """
-    if not hasattr(socket, 'SO_PEERCRED'):
-        return None
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack('iII', credentials)[0])
 
 
 def _end_with_all_children() -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import selectors
 import socket
-import struct
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from paste_wspbus.streams import restore_deleted
 from paste_wspbus.unix import exposed
 from paste_wspbus.unix.numbers import above, copy_above
 from paste_wspbus.unix.paths import address_of, listens, locked, remove_socket
+from paste_wspbus.unix.peers import peer_of
 from paste_wspbus.values import real_path
 
 TYPE_CHECKING = False
@@ -283,7 +283,9 @@ class Control:
         # The site may have set a default timeout. The socket of a greenlet waits in spite of
         # MSG_DONTWAIT, and with it the only greenlet that answers here.
         sock.settimeout(0 if threads_are_greenlets() else None)
-        peer = _peer_of(sock)
+        peer = peer_of(
+            sock
+        )  # if it is unknown, the socket's mode, 0600, must be enough
         if peer is not None and peer[1] not in (0, os.geteuid()):
             sock.close()  # only root and the user of this process may ask
             return
@@ -516,19 +518,6 @@ class ShortTurns:
         # The site may have set another one meanwhile.
         if before is not None and abs(sys.getswitchinterval() - SHORT_TURN) < 1e-6:
             sys.setswitchinterval(before)
-
-
-def _peer_of(sock: socket.socket) -> tuple[int, int] | None:
-    """Return the process ID and the user of the client, unix(7).
-
-    :returns: None if the system does not say it; then the socket's mode, 0600, must be
-        enough.
-    """
-    if not hasattr(socket, 'SO_PEERCRED'):
-        return None
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, user, _ = struct.unpack('iII', credentials)
-    return pid, user
 
 
 @functools.cache

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import struct
 import time
 
 from paste_wspbus.control.client import NoAnswer, connect
 from paste_wspbus.errors import UsageError
+from paste_wspbus.unix.peers import peer_of
 from paste_wspbus.unix.pid_lock import (
     AlreadyRunning,
     ForeignPIDFile,
@@ -188,8 +187,7 @@ def _answering(lock: PIDLock) -> int | None:
     """Return the ID of the process that listens on the site's control socket."""
     try:
         with connect(lock.control, 2) as sock:
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            peer = peer_of(sock)
     except (NoAnswer, OSError):
         return None
-    pid, _, _ = struct.unpack('iII', credentials)
-    return int(pid)
+    return None if peer is None else peer[0]

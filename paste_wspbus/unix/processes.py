@@ -107,17 +107,16 @@ def listener_of(sock: socket.socket) -> OtherProcess | None:
     :returns: None if the system does not say it, or if that process has ended.
     """
     import socket
-    import struct
 
-    if not hasattr(socket, 'SO_PEERCRED'):
-        return None
+    from paste_wspbus.unix.peers import peer_of
+
     try:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        pid, _, _ = struct.unpack('iII', credentials)
+        peer = peer_of(sock)
     except OSError:
         return None
-    if pid <= 0:
+    if peer is None or peer[0] <= 0:
         return None  # the process is in another container
+    pid, _ = peer
     try:
         fd = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:

@@ -8,7 +8,6 @@ import fcntl
 import os
 import signal
 import socket
-import struct
 import sys
 import threading
 from collections import deque
@@ -42,10 +41,6 @@ MAX_BYTES, MAX_FDS = 65536, 64
 
 #: Seconds that the supervisor takes to end, at most, when its connections are closed.
 ENDS = 1.0
-
-#: The size of struct ucred, unix(7): the process, the user and the group of the other end,
-#: which are those of the process that made the socket pair.
-_CREDENTIALS = 12
 
 
 class Courier:
@@ -300,13 +295,11 @@ def _is_supervisor_gone(connection: socket.socket) -> bool:
     ended.
     """
     try:
+        from paste_wspbus.unix.peers import peer_of
         from paste_wspbus.unix.processes import OtherProcess
 
-        said = connection.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS
-        )
-        pid, *_ = struct.unpack('iII', said)
-        return OtherProcess(pid, fd=-1).is_gone_within(ENDS)
+        peer = peer_of(connection)
+        return peer is None or OtherProcess(peer[0], fd=-1).is_gone_within(ENDS)
     except Exception:  # another system, or no descriptor for the import
         return True
 
