@@ -150,7 +150,7 @@ class Answer:
         body = app(environ, self._start_response)
         try:
             for chunk in body:
-                _check_type('the body of the response', chunk, bytes)
+                _check_bytes(chunk)
                 size += len(chunk)
                 if size > LONGEST:
                     break
@@ -164,22 +164,34 @@ class Answer:
     def _start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
-        self.status = str(status)
+        _check_text('the status', status)
+        self.status = status
         for name, value in headers:
-            _check_type('a name of a header', name, str)
-            _check_type(f'the header {name}', value, str)
+            _check_text('a name of a header', name)
+            _check_text(f'the header {name}', value)
             if name.lower() == 'location':
                 self.location = value
-        return lambda data: None
+        return _check_bytes
 
 
-def _check_type(what: str, value: object, wanted: type) -> None:
-    """Check what a server would refuse to send.
+def _check_bytes(chunk: object) -> None:
+    """Check a part of a body: what no server can send is an error.
 
-    :raises TypeError: if the value is of another type.
+    :raises TypeError: if it is none of these types; some servers send more than ``bytes``.
     """
-    if not isinstance(value, wanted):
-        raise TypeError(f'{what} is {type(value).__name__}, not {wanted.__name__}')
+    if not isinstance(chunk, bytes | bytearray | memoryview):
+        raise TypeError(
+            f'the body of the response is {type(chunk).__name__}, not bytes'
+        )
+
+
+def _check_text(what: str, value: object) -> None:
+    """Check a status, or a part of a header.
+
+    :raises TypeError: if it is no text.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f'{what} is {type(value).__name__}, not str')
 
 
 def _environ(wanted: Target, url: str) -> dict[str, Any]:

@@ -135,19 +135,42 @@ def test_an_application_without_a_status_has_failed(bus):
 
 
 @pytest.mark.parametrize(
-    ('headers', 'body', 'problem'),
+    ('status', 'headers', 'body', 'problem'),
     [
-        ([], ['text'], 'the body of the response is str, not bytes'),
-        ([('X-Count', 1)], [b''], 'the header X-Count is int, not str'),
-        ([(b'X-Count', '1')], [b''], 'a name of a header is bytes, not str'),
+        (200, [], [b''], 'the status is int, not str'),
+        ('200 OK', [], ['text'], 'the body of the response is str, not bytes'),
+        ('200 OK', [], [None], 'the body of the response is NoneType, not bytes'),
+        ('200 OK', [('X-Count', 1)], [b''], 'the header X-Count is int, not str'),
+        ('200 OK', [(b'X-A', '1')], [b''], 'a name of a header is bytes, not str'),
     ],
 )
-def test_a_response_that_no_server_could_send_has_failed(bus, headers, body, problem):
+def test_a_response_that_no_server_could_send_has_failed(
+    bus, status, headers, body, problem
+):
     def app(environ, start_response):
-        start_response('200 OK', headers)
+        start_response(status, headers)
         return body
 
     assert str(answer_of(app, bus).error) == problem
+
+
+def test_what_is_written_is_checked_as_the_body_is(bus):
+    def app(environ, start_response):
+        start_response('200 OK', [])('text')
+        return []
+
+    problem = 'the body of the response is str, not bytes'
+    assert str(answer_of(app, bus).error) == problem
+
+
+@pytest.mark.parametrize('chunk', [bytearray(b'ok'), memoryview(b'ok')])
+def test_a_body_that_some_servers_send_passes(bus, chunk):
+    def app(environ, start_response):
+        start_response('200 OK', [])
+        return [chunk]
+
+    answer = answer_of(app, bus)
+    assert (answer.status, answer.error) == ('200 OK', None)
 
 
 def test_an_application_that_hangs_is_late_and_its_line_is_named(bus):
