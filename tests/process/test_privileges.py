@@ -336,13 +336,13 @@ def test_the_modules_of_python_that_only_root_can_read_are_named(
     home.mkdir(0o700)
     paths = filter(None, [str(home), os.environ.get('PYTHONPATH')])
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join(paths))
-    hidden = "import sys\nsys.modules['ast'] = None\n"
+    hidden = "import sys\nsys.modules['difflib'] = None\n"
     ini = INI.replace('call:webapp:make', 'call:hides:make')
     (folder / 'hides.py').write_text(f'{hidden}raise ValueError\n')
     with serve(*AS_NOBODY, ini=ini, wait=False) as site:
         assert site.wait() == 1, site.report()
         (line,) = site.err.text.splitlines()
-        assert 'ast' in line and line.endswith(': this user cannot read home')
+        assert 'difflib' in line and line.endswith(': this user cannot read home')
 
 
 # -- files --------------------------------------------------------------------------------------
