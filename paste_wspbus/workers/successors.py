@@ -45,9 +45,7 @@ class Successors:
 
     def replace(self, worker: WorkerHandle, error: Exception) -> None:
         """Replace a process that sends no valid reports: the supervisor cannot watch it."""
-        what, then = _what_is_wrong(worker, error), 'its later reports are ignored'
-        if isinstance(error, EOFError):
-            then = 'code of the site may have closed descriptors that are not its own'
+        what, then = _what_is_wrong(worker, error)
         self.supervisor.bus.log(f'{what}: {then}', 40)
         if worker.leaving or self.supervisor.is_stopping:
             return
@@ -155,10 +153,12 @@ class Successors:
         )
 
 
-def _what_is_wrong(worker: WorkerHandle, error: Exception) -> str:
-    """Return why nothing can be learnt any more from a process that runs."""
+def _what_is_wrong(worker: WorkerHandle, error: Exception) -> tuple[str, str]:
+    """Return why nothing can be learnt any more from a process that runs, and what that means."""
     if isinstance(error, EOFError):
-        return f'{worker.title} has closed its connection to the supervisor'
+        cause = 'code of the site may have closed descriptors that are not its own'
+        return f'{worker.title} has closed its connection to the supervisor', cause
+    what = f'{worker.title} has sent something that is not a report ({error})'
     if isinstance(error, MemoryError):
-        return f'A report of {worker.name} was lost for want of memory'
-    return f'{worker.title} has sent something that is not a report ({error})'
+        what = f'A report of {worker.name} was lost for want of memory'
+    return what, 'its later reports are ignored'
