@@ -4,7 +4,8 @@ A daemon with workers serves four clients without a pause. Meanwhile its process
 and stopped, its code is broken, its disk is full, or its .ini cannot be read. After each fault,
 `status` must answer in time, and must be right. A request may fail only if the process that had
 it was killed: the application notes which process begins it. If none had begun it, it was in a
-server's queue, and may fail only for a moment after a kill. In the second half, the supervisor is not killed: its memory must not grow.
+server's queue, and may fail only for a moment after a kill. In the second half, the supervisor
+is not killed: its memory must not grow.
 """
 
 import argparse
