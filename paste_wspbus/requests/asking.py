@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 import threading
 import time
@@ -27,6 +28,9 @@ LONGEST = 1 << 20
 
 #: Seconds between two looks whether the site is to stop meanwhile.
 LOOK = 0.1
+
+#: Statuses whose responses have no body, but may have a Content-Length (RFC 9110).
+NO_BODY = ('204', '304')
 
 #: The ports of the schemes that a URL may have.
 PORTS = {'http': '80', 'https': '443'}
@@ -143,55 +147,80 @@ class Answer:
         self.status = self.location = self.place = ''
         self.error: BaseException | None = None
         self.is_late = False
+        #: The bytes of the body so far, and how many the header Content-Length promises.
+        self._size, self._promised = 0, 0
 
     def read(self, app: Any, environ: dict[str, Any]) -> None:
-        """Call the application, and read its response as a server does (PEP 3333)."""
-        size = 0
+        """Call the application, and read its response as a server does (PEP 3333).
+
+        :raises TypeError, ValueError, AssertionError: if no server could send it.
+        """
         body = app(environ, self._start_response)
         try:
-            for chunk in body:
-                _check_bytes(chunk)
-                size += len(chunk)
-                if size > LONGEST:
-                    break
+            chunks = iter(body)
+        except TypeError:
+            made = type(body).__name__
+            raise TypeError(
+                f'the body of the response is {made}, no iterable'
+            ) from None
+        try:
+            for chunk in chunks:
+                self._write(chunk)
+                if self._size > LONGEST:
+                    return
         finally:
             close = getattr(body, 'close', None)
             if close is not None:
                 close()
         if not self.status:
             raise AssertionError('the application did not call start_response')
+        if self._size < self._promised and self.status[:3] not in NO_BODY:
+            raise ValueError(
+                f'Content-Length is {self._promised}, and the body has {self._size} bytes'
+            )
 
     def _start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
+        if self.status and exc_info is None:
+            raise AssertionError('the application has called start_response twice')
+        if self._size:
+            raise exc_info[1]  # as PEP 3333 says: the first headers are sent
         _check_text('the status', status)
-        self.status = status
+        if not re.match(r'\d{3}( |$)', status):
+            raise ValueError(f'the status is {status!r}, not such as 200 OK')
+        self.status, self.location, self._promised = status, '', 0
         for name, value in headers:
             _check_text('a name of a header', name)
             _check_text(f'the header {name}', value)
             if name.lower() == 'location':
                 self.location = value
-        return _check_bytes
+            elif name.lower() == 'content-length':
+                if not value.strip().isdecimal():
+                    raise ValueError(f'the header {name} is {value!r}, not a number')
+                self._promised = int(value)
+        return self._write
 
-
-def _check_bytes(chunk: object) -> None:
-    """Check a part of a body: what no server can send is an error.
-
-    :raises TypeError: if it is none of these types; some servers send more than ``bytes``.
-    """
-    if not isinstance(chunk, bytes | bytearray | memoryview):
-        raise TypeError(
-            f'the body of the response is {type(chunk).__name__}, not bytes'
-        )
+    def _write(self, chunk: bytes) -> None:
+        # Some servers send these three types; none sends another.
+        if not isinstance(chunk, bytes | bytearray | memoryview):
+            made = type(chunk).__name__
+            raise TypeError(f'the body of the response is {made}, not bytes')
+        if chunk and not self.status:
+            raise AssertionError('the body begins before start_response is called')
+        self._size += len(chunk)
 
 
 def _check_text(what: str, value: object) -> None:
     """Check a status, or a part of a header.
 
     :raises TypeError: if it is no text.
+    :raises ValueError: if it has a character that a response cannot have there.
     """
     if not isinstance(value, str):
         raise TypeError(f'{what} is {type(value).__name__}, not str')
+    if found := re.search(r'[\r\n\0]|[^\0-\xff]', value):
+        raise ValueError(f'{what} has the character {found[0]!r}')
 
 
 def _environ(wanted: Target, url: str) -> dict[str, Any]:

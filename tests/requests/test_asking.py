@@ -1,5 +1,6 @@
 """Requests that a process makes of its own application."""
 
+import sys
 import threading
 from wsgiref.validate import validator
 
@@ -134,14 +135,37 @@ def test_an_application_without_a_status_has_failed(bus):
     assert 'did not call start_response' in str(answer.error)
 
 
+CLEAN = '200 OK', []
+
+
 @pytest.mark.parametrize(
     ('status', 'headers', 'body', 'problem'),
     [
         (200, [], [b''], 'the status is int, not str'),
-        ('200 OK', [], ['text'], 'the body of the response is str, not bytes'),
-        ('200 OK', [], [None], 'the body of the response is NoneType, not bytes'),
+        (b'200 OK', [], [b''], 'the status is bytes, not str'),
+        ('2 OK', [], [b''], "the status is '2 OK', not such as 200 OK"),
+        ('2000 OK', [], [b''], "the status is '2000 OK', not such as 200 OK"),
+        ('200 O\r\nX: y', [], [b''], "the status has the character '\\r'"),
+        (*CLEAN, ['text'], 'the body of the response is str, not bytes'),
+        (*CLEAN, [None], 'the body of the response is NoneType, not bytes'),
+        (*CLEAN, b'text', 'the body of the response is int, not bytes'),
+        (*CLEAN, None, 'the body of the response is NoneType, no iterable'),
         ('200 OK', [('X-Count', 1)], [b''], 'the header X-Count is int, not str'),
         ('200 OK', [(b'X-A', '1')], [b''], 'a name of a header is bytes, not str'),
+        ('200 OK', [('X-A', '\n')], [b''], "the header X-A has the character '\\n'"),
+        ('200 OK', [('X-A', '€')], [b''], "the header X-A has the character '€'"),
+        (
+            '200 OK',
+            [('Content-Length', '9')],
+            [b'short'],
+            'Content-Length is 9, and the body has 5 bytes',
+        ),
+        (
+            '200 OK',
+            [('Content-Length', '')],
+            [b''],
+            "the header Content-Length is '', not a number",
+        ),
     ],
 )
 def test_a_response_that_no_server_could_send_has_failed(
@@ -154,23 +178,85 @@ def test_a_response_that_no_server_could_send_has_failed(
     assert str(answer_of(app, bus).error) == problem
 
 
-def test_what_is_written_is_checked_as_the_body_is(bus):
-    def app(environ, start_response):
-        start_response('200 OK', [])('text')
-        return []
+def writes_text(environ, start_response):
+    start_response(*CLEAN)('text')
+    return []
 
-    problem = 'the body of the response is str, not bytes'
+
+def starts_twice(environ, start_response):
+    start_response(*CLEAN)
+    start_response(*CLEAN)
+    return []
+
+
+def begins_too_soon(environ, start_response):
+    yield b'first'
+    start_response(*CLEAN)
+
+
+def fails_after_the_headers(environ, start_response):
+    start_response(*CLEAN)(b'first')
+    try:
+        raise ValueError('no more')
+    except ValueError:
+        start_response('500 Failed', [], sys.exc_info())
+    return []
+
+
+@pytest.mark.parametrize(
+    ('app', 'problem'),
+    [
+        (writes_text, 'the body of the response is str, not bytes'),
+        (starts_twice, 'the application has called start_response twice'),
+        (begins_too_soon, 'the body begins before start_response is called'),
+        (fails_after_the_headers, 'no more'),
+    ],
+)
+def test_an_application_that_calls_in_the_wrong_order_has_failed(bus, app, problem):
     assert str(answer_of(app, bus).error) == problem
 
 
-@pytest.mark.parametrize('chunk', [bytearray(b'ok'), memoryview(b'ok')])
-def test_a_body_that_some_servers_send_passes(bus, chunk):
+def begins_late(environ, start_response):
+    yield b''
+    start_response(*CLEAN)
+    yield b'ok'
+
+
+def fails_before_the_headers(environ, start_response):
+    start_response('200 OK', [('Content-Length', '99')])
+    try:
+        raise ValueError('another page')
+    except ValueError:
+        start_response(*CLEAN, sys.exc_info())
+    return [b'ok']
+
+
+def has_no_body(environ, start_response):
+    start_response('204 No Content', [('Content-Length', '9')])
+    return []
+
+
+def sends(chunk):
     def app(environ, start_response):
-        start_response('200 OK', [])
+        start_response('200', [('X-A', 'grün')])(chunk)
         return [chunk]
 
+    return app
+
+
+@pytest.mark.parametrize(
+    'app',
+    [
+        begins_late,
+        fails_before_the_headers,
+        has_no_body,
+        *map(sends, [b'ok', bytearray(b'ok'), memoryview(b'ok')]),
+    ],
+)
+def test_a_response_that_a_server_sends_passes(bus, app):
     answer = answer_of(app, bus)
-    assert (answer.status, answer.error) == ('200 OK', None)
+    assert answer.error is None
+    assert answer.status[:2] == '20'
 
 
 def test_an_application_that_hangs_is_late_and_its_line_is_named(bus):
