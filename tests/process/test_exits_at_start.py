@@ -149,7 +149,7 @@ def test_a_server_that_fails_before_the_site_is_started_is_shown(tmp_path, serve
     command = run(tmp_path, 'site.ini', files=files)
     assert command.code == 1, command.report()
     why = 'ValueError: cannot wait for so many files'
-    assert f'The HTTP server failed: the site stops ({why})\n' in command.err.text
+    assert f'The HTTP server failed: this process stops ({why})\n' in command.err.text
     last = command.err.text.splitlines()[-1]
     assert last == 'The site stopped before it was started'
 

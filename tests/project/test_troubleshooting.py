@@ -94,5 +94,5 @@ def test_texts_are_found_through_variables_and_constants():
     assert 'The site stopped before it was started' in said  # a constant of the module
     # The code says problem = …, then ConfigError(problem).
     assert 'the plugin … is listed twice' in said
-    assert 'The HTTP server failed: the site stops' in said  # level=50
+    assert 'The HTTP server failed: this process stops' in said  # level=50
     assert PACKAGE.is_dir()
