@@ -302,7 +302,7 @@ class Supervised:
         if bool(new.workers) != bool(plan.workers):
             notes.append(
                 f'workers = {new.workers}: to use it, stop wspserve and start it again; '
-                'until then one worker serves'
+                f'a restart makes {"one worker" if plan.workers else "no workers"} of it'
             )
             new = new._replace(workers=1 if plan.workers else 0, restarts=plan.restarts)
         process.notes = []

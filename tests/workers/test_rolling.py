@@ -188,6 +188,18 @@ def test_no_workers_in_the_ini_any_more_leaves_one_worker(tmp_path):
         assert has_cleaned_up(site)
 
 
+def test_what_no_workers_in_the_ini_does_is_true_also_if_the_generation_fails(tmp_path):
+    ini = INI.replace('[wspbus:main]', '[wspbus:main]\nworkers = 2')
+    with Workers(tmp_path, count=None, files={**FILES, 'site.ini': ini}) as site:
+        old = site.pids()
+        set_up(tmp_path, at_import="raise RuntimeError('it is broken')")
+        site.change(('workers = 2', 'workers = 0'))
+        assert site.run('graceful').code == 1
+        site.expect('start it again; a restart makes one worker of it')
+        assert site.pids() == old
+        assert site.stop()[0] == 0
+
+
 def test_another_port_in_the_ini_takes_a_restart(tmp_path):
     port = free_port()
     with Workers(tmp_path) as site:
