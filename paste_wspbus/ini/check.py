@@ -398,7 +398,7 @@ class _Sections:
         form = 'call:MODULE:FUNCTION'
         if place.key.startswith(('paste', 'app')):  # such as paste.app_factory
             uri, form = uri.removeprefix('call:'), form.removeprefix('call:')
-        if not colon:
+        if not (module and colon and function):
             raise place.error(f'{uri}: write {form}')
         try:
             file = find_source(module)

@@ -43,7 +43,8 @@ BYTE_ORDER_MARK = '\ufeff'
 #: bracket, or indented, so that it is a part of the value above.
 NO_SECTION = (
     r'(?m)^\[[^\]\n]*$|'
-    r'^[ \t]+\[(app|composite|pipeline|filter|server|plugin|wspbus):.+\][ \t]*$'
+    r'^[ \t]+\[(app|composite?|pipeline|filter|filter-app|server|plugin|wspbus):.+\]'
+    r'[ \t]*([;#].*)?$'
 )
 
 
@@ -144,11 +145,8 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             self.parser.optionxform = str
             self.parser.read_string(self.text)
         if not self.parser.sections():
-            raise ConfigError(
-                filename,
-                'it is empty: it has no sections; a site needs [app:main] and '
-                '[server:main]',
-            )
+            needs = '' if is_included else '; a site needs [app:main] and [server:main]'
+            raise ConfigError(filename, f'it is empty: it has no sections{needs}')
         self.parser._interpolation = Interpolation(vars)
         for section in self.parser.sections():
             kind, colon, own_name = section.partition(':')
@@ -219,6 +217,8 @@ class ConfigLoader(loadwsgi.ConfigLoader):  # type: ignore[misc]
             known = known_context(path, object_type, name or 'main', global_conf)
             if known is not None:
                 return known
+        if scheme.lower() == 'call' and not all(rest.partition('#')[0].partition(':')):
+            raise LookupError('Configuration not in format module:function')
         if scheme.lower() != 'config':
             return loadwsgi.loadcontext(
                 object_type,
@@ -372,6 +372,10 @@ def read_text(path: str, waits: bool) -> str:
             path, f'it is not an .ini file: it has more than {MAX_LENGTH:,} bytes'
         )
     text = io.TextIOWrapper(io.BytesIO(data)).read().removeprefix(BYTE_ORDER_MARK)
+    if '\0' in text:
+        from paste_wspbus.ini.syntax import with_nul
+
+        raise with_nul(path, text)
     if any(map(_may_be_no_section, text.splitlines())) and (
         found := re.search(NO_SECTION, text)
     ):
@@ -391,7 +395,7 @@ def _reading(path: str) -> Generator[None]:
     """Convert the errors of opening and parsing an .ini to a ConfigError."""
     try:
         yield
-    except (OSError, configparser.Error, UnicodeDecodeError) as error:
+    except (OSError, configparser.Error, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise  # no file can be opened now, nor the module below
         from paste_wspbus.ini.syntax import in_reading

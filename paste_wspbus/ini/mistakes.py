@@ -362,12 +362,13 @@ def in_circle(file: str, steps: Sequence[tuple[str, str]]) -> ConfigError:
 
 def no_included(loader: ConfigLoader, uri: str, error: ConfigError) -> ConfigError:
     """Return the error for a ``config:`` URI in an .ini, which names it if there is no file."""
-    if os.path.exists(error.file or ''):
+    if os.path.isfile(error.file or ''):
         return error
     section = loader.resolving[-1][2] if loader.resolving else None
     own = loader.parser._sections.get(section, {})
     key = next((key for key, value in own.items() if uri in value.split()), None)
-    problem = f'{uri}: {error.problem}'
+    names = uri.partition(':')[2].partition('#')[0].strip()
+    problem = f'{uri}: {error.problem if names else "write config:FILE"}'
     return ConfigError(loader.filename, problem, section=section, key=key)
 
 

@@ -41,6 +41,8 @@ def in_reading(path: str, error: Exception) -> ConfigError:
         return ConfigError(path, error.strerror or str(error))
     if isinstance(error, UnicodeDecodeError):
         return _in_decoding(path, error)
+    if isinstance(error, ValueError):  # of stat(2)
+        return ConfigError(path, 'no name of a file has the character NUL')
     if isinstance(error, configparser.DuplicateSectionError):
         problem = f'the file has this section twice (line {error.lineno})'
         return ConfigError(path, problem, section=error.section)
@@ -61,10 +63,18 @@ def in_reading(path: str, error: Exception) -> ConfigError:
 
 def _in_decoding(path: str, error: UnicodeDecodeError) -> ConfigError:
     if error.object[:2] in (b'\xff\xfe', b'\xfe\xff'):
-        return ConfigError(path, 'it is UTF-16: save it as UTF-8')
+        is_32 = error.object[2:4] == b'\0\0'
+        return ConfigError(path, f'it is UTF-{32 if is_32 else 16}: save it as UTF-8')
     line = error.object.count(b'\n', 0, error.start) + 1
     wrong = error.object[error.start]
     problem = f'the byte 0x{wrong:02x} is not {error.encoding}: save the file as UTF-8'
+    return ConfigError(path, problem, line=line)
+
+
+def with_nul(path: str, text: str) -> ConfigError:
+    """Return the ConfigError for a text in which NUL stands, as in UTF-16 without its mark."""
+    line = text.count('\n', 0, text.index('\0')) + 1
+    problem = 'it has the character NUL: it is UTF-16, or no text; save it as UTF-8'
     return ConfigError(path, problem, line=line)
 
 

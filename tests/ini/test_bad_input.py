@@ -548,6 +548,43 @@ PARSING = {
     'UTF-16': Case(
         GOOD.encode('utf-16'), 2, 'site.ini: it is UTF-16: save it as UTF-8'
     ),
+    'UTF-16 without its mark': Case(
+        GOOD.encode('utf-16-le'), 2, 'site.ini, line 1: it has the character NUL'
+    ),
+    'UTF-32': Case(
+        GOOD.encode('utf-32'), 2, 'site.ini: it is UTF-32: save it as UTF-8'
+    ),
+    'a NUL': Case(
+        GOOD + 'x = \0', 2, 'site.ini, line 9: it has the character NUL', 'or no text'
+    ),
+    'a file with a NUL in its name': Case(
+        '[app:main]\nuse = config:a%%00b\n' + SERVER,
+        2,
+        'site.ini [app:main]: config:a%00b: no name of a file has the character NUL',
+    ),
+    'a file without a name': Case(
+        '[app:main]\nuse = config:\n' + SERVER,
+        2,
+        'site.ini [app:main] use: config:: write config:FILE',
+    ),
+    'a folder in the place of a file': Case(
+        '[app:main]\nuse = config:.\n' + SERVER,
+        2,
+        'site.ini [app:main] use: config:.: it is a directory, not an .ini file',
+    ),
+    'a function without a name': Case(
+        '[app:main]\nuse = call:webapp:\n' + SERVER,
+        2,
+        'site.ini [app:main] use: call:webapp:: write call:MODULE:FUNCTION',
+    ),
+    'a module without a name': Case(
+        '[app:main]\nuse = call::make\n' + SERVER,
+        2,
+        'site.ini [app:main] use: call::make: write call:MODULE:FUNCTION',
+    ),
+    'an indented section with a comment': Case(
+        APP + ' [server:main] ; one\n', 2, "line 3: '[server:main] ; one' is indented"
+    ),
     'Latin 1': Case(
         GOOD.encode() + '# grün'.encode('latin-1'),
         2,
