@@ -284,7 +284,9 @@ class Server(Binding):
         try:
             self.run()
         except BaseException:
-            self.bus.log('The HTTP server failed: this process stops', 40, traceback=True)
+            self.bus.log(
+                'The HTTP server failed: this process stops', 40, traceback=True
+            )
             self.bus.exit_code = 1
             self.bus.exit()
 
