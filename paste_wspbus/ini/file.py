@@ -8,7 +8,6 @@ import errno
 import functools
 import io
 import os
-import re
 import stat
 from collections.abc import Mapping
 from urllib.parse import unquote
@@ -38,14 +37,6 @@ MAX_LENGTH = 10_000_000
 
 #: Some editors write it at the beginning of a file in UTF-8.
 BYTE_ORDER_MARK = '\ufeff'
-
-#: The line of a section that configparser takes for something else: without its closing
-#: bracket, or indented, so that it is a part of the value above.
-NO_SECTION = (
-    r'(?m)^\[[^\]\n]*$|'
-    r'^[ \t]+\[(app|composite?|pipeline|filter|filter-app|server|plugin|wspbus):.+\]'
-    r'[ \t]*([;#].*)?$'
-)
 
 
 class _Names(Mapping[str, str]):
@@ -372,21 +363,15 @@ def read_text(path: str, waits: bool) -> str:
             path, f'it is not an .ini file: it has more than {MAX_LENGTH:,} bytes'
         )
     text = io.TextIOWrapper(io.BytesIO(data)).read().removeprefix(BYTE_ORDER_MARK)
-    if '\0' in text:
-        from paste_wspbus.ini.syntax import with_nul
+    if '\0' in text or any(map(_may_be_no_section, text.splitlines())):
+        from paste_wspbus.ini.syntax import check_text
 
-        raise with_nul(path, text)
-    if any(map(_may_be_no_section, text.splitlines())) and (
-        found := re.search(NO_SECTION, text)
-    ):
-        from paste_wspbus.ini.syntax import in_brackets
-
-        raise in_brackets(path, text, found)
+        check_text(path, text)
     return text
 
 
 def _may_be_no_section(line: str) -> bool:
-    """Whether `NO_SECTION` may match: to compile it takes as long as to read 1,000 lines."""
+    """Whether `syntax.NO_SECTION` may match: to compile it takes as long as to read 1,000 lines."""
     return ']' not in line if line[:1] == '[' else line.lstrip()[:1] == '['
 
 

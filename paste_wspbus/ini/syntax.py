@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 
 from paste_wspbus.errors import ConfigError
 from paste_wspbus.ini.factories import one_line
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import re
-
 #: The number of characters of a wrong line that a message shows.
 SHOWN = 60
+
+#: The line of a section that configparser takes for something else: without its closing
+#: bracket, or indented, so that it is a part of the value above.
+NO_SECTION = (
+    r'(?m)^\[[^\]\n]*$|'
+    r'^[ \t]+\[(app|composite?|pipeline|filter|filter-app|server|plugin|wspbus):.+\]'
+    r'[ \t]*([;#].*)?$'
+)
 
 #: The problem of an indented section or key: it belongs to the value above it.
 IS_INDENTED = (
@@ -71,20 +76,24 @@ def _in_decoding(path: str, error: UnicodeDecodeError) -> ConfigError:
     return ConfigError(path, problem, line=line)
 
 
-def with_nul(path: str, text: str) -> ConfigError:
-    """Return the ConfigError for a text in which NUL stands, as in UTF-16 without its mark."""
-    line = text.count('\n', 0, text.index('\0')) + 1
-    problem = 'it has the character NUL: it is UTF-16, or no text; save it as UTF-8'
-    return ConfigError(path, problem, line=line)
+def check_text(path: str, text: str) -> None:
+    """Check what configparser would misunderstand.
+
+    :raises ConfigError: for NUL, as in UTF-16 without its mark, and for `NO_SECTION`.
+    """
+    if '\0' in text:
+        problem = 'it has the character NUL: it is UTF-16, or no text; save it as UTF-8'
+        raise ConfigError(path, problem, line=_line_of(text, text.index('\0')))
+    found = re.search(NO_SECTION, text)
+    if found is not None:
+        line = found[0].strip()
+        what = 'has no closing bracket' if ']' not in line else IS_INDENTED
+        number = _line_of(text, found.start())
+        raise ConfigError(path, f'{_shown(line)} {what}', line=number)
 
 
-def in_brackets(path: str, text: str, found: re.Match[str]) -> ConfigError:
-    """Return the ConfigError for a section that `file.NO_SECTION` has found."""
-    line = found[0].strip()
-    number = text.count('\n', 0, found.start()) + 1
-    if ']' not in line:
-        return ConfigError(path, f'{_shown(line)} has no closing bracket', line=number)
-    return ConfigError(path, f'{_shown(line)} {IS_INDENTED}', line=number)
+def _line_of(text: str, at: int) -> int:
+    return text.count('\n', 0, at) + 1
 
 
 def _unquoted(line: str) -> str:
