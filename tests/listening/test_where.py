@@ -530,9 +530,17 @@ def test_ipv6only_says_whether_ipv4_is_served_too(tmp_path, server, query, key, 
     needs_ipv6()
     if only is None:  # cheroot's own is both
         only = server not in ('cheroot', 'cherrypy')
-    words = ['--listen', f'[::]:0{query}'] if query else []
-    written = files(server, f'{key}host = ::\nport = 0\n')
-    with Site(tmp_path, None, 'site.ini', *words, files=written) as site:
+    with contextlib.ExitStack() as stack:
+        port = 0
+        if only:  # hold the port of IPv4, or another process may get it and answer
+            held = stack.enter_context(socket.socket())
+            held.bind(('127.0.0.1', 0))
+            port = held.getsockname()[1]
+        words = ['--listen', f'[::]:{port}{query}'] if query else []
+        written = files(server, f'{key}host = ::\nport = {port}\n')
+        site = stack.enter_context(
+            Site(tmp_path, None, 'site.ini', *words, files=written)
+        )
         for count in (1, 2):
             assert site.url.startswith('http://[::]:')
             ask(('::1', site.port))
